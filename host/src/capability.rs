@@ -1,0 +1,222 @@
+//! What every capability shares: the plugin's context with its handles and limits, the tally of its calls, and
+//! the `log` interface, which needs no grant.
+//!
+//! A capability lives in `X/host.rs`: a private `bindgen!` of its interface and an `impl Host for Context`. What it
+//! does is in `X/client.rs` or its siblings, which know nothing of wasm.
+
+use crate::error::{Class, Error};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use wasmtime::component::{HasSelf, Linker, ResourceTable};
+use wasmtime::{StoreLimits, StoreLimitsBuilder};
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+
+mod bindings {
+    wasmtime::component::bindgen!({
+        inline: "
+            package host:capability;
+            world shared {
+                import backup:host/types@0.1.0;
+                import backup:host/bytes@0.1.0;
+                import backup:host/log@0.1.0;
+            }",
+        path: "../wit",
+        imports: { default: async | trappable },
+        with: { "backup:host/bytes.stream": crate::stream::ByteStream },
+    });
+}
+pub use bindings::backup::host::{bytes, log, types};
+
+/// Lines that one call of a plugin may log. A plan over ten thousand snapshots has something to say about a few.
+const LOG_LINES_MAX: u32 = 200;
+
+/// Bytes of one logged text, cut at a character's end: a line that is longer is not read.
+const LOG_TEXT_BYTES_MAX: usize = 1_000;
+
+/// Key-value pairs of one logged line.
+const LOG_FIELDS_MAX: usize = 16;
+
+/// Handles that one call of a plugin may hold. A run passes in two and a plugin makes a stream.
+const HANDLES_MAX: usize = 64;
+
+/// What one call of a plugin may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Memory {
+    /// Linear memory of all instances of the component together.
+    pub bytes_max: usize,
+}
+
+/// How often a capability was used and how much went through it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Count {
+    /// Calls, failed ones included.
+    pub calls: u64,
+    /// Bytes that the host moved for the plugin; none of them entered it.
+    pub bytes: u64,
+}
+
+/// Calls by function (`interface.function`) and scope (`prod/db`).
+pub type Tally = BTreeMap<(&'static str, String), Count>;
+
+/// One plugin call's state in the host.
+pub struct Context {
+    /// The handles.
+    pub table: ResourceTable,
+    plugin: Arc<str>,
+    limits: StoreLimits,
+    log_lines: u32,
+    tally: Tally,
+    failure: Option<Error>,
+    wasi: Option<WasiCtx>,
+}
+
+impl std::fmt::Debug for Context {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Context").field("plugin", &self.plugin).field("tally", &self.tally).finish_non_exhaustive()
+    }
+}
+
+impl Context {
+    /// A context without handles.
+    #[must_use]
+    pub fn new(plugin: Arc<str>, memory: Memory, wasi: Option<WasiCtx>) -> Self {
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(HANDLES_MAX);
+        let limits = StoreLimitsBuilder::new()
+            .memory_size(memory.bytes_max)
+            .instances(32)
+            .memories(8)
+            .tables(32)
+            .table_elements(100_000)
+            .trap_on_grow_failure(true)
+            .build();
+        Self { table, plugin, limits, log_lines: 0, tally: Tally::new(), failure: None, wasi }
+    }
+
+    /// For the store's limiter.
+    pub fn limits(&mut self) -> &mut StoreLimits {
+        &mut self.limits
+    }
+
+    /// Counts one call.
+    pub fn count(&mut self, function: &'static str, scope: &str, bytes: u64) {
+        let count = self.tally.entry((function, scope.to_owned())).or_default();
+        count.calls += 1;
+        count.bytes += bytes;
+    }
+
+    /// What the plugin did so far.
+    pub fn take_tally(&mut self) -> Tally {
+        std::mem::take(&mut self.tally)
+    }
+
+    /// Gives the plugin its answer and keeps a failure, with its class and hint, for the report.
+    pub fn answer<T>(&mut self, result: Result<T, Error>) -> Result<T, types::Error> {
+        result.map_err(|error| {
+            let text = error.to_string();
+            let answer = match error.class() {
+                Class::Config | Class::Usage | Class::Held | Class::PluginRefused => types::Error::Denied(text),
+                Class::Unavailable | Class::Interrupted => types::Error::Transient(text),
+                Class::PluginTrapped | Class::RetentionIncomplete | Class::Stale | Class::Unexpected => {
+                    types::Error::Permanent(text)
+                }
+            };
+            self.failure = Some(error);
+            answer
+        })
+    }
+
+    /// The last failure of a capability in this call.
+    pub fn take_failure(&mut self) -> Option<Error> {
+        self.failure.take()
+    }
+}
+
+impl WasiView for Context {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        let ctx = self.wasi.get_or_insert_with(|| WasiCtx::builder().build());
+        WasiCtxView { ctx, table: &mut self.table }
+    }
+}
+
+/// Links what needs no grant.
+///
+/// # Errors
+/// When an interface is linked twice.
+pub fn add_to_linker(linker: &mut Linker<Context>) -> wasmtime::Result<()> {
+    types::add_to_linker::<_, HasSelf<_>>(linker, |context| context)?;
+    bytes::add_to_linker::<_, HasSelf<_>>(linker, |context| context)?;
+    log::add_to_linker::<_, HasSelf<_>>(linker, |context| context)
+}
+
+impl types::Host for Context {}
+
+impl bytes::Host for Context {}
+
+impl bytes::HostStream for Context {
+    async fn drop(&mut self, stream: wasmtime::component::Resource<crate::stream::ByteStream>) -> wasmtime::Result<()> {
+        self.table.delete(stream)?;
+        Ok(())
+    }
+}
+
+impl log::Host for Context {
+    async fn emit(
+        &mut self,
+        level: log::Level,
+        message: String,
+        fields: Vec<(String, String)>,
+    ) -> wasmtime::Result<()> {
+        self.log_lines = self.log_lines.saturating_add(1);
+        if self.log_lines > LOG_LINES_MAX {
+            if self.log_lines == LOG_LINES_MAX + 1 {
+                tracing::warn!(plugin = %self.plugin, "the plugin logged more than {LOG_LINES_MAX} lines; the rest is dropped");
+            }
+            return Ok(());
+        }
+        let mut line = printable(&message);
+        for (key, value) in fields.iter().take(LOG_FIELDS_MAX) {
+            line.push_str(&format!(" {}={}", printable(key), printable(value)));
+        }
+        match level {
+            log::Level::Debug => tracing::debug!(plugin = %self.plugin, "{line}"),
+            log::Level::Info => tracing::info!(plugin = %self.plugin, "{line}"),
+            log::Level::Warn => tracing::warn!(plugin = %self.plugin, "{line}"),
+            log::Level::Error => tracing::error!(plugin = %self.plugin, "{line}"),
+        }
+        Ok(())
+    }
+}
+
+/// A plugin's text as it may reach a terminal, a log or a record: no control character and no more than
+/// [`LOG_TEXT_BYTES_MAX`] bytes.
+#[must_use]
+pub fn printable(text: &str) -> String {
+    let mut end = text.len().min(LOG_TEXT_BYTES_MAX);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    let mut line: String = text[..end].chars().map(|c| if is_printable(c) { c } else { '\u{fffd}' }).collect();
+    if end < text.len() {
+        line.push('…');
+    }
+    line
+}
+
+/// Whether a character neither moves the cursor nor turns the direction of what follows.
+fn is_printable(c: char) -> bool {
+    !c.is_control() && !matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plugins_text_can_neither_move_the_cursor_nor_fill_the_log() {
+        assert_eq!(printable("a\u{1b}[2Jb\nc"), "a\u{fffd}[2Jb\u{fffd}c");
+        assert_eq!(printable("x\u{202e}y"), "x\u{fffd}y");
+        let long = "é".repeat(LOG_TEXT_BYTES_MAX);
+        assert!(printable(&long).len() <= LOG_TEXT_BYTES_MAX + '…'.len_utf8());
+    }
+}

@@ -1,0 +1,153 @@
+//! What went wrong, whose turn it is, and the exit code that says so.
+//!
+//! One error type serves the whole host, because every failure ends the same way: a sentence, a hint, a code.
+//! Nothing here holds a secret: whoever makes an [`Error`] from another crate's error passes its text through
+//! [`crate::secret::redact`] where a credential was at hand.
+
+use std::fmt;
+
+/// What the caller, in the end the person or the scheduler that ran the command, can do about a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Class {
+    /// The command line is wrong.
+    Usage,
+    /// The configuration, a grant or a permission is wrong; asking again will not help.
+    Config,
+    /// Another run holds the environment's lease.
+    Held,
+    /// A plugin trapped or ran into a limit.
+    PluginTrapped,
+    /// A plugin answered something that the host refuses.
+    PluginRefused,
+    /// A service was unavailable; the only class that is worth a retry.
+    Unavailable,
+    /// The snapshot is committed, the retention is not done.
+    RetentionIncomplete,
+    /// Something is stale, or a verification failed.
+    Stale,
+    /// The person or the scheduler interrupted the run.
+    Interrupted,
+    /// Anything else.
+    Unexpected,
+}
+
+impl Class {
+    /// The process's exit code, as the table in README.md has it.
+    #[must_use]
+    pub const fn exit_code(self) -> u8 {
+        match self {
+            Self::Unexpected => 1,
+            Self::Usage => 2,
+            Self::RetentionIncomplete => 3,
+            Self::Stale => 4,
+            Self::Held => 11,
+            Self::Config => 64,
+            Self::PluginTrapped => 70,
+            Self::PluginRefused => 71,
+            Self::Unavailable => 75,
+            Self::Interrupted => 130,
+        }
+    }
+}
+
+/// A failure: one lowercase sentence that fits behind "failed to …" or "error: ", and advice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Error {
+    class: Class,
+    message: String,
+    hint: Option<String>,
+}
+
+/// The host's result.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// An error of a class. The message is a lowercase fragment without a full stop.
+    #[must_use]
+    pub fn new(class: Class, message: impl fmt::Display) -> Self {
+        Self { class, message: message.to_string(), hint: None }
+    }
+
+    /// See [`Class::Config`].
+    #[must_use]
+    pub fn config(message: impl fmt::Display) -> Self {
+        Self::new(Class::Config, message)
+    }
+
+    /// See [`Class::Unavailable`].
+    #[must_use]
+    pub fn unavailable(message: impl fmt::Display) -> Self {
+        Self::new(Class::Unavailable, message)
+    }
+
+    /// See [`Class::Unexpected`].
+    #[must_use]
+    pub fn unexpected(message: impl fmt::Display) -> Self {
+        Self::new(Class::Unexpected, message)
+    }
+
+    /// What to do about it: an imperative sentence, shown behind `hint:`.
+    #[must_use]
+    pub fn hint(mut self, hint: impl fmt::Display) -> Self {
+        self.hint = Some(hint.to_string());
+        self
+    }
+
+    /// Says what was being done, in front of the message.
+    #[must_use]
+    pub fn context(mut self, doing: impl fmt::Display) -> Self {
+        self.message = format!("{doing}: {}", self.message);
+        self
+    }
+
+    /// What can be done about it.
+    #[must_use]
+    pub const fn class(&self) -> Class {
+        self.class
+    }
+
+    /// The sentence.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// The advice, if there is any.
+    #[must_use]
+    pub fn advice(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_unavailable_service_exits_with_the_code_that_is_worth_a_retry() {
+        let all = [
+            Class::Usage,
+            Class::Config,
+            Class::Held,
+            Class::PluginTrapped,
+            Class::PluginRefused,
+            Class::Unavailable,
+            Class::RetentionIncomplete,
+            Class::Stale,
+            Class::Interrupted,
+            Class::Unexpected,
+        ];
+        let retried: Vec<_> = all.into_iter().filter(|class| class.exit_code() == 75).collect();
+        assert_eq!(retried, [Class::Unavailable]);
+        let codes: std::collections::BTreeSet<_> = all.into_iter().map(Class::exit_code).collect();
+        assert_eq!(codes.len(), all.len(), "two classes share a code");
+    }
+}

@@ -1,0 +1,104 @@
+//! The capability `object-write`: new objects under one source's prefix, named by the run's stamp.
+
+use crate::capability::{Context, types};
+use crate::error::{Class, Error, Result};
+use crate::snapshot::SnapshotId;
+use crate::store::{ObjectKey, Store, Stored};
+use crate::stream::ByteStream;
+use std::sync::Arc;
+use wasmtime::component::{HasSelf, Linker, Resource};
+
+pub(crate) mod bindings {
+    wasmtime::component::bindgen!({
+        inline: "package host:store; world store { import backup:host/object-write@0.1.0; }",
+        path: "../wit",
+        imports: { default: async | trappable },
+        with: {
+            "backup:host/types": crate::capability::types,
+            "backup:host/bytes": crate::capability::bytes,
+            "backup:host/object-write.prefix": super::Prefix,
+        },
+    });
+}
+use bindings::backup::host::object_write;
+
+/// Longest extension of an object's name: `tar.gz` and `index` need six.
+const EXTENSION_BYTES_MAX: usize = 16;
+
+/// Where one run may put objects of one source. The handle behind `object-write.prefix`.
+#[derive(Debug, Clone)]
+pub struct Prefix {
+    store: Arc<Store>,
+    /// `prod/db`: environment and source.
+    scope: String,
+    stamp: SnapshotId,
+}
+
+impl Prefix {
+    /// A prefix for one run.
+    #[must_use]
+    pub fn new(store: Arc<Store>, scope: String, stamp: SnapshotId) -> Self {
+        Self { store, scope, stamp }
+    }
+
+    /// The key of an object that a plugin named, or why it is refused.
+    fn key(&self, name: &str) -> Result<ObjectKey> {
+        let extension = name.strip_prefix(&self.stamp.to_string()).and_then(|rest| rest.strip_prefix('.'));
+        let valid = |e: &str| {
+            e.len() <= EXTENSION_BYTES_MAX
+                && e.split('.')
+                    .all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()))
+        };
+        extension.filter(|e| valid(e)).and_then(|_| ObjectKey::parse(&format!("{}/{name}", self.scope))).ok_or_else(
+            || {
+                Error::new(
+                    Class::PluginRefused,
+                    format!(
+                        "the plugin named an object `{}`, which is not the run's stamp {} and an extension",
+                        crate::capability::printable(name),
+                        self.stamp
+                    ),
+                )
+            },
+        )
+    }
+}
+
+/// Links `object-write`.
+///
+/// # Errors
+/// When the interface is linked twice.
+pub fn add_to_linker(linker: &mut Linker<Context>) -> wasmtime::Result<()> {
+    object_write::add_to_linker::<_, HasSelf<_>>(linker, |context| context)
+}
+
+impl object_write::Host for Context {
+    async fn put(
+        &mut self,
+        under: Resource<Prefix>,
+        name: String,
+        content: Resource<ByteStream>,
+    ) -> wasmtime::Result<Result<object_write::Receipt, types::Error>> {
+        let prefix = self.table.get(&under)?.clone();
+        let content = self.table.delete(content)?;
+        let stored: Result<(ObjectKey, Stored)> = async {
+            let key = prefix.key(&name)?;
+            let stored = prefix.store.put_stream(&key, content).await?;
+            Ok((key, stored))
+        }
+        .await;
+        self.count("object-write.put", &prefix.scope, stored.as_ref().map_or(0, |(_, stored)| stored.bytes));
+        Ok(self.answer(stored.map(|(key, stored)| object_write::Receipt {
+            key: key.to_string(),
+            bytes: stored.bytes,
+            sha256: stored.sha256,
+        })))
+    }
+}
+
+impl object_write::HostPrefix for Context {
+    async fn drop(&mut self, prefix: Resource<Prefix>) -> wasmtime::Result<()> {
+        self.table.delete(prefix)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,171 @@
+//! Bytes on their way from a producer (a dump, an archive) to a consumer (an upload), with a bounded number of
+//! blocks in flight.
+//!
+//! A stream that merely stops is a failure: it has ended well only when its producer said so with
+//! [`Writer::finish`]. That one rule is why a producer that crashes can never become a short object.
+
+use crate::error::{Error, Result};
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+/// Size that producers aim at for one block. Large enough that passing one on costs nothing against filling it.
+pub const BLOCK_BYTES: usize = 1 << 20;
+
+/// Blocks between a producer and its consumer. Enough to bridge the pauses of either side; with [`BLOCK_BYTES`]
+/// it bounds what a stream holds at 8 MiB.
+pub const BLOCKS_IN_FLIGHT_MAX: usize = 8;
+
+enum Item {
+    Block(Bytes),
+    End,
+}
+
+/// The producer's half.
+#[derive(Debug)]
+pub struct Writer {
+    sender: mpsc::Sender<Result<Item>>,
+}
+
+/// The consumer's half. Dropping it stops the producer at its next block.
+#[derive(Debug)]
+pub struct ByteStream {
+    receiver: mpsc::Receiver<Result<Item>>,
+    expected_bytes: Option<u64>,
+    ended: bool,
+}
+
+impl std::fmt::Debug for Item {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Block(block) => write!(f, "Block({} bytes)", block.len()),
+            Self::End => f.write_str("End"),
+        }
+    }
+}
+
+/// The consumer is gone: stop producing, there is nobody to tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the consumer of the stream is gone")]
+pub struct Closed;
+
+/// A new stream. `expected_bytes` is an upper estimate from which a store chooses its part size and a progress bar its length.
+#[must_use]
+pub fn channel(expected_bytes: Option<u64>) -> (Writer, ByteStream) {
+    let (sender, receiver) = mpsc::channel(BLOCKS_IN_FLIGHT_MAX);
+    (Writer { sender }, ByteStream { receiver, expected_bytes, ended: false })
+}
+
+impl Writer {
+    /// Passes on one block; waits while [`BLOCKS_IN_FLIGHT_MAX`] are in flight.
+    ///
+    /// # Errors
+    /// [`Closed`] when the consumer is gone.
+    pub async fn send(&self, block: Bytes) -> Result<(), Closed> {
+        self.sender.send(Ok(Item::Block(block))).await.map_err(|_| Closed)
+    }
+
+    /// [`Writer::send`] for a thread outside the runtime.
+    ///
+    /// # Errors
+    /// [`Closed`] when the consumer is gone.
+    pub fn blocking_send(&self, block: Bytes) -> Result<(), Closed> {
+        self.sender.blocking_send(Ok(Item::Block(block))).map_err(|_| Closed)
+    }
+
+    /// Whether the consumer is gone.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
+
+    /// Resolves when the consumer is gone.
+    pub async fn closed(&self) {
+        self.sender.closed().await;
+    }
+
+    /// Says that every byte was sent.
+    ///
+    /// # Errors
+    /// [`Closed`] when the consumer is gone.
+    pub async fn finish(self) -> Result<(), Closed> {
+        self.sender.send(Ok(Item::End)).await.map_err(|_| Closed)
+    }
+
+    /// [`Writer::finish`] for a thread outside the runtime.
+    ///
+    /// # Errors
+    /// [`Closed`] when the consumer is gone.
+    pub fn blocking_finish(self) -> Result<(), Closed> {
+        self.sender.blocking_send(Ok(Item::End)).map_err(|_| Closed)
+    }
+
+    /// Makes the consumer fail with `error`. Nobody hears it when the consumer is gone, and nobody needs to.
+    pub async fn fail(self, error: Error) {
+        drop(self.sender.send(Err(error)).await);
+    }
+
+    /// [`Writer::fail`] for a thread outside the runtime.
+    pub fn blocking_fail(self, error: Error) {
+        drop(self.sender.blocking_send(Err(error)));
+    }
+}
+
+impl ByteStream {
+    /// The producer's upper estimate of the whole length.
+    #[must_use]
+    pub const fn expected_bytes(&self) -> Option<u64> {
+        self.expected_bytes
+    }
+
+    /// The next block; none after the producer said that it was done.
+    ///
+    /// # Errors
+    /// The producer's error, or one of class `Unexpected` when the producer went away without a word.
+    pub async fn next(&mut self) -> Result<Option<Bytes>> {
+        if self.ended {
+            return Ok(None);
+        }
+        match self.receiver.recv().await {
+            Some(Ok(Item::Block(block))) => Ok(Some(block)),
+            Some(Ok(Item::End)) => {
+                self.ended = true;
+                Ok(None)
+            }
+            Some(Err(error)) => Err(error),
+            None => Err(Error::unexpected("the stream ended before its producer was done")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_producer_that_goes_away_makes_the_consumer_fail() {
+        let (writer, mut stream) = channel(None);
+        writer.send(Bytes::from_static(b"half")).await.unwrap();
+        drop(writer);
+        assert_eq!(stream.next().await.unwrap().unwrap(), "half");
+        assert!(stream.next().await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_finished_stream_stays_finished() {
+        let (writer, mut stream) = channel(Some(5));
+        writer.send(Bytes::from_static(b"whole")).await.unwrap();
+        writer.finish().await.unwrap();
+        assert_eq!(stream.expected_bytes(), Some(5));
+        assert_eq!(stream.next().await.unwrap().unwrap(), "whole");
+        assert_eq!(stream.next().await.unwrap(), None);
+        assert_eq!(stream.next().await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn dropping_the_consumer_stops_the_producer() {
+        let (writer, stream) = channel(None);
+        drop(stream);
+        assert_eq!(writer.send(Bytes::new()).await, Err(Closed));
+        assert!(writer.is_closed());
+    }
+}
