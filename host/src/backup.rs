@@ -490,7 +490,9 @@ async fn commit(host: &Host, history: &mut History, record: &Record) -> Result<(
         Created::Exists => return Err(Error::unexpected(format!("a record of snapshot {} exists already", record.id))),
     }
     for (name, source) in &record.sources {
-        let Some(fingerprint) = source.fingerprint.clone().filter(|_| source.outcome == Outcome::Saved) else { continue };
+        let Some(fingerprint) = source.fingerprint.clone().filter(|_| source.outcome == Outcome::Saved) else {
+            continue;
+        };
         if let Err(error) = mark(host, name, fingerprint).await {
             // A store with locked retention refuses to overwrite; nothing of ours reads the mark.
             tracing::debug!("the mark .fp-{name} was not written: {error}");

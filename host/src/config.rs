@@ -10,7 +10,7 @@ use jiff::tz::TimeZone;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::{Path};
 
 /// Where the configuration is looked for.
 pub const DEFAULT_FILE: &str = "dolibarr-backup.toml";
@@ -125,8 +125,9 @@ impl Config {
         let meta = std::fs::metadata(path)
             .map_err(|e| Error::config(format!("the configuration {shown} cannot be read: {}", e.kind())).hint(hint))?;
         if meta.len() > FILE_BYTES_MAX {
-            return Err(Error::config(format!("the configuration {shown} is longer than {FILE_BYTES_MAX} bytes"))
-                .hint(hint));
+            return Err(
+                Error::config(format!("the configuration {shown} is longer than {FILE_BYTES_MAX} bytes")).hint(hint)
+            );
         }
         let text = std::fs::read_to_string(path)
             .map_err(|e| Error::config(format!("the configuration {shown} cannot be read: {e}")).hint(hint))?;
@@ -204,9 +205,7 @@ fn source(mut table: toml::Table) -> Result<Source> {
     match kind.as_str() {
         "postgres" => table.try_into().map(Source::Postgres).map_err(invalid),
         "directory" => table.try_into().map(Source::Directory).map_err(invalid),
-        other => {
-            Err(Error::config(format!("unknown kind `{other}`, expected one of `postgres`, `directory`")))
-        }
+        other => Err(Error::config(format!("unknown kind `{other}`, expected one of `postgres`, `directory`"))),
     }
 }
 
@@ -279,7 +278,10 @@ path = "/var/www/documents"
             (&GOOD.replace("Europe/Paris", "Europe/Pariss"), "unknown time zone `Europe/Pariss`"),
             (&GOOD.replace("sources.docs", "sources.snapshots"), "`snapshots` cannot name a source"),
             (&GOOD.replace("env.prod", "env.\"Prod/x\""), "cannot name an environment"),
-            (&format!("{GOOD}\n[plugins.retention]\ngrants = [\"delete\"]\n"), "unknown grant `delete`, expected one of"),
+            (
+                &format!("{GOOD}\n[plugins.retention]\ngrants = [\"delete\"]\n"),
+                "unknown grant `delete`, expected one of",
+            ),
             (&format!("{GOOD}\n[plugins.retnetion]\n"), "unknown field `retnetion`"),
             (&format!("{GOOD}\n[guard]\nlegal_years = -1\n"), "line"),
             ("time_zone = ", "line 1"),

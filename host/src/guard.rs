@@ -253,10 +253,10 @@ fn legal_floor(
     now: Timestamp,
     complete: &[&Subject],
 ) -> Vec<(SnapshotId, String)> {
-    let today = now.to_zoned(time_zone.clone()).date();
+    let today = now.to_zoned_datetime(time_zone.clone()).date();
     let mut newest: BTreeMap<Date, SnapshotId> = BTreeMap::new();
     for subject in complete {
-        let day = subject.id.taken().to_zoned(time_zone.clone()).date();
+        let day = subject.id.taken().to_zoned_datetime(time_zone.clone()).date();
         let Some(end) = fiscal_year(config.fiscal_year_end, day) else { continue };
         if end >= today {
             continue;

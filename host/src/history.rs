@@ -146,19 +146,13 @@ pub async fn load(store: &Store, environment: &Environment, config: &Environment
         .into_iter()
         // Forgotten between the listing and the read, by a run that holds the lease while this one only looks.
         .filter_map(|(id, bytes)| Some((id, bytes?)))
-        .map(|(id, bytes)| {
-            (id, Record::parse(&bytes, environment.as_str(), id), hex::encode(Sha256::digest(&bytes)))
-        })
+        .map(|(id, bytes)| (id, Record::parse(&bytes, environment.as_str(), id), hex::encode(Sha256::digest(&bytes))))
         .collect();
     Ok(build(config, &keys, records))
 }
 
 /// Sorts the keys of an environment by what they are. A key that does not parse is not touched.
-fn sort(
-    environment: &Environment,
-    config: &EnvironmentConfig,
-    listed: impl Iterator<Item = (ObjectKey, u64)>,
-) -> Keys {
+fn sort(environment: &Environment, config: &EnvironmentConfig, listed: impl Iterator<Item = (ObjectKey, u64)>) -> Keys {
     let mut keys = Keys::default();
     for (key, bytes) in listed {
         let mut parts = key.as_str().split('/');
@@ -194,7 +188,7 @@ fn object_name(name: &str) -> Option<(SnapshotId, &str)> {
     let moment = |format: &&str| jiff::civil::DateTime::strptime(format, stem).ok();
     let day = |format: &&str| jiff::civil::Date::strptime(format, stem).ok().map(|day| day.at(0, 0, 0, 0));
     let moment = STAMPS.iter().find_map(|f| moment(&f)).or_else(|| DAYS.iter().find_map(|f| day(&f)))?;
-    let moment = moment.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp();
+    let moment = moment.to_zoned_datetime(jiff::tz::TimeZone::UTC).ok()?.timestamp();
     Some((SnapshotId::at(moment), extension))
 }
 
@@ -215,8 +209,10 @@ fn build(config: &EnvironmentConfig, keys: &Keys, records: Vec<(SnapshotId, Resu
             Ok(record) => (Some(record), None),
             Err(error) => (None, Some(error)),
         };
-        let sources: BTreeMap<String, State> =
-            record.as_ref().map(|record| record.sources.iter().map(|(name, source)| (name.clone(), state(source, &present))).collect()).unwrap_or_default();
+        let sources: BTreeMap<String, State> = record
+            .as_ref()
+            .map(|record| record.sources.iter().map(|(name, source)| (name.clone(), state(source, &present))).collect())
+            .unwrap_or_default();
         let complete = record.as_ref().is_some_and(|record| record.complete)
             && sources.values().all(|state| state.object.as_ref().is_some_and(|object| object.present));
         snapshots.insert(
@@ -542,10 +538,8 @@ mod tests {
 
     #[test]
     fn an_object_of_a_forgotten_snapshot_is_an_orphan_and_never_comes_back_as_adopted() {
-        let history = history(
-            &[("prod/db/20260101T010000Z.dump", 5), ("prod/forgotten/20260101T010000Z.json", 1)],
-            vec![],
-        );
+        let history =
+            history(&[("prod/db/20260101T010000Z.dump", 5), ("prod/forgotten/20260101T010000Z.json", 1)], vec![]);
         assert!(history.snapshots.is_empty());
         assert_eq!(history.orphans.len(), 1);
     }
@@ -557,9 +551,8 @@ mod tests {
             &[("prod/db/20260101T010000Z.dump", 5)],
             vec![record("20260101T010000Z", &[shared]), record("20260201T010000Z", &[shared])],
         );
-        let forget = |ids: &[&str]| {
-            history.unreferenced_without(&ids.iter().map(|id| id.parse().unwrap()).collect()).len()
-        };
+        let forget =
+            |ids: &[&str]| history.unreferenced_without(&ids.iter().map(|id| id.parse().unwrap()).collect()).len();
         assert_eq!(forget(&["20260101T010000Z"]), 0);
         assert_eq!(forget(&["20260101T010000Z", "20260201T010000Z"]), 1);
     }

@@ -57,7 +57,12 @@ impl Host {
     ///
     /// # Errors
     /// [`crate::error::Class::Config`] for an unknown environment; the store's own.
-    pub async fn open(config: Config, environment: &str, plugins_folder: Option<PathBuf>, now: Timestamp) -> Result<Self> {
+    pub async fn open(
+        config: Config,
+        environment: &str,
+        plugins_folder: Option<PathBuf>,
+        now: Timestamp,
+    ) -> Result<Self> {
         let (environment, sources) = config.environment(environment)?;
         let (environment, sources) = (environment.clone(), sources.clone());
         let store = Arc::new(Store::open(&config.store).await?);

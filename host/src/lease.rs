@@ -76,8 +76,13 @@ impl Lease {
     ///
     /// # Errors
     /// [`Class::Held`] when another run holds it; the store's own.
-    pub async fn take(store: &Arc<Store>, environment: &Environment, run: SnapshotId) -> Result<(Self, Vec<Abandoned>)> {
-        let mark = Mark { format_version: crate::snapshot::FORMAT_VERSION, run, host: hostname(), process: Process::own() };
+    pub async fn take(
+        store: &Arc<Store>,
+        environment: &Environment,
+        run: SnapshotId,
+    ) -> Result<(Self, Vec<Abandoned>)> {
+        let mark =
+            Mark { format_version: crate::snapshot::FORMAT_VERSION, run, host: hostname(), process: Process::own() };
         let body = Bytes::from(crate::snapshot::to_bytes(&mark)?);
         let own = key(&format!("{environment}/leases/{:016x}.json", rand::random::<u64>()))?;
         for attempt in 1..=TRIES_MAX {
@@ -188,7 +193,8 @@ async fn renew(store: Arc<Store>, key: ObjectKey, body: Bytes, lost: Arc<AtomicB
             Err(error) => {
                 failures += 1;
                 tracing::warn!("the lease could not be renewed: {error}");
-                let silent = SignedDuration::try_from(RENEWAL).unwrap_or(LIFE) * i32::try_from(failures + 1).unwrap_or(i32::MAX);
+                let silent =
+                    SignedDuration::try_from(RENEWAL).unwrap_or(LIFE) * i32::try_from(failures + 1).unwrap_or(i32::MAX);
                 if silent >= LIFE {
                     lost.store(true, Ordering::Relaxed);
                     return;
@@ -201,7 +207,12 @@ async fn renew(store: Arc<Store>, key: ObjectKey, body: Bytes, lost: Arc<AtomicB
 fn held(environment: &Environment, live: &[Rival]) -> Error {
     let who = live.iter().find_map(|rival| {
         let mark = rival.mark.as_ref()?;
-        Some(format!(" (run {}, process {} on {})", mark.run, mark.process.pid, crate::capability::printable(&mark.host)))
+        Some(format!(
+            " (run {}, process {} on {})",
+            mark.run,
+            mark.process.pid,
+            crate::capability::printable(&mark.host)
+        ))
     });
     Error::new(Class::Held, format!("another run holds the lease of {environment}{}", who.unwrap_or_default()))
         .hint(format!("wait for it to end; if it died, its lease expires {} s after its last renewal", LIFE.as_secs()))
@@ -220,7 +231,8 @@ impl Process {
     /// Whether the process is known to be gone: it ran in this very process namespace of this boot, and no process
     /// of its number and start is there.
     fn is_dead(&self) -> bool {
-        let here = !self.boot.is_empty() && self.boot == boot() && !self.namespace.is_empty() && self.namespace == namespace();
+        let here =
+            !self.boot.is_empty() && self.boot == boot() && !self.namespace.is_empty() && self.namespace == namespace();
         here && started(self.pid).is_none_or(|started| started != self.started)
     }
 }
@@ -253,7 +265,10 @@ mod tests {
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let process = Process { pid: child.id(), started: started(child.id()).unwrap(), ..Process::own() };
         assert!(!process.is_dead());
-        assert!(Process { started: "0".into(), ..process.clone() }.is_dead(), "the number was given to another process");
+        assert!(
+            Process { started: "0".into(), ..process.clone() }.is_dead(),
+            "the number was given to another process"
+        );
         assert!(!Process { boot: "another machine".into(), ..process.clone() }.is_dead());
         child.kill().unwrap();
         assert!(process.clone().started != String::new());

@@ -43,8 +43,19 @@ pub enum Retention {
 
 /// A run that committed its snapshot.
 #[must_use]
-pub fn of_backup(host: &Host, record: Record, failures: Vec<(String, Error)>, retention: Retention, history: &History) -> Report {
-    let mut text = format!("snapshot {} of {}{}\n", record.id, host.environment, if record.complete { "" } else { " is incomplete" });
+pub fn of_backup(
+    host: &Host,
+    record: Record,
+    failures: Vec<(String, Error)>,
+    retention: Retention,
+    history: &History,
+) -> Report {
+    let mut text = format!(
+        "snapshot {} of {}{}\n",
+        record.id,
+        host.environment,
+        if record.complete { "" } else { " is incomplete" }
+    );
     for (name, source) in &record.sources {
         let size = source.object.as_ref().map(|object| HumanBytes(object.bytes).to_string()).unwrap_or_default();
         let _ = writeln!(text, "  {name:<10} {:<10} {size:>11}  {}", source.outcome, source.reason);
@@ -80,7 +91,11 @@ pub fn of_backup(host: &Host, record: Record, failures: Vec<(String, Error)>, re
         }
     };
     let failure = run_failure(&failures, record.sources.len()).or(retention_failure);
-    Report { document: json!({ "format_version": FORMAT_VERSION, "environment": host.environment.as_str(), "dry_run": false, "snapshot": record, "retention": value }), text, failure }
+    Report {
+        document: json!({ "format_version": FORMAT_VERSION, "environment": host.environment.as_str(), "dry_run": false, "snapshot": record, "retention": value }),
+        text,
+        failure,
+    }
 }
 
 /// What a run would do.
@@ -122,13 +137,15 @@ pub fn of_preview<'a>(
 #[must_use]
 pub fn of_list(host: &Host, history: &History, plan: Result<Planned, Error>, now: Timestamp) -> Report {
     let rows: Vec<Value> = history.snapshots.iter().rev().map(|s| snapshot_value(s, plan.as_ref().ok())).collect();
-    let mut document = json!({ "format_version": FORMAT_VERSION, "environment": host.environment.as_str(), "snapshots": rows });
+    let mut document =
+        json!({ "format_version": FORMAT_VERSION, "environment": host.environment.as_str(), "snapshots": rows });
     let mut text = String::new();
     if history.snapshots.is_empty() {
         let _ = writeln!(text, "{} has no snapshot", host.environment);
     } else {
         let _ = writeln!(text, "{}", list_table(host, history, plan.as_ref().ok(), now));
-        let _ = writeln!(text, "{} snapshots, {} in objects", history.snapshots.len(), HumanBytes(stored_bytes(history)));
+        let _ =
+            writeln!(text, "{} snapshots, {} in objects", history.snapshots.len(), HumanBytes(stored_bytes(history)));
     }
     for error in history.damaged() {
         let _ = writeln!(text, "warning: {error}");
@@ -264,7 +281,7 @@ fn snapshot_value(snapshot: &Snapshot, plan: Option<&Planned>) -> Value {
 
 fn list_table(host: &Host, history: &History, plan: Option<&Planned>, now: Timestamp) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING);
+    table.load_style(presets::NOTHING);
     let mut header = vec!["SNAPSHOT".to_owned(), format!("TAKEN ({})", host.time_zone_name()), "AGE".to_owned()];
     header.extend(host.sources.sources.keys().map(|source| source.to_uppercase()));
     header.extend(["SIZE".to_owned(), "KEPT FOR".to_owned()]);
@@ -317,7 +334,7 @@ fn shortened(reasons: &[String]) -> String {
 }
 
 fn local(moment: Timestamp, zone: &TimeZone) -> String {
-    moment.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M").to_string()
+    moment.to_zoned_datetime(zone.clone()).strftime("%Y-%m-%d %H:%M").to_string()
 }
 
 fn age(moment: Timestamp, now: Timestamp) -> String {
@@ -349,13 +366,16 @@ fn run_failure(failures: &[(String, Error)], sources: usize) -> Option<Error> {
     let error = Error::new(class, format!("{} of {sources} sources failed: {}", failures.len(), said.join("; ")));
     Some(match first.advice() {
         Some(hint) => error.hint(hint),
-        None => error.hint("the snapshot is recorded as incomplete and retention is frozen; mend the cause and run it again"),
+        None => error
+            .hint("the snapshot is recorded as incomplete and retention is frozen; mend the cause and run it again"),
     })
 }
 
 fn applied_failure(applied: &Applied) -> Option<Error> {
     let first = applied.failures.first()?;
-    Some(retention_incomplete(&first.clone().context(format!("{} steps of the retention failed, first", applied.failures.len()))))
+    Some(retention_incomplete(
+        &first.clone().context(format!("{} steps of the retention failed, first", applied.failures.len())),
+    ))
 }
 
 fn retention_incomplete(error: &Error) -> Error {

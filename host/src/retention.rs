@@ -53,7 +53,13 @@ pub struct Applied {
 /// # Errors
 /// The plugin's; [`Class::PluginRefused`] for a plan that is no answer; [`Class::RetentionIncomplete`] for one that
 /// forgets too much at once.
-pub async fn plan(host: &Host, plugin: &Plugin, history: &History, now: Timestamp, allowance: Allowance) -> Result<Planned> {
+pub async fn plan(
+    host: &Host,
+    plugin: &Plugin,
+    history: &History,
+    now: Timestamp,
+    allowance: Allowance,
+) -> Result<Planned> {
     let asked: Vec<_> = history.snapshots.iter().map(asked).collect();
     let called = plugin.plan_retention(now, host.time_zone_name(), &asked).await;
     let answer = called.result?;
@@ -63,12 +69,14 @@ pub async fn plan(host: &Host, plugin: &Plugin, history: &History, now: Timestam
     });
     let subjects = history.subjects();
     let plan = guard::match_up(&subjects, decisions.collect()).map_err(|refusal| plugin.refused(refusal))?;
-    let plan = guard::apply(&host.guard, allowance, &host.time_zone, now, &subjects, plan).map_err(|refusal| match refusal {
+    let plan = guard::apply(&host.guard, allowance, &host.time_zone, now, &subjects, plan).map_err(|refusal| {
+        match refusal {
         Refusal::Invalid(_) => plugin.refused(refusal),
         Refusal::TooMany { .. } => Error::new(Class::RetentionIncomplete, refusal).hint(format!(
             "look at `prune --env {} --dry-run --allow-mass-forget`, then run it without --dry-run if that is meant",
             host.environment
         )),
+    }
     })?;
     let notes = answer.notes.iter().take(NOTES_MAX).map(|note| printable(note)).collect();
     Ok(Planned { plan, notes, tally: called.tally, plugin_sha256: plugin.digest().to_owned() })

@@ -53,7 +53,7 @@ impl FromStr for SnapshotId {
     fn from_str(text: &str) -> Result<Self, NoSnapshotId> {
         jiff::civil::DateTime::strptime("%Y%m%dT%H%M%SZ", text)
             .ok()
-            .and_then(|moment| moment.to_zoned(jiff::tz::TimeZone::UTC).ok())
+            .and_then(|moment| moment.to_zoned_datetime(jiff::tz::TimeZone::UTC).ok())
             .map(|moment| Self(moment.timestamp()))
             .filter(|id| id.to_string() == text)
             .ok_or_else(|| NoSnapshotId(text.to_owned()))
@@ -330,8 +330,16 @@ mod tests {
         assert_eq!(id.to_string(), "20240229T235959Z");
         assert_eq!(id.taken().as_second(), 1_709_251_199);
         for text in [
-            "", "20240229T235959", "20240229T235959z", "2024-02-29T23:59:59Z", "20230229T000000Z", "20240229T235960Z",
-            " 20240229T235959Z", "20240229T235959Z ", "20240229T2359 9Z", "+20240229T235959Z",
+            "",
+            "20240229T235959",
+            "20240229T235959z",
+            "2024-02-29T23:59:59Z",
+            "20230229T000000Z",
+            "20240229T235960Z",
+            " 20240229T235959Z",
+            "20240229T235959Z ",
+            "20240229T2359 9Z",
+            "+20240229T235959Z",
         ] {
             assert!(text.parse::<SnapshotId>().is_err(), "{text:?} was taken for an id");
         }

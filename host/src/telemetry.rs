@@ -17,7 +17,8 @@ const SPINNER_TICK: Duration = Duration::from_millis(120);
 
 /// The bars of this process; hidden unless stderr is a terminal.
 static BARS: LazyLock<MultiProgress> = LazyLock::new(|| {
-    let target = if std::io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+    let target =
+        if std::io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
     MultiProgress::with_draw_target(target)
 });
 
@@ -27,7 +28,11 @@ pub fn init() {
     let wanted = crate::config::environment_variable(LOG_VARIABLE);
     let filter = EnvFilter::try_new(wanted.as_deref().unwrap_or("warn,dolibarr_backup=info"))
         .unwrap_or_else(|_| EnvFilter::new("warn,dolibarr_backup=info"));
-    let format = tracing_subscriber::fmt().with_env_filter(filter).with_writer(BehindBars).with_target(false).with_ansi(terminal);
+    let format = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(BehindBars)
+        .with_target(false)
+        .with_ansi(terminal);
     // Whoever runs several commands in one process keeps the first call's settings.
     drop(if terminal { format.without_time().try_init() } else { format.try_init() });
 }

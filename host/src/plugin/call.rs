@@ -229,7 +229,10 @@ impl Plugin {
                 Class::PluginTrapped,
                 format!("{} did not end `{function}` within {} s", self.shown(), self.wall.as_secs()),
             )
-            .hint(format!("look for what stalls; limits = {{ call_seconds = … }} in [plugins.{}] raises it", self.name))),
+            .hint(format!(
+                "look for what stalls; limits = {{ call_seconds = … }} in [plugins.{}] raises it",
+                self.name
+            ))),
         };
         Called { result, tally: store.data_mut().take_tally() }
     }
@@ -262,7 +265,10 @@ impl Plugin {
             Some(Trap::UnreachableCodeReached) => "panicked or reached code that it calls unreachable".to_owned(),
             Some(Trap::StackOverflow) => format!("used more than {} KiB of stack", super::STACK_BYTES_MAX >> 10),
             Some(Trap::Interrupt) => {
-                format!("computed for more than {} s", u128::from(GUEST_TICKS_MAX) * super::EPOCH_TICK.as_millis() / 1_000)
+                format!(
+                    "computed for more than {} s",
+                    u128::from(GUEST_TICKS_MAX) * super::EPOCH_TICK.as_millis() / 1_000
+                )
             }
             Some(other) => format!("trapped: {other}"),
             None => format!("was stopped: {}", printable(&error.root_cause().to_string())),

@@ -15,6 +15,9 @@ const COMPONENT_BYTES_MAX: u64 = 64 << 20;
 /// The package whose interfaces this host offers.
 const PACKAGE: &str = "backup:host";
 
+/// How a core module begins, which a component encoder has not been over yet.
+const CORE_MODULE: &[u8] = b"\0asm\x01\0\0\0";
+
 /// The version of it.
 pub const WORLD_VERSION: &str = "0.1.0";
 
@@ -47,14 +50,17 @@ pub struct Import {
 pub fn read(role: Role, config: &Config, require_digest: bool, folder: Option<&Path>) -> Result<Component> {
     let name = role.name();
     if config.component.as_os_str().is_empty() {
-        return Err(Error::config(format!("[plugins.{name}] names no component"))
-            .hint(format!("add component = \"{}.wasm\"", if name == "retention" { "retention-tiered" } else { name })));
+        return Err(Error::config(format!("[plugins.{name}] names no component")).hint(format!(
+            "add component = \"{}.wasm\"",
+            if name == "retention" { "retention-tiered" } else { name }
+        )));
     }
     let path = locate(&config.component, folder);
     let hint = "give an absolute path, or put the file into the folder `plugins` beside the binary \
                 (`cargo xtask plugins` builds the shipped ones there)";
     let unreadable = |why: String| {
-        Error::config(format!("the component {} of the plugin `{name}` cannot be read: {why}", path.display())).hint(hint)
+        Error::config(format!("the component {} of the plugin `{name}` cannot be read: {why}", path.display()))
+            .hint(hint)
     };
     let meta = std::fs::metadata(&path).map_err(|e| unreadable(e.kind().to_string()))?;
     if meta.len() > COMPONENT_BYTES_MAX {
@@ -141,15 +147,19 @@ pub fn short(digest: &str) -> &str {
 
 fn decode(role: Role, component: &Component) -> Result<(Resolve, WorldId)> {
     let no_component = |why: &str| {
-        Error::config(format!("{} of the plugin `{}` is no WebAssembly component{why}", component.path.display(), role.name()))
-            .hint("build it with `cargo xtask plugins`, or encode a core module with `wasm-tools component new`")
+        Error::config(format!(
+            "{} of the plugin `{}` is no WebAssembly component{why}",
+            component.path.display(),
+            role.name()
+        ))
+        .hint("build it with `cargo xtask plugins`, or encode a core module with `wasm-tools component new`")
     };
+    if component.bytes.starts_with(CORE_MODULE) {
+        return Err(no_component(", but a core module"));
+    }
     match wit_parser::decoding::decode(&component.bytes) {
         Ok(DecodedWasm::Component(resolve, world)) => Ok((resolve, world)),
         Ok(DecodedWasm::WitPackage(..)) => Err(no_component(", but a WIT package")),
-        Err(_) if component.bytes.starts_with(b"\0asm\x01\0\0\0") => Err(no_component(", but a core module")),
-        Err(_) => Err(no_component("")),
-    }
 }
 
 fn check_export(role: Role, component: &Component, resolve: &Resolve, world: WorldId) -> Result<()> {
@@ -164,7 +174,9 @@ fn check_export(role: Role, component: &Component, resolve: &Resolve, world: Wor
             format!("is made for {}, and this host offers {expected}", printable(other)),
             "rebuild the plugin against this version's wit folder, or use the host that it was made for".to_owned(),
         ),
-        None if exports.is_empty() => ("exports nothing".to_owned(), format!("use a component of the world `{}`", role.name())),
+        None if exports.is_empty() => {
+            ("exports nothing".to_owned(), format!("use a component of the world `{}`", role.name()))
+        }
         None => (
             format!("exports {} instead of {expected}", printable(&exports.join(", "))),
             format!("use a component of the world `{}`", role.name()),
@@ -178,7 +190,11 @@ fn names(
     world: WorldId,
     side: impl Fn(&wit_parser::World) -> &wit_parser::IndexMap<WorldKey, WorldItem>,
 ) -> Vec<String> {
-    resolve.worlds.get(world).map(|w| side(w).keys().map(|key| resolve.name_world_key(key)).collect()).unwrap_or_default()
+    resolve
+        .worlds
+        .get(world)
+        .map(|w| side(w).keys().map(|key| resolve.name_world_key(key)).collect())
+        .unwrap_or_default()
 }
 
 fn imports_of(resolve: &Resolve, world: WorldId) -> Vec<Import> {
@@ -216,7 +232,9 @@ fn unknown_import(role: Role, component: &Component, import: &Import) -> Error {
         short(&component.digest),
         printable(&import.interface)
     ))
-    .hint(format!("this host offers the interfaces of {PACKAGE}@{WORLD_VERSION}; rebuild the plugin against its wit folder"))
+    .hint(format!(
+        "this host offers the interfaces of {PACKAGE}@{WORLD_VERSION}; rebuild the plugin against its wit folder"
+    ))
 }
 
 #[cfg(test)]
