@@ -10,7 +10,7 @@ use jiff::tz::TimeZone;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::{Path};
+use std::path::Path;
 
 /// Where the configuration is looked for.
 pub const DEFAULT_FILE: &str = "dolibarr-backup.toml";

@@ -160,6 +160,8 @@ fn decode(role: Role, component: &Component) -> Result<(Resolve, WorldId)> {
     match wit_parser::decoding::decode(&component.bytes) {
         Ok(DecodedWasm::Component(resolve, world)) => Ok((resolve, world)),
         Ok(DecodedWasm::WitPackage(..)) => Err(no_component(", but a WIT package")),
+        Err(_) => Err(no_component("")),
+    }
 }
 
 fn check_export(role: Role, component: &Component, resolve: &Resolve, world: WorldId) -> Result<()> {
