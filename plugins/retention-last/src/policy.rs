@@ -90,8 +90,18 @@ mod tests {
             ("incomplete ones alone", 1, vec![incomplete(1), incomplete(2)], vec![1, 2]),
             ("a pinned one beyond N", 1, vec![pinned(1), complete(2), complete(3)], vec![1, 3]),
             ("a pinned one counts among N", 2, vec![complete(1), pinned(2), complete(3)], vec![2, 3]),
-            ("the future is kept and not counted", 1, vec![complete(1), complete(NOW), complete(skewed)], vec![NOW, skewed]),
-            ("nothing, said explicitly", 0, vec![pinned(1), complete(2), incomplete(3), complete(skewed)], vec![1, skewed]),
+            (
+                "the future is kept and not counted",
+                1,
+                vec![complete(1), complete(NOW), complete(skewed)],
+                vec![NOW, skewed],
+            ),
+            (
+                "nothing, said explicitly",
+                0,
+                vec![pinned(1), complete(2), incomplete(3), complete(skewed)],
+                vec![1, skewed],
+            ),
         ] {
             assert_eq!(kept(keep, &snapshots), expected, "{case}");
         }

@@ -19,7 +19,7 @@ pub enum Tier {
     FiscalYear,
 }
 
-/// A period. Where `ends` is not after `begins` there is none: some zones skipped a whole day.
+/// A period of at least one second.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Period {
     /// Its kind.
@@ -77,7 +77,8 @@ impl Calendar {
         begin.unwrap_or_else(|_| beyond()).as_second()
     }
 
-    /// The running period of a tier and the `count` ended ones before it, newest first.
+    /// The running period of a tier and the `count` ended ones before it, newest first. A day that the zone skipped,
+    /// as Samoa did in 2011, is none.
     #[must_use]
     pub fn periods(&self, tier: Tier, count: u32, today: Date) -> Vec<Period> {
         let mut first = match tier {
@@ -94,12 +95,10 @@ impl Calendar {
         while let (Some(begin), Some(end)) = (first, following)
             && periods.len() <= count as usize
         {
-            periods.push(Period {
-                tier,
-                name: self.name(tier, begin, end),
-                begins: self.begin(begin),
-                ends: self.begin(end),
-            });
+            let (begins, ends) = (self.begin(begin), self.begin(end));
+            if begins < ends {
+                periods.push(Period { tier, name: self.name(tier, begin, end), begins, ends });
+            }
             following = first;
             first = self.preceding(tier, begin);
         }
@@ -152,4 +151,110 @@ impl Calendar {
 #[must_use]
 pub fn next(day: Date) -> Date {
     day.tomorrow().unwrap_or(day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::{Cutoff, FiscalYearEnd};
+
+    fn calendar(zone: &str, cutoff: &str, fiscal_year_end: &str) -> Calendar {
+        let settings = Settings {
+            cutoff: Cutoff::try_from(cutoff.to_owned()).unwrap(),
+            fiscal_year_end: FiscalYearEnd::try_from(fiscal_year_end.to_owned()).unwrap(),
+            ..Settings::default()
+        };
+        Calendar::new(zone, &settings).unwrap()
+    }
+
+    fn utc(text: &str) -> i64 {
+        text.parse::<Timestamp>().unwrap().as_second()
+    }
+
+    #[test]
+    fn an_instant_belongs_to_the_business_day_that_began_last() {
+        for (case, zone, cutoff, instant, day) in [
+            ("the month's last second", "Europe/Paris", "00:00", "2026-06-30T21:59:59Z", "2026-06-30"),
+            ("the boundary instant", "Europe/Paris", "00:00", "2026-06-30T22:00:00Z", "2026-07-01"),
+            ("02:00 on the 1st, cut-off 03:00", "Europe/Paris", "03:00", "2026-07-01T00:00:00Z", "2026-06-30"),
+            ("03:00 on the 1st, cut-off 03:00", "Europe/Paris", "03:00", "2026-07-01T01:00:00Z", "2026-07-01"),
+            ("an evening cut-off", "Europe/Paris", "18:00", "2026-06-30T15:59:59Z", "2026-06-29"),
+            ("December 31", "Europe/Paris", "00:00", "2026-12-31T22:59:59Z", "2026-12-31"),
+            ("January 1", "Europe/Paris", "00:00", "2026-12-31T23:00:00Z", "2027-01-01"),
+            ("New Year's night, cut-off 03:00", "Europe/Paris", "03:00", "2027-01-01T01:59:59Z", "2026-12-31"),
+            ("a leap day", "UTC", "00:00", "2028-02-29T23:59:59Z", "2028-02-29"),
+            ("after a leap day", "UTC", "00:00", "2028-03-01T00:00:00Z", "2028-03-01"),
+            ("the first 02:30 of a fold, cut-off 02:30", "Europe/Paris", "02:30", "2026-10-25T00:30:00Z", "2026-10-25"),
+            ("the second 02:10 of it", "Europe/Paris", "02:30", "2026-10-25T01:10:00Z", "2026-10-25"),
+            ("before a skipped 02:30", "Europe/Paris", "02:30", "2026-03-29T00:59:59Z", "2026-03-28"),
+            ("03:10 where 02:30 is skipped", "Europe/Paris", "02:30", "2026-03-29T01:10:00Z", "2026-03-28"),
+            ("03:30 where 02:30 is skipped", "Europe/Paris", "02:30", "2026-03-29T01:30:00Z", "2026-03-29"),
+            ("a day without a midnight", "America/Sao_Paulo", "00:00", "2018-11-04T03:00:00Z", "2018-11-04"),
+            ("midnight twice, the second 23:30", "America/Sao_Paulo", "00:00", "2018-02-18T02:30:00Z", "2018-02-17"),
+            ("after a skipped day", "Pacific/Apia", "00:00", "2011-12-30T10:00:00Z", "2011-12-31"),
+        ] {
+            assert_eq!(calendar(zone, cutoff, "12-31").day_of(utc(instant)).to_string(), day, "{case}");
+        }
+    }
+
+    #[test]
+    fn a_day_has_23_24_or_25_hours_and_a_skipped_one_none() {
+        for (zone, day, hours) in [
+            ("Europe/Paris", "2026-03-29", 23),
+            ("Europe/Paris", "2026-06-30", 24),
+            ("Europe/Paris", "2026-10-25", 25),
+            ("Pacific/Apia", "2011-12-30", 0),
+        ] {
+            let calendar = calendar(zone, "00:00", "12-31");
+            let day = day.parse().unwrap();
+            assert_eq!((calendar.begin(next(day)) - calendar.begin(day)) / 3600, hours, "{zone} {day}");
+        }
+    }
+
+    #[test]
+    fn fiscal_years_end_on_the_day_that_is_set_and_bear_the_year_in_which_they_end() {
+        for (end, today, name, begins, ends) in [
+            ("12-31", "2026-06-30", "2026", "2026-01-01", "2027-01-01"),
+            ("12-31", "2026-12-31", "2026", "2026-01-01", "2027-01-01"),
+            ("12-31", "2027-01-01", "2027", "2027-01-01", "2028-01-01"),
+            ("03-31", "2026-03-31", "2026", "2025-04-01", "2026-04-01"),
+            ("03-31", "2026-04-01", "2027", "2026-04-01", "2027-04-01"),
+            ("06-30", "2026-12-01", "2027", "2026-07-01", "2027-07-01"),
+            ("02-28", "2028-02-29", "2029", "2028-02-29", "2029-03-01"),
+            ("02-29", "2028-02-29", "2028", "2027-03-01", "2028-03-01"),
+            ("02-29", "2027-02-28", "2027", "2026-03-01", "2027-03-01"),
+            ("02-29", "2027-03-01", "2028", "2027-03-01", "2028-03-01"),
+        ] {
+            let calendar = calendar("UTC", "00:00", end);
+            let periods = calendar.periods(Tier::FiscalYear, 2, today.parse().unwrap());
+            let midnight = |day: &str| utc(&format!("{day}T00:00:00Z"));
+            assert_eq!(periods[0].name, name, "{end} {today}");
+            assert_eq!((periods[0].begins, periods[0].ends), (midnight(begins), midnight(ends)), "{end} {today}");
+            assert_eq!(periods.len(), 3);
+            assert!(periods.windows(2).all(|pair| pair[0].begins == pair[1].ends), "{periods:?}");
+        }
+    }
+
+    #[test]
+    fn periods_adjoin_and_end_at_the_calendars_edge() {
+        let calendar = calendar("Europe/Paris", "03:00", "12-31");
+        let names = |tier, count, today: &str| -> Vec<String> {
+            calendar.periods(tier, count, today.parse().unwrap()).into_iter().map(|period| period.name).collect()
+        };
+        assert_eq!(names(Tier::Day, 2, "2028-03-01"), ["2028-03-01", "2028-02-29", "2028-02-28"]);
+        assert_eq!(names(Tier::Month, 2, "2027-01-31"), ["2027-01", "2026-12", "2026-11"]);
+        assert_eq!(names(Tier::Day, 0, "2026-06-30"), ["2026-06-30"]);
+        assert_eq!(calendar.periods(Tier::Day, 9, Date::MIN).len(), 1);
+        assert!(calendar.periods(Tier::Day, 9, Date::MAX).is_empty());
+        assert_eq!(calendar.day_of(i64::MAX), Date::MAX);
+        assert_eq!(calendar.day_of(i64::MIN), calendar.day_of(Timestamp::MIN.as_second()));
+    }
+
+    #[test]
+    fn an_unknown_time_zone_is_one_sentence() {
+        for zone in ["Europe/Pariss", "", "CET+1", "../etc/passwd"] {
+            let sentence = Calendar::new(zone, &Settings::default()).unwrap_err();
+            assert!(sentence.contains("is not an IANA name") && !sentence.contains('\n'), "{sentence}");
+        }
+    }
 }

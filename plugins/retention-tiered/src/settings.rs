@@ -55,7 +55,8 @@ impl Settings {
     /// One lowercase sentence for the operator.
     pub fn parse(json: &str) -> Result<Self, String> {
         let json = if json.trim().is_empty() { "{}" } else { json };
-        let settings: Self = serde_json::from_str(json).map_err(|error| format!("retention-tiered settings: {error}"))?;
+        let settings: Self =
+            serde_json::from_str(json).map_err(|error| format!("retention-tiered settings: {error}"))?;
         match settings.objection() {
             Some(objection) => Err(format!("retention-tiered settings: {objection}")),
             None => Ok(settings),
