@@ -288,7 +288,9 @@ mod tests {
     #[test]
     fn an_older_compiler_than_the_workspace_asks_for_is_passed_over() {
         let asked = env!("CARGO_PKG_RUST_VERSION");
-        for (release, can) in [(asked, true), ("1.63.0", false), ("2.0.0", true), ("1.999.0-nightly", true), ("", false)] {
+        for (release, can) in
+            [(asked, true), ("1.63.0", false), ("2.0.0", true), ("1.999.0-nightly", true), ("", false)]
+        {
             assert_eq!(can_build_the_workspace(release), can, "{release}");
         }
     }

@@ -3,9 +3,9 @@
 //! A crate becomes a core module, then a component that imports nothing but the host's package. Cargo decides what is
 //! fresh; a component is written only when its bytes changed, and never seen half-written.
 
+use crate::cache;
 use crate::machine::{self, WASM_TARGET, WasmCompiler};
 use crate::run::{failure, loud, say, timed};
-use crate::cache;
 use anyhow::{Context, Result};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -74,11 +74,14 @@ fn crate_names(folder: &Path) -> Vec<String> {
 
 fn compile(compiler: &WasmCompiler, modules: &Path, names: &[String]) -> Result<()> {
     let mut cargo = machine::cargo();
-    cargo.args(["build", "--quiet", "--lib", "--profile", PROFILE, "--target", WASM_TARGET, "--target-dir"]).arg(modules);
+    cargo
+        .args(["build", "--quiet", "--lib", "--profile", PROFILE, "--target", WASM_TARGET, "--target-dir"])
+        .arg(modules);
     cargo.args(&compiler.arguments).envs(compiler.environment.iter().map(|(name, value)| (name, value)));
     cargo.args(names.iter().flat_map(|name| ["--package", name]));
     // What the host's build is told does not concern the plugins: the same sources give the same bytes everywhere.
-    for name in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_RUSTFLAGS", "RUSTC_WRAPPER", "CARGO_BUILD_TARGET"] {
+    for name in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_RUSTFLAGS", "RUSTC_WRAPPER", "CARGO_BUILD_TARGET"]
+    {
         cargo.env_remove(name);
     }
     cargo.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS", remapped_paths());
@@ -131,7 +134,8 @@ fn write_if_changed(path: &Path, bytes: &[u8]) -> Result<bool> {
     }
     let folder = path.parent().context("a component needs a folder")?;
     let partial = path.with_extension(format!("partial-{}", std::process::id()));
-    let written = fs::create_dir_all(folder).and_then(|()| fs::write(&partial, bytes)).and_then(|()| fs::rename(&partial, path));
+    let written =
+        fs::create_dir_all(folder).and_then(|()| fs::write(&partial, bytes)).and_then(|()| fs::rename(&partial, path));
     if written.is_err() {
         let _ = fs::remove_file(&partial);
     }

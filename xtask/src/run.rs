@@ -118,7 +118,8 @@ mod tests {
 
     #[test]
     fn a_command_line_can_be_pasted_into_a_shell() {
-        let table = [("plain-1.2/x=y", "plain-1.2/x=y"), ("", "''"), ("two words", "'two words'"), ("it's", r"'it'\''s'")];
+        let table =
+            [("plain-1.2/x=y", "plain-1.2/x=y"), ("", "''"), ("two words", "'two words'"), ("it's", r"'it'\''s'")];
         for (word, want) in table {
             assert_eq!(shown(Command::new("x").arg(word)), format!("x {want}"));
         }

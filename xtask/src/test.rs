@@ -1,3 +1,6 @@
 use anyhow::Result;
-#[derive(clap::Args)] pub struct Arguments {}
-pub fn run(_: &Arguments) -> Result<()> { Ok(()) }
+#[derive(clap::Args)]
+pub struct Arguments {}
+pub fn run(_: &Arguments) -> Result<()> {
+    Ok(())
+}
