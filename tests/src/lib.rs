@@ -1,1 +1,5 @@
 //! Real servers for tests.
+#![warn(missing_docs)]
+
+pub mod garage;
+pub mod gcs;
