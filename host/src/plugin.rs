@@ -5,6 +5,8 @@
 
 pub mod call;
 pub mod component;
+#[cfg(test)]
+mod suite;
 
 use crate::error::{Error, Result};
 use crate::grant::Grant;

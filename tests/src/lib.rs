@@ -4,6 +4,8 @@
 #![warn(missing_docs)]
 
 pub mod binary;
+pub mod garage;
+pub mod gcs;
 pub mod sample;
 
 use std::fs::File;
