@@ -5,6 +5,7 @@
 
 use crate::settings::Settings;
 use jiff::Timestamp;
+use jiff::tz::Offset;
 
 const DAY_SECONDS: i64 = 86_400;
 
@@ -112,7 +113,7 @@ fn difference(before: &str, now: &str) -> String {
 /// The UTC date, as the names of objects have it.
 fn date(instant: i64) -> String {
     match Timestamp::from_second(instant) {
-        Ok(timestamp) => timestamp.strftime("%Y-%m-%d").to_string(),
+        Ok(timestamp) => Offset::UTC.to_datetime(timestamp).date().to_string(),
         Err(_) => format!("second {instant}"),
     }
 }

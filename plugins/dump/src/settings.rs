@@ -83,7 +83,8 @@ impl Settings {
     /// One lowercase sentence for the operator.
     pub fn parse(json: &str) -> Result<Self, String> {
         let json = if json.trim().is_empty() { "{}" } else { json };
-        let settings: Self = serde_json::from_str(json).map_err(|error| format!("dump settings: {error}"))?;
+        let settings: Self =
+            serde_json::from_str(json).map_err(|error| format!("dump settings: {}", without_place(&error)))?;
         match settings.objection() {
             Some(objection) => Err(format!("dump settings: {objection}")),
             None => Ok(settings),
@@ -140,6 +141,12 @@ impl From<Compression> for String {
             Compression::Lz4(level) => format!("lz4:{level}"),
         }
     }
+}
+
+/// The error without its line and column: they are places in the host's JSON, which nobody wrote.
+fn without_place(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    text.rsplit_once(" at line ").map_or(text.clone(), |(what, _)| what.to_owned())
 }
 
 #[cfg(test)]
@@ -208,6 +215,7 @@ mod tests {
         ] {
             let sentence = Settings::parse(json).unwrap_err();
             assert!(sentence.contains(part) && !sentence.contains('\n'), "{json}: {sentence}");
+            assert!(!sentence.contains(" line "), "{json}: {sentence}");
         }
     }
 }

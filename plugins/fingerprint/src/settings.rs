@@ -131,7 +131,8 @@ impl Settings {
     /// One lowercase sentence for the operator.
     pub fn parse(json: &str) -> Result<Self, String> {
         let json = if json.trim().is_empty() { "{}" } else { json };
-        let settings: Self = serde_json::from_str(json).map_err(|error| format!("fingerprint settings: {error}"))?;
+        let settings: Self =
+            serde_json::from_str(json).map_err(|error| format!("fingerprint settings: {}", without_place(&error)))?;
         match settings.objection() {
             Some(objection) => Err(format!("fingerprint settings: {objection}")),
             None => Ok(settings),
@@ -165,6 +166,12 @@ impl Settings {
         let negated = self.exclude.iter().find(|glob| glob.starts_with(['!', '#']))?;
         Some(format!("`exclude` has `{negated}`: a glob that begins with ! or # excludes nothing"))
     }
+}
+
+/// The error without its line and column: they are places in the host's JSON, which nobody wrote.
+fn without_place(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    text.rsplit_once(" at line ").map_or(text.clone(), |(what, _)| what.to_owned())
 }
 
 #[cfg(test)]
@@ -218,6 +225,7 @@ mod tests {
         ] {
             let sentence = Settings::parse(json).unwrap_err();
             assert!(sentence.contains(part) && !sentence.contains('\n'), "{json}: {sentence}");
+            assert!(!sentence.contains(" line "), "{json}: {sentence}");
         }
     }
 }

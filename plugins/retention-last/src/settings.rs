@@ -30,13 +30,20 @@ impl Settings {
     /// One lowercase sentence for the operator.
     pub fn parse(json: &str) -> Result<Self, String> {
         let json = if json.trim().is_empty() { "{}" } else { json };
-        let settings: Self = serde_json::from_str(json).map_err(|error| format!("retention-last settings: {error}"))?;
+        let settings: Self = serde_json::from_str(json)
+            .map_err(|error| format!("retention-last settings: {}", without_place(&error)))?;
         match (settings.keep, settings.keep_nothing) {
             (0, false) => Err("retention-last settings: `keep = 0` also needs `keep_nothing = true`".into()),
             (1.., true) => Err("retention-last settings: `keep_nothing = true` also needs `keep = 0`".into()),
             _ => Ok(settings),
         }
     }
+}
+
+/// The error without its line and column: they are places in the host's JSON, which nobody wrote.
+fn without_place(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    text.rsplit_once(" at line ").map_or(text.clone(), |(what, _)| what.to_owned())
 }
 
 #[cfg(test)]
@@ -76,6 +83,7 @@ mod tests {
         ] {
             let sentence = Settings::parse(json).unwrap_err();
             assert!(sentence.contains(part) && !sentence.contains('\n'), "{json}: {sentence}");
+            assert!(!sentence.contains(" line "), "{json}: {sentence}");
         }
     }
 

@@ -52,8 +52,7 @@ pub fn plan(now: i64, calendar: &Calendar, settings: &Settings, snapshots: &[Sna
 
     if !settings.keep_nothing {
         let history = History::of(now, snapshots);
-        let tiers =
-            [(Tier::Day, settings.daily), (Tier::Month, settings.monthly), (Tier::FiscalYear, settings.yearly)];
+        let tiers = [(Tier::Day, settings.daily), (Tier::Month, settings.monthly), (Tier::FiscalYear, settings.yearly)];
         let owed = tiers.into_iter().filter(|&(_, count)| count > 0);
         let periods: Vec<_> = owed.map(|(tier, count)| calendar.periods(tier, count, today)).collect();
         if let Some(newest) = history.newest() {

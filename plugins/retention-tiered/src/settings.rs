@@ -55,8 +55,8 @@ impl Settings {
     /// One lowercase sentence for the operator.
     pub fn parse(json: &str) -> Result<Self, String> {
         let json = if json.trim().is_empty() { "{}" } else { json };
-        let settings: Self =
-            serde_json::from_str(json).map_err(|error| format!("retention-tiered settings: {error}"))?;
+        let settings: Self = serde_json::from_str(json)
+            .map_err(|error| format!("retention-tiered settings: {}", without_place(&error)))?;
         match settings.objection() {
             Some(objection) => Err(format!("retention-tiered settings: {objection}")),
             None => Ok(settings),
@@ -152,6 +152,12 @@ fn two_numbers(text: &str, between: char) -> Option<(i8, i8)> {
     Some((number(first)?, number(second)?))
 }
 
+/// The error without its line and column: they are places in the host's JSON, which nobody wrote.
+fn without_place(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    text.rsplit_once(" at line ").map_or(text.clone(), |(what, _)| what.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -212,6 +218,7 @@ mod tests {
         ] {
             let sentence = Settings::parse(json).unwrap_err();
             assert!(sentence.contains(part) && !sentence.contains('\n'), "{json}: {sentence}");
+            assert!(!sentence.contains(" line "), "{json}: {sentence}");
         }
     }
 
