@@ -98,6 +98,7 @@ pub async fn run(
             .hint("nothing of it is listed; run it again")),
     };
     if result.is_err() {
+        host.store.settle().await;
         clear(host, id).await;
     }
     lease.release().await;
