@@ -1,9 +1,11 @@
 //! Keeps what answers for the end of each of the last 30 days, 12 months and 10 fiscal years.
 //!
-//! `settings.rs` reads the settings, `calendar.rs` knows the periods, `policy.rs` decides, and this file translates
-//! between them and the world `retention`. It imports nothing: a plan is data, and the host alone deletes.
+//! `settings.rs` reads the settings, `calendar.rs` knows the periods, `history.rs` what can serve them, `policy.rs`
+//! decides, and this file translates between them and the world `retention`. It imports nothing: a plan is data, and
+//! the host alone deletes.
 
 mod calendar;
+mod history;
 mod policy;
 mod settings;
 #[cfg(test)]

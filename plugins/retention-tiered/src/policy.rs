@@ -7,10 +7,10 @@
 //! an end that has come is owed at once and until it leaves its tier for good.
 
 use crate::calendar::{Calendar, Period, Tier, next};
+use crate::history::History;
 use crate::settings::Settings;
 use jiff::ToSpan;
 use jiff::civil::Date;
-use std::collections::BTreeSet;
 
 /// What the rule looks at of a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -158,37 +158,6 @@ fn range(periods: &[&Period]) -> String {
     match periods.len() {
         1 => format!("{tier} {}", first.name),
         _ => format!("{tier}s {}..{}", first.name, last.name),
-    }
-}
-
-/// The complete snapshots up to now, oldest first, as (taken, place in the list).
-struct History {
-    complete: Vec<(i64, usize)>,
-}
-
-impl History {
-    fn of(now: i64, snapshots: &[Snapshot]) -> Self {
-        let numbered = snapshots.iter().enumerate();
-        let mut complete: Vec<_> =
-            numbered.filter(|(_, s)| s.complete && s.taken <= now).map(|(place, s)| (s.taken, place)).collect();
-        complete.sort_unstable();
-        Self { complete }
-    }
-
-    fn newest(&self) -> Option<usize> {
-        self.complete.last().map(|&(_, place)| place)
-    }
-
-    /// How many were taken before an instant.
-    fn before(&self, instant: i64) -> usize {
-        self.complete.partition_point(|&(taken, _)| taken < instant)
-    }
-
-    /// Positions after which at least one of the ended periods has no snapshot at all.
-    fn gaps<'a>(&self, now: i64, periods: impl Iterator<Item = &'a Period>) -> BTreeSet<usize> {
-        let ended = periods.filter(|period| period.ends <= now);
-        let empty = ended.filter(|period| self.before(period.begins) == self.before(period.ends));
-        empty.filter_map(|period| self.before(period.ends).checked_sub(1)).collect()
     }
 }
 
