@@ -3,6 +3,7 @@
 
 pub mod capability;
 pub mod config;
+pub mod documents;
 pub mod error;
 pub mod grant;
 pub mod secret;
