@@ -398,14 +398,17 @@ fn saved(source: &Work, opened: &Opened, reason: String, object: ObjectRecord) -
         archive: archive(opened),
         ..blank(source)
     };
-    if let Opened::Tree(tree) = opened
-        && let Some(blind) = tree.blind_spot()
-    {
-        tracing::warn!(
-            source = %source.name,
-            "the fingerprint leaves out `{blind}`, which the archive holds, so it is not trusted: give both plugins the same `exclude`"
-        );
-        record.fingerprint = None;
+    if let Opened::Tree(tree) = opened {
+        let excludes = tree.excludes();
+        let blind = excludes.blind();
+        if !blind.is_empty() {
+            let shown = crate::capability::printable(&blind.join("`, `"));
+            tracing::warn!(
+                source = %source.name,
+                "the fingerprint leaves out `{shown}`, which the archive holds, so it is not trusted: give both plugins the same `exclude`"
+            );
+            record.fingerprint = None;
+        }
     }
     record
 }
@@ -438,7 +441,8 @@ fn archive(opened: &Opened) -> Option<ArchiveRecord> {
         excluded_files: report.excluded_files,
         excluded_bytes: report.excluded_bytes,
         exclude: report.exclude,
-        excluded: report.excluded,
+        excluded_folders: report.excluded_folders,
+        excluded_folders_total: report.excluded_folders_total,
         problems_total: report.problems_total,
         problems: report.problems.into_iter().map(|p| ProblemRecord { path: p.path, reason: p.reason }).collect(),
     })

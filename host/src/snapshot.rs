@@ -200,8 +200,10 @@ pub struct ArchiveRecord {
     pub excluded_bytes: u64,
     /// The patterns.
     pub exclude: Vec<String>,
-    /// The first paths that the patterns left out: a folder stands for all that is in it.
-    pub excluded: Vec<String>,
+    /// The first folders that the patterns left out with all that is in them, such as one that a user named `temp`.
+    pub excluded_folders: Vec<String>,
+    /// How many there are.
+    pub excluded_folders_total: u64,
     /// How many entries could not be archived as they were.
     pub problems_total: u64,
     /// The first of them, by path and reason.

@@ -1,0 +1,173 @@
+//! What the walk says of one entry: its path, its kind and what the kernel keeps about it.
+
+use super::open;
+use rustix::fs::{FileType, Stat};
+use std::io;
+use std::os::fd::BorrowedFd;
+
+/// A time of the file system; seconds may be negative, nanoseconds count up from them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Time {
+    pub(super) seconds: i64,
+    pub(super) nanoseconds: u32,
+}
+
+/// What an entry is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Kind {
+    File,
+    Folder,
+    /// A symbolic link and its target, which nothing here ever follows.
+    Link(Vec<u8>),
+    Fifo,
+    Socket,
+    CharacterDevice,
+    BlockDevice,
+}
+
+/// What the kernel keeps about an entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Meta {
+    pub(super) kind: Kind,
+    /// Permissions with set-user-id, set-group-id and sticky, without the kind.
+    pub(super) mode: u32,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+    pub(super) size_bytes: u64,
+    pub(super) modified: Time,
+    pub(super) changed: Time,
+    /// Device and inode: equal for the names of one file.
+    pub(super) identity: (u64, u64),
+    pub(super) names: u64,
+    /// Of a device alone.
+    pub(super) device: u64,
+    /// Less than the size says, where a file has holes.
+    pub(super) stored_bytes: u64,
+}
+
+/// One entry below the root. The root's own path is empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Entry {
+    pub(super) path: Vec<u8>,
+    pub(super) meta: Meta,
+}
+
+impl Meta {
+    /// What `stat` says; `name` in `folder` is asked for the target of a symbolic link.
+    pub(super) fn new(stat: &Stat, folder: BorrowedFd<'_>, name: &[u8]) -> io::Result<Self> {
+        let kind = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => Kind::File,
+            FileType::Directory => Kind::Folder,
+            FileType::Symlink => Kind::Link(rustix::fs::readlinkat(folder, name, Vec::new())?.into_bytes()),
+            FileType::Fifo => Kind::Fifo,
+            FileType::Socket => Kind::Socket,
+            FileType::CharacterDevice => Kind::CharacterDevice,
+            FileType::BlockDevice => Kind::BlockDevice,
+            FileType::Unknown => return Err(io::Error::other("its kind is unknown to this program")),
+        };
+        Ok(Self::of_kind(stat, kind))
+    }
+
+    /// What `stat` says of an entry whose kind is known.
+    #[expect(
+        clippy::unnecessary_cast,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_lossless,
+        reason = "the fields' widths differ between architectures; none of them is negative or wider than this"
+    )]
+    pub(super) fn of_kind(stat: &Stat, kind: Kind) -> Self {
+        Self {
+            kind,
+            mode: stat.st_mode as u32 & 0o7777,
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+            size_bytes: stat.st_size as u64,
+            modified: Time { seconds: stat.st_mtime as i64, nanoseconds: stat.st_mtime_nsec as u32 },
+            changed: Time { seconds: stat.st_ctime as i64, nanoseconds: stat.st_ctime_nsec as u32 },
+            identity: (stat.st_dev as u64, stat.st_ino as u64),
+            names: stat.st_nlink as u64,
+            device: stat.st_rdev as u64,
+            stored_bytes: (stat.st_blocks as u64).saturating_mul(512),
+        }
+    }
+
+    /// Whether a file is as it was when `self` was taken.
+    pub(super) fn is_unchanged(&self, later: &Self) -> bool {
+        self.size_bytes == later.size_bytes
+            && self.modified == later.modified
+            && self.changed == later.changed
+            && self.identity == later.identity
+    }
+}
+
+impl Entry {
+    /// An entry of an open folder, without following it.
+    pub(super) fn stat(folder: BorrowedFd<'_>, name: &[u8], path: Vec<u8>) -> io::Result<Self> {
+        let stat = open::stat(folder, name)?;
+        Ok(Self { path, meta: Meta::new(&stat, folder, name)? })
+    }
+
+    /// Bytes of content that an archive holds for it.
+    pub(super) fn content_bytes(&self) -> u64 {
+        if self.meta.kind == Kind::File { self.meta.size_bytes } else { 0 }
+    }
+}
+
+/// A path as a log, a record or a terminal may show it: readable, on one line, and without loss. Whatever is not a
+/// printable character stands as `\xNN`, and a backslash as `\\`.
+pub(super) fn shown(path: &[u8]) -> String {
+    let mut text = String::with_capacity(path.len());
+    for chunk in path.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            match c {
+                '\\' => text.push_str("\\\\"),
+                c if crate::capability::printable(c.encode_utf8(&mut [0; 4])).starts_with(c) => text.push(c),
+                c => escape(&mut text, c.encode_utf8(&mut [0; 4]).as_bytes()),
+            }
+        }
+        escape(&mut text, chunk.invalid());
+    }
+    if text.is_empty() { ".".to_owned() } else { text }
+}
+
+fn escape(text: &mut String, bytes: &[u8]) {
+    for byte in bytes {
+        text.push_str(&format!("\\x{byte:02x}"));
+    }
+}
+
+/// Why the system refused, without its number.
+pub(super) fn reason(error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or(&text);
+    let mut chars = text.chars();
+    chars.next().map_or_else(String::new, |first| first.to_lowercase().chain(chars).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_shown_on_one_line_and_two_paths_never_look_the_same() {
+        for (path, expected) in [
+            (b"".as_slice(), "."),
+            ("facture/café.pdf".as_bytes(), "facture/café.pdf"),
+            (b"line\nbreak", "line\\x0abreak"),
+            (b"\xe9t\xe9", "\\xe9t\\xe9"),
+            (b"back\\x0aslash", "back\\\\x0aslash"),
+            (b"\x1b[2J", "\\x1b[2J"),
+            ("a\u{202e}b".as_bytes(), "a\\xe2\\x80\\xaeb"),
+            ("\u{fffd}".as_bytes(), "\u{fffd}"),
+        ] {
+            assert_eq!(shown(path), expected);
+        }
+    }
+
+    #[test]
+    fn a_reason_is_a_lowercase_phrase() {
+        assert_eq!(reason(&io::Error::from_raw_os_error(13)), "permission denied");
+        assert_eq!(reason(&io::Error::other("its kind is unknown")), "its kind is unknown");
+    }
+}

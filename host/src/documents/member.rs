@@ -1,0 +1,257 @@
+//! One gzip member: a run of whole tar entries, or a part of a large one, compressed as far as that pays.
+//!
+//! Documents hardly shrink, and finding that out byte by byte is what makes `tar -czf` slow. A sample decides: what
+//! shrinks is compressed well; of the rest, what looks like text (headers, padding, the structure of a PDF) is compressed
+//! and what looks random is stored. The same bytes always give the same member: no time, no name, no clock.
+
+use flate2::{Compress, Compression, FlushCompress};
+use libdeflater::{CompressionLvl, Compressor, Crc};
+
+/// Bytes of tar that a member of several entries aims at: large enough that a member's 18 bytes and its fresh
+/// window cost nothing, small enough that one document is restored by reading little else.
+pub(super) const MEMBER_BYTES: usize = 1 << 20;
+
+/// Level of what shrinks. From here on each level costs more time than it saves bytes.
+const LEVEL: i32 = 6;
+
+/// Level of the sample: it only has to see repetition.
+const SAMPLE_LEVEL: i32 = 1;
+
+/// Length of the sample, a multiple of the window of deflate so that repetition across files shows.
+const SAMPLE_BYTES: usize = 96 << 10;
+
+/// A sample that shrinks by this share, in percent, makes the whole member worth compressing.
+const GAIN_PERCENT_MIN: usize = 8;
+
+/// Bytes that are judged at once while text and random bytes are told apart: a tar block.
+const PIECE_BYTES: usize = 512;
+
+/// Sum of the squares of the byte counts of a piece up to which it looks random. Random bytes give
+/// 512 + 512² / 256 = 1,536 on average and stay below 2,000; text and headers give five times that.
+const RANDOM_SQUARES_MAX: u32 = 2_200;
+
+/// The shortest run of random pieces that is worth storing: switching costs some ten bytes.
+const STRETCH_BYTES_MIN: usize = 4 * PIECE_BYTES;
+
+/// First bytes of a member: deflate, no name, no time, unknown system.
+const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
+
+/// Makes members; one for each worker, because it keeps its tables.
+pub(super) struct Packer {
+    sampler: Compressor,
+    whole: Compressor,
+    pieces: Compress,
+    scratch: Vec<u8>,
+}
+
+impl Packer {
+    pub(super) fn new() -> Self {
+        Self {
+            sampler: compressor(SAMPLE_LEVEL),
+            whole: compressor(LEVEL),
+            pieces: Compress::new(Compression::new(LEVEL.unsigned_abs()), false),
+            scratch: Vec::new(),
+        }
+    }
+
+    /// The member that holds `plain`.
+    pub(super) fn pack(&mut self, plain: &[u8]) -> Vec<u8> {
+        let packed = if self.shrinks(plain) { self.pack_whole(plain) } else { self.pack_pieces(plain) };
+        let mut member = packed.unwrap_or_else(|| store(plain));
+        // It may wait for a slow store, and its room was made for what does not shrink.
+        member.shrink_to_fit();
+        member
+    }
+
+    /// Whether a sample from the middle does.
+    fn shrinks(&mut self, plain: &[u8]) -> bool {
+        let from = plain.len().saturating_sub(SAMPLE_BYTES) / 2;
+        let sample = plain.get(from..plain.len().min(from + SAMPLE_BYTES)).unwrap_or(plain);
+        self.scratch.resize(sample.len(), 0);
+        let limit = sample.len() - sample.len() * GAIN_PERCENT_MIN / 100;
+        let room = self.scratch.get_mut(..limit).unwrap_or_default();
+        self.sampler.deflate_compress(sample, room).is_ok()
+    }
+
+    fn pack_whole(&mut self, plain: &[u8]) -> Option<Vec<u8>> {
+        let mut out = vec![0; self.whole.gzip_compress_bound(plain.len())];
+        let length = self.whole.gzip_compress(plain, &mut out).ok()?;
+        out.truncate(length);
+        Some(out)
+    }
+
+    fn pack_pieces(&mut self, plain: &[u8]) -> Option<Vec<u8>> {
+        let mut out = Vec::with_capacity(plain.len() + plain.len() / 64 + 1_024);
+        out.extend_from_slice(&HEADER);
+        for Stretch { bytes, random } in Stretches(plain) {
+            if random {
+                push_stored(&mut out, bytes, false);
+            } else {
+                self.squeeze(bytes, &mut out)?;
+            }
+        }
+        push_stored(&mut out, &[], true);
+        trailer(&mut out, plain);
+        Some(out)
+    }
+
+    /// Appends compressed blocks that end at a whole byte, so that stored ones can follow. They refer to nothing
+    /// before them, because what was stored in between is not in the compressor's window.
+    fn squeeze(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Option<()> {
+        self.pieces.reset();
+        let mut rest = bytes;
+        loop {
+            out.reserve(rest.len() + rest.len() / 64 + 64);
+            let before = self.pieces.total_in();
+            self.pieces.compress_vec(rest, out, FlushCompress::Sync).ok()?;
+            rest = rest.get(usize::try_from(self.pieces.total_in() - before).ok()?..)?;
+            if rest.is_empty() && out.len() < out.capacity() {
+                return Some(());
+            }
+        }
+    }
+}
+
+fn compressor(level: i32) -> Compressor {
+    Compressor::new(CompressionLvl::new(level).unwrap_or_default())
+}
+
+/// A member without compression.
+fn store(plain: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(plain.len() + plain.len() / STORED_BYTES_MAX * 5 + 64);
+    out.extend_from_slice(&HEADER);
+    push_stored(&mut out, plain, false);
+    push_stored(&mut out, &[], true);
+    trailer(&mut out, plain);
+    out
+}
+
+/// Longest stored block of deflate.
+const STORED_BYTES_MAX: usize = 65_535;
+
+/// Appends stored blocks, the last one marked as the last of the member where it is.
+fn push_stored(out: &mut Vec<u8>, bytes: &[u8], last: bool) {
+    let mut rest = bytes;
+    loop {
+        let (block, next) = rest.split_at(rest.len().min(STORED_BYTES_MAX));
+        let length = u16::try_from(block.len()).unwrap_or(u16::MAX);
+        out.push(u8::from(last && next.is_empty()));
+        out.extend_from_slice(&length.to_le_bytes());
+        out.extend_from_slice(&(!length).to_le_bytes());
+        out.extend_from_slice(block);
+        rest = next;
+        if rest.is_empty() {
+            return;
+        }
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "gzip keeps the length modulo 2^32")]
+fn trailer(out: &mut Vec<u8>, plain: &[u8]) {
+    let mut crc = Crc::new();
+    crc.update(plain);
+    out.extend_from_slice(&crc.sum().to_le_bytes());
+    out.extend_from_slice(&(plain.len() as u32).to_le_bytes());
+}
+
+/// A stretch of bytes that look alike.
+struct Stretch<'a> {
+    bytes: &'a [u8],
+    random: bool,
+}
+
+/// What is left to tell apart.
+struct Stretches<'a>(&'a [u8]);
+
+impl<'a> Iterator for Stretches<'a> {
+    type Item = Stretch<'a>;
+
+    fn next(&mut self) -> Option<Stretch<'a>> {
+        let mut pieces = self.0.chunks(PIECE_BYTES);
+        let random = looks_random(pieces.next()?);
+        let mut length = PIECE_BYTES.min(self.0.len());
+        let mut against = 0;
+        for piece in pieces {
+            if looks_random(piece) == random {
+                length += against + piece.len();
+                against = 0;
+                continue;
+            }
+            against += piece.len();
+            // Text ends at once where it does not pay to store a few random pieces; so does what is stored.
+            if !random && against < STRETCH_BYTES_MIN {
+                continue;
+            }
+            break;
+        }
+        let (bytes, rest) = self.0.split_at(length.min(self.0.len()));
+        self.0 = rest;
+        Some(Stretch { bytes, random })
+    }
+}
+
+/// Whether the bytes are spread so evenly that no Huffman code shortens them.
+fn looks_random(piece: &[u8]) -> bool {
+    if piece.len() < PIECE_BYTES {
+        return false;
+    }
+    let mut counts = [0_u16; 256];
+    for byte in piece {
+        if let Some(count) = counts.get_mut(usize::from(*byte)) {
+            *count += 1;
+        }
+    }
+    counts.iter().map(|count| u32::from(*count) * u32::from(*count)).sum::<u32>() <= RANDOM_SQUARES_MAX
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::rngs::SmallRng;
+    use rand::{RngExt, SeedableRng};
+    use std::io::Read;
+
+    fn unpacked(member: &[u8]) -> Vec<u8> {
+        let mut plain = Vec::new();
+        flate2::read::GzDecoder::new(member).read_to_end(&mut plain).unwrap();
+        plain
+    }
+
+    fn noise(bytes: usize) -> Vec<u8> {
+        let mut noise = vec![0; bytes];
+        SmallRng::seed_from_u64(7).fill(&mut noise[..]);
+        noise
+    }
+
+    #[test]
+    fn what_goes_in_comes_out() {
+        let text = b"the quick brown fox ".repeat(40_000);
+        let noise = noise(MEMBER_BYTES);
+        let mixed: Vec<u8> = (0..40)
+            .flat_map(|n| [&text[n * 700..n * 700 + 900], &noise[n * 20_000..n * 20_000 + 19_111]].concat())
+            .collect();
+        let mut packer = Packer::new();
+        for plain in
+            [&[][..], b"a", &text, &noise, &mixed, &noise[..511], &noise[..512], &noise[..2_049], &vec![0; 1_536]]
+        {
+            let member = packer.pack(plain);
+            assert_eq!(unpacked(&member), plain, "{} bytes", plain.len());
+            assert_eq!(member, Packer::new().pack(plain), "a packer that was used before gives another member");
+            assert_eq!(unpacked(&store(plain)), plain);
+            assert!(member.len() <= plain.len() + plain.len() / 1_000 + 64, "{} from {}", member.len(), plain.len());
+        }
+        assert!(packer.pack(&text).len() < text.len() / 50);
+        let headers: usize = 40 * 900;
+        assert!(packer.pack(&mixed).len() < mixed.len() - headers * 8 / 10, "text between noise is compressed");
+    }
+
+    #[test]
+    fn random_bytes_are_told_from_everything_else() {
+        let noise = noise(PIECE_BYTES * 2_000);
+        assert!(noise.chunks(PIECE_BYTES).all(looks_random));
+        let text = b"<</Type /Page /Parent 1 0 R /LastModified (D:20260101000000) /Resources 2 0 R>>".repeat(7);
+        assert!(!looks_random(&text[..PIECE_BYTES]));
+        assert!(!looks_random(&[0; PIECE_BYTES]));
+        assert!(!looks_random(&noise[..PIECE_BYTES - 1]), "a short piece is not worth storing");
+    }
+}

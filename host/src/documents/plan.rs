@@ -1,0 +1,251 @@
+//! Which entries go into which gzip member, and which names are further names of one file. Decided from what the
+//! walk says alone, so that the same tree always gives the same members.
+
+use super::entry::{Entry, Kind};
+use super::header::TAR_BLOCK_BYTES;
+use super::member::MEMBER_BYTES;
+use super::open::Folders;
+use super::pipeline::{Gone, Inlet};
+use super::read::Large;
+use super::report::Ledger;
+use super::walk::{Found, Walk};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+
+/// Entries in one member. Bounds what a run of empty files holds in memory.
+const MEMBER_ENTRIES_MAX: usize = 4_096;
+
+/// Files with several names whose first name is remembered. A file with further names beyond that is archived once for each.
+const LINKS_MAX: usize = 100_000;
+
+/// What a worker makes into members.
+pub(super) enum Job<M> {
+    /// Whole entries, one member as a rule.
+    Run(Vec<Planned>),
+    /// A part of a large file, one member.
+    Part(Part),
+    /// Something that is ready as it is.
+    Done(M),
+}
+
+/// An entry of a run.
+pub(super) struct Planned {
+    pub(super) entry: Entry,
+    pub(super) name: Name,
+}
+
+/// Which of its names a file is met under.
+pub(super) enum Name {
+    /// The only one.
+    Only,
+    /// The first one, under which the content is archived.
+    First(Teller),
+    /// A further one, which refers to the first, if that is in the archive.
+    Further(Arc<First>),
+}
+
+/// Whether a file's content went into the archive under its first name; its further names wait to hear.
+#[derive(Debug)]
+pub(super) struct First {
+    pub(super) path: Vec<u8>,
+    identity: (u64, u64),
+    held: Mutex<Option<bool>>,
+    told: Condvar,
+}
+
+/// Tells a file's further names. Dropped without a word it says no, so nobody waits for ever.
+pub(super) struct Teller(Arc<First>);
+
+/// A part of a large file.
+pub(super) struct Part {
+    pub(super) file: Arc<Shared>,
+    pub(super) number: u64,
+}
+
+/// A large file that several workers read.
+pub(super) struct Shared {
+    pub(super) path: Vec<u8>,
+    pub(super) large: Large,
+    unread: AtomicU64,
+    troubled: AtomicBool,
+}
+
+impl Shared {
+    /// A file that is read in [`Shared::parts`].
+    pub(super) fn new(path: Vec<u8>, large: Large) -> Self {
+        let shared = Self { path, large, unread: AtomicU64::new(0), troubled: AtomicBool::new(false) };
+        shared.unread.store(shared.parts(), Ordering::Relaxed);
+        shared
+    }
+
+    /// Parts of [`MEMBER_BYTES`], the last one shorter; at least one, for the headers.
+    pub(super) fn parts(&self) -> u64 {
+        self.large.meta.size_bytes.div_ceil(MEMBER_BYTES as u64).max(1)
+    }
+
+    /// Says that one part was read; whether it was the last.
+    pub(super) fn one_read(&self) -> bool {
+        self.unread.fetch_sub(1, Ordering::AcqRel) == 1
+    }
+
+    /// Whether this is the first trouble with it: one line a file is enough.
+    pub(super) fn is_first_trouble(&self) -> bool {
+        !self.troubled.swap(true, Ordering::AcqRel)
+    }
+}
+
+impl First {
+    /// Waits until the content is in the archive, or will never be.
+    pub(super) fn is_held(&self) -> bool {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            match *held {
+                Some(held) => return held,
+                None => held = self.told.wait(held).unwrap_or_else(PoisonError::into_inner),
+            }
+        }
+    }
+}
+
+impl Teller {
+    /// The content of this file went into the archive under the first name.
+    pub(super) fn tell(&self, archived: (u64, u64)) {
+        self.say(archived == self.0.identity);
+    }
+
+    fn say(&self, held: bool) {
+        self.0.held.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(held);
+        self.0.told.notify_all();
+    }
+}
+
+impl Drop for Teller {
+    fn drop(&mut self) {
+        self.say(false);
+    }
+}
+
+/// Puts the jobs of a whole walk into the pipeline.
+pub(super) fn plan<M, R>(
+    walk: Walk,
+    folders: &mut Folders,
+    ledger: &Ledger,
+    inlet: &Inlet<Job<M>, R>,
+) -> Result<(), Gone> {
+    let mut links = Links::default();
+    let mut run = Run::default();
+    for found in walk {
+        let entry = match found {
+            Found::Entry(entry) => entry,
+            Found::Excluded { entry, top } => {
+                ledger.excluded(&entry, top);
+                continue;
+            }
+            Found::Unreadable { path, why, reason } => {
+                ledger.unreadable_because(&path, why, &reason);
+                continue;
+            }
+        };
+        if entry.meta.kind == Kind::Socket {
+            ledger.note(&entry.path, "is a socket, which no archive can hold");
+            continue;
+        }
+        let name = links.name(&entry);
+        let large = !matches!(name, Name::Further(_)) && entry.content_bytes() > MEMBER_BYTES as u64;
+        if large || run.is_full_with(&entry) {
+            run.put(inlet)?;
+        }
+        if large {
+            plan_large(entry, &name, folders, ledger, inlet)?;
+        } else {
+            run.push(Planned { entry, name });
+        }
+        if ledger.failure().is_some() {
+            return Err(Gone);
+        }
+    }
+    run.put(inlet)
+}
+
+fn plan_large<M, R>(
+    entry: Entry,
+    name: &Name,
+    folders: &mut Folders,
+    ledger: &Ledger,
+    inlet: &Inlet<Job<M>, R>,
+) -> Result<(), Gone> {
+    let large = match Large::open(&entry, folders) {
+        Ok(large) => large,
+        Err(error) => {
+            ledger.unreadable(&entry.path, &error);
+            return Ok(());
+        }
+    };
+    if let Name::First(teller) = name {
+        teller.tell(large.meta.identity);
+    }
+    let file = Arc::new(Shared::new(entry.path, large));
+    (0..file.parts()).try_for_each(|number| inlet.put(Job::Part(Part { file: Arc::clone(&file), number })))
+}
+
+/// Entries that will make one member.
+#[derive(Default)]
+struct Run {
+    entries: Vec<Planned>,
+    bytes: usize,
+}
+
+impl Run {
+    fn is_full_with(&self, next: &Entry) -> bool {
+        self.entries.len() >= MEMBER_ENTRIES_MAX || self.bytes + cost_bytes(next) > MEMBER_BYTES
+    }
+
+    fn push(&mut self, planned: Planned) {
+        self.bytes += cost_bytes(&planned.entry);
+        self.entries.push(planned);
+    }
+
+    fn put<M, R>(&mut self, inlet: &Inlet<Job<M>, R>) -> Result<(), Gone> {
+        self.bytes = 0;
+        if self.entries.is_empty() { Ok(()) } else { inlet.put(Job::Run(std::mem::take(&mut self.entries))) }
+    }
+}
+
+/// What an entry adds to a member, about.
+fn cost_bytes(entry: &Entry) -> usize {
+    let content = usize::try_from(entry.content_bytes()).unwrap_or(usize::MAX);
+    content.saturating_add(3 * TAR_BLOCK_BYTES + entry.path.len())
+}
+
+/// The first names of files that have several, until all of them were met.
+#[derive(Default)]
+struct Links(HashMap<(u64, u64), (Arc<First>, u64)>);
+
+impl Links {
+    fn name(&mut self, entry: &Entry) -> Name {
+        let meta = &entry.meta;
+        if meta.kind != Kind::File || meta.names < 2 {
+            return Name::Only;
+        }
+        if let Some((first, left)) = self.0.get_mut(&meta.identity) {
+            let first = Arc::clone(first);
+            *left = left.saturating_sub(1);
+            if *left == 0 {
+                self.0.remove(&meta.identity);
+            }
+            return Name::Further(first);
+        }
+        if self.0.len() >= LINKS_MAX {
+            return Name::Only;
+        }
+        let first = Arc::new(First {
+            path: entry.path.clone(),
+            identity: meta.identity,
+            held: Mutex::new(None),
+            told: Condvar::new(),
+        });
+        self.0.insert(meta.identity, (Arc::clone(&first), meta.names - 1));
+        Name::First(Teller(first))
+    }
+}

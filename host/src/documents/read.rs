@@ -1,0 +1,155 @@
+//! Reading files that others write to: each either whole and at rest, or at a fixed length and with its problem named.
+
+use super::entry::{Entry, Kind, Meta};
+use super::header;
+use super::open::{self, Folders};
+use rustix::fs::SeekFrom;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+
+/// How often a small file is read again because it changed meanwhile. A file that never rests, such as a log, is
+/// taken as it was the last time.
+const ATTEMPTS_MAX: u32 = 3;
+
+/// What became of a small file.
+#[derive(Debug)]
+pub(super) enum Small {
+    /// Its headers and content were appended.
+    Whole(Meta),
+    /// They were appended, but it changed each time it was read.
+    Restless(Meta),
+    /// It is no longer small; nothing was appended.
+    Grown(Large),
+}
+
+/// A file that is taken in parts, at the length it had when it was opened.
+#[derive(Debug)]
+pub(super) struct Large {
+    file: File,
+    pub(super) meta: Meta,
+}
+
+/// Appends headers and content of a file that had at most `bytes_max` when it was found.
+///
+/// # Errors
+/// When it cannot be read; then nothing was appended.
+pub(super) fn small(entry: &Entry, bytes_max: u64, folders: &mut Folders, out: &mut Vec<u8>) -> io::Result<Small> {
+    let start = out.len();
+    let mut attempt = 1;
+    loop {
+        let file = open(entry, folders)?;
+        let mut meta = look(&file)?;
+        if meta.size_bytes > bytes_max {
+            return Ok(Small::Grown(Large { file, meta }));
+        }
+        header::push(out, &entry.path, &meta, None);
+        let body = out.len();
+        let rest = append(&file, &mut meta, body, out);
+        match rest {
+            Ok(true) => {
+                header::pad(out, meta.size_bytes);
+                return Ok(Small::Whole(meta));
+            }
+            Ok(false) if attempt < ATTEMPTS_MAX => out.truncate(start),
+            Ok(false) => {
+                // The header announced another length than was read.
+                let content = out.split_off(body);
+                out.truncate(start);
+                meta.size_bytes = content.len() as u64;
+                header::push(out, &entry.path, &meta, None);
+                out.extend_from_slice(&content);
+                header::pad(out, meta.size_bytes);
+                return Ok(Small::Restless(meta));
+            }
+            Err(error) => {
+                out.truncate(start);
+                return Err(error);
+            }
+        }
+        attempt += 1;
+    }
+}
+
+/// Appends a file's content, at most as long as `meta` says; whether it was at rest meanwhile.
+fn append(file: &File, meta: &mut Meta, body: usize, out: &mut Vec<u8>) -> io::Result<bool> {
+    let size = usize::try_from(meta.size_bytes).map_err(io::Error::other)?;
+    out.reserve(size + PROBE_BYTES);
+    // One byte more than there should be shows that the file has grown.
+    file.take(meta.size_bytes + 1).read_to_end(out)?;
+    let read = out.len() - body;
+    out.truncate(body + size.min(read));
+    Ok(read == size && meta.is_unchanged(&look(file)?))
+}
+
+/// Room that lets the reader see the end of a file without moving the buffer.
+const PROBE_BYTES: usize = 64;
+
+fn open(entry: &Entry, folders: &mut Folders) -> io::Result<File> {
+    let (folder, name) = folders.of(&entry.path)?;
+    open::file(folder, name)
+}
+
+fn look(file: &File) -> io::Result<Meta> {
+    let stat = rustix::fs::fstat(file)?;
+    if rustix::fs::FileType::from_raw_mode(stat.st_mode) != rustix::fs::FileType::RegularFile {
+        return Err(io::Error::other("it is no longer a file"));
+    }
+    Ok(Meta::of_kind(&stat, Kind::File))
+}
+
+impl Large {
+    /// Opens a file to be taken in parts.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub(super) fn open(entry: &Entry, folders: &mut Folders) -> io::Result<Self> {
+        let file = open(entry, folders)?;
+        let meta = look(&file)?;
+        Ok(Self { file, meta })
+    }
+
+    /// Fills `room`, which holds zeros, from `offset` on. Holes are not read.
+    ///
+    /// # Errors
+    /// When it cannot be read or has become shorter; then the rest of `room` keeps its zeros.
+    pub(super) fn fill(&self, offset: u64, room: &mut [u8]) -> io::Result<()> {
+        if self.meta.stored_bytes >= self.meta.size_bytes {
+            return self.file.read_exact_at(room, offset);
+        }
+        let end = offset + room.len() as u64;
+        let mut at = offset;
+        while let Some((from, to)) = self.data(at, end)? {
+            let place = usize::try_from(from - offset).unwrap_or(0)..usize::try_from(to - offset).unwrap_or(0);
+            self.file.read_exact_at(room.get_mut(place).unwrap_or_default(), from)?;
+            at = to;
+        }
+        Ok(())
+    }
+
+    /// The first stretch of data between two offsets; none where there is a hole.
+    fn data(&self, at: u64, end: u64) -> io::Result<Option<(u64, u64)>> {
+        if at >= end {
+            return Ok(None);
+        }
+        let file = self.file.as_fd();
+        match rustix::fs::seek(file, SeekFrom::Data(at)) {
+            Ok(from) if from < end => {
+                Ok(Some((from, rustix::fs::seek(file, SeekFrom::Hole(from))?.clamp(from + 1, end))))
+            }
+            Ok(_) => Ok(None),
+            // There is no data behind this offset, be it a hole or because the file has become shorter.
+            Err(rustix::io::Errno::NXIO) if look(&self.file)?.size_bytes >= end => Ok(None),
+            Err(rustix::io::Errno::NXIO) => Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
+            // A file system that knows no holes.
+            Err(rustix::io::Errno::INVAL) => Ok(Some((at, end))),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whether the file is as it was when it was opened.
+    pub(super) fn is_unchanged(&self) -> bool {
+        look(&self.file).is_ok_and(|later| self.meta.is_unchanged(&later))
+    }
+}

@@ -1,0 +1,265 @@
+//! What can be said of a tree in one digest: of what the kernel keeps about each entry, or of each file's bytes.
+//!
+//! The digest is SHA-256 over one line of facts an entry, in path order, each field with its length or of fixed
+//! width, so that no two trees give the same bytes. Neither a name nor a byte leaves this module.
+
+use super::entry::{Entry, Kind};
+use super::exclude::Matcher;
+use super::open::{self, Folders};
+use super::pipeline::{self, Gone, Inlet, Outlet};
+use super::walk::{Found, Walk};
+use sha2::{Digest, Sha256};
+use std::io::{self, Read};
+use std::ops::ControlFlow;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// How closely a tree is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// Path, kind, mode, owner, size, modification and change time, link target.
+    Metadata,
+    /// Path, kind, mode, owner, link target and the SHA-256 of each file's bytes; no times.
+    Content,
+}
+
+/// What is said of a tree.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Summary {
+    /// SHA-256 over every entry that is not excluded, in lower-case hexadecimal.
+    pub digest: String,
+    /// Entries that are not folders.
+    pub files: u64,
+    /// Content of the regular files among them.
+    pub bytes: u64,
+    /// Entries left out that are not folders.
+    pub excluded_files: u64,
+    /// Content of the regular files among those.
+    pub excluded_bytes: u64,
+    /// Entries that could not be read. They are part of the digest by path alone.
+    pub unreadable: u64,
+}
+
+/// Files that one job hashes.
+const BATCH_FILES_MAX: usize = 256;
+
+/// Bytes that one job hashes, unless it is one file.
+const BATCH_BYTES_MAX: u64 = 4 << 20;
+
+/// Read in one go while hashing.
+const READ_BYTES: usize = 256 << 10;
+
+/// Looks at every entry below `root`; none when `stop` was raised.
+pub(super) fn summarise(root: Arc<OwnedFd>, matcher: Matcher, depth: Depth, stop: &AtomicBool) -> Option<Summary> {
+    let walk = Walk::new(Arc::clone(&root), matcher);
+    match depth {
+        Depth::Metadata => of_metadata(walk, stop),
+        Depth::Content => of_content(walk, &root, stop),
+    }
+}
+
+fn of_metadata(walk: Walk, stop: &AtomicBool) -> Option<Summary> {
+    let mut summary = Summary::default();
+    let mut digest = Sha256::new_with_prefix(b"tree metadata 1\n");
+    let mut line = Vec::new();
+    for found in walk {
+        if stop.load(Ordering::Relaxed) {
+            return None;
+        }
+        if let Some(entry) = summary.count(&found) {
+            line.clear();
+            common(&mut line, entry);
+            // A folder's size and times change with what is in it, excluded entries among them.
+            if entry.meta.kind != Kind::Folder {
+                line.extend_from_slice(&entry.meta.size_bytes.to_le_bytes());
+                for time in [entry.meta.modified, entry.meta.changed] {
+                    line.extend_from_slice(&time.seconds.to_le_bytes());
+                    line.extend_from_slice(&time.nanoseconds.to_le_bytes());
+                }
+            }
+            digest.update(&line);
+        } else if let Some(path) = unreadable(&found) {
+            line.clear();
+            unread(&mut line, path);
+            digest.update(&line);
+        }
+    }
+    summary.digest = hex::encode(digest.finalize());
+    Some(summary)
+}
+
+/// The lines of some entries, and what could not be read among them.
+struct Hashed {
+    lines: Vec<u8>,
+    unreadable: u64,
+}
+
+fn of_content(walk: Walk, root: &Arc<OwnedFd>, stop: &AtomicBool) -> Option<Summary> {
+    let mut summary = Summary::default();
+    let mut digest = Sha256::new_with_prefix(b"tree content 1\n");
+    let mut unreadable = 0;
+    let counted = &mut summary;
+    pipeline::run(
+        pipeline::workers(),
+        move |inlet| batches(walk, counted, stop, inlet),
+        || {
+            let mut folders = Folders::new(Arc::clone(root));
+            let mut buffer = vec![0; READ_BYTES];
+            move |batch: Vec<Found>, outlet: &Outlet<Hashed>| {
+                let mut hashed = Hashed { lines: Vec::new(), unreadable: 0 };
+                for found in &batch {
+                    if stop.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    hash(found, &mut folders, &mut buffer, stop, &mut hashed);
+                }
+                outlet.put(hashed).ok();
+            }
+        },
+        |hashed| {
+            digest.update(&hashed.lines);
+            unreadable += hashed.unreadable;
+            if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        },
+    );
+    if stop.load(Ordering::Relaxed) {
+        return None;
+    }
+    summary.unreadable += unreadable;
+    summary.digest = hex::encode(digest.finalize());
+    Some(summary)
+}
+
+fn batches(
+    walk: Walk,
+    summary: &mut Summary,
+    stop: &AtomicBool,
+    inlet: &Inlet<Vec<Found>, Hashed>,
+) -> Result<(), Gone> {
+    let mut batch = Vec::new();
+    let mut bytes = 0_u64;
+    for found in walk {
+        if stop.load(Ordering::Relaxed) {
+            return Err(Gone);
+        }
+        let content = summary.count(&found).map(Entry::content_bytes);
+        if content.is_none() && unreadable(&found).is_none() {
+            continue;
+        }
+        bytes = bytes.saturating_add(content.unwrap_or(0));
+        batch.push(found);
+        if batch.len() >= BATCH_FILES_MAX || bytes >= BATCH_BYTES_MAX {
+            inlet.put(std::mem::take(&mut batch))?;
+            bytes = 0;
+        }
+    }
+    inlet.put(batch)
+}
+
+fn hash(found: &Found, folders: &mut Folders, buffer: &mut [u8], stop: &AtomicBool, hashed: &mut Hashed) {
+    let Found::Entry(entry) = found else {
+        if let Some(path) = unreadable(found) {
+            unread(&mut hashed.lines, path);
+        }
+        return;
+    };
+    if entry.meta.kind != Kind::File {
+        common(&mut hashed.lines, entry);
+        return;
+    }
+    match content(entry, folders, buffer, stop) {
+        Ok(content) => {
+            common(&mut hashed.lines, entry);
+            hashed.lines.extend_from_slice(&content);
+        }
+        // It is gone, as if it had been before the walk began.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(_) => {
+            unread(&mut hashed.lines, &entry.path);
+            hashed.unreadable += 1;
+        }
+    }
+}
+
+/// SHA-256 of a file's bytes, to its end as it is met.
+fn content(entry: &Entry, folders: &mut Folders, buffer: &mut [u8], stop: &AtomicBool) -> io::Result<[u8; 32]> {
+    let (folder, name) = folders.of(&entry.path)?;
+    let mut file = open::file(folder, name)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("no longer a file"));
+    }
+    let mut digest = Sha256::new();
+    loop {
+        if stop.load(Ordering::Relaxed) {
+            return Err(io::Error::from(io::ErrorKind::Interrupted));
+        }
+        match file.read(buffer) {
+            Ok(0) => return Ok(digest.finalize().into()),
+            Ok(read) => digest.update(buffer.get(..read).unwrap_or_default()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+impl Summary {
+    /// Counts what was found; gives back the entry that counts for the digest.
+    fn count<'f>(&mut self, found: &'f Found) -> Option<&'f Entry> {
+        match found {
+            Found::Entry(entry) => {
+                self.files += u64::from(entry.meta.kind != Kind::Folder);
+                self.bytes = self.bytes.saturating_add(entry.content_bytes());
+                Some(entry)
+            }
+            Found::Excluded { entry, .. } => {
+                self.excluded_files += u64::from(entry.meta.kind != Kind::Folder);
+                self.excluded_bytes = self.excluded_bytes.saturating_add(entry.content_bytes());
+                None
+            }
+            Found::Unreadable { .. } => {
+                self.unreadable += u64::from(unreadable(found).is_some());
+                None
+            }
+        }
+    }
+}
+
+/// The path of what could not be seen. What vanished between being listed and being looked at is not there.
+fn unreadable(found: &Found) -> Option<&[u8]> {
+    match found {
+        Found::Unreadable { path, why, .. } if *why != io::ErrorKind::NotFound => Some(path),
+        _ => None,
+    }
+}
+
+fn unread(line: &mut Vec<u8>, path: &[u8]) {
+    line.push(b'?');
+    text(line, path);
+}
+
+/// What counts at either depth.
+fn common(line: &mut Vec<u8>, entry: &Entry) {
+    let meta = &entry.meta;
+    let (letter, target) = match &meta.kind {
+        Kind::File => (b'f', &[][..]),
+        Kind::Folder => (b'd', &[][..]),
+        Kind::Link(target) => (b'l', target.as_slice()),
+        Kind::Fifo => (b'p', &[][..]),
+        Kind::Socket => (b's', &[][..]),
+        Kind::CharacterDevice => (b'c', &[][..]),
+        Kind::BlockDevice => (b'b', &[][..]),
+    };
+    line.push(letter);
+    text(line, &entry.path);
+    line.extend_from_slice(&meta.mode.to_le_bytes());
+    line.extend_from_slice(&meta.uid.to_le_bytes());
+    line.extend_from_slice(&meta.gid.to_le_bytes());
+    line.extend_from_slice(&meta.device.to_le_bytes());
+    text(line, target);
+}
+
+fn text(line: &mut Vec<u8>, bytes: &[u8]) {
+    line.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
+    line.extend_from_slice(bytes);
+}
