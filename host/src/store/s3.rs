@@ -5,7 +5,9 @@
 //! open whether an upload was stored: it looks, and recognises its own object by the `write-id` it gave it.
 
 mod connect;
+mod download;
 mod failure;
+mod multipart;
 mod upload;
 #[cfg(test)]
 mod wire;
@@ -14,8 +16,8 @@ pub use connect::Patience;
 
 use super::profile::Facts;
 use super::{Config, Created, Deleted, GET_BYTES_MAX, LIST_KEYS_MAX, Meta, ObjectKey, Stored};
-use crate::error::{Class, Error, Result};
-use crate::stream::{self, BLOCK_BYTES, ByteStream, Writer};
+use crate::error::{Error, Result};
+use crate::stream::{self, ByteStream};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
@@ -30,9 +32,6 @@ use tokio_util::task::TaskTracker;
 
 /// Attempts to read a small object whose answer breaks off: the SDK repeats requests, not bodies.
 const GET_ATTEMPTS_MAX: u32 = 4;
-
-/// Times that a download is taken up again without a byte of progress in between.
-const READ_RESUMES_MAX: u32 = 5;
 
 /// Pages of one listing: a thousand keys each, so more than [`LIST_KEYS_MAX`] keys have.
 const LIST_PAGES_MAX: usize = 2_000;
@@ -81,7 +80,8 @@ impl S3 {
         let inner = Inner { client, bucket, prefix, endpoint, facts, patience, keys, aborts: TaskTracker::new() };
         let store = Self(Arc::new(inner));
         let ask = store.0.client.list_objects_v2().bucket(&store.0.bucket).prefix(&store.0.prefix).max_keys(1);
-        ask.send().await.map_err(|error| store.failure("open the store", error))?;
+        let asked = ask.customize().config_override(store.0.patience.of_opening()).send().await;
+        asked.map_err(|error| store.failure("open the store", error))?;
         Ok(store)
     }
 
@@ -225,7 +225,7 @@ impl S3 {
                 tracing::debug!(key, "left an upload alone whose key is not one of ours");
                 continue;
             }
-            upload::abort(self, &key, &id).await;
+            multipart::abort(self, &key, &id).await;
             aborted += 1;
         }
         Ok(aborted)
@@ -249,7 +249,7 @@ impl S3 {
             return Err(super::too_short(key, range.end, range.start + bytes));
         }
         let (writer, stream) = stream::channel(Some(bytes));
-        tokio::spawn(download(self.clone(), key.clone(), range, answer, writer));
+        tokio::spawn(download::run(self.clone(), key.clone(), range, answer, writer));
         Ok(stream)
     }
 
@@ -343,71 +343,6 @@ impl S3 {
             id_marker = page.next_upload_id_marker().map(str::to_owned);
         }
         Err(Error::unexpected(format!("the list of unfinished uploads has more than {LIST_PAGES_MAX} pages")))
-    }
-}
-
-/// Passes on a range, taking it up again where an answer breaks off.
-async fn download(store: S3, key: ObjectKey, range: Range<u64>, first: GetObjectOutput, writer: Writer) {
-    let tag = first.e_tag().map(str::to_owned);
-    let (mut at, mut body) = (range.start, Some(first.body));
-    let mut failures = 0;
-    while at < range.end {
-        let before = at;
-        let passed = match body.take() {
-            Some(body) => pass(&store, body, &mut at, range.end, &writer).await,
-            None => again(&store, &key, at..range.end, tag.as_deref()).await.map(|answer| body = Some(answer)),
-        };
-        if writer.is_closed() {
-            return;
-        }
-        let Err(error) = passed else { continue };
-        failures = if at > before { 1 } else { failures + 1 };
-        if failures > READ_RESUMES_MAX || error.class() != Class::Unavailable {
-            return writer.fail(error.context(format!("failed to read {key}"))).await;
-        }
-        tracing::debug!(%key, at, %error, "taking up a download again");
-        tokio::time::sleep(store.0.patience.backoff(failures)).await;
-    }
-    // Nobody listens any more: nobody needs to hear that it ended well.
-    let _ = writer.finish().await;
-}
-
-/// Passes on a body in blocks up to `end`.
-async fn pass(store: &S3, mut body: Body, at: &mut u64, end: u64, writer: &Writer) -> Result<()> {
-    let mut block = BytesMut::new();
-    loop {
-        let next = store.next(&mut body).await;
-        let is_last = !matches!(next, Ok(Some(_)));
-        if let Ok(Some(bytes)) = &next {
-            block.extend_from_slice(bytes);
-        }
-        if *at + block.len() as u64 > end {
-            return Err(store.length_is_wrong());
-        }
-        if !block.is_empty() && (is_last || block.len() >= BLOCK_BYTES) {
-            *at += block.len() as u64;
-            // A reader that left is noticed by whoever called.
-            let _ = writer.send(block.split().freeze()).await;
-        }
-        if writer.is_closed() {
-            return Ok(());
-        }
-        match next {
-            Ok(Some(_)) => {}
-            Ok(None) if *at < end => return Err(store.length_is_wrong()),
-            Ok(None) => return Ok(()),
-            Err(error) => return Err(error),
-        }
-    }
-}
-
-/// The rest of an object, if it is still the same.
-async fn again(store: &S3, key: &ObjectKey, range: Range<u64>, tag: Option<&str>) -> Result<Body> {
-    let answer = store.fetch(key, Some(range)).await?.ok_or_else(|| super::missing(key, &store.describe()))?;
-    if answer.e_tag() == tag {
-        Ok(answer.body)
-    } else {
-        Err(Error::new(Class::Stale, "the object changed while it was read"))
     }
 }
 

@@ -4,12 +4,12 @@
 use super::*;
 use crate::error::Class;
 use crate::stream::{self, Writer};
+use ::tests::garage::Garage;
+use ::tests::gcs::{Gcs, Transport};
 use futures::StreamExt;
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
 use std::time::Duration;
-use ::tests::garage::Garage;
-use ::tests::gcs::{Gcs, Transport};
 
 /// Parts are this large where the stream says that it is short.
 pub(super) const PART_BYTES: usize = 8 << 20;
@@ -29,6 +29,7 @@ pub(super) fn impatient() -> s3::Patience {
         connect: Duration::from_secs(2),
         attempt: Duration::from_secs(20),
         upload_attempt: Duration::from_secs(20),
+        upload_attempts_max: 6,
         backoff: Duration::from_millis(20),
         backoff_max: Duration::from_millis(200),
         ..s3::Patience::default()

@@ -11,7 +11,7 @@ use aws_sdk_s3::config::interceptors::BeforeTransmitInterceptorContextMut;
 use aws_sdk_s3::config::retry::{ClassifyRetry, RetryAction, RetryConfig};
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{
-    BehaviorVersion, ConfigBag, Credentials, IdentityCache, Intercept, ProvideCredentials, Region,
+    BehaviorVersion, Builder, ConfigBag, Credentials, IdentityCache, Intercept, ProvideCredentials, Region,
     RequestChecksumCalculation, ResponseChecksumValidation, RuntimeComponents, SharedHttpClient,
     StalledStreamProtectionConfig,
 };
@@ -41,8 +41,12 @@ pub struct Patience {
     pub upload_attempt: Duration,
     /// For such a request with all its repetitions.
     pub upload_operation: Duration,
-    /// Attempts in all.
+    /// Attempts of a request, the first included.
     pub attempts_max: u32,
+    /// Attempts of a request with a body: hours of work hang on it, so it outlasts a disturbance of minutes.
+    pub upload_attempts_max: u32,
+    /// Attempts of the first request: somebody waits to hear that the endpoint is mistyped.
+    pub opening_attempts_max: u32,
     /// Upper bound of the first pause; the next ones double.
     pub backoff: Duration,
     /// Upper bound of any pause.
@@ -55,10 +59,12 @@ impl Default for Patience {
             connect: Duration::from_secs(10),
             attempt: Duration::from_secs(60),
             operation: Duration::from_secs(5 * 60),
-            // The 64 MiB that are in flight at once pass a line of 1 Mbit/s in nine minutes.
+            // What is in flight at once passes a line of 1 Mbit/s in seven minutes.
             upload_attempt: Duration::from_secs(10 * 60),
             upload_operation: Duration::from_secs(40 * 60),
             attempts_max: 6,
+            upload_attempts_max: 15,
+            opening_attempts_max: 3,
             backoff: Duration::from_secs(1),
             backoff_max: Duration::from_secs(20),
         }
@@ -72,21 +78,30 @@ impl Patience {
         doubled.min(self.backoff_max)
     }
 
-    /// Limits for requests that carry a part or complete an upload.
-    pub(super) fn of_uploads(&self) -> TimeoutConfig {
+    /// Overrides for requests that carry a part or complete an upload.
+    pub(super) fn of_uploads(&self) -> Builder {
+        let limits = self.limits(self.upload_attempt, self.upload_operation);
+        Builder::new().timeout_config(limits).retry_config(self.repetitions(self.upload_attempts_max))
+    }
+
+    /// Overrides for the first request.
+    pub(super) fn of_opening(&self) -> Builder {
+        Builder::new().retry_config(self.repetitions(self.opening_attempts_max))
+    }
+
+    fn limits(&self, attempt: Duration, operation: Duration) -> TimeoutConfig {
         TimeoutConfig::builder()
             .connect_timeout(self.connect)
-            .operation_attempt_timeout(self.upload_attempt)
-            .operation_timeout(self.upload_operation)
+            .operation_attempt_timeout(attempt)
+            .operation_timeout(operation)
             .build()
     }
 
-    fn of_requests(&self) -> TimeoutConfig {
-        TimeoutConfig::builder()
-            .connect_timeout(self.connect)
-            .operation_attempt_timeout(self.attempt)
-            .operation_timeout(self.operation)
-            .build()
+    fn repetitions(&self, attempts_max: u32) -> RetryConfig {
+        RetryConfig::standard()
+            .with_max_attempts(attempts_max)
+            .with_initial_backoff(self.backoff)
+            .with_max_backoff(self.backoff_max)
     }
 }
 
@@ -121,12 +136,12 @@ pub(super) async fn connect(config: &Config, patience: &Patience) -> Result<Conn
     }
     let endpoint = endpoint.map(|endpoint| parse_endpoint(&endpoint)).transpose()?;
     let is_plain = endpoint.as_ref().is_some_and(|url| url.scheme() == "http");
-    let shown = endpoint.as_ref().map_or_else(|| format!("AWS S3 in {region}"), |url| shown(url));
+    let shown = endpoint.as_ref().map_or_else(|| format!("AWS S3 in {region}"), shown);
     if is_plain {
         tracing::debug!(endpoint = shown, "the store is reached without TLS");
     }
     let http = http_client(is_plain, config.ca_file.as_deref())?;
-    let mut builder = aws_sdk_s3::config::Builder::new()
+    let mut builder = Builder::new()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::new(region.to_owned()))
         .credentials_provider(Rotating(Arc::clone(&keys)))
@@ -139,13 +154,8 @@ pub(super) async fn connect(config: &Config, patience: &Patience) -> Result<Conn
         .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
         // It takes a slow line for a dead one; the time limits do this job.
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
-        .timeout_config(patience.of_requests())
-        .retry_config(
-            RetryConfig::standard()
-                .with_max_attempts(patience.attempts_max)
-                .with_initial_backoff(patience.backoff)
-                .with_max_backoff(patience.backoff_max),
-        )
+        .timeout_config(patience.limits(patience.attempt, patience.operation))
+        .retry_config(patience.repetitions(patience.attempts_max))
         .retry_classifier(TooManyRequests)
         .interceptor(ExplicitLength);
     builder.set_endpoint_url(endpoint.map(|url| url.as_str().trim_end_matches('/').to_owned()));

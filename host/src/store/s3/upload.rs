@@ -4,14 +4,14 @@
 //! larger than the others. A part is whole in memory, so that it can be sent again and carries its MD5; SHA-256 of the
 //! whole runs along in order. Memory is bounded by [`IN_FLIGHT_BYTES_MAX`] whatever the object's size.
 
-use super::failure::{self, Reading, Uncertain};
+use super::failure::{self, Reading};
+use super::multipart::{Upload, new_write_id, settled};
 use super::{S3, SHA256, WRITE_ID};
 use crate::error::{Error, Result};
 use crate::store::{Created, ObjectKey, Stored};
 use crate::stream::ByteStream;
-use aws_sdk_s3::config::Builder;
 use aws_sdk_s3::primitives::ByteStream as Body;
-use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
+use aws_sdk_s3::types::CompletedPart;
 use base64::Engine;
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, TryStreamExt};
@@ -25,26 +25,21 @@ use tokio_util::task::AbortOnDropHandle;
 /// Parts of one upload, on every server.
 const PARTS_MAX: u64 = 10_000;
 
-/// Smallest part. Servers want 5 MiB at least; eight halves of the budget keep a line busy.
+/// Smallest part. Servers want 5 MiB at least, and six of these at once keep a line busy.
 const PART_BYTES_MIN: u64 = 8 << 20;
 
-/// Part where the size is not known: holds an object of 156 GiB.
-const PART_BYTES_UNKNOWN: u64 = 16 << 20;
+/// Part where the size is not known: ten thousand hold an object of 117 GiB.
+const PART_BYTES_UNKNOWN: u64 = 12 << 20;
 
-/// Largest part: the whole budget. Ten thousand hold 625 GiB, the largest object.
+/// Largest part: the whole budget. Ten thousand hold 468 GiB, the largest object.
 const PART_BYTES_MAX: u64 = IN_FLIGHT_BYTES_MAX;
 
-/// Parts that are filled, sent or waited for take no more than this together: half of what a run may use.
-const IN_FLIGHT_BYTES_MAX: u64 = 64 << 20;
+/// Parts that are filled, sent or waited for take no more than this together. A run has to stay below 128 MiB, and
+/// the plugins' engine, the compressor and the SDK want their share.
+const IN_FLIGHT_BYTES_MAX: u64 = 48 << 20;
 
 /// Part sizes are multiples of this, for logs that can be read.
 const PART_STEP_BYTES: u64 = 1 << 20;
-
-/// Attempts to abort an upload: a part that was under way can bring it back.
-const ABORT_ATTEMPTS_MAX: u32 = 4;
-
-/// Looks at a key whose upload ended without a clear answer. A large store takes a moment to put parts together.
-const SETTLE_LOOKS_MAX: u32 = 3;
 
 /// Size of every part but the last: the smallest that holds the expected bytes and a tenth more.
 fn part_bytes(expected: Option<u64>) -> u64 {
@@ -78,8 +73,7 @@ async fn put_hashed(store: &S3, key: &str, body: Bytes, sha256: &str, existing: 
     let ask = store.0.client.put_object().bucket(&store.0.bucket).key(key).body(Body::from(body)).content_md5(md5);
     let ask = ask.metadata(WRITE_ID, &write_id).metadata(SHA256, sha256);
     let ask = ask.set_if_none_match((existing == Existing::Refuse).then(|| "*".to_owned()));
-    let limits = Builder::new().timeout_config(store.0.patience.of_uploads());
-    let reading = match ask.customize().config_override(limits).send().await {
+    let reading = match ask.customize().config_override(store.0.patience.of_uploads()).send().await {
         Ok(_) => return Ok(Created::Created),
         Err(error) => failure::read(&error),
     };
@@ -260,142 +254,12 @@ async fn send_part(store: S3, key: String, id: String, part: Part) -> Result<Com
     let Part { number, body, _permit } = part;
     let (body, md5) = with_md5(body).await?;
     let ask = store.0.client.upload_part().bucket(&store.0.bucket).key(&key).upload_id(id).part_number(number);
-    let limits = Builder::new().timeout_config(store.0.patience.of_uploads());
-    let ask = ask.body(Body::from(body)).content_md5(md5).customize().config_override(limits);
+    let ask = ask.body(Body::from(body)).content_md5(md5).customize().config_override(store.0.patience.of_uploads());
     let answer = ask.send().await.map_err(|error| store.failure(&format!("store part {number} of {key}"), error))?;
     let tag = answer
         .e_tag()
         .ok_or_else(|| Error::unexpected(format!("{} gave no tag for part {number} of {key}", store.0.endpoint)))?;
     Ok(CompletedPart::builder().part_number(number).e_tag(tag).build())
-}
-
-/// A multipart upload. Dropping it aborts it in the background, unless it was forgotten.
-struct Upload {
-    store: S3,
-    key: String,
-    id: String,
-    write_id: String,
-    is_open: bool,
-}
-
-impl Upload {
-    /// Begins in a task of its own: when the caller is dropped before the answer is there, the answer is, too.
-    async fn begin(store: &S3, key: String) -> Result<Self> {
-        let store = store.clone();
-        let tracker = store.0.aborts.clone();
-        let begun = tracker.spawn(async move {
-            let write_id = new_write_id();
-            let ask = store.0.client.create_multipart_upload().bucket(&store.0.bucket).key(&key);
-            let answer = ask.metadata(WRITE_ID, &write_id).send().await;
-            let answer = answer.map_err(|error| store.failure(&format!("begin to store {key}"), error))?;
-            let id = answer.upload_id().map(str::to_owned);
-            let id = id.ok_or_else(|| Error::unexpected(format!("{} gave no id for an upload", store.0.endpoint)))?;
-            Ok(Self { store, key, id, write_id, is_open: true })
-        });
-        begun.await.unwrap_or_else(|e| Err(Error::unexpected(format!("an upload's task ended: {e}"))))
-    }
-
-    /// Commits. When this succeeds, the object is there with its size.
-    async fn complete(&self, parts: Vec<CompletedPart>, bytes: u64) -> Result<()> {
-        let Err(reading) = self.ask_to_complete(parts).await else {
-            return match settled(&self.store, &self.key, &self.write_id, bytes).await? {
-                true => Ok(()),
-                false => Err(Error::unexpected(format!(
-                    "{} completed the upload of {}, and the object that it shows is another",
-                    self.store.0.endpoint, self.key
-                ))),
-            };
-        };
-        if reading.is_ambiguous() && settled(&self.store, &self.key, &self.write_id, bytes).await.unwrap_or(false) {
-            tracing::debug!(key = self.key, "an unclear answer, and the object is there");
-            return Ok(());
-        }
-        Err(self.store.explain(&format!("complete {}", self.key), reading))
-    }
-
-    async fn ask_to_complete(&self, parts: Vec<CompletedPart>) -> Uncertain<()> {
-        let ask = self.store.0.client.complete_multipart_upload().bucket(&self.store.0.bucket).key(&self.key);
-        let parts = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
-        let limits = Builder::new().timeout_config(self.store.0.patience.of_uploads());
-        let ask = ask.upload_id(&self.id).multipart_upload(parts).customize().config_override(limits);
-        ask.send().await.map(drop).map_err(|error| failure::read(&error))
-    }
-
-    /// It is complete: there is nothing to abort.
-    fn forget(mut self) {
-        self.is_open = false;
-    }
-
-    /// Aborts now, and still does when the caller is dropped meanwhile.
-    async fn abort(mut self) {
-        let abort = self.abort_in_background();
-        drop(abort.await);
-    }
-
-    fn abort_in_background(&mut self) -> JoinHandle<()> {
-        self.is_open = false;
-        let (store, key, id) = (self.store.clone(), self.key.clone(), self.id.clone());
-        self.store.0.aborts.spawn(async move { abort(&store, &key, &id).await })
-    }
-}
-
-impl Drop for Upload {
-    fn drop(&mut self) {
-        // Without a runtime the process is ending, and the next run finds the upload.
-        if self.is_open && tokio::runtime::Handle::try_current().is_ok() {
-            drop(self.abort_in_background());
-        }
-    }
-}
-
-/// Aborts an upload until the store lists it no more. Failures are only logged: the next run tries again.
-pub(super) async fn abort(store: &S3, key: &str, id: &str) {
-    for attempt in 1..=ABORT_ATTEMPTS_MAX {
-        let ask = store.0.client.abort_multipart_upload().bucket(&store.0.bucket).key(key).upload_id(id);
-        if let Err(error) = ask.send().await {
-            let reading = failure::read(&error);
-            let is_denied = matches!(reading, Reading::Refused { status: 401 | 403, .. });
-            let error = store.explain("abort an upload", reading);
-            if is_denied {
-                return tracing::warn!(key, %error, "an unfinished upload stays in the store");
-            }
-            tracing::debug!(key, %error, "an upload is not aborted yet");
-        }
-        match store.open_uploads(key).await {
-            Ok(open) if !open.iter().any(|(_, other)| other == id) => return,
-            Ok(_) => tracing::debug!(key, attempt, "an aborted upload is still there"),
-            Err(error) => return tracing::debug!(key, %error, "cannot see whether an upload is aborted"),
-        }
-        tokio::time::sleep(store.0.patience.backoff(attempt)).await;
-    }
-    tracing::warn!(key, "an unfinished upload could not be removed; the next run tries again");
-}
-
-/// Whether the object at a key is the one that was written with this id and size.
-async fn settled(store: &S3, key: &str, write_id: &str, bytes: u64) -> Result<bool> {
-    let mut look = 1;
-    loop {
-        let answer = store.0.client.head_object().bucket(&store.0.bucket).key(key).send().await;
-        match answer {
-            Ok(answer) => {
-                let id = answer.metadata().and_then(|metadata| metadata.get(WRITE_ID)).map(String::as_str);
-                let size = answer.content_length().and_then(|size| u64::try_from(size).ok());
-                return Ok(id == Some(write_id) && size == Some(bytes));
-            }
-            Err(error) => match failure::read(&error) {
-                Reading::Refused { status: 404, .. } if look >= SETTLE_LOOKS_MAX => return Ok(false),
-                Reading::Refused { status: 404, .. } => {}
-                reading => return Err(store.explain(&format!("look at {key}"), reading)),
-            },
-        }
-        tokio::time::sleep(store.0.patience.backoff(look)).await;
-        look += 1;
-    }
-}
-
-/// A random id: an object with it in its metadata was written by the request that made it up.
-fn new_write_id() -> String {
-    hex::encode(rand::random::<[u8; 16]>())
 }
 
 async fn with_md5(body: Bytes) -> Result<(Bytes, String)> {
@@ -420,20 +284,20 @@ mod tests {
         const MIB: u64 = 1 << 20;
         const GIB: u64 = 1 << 30;
         let table = [
-            (None, 16 * MIB),
+            (None, 12 * MIB),
             (Some(0), 8 * MIB),
             (Some(1), 8 * MIB),
             (Some(70 * GIB), 8 * MIB),
             (Some(72 * GIB), 9 * MIB),
             (Some(200 * GIB), 23 * MIB),
-            (Some(568 * GIB), 64 * MIB),
-            (Some(700 * GIB), 64 * MIB),
-            (Some(u64::MAX), 64 * MIB),
+            (Some(425 * GIB), 48 * MIB),
+            (Some(700 * GIB), 48 * MIB),
+            (Some(u64::MAX), 48 * MIB),
         ];
         for (expected, bytes) in table {
             assert_eq!(part_bytes(expected), bytes, "{expected:?}");
             let holds = expected.unwrap_or(0);
-            assert!(holds > 568 * GIB || part_bytes(expected) * PARTS_MAX >= holds + holds / 10, "{expected:?}");
+            assert!(holds > 425 * GIB || part_bytes(expected) * PARTS_MAX >= holds + holds / 10, "{expected:?}");
             assert!(part_bytes(expected) <= IN_FLIGHT_BYTES_MAX);
         }
     }

@@ -2,6 +2,7 @@
 //! strict as Google Cloud Storage and that injects faults.
 
 use super::*;
+use crate::error::Class;
 use crate::secret::Source;
 use crate::store::suite::{self, PART_BYTES, Place, collected, impatient, key, noise, produce, streamed};
 use crate::store::{Config, Store};
@@ -185,6 +186,7 @@ async fn a_server_that_falls_silent_is_given_up_in_time() {
         attempt: Duration::from_millis(300),
         upload_attempt: Duration::from_millis(300),
         attempts_max: 2,
+        upload_attempts_max: 2,
         ..impatient()
     };
     let store = suite::open(&place.config, patience).await.unwrap();
@@ -238,9 +240,10 @@ async fn only_the_uploads_and_keys_below_the_own_folder_are_touched() {
     let store = s3(&place);
     let prefix = &store.0.prefix;
     for name in ["prod/db/a.dump", "prod/docs/b.tar.gz", "prod-1/db/c.dump", "prod/not a key"] {
-        let ask = store.0.client.create_multipart_upload().bucket(&store.0.bucket).key(format!("{prefix}{name}"));
-        ask.send().await.unwrap();
+        // In this order: Garage forgets an unfinished upload when its key is written by another request.
         let ask = store.0.client.put_object().bucket(&store.0.bucket).key(format!("{prefix}{name}"));
+        ask.send().await.unwrap();
+        let ask = store.0.client.create_multipart_upload().bucket(&store.0.bucket).key(format!("{prefix}{name}"));
         ask.send().await.unwrap();
     }
     assert_eq!(suite::names(&place.store, "prod").await, ["prod/db/a.dump", "prod/docs/b.tar.gz"]);
@@ -265,6 +268,7 @@ async fn what_is_wrong_at_the_start_is_said_with_a_hint_and_without_a_secret() {
         std::fs::write(at.join("AWS_SECRET_ACCESS_KEY"), secret).unwrap();
         Some(Source { files: Some(at), env: false, user: None })
     };
+    let missing = Some(Source { files: Some(folder.path().join("none")), env: false, user: None });
     let good = place.config.clone();
     let canary = "hunter2-canary";
     let table = [
@@ -272,7 +276,7 @@ async fn what_is_wrong_at_the_start_is_said_with_a_hint_and_without_a_secret() {
         ("secret", Config { credentials: credentials("a", server.key_id(), canary), ..good.clone() }, Class::Config),
         ("key", Config { credentials: credentials("b", "GK0123456789", canary), ..good.clone() }, Class::Config),
         ("no key", Config { credentials: None, ..good.clone() }, Class::Config),
-        ("no secret", Config { credentials: credentials("c", "GK0123456789", ""), ..good.clone() }, Class::Config),
+        ("no secret", Config { credentials: missing, ..good.clone() }, Class::Config),
         ("region", Config { region: Some("elsewhere".into()), ..good.clone() }, Class::Config),
         ("endpoint", Config { endpoint: Some("http://127.0.0.1:1".into()), ..good.clone() }, Class::Unavailable),
         ("no endpoint", Config { endpoint: None, ..good.clone() }, Class::Config),
@@ -325,4 +329,21 @@ async fn no_secret_is_in_what_a_store_shows_of_itself() {
     let shown = format!("{:?} {} {:?} {:?}", place.store, place.store.describe(), store.0.keys, store.0.patience);
     assert!(!shown.contains(server.secret()), "{shown}");
     assert!(shown.contains("s3://backup/"), "{shown}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_person_waits_for_less_than_an_upload_does() {
+    let Some(place) = proxied().await else { return };
+    let patience = Patience { upload_attempts_max: 8, ..impatient() };
+    let before = proxy(&place).count(Operation::ListObjects);
+    proxy(&place).inject(Operation::ListObjects, Fault::SlowDown, patience.opening_attempts_max);
+    proxy(&place).inject(Operation::UploadPart, Fault::SlowDown, 7);
+    assert_eq!(suite::open(&place.config, patience.clone()).await.unwrap_err().class(), Class::Unavailable);
+    let opening = u32::try_from(proxy(&place).count(Operation::ListObjects) - before).unwrap();
+    assert_eq!(opening, patience.opening_attempts_max);
+
+    // As many faults as one part has attempts but one, whichever parts they hit.
+    let store = Store::S3(suite::open(&place.config, patience).await.unwrap());
+    store.put_stream(&key("prod/db/a.dump"), streamed(noise(PART_BYTES + 1))).await.unwrap();
+    assert_eq!(proxy(&place).count(Operation::UploadPart), 2 + 7);
 }
