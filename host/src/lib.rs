@@ -5,6 +5,7 @@ pub mod capability;
 pub mod config;
 pub mod error;
 pub mod grant;
+pub mod postgres;
 pub mod secret;
 pub mod snapshot;
 pub mod store;
