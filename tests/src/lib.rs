@@ -1,1 +1,4 @@
 //! Real servers for tests.
+#![warn(missing_docs)]
+
+pub mod postgres;
