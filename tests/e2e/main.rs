@@ -1,6 +1,8 @@
 //! The suite that drives the binary as its users do: a configuration file, real servers, stock tools to look at what
-//! came of it. It never uses the host's library.
+//! came of it; and what holds the shape of the tree. One test binary, so that it links once. It never uses the host's
+//! library.
 
+mod architecture;
 mod backup;
 mod change;
 mod scene;
