@@ -6,6 +6,7 @@
 pub mod binary;
 pub mod garage;
 pub mod gcs;
+pub mod postgres;
 pub mod sample;
 
 use std::fs::File;

@@ -3,7 +3,7 @@
 //! Nothing that is there already is asked for again, so a second run needs no network. No service is started.
 
 use crate::cache;
-use crate::run::{failure, loud, quiet, say, succeeds, timed};
+use crate::run::{failure, quiet, say, succeeds, timed};
 use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
 use std::process::Command;

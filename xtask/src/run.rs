@@ -1,8 +1,9 @@
 //! Child processes and what is said about them: one short line a step, the seconds of a long one, and on failure one
 //! sentence with a hint.
 
-use anyhow::{Error, Result};
+use anyhow::{Context, Error, Result};
 use std::fmt;
+use std::io::{Seek, Write};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -73,7 +74,21 @@ pub fn loud(command: &mut Command, hint: &str) -> Result<()> {
 /// # Errors
 /// When it cannot be started or does not exit with 0; what it wrote is shown then.
 pub fn quiet(command: &mut Command, hint: &str) -> Result<String> {
-    let output = command.stdin(Stdio::null()).output().map_err(|error| cannot_start(command, &error))?;
+    finished(command.stdin(Stdio::null()), hint)
+}
+
+/// As [`quiet`], with text on the command's standard input.
+///
+/// # Errors
+/// As [`quiet`], and when the text cannot be handed over.
+pub fn fed(command: &mut Command, input: &str, hint: &str) -> Result<String> {
+    let mut file = tempfile::tempfile().context("cannot make a temporary file")?;
+    file.write_all(input.as_bytes()).and_then(|()| file.rewind()).context("cannot write a temporary file")?;
+    finished(command.stdin(file), hint)
+}
+
+fn finished(command: &mut Command, hint: &str) -> Result<String> {
+    let output = command.output().map_err(|error| cannot_start(command, &error))?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }

@@ -73,7 +73,6 @@ impl Meta {
         clippy::unnecessary_cast,
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
-        clippy::cast_lossless,
         reason = "the fields' widths differ between architectures; none of them is negative or wider than this"
     )]
     pub(super) fn of_kind(stat: &Stat, kind: Kind) -> Self {

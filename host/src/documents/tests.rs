@@ -1,5 +1,9 @@
 //! Archives of awkward trees, unpacked with the tools that people have, and compared with the trees.
 
+mod changing;
+mod restoring;
+mod summarising;
+
 use super::*;
 use rustix::fs::{AtFlags, FileType, Timespec, Timestamps, UTIME_NOW};
 use sha2::{Digest, Sha256};
@@ -145,157 +149,17 @@ fn noise(bytes: usize, seed: u64) -> Vec<u8> {
     noise
 }
 
-/// Everything that a documents folder can throw at an archive, and that every tool can unpack.
-fn awkward(root: &Path) {
-    std::fs::create_dir_all(root.join("facture/FA2601-0001")).unwrap();
-    std::fs::write(root.join("facture/FA2601-0001/FA2601-0001.pdf"), noise(36_000, 1)).unwrap();
-    std::fs::write(root.join("facture/FA2601-0001/note.txt"), "net à payer\n".repeat(500)).unwrap();
-    std::fs::create_dir(root.join("empty folder")).unwrap();
-    std::fs::write(root.join("empty file"), "").unwrap();
-    for name in [
-        "société été".as_bytes(),
-        b"line\nbreak",
-        b"latin-\xe9\xff",
-        b"-rf",
-        b"*",
-        b"back\\slash",
-        b" blank ",
-        "日本語 العربية".as_bytes(),
-        b"\x1b[31mred",
-        &[b'x'; 255],
-        &[0xe9; 255],
-        &[b'y'; 100],
-        &[b'y'; 99],
-        &[b'y'; 101],
-    ] {
-        std::fs::write(at(root, name), name).unwrap();
-    }
-    let long = vec!["dossier-é".repeat(8); 5].join("/");
-    assert!(long.len() > 300);
-    std::fs::create_dir_all(root.join(&long)).unwrap();
-    std::fs::write(root.join(&long).join("file"), "far").unwrap();
-    let bad = at(root, &[b"rep-\xff\xfe/".repeat(20), vec![b'z'; 50]].concat());
-    std::fs::create_dir_all(&bad).unwrap();
-    std::fs::write(bad.join("file"), "farther").unwrap();
-    let deep = vec!["d"; 100].join("/");
-    std::fs::create_dir_all(root.join(&deep)).unwrap();
-    std::fs::write(root.join(&deep).join("file"), "deep").unwrap();
-
-    symlink("nowhere", root.join("dangling")).unwrap();
-    symlink("/etc/passwd", root.join("absolute")).unwrap();
-    symlink("../../..", root.join("out of the tree")).unwrap();
-    symlink("facture", root.join("to a folder")).unwrap();
-    symlink(OsStr::from_bytes(&b"t/\xff".repeat(60)), root.join("long target")).unwrap();
-
-    std::fs::write(root.join("one"), noise(3_000, 2)).unwrap();
-    std::fs::hard_link(root.join("one"), root.join("facture/two")).unwrap();
-    std::fs::hard_link(root.join("one"), root.join(&long).join("three")).unwrap();
-    std::fs::write(root.join("large one"), noise(3 << 20, 3)).unwrap();
-    std::fs::hard_link(root.join("large one"), root.join("large two")).unwrap();
-
-    for (name, mode) in [("m0", 0o0), ("m4755", 0o4755), ("m644", 0o644), ("m2711", 0o2711)] {
-        std::fs::write(root.join(name), name).unwrap();
-        std::fs::set_permissions(root.join(name), std::fs::Permissions::from_mode(mode)).unwrap();
-    }
-    for (name, mode) in [("sticky", 0o1777), ("setgid", 0o2775), ("closed", 0o500)] {
-        std::fs::create_dir(root.join(name)).unwrap();
-        std::fs::write(root.join(name).join("inside"), name).unwrap();
-        std::fs::set_permissions(root.join(name), std::fs::Permissions::from_mode(mode)).unwrap();
-    }
-    ran(Command::new("mkfifo").arg(root.join("fifo")));
-
-    // Sizes around the blocks of tar, the members and the stored blocks of deflate.
-    for size in [1, 511, 512, 513, 65_535, 65_536, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, (5 << 20) + 7] {
-        std::fs::write(root.join(format!("noise {size}")), noise(size, 4)).unwrap();
-        std::fs::write(root.join(format!("text {size}")), vec![b'a'; size]).unwrap();
-    }
-    let sparse = std::fs::File::create(root.join("sparse")).unwrap();
-    sparse.set_len(40 << 20).unwrap();
-    std::os::unix::fs::FileExt::write_all_at(&sparse, b"an island", 17 << 20).unwrap();
-}
-
-/// Times that only some tools restore to the nanosecond, set last because writing changes them.
-fn times(root: &Path) {
-    let root = rustix::fs::open(root, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
-    for (name, seconds, nanoseconds) in [
-        ("one", 1_700_000_000, 123_456_789),
-        ("m644", -86_400 * 365, 0),
-        ("m4755", -2, 500_000_000),
-        ("empty file", 4_102_444_800, 1),
-        ("empty folder", 1_600_000_000, 999_999_999),
-        ("facture", 0, 0),
-        ("noise 512", 8_589_934_592, 5),
-        (".", 1_500_000_000, 250_000_000),
-    ] {
-        set_modified(&root, name.as_bytes(), seconds, nanoseconds);
-    }
-}
-
-#[tokio::test]
-async fn stock_tools_restore_an_awkward_tree_as_it_was() {
+/// Unpacks an archive with GNU tar and looks at what came out.
+fn unpacked(bytes: &[u8]) -> BTreeMap<Vec<u8>, Facts> {
     let base = tempfile::tempdir().unwrap();
-    let root = base.path().join("tree");
-    std::fs::create_dir(&root).unwrap();
-    awkward(&root);
-    times(&root);
-    let before = facts(&root);
-    let (bytes, report) = archived(&root, &[]).await;
-    assert_eq!(report.problems, []);
-    assert_eq!(report.files, before.values().filter(|f| f.kind != "Directory").count() as u64);
-    assert_eq!(
-        report.bytes,
-        before
-            .iter()
-            .filter(|(p, f)| f.first.as_ref().is_none_or(|first| first == *p))
-            .map(|(_, f)| f.size)
-            .sum::<u64>()
-    );
-    assert_eq!(facts(&root), before, "reading changed the tree");
-
+    let into = base.path().join("into");
+    std::fs::create_dir(&into).unwrap();
     let file = base.path().join("docs.tar.gz");
-    std::fs::write(&file, &bytes).unwrap();
-    ran(Command::new("gzip").arg("-t").arg(&file));
-    let unpack_with = |tool: &str, arguments: &[&str], locale: &str| {
-        if !installed(tool) {
-            return;
-        }
-        let into = base.path().join(format!("{tool}-{locale}"));
-        std::fs::create_dir(&into).unwrap();
-        ran(Command::new(tool).args(arguments).arg(&file).current_dir(&into).env("LC_ALL", locale));
-        let mut after = facts(&into);
-        if tool == "python3" {
-            // Its times are floating-point numbers.
-            for (path, facts) in &mut after {
-                let exact = before[path].modified;
-                let apart = (i128::from(facts.modified.0) - i128::from(exact.0)) * 1_000_000_000
-                    + i128::from(facts.modified.1)
-                    - i128::from(exact.1);
-                assert!(apart.abs() < 2_000, "{}: {apart} ns", entry::shown(path));
-                facts.modified = exact;
-            }
-        }
-        if tool == "bsdtar" {
-            // It leaves a folder alone that was there before, and reads the fraction of a time before 1970 forwards.
-            for path in [&b""[..], b"m4755"] {
-                after.get_mut(path).unwrap().modified = before[path].modified;
-            }
-        }
-        for (path, expected) in &before {
-            assert_eq!(after.get(path), Some(expected), "{tool} in {locale}: {}", entry::shown(path));
-        }
-        assert_eq!(after.len(), before.len());
-    };
-    for locale in ["C", "C.UTF-8"] {
-        // GNU tar finds times before 1970 and after today worth a warning.
-        unpack_with("tar", &["--warning=no-timestamp", "-xpzf"], locale);
-        unpack_with("bsdtar", &["-xpzf"], locale);
-        unpack_with("python3", &["-c", PYTHON], locale);
-    }
+    std::fs::write(&file, bytes).unwrap();
+    ran(Command::new("tar").args(["--warning=no-timestamp", "-xpzf"]).arg(&file).current_dir(&into));
+    facts(&into)
 }
 
-/// Owners as numbers, everything else as the archive says.
-const PYTHON: &str = "
-import sys, tarfile
-tarfile.TarFile.extraction_filter = staticmethod(lambda member, path: member)
-tarfile.open(sys.argv[1]).extractall('.', numeric_owner=True)
-";
+fn sha256(bytes: &[u8]) -> String {
+    hex::encode(Sha256::digest(bytes))
+}

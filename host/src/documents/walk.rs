@@ -257,11 +257,11 @@ impl Names {
     }
 
     /// Reads and sorts the names in a folder.
-    fn read(path: Vec<u8>, excluded: bool, folders: &mut Folders) -> Result<Self, Found> {
+    fn read(path: Vec<u8>, excluded: bool, folders: &mut Folders) -> Result<Self, Box<Found>> {
         let mut names = Self { folder: path, excluded, ..Self::default() };
         match names.fill(folders) {
             Ok(()) => {}
-            Err(error) => return Err(Found::unreadable(names.folder, &error)),
+            Err(error) => return Err(Box::new(Found::unreadable(names.folder, &error))),
         }
         let Self { bytes, places, .. } = &mut names;
         places.sort_unstable_by(|(a, a_end), (b, b_end)| bytes.get(*a..*a_end).cmp(&bytes.get(*b..*b_end)));
@@ -302,7 +302,7 @@ impl Lister {
                     let names = Arc::new(names);
                     Listing { found: self.look_at(&names, 0), names }
                 }
-                Err(unreadable) => Listing { found: vec![unreadable], names: Arc::default() },
+                Err(unreadable) => Listing { found: vec![*unreadable], names: Arc::default() },
             },
             What::Chunk(names, chunk) => Listing { found: self.look_at(&names, chunk), names },
         }

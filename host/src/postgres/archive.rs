@@ -167,7 +167,11 @@ impl Scanner {
         self.pending.clear();
         self.state = match (self.state, number.unwrap_or(-1)) {
             (State::Entry(kind), id) if self.awaited.remove(&id) => {
-                if kind == BLOCK_DATA { State::Chunk(kind) } else { State::LargeObject }
+                if kind == BLOCK_DATA {
+                    State::Chunk(kind)
+                } else {
+                    State::LargeObject
+                }
             }
             (State::LargeObject, 0) => State::Block,
             (State::LargeObject, _) => State::Chunk(BLOCK_LARGE_OBJECTS),

@@ -101,7 +101,10 @@ impl Dialer {
 
     /// Whether the chosen pg_dump understands the TLS settings.
     pub(super) fn check_program(&self, program: &Program) -> Result<()> {
-        if !self.config.is_socket() && tls::is_system(&self.config) && program.version.major < tls::SYSTEM_ROOTS_MAJOR_MIN {
+        if !self.config.is_socket()
+            && tls::is_system(&self.config)
+            && program.version.major < tls::SYSTEM_ROOTS_MAJOR_MIN
+        {
             return Err(Error::config(format!(
                 "pg_dump {} cannot use `ssl_root_cert = \"system\"`",
                 program.version.text
@@ -161,7 +164,8 @@ impl Dialer {
             Ok(connection) => return Ok(connection),
         };
         tracing::debug!(error = %refused, "connecting without startup options");
-        let connection = self.log_in(mode, login, target, None).await.map_err(|failed| failed.explain(target, login))?;
+        let connection =
+            self.log_in(mode, login, target, None).await.map_err(|failed| failed.explain(target, login))?;
         self.options_refused.store(true, Ordering::Relaxed);
         Ok(connection)
     }
@@ -363,7 +367,8 @@ impl Drop for Connection {
     }
 }
 
-const HINT_UNREACHABLE: &str = "check `host` and `port`, that the server runs, and that a network policy lets this host reach it";
+const HINT_UNREACHABLE: &str =
+    "check `host` and `port`, that the server runs, and that a network policy lets this host reach it";
 const HINT_TLS: &str = "check `ssl_mode`, `ssl_root_cert` and the server's certificate, which needs version 3, a validity that has not ended, \
      and for verify-full the host among its subject alternative names";
 const HINT_RIGHTS: &str = "let the role read everything: `GRANT pg_read_all_data TO role` (PostgreSQL 14 or newer), and BYPASSRLS where tables \
@@ -391,7 +396,10 @@ fn judge(code: &SqlState) -> (Class, &'static str) {
     let state = code.code();
     match state {
         "28P01" => (Class::Config, "check the password under `credentials`; it may have been changed on the server"),
-        "28000" => (Class::Config, "check the user, and that the server's pg_hba.conf lets it in from here with this `ssl_mode`"),
+        "28000" => (
+            Class::Config,
+            "check the user, and that the server's pg_hba.conf lets it in from here with this `ssl_mode`",
+        ),
         "3D000" => (Class::Config, "check `database`"),
         "42501" => (Class::Config, HINT_RIGHTS),
         "42P01" | "42703" | "42704" => (Class::Unavailable, "the schema changed while it was read; run again"),

@@ -225,7 +225,8 @@ impl Session {
 
     fn cannot_run(&self, name: &str, error: &std::io::Error) -> Error {
         let path = self.program.pg_dump.with_file_name(name);
-        Error::config(format!("{} cannot be run: {}", path.display(), error.kind())).hint("install the PostgreSQL client programs anew")
+        Error::config(format!("{} cannot be run: {}", path.display(), error.kind()))
+            .hint("install the PostgreSQL client programs anew")
     }
 }
 
@@ -329,11 +330,10 @@ impl Made {
             return Err(Error::unexpected("pg_restore finds nothing in the dump"));
         }
         match contents {
-            Some(Contents { tables }) if (tables as u64) < facts.tables => Err(Error::unexpected(format!(
-                "the dump holds {tables} tables and the database {}",
-                facts.tables
-            ))
-            .hint("check that `pg_dump` is not a script that leaves tables out")),
+            Some(Contents { tables }) if (tables as u64) < facts.tables => {
+                Err(Error::unexpected(format!("the dump holds {tables} tables and the database {}", facts.tables))
+                    .hint("check that `pg_dump` is not a script that leaves tables out"))
+            }
             _ => Ok(()),
         }
     }

@@ -29,7 +29,18 @@ const DEFINITIONS_METHOD: &[u8] = b"definitions-md5-sum-1";
 /// Types whose greatest value says when or how many, and not what. The greatest value of a text would be a row's
 /// content.
 const MEASURABLE_TYPES: [&str; 13] = [
-    "int2", "int4", "int8", "oid", "float4", "float8", "numeric", "date", "time", "timetz", "timestamp", "timestamptz",
+    "int2",
+    "int4",
+    "int8",
+    "oid",
+    "float4",
+    "float8",
+    "numeric",
+    "date",
+    "time",
+    "timetz",
+    "timestamp",
+    "timestamptz",
     "interval",
 ];
 

@@ -129,8 +129,11 @@ impl wit::Host for Context {
             Err(error) => (0, Err(error)),
         };
         self.count("database-evidence.digest", session.scope(), bytes);
-        let answer =
-            |d: super::Digest| wit::TableDigest { table: wit::TableName::from(d.table), rows: d.rows, content: d.content };
+        let answer = |d: super::Digest| wit::TableDigest {
+            table: wit::TableName::from(d.table),
+            rows: d.rows,
+            content: d.content,
+        };
         Ok(self.answer(digests.map(|digests| digests.into_iter().map(answer).collect())))
     }
 }
@@ -213,7 +216,9 @@ fn row_filter(filter: wit::RowFilter) -> Result<RowFilter> {
     if values.iter().any(|value| value.len() > FILTER_VALUE_BYTES_MAX || value.contains('\0')) {
         return Err(Error::new(
             Class::PluginRefused,
-            format!("the plugin sent a value of a row filter that is longer than {FILTER_VALUE_BYTES_MAX} bytes or holds a zero byte"),
+            format!(
+                "the plugin sent a value of a row filter that is longer than {FILTER_VALUE_BYTES_MAX} bytes or holds a zero byte"
+            ),
         ));
     }
     Ok(RowFilter { column: name(filter.column)?, values })

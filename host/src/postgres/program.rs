@@ -153,7 +153,9 @@ pub(super) async fn choose(installed: Installed, server_major: u32, server_versi
     if let Some(program) = best(&candidates, server_major) {
         return Ok(program.clone());
     }
-    let hint = format!("install postgresql-client-{server_major}, or set `pg_dump` to one of PostgreSQL {server_major} or newer");
+    let hint = format!(
+        "install postgresql-client-{server_major}, or set `pg_dump` to one of PostgreSQL {server_major} or newer"
+    );
     let newest = candidates.iter().max_by_key(|program| program.version.major);
     Err(match newest {
         None => Error::config("no pg_dump is installed"),

@@ -60,6 +60,13 @@ impl Config {
         }
     }
 
+    /// Adds lines to `[store]`.
+    #[must_use]
+    pub fn store_lines(mut self, lines: &str) -> Self {
+        let _ = writeln!(self.store, "{lines}");
+        self
+    }
+
     /// Adds lines above the first table, such as `time_zone = "Europe/Paris"`.
     #[must_use]
     pub fn top(mut self, lines: &str) -> Self {

@@ -5,6 +5,7 @@ use super::failure::{self, Reading, Uncertain};
 use super::{S3, WRITE_ID};
 use crate::error::{Error, Result};
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 /// Attempts to abort an upload: a part that was under way can bring it back.
@@ -27,16 +28,22 @@ impl Upload {
     pub(super) async fn begin(store: &S3, key: String) -> Result<Self> {
         let store = store.clone();
         let tracker = store.0.aborts.clone();
-        let begun = tracker.spawn(async move {
-            let write_id = new_write_id();
-            let ask = store.0.client.create_multipart_upload().bucket(&store.0.bucket).key(&key);
-            let answer = ask.metadata(WRITE_ID, &write_id).send().await;
-            let answer = answer.map_err(|error| store.failure(&format!("begin to store {key}"), error))?;
-            let id = answer.upload_id().map(str::to_owned);
-            let id = id.ok_or_else(|| Error::unexpected(format!("{} gave no id for an upload", store.0.endpoint)))?;
-            Ok(Self { store, key, id, write_id, is_open: true })
+        let (sender, begun) = oneshot::channel();
+        tracker.spawn(async move {
+            // An upload that nobody waits for any more aborts itself here, before this task counts as done.
+            drop(sender.send(Self::ask_to_begin(store, key).await));
         });
-        begun.await.unwrap_or_else(|e| Err(Error::unexpected(format!("an upload's task ended: {e}"))))
+        begun.await.unwrap_or_else(|_| Err(Error::unexpected("the task that begins an upload ended")))
+    }
+
+    async fn ask_to_begin(store: S3, key: String) -> Result<Self> {
+        let write_id = new_write_id();
+        let ask = store.0.client.create_multipart_upload().bucket(&store.0.bucket).key(&key);
+        let answer = ask.metadata(WRITE_ID, &write_id).send().await;
+        let answer = answer.map_err(|error| store.failure(&format!("begin to store {key}"), error))?;
+        let id = answer.upload_id().map(str::to_owned);
+        let id = id.ok_or_else(|| Error::unexpected(format!("{} gave no id for an upload", store.0.endpoint)))?;
+        Ok(Self { store, key, id, write_id, is_open: true })
     }
 
     /// Commits. When this succeeds, the object is there with its size.
