@@ -9,9 +9,9 @@ mod limiter;
 pub use limiter::{LimitReached, Limiter};
 
 use crate::error::{Class, Error};
+use crate::stream::ByteStream;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use crate::stream::ByteStream;
 use wasmtime::component::{HasSelf, Linker, Resource, ResourceTable};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
@@ -226,7 +226,8 @@ pub fn printable(text: &str) -> String {
 
 /// Whether a character neither moves the cursor nor turns the direction of what follows.
 fn is_printable(c: char) -> bool {
-    !c.is_control() && !matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    !c.is_control()
+        && !matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]

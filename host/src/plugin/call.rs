@@ -284,7 +284,7 @@ impl Plugin {
             Some(Trap::UnreachableCodeReached) => "panicked or reached code that it calls unreachable".to_owned(),
             Some(Trap::StackOverflow) => format!("used more than {} KiB of stack", super::STACK_BYTES_MAX >> 10),
             Some(Trap::Interrupt) => format!("computed for more than {} s", self.compute.as_secs()),
-            Some(other) => format!("trapped: {other}"),
+            Some(other) => format!("ran into a {other}"),
             None => match error.downcast_ref::<LimitReached>() {
                 Some(limit) => limit.to_string(),
                 None => format!("was stopped: {}", printable(&error.root_cause().to_string())),

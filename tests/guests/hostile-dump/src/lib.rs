@@ -29,10 +29,14 @@ enum Planning {
     #[default]
     DumpAll,
     CarryAll,
-    NameUnknown { source: String },
+    NameUnknown {
+        source: String,
+    },
     NameTwice,
     LeaveOut,
-    Reason { text: String },
+    Reason {
+        text: String,
+    },
 }
 
 #[derive(serde::Deserialize, Default)]
@@ -53,14 +57,25 @@ enum Dumping {
     NeverStore,
     /// An object, and a receipt of another.
     OtherReceipt,
-    StoreAs { name: String },
+    /// `STAMP` in a name becomes the run's.
+    StoreAs {
+        name: String,
+    },
     /// The same as well under another name.
-    StoreTwice { name: String },
+    StoreTwice {
+        name: String,
+    },
     /// Keeps the host's refusal to itself.
-    StoreAsAndPretend { name: String },
-    FailAfterStoring { text: String },
+    StoreAsAndPretend {
+        name: String,
+    },
+    FailAfterStoring {
+        text: String,
+    },
     /// Uses what it is handed, and then looks for a text in its memory.
-    Look { masked: String },
+    Look {
+        masked: String,
+    },
 }
 
 impl Guest for Plugin {
@@ -107,7 +122,7 @@ fn dump(
     into: &Prefix,
 ) -> Result<Receipt, Error> {
     let name = format!("{stamp}.{extension}");
-    let put = |name: &str| object_write::put(into, name, open()?);
+    let put = |name: &str| object_write::put(into, &name.replace("STAMP", stamp), open()?);
     match behaviour {
         Dumping::Store => put(&name),
         Dumping::Loop => misbehave::endless_loop(),

@@ -20,15 +20,27 @@ enum Behaviour {
     TakeMemory,
     Panic,
     /// The same for whatever is there.
-    Answer { value: String, basis: String },
-    LongValue { bytes: usize },
-    LongBasis { bytes: usize },
+    Answer {
+        value: String,
+        basis: String,
+    },
+    LongValue {
+        bytes: usize,
+    },
+    LongBasis {
+        bytes: usize,
+    },
     /// Asks about the source with patterns or names of its own.
-    Ask { pattern: String, count: usize },
+    Ask {
+        pattern: String,
+        count: usize,
+    },
     /// Asks the host again and again.
     AskForEver,
     /// Uses what it is handed, and then looks for a text in its memory.
-    Look { masked: String },
+    Look {
+        masked: String,
+    },
 }
 
 impl Guest for Plugin {

@@ -21,18 +21,35 @@ enum Behaviour {
     TakeMemory,
     Panic,
     LogForEver,
-    LogOnce { text: String },
+    LogOnce {
+        text: String,
+    },
     ForgetEverything,
-    NameUnknown { id: String },
+    NameUnknown {
+        id: String,
+    },
     NameTwice,
     LeaveOut,
     NoReasons,
-    LongReason { bytes: usize },
-    ManyReasons { count: usize },
-    Reason { text: String },
-    ManyDecisions { count: usize },
-    Fail { kind: Kind, text: String },
-    Look { masked: String },
+    LongReason {
+        bytes: usize,
+    },
+    ManyReasons {
+        count: usize,
+    },
+    Reason {
+        text: String,
+    },
+    ManyDecisions {
+        count: usize,
+    },
+    Fail {
+        kind: Kind,
+        text: String,
+    },
+    Look {
+        masked: String,
+    },
 }
 
 #[derive(serde::Deserialize)]
