@@ -35,7 +35,7 @@ pub use bindings::backup::host::{bytes, log, types};
 /// Lines that one call of a plugin may log. A plan over ten thousand snapshots has something to say about a few.
 const LOG_LINES_MAX: u32 = 200;
 
-/// Bytes of one logged text, cut at a character's end: a line that is longer is not read.
+/// Bytes of one text or one logged line with its fields, cut at a character's end: more is not read.
 const LOG_TEXT_BYTES_MAX: usize = 1_000;
 
 /// Key-value pairs of one logged line.
@@ -199,6 +199,7 @@ impl log::Host for Context {
         for (key, value) in fields.iter().take(LOG_FIELDS_MAX) {
             line.push_str(&format!(" {}={}", printable(key), printable(value)));
         }
+        let line = printable(&line);
         match level {
             log::Level::Debug => tracing::debug!(plugin = %self.plugin, "{line}"),
             log::Level::Info => tracing::info!(plugin = %self.plugin, "{line}"),
@@ -213,13 +214,14 @@ impl log::Host for Context {
 /// [`LOG_TEXT_BYTES_MAX`] bytes.
 #[must_use]
 pub fn printable(text: &str) -> String {
-    let mut end = text.len().min(LOG_TEXT_BYTES_MAX);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    let mut line: String = text[..end].chars().map(|c| if is_printable(c) { c } else { '\u{fffd}' }).collect();
-    if end < text.len() {
-        line.push('…');
+    let mut line = String::new();
+    for c in text.chars().map(|c| if is_printable(c) { c } else { '\u{fffd}' }) {
+        // What stands for a character may be longer than it.
+        if line.len() + c.len_utf8() > LOG_TEXT_BYTES_MAX {
+            line.push('…');
+            break;
+        }
+        line.push(c);
     }
     line
 }
@@ -238,7 +240,13 @@ mod tests {
     fn a_plugins_text_can_neither_move_the_cursor_nor_fill_the_log() {
         assert_eq!(printable("a\u{1b}[2Jb\nc"), "a\u{fffd}[2Jb\u{fffd}c");
         assert_eq!(printable("x\u{202e}y"), "x\u{fffd}y");
-        let long = "é".repeat(LOG_TEXT_BYTES_MAX);
-        assert!(printable(&long).len() <= LOG_TEXT_BYTES_MAX + '…'.len_utf8());
+        for long in ["é", "\0", "x", "漢"].map(|c| c.repeat(LOG_TEXT_BYTES_MAX + 1)) {
+            let shown = printable(&long);
+            assert!(shown.len() <= LOG_TEXT_BYTES_MAX + '…'.len_utf8(), "{} bytes", shown.len());
+            assert!(shown.ends_with('…'));
+        }
+        let exactly = "x".repeat(LOG_TEXT_BYTES_MAX);
+        assert_eq!(printable(&exactly), exactly);
+        assert_eq!(printable(""), "");
     }
 }

@@ -183,3 +183,54 @@ fn native_code_text_folders_and_devices_are_no_components() {
     }
     assert!(begun.elapsed() < Duration::from_secs(20));
 }
+
+#[tokio::test]
+async fn whoever_is_granted_wasi_finds_an_empty_world_and_cannot_wait_in_it_for_ever() {
+    let place = Place::new().await;
+    let environment = "package wasi:cli@0.2.6; interface environment {
+        get-environment: func() -> list<tuple<string, string>>; get-arguments: func() -> list<string>; }";
+    let wall = "package wasi:clocks@0.2.6; interface wall-clock {
+        record datetime { seconds: u64, nanoseconds: u32 } now: func() -> datetime; }";
+    let preopens = "package wasi:filesystem@0.2.6; interface types { resource descriptor; }
+        interface preopens { use types.{descriptor}; get-directories: func() -> list<tuple<descriptor, string>>; }";
+    let poll = "package wasi:io@0.2.6; interface poll { resource pollable { block: func(); } }";
+    let clock = "package wasi:clocks@0.2.6; interface monotonic-clock {
+        use wasi:io/poll@0.2.6.{pollable}; subscribe-duration: func(when: u64) -> pollable; }";
+    let list = |name: &str, interface: &str| {
+        let import = format!("(import \"wasi:{interface}@0.2.6\" \"{name}\" (func $ask (param i32)))");
+        (interface.to_owned(), import)
+    };
+    let divides_where_a_list_holds_something =
+        "(call $ask (i32.const 512)) (drop (i32.div_u (i32.const 1) (i32.eqz (i32.load (i32.const 516))))) unreachable";
+    let divides_where_the_clock_goes =
+        "(call $ask (i32.const 512)) (drop (i32.div_u (i32.const 1) (i64.eqz (i64.load (i32.const 512))))) unreachable";
+    let waits_for_a_year = "(call $block (call $ask (i64.const 31536000000000000))) unreachable";
+    let table = [
+        (vec![environment], list("get-environment", "cli/environment"), divides_where_a_list_holds_something, "panicked"),
+        (vec![environment], list("get-arguments", "cli/environment"), divides_where_a_list_holds_something, "panicked"),
+        (vec![preopens], list("get-directories", "filesystem/preopens"), divides_where_a_list_holds_something, "panicked"),
+        (vec![wall], list("now", "clocks/wall-clock"), divides_where_the_clock_goes, "panicked"),
+        (
+            vec![poll, clock],
+            (
+                "clocks/monotonic-clock".to_owned(),
+                "(import \"wasi:clocks/monotonic-clock@0.2.6\" \"subscribe-duration\" (func $ask (param i64) (result i32)))
+                 (import \"wasi:io/poll@0.2.6\" \"[method]pollable.block\" (func $block (param i32)))"
+                    .to_owned(),
+            ),
+            waits_for_a_year,
+            "did not end `plan` within 1 s",
+        ),
+    ];
+    for (packages, (interface, extra), body, expected) in table {
+        let file = component(&packages, &format!("import wasi:{interface}@0.2.6;"), &extra, body);
+        let config = format!(
+            "component = {}\ngrants = [\"wasi\"]\nlimits = {{ call_seconds = 1 }}",
+            quoted(&file.path().to_string_lossy())
+        );
+        let plugins = Plugins { retention: toml::from_str(&config).unwrap(), ..Plugins::default() };
+        let plugin = Plugin::load(&Engine::new().unwrap(), &plugins, Role::Retention, None).unwrap();
+        let error = place.call(&plugin).await.unwrap_err();
+        assert_blamed(&error, Role::Retention, Class::PluginTrapped, expected);
+    }
+}
