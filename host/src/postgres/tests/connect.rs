@@ -78,7 +78,7 @@ async fn tls_is_used_and_checked_exactly_as_the_mode_says() {
     let (root, stranger, itself) =
         (server.root_certificate(), server.stranger_certificate(), server.server_certificate());
     // Rule, mode, host, certificates; whether it connects, and then whether with TLS.
-    let cases: [(&str, SslMode, &str, Option<&PathBuf>, Option<bool>); 30] = [
+    let cases: [Case; 30] = [
         (either, Disable, "127.0.0.1", None, Some(false)),
         (either, Allow, "127.0.0.1", None, Some(false)),
         (either, Prefer, "127.0.0.1", None, Some(true)),
