@@ -11,6 +11,7 @@ use wasmtime::component::{HasSelf, Linker, ResourceTable};
 use wasmtime::{StoreLimits, StoreLimitsBuilder};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
+#[expect(missing_docs, reason = "generated from the WIT files, which hold the documentation")]
 mod bindings {
     wasmtime::component::bindgen!({
         inline: "

@@ -1,8 +1,301 @@
-//! The configuration, and the one place that reads the environment.
+//! The configuration, one TOML file, and the one place that reads the environment.
+//!
+//! Every section belongs to the module that uses it; here they are put together, defaults are filled in and
+//! names are checked. It never opens anything but the file itself.
+
+use crate::error::{Error, Result};
+use crate::snapshot::SnapshotId;
+use crate::{documents, guard, plugin, postgres, store};
+use jiff::tz::TimeZone;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+
+/// Where the configuration is looked for.
+pub const DEFAULT_FILE: &str = "dolibarr-backup.toml";
+
+/// Largest configuration that is read. A hand-written one has a few kilobytes.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// Longest name of an environment or source; both become parts of keys.
+const NAME_BYTES_MAX: usize = 63;
+
+/// Folders of an environment that hold no source's objects.
+const RESERVED: [&str; 4] = ["snapshots", "forgotten", "verified", "leases"];
 
 /// An environment variable's value; none where it is unset, empty or not UTF-8.
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
 pub fn environment_variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// The whole configuration, checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The business time zone: periods of retention, and what people are shown.
+    pub time_zone: TimeZone,
+    /// The store that every environment is kept in.
+    pub store: store::Config,
+    /// The environments by name.
+    pub environments: BTreeMap<Environment, EnvironmentConfig>,
+    /// The plugins by role.
+    pub plugins: plugin::Plugins,
+    /// Rules that no plugin overrides.
+    pub guard: guard::Config,
+}
+
+/// One environment's name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Environment(String);
+
+impl Environment {
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Environment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What an environment consists of.
+#[derive(Debug, Clone)]
+pub struct EnvironmentConfig {
+    /// The sources by name.
+    pub sources: BTreeMap<String, Source>,
+    /// Snapshots that are never forgotten.
+    pub pinned: Vec<SnapshotId>,
+}
+
+/// One thing to back up.
+#[derive(Debug, Clone)]
+pub enum Source {
+    /// A PostgreSQL database.
+    Postgres(postgres::Config),
+    /// A folder.
+    Directory(documents::Config),
+}
+
+impl Source {
+    /// As the configuration and the record spell it.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Postgres(_) => "postgres",
+            Self::Directory(_) => "directory",
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    time_zone: Option<String>,
+    store: store::Config,
+    #[serde(default)]
+    env: BTreeMap<String, FileEnvironment>,
+    #[serde(default)]
+    plugins: plugin::Plugins,
+    #[serde(default)]
+    guard: guard::Config,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileEnvironment {
+    sources: BTreeMap<String, toml::Table>,
+    #[serde(default)]
+    pinned: Vec<SnapshotId>,
+}
+
+impl Config {
+    /// Reads and checks a configuration file.
+    ///
+    /// # Errors
+    /// [`crate::error::Class::Config`] naming the file, the line where there is one, and what is wrong.
+    pub fn read(path: &Path) -> Result<Self> {
+        let shown = path.display();
+        let hint = "name the file with --config FILE, or run where dolibarr-backup.toml is";
+        let meta = std::fs::metadata(path)
+            .map_err(|e| Error::config(format!("the configuration {shown} cannot be read: {}", e.kind())).hint(hint))?;
+        if meta.len() > FILE_BYTES_MAX {
+            return Err(
+                Error::config(format!("the configuration {shown} is longer than {FILE_BYTES_MAX} bytes")).hint(hint)
+            );
+        }
+        let text = std::fs::read_to_string(path)
+            .map_err(|e| Error::config(format!("the configuration {shown} cannot be read: {e}")).hint(hint))?;
+        Self::parse(&text).map_err(|e| e.context(format!("the configuration {shown}")))
+    }
+
+    /// Checks a configuration.
+    ///
+    /// # Errors
+    /// [`crate::error::Class::Config`].
+    pub fn parse(text: &str) -> Result<Self> {
+        let file: File = toml::from_str(text).map_err(|e| toml_error(text, &e))?;
+        let mut environments = BTreeMap::new();
+        for (name, environment) in file.env {
+            let name = checked_name(&name, "an environment")?;
+            let environment = environment.check(&name)?;
+            environments.insert(Environment(name), environment);
+        }
+        if environments.is_empty() {
+            return Err(Error::config("no environment is configured")
+                .hint("add a section such as [env.prod.sources.db]; README.md has a whole example"));
+        }
+        Ok(Self {
+            time_zone: time_zone(file.time_zone.as_deref())?,
+            store: file.store,
+            environments,
+            plugins: file.plugins,
+            guard: file.guard,
+        })
+    }
+
+    /// One environment.
+    ///
+    /// # Errors
+    /// [`crate::error::Class::Config`] with the names that there are.
+    pub fn environment(&self, name: &str) -> Result<(&Environment, &EnvironmentConfig)> {
+        self.environments.iter().find(|(environment, _)| environment.as_str() == name).ok_or_else(|| {
+            let known: Vec<_> = self.environments.keys().map(|e| format!("`{e}`")).collect();
+            Error::config(format!("unknown environment `{}`", crate::capability::printable(name)))
+                .hint(format!("the configuration has {}", known.join(", ")))
+        })
+    }
+}
+
+impl FileEnvironment {
+    fn check(self, environment: &str) -> Result<EnvironmentConfig> {
+        if self.sources.is_empty() {
+            return Err(Error::config(format!("the environment `{environment}` has no source"))
+                .hint(format!("add a section such as [env.{environment}.sources.db]")));
+        }
+        let mut sources = BTreeMap::new();
+        for (name, table) in self.sources {
+            let name = checked_name(&name, "a source")?;
+            if RESERVED.contains(&name.as_str()) {
+                return Err(Error::config(format!("`{name}` cannot name a source"))
+                    .hint(format!("the store uses {} for its own records", RESERVED.join(", "))));
+            }
+            let source = source(table).map_err(|e| e.context(format!("in [env.{environment}.sources.{name}]")))?;
+            sources.insert(name, source);
+        }
+        Ok(EnvironmentConfig { sources, pinned: self.pinned })
+    }
+}
+
+/// Reads one source's table, whose valid keys follow from its `kind`.
+fn source(mut table: toml::Table) -> Result<Source> {
+    let kind = match table.remove("kind") {
+        Some(toml::Value::String(kind)) => kind,
+        Some(_) => return Err(Error::config("`kind` must be a string")),
+        None => {
+            return Err(Error::config("missing key `kind`").hint("write kind = \"postgres\" or kind = \"directory\""));
+        }
+    };
+    let invalid = |e: toml::de::Error| Error::config(e.message());
+    match kind.as_str() {
+        "postgres" => table.try_into().map(Source::Postgres).map_err(invalid),
+        "directory" => table.try_into().map(Source::Directory).map_err(invalid),
+        other => Err(Error::config(format!("unknown kind `{other}`, expected one of `postgres`, `directory`"))),
+    }
+}
+
+fn checked_name(name: &str, what: &str) -> Result<String> {
+    let valid = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    let starts_well = name.bytes().next().is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    if starts_well && name.len() <= NAME_BYTES_MAX && name.bytes().all(valid) {
+        return Ok(name.to_owned());
+    }
+    Err(Error::config(format!("`{}` cannot name {what}", crate::capability::printable(name)))
+        .hint("use lower-case letters, digits and hyphens, at most 63, not beginning with a hyphen"))
+}
+
+fn time_zone(name: Option<&str>) -> Result<TimeZone> {
+    let Some(name) = name else { return Ok(TimeZone::UTC) };
+    TimeZone::get(name).map_err(|_| {
+        Error::config(format!("unknown time zone `{}`", crate::capability::printable(name)))
+            .hint("use a name of the IANA database, such as Europe/Paris")
+    })
+}
+
+/// One sentence of a TOML error, with the line where it is known.
+fn toml_error(text: &str, error: &toml::de::Error) -> Error {
+    let line = error.span().map(|span| text.get(..span.start).unwrap_or("").matches('\n').count() + 1);
+    let message = error.message().replace('\n', ", ");
+    match line {
+        Some(line) => Error::config(format!("line {line}: {message}")),
+        None => Error::config(message),
+    }
+    .hint("README.md has a whole example of the configuration")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+time_zone = "Europe/Paris"
+[store]
+url = "file:///srv/backup/erp"
+[env.prod.sources.db]
+kind = "postgres"
+host = "postgres.tools"
+database = "erp"
+credentials = { files = "/run/secrets/db" }
+[env.prod.sources.docs]
+kind = "directory"
+path = "/var/www/documents"
+"#;
+
+    #[test]
+    fn a_small_configuration_gets_the_default_plugins_with_exactly_their_grants() {
+        let config = Config::parse(GOOD).unwrap();
+        let (name, environment) = config.environment("prod").unwrap();
+        assert_eq!(name.as_str(), "prod");
+        assert_eq!(environment.sources.keys().collect::<Vec<_>>(), ["db", "docs"]);
+        assert!(config.plugins.retention.grants.is_empty());
+        assert_eq!(config.plugins.fingerprint.grants.len(), 2);
+    }
+
+    #[test]
+    fn a_mistake_is_told_in_one_sentence_that_names_it() {
+        let table = [
+            ("[store]\nurl = \"file:///x\"\n", "no environment is configured"),
+            (&format!("{GOOD}\n[extra]\n"), "unknown field `extra`, expected one of"),
+            (&GOOD.replace("host =", "hots ="), "unknown field `hots`, expected one of"),
+            (&GOOD.replace("host =", "hots ="), "in [env.prod.sources.db]"),
+            (&GOOD.replace("\"directory\"", "\"folder\""), "unknown kind `folder`"),
+            (&GOOD.replace("kind = \"directory\"", ""), "missing key `kind`"),
+            (&GOOD.replace("Europe/Paris", "Europe/Pariss"), "unknown time zone `Europe/Pariss`"),
+            (&GOOD.replace("sources.docs", "sources.snapshots"), "`snapshots` cannot name a source"),
+            (&GOOD.replace("env.prod", "env.\"Prod/x\""), "cannot name an environment"),
+            (
+                &format!("{GOOD}\n[plugins.retention]\ngrants = [\"delete\"]\n"),
+                "unknown grant `delete`, expected one of",
+            ),
+            (&format!("{GOOD}\n[plugins.retnetion]\n"), "unknown field `retnetion`"),
+            (&format!("{GOOD}\n[guard]\nlegal_years = -1\n"), "line"),
+            ("time_zone = ", "line 1"),
+        ];
+        for (text, expected) in table {
+            let error = Config::parse(text).map(|_| ()).expect_err(expected);
+            assert!(error.message().contains(expected), "`{error}` does not say `{expected}`");
+            assert!(!error.message().contains('\n'), "more than a line: {error}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_environment_lists_the_known_ones() {
+        let error = Config::parse(GOOD).unwrap().environment("prd").map(|_| ()).unwrap_err();
+        assert!(error.advice().unwrap().contains("`prod`"));
+    }
 }

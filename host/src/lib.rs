@@ -1,12 +1,24 @@
 //! The host: it owns every capability and every secret, and runs the policy plugins.
 #![warn(missing_docs)]
 
+pub mod backup;
 pub mod capability;
+pub mod cli;
 pub mod config;
 pub mod documents;
 pub mod error;
 pub mod grant;
+pub mod guard;
+pub mod history;
+pub mod host;
+pub mod lease;
+pub mod list;
+pub mod plugin;
+pub mod postgres;
+pub mod report;
+pub mod retention;
 pub mod secret;
 pub mod snapshot;
 pub mod store;
 pub mod stream;
+pub mod telemetry;

@@ -1,2 +1,18 @@
-//! The binary.
-fn main() {}
+//! The binary: parse, run, exit. The one place that reads the clock.
+
+use dolibarr_backup::{cli, telemetry};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = match cli::parse() {
+        Ok(cli) => cli,
+        Err(code) => return ExitCode::from(code),
+    };
+    telemetry::init();
+    ExitCode::from(cli.run(clock))
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the one place that reads the clock")]
+fn clock() -> jiff::Timestamp {
+    jiff::Timestamp::now()
+}

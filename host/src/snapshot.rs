@@ -1,13 +1,394 @@
-//! Snapshots: the record of one run, and the catalogue of an environment.
+//! Snapshots: the record of one run, as it is stored for ten years.
+//!
+//! The types here are the persisted format and nothing else. A record is immutable; it names the one before it by
+//! id and hash, so that a missing, edited or re-ordered record shows.
 
+use crate::error::{Error, Result};
+use crate::store::ObjectKey;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt;
+use std::str::FromStr;
+
+/// Version of the record's format. A field that is added, dropped or read differently raises it.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// How a snapshot's moment is spelt in keys.
+const STAMP: &str = "%Y%m%dT%H%M%SZ";
 
 /// When a run began, to the second, and the name of all that it made: `20260630T010000Z`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SnapshotId(jiff::Timestamp);
+pub struct SnapshotId(Timestamp);
+
+/// A text that is no snapshot id.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no snapshot id, which looks like 20260630T010000Z")]
+pub struct NoSnapshotId(String);
+
+impl SnapshotId {
+    /// The id of a run that begins at `moment`.
+    #[must_use]
+    pub fn at(moment: Timestamp) -> Self {
+        Self(Timestamp::from_second(moment.as_second()).unwrap_or(moment))
+    }
+
+    /// When the run began.
+    #[must_use]
+    pub const fn taken(self) -> Timestamp {
+        self.0
+    }
+}
 
 impl fmt::Display for SnapshotId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0.strftime("%Y%m%dT%H%M%SZ"))
+        write!(f, "{}", self.0.strftime(STAMP))
+    }
+}
+
+impl FromStr for SnapshotId {
+    type Err = NoSnapshotId;
+
+    /// Takes the one spelling that [`fmt::Display`] writes, and no other.
+    fn from_str(text: &str) -> Result<Self, NoSnapshotId> {
+        jiff::civil::DateTime::strptime("%Y%m%dT%H%M%SZ", text)
+            .ok()
+            .and_then(|moment| moment.to_zoned_datetime(jiff::tz::TimeZone::UTC).ok())
+            .map(|moment| Self(moment.timestamp()))
+            .filter(|id| id.to_string() == text)
+            .ok_or_else(|| NoSnapshotId(text.to_owned()))
+    }
+}
+
+impl Serialize for SnapshotId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for SnapshotId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// The record of one run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Record {
+    /// See [`FORMAT_VERSION`].
+    pub format_version: u32,
+    /// The run.
+    pub id: SnapshotId,
+    /// The environment it belongs to.
+    pub environment: String,
+    /// When the run began.
+    pub started: Timestamp,
+    /// When the record was written.
+    pub finished: Timestamp,
+    /// The business time zone of that day, an IANA name.
+    pub time_zone: String,
+    /// Version of the host.
+    pub host_version: String,
+    /// Whether every source is restorable from it.
+    pub complete: bool,
+    /// What each source was.
+    pub sources: BTreeMap<String, SourceRecord>,
+    /// What each plugin was and did.
+    pub plugins: Vec<PluginRecord>,
+    /// What the run warned of.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+    /// The record before this one.
+    pub previous: Option<Previous>,
+}
+
+/// A link of the chain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Previous {
+    /// The record before.
+    pub id: SnapshotId,
+    /// SHA-256 of its bytes.
+    pub sha256: String,
+}
+
+/// What became of a source in a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// Dumped to a new object.
+    Saved,
+    /// Carried over: the object of an earlier run still holds its state.
+    Unchanged,
+    /// An object without a record, as another tool left it.
+    Adopted,
+    /// Neither dumped nor carried over.
+    Failed,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Saved => "saved",
+            Self::Unchanged => "unchanged",
+            Self::Adopted => "adopted",
+            Self::Failed => "failed",
+        })
+    }
+}
+
+/// One source in a record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourceRecord {
+    /// `postgres` or `directory`.
+    pub kind: String,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// Why, in the dump plugin's words, or the failure.
+    pub reason: String,
+    /// What the fingerprint plugin said of it; none where it could say nothing.
+    pub fingerprint: Option<String>,
+    /// What the fingerprint rests on.
+    pub basis: Option<String>,
+    /// The object that holds its state; none where it failed.
+    pub object: Option<ObjectRecord>,
+    /// The server and the tool that dumped it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<DatabaseRecord>,
+    /// What the archive holds and leaves out; only where one was made in this run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive: Option<ArchiveRecord>,
+}
+
+/// An object that holds a source's state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ObjectRecord {
+    /// Its key below the store's root.
+    pub key: ObjectKey,
+    /// Its size.
+    pub bytes: u64,
+    /// SHA-256 of its bytes, in lower-case hexadecimal.
+    pub sha256: String,
+    /// When the run that made it began.
+    pub made: Timestamp,
+}
+
+/// The server and the tool.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DatabaseRecord {
+    /// As the server names its version.
+    pub server_version: String,
+    /// As `pg_dump --version` prints it.
+    pub pg_dump_version: String,
+}
+
+/// What an archive holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ArchiveRecord {
+    /// Entries in it.
+    pub files: u64,
+    /// Bytes of their content.
+    pub bytes: u64,
+    /// Entries left out by the exclude patterns.
+    pub excluded_files: u64,
+    /// Bytes left out by them.
+    pub excluded_bytes: u64,
+    /// The patterns.
+    pub exclude: Vec<String>,
+    /// The first folders that the patterns left out with all that is in them, such as one that a user named `temp`.
+    pub excluded_folders: Vec<String>,
+    /// How many there are.
+    pub excluded_folders_total: u64,
+    /// How many entries could not be archived as they were.
+    pub problems_total: u64,
+    /// The first of them, by path and reason.
+    pub problems: Vec<ProblemRecord>,
+}
+
+/// An entry that could not be archived as it was.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProblemRecord {
+    /// Below the root; bytes that are no text are escaped.
+    pub path: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// What a plugin was and did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PluginRecord {
+    /// Its role in the configuration.
+    pub name: String,
+    /// The component, as the configuration names it.
+    pub component: String,
+    /// SHA-256 of the component.
+    pub sha256: String,
+    /// What it was granted.
+    pub grants: Vec<String>,
+    /// What it did with that.
+    pub tally: Vec<TallyRecord>,
+}
+
+/// How often one function was called with one thing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TallyRecord {
+    /// `interface.function`.
+    pub function: String,
+    /// `environment/source`.
+    pub scope: String,
+    /// Calls.
+    pub calls: u64,
+    /// Bytes that the host moved for it.
+    pub bytes: u64,
+}
+
+/// The certificate of a forgotten snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Certificate {
+    /// See [`FORMAT_VERSION`].
+    pub format_version: u32,
+    /// The snapshot.
+    pub id: SnapshotId,
+    /// Its environment.
+    pub environment: String,
+    /// SHA-256 of its record; none for an adopted snapshot, which had none.
+    pub record_sha256: Option<String>,
+    /// The link to the record before it, so that the chain can be followed across it.
+    pub previous: Option<Previous>,
+    /// When it was forgotten.
+    pub forgotten: Timestamp,
+    /// SHA-256 of the retention plugin that planned it.
+    pub plugin_sha256: String,
+    /// The plan's reasons.
+    pub reasons: Vec<String>,
+}
+
+/// The one field that every version of a record has.
+#[derive(Deserialize)]
+struct Versioned {
+    format_version: u32,
+}
+
+impl Record {
+    /// Reads a stored record and checks that it is the one that its key says.
+    ///
+    /// # Errors
+    /// [`crate::error::Class::Unexpected`] when it is no record, another one, or of a newer format.
+    pub fn parse(bytes: &[u8], environment: &str, id: SnapshotId) -> Result<Self> {
+        let damaged = |why: String| {
+            Error::unexpected(format!("the record of snapshot {id} of {environment} {why}"))
+                .hint("no object is deleted while a record is damaged; compare it with a copy, or move it away by hand")
+        };
+        let version: Versioned = serde_json::from_slice(bytes).map_err(|e| damaged(format!("cannot be read: {e}")))?;
+        if version.format_version > FORMAT_VERSION {
+            return Err(damaged(format!(
+                "has format {}, and this version reads up to {FORMAT_VERSION}",
+                version.format_version
+            ))
+            .hint("use the newer version of dolibarr-backup that wrote it"));
+        }
+        let record: Self = serde_json::from_slice(bytes).map_err(|e| damaged(format!("cannot be read: {e}")))?;
+        if record.id != id || record.environment != environment {
+            return Err(damaged(format!("says that it is {} of {}", record.id, record.environment)));
+        }
+        Ok(record)
+    }
+
+    /// The bytes that are stored and hashed.
+    ///
+    /// # Errors
+    /// Never in practice: every field is plain data.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        to_bytes(self)
+    }
+}
+
+/// A persisted value as the bytes that are stored: indented, so that `aws s3 cp` and a pager suffice to read it.
+///
+/// # Errors
+/// When the value cannot be JSON, which no type in this module can.
+pub fn to_bytes<T: Serialize>(value: &T) -> Result<Vec<u8>> {
+    let mut bytes = serde_json::to_vec_pretty(value).map_err(|e| Error::unexpected(format!("writing JSON: {e}")))?;
+    bytes.push(b'\n');
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_has_exactly_one_spelling() {
+        let id: SnapshotId = "20240229T235959Z".parse().unwrap();
+        assert_eq!(id.to_string(), "20240229T235959Z");
+        assert_eq!(id.taken().as_second(), 1_709_251_199);
+        for text in [
+            "",
+            "20240229T235959",
+            "20240229T235959z",
+            "2024-02-29T23:59:59Z",
+            "20230229T000000Z",
+            "20240229T235960Z",
+            " 20240229T235959Z",
+            "20240229T235959Z ",
+            "20240229T2359 9Z",
+            "+20240229T235959Z",
+        ] {
+            assert!(text.parse::<SnapshotId>().is_err(), "{text:?} was taken for an id");
+        }
+    }
+
+    #[test]
+    fn an_id_drops_what_is_below_the_second() {
+        let moment: Timestamp = "2026-06-30T01:00:00.999Z".parse().unwrap();
+        assert_eq!(SnapshotId::at(moment).to_string(), "20260630T010000Z");
+    }
+
+    fn record() -> Record {
+        let id: SnapshotId = "20260630T010000Z".parse().unwrap();
+        Record {
+            format_version: FORMAT_VERSION,
+            id,
+            environment: "prod".into(),
+            started: id.taken(),
+            finished: id.taken(),
+            time_zone: "Europe/Paris".into(),
+            host_version: "0.1.0".into(),
+            complete: true,
+            sources: BTreeMap::new(),
+            plugins: Vec::new(),
+            warnings: Vec::new(),
+            previous: None,
+        }
+    }
+
+    #[test]
+    fn a_record_is_read_back_as_it_was_written() {
+        let record = record();
+        assert_eq!(Record::parse(&record.to_bytes().unwrap(), "prod", record.id).unwrap(), record);
+    }
+
+    #[test]
+    fn a_record_under_another_key_a_newer_one_or_an_edited_one_is_refused() {
+        let good = record();
+        let other: SnapshotId = "20260701T010000Z".parse().unwrap();
+        let bytes = good.to_bytes().unwrap();
+        assert!(Record::parse(&bytes, "prod", other).is_err());
+        assert!(Record::parse(&bytes, "sandbox", good.id).is_err());
+        assert!(Record::parse(&bytes[..bytes.len() / 2], "prod", good.id).is_err());
+        let newer = String::from_utf8(bytes.clone()).unwrap().replace("\"format_version\": 1", "\"format_version\": 2");
+        let error = Record::parse(newer.as_bytes(), "prod", good.id).unwrap_err();
+        assert!(error.advice().unwrap().contains("newer version"), "{error:?}");
+        let extra = String::from_utf8(bytes).unwrap().replace("\"complete\"", "\"surprise\": 1, \"complete\"");
+        assert!(Record::parse(extra.as_bytes(), "prod", good.id).is_err());
     }
 }

@@ -6,6 +6,7 @@
 
 use crate::error::{Error, Result};
 use bytes::Bytes;
+use indicatif::ProgressBar;
 use tokio::sync::mpsc;
 
 /// Size that producers aim at for one block. Large enough that passing one on costs nothing against filling it.
@@ -32,6 +33,7 @@ pub struct ByteStream {
     receiver: mpsc::Receiver<Result<Item>>,
     expected_bytes: Option<u64>,
     ended: bool,
+    observer: Option<ProgressBar>,
 }
 
 impl std::fmt::Debug for Item {
@@ -52,7 +54,7 @@ pub struct Closed;
 #[must_use]
 pub fn channel(expected_bytes: Option<u64>) -> (Writer, ByteStream) {
     let (sender, receiver) = mpsc::channel(BLOCKS_IN_FLIGHT_MAX);
-    (Writer { sender }, ByteStream { receiver, expected_bytes, ended: false })
+    (Writer { sender }, ByteStream { receiver, expected_bytes, ended: false, observer: None })
 }
 
 impl Writer {
@@ -117,6 +119,13 @@ impl ByteStream {
         self.expected_bytes
     }
 
+    /// Counts the bytes that pass on a progress bar.
+    #[must_use]
+    pub fn observed(mut self, bar: ProgressBar) -> Self {
+        self.observer = Some(bar);
+        self
+    }
+
     /// The next block; none after the producer said that it was done.
     ///
     /// # Errors
@@ -126,7 +135,12 @@ impl ByteStream {
             return Ok(None);
         }
         match self.receiver.recv().await {
-            Some(Ok(Item::Block(block))) => Ok(Some(block)),
+            Some(Ok(Item::Block(block))) => {
+                if let Some(bar) = &self.observer {
+                    bar.inc(block.len() as u64);
+                }
+                Ok(Some(block))
+            }
             Some(Ok(Item::End)) => {
                 self.ended = true;
                 Ok(None)

@@ -1,2 +1,47 @@
-//! What a fresh machine needs.
-fn main() {}
+//! What a fresh machine needs: the components, every check, and a demonstration on real servers.
+//!
+//! It installs what is missing through the machine's ordinary package clients and keeps what is slow to make in the
+//! cache folder. It never touches a database, a store or a folder that it has not made itself.
+
+mod cache;
+mod demo;
+mod machine;
+mod plugins;
+mod run;
+mod test;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use std::process::ExitCode;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "What a fresh machine needs", disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Option<Task>,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Run the main job on a throwaway PostgreSQL and a folder as the store, and show what it does
+    Demo(demo::Arguments),
+    /// Install what is missing, then run every check: format, clippy, docs, dependencies, plugins, all tests
+    Test(test::Arguments),
+    /// Build the plugins to where the binary finds them; rebuilds only what changed
+    Plugins,
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().task {
+        None => Arguments::command().print_long_help().map_err(Into::into),
+        Some(Task::Demo(arguments)) => demo::run(&arguments),
+        Some(Task::Test(arguments)) => test::run(&arguments),
+        Some(Task::Plugins) => plugins::run(),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            run::report(&error);
+            ExitCode::FAILURE
+        }
+    }
+}

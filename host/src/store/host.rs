@@ -5,7 +5,7 @@ use crate::error::{Class, Error, Result};
 use crate::snapshot::SnapshotId;
 use crate::store::{ObjectKey, Store, Stored};
 use crate::stream::ByteStream;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use wasmtime::component::{HasSelf, Linker, Resource};
 
 pub(crate) mod bindings {
@@ -32,13 +32,31 @@ pub struct Prefix {
     /// `prod/db`: environment and source.
     scope: String,
     stamp: SnapshotId,
+    /// What was stored through any copy of this prefix, to hold a plugin's receipt against.
+    stored: Arc<Mutex<Vec<(ObjectKey, Stored)>>>,
 }
 
 impl Prefix {
     /// A prefix for one run.
     #[must_use]
     pub fn new(store: Arc<Store>, scope: String, stamp: SnapshotId) -> Self {
-        Self { store, scope, stamp }
+        Self { store, scope, stamp, stored: Arc::default() }
+    }
+
+    /// What was stored under it so far.
+    #[must_use]
+    pub fn stored(&self) -> Vec<(ObjectKey, Stored)> {
+        self.stored.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    async fn put(&self, name: &str, content: ByteStream) -> Result<(ObjectKey, Stored)> {
+        let key = self.key(name)?;
+        let bar = crate::telemetry::bar(&self.scope, content.expected_bytes());
+        let stored = self.store.put_stream(&key, content.observed(bar.clone())).await;
+        bar.finish_and_clear();
+        let stored = (key, stored?);
+        self.stored.lock().unwrap_or_else(PoisonError::into_inner).push(stored.clone());
+        Ok(stored)
     }
 
     /// The key of an object that a plugin named, or why it is refused.
@@ -81,12 +99,7 @@ impl object_write::Host for Context {
     ) -> wasmtime::Result<Result<object_write::Receipt, types::Error>> {
         let prefix = self.table.get(&under)?.clone();
         let content = self.table.delete(content)?;
-        let stored: Result<(ObjectKey, Stored)> = async {
-            let key = prefix.key(&name)?;
-            let stored = prefix.store.put_stream(&key, content).await?;
-            Ok((key, stored))
-        }
-        .await;
+        let stored = prefix.put(&name, content).await;
         self.count("object-write.put", &prefix.scope, stored.as_ref().map_or(0, |(_, stored)| stored.bytes));
         Ok(self.answer(stored.map(|(key, stored)| object_write::Receipt {
             key: key.to_string(),

@@ -1,1 +1,79 @@
-//! Plugin.
+//! Dumps what changed, and says why.
+//!
+//! `settings.rs` reads the settings, `policy.rs` decides, and this file translates between them and the world
+//! `dump`. It composes handles; the host moves the bytes, and none of them comes by here.
+
+mod policy;
+mod settings;
+
+wit_bindgen::generate!({ world: "dump", path: "../../wit", generate_all });
+
+use backup::host::database_dump::{self, Database};
+use backup::host::object_write::{self, Prefix, Receipt};
+use backup::host::tree_archive::{self, Tree};
+use backup::host::types::{Error, Timestamp};
+use exports::backup::host::dumping::{Action, Decision, Guest, Kind, Source};
+use settings::{Compression, Settings, WhenUnreadable};
+
+struct Plugin;
+
+impl Guest for Plugin {
+    fn settings_schema() -> String {
+        settings::SCHEMA.into()
+    }
+
+    fn plan(now: Timestamp, force: bool, settings: String, sources: Vec<Source>) -> Result<Vec<Decision>, Error> {
+        let settings = Settings::parse(&settings).map_err(Error::Denied)?;
+        let sources = sources.into_iter().map(policy::Source::from).collect();
+        Ok(policy::plan(now, force, &settings, sources).into_iter().map(Decision::from).collect())
+    }
+
+    fn dump_database(settings: String, stamp: String, db: &Database, into: &Prefix) -> Result<Receipt, Error> {
+        let compression = match Settings::parse(&settings).map_err(Error::Denied)?.compression {
+            Compression::Automatic => database_dump::Compression::Automatic,
+            Compression::None => database_dump::Compression::None,
+            Compression::Gzip(level) => database_dump::Compression::Gzip(level),
+            Compression::Zstd(level) => database_dump::Compression::Zstd(level),
+            Compression::Lz4(level) => database_dump::Compression::Lz4(level),
+        };
+        let content = database_dump::open(db, database_dump::Options { compression })?;
+        object_write::put(into, &format!("{stamp}.dump"), content)
+    }
+
+    fn dump_tree(settings: String, stamp: String, tree: &Tree, into: &Prefix) -> Result<Receipt, Error> {
+        let settings = Settings::parse(&settings).map_err(Error::Denied)?;
+        let when_unreadable = match settings.when_unreadable {
+            WhenUnreadable::Report => tree_archive::WhenUnreadable::Report,
+            WhenUnreadable::Fail => tree_archive::WhenUnreadable::Fail,
+        };
+        let content = tree_archive::open(tree, &tree_archive::Options { exclude: settings.exclude, when_unreadable })?;
+        object_write::put(into, &format!("{stamp}.tar.gz"), content)
+    }
+}
+
+impl From<Source> for policy::Source {
+    fn from(source: Source) -> Self {
+        let kind = match source.kind {
+            Kind::Database => policy::Kind::Database,
+            Kind::Tree => policy::Kind::Tree,
+        };
+        let carried = source.carried.map(|carried| policy::Carried {
+            made: carried.made,
+            bytes: carried.bytes,
+            present: carried.present,
+            fingerprint: carried.fingerprint,
+        });
+        Self { name: source.name, kind, fingerprint: source.fingerprint, carried }
+    }
+}
+
+impl From<policy::Decision> for Decision {
+    fn from(decision: policy::Decision) -> Self {
+        let action = if decision.carry { Action::Carry } else { Action::Dump };
+        Self { source: decision.source, action, reason: decision.reason }
+    }
+}
+
+// Component export names are no symbols to a native linker, and only a component needs them.
+#[cfg(target_family = "wasm")]
+export!(Plugin);

@@ -1,27 +1,47 @@
 //! Keeps the last N complete snapshots. The smallest useful retention plugin, and the one to copy.
+//!
+//! `settings.rs` reads the settings, `policy.rs` decides, and this file translates between them and the world
+//! `retention`. It imports nothing: a plan is data, and the host alone deletes.
 
 mod policy;
+mod settings;
 
 wit_bindgen::generate!({ world: "retention", path: "../../wit", generate_all });
 
 use backup::host::types::{Error, Timestamp};
-use exports::backup::host::retaining::{Guest, RetentionPlan, Snapshot};
+use exports::backup::host::retaining::{self, Guest, RetentionPlan, Verdict};
+use settings::Settings;
 
 struct Plugin;
 
 impl Guest for Plugin {
     fn settings_schema() -> String {
-        String::new()
+        settings::SCHEMA.into()
     }
+
     fn plan(
-        _now: Timestamp,
+        now: Timestamp,
         _time_zone: String,
         settings: String,
-        snapshots: Vec<Snapshot>,
+        snapshots: Vec<retaining::Snapshot>,
     ) -> Result<RetentionPlan, Error> {
-        let _ = (settings, snapshots);
-        Err(Error::Permanent(String::new()))
+        let settings = Settings::parse(&settings).map_err(Error::Denied)?;
+        let seen: Vec<_> = snapshots
+            .iter()
+            .map(|s| policy::Snapshot { taken: s.taken, complete: s.complete, pinned: s.pinned })
+            .collect();
+        let decisions = policy::plan(now, &settings, &seen);
+        let decisions = snapshots.into_iter().zip(decisions).map(|(snapshot, decision)| {
+            let (verdict, reason) = match decision {
+                policy::Decision::Keep(reason) => (Verdict::Keep, reason),
+                policy::Decision::Forget(reason) => (Verdict::Forget, reason),
+            };
+            retaining::Decision { id: snapshot.id, verdict, reasons: vec![reason.into()] }
+        });
+        Ok(RetentionPlan { decisions: decisions.collect(), notes: vec![] })
     }
 }
 
+// Component export names are no symbols to a native linker, and only a component needs them.
+#[cfg(target_family = "wasm")]
 export!(Plugin);

@@ -1,0 +1,175 @@
+//! The command line: what can be asked for, and the way from an answer to stdout, stderr and the exit code.
+
+use crate::backup;
+use crate::config::{Config, DEFAULT_FILE};
+use crate::error::{Class, Error, Result};
+use crate::host::Host;
+use crate::list::{self, PruneOptions};
+use crate::report::Report;
+use clap::{Parser, Subcommand};
+use jiff::Timestamp;
+use std::io::Write;
+use std::path::PathBuf;
+
+/// Keeps a Dolibarr ERP restorable for ten years: its database and its documents, in an object store.
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true, after_help = EXIT_CODES)]
+pub struct Cli {
+    /// Configuration file
+    #[arg(long, global = true, value_name = "FILE", default_value = DEFAULT_FILE)]
+    config: PathBuf,
+    /// Print the result as one JSON object
+    #[arg(long, global = true)]
+    json: bool,
+    /// Take this moment for the present, as 2026-06-30T01:00:00Z; for tests and simulations only
+    #[arg(long, global = true, value_name = "TIME")]
+    now: Option<Timestamp>,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done; 1 unexpected, such as a source that failed; 2 usage; 3 committed, but the retention is not done; \
+11 another run holds the lease; 64 configuration or grant; 70 a plugin trapped; 71 a plugin was refused; \
+75 a service was unavailable, worth a retry; 130 interrupted";
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Save what has changed, record the run, and apply the retention
+    Backup {
+        #[command(flatten)]
+        of: Of,
+        /// Dump every source, whatever its fingerprint says
+        #[arg(long)]
+        force: bool,
+        /// Show what would be dumped and write nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Show the snapshots, what each source was, and why each is kept
+    List {
+        #[command(flatten)]
+        of: Of,
+    },
+    /// Apply the retention without a backup
+    Prune {
+        #[command(flatten)]
+        of: Of,
+        /// Show what would be kept and forgotten, and why; change nothing
+        #[arg(long)]
+        dry_run: bool,
+        /// Forget more snapshots than the guard allows in one run, and adopted ones
+        #[arg(long)]
+        allow_mass_forget: bool,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct Of {
+    /// Environment, as the configuration names it
+    #[arg(long = "env", value_name = "NAME")]
+    environment: String,
+}
+
+impl Cli {
+    /// Runs the command and prints its result. Returns the exit code.
+    pub fn run(self, clock: fn() -> Timestamp) -> u8 {
+        let json = self.json;
+        let result = self.execute(clock);
+        let failure = match result {
+            Ok(report) => {
+                let printed = print(json, &report);
+                report.failure.or(printed.err())
+            }
+            Err(error) => Some(error),
+        };
+        let Some(error) = failure else { return 0 };
+        complain(json, &error);
+        error.class().exit_code()
+    }
+
+    fn execute(self, clock: fn() -> Timestamp) -> Result<Report> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .map_err(|e| Error::unexpected(format!("starting the runtime: {e}")))?;
+        let result = runtime.block_on(self.dispatch(clock));
+        // A blocking read of a stuck file system must not keep an interrupted run from ending.
+        runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+        result
+    }
+
+    async fn dispatch(self, clock: fn() -> Timestamp) -> Result<Report> {
+        let config = Config::read(&self.config)?;
+        let now = self.now.unwrap_or_else(clock);
+        let host = async |of: Of| Host::open(config, &of.environment, plugins_folder(), now).await;
+        match self.verb {
+            Verb::Backup { of, force, dry_run } => {
+                backup::run(&host(of).await?, backup::Options { force, dry_run }, now, interrupted()).await
+            }
+            Verb::List { of } => list::list(&host(of).await?).await,
+            Verb::Prune { of, dry_run, allow_mass_forget } => {
+                list::prune(&host(of).await?, PruneOptions { dry_run, allow_mass_forget }).await
+            }
+        }
+    }
+}
+
+/// Parses the command line.
+///
+/// # Errors
+/// The exit code, after clap has printed its message.
+pub fn parse() -> std::result::Result<Cli, u8> {
+    Cli::try_parse().map_err(|error| {
+        // Nobody is left to tell when stderr is closed.
+        drop(error.print());
+        if error.use_stderr() { Class::Usage.exit_code() } else { 0 }
+    })
+}
+
+fn print(json: bool, report: &Report) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    let written = if json { writeln!(out, "{}", report.document) } else { out.write_all(report.text.as_bytes()) };
+    match written.and_then(|()| out.flush()) {
+        // A reader such as `head` that has enough is no failure of ours.
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Error::unexpected(format!("writing the result: {error}")))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+fn complain(json: bool, error: &Error) {
+    let mut err = std::io::stderr().lock();
+    let advice = error.advice();
+    let written = if json {
+        let object = serde_json::json!({
+            "format_version": crate::report::FORMAT_VERSION,
+            "error": error.message(),
+            "hint": advice,
+            "exit_code": error.class().exit_code(),
+        });
+        writeln!(err, "{object}")
+    } else {
+        writeln!(err, "error: {error}").and_then(|()| advice.map_or(Ok(()), |hint| writeln!(err, "hint: {hint}")))
+    };
+    // Nobody is left to tell when stderr is closed.
+    drop(written);
+}
+
+/// The folder `plugins` beside the binary, through a link to it.
+fn plugins_folder() -> Option<PathBuf> {
+    let binary = std::env::current_exe().ok()?;
+    Some(binary.parent()?.join("plugins"))
+}
+
+/// Resolves on Ctrl-C and on SIGTERM, which Kubernetes sends before it kills.
+async fn interrupted() {
+    use tokio::signal::unix::{SignalKind, signal};
+    match (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
+        (Ok(mut interrupt), Ok(mut terminate)) => {
+            tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
+        }
+        _ => std::future::pending().await,
+    }
+}

@@ -1,0 +1,288 @@
+//! Plugins: which component plays which role, what it is granted, and the engine that runs it.
+//!
+//! Two walls keep policy apart from capabilities and secrets. At link time an interface that is not granted is not
+//! there, and the host says so before anything runs. At run time a plugin has only the handles that one call passed in.
+
+pub mod call;
+pub mod component;
+#[cfg(test)]
+mod suite;
+
+use crate::error::{Error, Result};
+use crate::grant::Grant;
+use serde::Deserialize;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How often a running guest is interrupted so that deadlines are seen.
+const EPOCH_TICK: Duration = Duration::from_millis(10);
+
+/// Linear memory of a plugin unless `limits` says otherwise. The largest shipped plugin needs 4 MiB for 10,000 snapshots.
+const MEMORY_MIB: usize = 64;
+
+/// Stack of a guest; wasmtime's own default, named because endless recursion ends here.
+const STACK_BYTES_MAX: usize = 512 << 10;
+
+/// What a plugin does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    /// Says what a source's durable content is.
+    Fingerprint,
+    /// Decides what is dumped and how.
+    Dump,
+    /// Decides what is kept.
+    Retention,
+}
+
+impl Role {
+    /// As the configuration spells it, which is also the world's name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Fingerprint => "fingerprint",
+            Self::Dump => "dump",
+            Self::Retention => "retention",
+        }
+    }
+
+    /// The interface that a component of this role exports.
+    #[must_use]
+    pub const fn export(self) -> &'static str {
+        match self {
+            Self::Fingerprint => "fingerprinting",
+            Self::Dump => "dumping",
+            Self::Retention => "retaining",
+        }
+    }
+
+    /// How long one call may take, guest and host together. A fingerprint reads a whole database, a dump moves it,
+    /// a plan reads its arguments.
+    const fn wall_seconds(self) -> u64 {
+        match self {
+            Self::Fingerprint => 3_600,
+            Self::Dump => 12 * 3_600,
+            Self::Retention => 60,
+        }
+    }
+}
+
+/// `[plugins]` of the configuration.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Plugins {
+    /// Refuse a component whose sha256 is not pinned.
+    pub require_digest: bool,
+    /// Who fingerprints.
+    pub fingerprint: Config,
+    /// Who dumps.
+    pub dump: Config,
+    /// Who retains.
+    pub retention: Config,
+}
+
+impl Default for Plugins {
+    fn default() -> Self {
+        let shipped = |component: &str, grants: &[Grant]| Config {
+            component: component.into(),
+            grants: Grants(grants.to_vec()),
+            ..Config::default()
+        };
+        Self {
+            require_digest: false,
+            fingerprint: shipped("fingerprint.wasm", &[Grant::DatabaseEvidence, Grant::TreeEvidence]),
+            dump: shipped("dump.wasm", &[Grant::DatabaseDump, Grant::TreeArchive, Grant::ObjectWrite]),
+            retention: shipped("retention-tiered.wasm", &[]),
+        }
+    }
+}
+
+/// `[plugins.ROLE]` of the configuration.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// A file beside the binary in its `plugins` folder, or an absolute path.
+    pub component: PathBuf,
+    /// Lower-case hexadecimal digest that the component must have.
+    pub sha256: Option<String>,
+    /// What it may use; nothing unless said.
+    #[serde(default)]
+    pub grants: Grants,
+    /// Handed to the plugin as JSON.
+    #[serde(default)]
+    pub settings: toml::Table,
+    /// What one call of it may use up.
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+/// What one call of a plugin may use up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Linear memory in MiB.
+    pub memory_mib: Option<usize>,
+    /// Time in seconds, guest and host together.
+    pub call_seconds: Option<u64>,
+}
+
+/// The grants of one plugin, each once.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Vec<String>")]
+pub struct Grants(Vec<Grant>);
+
+impl TryFrom<Vec<String>> for Grants {
+    type Error = crate::grant::UnknownGrant;
+
+    fn try_from(words: Vec<String>) -> Result<Self, Self::Error> {
+        words.iter().map(|word| word.parse()).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+impl Grants {
+    /// Whether a capability is among them.
+    #[must_use]
+    pub fn has(&self, grant: Grant) -> bool {
+        self.0.contains(&grant)
+    }
+
+    /// The grants in the order of the configuration.
+    pub fn iter(&self) -> impl Iterator<Item = Grant> {
+        self.0.iter().copied()
+    }
+
+    /// Whether nothing is granted.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// How many are granted.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// The engine that every plugin of a process shares.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    wasm: wasmtime::Engine,
+}
+
+impl Engine {
+    /// Starts the engine and the thread that advances its epoch for as long as the engine lives.
+    ///
+    /// # Errors
+    /// [`crate::error::Class::Unexpected`] when this machine cannot run compiled wasm.
+    pub fn new() -> Result<Self> {
+        let mut config = wasmtime::Config::new();
+        config
+            .wasm_component_model(true)
+            .concurrency_support(false)
+            .epoch_interruption(true)
+            .cranelift_nan_canonicalization(true)
+            .wasm_relaxed_simd(false)
+            .max_wasm_stack(STACK_BYTES_MAX)
+            .async_stack_size(STACK_BYTES_MAX + (512 << 10));
+        let wasm = wasmtime::Engine::new(&config)
+            .map_err(|e| Error::unexpected(format!("this machine cannot run plugins: {e:#}")))?;
+        let weak = wasm.weak();
+        std::thread::spawn(move || {
+            while let Some(engine) = weak.upgrade() {
+                engine.increment_epoch();
+                drop(engine);
+                std::thread::sleep(EPOCH_TICK);
+            }
+        });
+        Ok(Self { wasm })
+    }
+}
+
+/// A component that was read, checked against its grants and compiled; nothing of it has run.
+pub struct Plugin {
+    role: Role,
+    name: Arc<str>,
+    file: PathBuf,
+    digest: String,
+    grants: Grants,
+    settings: String,
+    wall: Duration,
+    memory: crate::capability::Memory,
+    engine: Engine,
+    linked: wasmtime::component::InstancePre<crate::capability::Context>,
+}
+
+impl std::fmt::Debug for Plugin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Plugin({}, {}, sha256 {})", self.name, self.file.display(), self.digest)
+    }
+}
+
+impl Plugin {
+    /// Reads, checks, compiles and links the component of a role.
+    ///
+    /// # Errors
+    /// [`crate::error::Class::Config`] when there is no such file, it is no component of this role and version, its
+    /// digest differs, or it imports what it is not granted.
+    pub fn load(engine: &Engine, plugins: &Plugins, role: Role, folder: Option<&Path>) -> Result<Self> {
+        let config = plugins.of(role);
+        let found = component::read(role, config, plugins.require_digest, folder)?;
+        component::check(role, &found, config)?;
+        let linked = call::link(engine, role, &found, &config.grants)?;
+        let settings = serde_json::to_string(&config.settings)
+            .map_err(|e| Error::config(format!("the settings of the plugin `{}` are no JSON: {e}", role.name())))?;
+        Ok(Self {
+            role,
+            name: role.name().into(),
+            file: config.component.clone(),
+            digest: found.digest,
+            grants: config.grants.clone(),
+            settings,
+            wall: Duration::from_secs(config.limits.call_seconds.unwrap_or(role.wall_seconds())),
+            memory: crate::capability::Memory {
+                bytes_max: config.limits.memory_mib.unwrap_or(MEMORY_MIB).saturating_mul(1 << 20),
+            },
+            engine: engine.clone(),
+            linked,
+        })
+    }
+
+    /// SHA-256 of the component.
+    #[must_use]
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    /// What the record says of it.
+    #[must_use]
+    pub fn record(&self, tally: &crate::capability::Tally) -> crate::snapshot::PluginRecord {
+        crate::snapshot::PluginRecord {
+            name: self.name.to_string(),
+            component: self.file.display().to_string(),
+            sha256: self.digest.clone(),
+            grants: self.grants.iter().map(|grant| grant.to_string()).collect(),
+            tally: tally
+                .iter()
+                .map(|((function, scope), count)| crate::snapshot::TallyRecord {
+                    function: (*function).to_owned(),
+                    scope: scope.clone(),
+                    calls: count.calls,
+                    bytes: count.bytes,
+                })
+                .collect(),
+        }
+    }
+}
+
+impl Plugins {
+    /// The configuration of a role.
+    #[must_use]
+    pub const fn of(&self, role: Role) -> &Config {
+        match role {
+            Role::Fingerprint => &self.fingerprint,
+            Role::Dump => &self.dump,
+            Role::Retention => &self.retention,
+        }
+    }
+}

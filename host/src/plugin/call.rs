@@ -1,0 +1,344 @@
+//! One call of a plugin: its limits, its handles, and what its answer or its trap means.
+//!
+//! Every call has a store of its own, so nothing of one call is left in the next, and dropping that store drops
+//! every handle that the guest held, whatever became of it.
+
+use super::{Engine, Grants, Plugin, Role, component};
+use crate::capability::{self, Context, Tally, printable, types};
+use crate::documents::host as documents;
+use crate::error::{Class, Error, Result};
+use crate::grant::Grant;
+use crate::postgres::host as postgres;
+use crate::store::host as store;
+use std::time::Duration;
+use wasmtime::component::{InstancePre, Linker, Resource};
+use wasmtime::{Store, Trap, UpdateDeadline};
+use wasmtime_wasi::{HostMonotonicClock, HostWallClock, WasiCtx};
+
+mod fingerprint {
+    wasmtime::component::bindgen!({
+        world: "fingerprint", path: "../wit",
+        imports: { default: async | trappable }, exports: { default: async },
+        with: {
+            "backup:host/types": crate::capability::types,
+            "backup:host/log": crate::capability::log,
+            "backup:host/database-evidence": crate::postgres::host::bindings::backup::host::database_evidence,
+            "backup:host/tree-evidence": crate::documents::host::bindings::backup::host::tree_evidence,
+        },
+    });
+}
+mod dump {
+    wasmtime::component::bindgen!({
+        world: "dump", path: "../wit",
+        imports: { default: async | trappable }, exports: { default: async },
+        with: {
+            "backup:host/types": crate::capability::types,
+            "backup:host/bytes": crate::capability::bytes,
+            "backup:host/log": crate::capability::log,
+            "backup:host/database-dump": crate::postgres::host::bindings::backup::host::database_dump,
+            "backup:host/tree-archive": crate::documents::host::bindings::backup::host::tree_archive,
+            "backup:host/object-write": crate::store::host::bindings::backup::host::object_write,
+        },
+    });
+}
+mod retention {
+    wasmtime::component::bindgen!({
+        world: "retention", path: "../wit",
+        imports: { default: async | trappable }, exports: { default: async },
+        with: {
+            "backup:host/types": crate::capability::types,
+            "backup:host/log": crate::capability::log,
+        },
+    });
+}
+pub(crate) use dump::exports::backup::host::dumping;
+pub(crate) use fingerprint::exports::backup::host::fingerprinting;
+pub(crate) use retention::exports::backup::host::retaining;
+
+/// Time that a guest itself may compute in one call, in ticks of [`super::EPOCH_TICK`]: 30 s. The shipped plugins
+/// need milliseconds; a host call's time does not count.
+const GUEST_TICKS_MAX: u32 = 3_000;
+
+/// What the host copies out of a guest in one call: the arguments of its calls and its answer. A plan over 10,000
+/// snapshots has about 2 MB.
+const COPIED_BYTES_MAX: usize = 64 << 20;
+
+/// Handles in a guest's own tables; the host's are limited by the context.
+const GUEST_HANDLES_MAX: usize = 256;
+
+/// Longest fingerprint.
+const FINGERPRINT_BYTES_MAX: usize = 1_024;
+
+/// What a call came to, and what the plugin did in it either way.
+#[derive(Debug)]
+pub struct Called<T> {
+    /// The answer.
+    pub result: Result<T>,
+    /// Its calls.
+    pub tally: Tally,
+}
+
+/// A fingerprint, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fingerprint {
+    /// Equal means unchanged.
+    pub value: String,
+    /// What it rests on, for people.
+    pub basis: String,
+}
+
+/// Links exactly what is granted, and what needs no grant.
+pub(super) fn link(
+    engine: &Engine,
+    role: Role,
+    component: &component::Component,
+    grants: &Grants,
+) -> Result<InstancePre<Context>> {
+    let blame = |e: wasmtime::Error| {
+        Error::config(format!("the plugin `{}` ({}) cannot be loaded: {e:#}", role.name(), component.path.display()))
+            .hint("the file is damaged or made for another version; build it anew")
+    };
+    let compiled = wasmtime::component::Component::from_binary(&engine.wasm, &component.bytes).map_err(blame)?;
+    let mut linker = Linker::new(&engine.wasm);
+    capability::add_to_linker(&mut linker).map_err(blame)?;
+    for grant in grants.iter() {
+        match grant {
+            Grant::DatabaseEvidence => postgres::link_evidence(&mut linker),
+            Grant::DatabaseDump => postgres::link_dump(&mut linker),
+            Grant::TreeEvidence => documents::link_evidence(&mut linker),
+            Grant::TreeArchive => documents::link_archive(&mut linker),
+            Grant::ObjectWrite => store::add_to_linker(&mut linker),
+            Grant::Wasi => wasmtime_wasi::p2::add_to_linker_async(&mut linker),
+        }
+        .map_err(blame)?;
+    }
+    linker.instantiate_pre(&compiled).map_err(blame)
+}
+
+impl Plugin {
+    /// Asks a fingerprint plugin about a database.
+    pub async fn of_database(&self, database: postgres::EvidenceDatabase) -> Called<Fingerprint> {
+        let called = self
+            .call("of-database", async |store, linked| {
+                let plugin = fingerprint::FingerprintPre::new(linked)?.instantiate_async(&mut *store).await?;
+                let handle = store.data_mut().table.push(database)?;
+                let borrowed = Resource::new_borrow(handle.rep());
+                plugin.backup_host_fingerprinting().call_of_database(store, &self.settings, borrowed).await
+            })
+            .await;
+        self.checked(called)
+    }
+
+    /// Asks a fingerprint plugin about a folder.
+    pub async fn of_tree(&self, tree: documents::EvidenceTree) -> Called<Fingerprint> {
+        let called = self
+            .call("of-tree", async |store, linked| {
+                let plugin = fingerprint::FingerprintPre::new(linked)?.instantiate_async(&mut *store).await?;
+                let handle = store.data_mut().table.push(tree)?;
+                let borrowed = Resource::new_borrow(handle.rep());
+                plugin.backup_host_fingerprinting().call_of_tree(store, &self.settings, borrowed).await
+            })
+            .await;
+        self.checked(called)
+    }
+
+    /// Asks a dump plugin what is to be dumped, in which order.
+    pub async fn plan_dumps(
+        &self,
+        now: jiff::Timestamp,
+        force: bool,
+        sources: &[dumping::Source],
+    ) -> Called<Vec<dumping::Decision>> {
+        self.call("plan", async |store, linked| {
+            let plugin = dump::DumpPre::new(linked)?.instantiate_async(&mut *store).await?;
+            plugin.backup_host_dumping().call_plan(store, now.as_second(), force, &self.settings, sources).await
+        })
+        .await
+    }
+
+    /// Has a dump plugin dump a database.
+    pub async fn dump_database(
+        &self,
+        stamp: &str,
+        database: postgres::DumpDatabase,
+        into: store::Prefix,
+    ) -> Called<dumping::Receipt> {
+        self.call("dump-database", async |store, linked| {
+            let plugin = dump::DumpPre::new(linked)?.instantiate_async(&mut *store).await?;
+            let (from, to) = (store.data_mut().table.push(database)?, store.data_mut().table.push(into)?);
+            let (from, to) = (Resource::new_borrow(from.rep()), Resource::new_borrow(to.rep()));
+            plugin.backup_host_dumping().call_dump_database(store, &self.settings, stamp, from, to).await
+        })
+        .await
+    }
+
+    /// Has a dump plugin archive a folder.
+    pub async fn dump_tree(
+        &self,
+        stamp: &str,
+        tree: documents::ArchiveTree,
+        into: store::Prefix,
+    ) -> Called<dumping::Receipt> {
+        self.call("dump-tree", async |store, linked| {
+            let plugin = dump::DumpPre::new(linked)?.instantiate_async(&mut *store).await?;
+            let (from, to) = (store.data_mut().table.push(tree)?, store.data_mut().table.push(into)?);
+            let (from, to) = (Resource::new_borrow(from.rep()), Resource::new_borrow(to.rep()));
+            plugin.backup_host_dumping().call_dump_tree(store, &self.settings, stamp, from, to).await
+        })
+        .await
+    }
+
+    /// Asks a retention plugin what to keep.
+    pub async fn plan_retention(
+        &self,
+        now: jiff::Timestamp,
+        time_zone: &str,
+        snapshots: &[retaining::Snapshot],
+    ) -> Called<retaining::RetentionPlan> {
+        self.call("plan", async |store, linked| {
+            let plugin = retention::RetentionPre::new(linked)?.instantiate_async(&mut *store).await?;
+            plugin.backup_host_retaining().call_plan(store, now.as_second(), time_zone, &self.settings, snapshots).await
+        })
+        .await
+    }
+
+    /// Runs one call within every limit. `function` names it in messages.
+    async fn call<T>(
+        &self,
+        function: &str,
+        run: impl AsyncFnOnce(&mut Store<Context>, InstancePre<Context>) -> wasmtime::Result<Result<T, types::Error>>,
+    ) -> Called<T> {
+        let wasi = self.grants.has(Grant::Wasi).then(deterministic_wasi);
+        let mut store = Store::new(&self.engine.wasm, Context::new(self.name.clone(), self.memory, wasi));
+        store.limiter(|context| context.limits());
+        store.set_hostcall_fuel(COPIED_BYTES_MAX);
+        store.set_max_component_handles(GUEST_HANDLES_MAX);
+        store.set_epoch_deadline(1);
+        let mut ticks = 0_u32;
+        store.epoch_deadline_callback(move |_| {
+            ticks = ticks.saturating_add(1);
+            if ticks > GUEST_TICKS_MAX { Ok(UpdateDeadline::Interrupt) } else { Ok(UpdateDeadline::Yield(1)) }
+        });
+        let answer = tokio::time::timeout(self.wall, run(&mut store, self.linked.clone())).await;
+        let failure = store.data_mut().take_failure();
+        let result = match answer {
+            Ok(Ok(Ok(answer))) => Ok(answer),
+            Ok(Ok(Err(error))) => Err(self.guest_error(function, error, failure)),
+            Ok(Err(trap)) => Err(self.trap(function, &trap)),
+            Err(_) => Err(Error::new(
+                Class::PluginTrapped,
+                format!("{} did not end `{function}` within {} s", self.shown(), self.wall.as_secs()),
+            )
+            .hint(format!(
+                "look for what stalls; limits = {{ call_seconds = … }} in [plugins.{}] raises it",
+                self.name
+            ))),
+        };
+        Called { result, tally: store.data_mut().take_tally() }
+    }
+
+    fn shown(&self) -> String {
+        format!("the plugin `{}` ({}, sha256 {})", self.name, self.file.display(), component::short(&self.digest))
+    }
+
+    /// A plugin that hands on a capability's failure is not to blame for it; one that fails by itself is.
+    fn guest_error(&self, function: &str, error: types::Error, failure: Option<Error>) -> Error {
+        let (types::Error::Denied(text)
+        | types::Error::NotFound(text)
+        | types::Error::Transient(text)
+        | types::Error::Permanent(text)) = &error;
+        if let Some(failure) = failure.filter(|failure| failure.message() == text) {
+            return failure;
+        }
+        let message = format!("{} failed in `{function}`: {}", self.shown(), printable(text));
+        match error {
+            types::Error::Denied(_) => {
+                Error::config(message).hint(format!("check settings in [plugins.{}] of the configuration", self.name))
+            }
+            types::Error::Transient(_) => Error::unavailable(message),
+            types::Error::NotFound(_) | types::Error::Permanent(_) => Error::new(Class::PluginRefused, message),
+        }
+    }
+
+    fn trap(&self, function: &str, error: &wasmtime::Error) -> Error {
+        let what = match error.downcast_ref::<Trap>() {
+            Some(Trap::UnreachableCodeReached) => "panicked or reached code that it calls unreachable".to_owned(),
+            Some(Trap::StackOverflow) => format!("used more than {} KiB of stack", super::STACK_BYTES_MAX >> 10),
+            Some(Trap::Interrupt) => {
+                format!(
+                    "computed for more than {} s",
+                    u128::from(GUEST_TICKS_MAX) * super::EPOCH_TICK.as_millis() / 1_000
+                )
+            }
+            Some(other) => format!("trapped: {other}"),
+            None => format!("was stopped: {}", printable(&error.root_cause().to_string())),
+        };
+        Error::new(Class::PluginTrapped, format!("{} {what} in `{function}`", self.shown()))
+            .hint("the plugin is at fault, not the data: use another version of it, or report this to its author")
+    }
+
+    fn checked(&self, called: Called<fingerprinting::Fingerprint>) -> Called<Fingerprint> {
+        let check = |fingerprint: fingerprinting::Fingerprint| {
+            let value = fingerprint.value;
+            let good = !value.is_empty()
+                && value.len() <= FINGERPRINT_BYTES_MAX
+                && value.bytes().all(|b| b.is_ascii_graphic());
+            if !good {
+                return Err(Error::new(
+                    Class::PluginRefused,
+                    format!(
+                        "{} answered a fingerprint of {} bytes that is not 1 to {FINGERPRINT_BYTES_MAX} printable ASCII characters",
+                        self.shown(),
+                        value.len()
+                    ),
+                ));
+            }
+            Ok(Fingerprint { value, basis: printable(&fingerprint.basis) })
+        };
+        Called { result: called.result.and_then(check), tally: called.tally }
+    }
+
+    /// The host refuses an answer of this plugin: the plugin's fault, whatever it meant.
+    #[must_use]
+    pub fn refused(&self, why: impl std::fmt::Display) -> Error {
+        Error::new(Class::PluginRefused, format!("{}: {why}", self.shown()))
+            .hint("the plugin is at fault; nothing was forgotten or claimed on its word")
+    }
+
+    /// The role it plays.
+    #[must_use]
+    pub const fn role(&self) -> Role {
+        self.role
+    }
+}
+
+/// WASI for interpreters that cannot start without it: no file, no network, no environment, fixed clocks and randomness.
+fn deterministic_wasi() -> WasiCtx {
+    struct Stopped;
+    impl HostWallClock for Stopped {
+        fn resolution(&self) -> Duration {
+            Duration::from_secs(1)
+        }
+        fn now(&self) -> Duration {
+            Duration::ZERO
+        }
+    }
+    impl HostMonotonicClock for Stopped {
+        fn resolution(&self) -> u64 {
+            1
+        }
+        fn now(&self) -> u64 {
+            0
+        }
+    }
+    let seeded = || <rand::rngs::StdRng as rand::SeedableRng>::seed_from_u64(0);
+    WasiCtx::builder()
+        .wall_clock(Stopped)
+        .monotonic_clock(Stopped)
+        .secure_random(seeded())
+        .insecure_random(seeded())
+        .insecure_random_seed(0)
+        .allow_tcp(false)
+        .allow_udp(false)
+        .build()
+}

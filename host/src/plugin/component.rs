@@ -1,0 +1,300 @@
+//! A component as a file: where it is, what it is, and what it imports. Compiles and runs nothing.
+
+use super::{Config, Role};
+use crate::capability::printable;
+use crate::error::{Error, Result};
+use crate::grant::Grant;
+use sha2::{Digest, Sha256};
+use std::path::{Path, PathBuf};
+use wit_parser::decoding::DecodedWasm;
+use wit_parser::{Resolve, WorldId, WorldItem, WorldKey};
+
+/// Largest component that is read. An interpreter with its library has 18 MB, a Rust plugin below one.
+const COMPONENT_BYTES_MAX: u64 = 64 << 20;
+
+/// The package whose interfaces this host offers.
+const PACKAGE: &str = "backup:host";
+
+/// How a core module begins, which a component encoder has not been over yet.
+const CORE_MODULE: &[u8] = b"\0asm\x01\0\0\0";
+
+/// The version of it.
+pub const WORLD_VERSION: &str = "0.1.0";
+
+/// A component's bytes.
+#[derive(Debug)]
+pub struct Component {
+    /// Where it was found.
+    pub path: PathBuf,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+    /// SHA-256 of them, in lower-case hexadecimal.
+    pub digest: String,
+}
+
+/// One imported interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Import {
+    /// As the component names it: `backup:host/object-write@0.1.0`.
+    pub interface: String,
+    /// The functions of it that the component calls.
+    pub functions: Vec<String>,
+    /// The grant that it needs; none for `log` and for types.
+    pub needs: Option<Grant>,
+}
+
+/// Finds and reads a role's component and compares its digest with the pinned one.
+///
+/// # Errors
+/// [`crate::error::Class::Config`].
+pub fn read(role: Role, config: &Config, require_digest: bool, folder: Option<&Path>) -> Result<Component> {
+    let name = role.name();
+    if config.component.as_os_str().is_empty() {
+        return Err(Error::config(format!("[plugins.{name}] names no component")).hint(format!(
+            "add component = \"{}.wasm\"",
+            if name == "retention" { "retention-tiered" } else { name }
+        )));
+    }
+    let path = locate(&config.component, folder);
+    let hint = "give an absolute path, or put the file into the folder `plugins` beside the binary \
+                (`cargo xtask plugins` builds the shipped ones there)";
+    let unreadable = |why: String| {
+        Error::config(format!("the component {} of the plugin `{name}` cannot be read: {why}", path.display()))
+            .hint(hint)
+    };
+    let meta = std::fs::metadata(&path).map_err(|e| unreadable(e.kind().to_string()))?;
+    if meta.len() > COMPONENT_BYTES_MAX {
+        return Err(unreadable(format!("it is longer than {COMPONENT_BYTES_MAX} bytes")));
+    }
+    let bytes = std::fs::read(&path).map_err(|e| unreadable(e.kind().to_string()))?;
+    let digest = hex::encode(Sha256::digest(&bytes));
+    match &config.sha256 {
+        Some(pinned) if !pinned.eq_ignore_ascii_case(&digest) => {
+            return Err(Error::config(format!(
+                "the component {} of the plugin `{name}` has sha256 {digest}, and {} is pinned",
+                path.display(),
+                printable(pinned)
+            ))
+            .hint("if the new component is wanted, review it and pin its digest; otherwise restore the old file"));
+        }
+        None if require_digest => {
+            return Err(Error::config(format!("the plugin `{name}` is not pinned, and require_digest is set"))
+                .hint(format!("add sha256 = \"{digest}\" to [plugins.{name}] after a review of {}", path.display())));
+        }
+        Some(_) | None => {}
+    }
+    Ok(Component { path, bytes, digest })
+}
+
+/// A bare file name is looked for in the plugins folder; anything with a folder in it is a path as it stands.
+fn locate(component: &Path, folder: Option<&Path>) -> PathBuf {
+    let bare = component.components().count() == 1;
+    match folder {
+        Some(folder) if bare => folder.join(component),
+        Some(_) | None => component.to_owned(),
+    }
+}
+
+/// Compares what a component is with its role and what it imports with its grants.
+///
+/// # Errors
+/// [`crate::error::Class::Config`] naming the interface and function, and the line to add.
+pub fn check(role: Role, component: &Component, config: &Config) -> Result<()> {
+    let (resolve, world) = decode(role, component)?;
+    check_export(role, component, &resolve, world)?;
+    for import in imports_of(&resolve, world) {
+        let Some(needed) = import.needs else {
+            if is_free(&import.interface) {
+                continue;
+            }
+            return Err(unknown_import(role, component, &import));
+        };
+        if !config.grants.has(needed) {
+            let function = import.functions.first().map_or("a type", String::as_str);
+            let mut grants: Vec<String> = config.grants.iter().map(|g| format!("\"{g}\"")).collect();
+            grants.push(format!("\"{needed}\""));
+            return Err(Error::config(format!(
+                "the plugin `{}` ({}, sha256 {}) imports `{function}` of {}, which it is not granted",
+                role.name(),
+                component.path.display(),
+                short(&component.digest),
+                printable(&import.interface)
+            ))
+            .hint(format!(
+                "if it should have that, write grants = [{}] in [plugins.{}]",
+                grants.join(", "),
+                role.name()
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// What a component imports, interface by interface.
+///
+/// # Errors
+/// [`crate::error::Class::Config`] when the file is no component.
+pub fn imports(role: Role, component: &Component) -> Result<Vec<Import>> {
+    let (resolve, world) = decode(role, component)?;
+    Ok(imports_of(&resolve, world))
+}
+
+/// The first digits of a digest, enough for people to compare.
+#[must_use]
+pub fn short(digest: &str) -> &str {
+    digest.get(..12).unwrap_or(digest)
+}
+
+fn decode(role: Role, component: &Component) -> Result<(Resolve, WorldId)> {
+    let no_component = |why: &str| {
+        Error::config(format!(
+            "{} of the plugin `{}` is no WebAssembly component{why}",
+            component.path.display(),
+            role.name()
+        ))
+        .hint("build it with `cargo xtask plugins`, or encode a core module with `wasm-tools component new`")
+    };
+    if component.bytes.starts_with(CORE_MODULE) {
+        return Err(no_component(", but a core module"));
+    }
+    match wit_parser::decoding::decode(&component.bytes) {
+        Ok(DecodedWasm::Component(resolve, world)) => Ok((resolve, world)),
+        Ok(DecodedWasm::WitPackage(..)) => Err(no_component(", but a WIT package")),
+        Err(_) => Err(no_component("")),
+    }
+}
+
+fn check_export(role: Role, component: &Component, resolve: &Resolve, world: WorldId) -> Result<()> {
+    let expected = format!("{PACKAGE}/{}@{WORLD_VERSION}", role.export());
+    let exports: Vec<String> = names(resolve, world, |w| &w.exports);
+    if exports.contains(&expected) {
+        return Ok(());
+    }
+    let same_interface = exports.iter().find(|e| e.split('@').next() == expected.split('@').next());
+    let (why, hint) = match same_interface {
+        Some(other) => (
+            format!("is made for {}, and this host offers {expected}", printable(other)),
+            "rebuild the plugin against this version's wit folder, or use the host that it was made for".to_owned(),
+        ),
+        None if exports.is_empty() => {
+            ("exports nothing".to_owned(), format!("use a component of the world `{}`", role.name()))
+        }
+        None => (
+            format!("exports {} instead of {expected}", printable(&exports.join(", "))),
+            format!("use a component of the world `{}`", role.name()),
+        ),
+    };
+    Err(Error::config(format!("{} of the plugin `{}` {why}", component.path.display(), role.name())).hint(hint))
+}
+
+fn names(
+    resolve: &Resolve,
+    world: WorldId,
+    side: impl Fn(&wit_parser::World) -> &wit_parser::IndexMap<WorldKey, WorldItem>,
+) -> Vec<String> {
+    resolve
+        .worlds
+        .get(world)
+        .map(|w| side(w).keys().map(|key| resolve.name_world_key(key)).collect())
+        .unwrap_or_default()
+}
+
+fn imports_of(resolve: &Resolve, world: WorldId) -> Vec<Import> {
+    let Some(world) = resolve.worlds.get(world) else { return Vec::new() };
+    let import = |(key, item): (&WorldKey, &WorldItem)| {
+        let interface = resolve.name_world_key(key);
+        let functions = match item {
+            WorldItem::Interface { id, .. } => {
+                resolve.interfaces.get(*id).map(|i| i.functions.keys().cloned().collect()).unwrap_or_default()
+            }
+            WorldItem::Function(function) => vec![function.name.clone()],
+            WorldItem::Type { .. } => Vec::new(),
+        };
+        Import { needs: grant_for(&interface), interface, functions }
+    };
+    world.imports.iter().map(import).collect()
+}
+
+fn grant_for(interface: &str) -> Option<Grant> {
+    if interface.starts_with("wasi:") {
+        return Some(Grant::Wasi);
+    }
+    Grant::ALL.into_iter().find(|grant| interface == format!("{PACKAGE}/{grant}@{WORLD_VERSION}"))
+}
+
+fn is_free(interface: &str) -> bool {
+    ["log", "types", "bytes"].iter().any(|free| interface == format!("{PACKAGE}/{free}@{WORLD_VERSION}"))
+}
+
+fn unknown_import(role: Role, component: &Component, import: &Import) -> Error {
+    Error::config(format!(
+        "the plugin `{}` ({}, sha256 {}) imports {}, which this host does not offer",
+        role.name(),
+        component.path.display(),
+        short(&component.digest),
+        printable(&import.interface)
+    ))
+    .hint(format!(
+        "this host offers the interfaces of {PACKAGE}@{WORLD_VERSION}; rebuild the plugin against its wit folder"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(component: &Path) -> Config {
+        Config { component: component.to_owned(), ..Config::default() }
+    }
+
+    #[test]
+    fn a_file_that_is_missing_empty_garbage_or_a_core_module_is_told_apart() {
+        let folder = tempfile::tempdir().unwrap();
+        let table: [(&str, &[u8], &str); 3] = [
+            ("empty.wasm", b"", "is no WebAssembly component"),
+            ("garbage.wasm", b"#!/bin/sh\n", "is no WebAssembly component"),
+            ("core.wasm", b"\0asm\x01\0\0\0", "but a core module"),
+        ];
+        for (name, bytes, expected) in table {
+            let path = folder.path().join(name);
+            std::fs::write(&path, bytes).unwrap();
+            let config = config(&path);
+            let component = read(Role::Dump, &config, false, None).unwrap();
+            let error = check(Role::Dump, &component, &config).unwrap_err();
+            assert!(error.message().contains(expected), "{error}");
+            assert!(error.advice().is_some());
+        }
+        let error = read(Role::Dump, &config(&folder.path().join("missing.wasm")), false, None).unwrap_err();
+        assert!(error.message().contains("cannot be read"), "{error}");
+    }
+
+    #[test]
+    fn a_pinned_digest_is_compared_and_a_missing_one_is_told_with_the_line_to_add() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.wasm");
+        std::fs::write(&path, b"x").unwrap();
+        let pinned = |sha256: Option<String>| Config { sha256, ..config(&path) };
+        let digest = hex::encode(Sha256::digest(b"x"));
+        assert!(read(Role::Dump, &pinned(Some(digest.to_uppercase())), true, None).is_ok());
+        assert!(read(Role::Dump, &pinned(Some("00".into())), false, None).unwrap_err().message().contains("is pinned"));
+        let unpinned = read(Role::Dump, &pinned(None), true, None).unwrap_err();
+        assert!(unpinned.advice().unwrap().contains(&digest), "{unpinned:?}");
+    }
+
+    #[test]
+    fn a_bare_name_is_looked_for_in_the_plugins_folder_and_a_path_stands() {
+        let folder = Path::new("/opt/plugins");
+        assert_eq!(locate(Path::new("dump.wasm"), Some(folder)), Path::new("/opt/plugins/dump.wasm"));
+        assert_eq!(locate(Path::new("/x/dump.wasm"), Some(folder)), Path::new("/x/dump.wasm"));
+        assert_eq!(locate(Path::new("mine/dump.wasm"), Some(folder)), Path::new("mine/dump.wasm"));
+    }
+
+    #[test]
+    fn every_grant_belongs_to_an_interface_of_this_version_and_wasi_to_its_own() {
+        assert_eq!(grant_for("backup:host/object-write@0.1.0"), Some(Grant::ObjectWrite));
+        assert_eq!(grant_for("backup:host/object-write@0.2.0"), None);
+        assert_eq!(grant_for("wasi:cli/environment@0.2.6"), Some(Grant::Wasi));
+        assert_eq!(grant_for("evil:host/object-write@0.1.0"), None);
+        assert!(is_free("backup:host/log@0.1.0") && !is_free("other:host/log@0.1.0"));
+    }
+}

@@ -1,0 +1,225 @@
+//! One suite for every retention plugin, and what the engine does with the shipped components. They are real
+//! components, built by `cargo xtask plugins` beside the test's own binary.
+
+use super::call::{dumping, retaining};
+use super::component::{self, Component};
+use super::*;
+use crate::error::Class;
+use crate::guard::{self, Allowance, Decision, Subject};
+use crate::snapshot::SnapshotId;
+use jiff::{SignedDuration, Timestamp};
+use std::collections::BTreeSet;
+
+const RETENTION: [&str; 2] = ["retention-tiered.wasm", "retention-last.wasm"];
+
+fn folder() -> PathBuf {
+    let binary = std::env::current_exe().unwrap();
+    let folder = binary.ancestors().nth(2).unwrap().join("plugins");
+    assert!(folder.is_dir(), "{} is missing: run `cargo xtask plugins`", folder.display());
+    folder
+}
+
+fn plugins(role: Role, text: &str) -> Plugins {
+    let config: Config = toml::from_str(text).unwrap();
+    let mut plugins = Plugins::default();
+    match role {
+        Role::Fingerprint => plugins.fingerprint = config,
+        Role::Dump => plugins.dump = config,
+        Role::Retention => plugins.retention = config,
+    }
+    plugins
+}
+
+fn load(role: Role, text: &str) -> Result<Plugin> {
+    Plugin::load(&Engine::new().unwrap(), &plugins(role, text), role, Some(&folder()))
+}
+
+fn retention(component: &str, settings: &str) -> Plugin {
+    load(Role::Retention, &format!("component = \"{component}\"\nsettings = {{ {settings} }}")).unwrap()
+}
+
+fn now() -> Timestamp {
+    "2026-06-30T12:00:00Z".parse().unwrap()
+}
+
+/// One complete snapshot a day, the newest an hour ago.
+fn daily(days: i64) -> Vec<retaining::Snapshot> {
+    (0..days)
+        .rev()
+        .map(|ago| now() - SignedDuration::from_hours(24 * ago + 1))
+        .map(|taken| retaining::Snapshot {
+            id: SnapshotId::at(taken).to_string(),
+            taken: taken.as_second(),
+            complete: true,
+            bytes: 1_000,
+            pinned: false,
+            verified: false,
+            adopted: false,
+        })
+        .collect()
+}
+
+async fn plan(plugin: &Plugin, snapshots: &[retaining::Snapshot]) -> Result<retaining::RetentionPlan> {
+    plugin.plan_retention(now(), "Europe/Paris", snapshots).await.result
+}
+
+fn kept(plan: &retaining::RetentionPlan) -> BTreeSet<String> {
+    plan.decisions.iter().filter(|d| d.verdict == retaining::Verdict::Keep).map(|d| d.id.clone()).collect()
+}
+
+#[tokio::test]
+async fn every_retention_plugin_answers_exactly_what_it_was_asked() {
+    for component in RETENTION {
+        let plugin = retention(component, "");
+        for days in [0, 1, 2, 400] {
+            let mut snapshots = daily(days);
+            for (index, snapshot) in snapshots.iter_mut().enumerate() {
+                snapshot.complete = index % 7 != 0;
+                snapshot.adopted = index % 5 == 0;
+            }
+            let plan = plan(&plugin, &snapshots).await.unwrap();
+            let subjects: Vec<Subject> = snapshots
+                .iter()
+                .map(|s| Subject {
+                    id: s.id.parse().unwrap(),
+                    complete: s.complete,
+                    verified: s.verified,
+                    pinned: s.pinned,
+                    adopted: s.adopted,
+                    damaged: false,
+                    sources: BTreeSet::new(),
+                })
+                .collect();
+            let answer = plan
+                .decisions
+                .iter()
+                .map(|d| (d.id.clone(), Decision { keep: d.verdict == retaining::Verdict::Keep, reasons: d.reasons.clone() }))
+                .collect();
+            let matched = guard::match_up(&subjects, answer).unwrap_or_else(|e| panic!("{component}, {days} days: {e}"));
+            let allowance = Allowance { mass_forget: true };
+            let zone = jiff::tz::TimeZone::get("Europe/Paris").unwrap();
+            guard::apply(&guard::Config::default(), allowance, &zone, now(), &subjects, matched).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_retention_plugin_keeps_the_newest_pinned_and_future_snapshots() {
+    for component in RETENTION {
+        let mut snapshots = daily(400);
+        let future = now() + SignedDuration::from_hours(24 * 400);
+        snapshots.push(retaining::Snapshot {
+            id: SnapshotId::at(future).to_string(),
+            taken: future.as_second(),
+            ..snapshots[0].clone()
+        });
+        snapshots[3].pinned = true;
+        let kept = kept(&plan(&retention(component, ""), &snapshots).await.unwrap());
+        for index in [3, 399, 400] {
+            assert!(kept.contains(&snapshots[index].id), "{component} forgets {}", snapshots[index].id);
+        }
+        assert!(kept.len() < 100, "{component} forgets next to nothing");
+    }
+}
+
+#[tokio::test]
+async fn every_retention_plugin_is_deterministic_and_does_not_care_for_the_order() {
+    for component in RETENTION {
+        let plugin = retention(component, "");
+        let mut snapshots = daily(300);
+        let first = kept(&plan(&plugin, &snapshots).await.unwrap());
+        assert_eq!(kept(&plan(&plugin, &snapshots).await.unwrap()), first);
+        snapshots.reverse();
+        assert_eq!(kept(&plan(&plugin, &snapshots).await.unwrap()), first, "{component} depends on the order");
+    }
+}
+
+#[tokio::test]
+async fn every_retention_plugin_plans_ten_thousand_snapshots_within_its_limits() {
+    for component in RETENTION {
+        let plan = plan(&retention(component, ""), &daily(10_000)).await.unwrap();
+        assert_eq!(plan.decisions.len(), 10_000, "{component}");
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_setting_is_the_configurations_fault_and_names_the_valid_ones() {
+    for (component, valid) in [("retention-tiered.wasm", "monthly"), ("retention-last.wasm", "keep")] {
+        let error = plan(&retention(component, "surprise = 1"), &daily(3)).await.unwrap_err();
+        assert_eq!(error.class(), Class::Config, "{error}");
+        assert!(error.message().contains("surprise") && error.message().contains(valid), "{error}");
+        assert!(error.advice().unwrap().contains("[plugins.retention]"));
+    }
+}
+
+#[tokio::test]
+async fn the_dump_plugin_plans_databases_first_and_carries_only_what_is_there() {
+    let plugin = load(
+        Role::Dump,
+        "component = \"dump.wasm\"\ngrants = [\"database-dump\", \"tree-archive\", \"object-write\"]",
+    )
+    .unwrap();
+    let carried = |present| dumping::Carried {
+        made: now().as_second() - 86_400,
+        bytes: 5,
+        present,
+        fingerprint: "f".into(),
+    };
+    let source = |name: &str, kind, present| dumping::Source {
+        name: name.into(),
+        kind,
+        fingerprint: "f".into(),
+        carried: Some(carried(present)),
+    };
+    let sources = [source("docs", dumping::Kind::Tree, true), source("db", dumping::Kind::Database, false)];
+    let decisions = plugin.plan_dumps(now(), false, &sources).await.result.unwrap();
+    let shown: Vec<_> = decisions.iter().map(|d| (d.source.as_str(), d.action)).collect();
+    assert_eq!(shown, [("db", dumping::Action::Dump), ("docs", dumping::Action::Carry)]);
+    let forced = plugin.plan_dumps(now(), true, &sources).await.result.unwrap();
+    assert!(forced.iter().all(|d| d.action == dumping::Action::Dump));
+}
+
+#[test]
+fn an_import_that_is_not_granted_is_named_with_the_line_to_add() {
+    let error = load(Role::Dump, "component = \"dump.wasm\"\ngrants = [\"database-dump\", \"tree-archive\"]").unwrap_err();
+    assert_eq!(error.class(), Class::Config);
+    assert!(error.message().contains("`put` of backup:host/object-write@0.1.0"), "{error}");
+    let line = "grants = [\"database-dump\", \"tree-archive\", \"object-write\"] in [plugins.dump]";
+    assert!(error.advice().unwrap().contains(line), "{error:?}");
+}
+
+#[test]
+fn a_component_of_another_role_is_refused() {
+    let error = load(Role::Retention, "component = \"fingerprint.wasm\"").unwrap_err();
+    assert!(error.message().contains("fingerprinting@0.1.0 instead of"), "{error}");
+}
+
+#[test]
+fn the_shipped_components_import_exactly_what_they_are_granted_by_default_and_no_wasi() {
+    let plugins = Plugins::default();
+    for role in [Role::Fingerprint, Role::Dump, Role::Retention] {
+        let config = plugins.of(role);
+        let component: Component = component::read(role, config, false, Some(&folder())).unwrap();
+        let needed: BTreeSet<Grant> =
+            component::imports(role, &component).unwrap().iter().filter_map(|import| import.needs).collect();
+        assert_eq!(needed, config.grants.iter().collect(), "{}", role.name());
+    }
+}
+
+#[test]
+fn a_component_of_another_version_is_told_from_one_of_another_role() {
+    let bytes = std::fs::read(folder().join("retention-last.wasm")).unwrap();
+    let mut newer = bytes.clone();
+    let from = b"retaining@0.1.0";
+    for at in 0..newer.len() - from.len() {
+        if &newer[at..at + from.len()] == from {
+            newer[at..at + from.len()].copy_from_slice(b"retaining@0.9.0");
+        }
+    }
+    assert_ne!(newer, bytes);
+    let file = tempfile::Builder::new().suffix(".wasm").tempfile().unwrap();
+    std::fs::write(file.path(), newer).unwrap();
+    let error = load(Role::Retention, &format!("component = \"{}\"", file.path().display())).unwrap_err();
+    assert!(error.message().contains("retaining@0.9.0") && error.message().contains("0.1.0"), "{error}");
+    assert!(error.advice().unwrap().contains("rebuild"), "{error:?}");
+}

@@ -1,0 +1,249 @@
+//! PostgreSQL as a source: one exported REPEATABLE READ, READ ONLY snapshot a run, evidence of what it holds, and
+//! a dump taken from that same snapshot.
+//!
+//! Nothing here writes to a database, hands out a row, or lets a password into an argument, a log or an error.
+
+mod archive;
+mod client;
+mod dump;
+mod evidence;
+pub mod host;
+mod program;
+mod tls;
+
+#[cfg(test)]
+mod tests;
+
+pub use dump::{Compression, DumpOptions};
+pub use evidence::{Column, Digest, Latest, RowFilter, Selection, Table, TableName};
+
+use crate::error::{Error, Result};
+use crate::secret::Source;
+use client::{Connection, Dialer};
+use program::Program;
+use serde::Deserialize;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// PostgreSQL's own default.
+const PORT_DEFAULT: u16 = 5432;
+
+/// Time for one attempt to connect, log in included. A healthy server answers in milliseconds; a pod that is just
+/// being scheduled is the scheduler's to retry.
+const CONNECT_TIMEOUT_DEFAULT_SECONDS: u16 = 10;
+
+/// The oldest server that the queries are written for. PostgreSQL 12 has had no fixes since 2024.
+const SERVER_MAJOR_MIN: u32 = 13;
+
+/// One database, as the configuration names it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// A host name, an address, or the folder of a Unix socket, which begins with `/`.
+    pub host: String,
+    /// TCP port, or the number in the socket's name.
+    #[serde(default = "port_default")]
+    pub port: u16,
+    /// Name of the database.
+    pub database: String,
+    /// How TLS is used, by libpq's names.
+    #[serde(default)]
+    pub ssl_mode: SslMode,
+    /// Certificates to trust, in PEM; `system` for the ones that the operating system trusts.
+    pub ssl_root_cert: Option<PathBuf>,
+    /// `username` and `password` as files, or `PGUSER` and `PGPASSWORD`; read again for every connection.
+    pub credentials: Source,
+    /// The pg_dump to use, with the pg_restore beside it. Without it the installed one that fits the server best.
+    pub pg_dump: Option<PathBuf>,
+    /// Time for one attempt to connect, in seconds.
+    #[serde(default = "connect_timeout_default")]
+    pub connect_timeout: u16,
+}
+
+const fn port_default() -> u16 {
+    PORT_DEFAULT
+}
+
+const fn connect_timeout_default() -> u16 {
+    CONNECT_TIMEOUT_DEFAULT_SECONDS
+}
+
+/// How TLS is used, exactly as libpq defines it. A Unix socket never uses it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SslMode {
+    /// Never.
+    Disable,
+    /// Only if the server insists.
+    Allow,
+    /// If the server can.
+    #[default]
+    Prefer,
+    /// Always. The certificate is checked only where `ssl_root_cert` is set, and then as for `verify-ca`.
+    Require,
+    /// Always, with a certificate that a trusted one signed.
+    VerifyCa,
+    /// Always, with such a certificate in the name of the host.
+    VerifyFull,
+}
+
+impl SslMode {
+    /// As the configuration and libpq spell it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Disable => "disable",
+            Self::Allow => "allow",
+            Self::Prefer => "prefer",
+            Self::Require => "require",
+            Self::VerifyCa => "verify-ca",
+            Self::VerifyFull => "verify-full",
+        }
+    }
+}
+
+impl Config {
+    fn check(&self) -> Result<()> {
+        if self.host.is_empty() || self.host.contains([',', '\0']) {
+            return Err(Error::config("the database's `host` must name one server or one socket folder"));
+        }
+        if self.database.is_empty() || self.database.contains('\0') {
+            return Err(Error::config("the name of the database is empty or holds a zero byte"));
+        }
+        if self.connect_timeout == 0 {
+            return Err(Error::config("`connect_timeout` must be at least one second"));
+        }
+        Ok(())
+    }
+
+    fn is_socket(&self) -> bool {
+        self.host.starts_with('/')
+    }
+}
+
+/// What is known of a database and of the pg_dump that reads it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts {
+    /// As the server prints it, such as `15.18 (Debian 15.18-0+deb12u1)`.
+    pub server_version: String,
+    /// As pg_dump prints it.
+    pub pg_dump_version: String,
+    /// Size on disk of the whole database.
+    pub database_bytes: u64,
+    /// The server's encoding of the database, such as `UTF8`.
+    pub encoding: String,
+    /// Ordinary tables outside PostgreSQL's own schemas and its extensions. A dump with fewer is not whole.
+    pub tables: u64,
+}
+
+/// One database in one snapshot. As long as it lives, the snapshot does.
+pub struct Session {
+    scope: String,
+    facts: Facts,
+    program: Program,
+    dialer: Dialer,
+    /// Holds the transaction whose snapshot the others import. It runs no query that a plugin can make fail,
+    /// because the first error would end the snapshot.
+    holder: Connection,
+    snapshot: String,
+    /// Connections in that snapshot with nothing to do.
+    idle: Mutex<Vec<Connection>>,
+    catalog: tokio::sync::OnceCell<Arc<evidence::Catalog>>,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session")
+            .field("scope", &self.scope)
+            .field("facts", &self.facts)
+            .field("snapshot", &self.snapshot)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Session {
+    /// Connects, checks that the installed pg_dump can read the server, and opens the snapshot. `scope` is the
+    /// environment and the source: `prod/db`.
+    ///
+    /// # Errors
+    /// Class `Config` for what the configuration, a role's rights or a missing program cause, `Unavailable` for a server that
+    /// cannot be reached or takes no connection now. Nothing was written anywhere.
+    pub async fn open(config: &Config, scope: String) -> Result<Arc<Self>> {
+        config.check()?;
+        let programs = program::installed(config.pg_dump.as_deref()).await?;
+        let dialer = Dialer::new(config)?;
+        let holder = dialer.connect().await?;
+        holder.begin(None).await?;
+        let row = holder.query_one(FACTS, &[]).await?;
+        let server_major = u32::try_from(holder.read::<i32>(&row, 1)? / 10_000).unwrap_or(0);
+        let server_version: String = holder.read(&row, 0)?;
+        if server_major < SERVER_MAJOR_MIN {
+            return Err(Error::config(format!(
+                "{}: PostgreSQL {server_version} is older than {SERVER_MAJOR_MIN}",
+                holder.target()
+            ))
+            .hint(format!("upgrade the server to PostgreSQL {SERVER_MAJOR_MIN} or newer")));
+        }
+        let program = program::choose(programs, server_major, &server_version).await?;
+        dialer.check_program(&program)?;
+        let facts = Facts {
+            server_version,
+            pg_dump_version: program.version.text.clone(),
+            database_bytes: u64::try_from(holder.read::<i64>(&row, 2)?).unwrap_or(0),
+            encoding: holder.read(&row, 3)?,
+            tables: u64::try_from(holder.read::<i64>(&row, 5)?).unwrap_or(0),
+        };
+        let snapshot: String = holder.read(&row, 4)?;
+        if snapshot.is_empty() || !snapshot.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
+            return Err(Error::unexpected(format!("{}: the server exported no snapshot", holder.target())));
+        }
+        for notice in holder.notices() {
+            tracing::warn!(scope, "{}", crate::capability::printable(&notice.message));
+        }
+        tracing::debug!(scope, server = facts.server_version, pg_dump = facts.pg_dump_version, "snapshot open");
+        let (idle, catalog) = (Mutex::default(), tokio::sync::OnceCell::new());
+        Ok(Arc::new(Self { scope, facts, program, dialer, holder, snapshot, idle, catalog }))
+    }
+
+    /// Environment and source: `prod/db`.
+    #[must_use]
+    pub fn scope(&self) -> &str {
+        &self.scope
+    }
+
+    /// What was learnt on opening.
+    #[must_use]
+    pub fn facts(&self) -> Facts {
+        self.facts.clone()
+    }
+
+    /// Ends the transaction and the connections. Dropping the session does too, without waiting for it.
+    pub async fn close(self: Arc<Self>) {
+        self.holder.rollback().await;
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// A connection in the snapshot: one with nothing to do, or a new one.
+    async fn reader(&self) -> Result<Connection> {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        if let Some(connection) = idle {
+            return Ok(connection);
+        }
+        let connection = self.dialer.connect().await?;
+        connection.begin(Some(&self.snapshot)).await?;
+        Ok(connection)
+    }
+
+    /// Takes back a connection whose last query succeeded. One that failed is dropped instead: its transaction is
+    /// over.
+    fn release(&self, connection: Connection) {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+    }
+}
+
+/// Version as text and number, size, encoding, and the snapshot for the others.
+const FACTS: &str = "SELECT current_setting('server_version'), current_setting('server_version_num')::int4, \
+     pg_database_size(current_database()), current_setting('server_encoding'), pg_export_snapshot(), \
+     (SELECT count(*) FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace \
+         WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_' \
+         AND NOT EXISTS (SELECT FROM pg_depend AS d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'))";

@@ -1,0 +1,283 @@
+//! The structure of pg_dump's custom format, followed while the bytes go by.
+//!
+//! It tells a whole archive from one that stops early: every entry of the table of contents that announces data
+//! must have its data, and the last byte must end a block. It never looks at what the data says and never
+//! changes a byte. A format that it does not know is left to pg_restore alone.
+
+use std::collections::BTreeSet;
+
+/// How every archive begins.
+const MAGIC: &[u8] = b"PGDMP";
+
+/// Format versions 1.14 (pg_dump 12 to 15), 1.15 (16) and 1.16 (17 and 18).
+const MINOR_KNOWN: std::ops::RangeInclusive<u8> = 14..=16;
+
+/// The minor version that made the compression one byte.
+const MINOR_WITH_COMPRESSION_BYTE: u8 = 15;
+
+/// The minor version that added the kind of relation to an entry.
+const MINOR_WITH_RELATION_KIND: u8 = 16;
+
+/// The custom format's own number among pg_dump's formats.
+const FORMAT_CUSTOM: u8 = 1;
+
+/// Longest table of contents that is kept until it is whole. Four hundred tables take half a megabyte.
+const CONTENTS_BYTES_MAX: usize = 256 << 20;
+
+/// Kinds of block.
+const BLOCK_DATA: u8 = 1;
+const BLOCK_LARGE_OBJECTS: u8 = 3;
+
+/// Why a stream is not a whole archive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Flaw {
+    #[error("it does not begin as an archive of pg_dump")]
+    NotAnArchive,
+    #[error("it ends inside its table of contents")]
+    ContentsCut,
+    #[error("it ends inside the data of an entry")]
+    DataCut,
+    #[error("{0} entries of its table of contents have no data")]
+    DataMissing(usize),
+    #[error("its structure is damaged")]
+    Damaged,
+}
+
+/// What a whole archive holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Contents {
+    /// Tables whose rows are in it, empty ones included.
+    pub tables: usize,
+}
+
+/// Follows one stream.
+#[derive(Debug)]
+pub(super) struct Scanner {
+    state: State,
+    /// Header and table of contents until they are whole, and then the bytes of a number that a block's end cut.
+    pending: Vec<u8>,
+    layout: Layout,
+    contents: Contents,
+    /// Entries whose data has not come yet.
+    awaited: BTreeSet<i64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Contents,
+    /// Before a block, where the archive may end.
+    Block,
+    Entry(u8),
+    /// Before the number of a large object, zero after the last.
+    LargeObject,
+    /// Before the length of a chunk, zero after the last.
+    Chunk(u8),
+    Bytes(u8, u64),
+    Unknown,
+    Flawed(Flaw),
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Layout {
+    minor: u8,
+    int_bytes: u8,
+    offset_bytes: u8,
+}
+
+impl Scanner {
+    pub(super) fn new() -> Self {
+        Self {
+            state: State::Contents,
+            pending: Vec::new(),
+            layout: Layout::default(),
+            contents: Contents::default(),
+            awaited: BTreeSet::new(),
+        }
+    }
+
+    /// The next bytes of the stream.
+    pub(super) fn feed(&mut self, block: &[u8]) {
+        let mut rest = block;
+        if self.state == State::Contents {
+            self.pending.extend_from_slice(block);
+            let whole = std::mem::take(&mut self.pending);
+            let Some(begin) = self.read_contents(&whole) else {
+                if self.state == State::Contents {
+                    self.pending = whole;
+                }
+                return;
+            };
+            self.follow(whole.get(begin..).unwrap_or_default());
+            return;
+        }
+        while !rest.is_empty() && !matches!(self.state, State::Unknown | State::Flawed(_)) {
+            rest = self.step(rest);
+        }
+    }
+
+    /// What the stream held, or why it is not whole. None for a format that is not known here.
+    pub(super) fn finish(self) -> Result<Option<Contents>, Flaw> {
+        match self.state {
+            State::Unknown => Ok(None),
+            State::Flawed(flaw) => Err(flaw),
+            State::Contents if self.pending.get(..MAGIC.len()) != Some(MAGIC) => Err(Flaw::NotAnArchive),
+            State::Contents => Err(Flaw::ContentsCut),
+            State::Block if self.awaited.is_empty() => Ok(Some(self.contents)),
+            State::Block => Err(Flaw::DataMissing(self.awaited.len())),
+            State::Entry(_) | State::LargeObject | State::Chunk(_) | State::Bytes(..) => Err(Flaw::DataCut),
+        }
+    }
+
+    fn follow(&mut self, mut rest: &[u8]) {
+        while !rest.is_empty() && !matches!(self.state, State::Unknown | State::Flawed(_)) {
+            rest = self.step(rest);
+        }
+    }
+
+    /// Takes one element of a data block off `rest`, or keeps what there is of it.
+    fn step<'a>(&mut self, rest: &'a [u8]) -> &'a [u8] {
+        match self.state {
+            State::Block => {
+                let Some((kind, rest)) = rest.split_first() else { return rest };
+                self.state = match *kind {
+                    BLOCK_DATA | BLOCK_LARGE_OBJECTS => State::Entry(*kind),
+                    _ => State::Flawed(Flaw::Damaged),
+                };
+                rest
+            }
+            State::Bytes(kind, left) => {
+                let now = rest.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+                let left = left - now as u64;
+                self.state = if left == 0 { State::Chunk(kind) } else { State::Bytes(kind, left) };
+                rest.get(now..).unwrap_or_default()
+            }
+            State::Entry(_) | State::LargeObject | State::Chunk(_) => self.step_number(rest),
+            State::Contents | State::Unknown | State::Flawed(_) => &[],
+        }
+    }
+
+    fn step_number<'a>(&mut self, rest: &'a [u8]) -> &'a [u8] {
+        let missing = usize::from(self.layout.int_bytes) + 1 - self.pending.len();
+        let (now, after) = rest.split_at(missing.min(rest.len()));
+        self.pending.extend_from_slice(now);
+        if now.len() < missing {
+            return after;
+        }
+        let number = Reader { bytes: &self.pending, at: 0, layout: self.layout }.int();
+        self.pending.clear();
+        self.state = match (self.state, number.unwrap_or(-1)) {
+            (State::Entry(kind), id) if self.awaited.remove(&id) => {
+                if kind == BLOCK_DATA {
+                    State::Chunk(kind)
+                } else {
+                    State::LargeObject
+                }
+            }
+            (State::LargeObject, 0) => State::Block,
+            (State::LargeObject, _) => State::Chunk(BLOCK_LARGE_OBJECTS),
+            (State::Chunk(BLOCK_DATA), 0) => State::Block,
+            (State::Chunk(_), 0) => State::LargeObject,
+            (State::Chunk(kind), length @ 1..) => State::Bytes(kind, length.unsigned_abs()),
+            _ => State::Flawed(Flaw::Damaged),
+        };
+        after
+    }
+
+    /// Reads header and table of contents. Where they end, or none while they are not whole or cannot be read.
+    fn read_contents(&mut self, bytes: &[u8]) -> Option<usize> {
+        let begun = bytes.len().min(MAGIC.len());
+        if bytes.get(..begun) != MAGIC.get(..begun) {
+            self.state = State::Flawed(Flaw::NotAnArchive);
+            return None;
+        }
+        let (Some([major, minor, _, int_bytes, offset_bytes, format]), true) =
+            (bytes.get(5..11), bytes.len() <= CONTENTS_BYTES_MAX)
+        else {
+            if bytes.len() > CONTENTS_BYTES_MAX {
+                self.state = State::Unknown;
+            }
+            return None;
+        };
+        let known = *major == 1 && MINOR_KNOWN.contains(minor) && *format == FORMAT_CUSTOM;
+        if !known || !(1..=8).contains(int_bytes) {
+            self.state = State::Unknown;
+            return None;
+        }
+        self.layout = Layout { minor: *minor, int_bytes: *int_bytes, offset_bytes: *offset_bytes };
+        let mut reader = Reader { bytes, at: 11, layout: self.layout };
+        let (contents, awaited) = reader.contents()?;
+        (self.contents, self.awaited, self.state) = (contents, awaited, State::Block);
+        Some(reader.at)
+    }
+}
+
+/// Reads numbers and strings as pg_dump writes them; none where the bytes end.
+struct Reader<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    layout: Layout,
+}
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, length: usize) -> Option<&'a [u8]> {
+        let end = self.at.checked_add(length)?;
+        let taken = self.bytes.get(self.at..end)?;
+        self.at = end;
+        Some(taken)
+    }
+
+    /// A sign and the magnitude, least significant byte first.
+    fn int(&mut self) -> Option<i64> {
+        let taken = self.take(usize::from(self.layout.int_bytes) + 1)?;
+        let (sign, magnitude) = taken.split_first()?;
+        let magnitude = magnitude.iter().rev().fold(0_u64, |value, byte| (value << 8) | u64::from(*byte));
+        let value = i64::try_from(magnitude).ok()?;
+        Some(if *sign == 0 { value } else { -value })
+    }
+
+    /// A length and as many bytes; a negative length stands for no string.
+    fn string(&mut self) -> Option<Option<&'a [u8]>> {
+        let length = self.int()?;
+        match usize::try_from(length) {
+            Err(_) => Some(None),
+            Ok(length) => self.take(length).map(Some),
+        }
+    }
+
+    fn strings(&mut self, count: usize) -> Option<()> {
+        (0..count).try_for_each(|_| self.string().map(drop))
+    }
+
+    fn contents(&mut self) -> Option<(Contents, BTreeSet<i64>)> {
+        if self.layout.minor >= MINOR_WITH_COMPRESSION_BYTE {
+            self.take(1)?;
+        } else {
+            self.int()?;
+        }
+        // The time in seven numbers; the names of the database, the server's version and pg_dump's.
+        (0..7).try_for_each(|_| self.int().map(drop))?;
+        self.strings(3)?;
+        let (mut contents, mut awaited) = (Contents::default(), BTreeSet::new());
+        for _ in 0..self.int()? {
+            let (id, has_data) = (self.int()?, self.int()? != 0);
+            // Two object identifiers and a name, then what it is.
+            self.strings(3)?;
+            let kind = self.string()?;
+            self.int()?;
+            // Definition, drop statement, copy statement, schema, tablespace, access method.
+            self.strings(6)?;
+            if self.layout.minor >= MINOR_WITH_RELATION_KIND {
+                self.int()?;
+            }
+            // Owner, and a flag that is always "false".
+            self.strings(2)?;
+            while self.string()?.is_some() {}
+            self.take(usize::from(self.layout.offset_bytes) + 1)?;
+            contents.tables += usize::from(kind == Some(b"TABLE DATA"));
+            if has_data {
+                awaited.insert(id);
+            }
+        }
+        Some((contents, awaited))
+    }
+}

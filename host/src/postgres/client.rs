@@ -1,0 +1,463 @@
+//! Connections: dialling, TLS fallback, the settings that every session is pinned to, and what a server's errors
+//! mean for the person who reads them.
+
+use super::program::Program;
+use super::{Config, SslMode, tls};
+use crate::capability::printable;
+use crate::error::{Class, Error, Result};
+use crate::secret::{ExposeSecret, SecretString, redact};
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::{FromSqlOwned, ToSql, Type};
+use tokio_postgres::{AsyncMessage, Row};
+use tokio_postgres_rustls::MakeRustlsConnect;
+use tokio_util::task::AbortOnDropHandle;
+
+/// How the server's administrator sees this program.
+pub(super) const APPLICATION_NAME: &str = "dolibarr-backup";
+
+/// Sent on connecting, so that not even the first statement could write. Poolers may refuse it; the transaction
+/// is READ ONLY all the same.
+pub(super) const STARTUP_OPTIONS: &str = "-c default_transaction_read_only=on";
+
+/// A firewall forgets a silent connection after minutes, and the one that holds the snapshot is silent for hours.
+const KEEPALIVE_IDLE_SECONDS: u64 = 60;
+
+/// How long a lock that another session holds is waited for. A migration that takes longer is a reason to run later,
+/// not to queue up behind it and block everyone who comes after.
+pub(super) const LOCK_TIMEOUT_SECONDS: u64 = 300;
+
+/// Notices of a server that are kept. A connection sends one or two.
+const NOTICES_MAX: usize = 32;
+
+/// Everything that text output depends on, and no timeout that could end a long read. `row_security` is off so that a
+/// policy makes a read fail and never silently short.
+const PINS: &str = "SET LOCAL search_path = ''; SET LOCAL client_encoding = 'UTF8'; SET LOCAL DateStyle = 'ISO, YMD'; \
+     SET LOCAL TimeZone = 'UTC'; SET LOCAL IntervalStyle = 'postgres'; SET LOCAL extra_float_digits = 3; \
+     SET LOCAL bytea_output = 'hex'; SET LOCAL lc_monetary = 'C'; SET LOCAL quote_all_identifiers = off; \
+     SET LOCAL row_security = off; SET LOCAL jit = off; \
+     SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0";
+
+/// Timeouts that only some versions know.
+const PINS_OF_NEWER_SERVERS: &str = "SELECT set_config(name, '0', true) FROM pg_settings \
+     WHERE name IN ('transaction_timeout', 'idle_session_timeout')";
+
+/// Which database, for people.
+#[derive(Debug, Clone)]
+pub(super) struct Target {
+    host: String,
+    port: u16,
+    database: String,
+    user: String,
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, port, database, user } = self;
+        write!(f, "database `{database}` on {host}:{port} as user `{user}`")
+    }
+}
+
+/// What a connection needs to log in, read anew each time.
+pub(super) struct Login {
+    pub user: String,
+    pub password: Option<SecretString>,
+}
+
+/// A message that is not an error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Notice {
+    pub severity: String,
+    pub message: String,
+    pub detail: Option<String>,
+    pub hint: Option<String>,
+}
+
+/// Makes connections to one database.
+pub(super) struct Dialer {
+    config: Config,
+    tls: MakeRustlsConnect,
+    /// A pooler refused [`STARTUP_OPTIONS`].
+    options_refused: AtomicBool,
+}
+
+impl Dialer {
+    pub(super) fn new(config: &Config) -> Result<Self> {
+        let tls = tls::connector(config)?;
+        Ok(Self { config: config.clone(), tls, options_refused: AtomicBool::new(false) })
+    }
+
+    pub(super) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// What a child may send on connecting.
+    pub(super) fn startup_options(&self) -> Option<&'static str> {
+        (!self.options_refused.load(Ordering::Relaxed)).then_some(STARTUP_OPTIONS)
+    }
+
+    /// Whether the chosen pg_dump understands the TLS settings.
+    pub(super) fn check_program(&self, program: &Program) -> Result<()> {
+        if !self.config.is_socket()
+            && tls::is_system(&self.config)
+            && program.version.major < tls::SYSTEM_ROOTS_MAJOR_MIN
+        {
+            return Err(Error::config(format!(
+                "pg_dump {} cannot use `ssl_root_cert = \"system\"`",
+                program.version.text
+            ))
+            .hint("name a file, such as /etc/ssl/certs/ca-certificates.crt, or install a pg_dump 16 or newer"));
+        }
+        Ok(())
+    }
+
+    /// Reads the credentials, which may have changed since the last time.
+    pub(super) fn login(&self) -> Result<Login> {
+        let source = &self.config.credentials;
+        let user = match &source.user {
+            Some(user) => user.clone(),
+            None => source.read("username", "PGUSER")?.expose_secret().to_owned(),
+        };
+        Ok(Login { user, password: source.read_optional("password", "PGPASSWORD")? })
+    }
+
+    pub(super) fn target(&self, user: &str) -> Target {
+        let Config { host, port, database, .. } = &self.config;
+        Target { host: host.clone(), port: *port, database: database.clone(), user: user.to_owned() }
+    }
+
+    /// A connection that has logged in.
+    ///
+    /// # Errors
+    /// See [`explain`].
+    pub(super) async fn connect(&self) -> Result<Connection> {
+        let login = self.login()?;
+        let target = self.target(&login.user);
+        let mut first = None;
+        for mode in attempts(&self.config) {
+            match self.attempt(*mode, &login, &target).await {
+                Ok(connection) => return Ok(connection),
+                Err(Failed { error, other_mode_may_help }) => {
+                    let error = first.get_or_insert(error);
+                    if !other_mode_may_help {
+                        return Err(error.clone());
+                    }
+                }
+            }
+        }
+        Err(first.unwrap_or_else(|| Error::unexpected(format!("{target}: no way to connect was tried"))))
+    }
+
+    async fn attempt(
+        &self,
+        mode: tokio_postgres::config::SslMode,
+        login: &Login,
+        target: &Target,
+    ) -> Result<Connection, Failed> {
+        let wanted = self.startup_options();
+        let refused = match self.log_in(mode, login, target, wanted).await {
+            Err(failed) if wanted.is_some() && failed.is_refused_option() => failed,
+            Err(failed) => return Err(failed.explain(target, login)),
+            Ok(connection) => return Ok(connection),
+        };
+        tracing::debug!(error = %refused, "connecting without startup options");
+        let connection =
+            self.log_in(mode, login, target, None).await.map_err(|failed| failed.explain(target, login))?;
+        self.options_refused.store(true, Ordering::Relaxed);
+        Ok(connection)
+    }
+
+    async fn log_in(
+        &self,
+        mode: tokio_postgres::config::SslMode,
+        login: &Login,
+        target: &Target,
+        options: Option<&str>,
+    ) -> Result<Connection, Refusal> {
+        let timeout = Duration::from_secs(u64::from(self.config.connect_timeout));
+        let mut config = tokio_postgres::Config::new();
+        config
+            .host(&self.config.host)
+            .port(self.config.port)
+            .dbname(&self.config.database)
+            .user(&login.user)
+            .application_name(APPLICATION_NAME)
+            .ssl_mode(mode)
+            .connect_timeout(timeout)
+            .keepalives_idle(Duration::from_secs(KEEPALIVE_IDLE_SECONDS));
+        if let Some(password) = &login.password {
+            config.password(password.expose_secret());
+        }
+        if let Some(options) = options {
+            config.options(options);
+        }
+        let (client, mut connection) = match tokio::time::timeout(timeout, config.connect(self.tls.clone())).await {
+            Ok(result) => result.map_err(Refusal::Error)?,
+            Err(_) => return Err(Refusal::Timeout(self.config.connect_timeout)),
+        };
+        let notices = Arc::new(Mutex::new(Vec::new()));
+        let task = tokio::spawn({
+            let notices = Arc::clone(&notices);
+            async move {
+                while let Some(Ok(message)) = std::future::poll_fn(|cx| connection.poll_message(cx)).await {
+                    keep_notice(&notices, message);
+                }
+            }
+        });
+        Ok(Connection {
+            client,
+            tls: self.tls.clone(),
+            target: target.clone(),
+            password: login.password.clone(),
+            notices,
+            busy: AtomicBool::new(false),
+            _task: AbortOnDropHandle::new(task),
+        })
+    }
+}
+
+fn keep_notice(notices: &Mutex<Vec<Notice>>, message: AsyncMessage) {
+    let AsyncMessage::Notice(notice) = message else { return };
+    let mut notices = notices.lock().unwrap_or_else(PoisonError::into_inner);
+    if notices.len() < NOTICES_MAX {
+        notices.push(Notice {
+            severity: notice.severity().to_owned(),
+            message: notice.message().to_owned(),
+            detail: notice.detail().map(str::to_owned),
+            hint: notice.hint().map(str::to_owned),
+        });
+    }
+}
+
+/// The order in which libpq tries, a refusal at a time.
+fn attempts(config: &Config) -> &'static [tokio_postgres::config::SslMode] {
+    use tokio_postgres::config::SslMode as Tls;
+    if config.is_socket() {
+        return &[Tls::Disable];
+    }
+    match config.ssl_mode {
+        SslMode::Disable => &[Tls::Disable],
+        SslMode::Allow => &[Tls::Disable, Tls::Require],
+        SslMode::Prefer => &[Tls::Prefer, Tls::Disable],
+        SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => &[Tls::Require],
+    }
+}
+
+/// An attempt that came to nothing.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    #[error(transparent)]
+    Error(tokio_postgres::Error),
+    #[error("no answer within {0} s")]
+    Timeout(u16),
+}
+
+struct Failed {
+    error: Error,
+    /// With or without TLS, whichever was not tried.
+    other_mode_may_help: bool,
+}
+
+impl Refusal {
+    fn is_refused_option(&self) -> bool {
+        let Self::Error(error) = self else { return false };
+        error.code() == Some(&SqlState::PROTOCOL_VIOLATION)
+            && error.as_db_error().is_some_and(|e| e.message().contains("startup parameter"))
+    }
+
+    fn explain(self, target: &Target, login: &Login) -> Failed {
+        match self {
+            Self::Timeout(_) => Failed {
+                error: Error::unavailable(format!("{target}: {self}")).hint(HINT_UNREACHABLE),
+                other_mode_may_help: false,
+            },
+            Self::Error(error) => Failed {
+                other_mode_may_help: is_about_tls(&error)
+                    || error.code() == Some(&SqlState::INVALID_AUTHORIZATION_SPECIFICATION),
+                error: explain(&error, target, login.password.as_ref()),
+            },
+        }
+    }
+}
+
+/// One connection with its own transaction.
+pub(super) struct Connection {
+    client: tokio_postgres::Client,
+    tls: MakeRustlsConnect,
+    target: Target,
+    password: Option<SecretString>,
+    notices: Arc<Mutex<Vec<Notice>>>,
+    /// A query runs. Dropped like that, the connection asks the server to stop.
+    busy: AtomicBool,
+    _task: AbortOnDropHandle<()>,
+}
+
+/// A parameter of a query with its type, so that nothing has to be prepared.
+pub(super) type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
+
+impl Connection {
+    pub(super) fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// What the server said besides its answers.
+    pub(super) fn notices(&self) -> Vec<Notice> {
+        self.notices.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Opens the READ ONLY transaction, in `snapshot` where one is given.
+    pub(super) async fn begin(&self, snapshot: Option<&str>) -> Result<()> {
+        let import = snapshot.map_or_else(String::new, |id| format!("SET TRANSACTION SNAPSHOT '{id}'; "));
+        let begin = format!(
+            "BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY; {import}{PINS}; \
+             SET LOCAL lock_timeout = '{LOCK_TIMEOUT_SECONDS}s'"
+        );
+        self.client.batch_execute(&begin).await.map_err(|error| {
+            let explained = self.explain(&error);
+            let gone = error.code().is_some_and(|code| {
+                snapshot.is_some() && matches!(*code, SqlState::INVALID_PARAMETER_VALUE | SqlState::UNDEFINED_OBJECT)
+            });
+            if gone { Error::unavailable(format!("{explained}: the run's snapshot ended")) } else { explained }
+        })?;
+        self.query(PINS_OF_NEWER_SERVERS, &[]).await?;
+        Ok(())
+    }
+
+    /// Ends the transaction; a connection that is gone has ended it already.
+    pub(super) async fn rollback(&self) {
+        if let Err(error) = self.client.batch_execute("ROLLBACK").await {
+            tracing::debug!(%error, "rollback");
+        }
+    }
+
+    /// Runs a query without preparing it, so that a pooler between need not keep track.
+    pub(super) async fn query(&self, sql: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>> {
+        self.busy.store(true, Ordering::Relaxed);
+        let result = self.client.query_typed(sql, parameters).await;
+        self.busy.store(false, Ordering::Relaxed);
+        result.map_err(|error| self.explain(&error))
+    }
+
+    pub(super) async fn query_one(&self, sql: &str, parameters: &[Parameter<'_>]) -> Result<Row> {
+        let rows = self.query(sql, parameters).await?;
+        rows.into_iter().next().ok_or_else(|| Error::unexpected(format!("{}: no row came back", self.target)))
+    }
+
+    pub(super) fn read<T: FromSqlOwned>(&self, row: &Row, column: usize) -> Result<T> {
+        row.try_get(column).map_err(|error| self.explain(&error))
+    }
+
+    fn explain(&self, error: &tokio_postgres::Error) -> Error {
+        explain(error, &self.target, self.password.as_ref())
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if !*self.busy.get_mut() {
+            return;
+        }
+        let (cancel, tls) = (self.client.cancel_token(), self.tls.clone());
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move { drop(cancel.cancel_query(tls).await) });
+        }
+    }
+}
+
+const HINT_UNREACHABLE: &str =
+    "check `host` and `port`, that the server runs, and that a network policy lets this host reach it";
+const HINT_TLS: &str = "check `ssl_mode`, `ssl_root_cert` and the server's certificate, which needs version 3, a validity that has not ended, \
+     and for verify-full the host among its subject alternative names";
+const HINT_RIGHTS: &str = "let the role read everything: `GRANT pg_read_all_data TO role` (PostgreSQL 14 or newer), and BYPASSRLS where tables \
+     have row-level security";
+
+/// The sentence, class and hint for what tokio-postgres reports.
+pub(super) fn explain(error: &tokio_postgres::Error, target: &Target, password: Option<&SecretString>) -> Error {
+    let (class, text, hint) = match error.as_db_error() {
+        Some(answer) => {
+            let (class, hint) = judge(answer.code());
+            (class, format!("{} (SQLSTATE {})", answer.message(), answer.code().code()), hint)
+        }
+        None => {
+            let (class, hint) = judge_local(error);
+            (class, chain(error), hint)
+        }
+    };
+    let secrets: Vec<_> = password.into_iter().collect();
+    let error = Error::new(class, format!("{target}: {}", printable(&redact(&text, &secrets))));
+    if hint.is_empty() { error } else { error.hint(hint) }
+}
+
+/// What an answer of the server calls for.
+fn judge(code: &SqlState) -> (Class, &'static str) {
+    let state = code.code();
+    match state {
+        "28P01" => (Class::Config, "check the password under `credentials`; it may have been changed on the server"),
+        "28000" => (
+            Class::Config,
+            "check the user, and that the server's pg_hba.conf lets it in from here with this `ssl_mode`",
+        ),
+        "3D000" => (Class::Config, "check `database`"),
+        "42501" => (Class::Config, HINT_RIGHTS),
+        "42P01" | "42703" | "42704" => (Class::Unavailable, "the schema changed while it was read; run again"),
+        "55P03" => (Class::Unavailable, "another session holds a lock; run again when it is done"),
+        _ => match state.get(..2) {
+            // Connection, transaction rollback, resources, operator intervention, system: they pass.
+            Some("08" | "40" | "53" | "57" | "58") => (Class::Unavailable, ""),
+            _ => (Class::Unexpected, ""),
+        },
+    }
+}
+
+/// What a failure without an answer of the server calls for.
+fn judge_local(error: &tokio_postgres::Error) -> (Class, &'static str) {
+    if is_about_tls(error) {
+        return (Class::Config, HINT_TLS);
+    }
+    let text = error.to_string();
+    if text.starts_with("invalid configuration") || text.starts_with("authentication error") {
+        return (Class::Config, "check that `credentials` hold the password that the server asks for");
+    }
+    if error.is_closed() || source_of::<std::io::Error>(error).is_some() || text.starts_with("timeout") {
+        return (Class::Unavailable, HINT_UNREACHABLE);
+    }
+    (Class::Unexpected, "")
+}
+
+/// Whether the two sides disagree on TLS, rather than being cut off while they talk about it.
+fn is_about_tls(error: &tokio_postgres::Error) -> bool {
+    if !error.to_string().contains("TLS") {
+        return false;
+    }
+    match source_of::<std::io::Error>(error) {
+        None => true,
+        Some(io) => io.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()),
+    }
+}
+
+fn source_of<T: std::error::Error + 'static>(error: &dyn std::error::Error) -> Option<&T> {
+    let mut next = error.source();
+    while let Some(source) = next {
+        if let Some(found) = source.downcast_ref() {
+            return Some(found);
+        }
+        next = source.source();
+    }
+    None
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        let cause = source.to_string();
+        if !text.ends_with(&cause) {
+            text = format!("{text}: {cause}");
+        }
+        next = source.source();
+    }
+    text
+}

@@ -1,0 +1,280 @@
+use super::*;
+use crate::error::Class;
+use crate::secret::SecretString;
+use std::time::{Duration, Instant};
+use tests::postgres::Options;
+
+#[tokio::test]
+async fn what_is_wrong_with_a_connection_is_said_with_its_place_and_never_with_the_password() {
+    let Some(server) = sample() else { return };
+    let (good, bad) = (credentials("reader", CANARY), credentials("reader", "canary-wrong"));
+    let (nobody, only_user) =
+        (credentials("nobody", CANARY), Source { files: None, env: false, user: Some("reader".into()) });
+    let right = || reader_config(&server, "sample", &good);
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let cases = [
+        (reader_config(&server, "sample", &bad), Class::Config, "password authentication failed"),
+        (reader_config(&server, "sample", &nobody), Class::Config, "password authentication failed"),
+        (Config { credentials: only_user, ..right() }, Class::Config, "password missing"),
+        (Config { database: "absent".into(), ..right() }, Class::Config, "does not exist"),
+        (Config { host: "/nonexistent".into(), ..right() }, Class::Unavailable, "/nonexistent"),
+        (Config { host: "name.invalid".into(), ..right() }, Class::Unavailable, "name.invalid"),
+        (Config { port: free, ..right() }, Class::Unavailable, "refused"),
+        (
+            Config { port: silent.local_addr().unwrap().port(), connect_timeout: 1, ..right() },
+            Class::Unavailable,
+            "within 1 s",
+        ),
+        (Config { host: "a,b".into(), ..right() }, Class::Config, "one server"),
+        (Config { database: String::new(), ..right() }, Class::Config, "empty"),
+    ];
+    for (config, class, text) in cases {
+        let error = refusal(&config).await;
+        assert_eq!(error.class(), class, "{error}");
+        assert!(error.message().contains(text), "{error} does not say {text:?}");
+        let shown = format!("{error:?} {config:?}");
+        assert!(!shown.contains("canary"), "{shown}");
+        if class != Class::Config || !text.contains("empty") && !text.contains("one server") {
+            assert!(
+                error.message().contains(&config.host) && error.message().contains(&config.port.to_string()),
+                "{error}"
+            );
+            assert!(error.advice().is_some(), "{error}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn credentials_are_read_again_for_every_connection() {
+    let Some(server) = sample() else { return };
+    let folder = credentials("reader", CANARY);
+    let session = open(&reader_config(&server, "sample", &folder)).await;
+    server.psql("sample", "ALTER ROLE reader PASSWORD 'canary-rotated'");
+    std::fs::write(folder.path().join("password"), "canary-rotated").unwrap();
+    assert_eq!(session.digest(&[whole(&public("kinds"))]).await.unwrap()[0].rows, 4);
+    assert!(!read(session.dump(DumpOptions::default()).unwrap()).await.unwrap().is_empty());
+    std::fs::write(folder.path().join("password"), "canary-stale").unwrap();
+    let error = read(session.dump(DumpOptions::default()).unwrap()).await.unwrap_err();
+    assert_eq!(error.class(), Class::Config, "{error}");
+    assert!(error.message().contains("password authentication failed"), "{error}");
+}
+
+#[tokio::test]
+async fn tls_is_used_and_checked_exactly_as_the_mode_says() {
+    use SslMode::{Allow, Disable, Prefer, Require, VerifyCa, VerifyFull};
+    let either = "host all all 127.0.0.1/32 scram-sha-256\n";
+    let encrypted = "hostssl all all 127.0.0.1/32 scram-sha-256\n";
+    let plain = "hostnossl all all 127.0.0.1/32 scram-sha-256\n";
+    let access = |rule: &str| Some(format!("local all postgres trust\n{rule}"));
+    let Some(server) = Server::start_with(&Options { tls: true, access: access(either), ..Options::default() }) else {
+        return;
+    };
+    let Some(without) = Server::start() else { return };
+    for server in [&server, &without] {
+        server.psql("postgres", "CREATE ROLE reader LOGIN PASSWORD 'canary-7f3a9c'");
+    }
+    let folder = credentials("reader", CANARY);
+    let (root, stranger, itself) =
+        (server.root_certificate(), server.stranger_certificate(), server.server_certificate());
+    // Rule, mode, host, certificates; whether it connects, and then whether with TLS.
+    let cases: [(&str, SslMode, &str, Option<&PathBuf>, Option<bool>); 30] = [
+        (either, Disable, "127.0.0.1", None, Some(false)),
+        (either, Allow, "127.0.0.1", None, Some(false)),
+        (either, Prefer, "127.0.0.1", None, Some(true)),
+        (either, Require, "127.0.0.1", None, Some(true)),
+        (either, Require, "127.0.0.1", Some(&root), Some(true)),
+        (either, Require, "127.0.0.1", Some(&stranger), None),
+        (either, Prefer, "127.0.0.1", Some(&stranger), Some(false)),
+        (either, Prefer, "127.0.0.1", Some(&root), Some(true)),
+        (either, VerifyCa, "127.0.0.1", None, None),
+        (either, VerifyCa, "127.0.0.1", Some(&root), Some(true)),
+        (either, VerifyCa, "127.0.0.1", Some(&itself), Some(true)),
+        (either, VerifyCa, "127.0.0.1", Some(&stranger), None),
+        (either, VerifyFull, "127.0.0.1", None, None),
+        (either, VerifyFull, "127.0.0.1", Some(&root), None),
+        (either, VerifyFull, "localhost", Some(&root), Some(true)),
+        (either, VerifyFull, "localhost", Some(&itself), Some(true)),
+        (either, VerifyFull, "127.0.0.1", Some(&itself), None),
+        (either, VerifyFull, "localhost", Some(&stranger), None),
+        (encrypted, Disable, "127.0.0.1", None, None),
+        (encrypted, Allow, "127.0.0.1", None, Some(true)),
+        (encrypted, Allow, "127.0.0.1", Some(&stranger), None),
+        (encrypted, Prefer, "127.0.0.1", None, Some(true)),
+        (encrypted, Prefer, "127.0.0.1", Some(&stranger), None),
+        (encrypted, VerifyFull, "localhost", Some(&root), Some(true)),
+        (plain, Disable, "127.0.0.1", None, Some(false)),
+        (plain, Allow, "127.0.0.1", None, Some(false)),
+        (plain, Prefer, "127.0.0.1", None, Some(false)),
+        (plain, Require, "127.0.0.1", None, None),
+        (plain, VerifyCa, "127.0.0.1", Some(&root), None),
+        (plain, VerifyFull, "localhost", Some(&root), None),
+    ];
+    let mut rule_in_force = either;
+    for (rule, ssl_mode, host, roots, expected) in cases {
+        if rule != rule_in_force {
+            std::fs::write(server.socket().join("data/pg_hba.conf"), access(rule).unwrap()).unwrap();
+            server.psql("postgres", "SELECT pg_reload_conf()");
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            rule_in_force = rule;
+        }
+        let config = Config {
+            host: host.to_owned(),
+            ssl_mode,
+            ssl_root_cert: roots.cloned(),
+            ..reader_config(&server, "postgres", &folder)
+        };
+        let case = format!("{rule:?} {} {host} {roots:?}", ssl_mode.name());
+        match (Session::open(&config, "prod/db".to_owned()).await, expected) {
+            (Ok(session), Some(tls)) => {
+                let row = session.holder.query_one(USES_TLS, &[]).await.unwrap();
+                assert_eq!(row.get::<_, bool>(0), tls, "{case}");
+                // pg_dump is told the same, and decides for itself.
+                assert!(!read(session.dump(DumpOptions::default()).unwrap()).await.unwrap().is_empty(), "{case}");
+            }
+            (Err(error), None) => {
+                assert_eq!(error.class(), Class::Config, "{case}: {error}");
+                assert!(error.advice().is_some_and(|hint| hint.contains("ssl_")), "{case}: {error:?}");
+            }
+            (found, expected) => panic!("{case}: expected {expected:?}, found {found:?}"),
+        }
+    }
+    for (mode, connects) in [(Disable, true), (Allow, true), (Prefer, true), (Require, false), (VerifyFull, false)] {
+        let config = Config {
+            ssl_mode: mode,
+            ssl_root_cert: Some(root.clone()),
+            ..reader_config(&without, "postgres", &folder)
+        };
+        let opened = Session::open(&config, "prod/db".to_owned()).await;
+        assert_eq!(opened.is_ok(), connects, "a server without TLS, {}: {opened:?}", mode.name());
+        let class = opened.err().map(|error| error.class());
+        assert!(class.is_none_or(|class| class == Class::Config));
+    }
+    let socket = Config { ssl_mode: VerifyFull, ssl_root_cert: Some(root), ..config(&server, "postgres") };
+    open(&socket).await;
+}
+
+const USES_TLS: &str = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
+
+#[tokio::test]
+async fn certificates_that_cannot_be_used_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    let cases = [
+        (SslMode::VerifyCa, Some(folder.path().join("absent")), "cannot be read"),
+        (SslMode::VerifyCa, Some(file("empty", "")), "holds none"),
+        (SslMode::VerifyCa, Some(file("text", "no certificate")), "holds none"),
+        (SslMode::VerifyCa, Some(file("broken", broken)), "can be used"),
+        (SslMode::VerifyCa, Some("system".into()), "verify-full"),
+        (SslMode::Require, Some("system".into()), "verify-full"),
+        (SslMode::VerifyFull, None, "ssl_root_cert"),
+    ];
+    for (ssl_mode, ssl_root_cert, text) in cases {
+        let source = Source { files: None, env: false, user: Some("u".into()) };
+        let config = Config {
+            host: "127.0.0.1".into(),
+            port: 1,
+            database: "d".into(),
+            ssl_mode,
+            ssl_root_cert,
+            credentials: source,
+            pg_dump: None,
+            connect_timeout: 1,
+        };
+        let error = super::super::tls::connector(&config).err().expect("it is refused");
+        assert_eq!(error.class(), Class::Config);
+        assert!(error.message().contains(text), "{error} does not say {text:?}");
+        assert!(super::super::tls::connector(&Config { ssl_mode: SslMode::Disable, ..config }).is_ok());
+    }
+}
+
+#[tokio::test]
+async fn a_role_that_may_only_read_suffices_and_nothing_is_ever_written() {
+    let Some(server) = sample() else { return };
+    let folder = credentials("reader", CANARY);
+    let session = open(&reader_config(&server, "sample", &folder)).await;
+    assert_eq!(digests(&session).await.len(), 14);
+    session.definitions().await.unwrap();
+    session.latest(&[public("parent")], "tms").await.unwrap();
+    assert!(!read(session.dump(DumpOptions::default()).unwrap()).await.unwrap().is_empty());
+    assert!(session.holder.query("CREATE TABLE public.written ()", &[]).await.is_err());
+    session.close().await;
+    let log = server.log();
+    let ours: Vec<_> = log.lines().filter(|line| line.starts_with("reader|dolibarr-backup|LOG:")).collect();
+    assert!(ours.len() > 50, "{log}");
+    for line in ours {
+        let statement = line.split_once(": ").map(|(_, rest)| rest.split_once(": ").map_or(rest, |(_, s)| s)).unwrap();
+        let verb = statement.split_whitespace().next().unwrap_or_default();
+        let reads = [
+            "SELECT", "WITH", "BEGIN", "SET", "ROLLBACK", "LOCK", "COPY", "DECLARE", "FETCH", "CLOSE", "PREPARE",
+            "EXECUTE", "--",
+        ];
+        let refused = statement.contains("public.written");
+        assert!(reads.contains(&verb) || refused, "{line}");
+        assert!(verb != "LOCK" || statement.contains("ACCESS SHARE MODE"), "{line}");
+        assert!(verb != "COPY" || statement.ends_with("TO stdout;"), "{line}");
+    }
+    assert!(
+        !log.contains(CANARY) || log.matches(CANARY).count() == 1,
+        "only the statement that made the role holds it"
+    );
+    assert!(!format!("{session_debug:?}", session_debug = SecretString::from(CANARY)).contains("canary"));
+}
+
+#[tokio::test]
+async fn a_server_that_goes_away_is_an_unavailable_service() {
+    let Some(server) = sample() else { return };
+    let session = open(&config(&server, "sample")).await;
+    digests(&session).await;
+    server.psql(
+        "sample",
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'dolibarr-backup'",
+    );
+    for _ in 0..3 {
+        let error = session.digest(&[whole(&public("kinds"))]).await.unwrap_err();
+        assert_eq!(error.class(), Class::Unavailable, "{error}");
+    }
+    let error = read(session.dump(DumpOptions::default()).unwrap()).await.unwrap_err();
+    assert_eq!(error.class(), Class::Unavailable, "{error}");
+}
+
+#[tokio::test]
+async fn a_read_that_is_given_up_stops_on_the_server_too() {
+    let Some(server) = Server::start() else { return };
+    server.create_database("d", &[]);
+    server.psql("d", "CREATE TABLE slow AS SELECT i FROM generate_series(1, 20) AS i");
+    let session = open(&config(&server, "d")).await;
+    let reader = session.reader().await.unwrap();
+    let query = async move { reader.query("SELECT pg_sleep(60)", &[]).await.map(drop) };
+    assert!(tokio::time::timeout(Duration::from_millis(300), query).await.is_err());
+    let begun = Instant::now();
+    let running = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%pg_sleep(60)' AND pid <> pg_backend_pid()";
+    while server.psql("d", running).trim() != "0" {
+        assert!(begun.elapsed() < Duration::from_secs(20), "the query still runs");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[test]
+fn a_configuration_has_defaults_and_no_unknown_key() {
+    let text = "host = 'db'\ndatabase = 'erp'\ncredentials = { user = 'u' }\n";
+    let config: Config = toml::from_str(text).unwrap();
+    assert_eq!((config.port, config.ssl_mode, config.connect_timeout), (5432, SslMode::Prefer, 10));
+    let config: Config =
+        toml::from_str(&format!("{text}ssl_mode = 'verify-full'\nssl_root_cert = 'system'\nport = 6432")).unwrap();
+    assert_eq!((config.port, config.ssl_mode), (6432, SslMode::VerifyFull));
+    for wrong in ["sslmode = 'disable'", "ssl_mode = 'VerifyFull'", "port = 70000", "password = 'x'"] {
+        assert!(toml::from_str::<Config>(&format!("{text}{wrong}")).is_err(), "{wrong}");
+    }
+    for mode in
+        [SslMode::Disable, SslMode::Allow, SslMode::Prefer, SslMode::Require, SslMode::VerifyCa, SslMode::VerifyFull]
+    {
+        let parsed: Config = toml::from_str(&format!("{text}ssl_mode = '{}'", mode.name())).unwrap();
+        assert_eq!(parsed.ssl_mode, mode);
+    }
+}

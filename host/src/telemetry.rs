@@ -1,0 +1,90 @@
+//! What a run shows on the way: log lines on stderr, and on a terminal progress bars for the long parts.
+//!
+//! The result of a command never comes from here; it is the only thing on stdout.
+
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::io::{IsTerminal, Write};
+use std::sync::LazyLock;
+use std::time::Duration;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+
+/// The variable that sets what is logged, as tracing's `EnvFilter` has it.
+pub const LOG_VARIABLE: &str = "DOLIBARR_BACKUP_LOG";
+
+/// How often a spinner turns. Slow enough for a serial console.
+const SPINNER_TICK: Duration = Duration::from_millis(120);
+
+/// The bars of this process; hidden unless stderr is a terminal.
+static BARS: LazyLock<MultiProgress> = LazyLock::new(|| {
+    let target =
+        if std::io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+    MultiProgress::with_draw_target(target)
+});
+
+/// Starts logging. A second call changes nothing.
+pub fn init() {
+    let terminal = std::io::stderr().is_terminal();
+    let wanted = crate::config::environment_variable(LOG_VARIABLE);
+    let filter = EnvFilter::try_new(wanted.as_deref().unwrap_or("warn,dolibarr_backup=info"))
+        .unwrap_or_else(|_| EnvFilter::new("warn,dolibarr_backup=info"));
+    let format = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(BehindBars)
+        .with_target(false)
+        .with_ansi(terminal);
+    // Whoever runs several commands in one process keeps the first call's settings.
+    drop(if terminal { format.without_time().try_init() } else { format.try_init() });
+}
+
+/// A bar for bytes on their way; hidden unless stderr is a terminal.
+#[must_use]
+pub fn bar(name: &str, expected_bytes: Option<u64>) -> ProgressBar {
+    let (bar, template) = match expected_bytes {
+        Some(bytes) => (
+            ProgressBar::new(bytes),
+            "{prefix:16} {bar:24} {bytes:>11} of about {total_bytes:<11} {bytes_per_sec:>12}, {elapsed}",
+        ),
+        None => (ProgressBar::new_spinner(), "{prefix:16} {spinner} {bytes:>11} {bytes_per_sec:>12}, {elapsed}"),
+    };
+    show(bar, name, template)
+}
+
+/// A spinner for a part whose length nobody knows.
+#[must_use]
+pub fn spinner(name: &str) -> ProgressBar {
+    let bar = show(ProgressBar::new_spinner(), name, "{prefix:16} {spinner} {elapsed}");
+    if std::io::stderr().is_terminal() {
+        bar.enable_steady_tick(SPINNER_TICK);
+    }
+    bar
+}
+
+fn show(bar: ProgressBar, name: &str, template: &str) -> ProgressBar {
+    let bar = BARS.add(bar).with_prefix(name.to_owned());
+    match ProgressStyle::with_template(template) {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
+
+/// Writes log lines above the bars.
+struct BehindBars;
+
+impl Write for BehindBars {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        BARS.suspend(|| std::io::stderr().write(line))
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        std::io::stderr().flush()
+    }
+}
+
+impl MakeWriter<'_> for BehindBars {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        Self
+    }
+}

@@ -1,0 +1,237 @@
+//! Which sources are dumped anew, in which order, and why. A pure function; it never opens a source.
+//!
+//! Carrying over is the exception that needs every proof: an equal fingerprint, an object that the store really
+//! holds, and an age that is known and not too high. Whatever is missing, the source is dumped.
+
+use crate::settings::Settings;
+use jiff::Timestamp;
+use jiff::tz::Offset;
+
+const DAY_SECONDS: i64 = 86_400;
+
+/// What a source is; databases come first, so that a document which the database names is in the archive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// A database.
+    Database,
+    /// A folder.
+    Tree,
+}
+
+/// The object that holds a source's state as of the run before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Carried {
+    /// Seconds since 1970-01-01T00:00:00Z.
+    pub made: i64,
+    /// Its size.
+    pub bytes: u64,
+    /// Whether the store holds it now, at its recorded size.
+    pub present: bool,
+    /// What the source's fingerprint was then; empty when unknown.
+    pub fingerprint: String,
+}
+
+/// A source as this run finds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// Its name in the configuration.
+    pub name: String,
+    /// What it is.
+    pub kind: Kind,
+    /// Its fingerprint now; empty when none could be taken.
+    pub fingerprint: String,
+    /// The object of the run before, if there is one.
+    pub carried: Option<Carried>,
+}
+
+/// What becomes of one source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    /// The source's name.
+    pub source: String,
+    /// Whether the earlier object is carried over.
+    pub carry: bool,
+    /// One line for people and the record.
+    pub reason: String,
+}
+
+/// Decides for every source, in the order in which they are to be dumped: databases before folders, each by name.
+#[must_use]
+pub fn plan(now: i64, force: bool, settings: &Settings, mut sources: Vec<Source>) -> Vec<Decision> {
+    sources.sort_by(|a, b| (a.kind, &a.name).cmp(&(b.kind, &b.name)));
+    let decisions = sources.into_iter().map(|source| {
+        let (carry, reason) = match unchanged(now, force, settings, &source) {
+            Ok(since) => (true, since),
+            Err(reason) => (false, reason),
+        };
+        Decision { source: source.name, carry, reason }
+    });
+    decisions.collect()
+}
+
+/// Since when the source is unchanged, or why it is dumped anew.
+fn unchanged(now: i64, force: bool, settings: &Settings, source: &Source) -> Result<String, String> {
+    if force {
+        return Err("forced".into());
+    }
+    let Some(carried) = &source.carried else { return Err("no earlier object".into()) };
+    if !carried.present {
+        return Err("the carried object is missing or has another size".into());
+    }
+    if carried.bytes == 0 {
+        return Err("the carried object is empty".into());
+    }
+    if source.fingerprint.is_empty() {
+        return Err("no fingerprint".into());
+    }
+    if carried.fingerprint.is_empty() {
+        return Err("the carried object has no fingerprint".into());
+    }
+    if source.fingerprint != carried.fingerprint {
+        return Err(difference(&carried.fingerprint, &source.fingerprint));
+    }
+    let made = date(carried.made);
+    if carried.made > now {
+        return Err(format!("the carried object is from the future ({made})"));
+    }
+    let days = now.saturating_sub(carried.made) / DAY_SECONDS;
+    if settings.full_after_days > 0 && days >= i64::from(settings.full_after_days) {
+        return Err(format!("the carried object is {} old", in_days(days)));
+    }
+    Ok(format!("unchanged since {made} ({})", in_days(days)))
+}
+
+/// Tells a changed source from a changed way of looking at it: a fingerprint is `method:version:digest`.
+fn difference(before: &str, now: &str) -> String {
+    let method = |fingerprint: &str| fingerprint.rsplit_once(':').map(|(method, _)| method.to_owned());
+    match (method(before), method(now)) {
+        (Some(before), Some(now)) if before != now => format!("fingerprint method changed from {before} to {now}"),
+        _ => "content changed".into(),
+    }
+}
+
+/// The UTC date, as the names of objects have it.
+fn date(instant: i64) -> String {
+    match Timestamp::from_second(instant) {
+        Ok(timestamp) => Offset::UTC.to_datetime(timestamp).date().to_string(),
+        Err(_) => format!("second {instant}"),
+    }
+}
+
+fn in_days(days: i64) -> String {
+    if days == 1 { "1 day".into() } else { format!("{days} days") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const FINGERPRINT: &str = "content:1:abc";
+
+    fn at(text: &str) -> i64 {
+        text.parse::<Timestamp>().unwrap().as_second()
+    }
+
+    fn now() -> i64 {
+        at("2026-07-04T01:00:00Z")
+    }
+
+    fn carried(made: &str) -> Carried {
+        Carried { made: at(made), bytes: 9, present: true, fingerprint: FINGERPRINT.into() }
+    }
+
+    fn source(carried: Option<Carried>) -> Source {
+        Source { name: "db".into(), kind: Kind::Database, fingerprint: FINGERPRINT.into(), carried }
+    }
+
+    fn decide(force: bool, full_after_days: u32, source: Source) -> (bool, String) {
+        let settings = Settings { full_after_days, ..Settings::default() };
+        let decision = plan(now(), force, &settings, vec![source]).pop().unwrap();
+        (decision.carry, decision.reason)
+    }
+
+    #[test]
+    fn every_case_has_its_decision_and_its_reason() {
+        let june = carried("2026-06-30T01:00:00Z");
+        let with = |change: fn(&mut Carried)| {
+            let mut carried = june.clone();
+            change(&mut carried);
+            source(Some(carried))
+        };
+        let unknown = Source { fingerprint: String::new(), ..source(Some(june.clone())) };
+        for (expected, reason, force, full_after_days, source) in [
+            (true, "unchanged since 2026-06-30 (4 days)", false, 30, source(Some(june.clone()))),
+            (true, "unchanged since 2026-07-03 (1 day)", false, 30, source(Some(carried("2026-07-03T01:00:00Z")))),
+            (true, "unchanged since 2026-07-04 (0 days)", false, 1, source(Some(carried("2026-07-04T01:00:00Z")))),
+            (true, "unchanged since 2026-06-04 (29 days)", false, 30, source(Some(carried("2026-06-04T01:00:01Z")))),
+            (false, "the carried object is 30 days old", false, 30, source(Some(carried("2026-06-04T01:00:00Z")))),
+            (false, "the carried object is 1 day old", false, 1, source(Some(carried("2026-07-03T01:00:00Z")))),
+            (true, "unchanged since 2016-07-04 (3652 days)", false, 0, source(Some(carried("2016-07-04T01:00:00Z")))),
+            (false, "forced", true, 30, source(Some(june.clone()))),
+            (false, "forced", true, 30, source(None)),
+            (false, "no earlier object", false, 30, source(None)),
+            (false, "no fingerprint", false, 30, unknown),
+            (false, "the carried object is missing or has another size", false, 30, with(|c| c.present = false)),
+            (false, "the carried object is empty", false, 30, with(|c| c.bytes = 0)),
+            (false, "the carried object has no fingerprint", false, 30, with(|c| c.fingerprint.clear())),
+            (false, "content changed", false, 30, with(|c| c.fingerprint = "content:1:abd".into())),
+            (false, "content changed", false, 30, with(|c| c.fingerprint = "something else".into())),
+            (
+                false,
+                "fingerprint method changed from tms:1 to content:1",
+                false,
+                30,
+                with(|c| c.fingerprint = "tms:1:abc".into()),
+            ),
+            (
+                false,
+                "the carried object is from the future (2026-07-05)",
+                false,
+                30,
+                source(Some(carried("2026-07-05T01:00:00Z"))),
+            ),
+        ] {
+            assert_eq!(decide(force, full_after_days, source), (expected, reason.to_owned()));
+        }
+    }
+
+    #[test]
+    fn no_fingerprint_twice_is_no_equality() {
+        let mut both = source(Some(Carried { fingerprint: String::new(), ..carried("2026-06-30T01:00:00Z") }));
+        both.fingerprint.clear();
+        assert_eq!(decide(false, 30, both), (false, "no fingerprint".into()));
+    }
+
+    #[test]
+    fn databases_come_before_folders_and_each_kind_by_name() {
+        let named = |name: &str, kind| Source { name: name.into(), kind, ..source(None) };
+        let sources = vec![
+            named("docs", Kind::Tree),
+            named("zdb", Kind::Database),
+            named("custom", Kind::Tree),
+            named("db", Kind::Database),
+        ];
+        let order: Vec<_> =
+            plan(now(), false, &Settings::default(), sources).into_iter().map(|decision| decision.source).collect();
+        assert_eq!(order, ["db", "zdb", "custom", "docs"]);
+        assert!(plan(now(), false, &Settings::default(), vec![]).is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_is_carried_without_every_proof(
+            now: i64, made: i64, bytes in 0..3_u64, present: bool, force: bool, full_after_days in 0..60_u32,
+            before in "[ab]?", fingerprint in "[ab]?",
+        ) {
+            let carried = Carried { made, bytes, present, fingerprint: before.clone() };
+            let source = Source { fingerprint: fingerprint.clone(), ..source(Some(carried)) };
+            let settings = Settings { full_after_days, ..Settings::default() };
+            let decision = plan(now, force, &settings, vec![source]).pop().unwrap();
+            prop_assert!(!decision.reason.is_empty());
+            if decision.carry {
+                prop_assert!(!force && present && bytes > 0 && !before.is_empty() && before == fingerprint && made <= now);
+            }
+        }
+    }
+}

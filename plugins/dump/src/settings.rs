@@ -1,0 +1,221 @@
+//! The settings: what they may be, and one sentence about what is wrong with them.
+
+use serde::{Deserialize, Serialize};
+
+/// JSON Schema of [`Settings`]; a test holds the two together.
+pub const SCHEMA: &str = include_str!("../settings.schema.json");
+
+/// What Dolibarr's own backup leaves out (work folders, logs, page previews, its archives of the documents, which
+/// would hold one another) and its database dumps, for the main company and for those in numbered folders.
+///
+/// The fingerprint plugin has the same list: the host trusts a fingerprint only as far as the archive follows it.
+pub const EXCLUDE: [&str; 7] = [
+    "temp/",
+    "*.log",
+    "*.pdf_preview-*.png",
+    "admin/documents",
+    "admin/backup",
+    "[0-9]*/admin/documents",
+    "[0-9]*/admin/backup",
+];
+
+/// A century; more is a typing error.
+const FULL_AFTER_DAYS_MAX: u32 = 36_600;
+
+/// The `settings` of `[plugins.dump]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Globs of documents to leave out.
+    pub exclude: Vec<String>,
+    /// Of database dumps.
+    pub compression: Compression,
+    /// When an unchanged source is dumped anew all the same; 0 is never.
+    pub full_after_days: u32,
+    /// What a document that cannot be read does to its archive.
+    pub when_unreadable: WhenUnreadable,
+}
+
+/// How a database dump is compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Compression {
+    /// As the host finds best.
+    Automatic,
+    /// Not at all.
+    None,
+    /// Level 1 to 9.
+    Gzip(u8),
+    /// Level 1 to 19.
+    Zstd(u8),
+    /// Level 1 to 12.
+    Lz4(u8),
+}
+
+/// What a document that cannot be read does to its archive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WhenUnreadable {
+    /// The record names it.
+    Report,
+    /// It fails the archive.
+    Fail,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            exclude: EXCLUDE.map(str::to_owned).to_vec(),
+            compression: Compression::Automatic,
+            // A fingerprint is evidence, not proof: a fresh object a month bounds what a blind spot of it can cost,
+            // and keeps ten years of snapshots from hanging on one object.
+            full_after_days: 30,
+            when_unreadable: WhenUnreadable::Report,
+        }
+    }
+}
+
+impl Settings {
+    /// Reads the JSON text that the host passes; no text at all means the defaults.
+    ///
+    /// # Errors
+    ///
+    /// One lowercase sentence for the operator.
+    pub fn parse(json: &str) -> Result<Self, String> {
+        let json = if json.trim().is_empty() { "{}" } else { json };
+        let settings: Self =
+            serde_json::from_str(json).map_err(|error| format!("dump settings: {}", without_place(&error)))?;
+        match settings.objection() {
+            Some(objection) => Err(format!("dump settings: {objection}")),
+            None => Ok(settings),
+        }
+    }
+
+    fn objection(&self) -> Option<String> {
+        if self.full_after_days > FULL_AFTER_DAYS_MAX {
+            return Some(format!("`full_after_days = {}` is more than {FULL_AFTER_DAYS_MAX}", self.full_after_days));
+        }
+        if self.exclude.iter().any(|glob| glob.trim().is_empty()) {
+            return Some("`exclude` has an empty entry".into());
+        }
+        let negated = self.exclude.iter().find(|glob| glob.starts_with(['!', '#']))?;
+        Some(format!("`exclude` has `{negated}`: a glob that begins with ! or # excludes nothing"))
+    }
+}
+
+impl TryFrom<String> for Compression {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let known = match text.split_once(':') {
+            None => [("automatic", Self::Automatic), ("none", Self::None)]
+                .into_iter()
+                .find_map(|(name, compression)| (text == name).then_some(compression)),
+            Some((method, level)) => {
+                let plain = level.bytes().all(|byte| byte.is_ascii_digit()) && !level.starts_with('0');
+                let level = level.parse().ok().filter(|_| plain);
+                match (method, level) {
+                    ("gzip", Some(level @ 1..=9)) => Some(Self::Gzip(level)),
+                    ("zstd", Some(level @ 1..=19)) => Some(Self::Zstd(level)),
+                    ("lz4", Some(level @ 1..=12)) => Some(Self::Lz4(level)),
+                    _ => None,
+                }
+            }
+        };
+        known.ok_or_else(|| {
+            format!(
+                "`compression = {text:?}` is none of automatic, none, gzip:1 to gzip:9, zstd:1 to zstd:19, \
+                 lz4:1 to lz4:12"
+            )
+        })
+    }
+}
+
+impl From<Compression> for String {
+    fn from(compression: Compression) -> Self {
+        match compression {
+            Compression::Automatic => "automatic".into(),
+            Compression::None => "none".into(),
+            Compression::Gzip(level) => format!("gzip:{level}"),
+            Compression::Zstd(level) => format!("zstd:{level}"),
+            Compression::Lz4(level) => format!("lz4:{level}"),
+        }
+    }
+}
+
+/// The error without its line and column: they are places in the host's JSON, which nobody wrote.
+fn without_place(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    text.rsplit_once(" at line ").map_or(text.clone(), |(what, _)| what.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    #[test]
+    fn the_schema_names_exactly_the_settings_and_their_defaults() {
+        let schema: Value = serde_json::from_str(SCHEMA).unwrap();
+        let properties = schema["properties"].as_object().unwrap();
+        let documented: serde_json::Map<_, _> =
+            properties.iter().map(|(name, property)| (name.clone(), property["default"].clone())).collect();
+        assert_eq!(Value::Object(documented), serde_json::to_value(Settings::default()).unwrap());
+        assert_eq!(schema["additionalProperties"], json!(false));
+        assert_eq!(properties["full_after_days"]["maximum"], json!(FULL_AFTER_DAYS_MAX));
+    }
+
+    #[test]
+    fn the_archive_leaves_out_what_the_fingerprint_leaves_out() {
+        let fingerprint: Value = serde_json::from_str(include_str!("../../fingerprint/settings.schema.json")).unwrap();
+        assert_eq!(fingerprint["properties"]["exclude"]["default"], json!(EXCLUDE));
+    }
+
+    #[test]
+    fn no_settings_are_the_defaults() {
+        for json in ["", " ", "{}"] {
+            assert_eq!(Settings::parse(json), Ok(Settings::default()), "{json:?}");
+        }
+    }
+
+    #[test]
+    fn every_compression_is_read_and_written_alike() {
+        for (text, compression) in [
+            ("automatic", Compression::Automatic),
+            ("none", Compression::None),
+            ("gzip:1", Compression::Gzip(1)),
+            ("gzip:9", Compression::Gzip(9)),
+            ("zstd:19", Compression::Zstd(19)),
+            ("lz4:12", Compression::Lz4(12)),
+        ] {
+            assert_eq!(Compression::try_from(text.to_owned()), Ok(compression));
+            assert_eq!(String::from(compression), text);
+        }
+    }
+
+    #[test]
+    fn bad_settings_get_one_sentence_that_names_what_is_wrong() {
+        for (json, part) in [
+            (r#"{"excludes": []}"#, "unknown field `excludes`, expected one of `exclude`, `compression`"),
+            (r#"{"compression": "gzip"}"#, "`compression = \"gzip\"` is none of automatic, none, gzip:1"),
+            (r#"{"compression": "gzip:0"}"#, "gzip:0"),
+            (r#"{"compression": "gzip:10"}"#, "gzip:10"),
+            (r#"{"compression": "gzip:06"}"#, "gzip:06"),
+            (r#"{"compression": "gzip:+6"}"#, "gzip:+6"),
+            (r#"{"compression": "zstd:20"}"#, "zstd:20"),
+            (r#"{"compression": "lz4:13"}"#, "lz4:13"),
+            (r#"{"compression": "xz:6"}"#, "xz:6"),
+            (r#"{"compression": "a\nb"}"#, "compression"),
+            (r#"{"full_after_days": -1}"#, "-1"),
+            (r#"{"full_after_days": 36601}"#, "`full_after_days = 36601` is more than 36600"),
+            (r#"{"when_unreadable": "skip"}"#, "unknown variant `skip`, expected `report` or `fail`"),
+            (r#"{"exclude": [" "]}"#, "`exclude` has an empty entry"),
+            (r##"{"exclude": ["#x"]}"##, "`#x`"),
+            ("null", "dump settings"),
+        ] {
+            let sentence = Settings::parse(json).unwrap_err();
+            assert!(sentence.contains(part) && !sentence.contains('\n'), "{json}: {sentence}");
+            assert!(!sentence.contains(" line "), "{json}: {sentence}");
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! The settings: what they may be, and one sentence about what is wrong with them.
+
+use jiff::civil::Time;
+use serde::{Deserialize, Serialize};
+
+/// JSON Schema of [`Settings`]; a test holds the two together.
+pub const SCHEMA: &str = include_str!("../settings.schema.json");
+
+/// Ten years of days: a daily tier beyond what the yearly one covers is a typing error.
+const DAYS_MAX: u32 = 3_660;
+/// A century, for the same reason.
+const MONTHS_MAX: u32 = 1_200;
+/// A century, for the same reason.
+const YEARS_MAX: u32 = 100;
+
+/// The `settings` of `[plugins.retention]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Ended business days whose end is owed.
+    pub daily: u32,
+    /// Ended months whose end is owed.
+    pub monthly: u32,
+    /// Ended fiscal years whose end is owed.
+    pub yearly: u32,
+    /// When one business day ends and the next begins, local time.
+    pub cutoff: Cutoff,
+    /// Last day of the fiscal year.
+    pub fiscal_year_end: FiscalYearEnd,
+    /// How long the evidence of a failed run stays; as long as `daily` when it is none.
+    pub incomplete_days: Option<u32>,
+    /// Says that three zeros are meant.
+    pub keep_nothing: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            daily: 30,
+            monthly: 12,
+            yearly: 10,
+            cutoff: Cutoff(Time::midnight()),
+            fiscal_year_end: FiscalYearEnd { month: 12, day: 31 },
+            incomplete_days: None,
+            keep_nothing: false,
+        }
+    }
+}
+
+impl Settings {
+    /// Reads the JSON text that the host passes; no text at all means the defaults.
+    ///
+    /// # Errors
+    ///
+    /// One lowercase sentence for the operator.
+    pub fn parse(json: &str) -> Result<Self, String> {
+        let json = if json.trim().is_empty() { "{}" } else { json };
+        let settings: Self = serde_json::from_str(json)
+            .map_err(|error| format!("retention-tiered settings: {}", without_place(&error)))?;
+        match settings.objection() {
+            Some(objection) => Err(format!("retention-tiered settings: {objection}")),
+            None => Ok(settings),
+        }
+    }
+
+    /// How long the evidence of a failed run stays.
+    #[must_use]
+    pub fn incomplete_days(&self) -> u32 {
+        self.incomplete_days.unwrap_or(self.daily)
+    }
+
+    fn objection(&self) -> Option<String> {
+        let counts = [
+            ("daily", self.daily, DAYS_MAX),
+            ("monthly", self.monthly, MONTHS_MAX),
+            ("yearly", self.yearly, YEARS_MAX),
+            ("incomplete_days", self.incomplete_days(), DAYS_MAX),
+        ];
+        if let Some((name, given, max)) = counts.into_iter().find(|(_, given, max)| given > max) {
+            return Some(format!("`{name} = {given}` is more than {max}"));
+        }
+        let nothing = self.daily == 0 && self.monthly == 0 && self.yearly == 0;
+        match (nothing, self.keep_nothing) {
+            (true, false) => {
+                Some("`daily`, `monthly` and `yearly` are all 0, which also needs `keep_nothing = true`".into())
+            }
+            (false, true) => {
+                Some("`keep_nothing = true` also needs `daily = 0`, `monthly = 0` and `yearly = 0`".into())
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Local time of day, written `HH:MM`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Cutoff(pub Time);
+
+impl TryFrom<String> for Cutoff {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        two_numbers(&text, ':')
+            .and_then(|(hour, minute)| Time::new(hour, minute, 0, 0).ok())
+            .map(Self)
+            .ok_or_else(|| format!("`cutoff = \"{text}\"` is not a time of day such as \"03:00\""))
+    }
+}
+
+impl From<Cutoff> for String {
+    fn from(cutoff: Cutoff) -> Self {
+        format!("{:02}:{:02}", cutoff.0.hour(), cutoff.0.minute())
+    }
+}
+
+/// A day of any year, written `MM-DD`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct FiscalYearEnd {
+    /// 1 to 12.
+    pub month: i8,
+    /// 1 to what the month has in a leap year.
+    pub day: i8,
+}
+
+impl TryFrom<String> for FiscalYearEnd {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        // Some leap year, so that 02-29 is a day.
+        let exists = |(month, day): &(i8, i8)| jiff::civil::Date::new(2024, *month, *day).is_ok();
+        two_numbers(&text, '-')
+            .filter(exists)
+            .map(|(month, day)| Self { month, day })
+            .ok_or_else(|| format!("`fiscal_year_end = \"{text}\"` is not a day of the year such as \"03-31\""))
+    }
+}
+
+impl From<FiscalYearEnd> for String {
+    fn from(end: FiscalYearEnd) -> Self {
+        format!("{:02}-{:02}", end.month, end.day)
+    }
+}
+
+fn two_numbers(text: &str, between: char) -> Option<(i8, i8)> {
+    let number = |digits: &str| {
+        let plain = digits.len() == 2 && digits.bytes().all(|byte| byte.is_ascii_digit());
+        plain.then(|| digits.parse().ok()).flatten()
+    };
+    let (first, second) = text.split_once(between)?;
+    Some((number(first)?, number(second)?))
+}
+
+/// The error without its line and column: they are places in the host's JSON, which nobody wrote.
+fn without_place(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    text.rsplit_once(" at line ").map_or(text.clone(), |(what, _)| what.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    #[test]
+    fn the_schema_names_exactly_the_settings_their_defaults_and_their_limits() {
+        let schema: Value = serde_json::from_str(SCHEMA).unwrap();
+        let properties = schema["properties"].as_object().unwrap();
+        let documented: serde_json::Map<_, _> =
+            properties.iter().map(|(name, property)| (name.clone(), property["default"].clone())).collect();
+        assert_eq!(Value::Object(documented), serde_json::to_value(Settings::default()).unwrap());
+        assert_eq!(schema["additionalProperties"], json!(false));
+        for (name, max) in
+            [("daily", DAYS_MAX), ("monthly", MONTHS_MAX), ("yearly", YEARS_MAX), ("incomplete_days", DAYS_MAX)]
+        {
+            assert_eq!(properties[name]["maximum"], json!(max), "{name}");
+        }
+    }
+
+    #[test]
+    fn no_settings_are_the_defaults() {
+        for json in ["", " ", "{}"] {
+            assert_eq!(Settings::parse(json), Ok(Settings::default()), "{json:?}");
+        }
+    }
+
+    #[test]
+    fn every_setting_is_read() {
+        let json = r#"{"daily": 7, "monthly": 3, "yearly": 0, "cutoff": "03:30", "fiscal_year_end": "02-29",
+                       "incomplete_days": 5, "keep_nothing": false}"#;
+        let settings = Settings::parse(json).unwrap();
+        assert_eq!((settings.daily, settings.monthly, settings.yearly), (7, 3, 0));
+        assert_eq!(String::from(settings.cutoff), "03:30");
+        assert_eq!(settings.fiscal_year_end, FiscalYearEnd { month: 2, day: 29 });
+        assert_eq!(settings.incomplete_days(), 5);
+    }
+
+    #[test]
+    fn bad_settings_get_one_sentence_that_names_what_is_wrong() {
+        for (json, part) in [
+            (r#"{"dayly": 3}"#, "unknown field `dayly`, expected one of `daily`, `monthly`, `yearly`, `cutoff`"),
+            (r#"{"daily": -1}"#, "-1"),
+            (r#"{"daily": 3661}"#, "`daily = 3661` is more than 3660"),
+            (r#"{"monthly": 1201}"#, "`monthly = 1201` is more than 1200"),
+            (r#"{"yearly": 101}"#, "`yearly = 101` is more than 100"),
+            (r#"{"incomplete_days": 3661}"#, "`incomplete_days = 3661`"),
+            (r#"{"cutoff": "24:00"}"#, "`cutoff = \"24:00\"` is not a time of day"),
+            (r#"{"cutoff": "3:00"}"#, "is not a time of day"),
+            (r#"{"cutoff": "+3:00"}"#, "is not a time of day"),
+            (r#"{"cutoff": ""}"#, "is not a time of day"),
+            (r#"{"fiscal_year_end": "02-30"}"#, "is not a day of the year"),
+            (r#"{"fiscal_year_end": "31-12"}"#, "is not a day of the year"),
+            (r#"{"fiscal_year_end": "00-10"}"#, "is not a day of the year"),
+            (r#"{"daily": 0, "monthly": 0, "yearly": 0}"#, "also needs `keep_nothing = true`"),
+            (r#"{"keep_nothing": true}"#, "also needs `daily = 0`"),
+            ("null", "retention-tiered settings"),
+        ] {
+            let sentence = Settings::parse(json).unwrap_err();
+            assert!(sentence.contains(part) && !sentence.contains('\n'), "{json}: {sentence}");
+            assert!(!sentence.contains(" line "), "{json}: {sentence}");
+        }
+    }
+
+    #[test]
+    fn keeping_nothing_must_be_said_explicitly() {
+        let json = r#"{"daily": 0, "monthly": 0, "yearly": 0, "keep_nothing": true}"#;
+        assert!(Settings::parse(json).unwrap().keep_nothing);
+    }
+}

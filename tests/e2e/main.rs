@@ -1,0 +1,9 @@
+//! The suite that drives the binary as its users do: a configuration file, real servers, stock tools to look at what
+//! came of it; and what holds the shape of the tree. One test binary, so that it links once. It never uses the host's
+//! library.
+
+mod architecture;
+mod backup;
+mod change;
+mod scene;
+mod stores;

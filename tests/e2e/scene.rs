@@ -1,0 +1,243 @@
+//! A small company: a Dolibarr on PostgreSQL, its documents, a store, and a configuration that backs both up.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use tempfile::TempDir;
+use tests::binary::{Config, Outcome, Run};
+use tests::garage::Garage;
+use tests::postgres::Server;
+
+/// The password of the role that backs up. It may occur nowhere but in its file and in the server.
+pub const PASSWORD: &str = "canary-pg-5f1c7d9e";
+
+/// The database and role of every scene.
+pub const DATABASE: &str = "erp";
+pub const ROLE: &str = "backup";
+
+pub struct Scene {
+    pub server: Server,
+    pub folder: TempDir,
+    pub config: Config,
+    /// Where the documents are.
+    pub documents: PathBuf,
+    /// Where the store is, if it is a folder.
+    pub store: PathBuf,
+    /// Where it is, if it is a server.
+    pub garage: Option<Arc<Garage>>,
+}
+
+impl Scene {
+    /// The sample Dolibarr and a folder as the store. None, with a line that says so, without PostgreSQL.
+    pub fn small() -> Option<Self> {
+        Self::new(tests::sample::sql(), |documents| tests::sample::write_documents(documents).unwrap())
+    }
+
+    /// The real database and documents that may lie beside the checkout, and a folder as the store.
+    pub fn real() -> Option<Self> {
+        let shared = tests::shared()?.join("dolibarr");
+        let scene = Self::new(String::new(), |documents| {
+            std::fs::create_dir(documents).unwrap();
+            let archive = shared.join("documents.tar.gz");
+            succeed(Command::new("tar").arg("-xzf").arg(archive).arg("-C").arg(documents).arg("--strip-components=1"));
+        })?;
+        scene.server.restore(DATABASE, &shared.join("dolibarr-23.dump"));
+        scene.grant_select();
+        Some(scene)
+    }
+
+    fn new(sql: String, documents_at: impl FnOnce(&Path)) -> Option<Self> {
+        let server = Server::start()?;
+        let folder = tempfile::tempdir().unwrap();
+        // The server's own tools run as its user and read what was fetched.
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        let at = |name: &str| folder.path().join(name);
+        server.create_database(DATABASE, &[]);
+        server.psql(DATABASE, &format!("CREATE ROLE {ROLE} LOGIN PASSWORD '{PASSWORD}'"));
+        if !sql.is_empty() {
+            server.psql(DATABASE, &sql);
+        }
+        documents_at(&at("documents"));
+        std::fs::create_dir(at("credentials")).unwrap();
+        std::fs::write(at("credentials/username"), ROLE).unwrap();
+        std::fs::write(at("credentials/password"), PASSWORD).unwrap();
+        let config = Self::sources(Config::directory_store(&at("store")), &server, folder.path());
+        let (documents, store) = (at("documents"), at("store"));
+        let scene = Self { server, config, documents, store, garage: None, folder };
+        scene.grant_select();
+        Some(scene)
+    }
+
+    /// A configuration with this scene's sources.
+    pub fn sources(config: Config, server: &Server, folder: &Path) -> Config {
+        let at = ("127.0.0.1", server.port());
+        config
+            .top("time_zone = \"Europe/Paris\"")
+            .database(("prod", "db"), at, DATABASE, &folder.join("credentials"), "")
+            .documents(("prod", "docs"), &folder.join("documents"))
+    }
+
+    /// The same scene with an S3 server as the store. None, with a line that says so, where there is none.
+    pub fn on_garage(self) -> Option<Self> {
+        let garage = match tests::garage::program() {
+            Ok(_) => Garage::shared().unwrap(),
+            Err(why) => {
+                tests::skip(&why);
+                return None;
+            }
+        };
+        let url = format!("s3://{}/erp-{}", Garage::BUCKET, rand::random::<u32>());
+        let config = Config::s3_store(&url, &garage.endpoint(), Garage::REGION, "garage", &garage.credentials());
+        let config = Self::sources(config, &self.server, self.folder.path());
+        Some(Self { config, garage: Some(garage), ..self })
+    }
+
+    fn grant_select(&self) {
+        self.server.psql(
+            DATABASE,
+            &format!(
+                "GRANT SELECT ON ALL TABLES IN SCHEMA public TO {ROLE}; GRANT SELECT ON ALL SEQUENCES IN SCHEMA public TO {ROLE}"
+            ),
+        );
+    }
+
+    /// A run with these arguments, not started.
+    pub fn command<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> Run {
+        self.config.write(self.folder.path()).unwrap();
+        Run::new(arguments).folder(self.folder.path())
+    }
+
+    /// A run to its end.
+    #[track_caller]
+    pub fn run<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> Outcome {
+        self.command(arguments).finish()
+    }
+
+    /// One backup of `prod` that succeeds, as JSON.
+    #[track_caller]
+    pub fn backup(&self, more: &[&str]) -> serde_json::Value {
+        let arguments = ["--json", "backup", "--env", "prod"].into_iter().chain(more.iter().copied());
+        self.run(arguments).expect_code(0).json()
+    }
+
+    /// The snapshots as `list --json` has them, newest first.
+    #[track_caller]
+    pub fn list(&self) -> Vec<serde_json::Value> {
+        let listed = self.run(["--json", "list", "--env", "prod"]).expect_code(0).json();
+        listed["snapshots"].as_array().unwrap().clone()
+    }
+
+    /// Every file of a store that is a folder, by its path below it.
+    pub fn stored(&self) -> BTreeMap<String, Vec<u8>> {
+        let mut files = BTreeMap::new();
+        collect(&self.store, &self.store, &mut files);
+        files
+    }
+
+    /// Fetches an object with a stock tool: `cp` from a folder, curl's own S3 signing from a server.
+    pub fn fetch(&self, key: &str, to: &str) -> PathBuf {
+        let target = self.folder.path().join(to);
+        let Some(garage) = &self.garage else {
+            std::fs::copy(self.store.join(key), &target).unwrap();
+            std::fs::set_permissions(&target, std::fs::Permissions::from_mode(0o644)).unwrap();
+            return target;
+        };
+        let text = self.config.text();
+        let prefix = text.split("s3://").nth(1).unwrap().split('"').next().unwrap();
+        let url = format!("{}/{prefix}/{key}", garage.endpoint());
+        succeed(
+            Command::new("curl")
+                .args(["--silent", "--fail", "--aws-sigv4", &format!("aws:amz:{}:s3", Garage::REGION)])
+                .args(["--user", &format!("{}:{}", garage.key_id(), garage.secret()), "--output"])
+                .arg(&target)
+                .arg(url),
+        );
+        target
+    }
+
+    /// What every table of a database holds, computed by the server and without the program under test.
+    pub fn contents(&self, database: &str) -> String {
+        self.server.psql(
+            database,
+            "SELECT table_name, md5(query_to_xml(format('SELECT * FROM %I.%I t ORDER BY t::text', table_schema, table_name), \
+             true, false, '')::text) FROM information_schema.tables \
+             WHERE table_schema = 'public' AND table_type = 'BASE TABLE' ORDER BY table_name",
+        )
+    }
+}
+
+/// The key of a source's object in a snapshot or a run's record.
+#[track_caller]
+pub fn key(sources: &serde_json::Value, source: &str) -> String {
+    let source = &sources[source];
+    let key = source["key"].as_str().or_else(|| source["object"]["key"].as_str());
+    key.unwrap_or_else(|| panic!("no key in {source}")).to_owned()
+}
+
+/// Runs a tool that must succeed.
+#[track_caller]
+pub fn succeed(command: &mut Command) -> String {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {}: {stderr}", output.status);
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn collect(root: &Path, folder: &Path, files: &mut BTreeMap<String, Vec<u8>>) {
+    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    for entry in entries.map(Result::unwrap) {
+        let path = entry.path();
+        if path.is_dir() {
+            collect(root, &path, files);
+        } else {
+            let name = path.strip_prefix(root).unwrap().to_string_lossy().into_owned();
+            // A file may go between the listing and the read while a run is at work.
+            files.extend(std::fs::read(&path).ok().map(|bytes| (name, bytes)));
+        }
+    }
+}
+
+/// Everything that an archive must reproduce of a tree, a line an entry: path, kind, mode, time, size, content or target.
+pub fn manifest(root: &Path, excluded: &[&str]) -> BTreeSet<Vec<u8>> {
+    let mut lines = BTreeSet::new();
+    let mut folders = vec![PathBuf::new()];
+    while let Some(below) = folders.pop() {
+        for entry in std::fs::read_dir(root.join(&below)).unwrap().map(Result::unwrap) {
+            let path = below.join(entry.file_name());
+            if excluded.iter().any(|pattern| Path::new(pattern) == path) {
+                continue;
+            }
+            let meta = std::fs::symlink_metadata(root.join(&path)).unwrap();
+            lines.insert(line(root, &path, &meta));
+            if meta.is_dir() {
+                folders.push(path);
+            }
+        }
+    }
+    lines
+}
+
+fn line(root: &Path, path: &Path, meta: &std::fs::Metadata) -> Vec<u8> {
+    let (kind, content) = if meta.is_symlink() {
+        ("link", std::fs::read_link(root.join(path)).unwrap().into_os_string().as_bytes().to_vec())
+    } else if meta.is_dir() {
+        ("folder", Vec::new())
+    } else {
+        ("file", std::fs::read(root.join(path)).unwrap())
+    };
+    let mtime = if meta.is_dir() || meta.is_symlink() { (0, 0) } else { (meta.mtime(), meta.mtime_nsec()) };
+    let mode = if meta.is_symlink() { 0 } else { meta.permissions().mode() & 0o7777 };
+    let mut line = path.as_os_str().as_bytes().to_vec();
+    line.extend(format!("|{kind}|{mode:o}|{}.{:09}|{}:{}|", mtime.0, mtime.1, meta.uid(), meta.gid()).into_bytes());
+    line.extend(content);
+    line
+}
+
+/// A name from bytes that are no text.
+pub fn raw(name: &[u8]) -> &OsStr {
+    OsStr::from_bytes(name)
+}

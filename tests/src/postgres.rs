@@ -1,0 +1,298 @@
+//! A PostgreSQL server that lives as long as its value: on a free port of the loopback address and on a socket, in a
+//! temporary folder, with every statement in a log. It is not durable and never for anything but tests.
+
+use anyhow::{Context, Result, bail, ensure};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use std::ffi::OsStr;
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// Where Debian keeps its versions. `POSTGRES_BIN` names another folder, to test with another version.
+const PACKAGES: &str = "/usr/lib/postgresql";
+
+/// The user that the server runs as where this process is root, which PostgreSQL refuses.
+const SYSTEM_USER: &str = "postgres";
+
+/// A server starts within a second; a busy machine may take longer.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Who may connect how, unless a test says otherwise: the administrator through the socket, everyone else by password.
+const ACCESS: &str = "local all postgres trust\nlocal all all scram-sha-256\nhost all all 127.0.0.1/32 scram-sha-256\n";
+
+/// How a server differs from the ordinary one.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Lines of `postgresql.conf`.
+    pub settings: String,
+    /// The whole of `pg_hba.conf`.
+    pub access: Option<String>,
+    /// Serve TLS with a certificate for `localhost`, and for nothing else.
+    pub tls: bool,
+}
+
+/// A running server.
+#[derive(Debug)]
+pub struct Server {
+    folder: TempDir,
+    bin: PathBuf,
+    owner: Option<(u32, u32)>,
+    port: u16,
+    process: Child,
+}
+
+impl Server {
+    /// Starts an ordinary server; none, with a line that says so, where PostgreSQL is not installed.
+    ///
+    /// # Panics
+    /// When it is installed and does not start.
+    #[must_use]
+    pub fn start() -> Option<Self> {
+        Self::start_with(&Options::default())
+    }
+
+    /// Starts a server.
+    ///
+    /// # Panics
+    /// When PostgreSQL is installed and does not start.
+    #[must_use]
+    pub fn start_with(options: &Options) -> Option<Self> {
+        let Some(bin) = programs() else {
+            println!("skipped: no PostgreSQL server is installed");
+            return None;
+        };
+        Some(Self::launch(bin, options).expect("PostgreSQL does not start"))
+    }
+
+    fn launch(bin: PathBuf, options: &Options) -> Result<Self> {
+        let owner = if rustix::process::geteuid().is_root() { Some(system_user()?) } else { None };
+        let folder = tempfile::Builder::new().prefix("pg-").tempdir()?;
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
+        give(folder.path(), owner)?;
+        let data = folder.path().join("data");
+        let mut initdb = as_owner(bin.join("initdb"), owner);
+        initdb.arg("--pgdata").arg(&data).args(["--username=postgres", "--auth=trust", "--encoding=UTF8"]);
+        run(initdb.args(["--locale=C.UTF-8", "--no-sync"]))?;
+        if options.tls {
+            certify(folder.path(), owner)?;
+        }
+        fs::write(data.join("pg_hba.conf"), options.access.as_deref().unwrap_or(ACCESS))?;
+        let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
+        let shown = folder.path().display();
+        let tls = if options.tls {
+            format!("ssl = on\nssl_cert_file = '{shown}/server.crt'\nssl_key_file = '{shown}/server.key'\n")
+        } else {
+            String::new()
+        };
+        let settings = format!(
+            "listen_addresses = '127.0.0.1'\nport = {port}\nunix_socket_directories = '{shown}'\nfsync = off\n\
+             full_page_writes = off\nautovacuum = off\nmax_connections = 40\nlog_statement = all\nlog_min_messages = warning\n\
+             log_line_prefix = '%u|%a|'\n{tls}{}\n",
+            options.settings
+        );
+        let mut file = fs::read_to_string(data.join("postgresql.conf"))?;
+        file.push_str(&settings);
+        fs::write(data.join("postgresql.conf"), file)?;
+        let log = fs::File::create(folder.path().join("log"))?;
+        let mut postgres = as_owner(bin.join("postgres"), owner);
+        let process = postgres.arg("-D").arg(&data).stdout(Stdio::null()).stderr(log).spawn()?;
+        let mut server = Self { folder, bin, owner, port, process };
+        server.wait_until_ready()?;
+        Ok(server)
+    }
+
+    fn wait_until_ready(&mut self) -> Result<()> {
+        let begun = Instant::now();
+        while begun.elapsed() < START_TIMEOUT {
+            if let Some(status) = self.process.try_wait()? {
+                bail!("the server ended with {status}: {}", self.log());
+            }
+            let mut ready = as_owner(self.bin.join("pg_isready"), None);
+            if ready.arg("-q").arg("-h").arg(self.socket()).arg("-p").arg(self.port.to_string()).status()?.success() {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        bail!("the server is not ready after {START_TIMEOUT:?}: {}", self.log())
+    }
+
+    /// The folder of the socket, in which only `postgres` needs no password.
+    #[must_use]
+    pub fn socket(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The TCP port on 127.0.0.1, and the number of the socket.
+    #[must_use]
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The programs of the server's version.
+    #[must_use]
+    pub fn bin(&self) -> &Path {
+        &self.bin
+    }
+
+    /// Everything that was logged so far: `user|application|LEVEL:  …`.
+    #[must_use]
+    pub fn log(&self) -> String {
+        fs::read(self.folder.path().join("log"))
+            .map_or_else(|_| String::new(), |log| String::from_utf8_lossy(&log).into_owned())
+    }
+
+    /// The certificate that signed the server's.
+    #[must_use]
+    pub fn root_certificate(&self) -> PathBuf {
+        self.folder.path().join("root.crt")
+    }
+
+    /// The server's own certificate.
+    #[must_use]
+    pub fn server_certificate(&self) -> PathBuf {
+        self.folder.path().join("server.crt")
+    }
+
+    /// A certificate that signed nothing.
+    #[must_use]
+    pub fn stranger_certificate(&self) -> PathBuf {
+        self.folder.path().join("stranger.crt")
+    }
+
+    /// Runs statements as the administrator, in a transaction each; what they print, unaligned and without headers.
+    ///
+    /// # Panics
+    /// When one fails.
+    pub fn psql(&self, database: &str, sql: &str) -> String {
+        let mut psql = self.client("psql");
+        psql.args(["--no-psqlrc", "--quiet", "--no-align", "--tuples-only", "--set=ON_ERROR_STOP=1"]);
+        let input = self.folder.path().join("input.sql");
+        fs::write(&input, sql).expect("the statements cannot be written");
+        run(psql.arg("--dbname").arg(database).arg("--file").arg(&input)).expect("psql failed")
+    }
+
+    /// Makes an empty database.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    pub fn create_database(&self, name: &str, arguments: &[&str]) {
+        let mut createdb = self.client("createdb");
+        run(createdb.arg("--template=template0").args(arguments).arg("--").arg(name)).expect("createdb failed");
+    }
+
+    /// Restores a dump into an empty database, the way that the project documents it.
+    ///
+    /// # Panics
+    /// When a single thing of it cannot be restored.
+    pub fn restore(&self, database: &str, dump: &Path) {
+        let mut restore = self.client("pg_restore");
+        restore.args(["--no-owner", "--no-acl", "--exit-on-error", "--single-transaction"]);
+        run(restore.arg("--dbname").arg(database).arg(dump)).expect("pg_restore failed");
+    }
+
+    /// A client program that connects as the administrator.
+    #[must_use]
+    pub fn client(&self, program: impl AsRef<Path>) -> Command {
+        let mut command = as_owner(self.bin.join(program), None);
+        command.env("PGHOST", self.socket()).env("PGPORT", self.port.to_string()).env("PGUSER", "postgres");
+        command
+    }
+
+    /// The files belong to this user and group, where it is not the one that runs the test.
+    #[must_use]
+    pub const fn owner(&self) -> Option<(u32, u32)> {
+        self.owner
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(pid) = rustix::process::Pid::from_raw(self.process.id().cast_signed()) {
+            // Quit: every connection ends at once and nothing is written any more.
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::QUIT);
+        }
+        drop(self.process.wait());
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a test may be told which PostgreSQL to use")]
+fn programs() -> Option<PathBuf> {
+    if let Some(folder) = std::env::var_os("POSTGRES_BIN") {
+        return Some(folder.into());
+    }
+    let mut versions: Vec<_> = fs::read_dir(PACKAGES).ok()?.flatten().map(|entry| entry.path().join("bin")).collect();
+    versions
+        .retain(|bin| ["initdb", "postgres", "psql", "pg_restore"].iter().all(|program| bin.join(program).is_file()));
+    versions.sort();
+    versions.pop()
+}
+
+fn system_user() -> Result<(u32, u32)> {
+    let id = |flag: &str| -> Result<u32> {
+        let text = run(Command::new("id").arg(flag).arg(SYSTEM_USER))?;
+        text.trim().parse().context("id prints no number")
+    };
+    Ok((id("-u")?, id("-g")?))
+}
+
+fn as_owner(program: impl AsRef<OsStr>, owner: Option<(u32, u32)>) -> Command {
+    let mut command = Command::new(program);
+    command
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin")
+        .env("LC_ALL", "C")
+        .env("TZ", "UTC")
+        .stdin(Stdio::null())
+        .current_dir("/");
+    if let Some((user, group)) = owner {
+        command.uid(user).gid(group);
+    }
+    command
+}
+
+fn give(path: &Path, owner: Option<(u32, u32)>) -> Result<()> {
+    if let Some((user, group)) = owner {
+        chown(path, Some(user), Some(group))?;
+    }
+    Ok(())
+}
+
+fn run(command: &mut Command) -> Result<String> {
+    let output = command.output().with_context(|| format!("{command:?}"))?;
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{command:?} ended with {}: {stderr}", output.status);
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+/// Writes `root.crt`, `server.crt` with `server.key`, and `stranger.crt`.
+fn certify(folder: &Path, owner: Option<(u32, u32)>) -> Result<()> {
+    let authority = |name: &str| -> Result<_> {
+        let mut params = CertificateParams::new(Vec::<String>::new())?;
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        let key = KeyPair::generate()?;
+        let certificate = params.self_signed(&key)?;
+        Ok((certificate.pem(), Issuer::new(params, key)))
+    };
+    let ((root, issuer), (stranger, _)) = (authority("root")?, authority("stranger")?);
+    let key = KeyPair::generate()?;
+    let server = CertificateParams::new(vec!["localhost".to_owned()])?.signed_by(&key, &issuer)?;
+    let files = [
+        ("root.crt", root),
+        ("stranger.crt", stranger),
+        ("server.crt", server.pem()),
+        ("server.key", key.serialize_pem()),
+    ];
+    for (name, text) in files {
+        let path = folder.join(name);
+        fs::write(&path, text)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(if name == "server.key" { 0o600 } else { 0o644 }))?;
+        give(&path, owner)?;
+    }
+    Ok(())
+}

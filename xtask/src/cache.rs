@@ -1,0 +1,153 @@
+//! Where slow things live: `${XDG_CACHE_HOME:-$HOME/.cache}/dolibarr-backup`, one folder a version, so that a second
+//! checkout on the machine starts from them. What is half made is never seen under its name.
+
+use crate::run::{failure, say};
+use anyhow::{Context, Result};
+use std::fs::{self, File, TryLockError};
+use std::path::{Path, PathBuf};
+
+/// An environment variable; none where it is unset or empty.
+#[expect(clippy::disallowed_methods, reason = "the edge of this tool: the one place that reads the environment")]
+pub fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// The cache folder, made if it is not there.
+///
+/// # Errors
+/// When no home folder is known or the folder cannot be made.
+pub fn folder() -> Result<PathBuf> {
+    let base = match (variable("XDG_CACHE_HOME"), variable("HOME")) {
+        (Some(cache), _) => PathBuf::from(cache),
+        (None, Some(home)) => Path::new(&home).join(".cache"),
+        (None, None) => return Err(failure("no cache folder is known", "set HOME or XDG_CACHE_HOME")),
+    };
+    let folder = base.join("dolibarr-backup");
+    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    Ok(folder)
+}
+
+/// The folder `name` of the cache. `make` fills it once, under another name beside it, and only a whole one is renamed
+/// to it. Of two that make it at the same time the first one's stays.
+///
+/// # Errors
+/// Those of `make`, and of the file system.
+pub fn once(name: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
+    let whole = folder()?.join(name);
+    if whole.is_dir() {
+        return Ok(whole);
+    }
+    let partial = whole.with_file_name(format!("{name}.partial-{}", std::process::id()));
+    let _ = fs::remove_dir_all(&partial);
+    fs::create_dir_all(&partial).with_context(|| format!("cannot make {}", partial.display()))?;
+    let made = make(&partial).and_then(|()| match fs::rename(&partial, &whole) {
+        Err(error) if !whole.is_dir() => Err(error).with_context(|| format!("cannot make {}", whole.display())),
+        _ => Ok(()),
+    });
+    let _ = fs::remove_dir_all(&partial);
+    made.map(|()| whole)
+}
+
+/// Holds `folder` for this process until the result is dropped; waits for another process that holds it.
+///
+/// # Errors
+/// When the lock file cannot be made or locked.
+pub fn lock(folder: &Path) -> Result<File> {
+    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let path = folder.join(".xtask-lock");
+    let file = File::options().create(true).append(true).open(&path);
+    let file = file.with_context(|| format!("cannot open {}", path.display()))?;
+    if matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
+        say(format_args!("waiting for another run that holds {}", folder.display()));
+        file.lock().with_context(|| format!("cannot lock {}", path.display()))?;
+    }
+    Ok(file)
+}
+
+/// Makes a target folder that several checkouts share safe for this one: Cargo tells checkouts apart by the age of their
+/// files alone, so another checkout's members are forgotten and built anew. The caller holds the folder's [`lock`].
+///
+/// # Errors
+/// Those of the file system.
+pub fn claim(target: &Path, checkout: &Path, members: &[String]) -> Result<()> {
+    use std::os::unix::fs::MetadataExt;
+    let root = fs::metadata(checkout).with_context(|| format!("cannot read {}", checkout.display()))?;
+    // The inode too, because a fresh clone often lies where an older one lay.
+    let claim = format!("{} {} {}\n", checkout.display(), root.dev(), root.ino());
+    let mark = target.join(".xtask-checkout");
+    if fs::read_to_string(&mark).is_ok_and(|last| last == claim) {
+        return Ok(());
+    }
+    let _ = fs::remove_file(&mark);
+    for fingerprints in fingerprint_folders(target) {
+        forget(&fingerprints, members).with_context(|| format!("cannot clean {}", fingerprints.display()))?;
+    }
+    fs::write(&mark, claim).with_context(|| format!("cannot write {}", mark.display()))
+}
+
+/// `.fingerprint` of every profile, with and without a target triple above it.
+fn fingerprint_folders(target: &Path) -> Vec<PathBuf> {
+    let folders = |path: &Path| -> Vec<PathBuf> {
+        let entries = fs::read_dir(path).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect()
+    };
+    let first = folders(target);
+    let second: Vec<_> = first.iter().flat_map(|folder| folders(folder)).collect();
+    let all = first.into_iter().chain(second);
+    all.map(|folder| folder.join(".fingerprint")).filter(|folder| folder.is_dir()).collect()
+}
+
+fn forget(fingerprints: &Path, members: &[String]) -> std::io::Result<()> {
+    for entry in fs::read_dir(fingerprints)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let package = name.to_str().and_then(|name| name.rsplit_once('-')).map(|(package, _)| package);
+        if package.is_some_and(|package| members.iter().any(|member| member == package)) {
+            fs::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scratch(name: &str) -> PathBuf {
+        let path = std::env::temp_dir().join(format!("xtask-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir_all(&path).expect("a temporary folder");
+        path
+    }
+
+    #[test]
+    fn another_checkout_forgets_the_members_and_keeps_the_dependencies() {
+        let target = scratch("claim");
+        let (here, there) = (target.join("here"), target.join("there"));
+        let prints = target.join("wasm32-unknown-unknown/plugin/.fingerprint");
+        let (member, dependency) = (prints.join("dump-0123"), prints.join("dump-writer-0123"));
+        let make = || [&here, &there, &member, &dependency].map(|path| fs::create_dir_all(path).expect("a folder"));
+        let members = ["dump".to_owned()];
+
+        make();
+        claim(&target, &here, &members).expect("the first claim");
+        assert!(!member.exists(), "whose it was is unknown");
+        make();
+        claim(&target, &here, &members).expect("the same checkout");
+        assert!(member.exists(), "the same checkout keeps what it built");
+        claim(&target, &there, &members).expect("another checkout");
+        assert!(!member.exists() && dependency.exists());
+        let _ = fs::remove_dir_all(target);
+    }
+
+    #[test]
+    fn only_one_of_two_holds_a_folder() {
+        let target = scratch("lock");
+        let held = lock(&target).expect("the first");
+        let second = File::options().append(true).open(target.join(".xtask-lock")).expect("the lock file");
+        assert!(matches!(second.try_lock(), Err(TryLockError::WouldBlock)));
+        drop(held);
+        second.try_lock().expect("it is free again");
+        let _ = fs::remove_dir_all(target);
+    }
+}

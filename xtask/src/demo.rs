@@ -1,0 +1,294 @@
+//! The main job, shown on a throwaway PostgreSQL and a folder as the store.
+//!
+//! It writes only below its own two folders, and stops what it started however it ends. Real documents are read where
+//! they lie and never changed.
+
+mod server;
+
+use crate::run::{failure, loud, quiet, say, shown, timed};
+use crate::{cache, machine, plugins};
+use anyhow::{Context, Result};
+use server::Server;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The environment of the demonstration's configuration.
+const ENVIRONMENT: &str = "prod";
+
+/// When retention is simulated: late enough that the guard's `min_age` lets go of the first snapshots.
+const SIMULATED_DAYS: u32 = 40;
+
+/// The table that a changed invoice is in, with Dolibarr's default prefix.
+const CHANGE_REAL_INVOICE: &str = "UPDATE llx_facture SET total_ht = total_ht + 1, total_ttc = total_ttc + 1 \
+    WHERE rowid = (SELECT max(rowid) FROM llx_facture)";
+
+/// What `cargo xtask demo` takes.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// A real database instead of the sample: a dump in pg_dump's custom format
+    #[arg(long, value_name = "FILE", requires = "documents")]
+    dump: Option<PathBuf>,
+    /// The real documents that belong to it: a folder, read where it is, or a .tar.gz, unpacked into the demo's folder
+    #[arg(long, value_name = "DIR", requires = "dump")]
+    documents: Option<PathBuf>,
+}
+
+/// What the demonstration works on.
+struct Stage {
+    folder: PathBuf,
+    documents: PathBuf,
+    binary: PathBuf,
+}
+
+/// Runs the demonstration.
+///
+/// # Errors
+/// When something cannot be installed, built or started, or a command of the demonstration fails.
+pub fn run(arguments: &Arguments) -> Result<()> {
+    check(arguments)?;
+    let programs = machine::postgres()?;
+    let target = machine::target_folder()?;
+    plugins::build(&target)?;
+    build_binary(&target)?;
+    let folder = target.join("demo");
+    let _held = cache::lock(&folder)?;
+    let server = Server::start(&programs, &folder)?;
+    let stage = prepare(arguments, &server, folder, target.join("release/dolibarr-backup"))?;
+    show(&stage, &server, arguments.dump.is_some())?;
+    let again = server.how_to_start();
+    server.stop()?;
+    farewell(&stage, &again);
+    Ok(())
+}
+
+/// Before anything slow is done.
+fn check(arguments: &Arguments) -> Result<()> {
+    if let Some(dump) = arguments.dump.as_ref().filter(|dump| !dump.is_file()) {
+        return Err(failure(
+            format_args!("{} is not a file", dump.display()),
+            "give --dump a file that pg_dump -Fc wrote",
+        ));
+    }
+    if let Some(documents) = arguments.documents.as_ref().filter(|documents| !documents.exists()) {
+        let hint = "give --documents Dolibarr's documents folder, or a .tar.gz of it";
+        return Err(failure(format_args!("{} does not exist", documents.display()), hint));
+    }
+    Ok(())
+}
+
+fn build_binary(target: &Path) -> Result<()> {
+    let mut cargo = machine::cargo();
+    cargo.args(["build", "--quiet", "--release", "--package", "dolibarr-backup", "--target-dir"]).arg(target);
+    timed("building the release binary, some minutes the first time", || {
+        loud(&mut cargo, "mend what the compiler names")
+    })
+}
+
+/// Loads the database, lays out the documents and writes the configuration.
+fn prepare(arguments: &Arguments, server: &Server, folder: PathBuf, binary: PathBuf) -> Result<Stage> {
+    for part in ["documents", "store"] {
+        let path = folder.join(part);
+        if path.exists() {
+            fs::remove_dir_all(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+        }
+    }
+    timed("loading the database", || match &arguments.dump {
+        Some(dump) => server.restore(dump),
+        None => server.script(&tests::sample::sql()),
+    })?;
+    server.grant_reading()?;
+    let documents = lay_out_documents(arguments.documents.as_deref(), &folder.join("documents"))?;
+    let store = folder.join("store");
+    fs::create_dir(&store).with_context(|| format!("cannot make {}", store.display()))?;
+    let config = configuration(&documents, &store, server);
+    let path = folder.join("dolibarr-backup.toml");
+    fs::write(&path, config).with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(Stage { folder, documents, binary })
+}
+
+fn lay_out_documents(given: Option<&Path>, own: &Path) -> Result<PathBuf> {
+    match given {
+        Some(folder) if folder.is_dir() => {
+            fs::canonicalize(folder).with_context(|| format!("cannot read {}", folder.display()))
+        }
+        Some(archive) => {
+            fs::create_dir(own).with_context(|| format!("cannot make {}", own.display()))?;
+            quiet(
+                Command::new("tar").arg("-xzf").arg(archive).arg("-C").arg(own),
+                "give --documents a .tar.gz or a folder",
+            )?;
+            only_folder_in(own)
+        }
+        None => {
+            tests::sample::write_documents(own).with_context(|| format!("cannot write {}", own.display()))?;
+            Ok(own.to_path_buf())
+        }
+    }
+}
+
+/// Descends into an archive's single top folder, if that is all it holds.
+fn only_folder_in(folder: &Path) -> Result<PathBuf> {
+    let entries = fs::read_dir(folder).and_then(Iterator::collect::<std::io::Result<Vec<_>>>);
+    let entries = entries.with_context(|| format!("cannot read {}", folder.display()))?;
+    match entries.as_slice() {
+        [one] if one.path().is_dir() => Ok(one.path()),
+        _ => Ok(folder.to_path_buf()),
+    }
+}
+
+fn configuration(documents: &Path, store: &Path, server: &Server) -> String {
+    let text = |path: &Path| format!("{:?}", path.to_string_lossy());
+    let url = format!("file://{}", store.display());
+    format!(
+        r#"# Written by `cargo xtask demo`.
+time_zone = "Europe/Paris"
+
+[store]
+url = {url:?}
+
+[env.{ENVIRONMENT}.sources.db]
+kind = "postgres"
+host = "127.0.0.1"
+port = {port}
+ssl_mode = "disable"
+database = "{database}"
+credentials = {{ files = {credentials} }}
+
+[env.{ENVIRONMENT}.sources.docs]
+kind = "directory"
+path = {documents}
+
+[plugins.fingerprint]
+component = "fingerprint.wasm"
+grants = ["database-evidence", "tree-evidence"]
+
+[plugins.dump]
+component = "dump.wasm"
+grants = ["database-dump", "tree-archive", "object-write"]
+
+[plugins.retention]
+component = "retention-tiered.wasm"
+grants = []
+settings = {{ daily = 30, monthly = 12, yearly = 10, fiscal_year_end = "12-31" }}
+"#,
+        port = server.port(),
+        database = server::DATABASE,
+        credentials = text(server.credentials()),
+        documents = text(documents),
+    )
+}
+
+/// The main job: first backup, nothing changed, a changed invoice, the list, the plan of retention.
+fn show(stage: &Stage, server: &Server, real: bool) -> Result<()> {
+    heading("a first backup: both sources are new");
+    stage.run(&["backup"])?;
+    heading("a second one: nothing has changed, so nothing is dumped, and the run is recorded all the same");
+    stage.run(&["backup"])?;
+    if real {
+        heading("an invoice changes in the throwaway database");
+        server.script(CHANGE_REAL_INVOICE)?;
+    } else {
+        heading("an invoice changes: its amount, its line in the ledger, its PDF");
+        server.script(tests::sample::CHANGE_INVOICE)?;
+        tests::sample::rewrite_invoice_pdf(&stage.documents).context("cannot rewrite the invoice's PDF")?;
+    }
+    stage.run(&["backup"])?;
+    heading("what there is, and why it is kept");
+    stage.run(&["list"])?;
+    let now = quiet(
+        Command::new("date").args(["-u", "-d", &format!("{SIMULATED_DAYS} days"), "+%Y-%m-%dT%H:%M:%SZ"]),
+        "install coreutils",
+    )?;
+    heading(&format!("what retention would forget {SIMULATED_DAYS} days from now; a dry run forgets nothing"));
+    stage.run(&["prune", "--dry-run", "--now", now.trim()])
+}
+
+fn heading(text: &str) {
+    eprintln!("\n# {text}");
+}
+
+impl Stage {
+    /// Runs the binary, and shows the command line as it can be typed.
+    fn run(&self, verb: &[&str]) -> Result<()> {
+        let mut command = self.command(verb);
+        eprintln!("$ {}", shown(&command));
+        loud(&mut command, "its own message above says what to do; the demo's folder is left as it is")
+    }
+
+    fn command(&self, verb: &[&str]) -> Command {
+        let mut command = Command::new(from_here(&self.binary));
+        command.arg("--config").arg(from_here(&self.folder.join("dolibarr-backup.toml")));
+        command.arg(verb[0]).args(["--env", ENVIRONMENT]).args(&verb[1..]);
+        command
+    }
+}
+
+/// As short as a person standing here would type it.
+fn from_here(path: &Path) -> PathBuf {
+    let here = std::env::current_dir().ok();
+    let below = here.and_then(|here| path.strip_prefix(here).ok().map(Path::to_path_buf));
+    below.unwrap_or_else(|| path.to_path_buf())
+}
+
+fn farewell(stage: &Stage, start_server: &str) {
+    let folder = from_here(&stage.folder);
+    let path = |name: &str| folder.join(name).display().to_string();
+    let show = |verb: &[&str]| shown(&stage.command(verb));
+    let force = show(&["backup", "--force"]);
+    let list = show(&["list"]);
+    say("done; the server is stopped");
+    eprintln!(
+        "
+configuration  {config}
+store          {store}
+documents      {documents}
+
+Without the server:
+  {list}
+  {list} --json
+  find {store} -type f
+  tar -tzf {store}/{ENVIRONMENT}/docs/*.tar.gz | head
+
+With the server, first
+  {start_server}
+and then
+  {force}
+  edit the configuration: retention-last.wasm with settings = {{ keep = 1 }}, or documents = \"content\"",
+        config = path("dolibarr-backup.toml"),
+        store = path("store"),
+        documents = from_here(&stage.documents).display(),
+    );
+}
+
+#[cfg(test)]
+mod tests_of_the_demo {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    #[test]
+    fn a_real_dump_and_its_documents_come_together() {
+        for (line, accepted) in [
+            (&["demo"][..], true),
+            (&["demo", "--dump", "x", "--documents", "y"], true),
+            (&["demo", "--dump", "x"], false),
+            (&["demo", "--documents", "y"], false),
+        ] {
+            assert_eq!(Line::try_parse_from(line).is_ok(), accepted, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn a_missing_dump_is_refused_before_anything_is_built() {
+        let line =
+            Line::try_parse_from(["demo", "--dump", "/nonexistent", "--documents", "/"]).map(|line| line.arguments);
+        let Ok(arguments) = line else { panic!("it parses") };
+        assert!(check(&arguments).is_err_and(|error| error.to_string().contains("/nonexistent is not a file")));
+    }
+}

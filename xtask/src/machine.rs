@@ -1,0 +1,302 @@
+//! What the machine has, and how what is missing gets there: Debian's packages through apt, Rust tools through cargo.
+//!
+//! Nothing that is there already is asked for again, so a second run needs no network. No service is started.
+
+use crate::cache;
+use crate::run::{failure, quiet, say, succeeds, timed};
+use anyhow::{Context, Result};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The S3 server of the tests: a process of its own that checks signatures.
+const GARAGE_VERSION: &str = "2.5.0";
+
+/// Holds the dependencies to `deny.toml`.
+const CARGO_DENY_VERSION: &str = "0.20.2";
+
+/// What the plugins are compiled for.
+pub const WASM_TARGET: &str = "wasm32-unknown-unknown";
+
+/// Runs apt as it is needed here: a server package makes and starts no database cluster of its own. The setting is
+/// there only while apt runs.
+const APT_INSTALL: &str = "\
+set -e
+folder=/etc/postgresql-common/createcluster.d
+setting=$folder/dolibarr-backup-xtask.conf
+mkdir -p \"$folder\"
+trap 'rm -f \"$setting\"' EXIT
+echo 'create_main_cluster = false' > \"$setting\"
+apt-get install -y -q --no-install-recommends \"$@\"
+";
+
+/// The checkout's root.
+pub fn root() -> PathBuf {
+    let manifest = cache::variable("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    Path::new(&manifest).parent().unwrap_or(Path::new(".")).to_path_buf()
+}
+
+/// The folder that Cargo builds into, `target` as a rule: this binary lies in `debug` below it.
+///
+/// # Errors
+/// When this binary's own path is not known.
+pub fn target_folder() -> Result<PathBuf> {
+    if let Some(folder) = cache::variable("CARGO_TARGET_DIR") {
+        return std::path::absolute(root().join(folder)).context("cannot tell the target folder");
+    }
+    let binary = std::env::current_exe().context("cannot tell where this binary is")?;
+    binary.ancestors().nth(2).map(Path::to_path_buf).context("this binary is not in a target folder")
+}
+
+/// Cargo, in the checkout's root.
+pub fn cargo() -> Command {
+    let mut command = Command::new(cache::variable("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root());
+    command
+}
+
+/// Finds a program on the PATH.
+pub fn on_path(program: &str) -> Option<PathBuf> {
+    let path = cache::variable("PATH")?;
+    path.split(':').map(|folder| Path::new(folder).join(program)).find(|file| file.is_file())
+}
+
+/// Whether this process is the superuser, whom PostgreSQL refuses.
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Installs Debian packages.
+///
+/// # Errors
+/// When there is no apt, no way to become root, or a package cannot be had.
+pub fn apt(packages: &[&str]) -> Result<()> {
+    let names = packages.join(" ");
+    let by_hand = format!("install it by hand: apt-get install {names}");
+    if on_path("apt-get").is_none() {
+        return Err(failure(format_args!("{names} is missing, and this machine has no apt-get"), by_hand));
+    }
+    if !is_root() && on_path("sudo").is_none() {
+        return Err(failure(format_args!("{names} is missing, and only root can install it"), by_hand));
+    }
+    let install = || as_root(["sh", "-c", APT_INSTALL, "install"].into_iter().chain(packages.iter().copied()));
+    timed(&format!("installing {names}"), || {
+        if succeeds(&mut install()) {
+            return Ok(());
+        }
+        quiet(&mut as_root(["apt-get", "update", "-q"]), &by_hand)?;
+        quiet(&mut install(), &by_hand).map(drop)
+    })
+}
+
+fn as_root<'a>(words: impl IntoIterator<Item = &'a str>) -> Command {
+    let mut command = Command::new(if is_root() { "env" } else { "sudo" });
+    command.arg("DEBIAN_FRONTEND=noninteractive").args(words);
+    command
+}
+
+/// The folder with PostgreSQL's server and client programs.
+///
+/// # Errors
+/// When they are missing and cannot be installed.
+pub fn postgres() -> Result<PathBuf> {
+    if let Some(folder) = installed_postgres() {
+        return Ok(folder);
+    }
+    apt(&["postgresql"])?;
+    installed_postgres().ok_or_else(|| {
+        failure("PostgreSQL's server programs were not found after installing them", "put initdb on the PATH")
+    })
+}
+
+/// The newest of Debian's, else the one on the PATH.
+fn installed_postgres() -> Option<PathBuf> {
+    let whole = |folder: &PathBuf| {
+        ["initdb", "postgres", "psql", "pg_dump", "pg_restore"].iter().all(|program| folder.join(program).is_file())
+    };
+    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let number = |folder: &Path| folder.file_name().and_then(|name| name.to_str()?.parse::<u32>().ok());
+    let newest = versions.filter_map(|entry| Some((number(&entry.path())?, entry.path().join("bin"))));
+    let newest = newest.filter(|(_, folder)| whole(folder)).max().map(|(_, folder)| folder);
+    newest.or_else(|| on_path("initdb").and_then(|file| file.parent().map(Path::to_path_buf)).filter(whole))
+}
+
+/// The Garage server's binary.
+///
+/// # Errors
+/// When it is missing and cannot be built.
+pub fn garage() -> Result<PathBuf> {
+    let folder = cache::once(&format!("garage-{GARAGE_VERSION}"), |folder| {
+        if on_path("make").is_none() || on_path("pkg-config").is_none() {
+            apt(&["build-essential", "pkg-config"])?;
+        }
+        let features = ["--no-default-features", "--features", "sqlite,bundled-libs"];
+        timed("building the Garage S3 server, once on this machine, about 9 minutes on 2 cores", || {
+            cargo_install("garage", GARAGE_VERSION, &features, folder)
+        })
+    })?;
+    Ok(folder.join("bin/garage"))
+}
+
+/// cargo-deny, on the PATH or from the cache.
+///
+/// # Errors
+/// When it is missing and cannot be built.
+pub fn cargo_deny() -> Result<PathBuf> {
+    if let Some(installed) = on_path("cargo-deny") {
+        return Ok(installed);
+    }
+    let folder = cache::once(&format!("cargo-deny-{CARGO_DENY_VERSION}"), |folder| {
+        timed("building cargo-deny, once on this machine, about 5 minutes on 2 cores", || {
+            cargo_install("cargo-deny", CARGO_DENY_VERSION, &[], folder)
+        })
+    })?;
+    Ok(folder.join("bin/cargo-deny"))
+}
+
+fn cargo_install(name: &str, version: &str, features: &[&str], into: &Path) -> Result<()> {
+    let build = into.join("build");
+    let mut command = cargo();
+    command.args(["install", name, "--version", version, "--locked", "--quiet", "--root"]).arg(into);
+    command.args(features).env("CARGO_TARGET_DIR", &build);
+    quiet(&mut command, &format!("run it by hand to see why: cargo install {name} --version {version} --locked"))?;
+    std::fs::remove_dir_all(&build).with_context(|| format!("cannot remove {}", build.display()))
+}
+
+/// A Rust compiler that has, or can build, the standard library for the plugins.
+#[derive(Debug)]
+pub struct WasmCompiler {
+    /// Names the compiler among those that share the cache.
+    pub version: String,
+    /// What Cargo is run with.
+    pub environment: Vec<(&'static str, String)>,
+    /// What Cargo is told.
+    pub arguments: Vec<&'static str>,
+}
+
+/// Finds a compiler for the plugins: rustup's where it has the target, else Debian's, else whichever can be installed.
+///
+/// # Errors
+/// When there is none and none can be installed.
+pub fn wasm_compiler() -> Result<WasmCompiler> {
+    if let Some(compiler) = toolchain_with_target()? {
+        return Ok(compiler);
+    }
+    if let Some(compiler) = debian_compiler()? {
+        return Ok(compiler);
+    }
+    if on_path("rustup").is_some() {
+        say(format_args!("asking rustup for the standard library of {WASM_TARGET}"));
+        // Where the network refuses, rustup tries again for a while; Debian's packages are the way on then.
+        let mut add = Command::new("timeout");
+        add.args(["60", "rustup", "target", "add", WASM_TARGET]).env("RUSTUP_MAX_RETRIES", "0");
+        if succeeds(add.current_dir(root())) {
+            if let Some(compiler) = toolchain_with_target()? {
+                return Ok(compiler);
+            }
+        }
+        say("rustup does not have it; taking Debian's compiler and its sources");
+    }
+    apt(&["rustc-web", "rust-web-src"])?;
+    debian_compiler()?.ok_or_else(|| {
+        failure(
+            format_args!("no Rust compiler for {WASM_TARGET} was found"),
+            format_args!("run `rustup target add {WASM_TARGET}` where rustup has a network"),
+        )
+    })
+}
+
+/// The toolchain that runs Cargo here, if it has the target's standard library.
+fn toolchain_with_target() -> Result<Option<WasmCompiler>> {
+    if !sysroot(&toolchain_rustc())?.join("lib/rustlib").join(WASM_TARGET).join("lib").is_dir() {
+        return Ok(None);
+    }
+    let version = format!("{}-toolchain", release(&toolchain_rustc())?);
+    Ok(Some(WasmCompiler { version, environment: Vec::new(), arguments: Vec::new() }))
+}
+
+/// Debian's compiler, if its sources are there too: it builds the standard library itself, and links with the linker
+/// that the toolchain ships.
+fn debian_compiler() -> Result<Option<WasmCompiler>> {
+    let rustc = "/usr/bin/rustc";
+    if !Path::new(rustc).is_file() || !sysroot(rustc)?.join("lib/rustlib/src/rust/library/Cargo.lock").is_file() {
+        return Ok(None);
+    }
+    if !can_build_the_workspace(&release(rustc)?) {
+        return Ok(None);
+    }
+    let host = toolchain_host()?;
+    let linker = sysroot(&toolchain_rustc())?.join("lib/rustlib").join(host).join("bin/rust-lld");
+    if !linker.is_file() {
+        let hint = format!("run `rustup target add {WASM_TARGET}`, or use a toolchain that ships rust-lld");
+        return Err(failure(format_args!("no linker for the plugins at {}", linker.display()), hint));
+    }
+    Ok(Some(WasmCompiler {
+        version: format!("{}-debian", release(rustc)?),
+        environment: vec![
+            ("RUSTC", rustc.into()),
+            ("RUSTC_BOOTSTRAP", "1".into()),
+            ("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", linker.to_string_lossy().into_owned()),
+        ],
+        arguments: vec!["-Zbuild-std=std,panic_abort"],
+    }))
+}
+
+fn toolchain_rustc() -> String {
+    cache::variable("RUSTC").unwrap_or_else(|| "rustc".into())
+}
+
+fn sysroot(rustc: &str) -> Result<PathBuf> {
+    let text = quiet(Command::new(rustc).args(["--print", "sysroot"]).current_dir(root()), "install Rust with rustup")?;
+    Ok(PathBuf::from(text.trim()))
+}
+
+/// `1.95.0`, of the toolchain that runs Cargo here.
+///
+/// # Errors
+/// When there is no compiler.
+pub fn toolchain_release() -> Result<String> {
+    release(&toolchain_rustc())
+}
+
+fn release(rustc: &str) -> Result<String> {
+    version_line(rustc, "release: ")
+}
+
+fn toolchain_host() -> Result<String> {
+    version_line(&toolchain_rustc(), "host: ")
+}
+
+fn version_line(rustc: &str, key: &str) -> Result<String> {
+    let text = quiet(Command::new(rustc).arg("-vV").current_dir(root()), "install Rust with rustup")?;
+    let line = text.lines().find_map(|line| line.strip_prefix(key)).map(str::to_owned);
+    line.with_context(|| format!("{rustc} -vV has no line {key:?}"))
+}
+
+/// Whether a compiler's release is at least what the workspace asks for.
+fn can_build_the_workspace(release: &str) -> bool {
+    let number = |text: &str| -> Option<(u32, u32)> {
+        let mut parts = text.split(['.', '-']).map(str::parse);
+        Some((parts.next()?.ok()?, parts.next()?.ok()?))
+    };
+    number(release) >= number(env!("CARGO_PKG_RUST_VERSION"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_older_compiler_than_the_workspace_asks_for_is_passed_over() {
+        let asked = env!("CARGO_PKG_RUST_VERSION");
+        for (release, can) in
+            [(asked, true), ("1.63.0", false), ("2.0.0", true), ("1.999.0-nightly", true), ("", false)]
+        {
+            assert_eq!(can_build_the_workspace(release), can, "{release}");
+        }
+    }
+
+    #[test]
+    fn the_checkout_has_the_workspace_manifest() {
+        assert!(root().join("Cargo.toml").is_file());
+    }
+}

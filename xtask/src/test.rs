@@ -1,0 +1,200 @@
+//! Every check, in the order in which a mistake is cheapest to find. The test runner comes last, so that its summary
+//! closes the output; what was skipped is listed above it.
+
+mod summary;
+
+use crate::run::{failure, loud, say, shown, succeeds, timed};
+use crate::{cache, machine, plugins};
+use anyhow::{Context, Result};
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use summary::{Skipped, Tally};
+
+/// Archive readers that tests compare with, where they are there.
+const ARCHIVE_READERS: [(&str, &str); 2] = [("bsdtar", "libarchive-tools"), ("7z", "p7zip-full")];
+
+/// What `cargo xtask test` takes.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Leave out the documentation, the dependencies' check and the documentation's tests; what is left out is listed
+    #[arg(long)]
+    fast: bool,
+}
+
+/// Where this run builds, and what it left out.
+struct Checks {
+    target: PathBuf,
+    skipped: Skipped,
+}
+
+/// Runs every check.
+///
+/// # Errors
+/// When something cannot be installed or a check fails.
+pub fn run(arguments: &Arguments) -> Result<()> {
+    let target = target_folder()?;
+    let _held = cache::lock(&target)?;
+    if target != machine::target_folder()? {
+        cache::claim(&target, &machine::root(), &packages()?)?;
+    }
+    let mut checks = Checks { skipped: Skipped::new(target.join("skipped-tests.txt"))?, target };
+    checks.prepare_machine()?;
+    checks.lint()?;
+    if arguments.fast {
+        for left_out in ["documentation", "dependencies", "documentation's tests"] {
+            checks.skipped.note(&format!("{left_out}: --fast"));
+        }
+    } else {
+        checks.document()?;
+        checks.dependencies()?;
+    }
+    checks.build()?;
+    if !arguments.fast {
+        checks.documentation_tests()?;
+    }
+    checks.tests()
+}
+
+/// CI begins with a fresh clone every time, so it builds where an earlier run's dependencies are.
+fn target_folder() -> Result<PathBuf> {
+    if cache::variable("CI").is_none() || cache::variable("CARGO_TARGET_DIR").is_some() {
+        return machine::target_folder();
+    }
+    Ok(cache::folder()?.join(format!("target-{}", machine::toolchain_release()?)))
+}
+
+/// Names of the workspace's packages.
+fn packages() -> Result<Vec<String>> {
+    let root = machine::root();
+    let mut folders = vec![root.join("host"), root.join("tests"), root.join("xtask")];
+    for several in ["plugins", "tests/guests"] {
+        let entries = fs::read_dir(root.join(several)).into_iter().flatten().flatten();
+        folders.extend(entries.map(|entry| entry.path()).filter(|folder| folder.join("Cargo.toml").is_file()));
+    }
+    folders.iter().map(|folder| package_name(&folder.join("Cargo.toml"))).collect()
+}
+
+fn package_name(manifest: &Path) -> Result<String> {
+    let text = fs::read_to_string(manifest).with_context(|| format!("cannot read {}", manifest.display()))?;
+    let name = text.lines().find_map(|line| line.strip_prefix("name = \"")?.strip_suffix('"'));
+    name.map(str::to_owned).with_context(|| format!("{} names no package", manifest.display()))
+}
+
+impl Checks {
+    fn cargo(&self) -> Command {
+        let mut cargo = machine::cargo();
+        cargo.env("CARGO_TARGET_DIR", &self.target);
+        cargo
+    }
+
+    fn prepare_machine(&mut self) -> Result<()> {
+        machine::postgres()?;
+        machine::garage()?;
+        for (program, package) in ARCHIVE_READERS {
+            if machine::on_path(program).is_none() && machine::apt(&[package]).is_err() {
+                self.skipped.note(&format!("archives read with {program}: {package} cannot be installed"));
+            }
+        }
+        Ok(())
+    }
+
+    fn lint(&self) -> Result<()> {
+        timed("checking the format", || loud(self.cargo().args(["fmt", "--all", "--check"]), "run `cargo fmt --all`"))?;
+        let clippy = ["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"];
+        timed("linting", || loud(self.cargo().args(clippy), "mend what clippy names above"))
+    }
+
+    fn document(&self) -> Result<()> {
+        let doc = ["doc", "--quiet", "--workspace", "--no-deps", "--document-private-items"];
+        timed("building the documentation", || {
+            loud(self.cargo().args(doc).env("RUSTDOCFLAGS", "-D warnings"), "mend what rustdoc names above")
+        })
+    }
+
+    /// Licences, bans and sources need no network; advisories do.
+    fn dependencies(&mut self) -> Result<()> {
+        let Ok(deny) = machine::cargo_deny() else {
+            self.skipped.note("dependencies: cargo-deny cannot be installed");
+            return Ok(());
+        };
+        let check = |what: &[&str]| {
+            let mut command = Command::new(&deny);
+            command.current_dir(machine::root()).args(["--log-level", "error", "check"]).args(what);
+            command
+        };
+        timed("checking the dependencies", || {
+            loud(&mut check(&["bans", "licenses", "sources"]), "see deny.toml for the rule and its reason")
+        })?;
+        let mut fetch = Command::new("timeout");
+        fetch.arg("60").arg(&deny).args(["fetch", "db"]).current_dir(machine::root());
+        if !succeeds(&mut fetch) {
+            self.skipped.note("advisories: their database cannot be fetched");
+            return Ok(());
+        }
+        timed("checking for advisories", || {
+            loud(&mut check(&["--disable-fetch", "advisories"]), "update the crate, or say in deny.toml why not")
+        })
+    }
+
+    fn build(&self) -> Result<()> {
+        plugins::build(&self.target)?;
+        timed("building the binary", || {
+            loud(
+                self.cargo().args(["build", "--quiet", "--package", "dolibarr-backup"]),
+                "mend what the compiler names",
+            )
+        })
+    }
+
+    fn documentation_tests(&self) -> Result<()> {
+        timed("running the documentation's tests", || {
+            loud(self.cargo().args(["test", "--quiet", "--workspace", "--doc"]), "mend the example that is named above")
+        })
+    }
+
+    fn tests(&self) -> Result<()> {
+        let mut command = self.cargo();
+        if succeeds(machine::cargo().args(["nextest", "--version"])) {
+            command.args(["nextest", "run", "--workspace", "--no-fail-fast", "--color", "never"]);
+        } else {
+            command.args(["test", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast"]);
+        }
+        command.env(tests::SKIPS_VARIABLE, self.skipped.file());
+        say("running the tests");
+        let (tally, succeeded) = follow(&mut command)?;
+        self.skipped.print();
+        let hint = format!("run one test alone: cargo nextest run NAME; all of them: {}", shown(&command));
+        println!("{}", tally.closing_line(self.skipped.tests()));
+        match (succeeded, tally.is_empty()) {
+            (true, false) => Ok(()),
+            (true, true) => Err(failure("no test ran", hint)),
+            (false, _) => Err(failure("tests failed", hint)),
+        }
+    }
+}
+
+/// Runs the tests with their output on this terminal, and counts them.
+fn follow(command: &mut Command) -> Result<(Tally, bool)> {
+    // Both runners' summaries can be told by their form, on whichever stream they come.
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let stdout = child.stdout.take().context("the runner has no output")?;
+    let stderr = child.stderr.take().context("the runner has no output")?;
+    let (out, err) = std::thread::scope(|scope| {
+        let out = scope.spawn(|| pass_on(stdout, |line| println!("{line}")));
+        let err = pass_on(stderr, |line| eprintln!("{line}"));
+        (out.join().unwrap_or_default(), err)
+    });
+    Ok((out.plus(&err), child.wait()?.success()))
+}
+
+fn pass_on(stream: impl std::io::Read, show: impl Fn(&str)) -> Tally {
+    let mut tally = Tally::default();
+    for line in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
+        let line = String::from_utf8_lossy(&line);
+        show(&line);
+        tally.read(&line);
+    }
+    tally
+}
