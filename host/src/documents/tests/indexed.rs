@@ -115,7 +115,7 @@ async fn an_index_larger_than_its_memory_comes_back_whole() {
     for n in 0..entries {
         let mut digest = [0; 32];
         digest.copy_from_slice(&Sha256::digest(n.to_le_bytes()));
-        let path = hex::encode(&noise(40, n)).into_bytes();
+        let path = hex::encode(noise(40, n)).into_bytes();
         let lines = vec![index::Line { path, digest: index::Digest::Sha256(digest), ..line.clone() }];
         index.add(&index::Member { packed: vec![0; 10], plain_bytes: 1_024, lines, ended: None }).unwrap();
     }
