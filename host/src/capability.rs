@@ -4,11 +4,15 @@
 //! A capability lives in `X/host.rs`: a private `bindgen!` of its interface and an `impl Host for Context`. What it
 //! does is in `X/client.rs` or its siblings, which know nothing of wasm.
 
+mod limiter;
+
+pub use limiter::{LimitReached, Limiter};
+
 use crate::error::{Class, Error};
+use crate::stream::ByteStream;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use wasmtime::component::{HasSelf, Linker, ResourceTable};
-use wasmtime::{StoreLimits, StoreLimitsBuilder};
+use wasmtime::component::{HasSelf, Linker, Resource, ResourceTable};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 #[expect(missing_docs, reason = "generated from the WIT files, which hold the documentation")]
@@ -40,6 +44,10 @@ const LOG_FIELDS_MAX: usize = 16;
 /// Handles that one call of a plugin may hold. A run passes in two and a plugin makes a stream.
 const HANDLES_MAX: usize = 64;
 
+/// Streams that one call of a plugin may open. A dump is one; each costs a reader and threads, or a `pg_dump`, from
+/// the moment it is opened.
+const STREAMS_MAX: u32 = 4;
+
 /// What one call of a plugin may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Memory {
@@ -64,8 +72,9 @@ pub struct Context {
     /// The handles.
     pub table: ResourceTable,
     plugin: Arc<str>,
-    limits: StoreLimits,
+    limiter: Limiter,
     log_lines: u32,
+    streams: u32,
     tally: Tally,
     failure: Option<Error>,
     wasi: Option<WasiCtx>,
@@ -83,20 +92,31 @@ impl Context {
     pub fn new(plugin: Arc<str>, memory: Memory, wasi: Option<WasiCtx>) -> Self {
         let mut table = ResourceTable::new();
         table.set_max_capacity(HANDLES_MAX);
-        let limits = StoreLimitsBuilder::new()
-            .memory_size(memory.bytes_max)
-            .instances(32)
-            .memories(8)
-            .tables(32)
-            .table_elements(100_000)
-            .trap_on_grow_failure(true)
-            .build();
-        Self { table, plugin, limits, log_lines: 0, tally: Tally::new(), failure: None, wasi }
+        let limiter = Limiter::new(memory.bytes_max);
+        Self { table, plugin, limiter, log_lines: 0, streams: 0, tally: Tally::new(), failure: None, wasi }
     }
 
     /// For the store's limiter.
-    pub fn limits(&mut self) -> &mut StoreLimits {
-        &mut self.limits
+    pub fn limiter(&mut self) -> &mut Limiter {
+        &mut self.limiter
+    }
+
+    /// Opens a stream for the plugin, unless it opened too many before: then nothing is started.
+    ///
+    /// # Errors
+    /// A trap, [`LimitReached::Streams`] among them.
+    pub fn open_stream(
+        &mut self,
+        open: impl FnOnce() -> Result<ByteStream, Error>,
+    ) -> wasmtime::Result<Result<Resource<ByteStream>, types::Error>> {
+        self.streams = self.streams.saturating_add(1);
+        if self.streams > STREAMS_MAX {
+            return Err(LimitReached::Streams.into());
+        }
+        match self.answer(open()) {
+            Ok(stream) => Ok(Ok(self.table.push(stream)?)),
+            Err(error) => Ok(Err(error)),
+        }
     }
 
     /// Counts one call.
@@ -155,7 +175,7 @@ impl types::Host for Context {}
 impl bytes::Host for Context {}
 
 impl bytes::HostStream for Context {
-    async fn drop(&mut self, stream: wasmtime::component::Resource<crate::stream::ByteStream>) -> wasmtime::Result<()> {
+    async fn drop(&mut self, stream: Resource<ByteStream>) -> wasmtime::Result<()> {
         self.table.delete(stream)?;
         Ok(())
     }
@@ -206,7 +226,8 @@ pub fn printable(text: &str) -> String {
 
 /// Whether a character neither moves the cursor nor turns the direction of what follows.
 fn is_printable(c: char) -> bool {
-    !c.is_control() && !matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    !c.is_control()
+        && !matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]

@@ -6,6 +6,8 @@
 pub mod call;
 pub mod component;
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
 mod suite;
 
 use crate::error::{Error, Result};
@@ -20,6 +22,10 @@ const EPOCH_TICK: Duration = Duration::from_millis(10);
 
 /// Linear memory of a plugin unless `limits` says otherwise. The largest shipped plugin needs 4 MiB for 10,000 snapshots.
 const MEMORY_MIB: usize = 64;
+
+/// Time that a guest itself may compute in one call unless `limits` says otherwise. The shipped plugins need
+/// milliseconds; time in which it waits for the host does not count.
+const COMPUTE_SECONDS: u64 = 30;
 
 /// Stack of a guest; wasmtime's own default, named because endless recursion ends here.
 const STACK_BYTES_MAX: usize = 512 << 10;
@@ -124,6 +130,8 @@ pub struct Limits {
     pub memory_mib: Option<usize>,
     /// Time in seconds, guest and host together.
     pub call_seconds: Option<u64>,
+    /// Time in seconds that the guest itself computes.
+    pub compute_seconds: Option<u64>,
 }
 
 /// The grants of one plugin, each once.
@@ -208,6 +216,7 @@ pub struct Plugin {
     grants: Grants,
     settings: String,
     wall: Duration,
+    compute: Duration,
     memory: crate::capability::Memory,
     engine: Engine,
     linked: wasmtime::component::InstancePre<crate::capability::Context>,
@@ -240,6 +249,7 @@ impl Plugin {
             grants: config.grants.clone(),
             settings,
             wall: Duration::from_secs(config.limits.call_seconds.unwrap_or(role.wall_seconds())),
+            compute: Duration::from_secs(config.limits.compute_seconds.unwrap_or(COMPUTE_SECONDS)),
             memory: crate::capability::Memory {
                 bytes_max: config.limits.memory_mib.unwrap_or(MEMORY_MIB).saturating_mul(1 << 20),
             },

@@ -16,6 +16,10 @@ pub const PATTERNS_MAX: usize = 1_000;
 /// Longest pattern: no path that the kernel takes is longer.
 pub const PATTERN_BYTES_MAX: usize = 4_096;
 
+/// All patterns of a list together. Reading globs is work for the host that no limit of a plugin ends, and takes some
+/// ten seconds for a thousand of the longest; this many bytes take less than one.
+pub const LIST_BYTES_MAX: usize = 64 << 10;
+
 /// A list of globs, ready to match.
 #[derive(Debug, Clone)]
 pub(super) struct Matcher(Gitignore);
@@ -31,6 +35,13 @@ impl Matcher {
     pub(super) fn new(patterns: &[String]) -> Result<Self> {
         if patterns.len() > PATTERNS_MAX {
             return Err(refused(format!("{} exclude patterns are more than {PATTERNS_MAX}", patterns.len())));
+        }
+        let bytes: usize = patterns.iter().map(String::len).sum();
+        // A single pattern that is too long is told by itself.
+        if patterns.len() > 1 && bytes > LIST_BYTES_MAX {
+            return Err(refused(format!(
+                "the exclude patterns have {bytes} bytes, more than {LIST_BYTES_MAX} together"
+            )));
         }
         let mut builder = GitignoreBuilder::new("");
         builder.allow_unclosed_class(false);
@@ -141,5 +152,8 @@ mod tests {
         }
         assert!(Matcher::new(&vec!["x".to_owned(); PATTERNS_MAX]).is_ok());
         assert!(Matcher::new(&vec!["x".to_owned(); PATTERNS_MAX + 1]).is_err());
+        let long = "x".repeat(PATTERN_BYTES_MAX);
+        assert!(Matcher::new(&vec![long.clone(); LIST_BYTES_MAX / PATTERN_BYTES_MAX]).is_ok());
+        assert!(Matcher::new(&vec![long; LIST_BYTES_MAX / PATTERN_BYTES_MAX + 1]).is_err());
     }
 }

@@ -94,13 +94,9 @@ impl tree_archive::Host for Context {
             tree_archive::WhenUnreadable::Report => WhenUnreadable::Report,
             tree_archive::WhenUnreadable::Fail => WhenUnreadable::Fail,
         };
-        let stream = tree.archive(ArchiveOptions { exclude: options.exclude, when_unreadable });
         // What is stored of the stream is counted where it is stored.
         self.count("tree-archive.open", tree.scope(), 0);
-        match self.answer(stream) {
-            Ok(stream) => Ok(Ok(self.table.push(stream)?)),
-            Err(error) => Ok(Err(error)),
-        }
+        self.open_stream(|| tree.archive(ArchiveOptions { exclude: options.exclude, when_unreadable }))
     }
 }
 

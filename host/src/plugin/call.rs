@@ -4,7 +4,7 @@
 //! every handle that the guest held, whatever became of it.
 
 use super::{Engine, Grants, Plugin, Role, component};
-use crate::capability::{self, Context, Tally, printable, types};
+use crate::capability::{self, Context, LimitReached, Tally, printable, types};
 use crate::documents::host as documents;
 use crate::error::{Class, Error, Result};
 use crate::grant::Grant;
@@ -55,12 +55,8 @@ pub(crate) use dump::exports::backup::host::dumping;
 pub(crate) use fingerprint::exports::backup::host::fingerprinting;
 pub(crate) use retention::exports::backup::host::retaining;
 
-/// Time that a guest itself may compute in one call, in ticks of [`super::EPOCH_TICK`]: 30 s. The shipped plugins
-/// need milliseconds; a host call's time does not count.
-const GUEST_TICKS_MAX: u32 = 3_000;
-
-/// What the host copies out of a guest in one call: the arguments of its calls and its answer. A plan over 10,000
-/// snapshots has about 2 MB.
+/// What the host copies out of a guest at a time: the arguments of one of its calls, or its answer. A plan over
+/// 10,000 snapshots has about 2 MB.
 const COPIED_BYTES_MAX: usize = 64 << 20;
 
 /// Handles in a guest's own tables; the host's are limited by the context.
@@ -68,6 +64,10 @@ const GUEST_HANDLES_MAX: usize = 256;
 
 /// Longest fingerprint.
 const FINGERPRINT_BYTES_MAX: usize = 1_024;
+
+/// Reasons of one decision that are kept; how many more there were is said. A snapshot after which there is nothing
+/// for a year answers for some fifty periods.
+const REASONS_MAX: usize = 100;
 
 /// What a call came to, and what the plugin did in it either way.
 #[derive(Debug)]
@@ -95,7 +95,8 @@ pub(super) fn link(
     grants: &Grants,
 ) -> Result<InstancePre<Context>> {
     let blame = |e: wasmtime::Error| {
-        Error::config(format!("the plugin `{}` ({}) cannot be loaded: {e:#}", role.name(), component.path.display()))
+        let why = printable(&format!("{e:#}").replace('\n', " "));
+        Error::config(format!("the plugin `{}` ({}) cannot be loaded: {why}", role.name(), component.path.display()))
             .hint("the file is damaged or made for another version; build it anew")
     };
     let compiled = wasmtime::component::Component::from_binary(&engine.wasm, &component.bytes).map_err(blame)?;
@@ -195,11 +196,21 @@ impl Plugin {
         time_zone: &str,
         snapshots: &[retaining::Snapshot],
     ) -> Called<retaining::RetentionPlan> {
-        self.call("plan", async |store, linked| {
-            let plugin = retention::RetentionPre::new(linked)?.instantiate_async(&mut *store).await?;
-            plugin.backup_host_retaining().call_plan(store, now.as_second(), time_zone, &self.settings, snapshots).await
-        })
-        .await
+        let mut called = self
+            .call("plan", async |store, linked| {
+                let plugin = retention::RetentionPre::new(linked)?.instantiate_async(&mut *store).await?;
+                let exports = plugin.backup_host_retaining();
+                exports.call_plan(store, now.as_second(), time_zone, &self.settings, snapshots).await
+            })
+            .await;
+        for decision in called.result.iter_mut().flat_map(|plan| &mut plan.decisions) {
+            let more = decision.reasons.len().saturating_sub(REASONS_MAX);
+            if more > 0 {
+                decision.reasons.truncate(REASONS_MAX);
+                decision.reasons.push(format!("and {more} more"));
+            }
+        }
+        called
     }
 
     /// Runs one call within every limit. `function` names it in messages.
@@ -210,14 +221,15 @@ impl Plugin {
     ) -> Called<T> {
         let wasi = self.grants.has(Grant::Wasi).then(deterministic_wasi);
         let mut store = Store::new(&self.engine.wasm, Context::new(self.name.clone(), self.memory, wasi));
-        store.limiter(|context| context.limits());
+        store.limiter(|context| context.limiter());
         store.set_hostcall_fuel(COPIED_BYTES_MAX);
         store.set_max_component_handles(GUEST_HANDLES_MAX);
         store.set_epoch_deadline(1);
-        let mut ticks = 0_u32;
+        let ticks_max = self.compute.as_millis() / super::EPOCH_TICK.as_millis();
+        let mut ticks = 0_u128;
         store.epoch_deadline_callback(move |_| {
-            ticks = ticks.saturating_add(1);
-            if ticks > GUEST_TICKS_MAX { Ok(UpdateDeadline::Interrupt) } else { Ok(UpdateDeadline::Yield(1)) }
+            ticks += 1;
+            if ticks > ticks_max { Ok(UpdateDeadline::Interrupt) } else { Ok(UpdateDeadline::Yield(1)) }
         });
         let answer = tokio::time::timeout(self.wall, run(&mut store, self.linked.clone())).await;
         let failure = store.data_mut().take_failure();
@@ -247,16 +259,23 @@ impl Plugin {
         | types::Error::NotFound(text)
         | types::Error::Transient(text)
         | types::Error::Permanent(text)) = &error;
+        // A guest has no service of its own: one that calls something unavailable has not heard so from a capability.
+        let unavailable = failure.as_ref().is_some_and(|failure| failure.class() == Class::Unavailable);
         if let Some(failure) = failure.filter(|failure| failure.message() == text) {
-            return failure;
+            return match failure.class() {
+                Class::PluginRefused => failure.context(format!("{} was refused in `{function}`", self.shown())),
+                _ => failure,
+            };
         }
         let message = format!("{} failed in `{function}`: {}", self.shown(), printable(text));
         match error {
             types::Error::Denied(_) => {
                 Error::config(message).hint(format!("check settings in [plugins.{}] of the configuration", self.name))
             }
-            types::Error::Transient(_) => Error::unavailable(message),
-            types::Error::NotFound(_) | types::Error::Permanent(_) => Error::new(Class::PluginRefused, message),
+            types::Error::Transient(_) if unavailable => Error::unavailable(message),
+            types::Error::Transient(_) | types::Error::NotFound(_) | types::Error::Permanent(_) => {
+                Error::new(Class::PluginRefused, message)
+            }
         }
     }
 
@@ -264,17 +283,21 @@ impl Plugin {
         let what = match error.downcast_ref::<Trap>() {
             Some(Trap::UnreachableCodeReached) => "panicked or reached code that it calls unreachable".to_owned(),
             Some(Trap::StackOverflow) => format!("used more than {} KiB of stack", super::STACK_BYTES_MAX >> 10),
-            Some(Trap::Interrupt) => {
-                format!(
-                    "computed for more than {} s",
-                    u128::from(GUEST_TICKS_MAX) * super::EPOCH_TICK.as_millis() / 1_000
-                )
-            }
-            Some(other) => format!("trapped: {other}"),
-            None => format!("was stopped: {}", printable(&error.root_cause().to_string())),
+            Some(Trap::Interrupt) => format!("computed for more than {} s", self.compute.as_secs()),
+            Some(other) => format!("ran into a {other}"),
+            None => match error.downcast_ref::<LimitReached>() {
+                Some(limit) => limit.to_string(),
+                None => format!("was stopped: {}", printable(&error.root_cause().to_string())),
+            },
         };
-        Error::new(Class::PluginTrapped, format!("{} {what} in `{function}`", self.shown()))
-            .hint("the plugin is at fault, not the data: use another version of it, or report this to its author")
+        let limit = match (error.downcast_ref::<Trap>(), error.downcast_ref::<LimitReached>()) {
+            (Some(Trap::Interrupt), _) => "; if it is meant to, limits = { compute_seconds = … } raises that",
+            (_, Some(LimitReached::Memory { .. })) => "; if it is meant to, limits = { memory_mib = … } raises that",
+            _ => "",
+        };
+        Error::new(Class::PluginTrapped, format!("{} {what} in `{function}`", self.shown())).hint(format!(
+            "the plugin is at fault, not the data: use another version of it, or report this to its author{limit}"
+        ))
     }
 
     fn checked(&self, called: Called<fingerprinting::Fingerprint>) -> Called<Fingerprint> {

@@ -63,6 +63,9 @@ pub fn read(role: Role, config: &Config, require_digest: bool, folder: Option<&P
             .hint(hint)
     };
     let meta = std::fs::metadata(&path).map_err(|e| unreadable(e.kind().to_string()))?;
+    if !meta.is_file() {
+        return Err(unreadable("it is no file".to_owned()));
+    }
     if meta.len() > COMPONENT_BYTES_MAX {
         return Err(unreadable(format!("it is longer than {COMPONENT_BYTES_MAX} bytes")));
     }

@@ -152,13 +152,8 @@ impl database_dump::Host for Context {
         options: database_dump::Options,
     ) -> Answer<Resource<ByteStream>> {
         let DumpDatabase(session) = self.table.get(&database)?.clone();
-        let stream = session.dump(DumpOptions { compression: options.compression.into() });
         self.count("database-dump.open", session.scope(), 0);
-        let stream = match stream {
-            Ok(stream) => Ok(self.table.push(stream)?),
-            Err(error) => Err(error),
-        };
-        Ok(self.answer(stream))
+        self.open_stream(|| session.dump(DumpOptions { compression: options.compression.into() }))
     }
 }
 

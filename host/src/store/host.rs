@@ -32,7 +32,7 @@ pub struct Prefix {
     /// `prod/db`: environment and source.
     scope: String,
     stamp: SnapshotId,
-    /// What was stored through any copy of this prefix, to hold a plugin's receipt against.
+    /// What was stored through any copy of this prefix, to hold a plugin's receipt against; one object at most.
     stored: Arc<Mutex<Vec<(ObjectKey, Stored)>>>,
 }
 
@@ -51,6 +51,10 @@ impl Prefix {
 
     async fn put(&self, name: &str, content: ByteStream) -> Result<(ObjectKey, Stored)> {
         let key = self.key(name)?;
+        if let Some((first, _)) = self.stored().first() {
+            let message = format!("the plugin stores {key} besides {first}, and one object was asked for");
+            return Err(Error::new(Class::PluginRefused, message));
+        }
         let bar = crate::telemetry::bar(&self.scope, content.expected_bytes());
         let stored = self.store.put_stream(&key, content.observed(bar.clone())).await;
         bar.finish_and_clear();

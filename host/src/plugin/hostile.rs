@@ -1,0 +1,176 @@
+//! Guests that misbehave, and what the host makes of them: every call ends within its limit, the error names the
+//! plugin and whose fault it is, nothing of the guest's text reaches it as it was, and the store is as before.
+//!
+//! The guests are real components: those of `tests/guests`, built by `cargo xtask plugins`, and a few that no compiler
+//! would make, written here as text.
+
+mod answers;
+mod canaries;
+mod files;
+mod limits;
+mod runs;
+
+use super::call::retaining;
+use super::*;
+use crate::documents::host::{ArchiveTree, EvidenceTree};
+use crate::documents::{self, Tree};
+use crate::error::Class;
+use crate::snapshot::SnapshotId;
+use crate::store::host::Prefix;
+use crate::store::{self, Store};
+use jiff::Timestamp;
+use std::collections::BTreeMap;
+use std::time::Instant;
+use tempfile::TempDir;
+
+/// What a guest says of its own accord where it panics; no message of the host repeats it.
+const OWN_WORDS: &str = "own words";
+
+/// Longest message: a sentence, a path and what one text of a guest may fill.
+const MESSAGE_BYTES_MAX: usize = 1_500;
+
+const ROLES: [Role; 3] = [Role::Fingerprint, Role::Dump, Role::Retention];
+
+/// A component of `tests/guests`.
+fn guest(role: Role) -> PathBuf {
+    let binary = std::env::current_exe().unwrap();
+    let file = binary.ancestors().nth(2).unwrap().join("guests").join(format!("hostile-{}.wasm", role.name()));
+    assert!(file.is_file(), "{} is missing: run `cargo xtask plugins`", file.display());
+    file
+}
+
+/// A text as TOML has it.
+fn quoted(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}
+
+/// The section of the configuration for a guest with every grant of its role. `rest` holds further lines.
+fn section(role: Role, component: &Path, rest: &str) -> String {
+    let grants: Vec<String> = Plugins::default().of(role).grants.iter().map(|grant| format!("\"{grant}\"")).collect();
+    format!("component = {}\ngrants = [{}]\n{rest}\n", quoted(&component.to_string_lossy()), grants.join(", "))
+}
+
+fn load_file(role: Role, component: &Path, rest: &str) -> Result<Plugin> {
+    let config: Config = toml::from_str(&section(role, component, rest)).unwrap();
+    let mut plugins = Plugins::default();
+    match role {
+        Role::Fingerprint => plugins.fingerprint = config,
+        Role::Dump => plugins.dump = config,
+        Role::Retention => plugins.retention = config,
+    }
+    Plugin::load(&Engine::new().unwrap(), &plugins, role, None)
+}
+
+/// The guest of a role that misbehaves as `doing` says, the inside of a TOML table.
+fn load(role: Role, doing: &str, limits: &str) -> Plugin {
+    let settings = match role {
+        Role::Dump => format!("dump = {{ {doing} }}"),
+        Role::Fingerprint | Role::Retention => doing.to_owned(),
+    };
+    load_file(role, &guest(role), &format!("settings = {{ {settings} }}\nlimits = {{ {limits} }}")).unwrap()
+}
+
+/// A documents folder and a store.
+struct Place {
+    folder: TempDir,
+    store: Arc<Store>,
+    tree: Arc<Tree>,
+}
+
+impl Place {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("docs")).unwrap();
+        std::fs::write(folder.path().join("docs/FA2601-0001.pdf"), "%PDF-1.4 ".repeat(10_000)).unwrap();
+        let url = format!("url = \"file://{}/store\"", folder.path().display());
+        let store = Arc::new(Store::open(&toml::from_str::<store::Config>(&url).unwrap()).await.unwrap());
+        let config = documents::Config { path: folder.path().join("docs") };
+        let tree = Tree::open(&config, "prod/docs".to_owned()).unwrap();
+        Self { folder, store, tree }
+    }
+
+    fn prefix(&self) -> Prefix {
+        Prefix::new(self.store.clone(), "prod/docs".to_owned(), stamp())
+    }
+
+    /// Calls the plugin as a run does.
+    async fn call(&self, plugin: &Plugin) -> Result<String> {
+        match plugin.role() {
+            Role::Fingerprint => plugin.of_tree(EvidenceTree(self.tree.clone())).await.result.map(|f| f.value),
+            Role::Dump => {
+                let stamp = stamp().to_string();
+                let called = plugin.dump_tree(&stamp, ArchiveTree(self.tree.clone()), self.prefix());
+                called.await.result.map(|receipt| receipt.key)
+            }
+            Role::Retention => {
+                let snapshots = snapshots(3);
+                let called = plugin.plan_retention(now(), "Europe/Paris", &snapshots);
+                called.await.result.map(|plan| plan.decisions.len().to_string())
+            }
+        }
+    }
+
+    /// No object, no temporary file, and nobody who still reads the documents.
+    async fn assert_untouched(&self) {
+        self.store.settle().await;
+        let begun = Instant::now();
+        while Arc::strong_count(&self.tree) > 1 || !files(&self.folder.path().join("store")).is_empty() {
+            let left = files(&self.folder.path().join("store"));
+            let held = Arc::strong_count(&self.tree) - 1;
+            assert!(begun.elapsed() < Duration::from_secs(10), "{held} hold the documents, the store has {left:?}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+/// Every file below a folder with its bytes.
+fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else {
+            // A temporary file may go between the two calls.
+            found.insert(path.clone(), std::fs::read(&path).unwrap_or_default());
+        }
+    }
+    found
+}
+
+fn now() -> Timestamp {
+    "2026-06-30T12:00:00Z".parse().unwrap()
+}
+
+fn stamp() -> SnapshotId {
+    SnapshotId::at(now())
+}
+
+fn snapshots(days: i64) -> Vec<retaining::Snapshot> {
+    let snapshot = |taken: Timestamp| retaining::Snapshot {
+        id: SnapshotId::at(taken).to_string(),
+        taken: taken.as_second(),
+        complete: true,
+        bytes: 1_000,
+        pinned: false,
+        verified: false,
+        adopted: false,
+    };
+    (1..=days).rev().map(|ago| snapshot(now() - jiff::SignedDuration::from_hours(24 * ago))).collect()
+}
+
+/// One sentence of one line that says which plugin, whose fault and what; and nothing that could move a cursor.
+fn assert_blamed(error: &Error, role: Role, class: Class, expected: &str) {
+    assert_eq!(error.class(), class, "{error}");
+    assert!(error.message().contains(expected), "`{error}` does not say `{expected}`");
+    assert!(error.message().contains(&format!("the plugin `{}`", role.name())), "names no plugin: {error}");
+    assert_presentable(error);
+}
+
+fn assert_presentable(error: &Error) {
+    for text in [error.message(), error.advice().unwrap_or_default()] {
+        assert!(!text.chars().any(char::is_control), "{text:?}");
+        assert!(!text.contains(OWN_WORDS), "{text}");
+        assert!(text.len() <= MESSAGE_BYTES_MAX, "{} bytes: {text}", text.len());
+    }
+}

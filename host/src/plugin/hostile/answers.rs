@@ -1,0 +1,146 @@
+//! Guests that answer what nobody asked, and what becomes of their words.
+
+use super::*;
+
+const ESCAPES: &str = "\u{1b}[2J\u{7}\r\nforged line\u{202e}\0";
+
+#[tokio::test]
+async fn a_fingerprint_that_is_none_is_refused() {
+    let place = Place::new().await;
+    let doing = |value: &str| format!("do = \"answer\", value = {}, basis = \"\"", quoted(value));
+    for (value, bytes) in
+        [("", 0), ("a b", 3), ("é", 2), ("a\0", 2), (ESCAPES, ESCAPES.len()), (&"x".repeat(1_025), 1_025)]
+    {
+        let error = place.call(&load(Role::Fingerprint, &doing(value), "")).await.unwrap_err();
+        let expected = format!("answered a fingerprint of {bytes} bytes");
+        assert_blamed(&error, Role::Fingerprint, Class::PluginRefused, &expected);
+    }
+    let longest = "x".repeat(1_024);
+    assert_eq!(place.call(&load(Role::Fingerprint, &doing(&longest), "")).await.unwrap(), longest);
+}
+
+#[tokio::test]
+async fn what_a_fingerprint_rests_on_is_one_short_line_for_people() {
+    let place = Place::new().await;
+    let doing = format!("do = \"answer\", value = \"x\", basis = {}", quoted(&ESCAPES.repeat(1_000)));
+    let plugin = load(Role::Fingerprint, &doing, "");
+    let basis = plugin.of_tree(EvidenceTree(place.tree.clone())).await.result.unwrap().basis;
+    assert!(basis.len() <= 3_003 && !basis.chars().any(char::is_control), "{basis:?}");
+}
+
+#[tokio::test]
+async fn what_a_guest_says_of_its_own_failure_is_shown_without_what_moves_a_cursor() {
+    let place = Place::new().await;
+    for (kind, class) in [
+        ("denied", Class::Config),
+        ("not-found", Class::PluginRefused),
+        ("permanent", Class::PluginRefused),
+        // It has no service of its own, and what is unavailable is tried again and again.
+        ("transient", Class::PluginRefused),
+    ] {
+        for text in [ESCAPES.to_owned(), ESCAPES.repeat(100_000), String::new()] {
+            let doing = format!("do = \"fail\", kind = \"{kind}\", text = {}", quoted(&text));
+            let error = place.call(&load(Role::Retention, &doing, "")).await.unwrap_err();
+            assert_eq!(error.class(), class, "{error}");
+            assert!(error.message().contains("the plugin `retention`"), "{error}");
+            assert!(error.message().contains("failed in `plan`"), "{error}");
+            assert!(!error.message().chars().any(char::is_control), "{error:?}");
+            assert!(error.message().len() < 4_000, "{} bytes", error.message().len());
+        }
+    }
+}
+
+#[tokio::test]
+async fn patterns_without_end_or_meaning_are_refused_in_the_guests_name() {
+    let place = Place::new().await;
+    let long = "x".repeat(100_000);
+    for (pattern, count, expected) in [
+        ("x", 100_000, "100000 exclude patterns"),
+        (long.as_str(), 1, "is longer than"),
+        ("", 1, "an exclude pattern is empty"),
+        ("a[\u{1b}[2J", 1, "is not a glob"),
+        (ESCAPES, 1, "that no pattern can hold"),
+    ] {
+        let doing = format!("do = \"ask\", pattern = {}, count = {count}", quoted(pattern));
+        let error = place.call(&load(Role::Fingerprint, &doing, "")).await.unwrap_err();
+        assert_eq!(error.class(), Class::PluginRefused, "{error}");
+        assert!(error.message().contains(expected), "{error}");
+        assert!(error.message().contains("the plugin `fingerprint`"), "names no plugin: {error}");
+        assert!(!error.message().chars().any(char::is_control), "{error:?}");
+        assert!(error.message().len() < 4_000, "{} bytes", error.message().len());
+    }
+}
+
+#[tokio::test]
+async fn the_largest_lists_of_patterns_are_read_in_moments() {
+    let place = Place::new().await;
+    for pattern in ["{a,b}".repeat(800), "*a".repeat(2_000), "**/".repeat(1_300)] {
+        let doing = format!("do = \"ask\", pattern = {}, count = 1000", quoted(&pattern));
+        let begun = Instant::now();
+        let error = place.call(&load(Role::Fingerprint, &doing, "")).await.unwrap_err();
+        assert!(error.message().contains("bytes, more than 65536 together"), "{error}");
+        let count = (64 << 10) / pattern.len();
+        let doing = format!("do = \"ask\", pattern = {}, count = {count}", quoted(&pattern));
+        assert!(place.call(&load(Role::Fingerprint, &doing, "")).await.is_ok());
+        assert!(begun.elapsed() < Duration::from_secs(20), "{}… took {:?}", &pattern[..10], begun.elapsed());
+    }
+}
+
+#[tokio::test]
+async fn more_reasons_than_anybody_reads_are_counted_and_not_kept() {
+    let plugin = load(Role::Retention, "do = \"many-reasons\", count = 1000000", "");
+    let plan = plugin.plan_retention(now(), "Europe/Paris", &snapshots(2)).await.result.unwrap();
+    assert_eq!(plan.decisions[0].reasons.len(), 101);
+    assert_eq!(plan.decisions[0].reasons[100], "and 999900 more");
+    assert_eq!(plan.decisions[1].reasons, ["kept"]);
+}
+
+#[tokio::test]
+async fn an_object_that_is_not_named_by_the_runs_stamp_is_refused_and_nothing_is_stored() {
+    let place = Place::new().await;
+    let long = "x".repeat(10_000);
+    let names = [
+        "",
+        ".",
+        "..",
+        "/",
+        "/etc/cron.d/x",
+        "../STAMP.tar.gz",
+        "../../sandbox/docs/STAMP.tar.gz",
+        "sandbox/docs/STAMP.tar.gz",
+        "prod/docs/STAMP.tar.gz",
+        "../snapshots/STAMP.json",
+        "STAMP",
+        "STAMP.",
+        "STAMP..",
+        "STAMP.tar.",
+        "STAMP..gz",
+        "STAMP.tar/gz",
+        "STAMP.tar.gz/..",
+        "STAMP.TAR",
+        "STAMP.tar.gz\n",
+        "STAMP.\u{1b}[2J",
+        "STAMP.é",
+        "STAMP.abcdefghijklmnopq",
+        "20200101T000000Z.tar.gz",
+        "xSTAMP.tar.gz",
+        "STAMPx.tar.gz",
+        "STAMP\0.tar.gz",
+        &long,
+        &format!("STAMP.{long}"),
+    ];
+    let mut plugin = load(Role::Dump, "do = \"store\"", "");
+    for name in names {
+        plugin.settings = serde_json::json!({ "dump": { "do": "store-as", "name": name } }).to_string();
+        let error = place.call(&plugin).await.unwrap_err();
+        assert_blamed(
+            &error,
+            Role::Dump,
+            Class::PluginRefused,
+            "was refused in `dump-tree`: the plugin named an object `",
+        );
+    }
+    place.assert_untouched().await;
+    plugin.settings = serde_json::json!({ "dump": { "do": "store-as", "name": "STAMP.abcdefghijklmnop" } }).to_string();
+    assert_eq!(place.call(&plugin).await.unwrap(), format!("prod/docs/{}.abcdefghijklmnop", stamp()), "the longest");
+}

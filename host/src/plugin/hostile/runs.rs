@@ -1,0 +1,183 @@
+//! Whole runs with a guest that misbehaves: what it claims and names is held against what the host did, and the store
+//! is as before.
+
+use super::*;
+use crate::backup;
+use crate::config;
+use crate::guard::Allowance;
+use crate::history;
+use crate::host::Host;
+use crate::report::Report;
+use crate::retention;
+use jiff::SignedDuration;
+
+/// A documents folder, a store, and runs on it day after day.
+struct Scene {
+    folder: TempDir,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("docs")).unwrap();
+        std::fs::write(folder.path().join("docs/FA2601-0001.pdf"), "%PDF-1.4 ".repeat(1_000)).unwrap();
+        Self { folder }
+    }
+
+    fn store(&self) -> BTreeMap<PathBuf, Vec<u8>> {
+        files(&self.folder.path().join("store"))
+    }
+
+    /// Settings of the dump and the retention guest, as the insides of TOML tables.
+    async fn host(&self, dump: &str, retention: &str, now: Timestamp) -> Host {
+        let at = self.folder.path().display();
+        let constant = "settings = { do = \"answer\", value = \"same\", basis = \"\" }";
+        let text = format!(
+            "[store]\nurl = \"file://{at}/store\"\n[env.prod.sources.docs]\nkind = \"directory\"\npath = \"{at}/docs\"\n\
+             [plugins.fingerprint]\n{}[plugins.dump]\n{}[plugins.retention]\n{}[guard]\nlegal_years = 0\n",
+            section(Role::Fingerprint, &guest(Role::Fingerprint), constant),
+            section(Role::Dump, &guest(Role::Dump), &format!("settings = {{ {dump} }}")),
+            section(Role::Retention, &guest(Role::Retention), &format!("settings = {{ {retention} }}")),
+        );
+        Host::open(config::Config::parse(&text).unwrap(), "prod", None, now).await.unwrap()
+    }
+
+    async fn run(&self, dump: &str, retention: &str, now: Timestamp) -> Result<Report> {
+        let host = self.host(dump, retention, now).await;
+        backup::run(&host, backup::Options::default(), now, std::future::pending()).await
+    }
+
+    /// Honest runs, one a day up to yesterday.
+    async fn history(&self, days: i64) {
+        for ago in (1..=days).rev() {
+            let taken = now() - SignedDuration::from_hours(24 * ago);
+            let report = self.run("", KEEP, taken).await.unwrap();
+            assert_eq!(report.failure, None);
+        }
+    }
+}
+
+const KEEP: &str = "do = \"keep\"";
+
+#[tokio::test]
+async fn what_a_dump_plugin_names_claims_or_drops_ends_the_run_and_leaves_the_store_as_it_was() {
+    let scene = Scene::new();
+    scene.history(1).await;
+    let before = scene.store();
+    assert!(before.len() >= 2, "a record and an object: {:?}", before.keys());
+    let table = [
+        ("dump = { do = \"store-as\", name = \"../STAMP.tar.gz\" }", Class::PluginRefused, "named an object `"),
+        ("dump = { do = \"store-as-and-pretend\", name = \"../x\" }", Class::PluginRefused, "stored 0 objects"),
+        ("dump = { do = \"never-store\" }", Class::PluginRefused, "stored 0 objects"),
+        ("dump = { do = \"other-receipt\" }", Class::PluginRefused, "a receipt that the host did not give"),
+        ("dump = { do = \"store-twice\", name = \"STAMP.tar.gz\" }", Class::PluginRefused, "one object was asked for"),
+        ("dump = { do = \"store-twice\", name = \"STAMP.index\" }", Class::PluginRefused, "one object was asked for"),
+        ("dump = { do = \"panic-after-storing\" }", Class::PluginTrapped, "panicked"),
+        ("dump = { do = \"panic-with-stream\" }", Class::PluginTrapped, "panicked"),
+        ("dump = { do = \"open-for-ever\" }", Class::PluginTrapped, "opened more than 4 streams"),
+        ("dump = { do = \"fail-after-storing\", text = \"\\u001b[2J\" }", Class::PluginRefused, "failed in"),
+        ("plan = { do = \"name-unknown\", source = \"\\u001b[2J\" }", Class::PluginRefused, "one decision for every"),
+        ("plan = { do = \"name-twice\" }", Class::PluginRefused, "one decision for every"),
+        ("plan = { do = \"leave-out\" }", Class::PluginRefused, "one decision for every"),
+    ];
+    for (dump, class, expected) in table {
+        let error = scene.run(dump, KEEP, now()).await.map(|_| ()).expect_err(dump);
+        assert_blamed(&error, Role::Dump, class, expected);
+        let after = scene.store();
+        assert!(after == before, "{dump}: {:?} became {:?}", before.keys(), after.keys());
+    }
+}
+
+#[tokio::test]
+async fn unchanged_without_an_object_is_refused_and_with_one_it_is_carried() {
+    let scene = Scene::new();
+    let carry = "plan = { do = \"carry-all\" }";
+    let error = scene.run(carry, KEEP, now()).await.map(|_| ()).unwrap_err();
+    assert_blamed(
+        &error,
+        Role::Dump,
+        Class::PluginRefused,
+        "`prod/docs` unchanged, and the store holds no object of it",
+    );
+    assert_eq!(scene.store(), BTreeMap::new());
+
+    scene.history(1).await;
+    let report = scene.run(carry, KEEP, now()).await.unwrap();
+    assert_eq!(report.document["snapshot"]["sources"]["docs"]["outcome"], "unchanged");
+
+    let object = scene.store().into_keys().find(|path| path.to_string_lossy().ends_with(".tar.gz")).unwrap();
+    std::fs::remove_file(object).unwrap();
+    let before = scene.store();
+    let error = scene.run(carry, KEEP, now() + SignedDuration::from_hours(1)).await.map(|_| ()).unwrap_err();
+    assert_blamed(&error, Role::Dump, Class::PluginRefused, "the store holds no object of it");
+    assert_eq!(scene.store(), before);
+}
+
+#[tokio::test]
+async fn a_reason_of_megabytes_and_escapes_reaches_the_record_as_one_short_line() {
+    let scene = Scene::new();
+    let text = quoted(&"\u{1b}[2J\n".repeat(1_000_000));
+    let report = scene.run(&format!("plan = {{ do = \"reason\", text = {text} }}"), KEEP, now()).await.unwrap();
+    let reason = report.document["snapshot"]["sources"]["docs"]["reason"].as_str().unwrap();
+    assert!(reason.len() < 4_000 && !reason.chars().any(char::is_control), "{} bytes", reason.len());
+    assert!(!report.text.replace('\n', "").chars().any(char::is_control));
+}
+
+#[tokio::test]
+async fn a_retention_plan_that_is_no_answer_forgets_nothing() {
+    let scene = Scene::new();
+    scene.history(4).await;
+    let before = scene.store();
+    for (doing, expected) in [
+        (
+            "do = \"name-unknown\", id = \"20200101T000000Z\"",
+            "names the snapshot `20200101T000000Z`, which there is not",
+        ),
+        ("do = \"name-unknown\", id = \"\\u001b[2J\"", "which there is not"),
+        ("do = \"name-unknown\", id = \"\"", "which there is not"),
+        ("do = \"name-twice\"", "twice"),
+        ("do = \"leave-out\"", "leaves out the snapshot"),
+        ("do = \"no-reasons\"", "gives no reason"),
+        ("do = \"many-decisions\", count = 100000", "which there is not"),
+    ] {
+        let host = scene.host("", doing, now()).await;
+        let plugin = host.plugin(Role::Retention).unwrap();
+        let history = history::load(&host.store, &host.environment, &host.sources).await.unwrap();
+        let planned = retention::plan(&host, &plugin, &history, now(), Allowance { mass_forget: true }).await;
+        assert_blamed(&planned.map(|_| ()).unwrap_err(), Role::Retention, Class::PluginRefused, expected);
+    }
+    let after_the_last = now() + SignedDuration::from_hours(1);
+    let report = scene.run("", "do = \"panic\"", after_the_last).await.unwrap();
+    assert_eq!(report.failure.as_ref().map(Error::class), Some(Class::RetentionIncomplete));
+    assert_blamed(report.failure.as_ref().unwrap(), Role::Retention, Class::RetentionIncomplete, "panicked");
+    let after = scene.store();
+    assert!(before.iter().all(|(path, bytes)| path.ends_with(".fp-docs") || after.get(path) == Some(bytes)));
+    assert!(after.len() > before.len(), "the snapshot itself is committed");
+}
+
+#[tokio::test]
+async fn a_plan_that_forgets_everything_leaves_the_newest_snapshot_restorable() {
+    let scene = Scene::new();
+    scene.history(4).await;
+    let report = scene.run("", "do = \"forget-everything\"", now()).await.unwrap();
+    assert_eq!(report.failure, None);
+    let left: Vec<_> =
+        scene.store().into_keys().filter(|path| path.components().any(|c| c.as_os_str() == "snapshots")).collect();
+    assert_eq!(left.len(), 1, "{left:?}");
+    let key = report.document["snapshot"]["sources"]["docs"]["object"]["key"].as_str().unwrap();
+    assert!(scene.store().keys().any(|path| path.ends_with(key)), "{key} is gone");
+}
+
+#[tokio::test]
+async fn reasons_of_megabytes_and_escapes_reach_the_certificate_as_short_lines() {
+    let scene = Scene::new();
+    scene.history(2).await;
+    for doing in ["do = \"long-reason\", bytes = 10485760", "do = \"reason\", text = \"\\u001b[2J\\r\\n\""] {
+        let host = scene.host("", doing, now()).await;
+        let plugin = host.plugin(Role::Retention).unwrap();
+        let history = history::load(&host.store, &host.environment, &host.sources).await.unwrap();
+        let planned = retention::plan(&host, &plugin, &history, now(), Allowance::default()).await.unwrap();
+        let reasons: Vec<&String> = planned.plan.values().flat_map(|decision| &decision.reasons).collect();
+        assert!(reasons.iter().all(|reason| reason.len() <= 1_003 && !reason.chars().any(char::is_control)), "{doing}");
+    }
+}
