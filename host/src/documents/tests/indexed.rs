@@ -115,7 +115,7 @@ async fn an_index_larger_than_its_memory_comes_back_whole() {
     for n in 0..entries {
         let mut digest = [0; 32];
         digest.copy_from_slice(&Sha256::digest(n.to_le_bytes()));
-        let path = hex::encode(&noise(40, n)).into_bytes();
+        let path = hex::encode(noise(40, n)).into_bytes();
         let lines = vec![index::Line { path, digest: index::Digest::Sha256(digest), ..line.clone() }];
         index.add(&index::Member { packed: vec![0; 10], plain_bytes: 1_024, lines, ended: None }).unwrap();
     }
@@ -125,4 +125,25 @@ async fn an_index_larger_than_its_memory_comes_back_whole() {
     flate2::read::GzDecoder::new(&bytes[..]).read_to_string(&mut text).unwrap();
     assert_eq!(text.lines().count() as u64, 1 + 2 * entries + 1);
     assert!(text.ends_with(&format!("end\t{entries}\t{entries}\t{}\n", entries * 10)));
+}
+
+#[tokio::test]
+async fn the_commands_in_the_description_restore_a_document() {
+    let description = include_str!("../../../../docs/format.md");
+    let (_, script) = description.split_once("```sh\n").unwrap();
+    let (script, _) = script.split_once("```").unwrap();
+    let base = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(base.path().join("tree/facture/FA2601-0001")).unwrap();
+    let document = base.path().join("tree/facture/FA2601-0001.pdf");
+    for size in [36_211, 0, 1 << 20, (3 << 20) + 1] {
+        std::fs::write(&document, noise(size, 5)).unwrap();
+        std::fs::write(base.path().join("tree/later"), noise(700_000, 6)).unwrap();
+        let tree = tree(&base.path().join("tree"));
+        let archive = collected(tree.archive(reporting(&[])).unwrap()).await.unwrap();
+        let index = collected(tree.index().unwrap()).await.unwrap();
+        std::fs::write(base.path().join("20260630T010000Z.tar.gz"), archive).unwrap();
+        std::fs::write(base.path().join("20260630T010000Z.index"), index).unwrap();
+        ran(Command::new("sh").args(["-euc", script]).current_dir(base.path()));
+        assert!(std::fs::read(base.path().join("document")).unwrap() == noise(size, 5), "{size} bytes");
+    }
 }
