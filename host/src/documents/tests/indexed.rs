@@ -126,3 +126,24 @@ async fn an_index_larger_than_its_memory_comes_back_whole() {
     assert_eq!(text.lines().count() as u64, 1 + 2 * entries + 1);
     assert!(text.ends_with(&format!("end\t{entries}\t{entries}\t{}\n", entries * 10)));
 }
+
+#[tokio::test]
+async fn the_commands_in_the_description_restore_a_document() {
+    let description = include_str!("../../../../docs/format.md");
+    let (_, script) = description.split_once("```sh\n").unwrap();
+    let (script, _) = script.split_once("```").unwrap();
+    let base = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(base.path().join("tree/facture/FA2601-0001")).unwrap();
+    let document = base.path().join("tree/facture/FA2601-0001.pdf");
+    for size in [36_211, 0, 1 << 20, (3 << 20) + 1] {
+        std::fs::write(&document, noise(size, 5)).unwrap();
+        std::fs::write(base.path().join("tree/later"), noise(700_000, 6)).unwrap();
+        let tree = tree(&base.path().join("tree"));
+        let archive = collected(tree.archive(reporting(&[])).unwrap()).await.unwrap();
+        let index = collected(tree.index().unwrap()).await.unwrap();
+        std::fs::write(base.path().join("20260630T010000Z.tar.gz"), archive).unwrap();
+        std::fs::write(base.path().join("20260630T010000Z.index"), index).unwrap();
+        ran(Command::new("sh").args(["-euc", script]).current_dir(base.path()));
+        assert!(std::fs::read(base.path().join("document")).unwrap() == noise(size, 5), "{size} bytes");
+    }
+}
