@@ -8,6 +8,7 @@ mod entry;
 mod exclude;
 mod header;
 pub mod host;
+mod index;
 mod member;
 mod open;
 mod pipeline;
@@ -35,6 +36,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tempfile::SpooledTempFile;
 
 /// What an archive may need for an entry besides its content: headers and the rest of a block. An upper estimate,
 /// from which a store chooses its part size.
@@ -65,6 +67,7 @@ struct Seen {
     excludes: Excludes,
     expected_bytes: Option<u64>,
     report: Option<ArchiveReport>,
+    index: Option<SpooledTempFile>,
 }
 
 /// The patterns that were passed in during one run.
@@ -167,10 +170,15 @@ impl Tree {
                 seen.excludes.archived.push(options.exclude.clone());
             }
             seen.report = None;
+            seen.index = None;
             seen.expected_bytes
         };
         let tree = Arc::clone(self);
-        let done = move |report| tree.seen().report = Some(report);
+        let done = move |done: archive::Done| {
+            let mut seen = tree.seen();
+            seen.report = Some(done.report);
+            seen.index = done.index;
+        };
         archive::start(Arc::clone(&self.root), matcher, options, expected_bytes, done)
     }
 
@@ -178,6 +186,14 @@ impl Tree {
     #[must_use]
     pub fn report(&self) -> Option<ArchiveReport> {
         self.seen().report.clone()
+    }
+
+    /// The index of the last archive, to be stored beside it; none unless its stream ended well, or when it was taken
+    /// before. `docs/format.md` says what it holds.
+    #[must_use]
+    pub fn index(&self) -> Option<ByteStream> {
+        let index = self.seen().index.take()?;
+        Some(index::stream(index))
     }
 
     /// The patterns that were passed in so far.

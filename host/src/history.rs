@@ -171,10 +171,9 @@ fn sort(environment: &Environment, config: &EnvironmentConfig, listed: impl Iter
             _ => {
                 if let (Some(kind), Some((moment, extension))) =
                     (config.sources.get(folder).map(crate::config::Source::kind), object_name(name))
+                    && is_object(kind, extension)
                 {
-                    if is_object(kind, extension) {
-                        keys.objects.insert(key.clone(), (bytes, folder.to_owned(), moment));
-                    }
+                    keys.objects.insert(key.clone(), (bytes, folder.to_owned(), moment));
                 }
             }
         }
@@ -187,7 +186,7 @@ fn object_name(name: &str) -> Option<(SnapshotId, &str)> {
     let (stem, extension) = name.split_once('.')?;
     let moment = |format: &&str| jiff::civil::DateTime::strptime(format, stem).ok();
     let day = |format: &&str| jiff::civil::Date::strptime(format, stem).ok().map(|day| day.at(0, 0, 0, 0));
-    let moment = STAMPS.iter().find_map(|f| moment(&f)).or_else(|| DAYS.iter().find_map(|f| day(&f)))?;
+    let moment = STAMPS.iter().find_map(moment).or_else(|| DAYS.iter().find_map(day))?;
     let moment = moment.to_zoned_datetime(jiff::tz::TimeZone::UTC).ok()?.timestamp();
     Some((SnapshotId::at(moment), extension))
 }

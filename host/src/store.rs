@@ -316,6 +316,19 @@ fn folder(under: &str) -> Result<String> {
     key.map(|key| format!("{key}/")).ok_or_else(|| Error::unexpected(format!("`{under}` is no folder of a store")))
 }
 
+impl serde::Serialize for ObjectKey {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for ObjectKey {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = <String as serde::Deserialize>::deserialize(deserializer)?;
+        Self::parse(&text).ok_or_else(|| serde::de::Error::custom(format!("`{text}` is no object key")))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -356,18 +369,5 @@ mod tests {
         for text in ["a", "prod/db/20260630T010000Z.dump", "prod/.fp-db", &"x".repeat(KEY_BYTES_MAX)] {
             assert_eq!(ObjectKey::parse(text).unwrap().as_str(), text);
         }
-    }
-}
-
-impl serde::Serialize for ObjectKey {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.0)
-    }
-}
-
-impl<'de> serde::Deserialize<'de> for ObjectKey {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = <String as serde::Deserialize>::deserialize(deserializer)?;
-        Self::parse(&text).ok_or_else(|| serde::de::Error::custom(format!("`{text}` is no object key")))
     }
 }

@@ -62,7 +62,11 @@ fn an_update_that_leaves_count_and_tms_alone_is_seen_by_content_and_not_by_tms()
     scene.config = scene.config.fingerprint_settings("database = \"tms\"");
     assert_eq!(outcome(&scene, "db"), "saved", "another method is another fingerprint");
     scene.server.psql(DATABASE, update);
-    assert_eq!(outcome(&scene, "db"), "unchanged", "count and max(tms) cannot see this, as the setting's documentation says");
+    assert_eq!(
+        outcome(&scene, "db"),
+        "unchanged",
+        "count and max(tms) cannot see this, as the setting's documentation says"
+    );
 }
 
 #[test]

@@ -151,7 +151,8 @@ impl Scene {
         let url = format!("{}/{prefix}/{key}", garage.endpoint());
         succeed(
             Command::new("curl")
-                .args(["--silent", "--fail", "--aws-sigv4", &format!("aws:amz:{}:s3", Garage::REGION)])
+                .args(["--silent", "--fail", "--header", "x-amz-content-sha256: UNSIGNED-PAYLOAD"])
+                .args(["--aws-sigv4", &format!("aws:amz:{}:s3", Garage::REGION)])
                 .args(["--user", &format!("{}:{}", garage.key_id(), garage.secret()), "--output"])
                 .arg(&target)
                 .arg(url),
@@ -202,16 +203,16 @@ fn collect(root: &Path, folder: &Path, files: &mut BTreeMap<String, Vec<u8>>) {
 }
 
 /// Everything that an archive must reproduce of a tree, a line an entry: path, kind, mode, time, size, content or target.
-pub fn manifest(root: &Path, excluded: &[&str]) -> BTreeSet<Vec<u8>> {
+pub fn manifest(root: &Path, excluded: impl Fn(&Path, bool) -> bool) -> BTreeSet<Vec<u8>> {
     let mut lines = BTreeSet::new();
     let mut folders = vec![PathBuf::new()];
     while let Some(below) = folders.pop() {
         for entry in std::fs::read_dir(root.join(&below)).unwrap().map(Result::unwrap) {
             let path = below.join(entry.file_name());
-            if excluded.iter().any(|pattern| Path::new(pattern) == path) {
+            let meta = std::fs::symlink_metadata(root.join(&path)).unwrap();
+            if excluded(&path, meta.is_dir()) {
                 continue;
             }
-            let meta = std::fs::symlink_metadata(root.join(&path)).unwrap();
             lines.insert(line(root, &path, &meta));
             if meta.is_dir() {
                 folders.push(path);

@@ -189,10 +189,10 @@ pub fn wasm_compiler() -> Result<WasmCompiler> {
         // Where the network refuses, rustup tries again for a while; Debian's packages are the way on then.
         let mut add = Command::new("timeout");
         add.args(["60", "rustup", "target", "add", WASM_TARGET]).env("RUSTUP_MAX_RETRIES", "0");
-        if succeeds(add.current_dir(root())) {
-            if let Some(compiler) = toolchain_with_target()? {
-                return Ok(compiler);
-            }
+        if succeeds(add.current_dir(root()))
+            && let Some(compiler) = toolchain_with_target()?
+        {
+            return Ok(compiler);
         }
         say("rustup does not have it; taking Debian's compiler and its sources");
     }

@@ -4,9 +4,10 @@
 //! order. The same tree gives the same bytes. A file that changes, shrinks or vanishes while it is read never aborts the
 //! archive, unless that was asked for, and never damages what comes after it.
 
-use super::entry::Kind;
+use super::entry::{Kind, Meta, reason};
 use super::exclude::Matcher;
 use super::header::{self, END};
+use super::index::{Digest, Index, Line, Member};
 use super::member::{MEMBER_BYTES, Packer};
 use super::open::Folders;
 use super::pipeline::{self, Gone, Outlet};
@@ -17,10 +18,12 @@ use super::walk::Walk;
 use crate::error::{Error, Result};
 use crate::stream::{self, BLOCK_BYTES, ByteStream};
 use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
 use std::io;
 use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use tempfile::SpooledTempFile;
 
 /// What to archive and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,27 +34,43 @@ pub struct ArchiveOptions {
     pub when_unreadable: WhenUnreadable,
 }
 
-/// Starts an archive on threads of its own. `done` gets the report right before the stream ends well. Dropping the
-/// stream stops every thread.
+/// What is left of an archive when its stream has ended well.
+pub(super) struct Done {
+    pub(super) report: ArchiveReport,
+    /// None where the temporary file for it could not be written, which the report tells.
+    pub(super) index: Option<SpooledTempFile>,
+}
+
+/// Starts an archive on threads of its own. `done` hears of it right before the stream ends well. Dropping the stream
+/// stops every thread.
 pub(super) fn start(
     root: Arc<OwnedFd>,
     matcher: Matcher,
     options: ArchiveOptions,
     expected_bytes: Option<u64>,
-    done: impl FnOnce(ArchiveReport) + Send + 'static,
+    done: impl FnOnce(Done) + Send + 'static,
 ) -> Result<ByteStream> {
     let (writer, stream) = stream::channel(expected_bytes);
     let work = move || {
         let ledger = Ledger::new(options.exclude, options.when_unreadable);
-        let all_sent = make(&root, matcher, &ledger, |block| writer.blocking_send(block).is_ok());
-        match ledger.failure() {
-            Some(failure) => writer.blocking_fail(failure),
-            None if all_sent => {
-                done(ledger.finish());
-                // Whoever no longer listens does not need to know that it is done.
-                writer.blocking_finish().ok();
+        let mut index = Index::new().map(Some);
+        let all_sent = make(&root, matcher, &ledger, |member| {
+            index = match std::mem::replace(&mut index, Ok(None)) {
+                Ok(Some(mut index)) => index.add(&member).map(|()| Some(index)),
+                over => over,
+            };
+            send(&writer, member)
+        });
+        if let Some(failure) = ledger.failure() {
+            writer.blocking_fail(failure);
+        } else if all_sent {
+            let index = index.and_then(|index| index.map(Index::finish).transpose());
+            if let Err(error) = &index {
+                ledger.note(b"", &format!("has no index, because none could be written: {}", reason(error)));
             }
-            None => {}
+            done(Done { report: ledger.finish(), index: index.unwrap_or_default() });
+            // Whoever no longer listens does not need to know that it is done.
+            writer.blocking_finish().ok();
         }
     };
     std::thread::Builder::new()
@@ -61,35 +80,39 @@ pub(super) fn start(
     Ok(stream)
 }
 
-/// Makes the archive and sends it; whether all of it was sent.
-fn make(root: &Arc<OwnedFd>, matcher: Matcher, ledger: &Ledger, mut send: impl FnMut(Bytes) -> bool) -> bool {
-    let mut all_sent = true;
+/// Sends a member in blocks, without copying it; whether the consumer is still there.
+fn send(writer: &stream::Writer, member: Member) -> bool {
+    let packed = Bytes::from(member.packed);
+    let starts = (0..packed.len()).step_by(BLOCK_BYTES);
+    starts.into_iter().all(|from| {
+        let to = packed.len().min(from + BLOCK_BYTES);
+        writer.blocking_send(packed.slice(from..to)).is_ok()
+    })
+}
+
+/// Makes the archive and hands out its members in order; whether all of it was made and taken.
+fn make(root: &Arc<OwnedFd>, matcher: Matcher, ledger: &Ledger, mut take: impl FnMut(Member) -> bool) -> bool {
+    let mut all_taken = true;
     pipeline::run(
         pipeline::workers(),
         |inlet| {
             let walk = Walk::new(Arc::clone(root), matcher);
             plan::plan(walk, &mut Folders::new(Arc::clone(root)), ledger, inlet)?;
-            inlet.put(Job::Done(END.to_vec()))
+            inlet.put(Job::End)
         },
         || {
             let mut scribe = Scribe::new(Arc::clone(root), ledger);
-            move |job, outlet: &Outlet<Vec<u8>>| {
+            move |job, outlet: &Outlet<Member>| {
                 // The taker has gone, and the maker of jobs will notice at its next one.
                 scribe.work(job, outlet).ok();
             }
         },
         |member| {
-            let member = Bytes::from(member);
-            let mut from = 0;
-            while from < member.len() && all_sent {
-                let to = member.len().min(from + BLOCK_BYTES);
-                all_sent = send(member.slice(from..to));
-                from = to;
-            }
-            if all_sent && ledger.failure().is_none() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            all_taken = take(member);
+            if all_taken && ledger.failure().is_none() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         },
     );
-    all_sent
+    all_taken
 }
 
 /// A worker: it turns jobs into members.
@@ -99,24 +122,34 @@ struct Scribe<'l> {
     ledger: &'l Ledger,
     /// Tar, waiting to become a member.
     plain: Vec<u8>,
+    /// What is known of that member.
+    member: Member,
     files: u64,
     bytes: u64,
 }
 
 impl<'l> Scribe<'l> {
     fn new(root: Arc<OwnedFd>, ledger: &'l Ledger) -> Self {
-        Self { folders: Folders::new(root), packer: Packer::new(), ledger, plain: Vec::new(), files: 0, bytes: 0 }
+        Self {
+            folders: Folders::new(root),
+            packer: Packer::new(),
+            ledger,
+            plain: Vec::new(),
+            member: Member::default(),
+            files: 0,
+            bytes: 0,
+        }
     }
 
-    fn work(&mut self, job: Job<Vec<u8>>, outlet: &Outlet<Vec<u8>>) -> std::result::Result<(), Gone> {
+    fn work(&mut self, job: Job, outlet: &Outlet<Member>) -> std::result::Result<(), Gone> {
         match job {
             Job::Run(entries) => {
                 for planned in entries {
                     self.entry(planned, outlet)?;
                 }
             }
-            Job::Part(Part { file, number }) => self.part(&file, number),
-            Job::Done(plain) => self.plain.extend_from_slice(&plain),
+            Job::Part(part) => self.part(part),
+            Job::End => self.plain.extend_from_slice(&END),
         }
         self.flush(outlet)?;
         self.ledger.archived(std::mem::take(&mut self.files), std::mem::take(&mut self.bytes));
@@ -124,47 +157,41 @@ impl<'l> Scribe<'l> {
     }
 
     /// Makes a member of what is waiting.
-    fn flush(&mut self, outlet: &Outlet<Vec<u8>>) -> std::result::Result<(), Gone> {
+    fn flush(&mut self, outlet: &Outlet<Member>) -> std::result::Result<(), Gone> {
         if self.plain.is_empty() {
             return Ok(());
         }
-        let member = self.packer.pack(&self.plain);
+        let mut member = std::mem::take(&mut self.member);
+        member.plain_bytes = self.plain.len();
+        member.packed = self.packer.pack(&self.plain);
         self.plain.clear();
         outlet.put(member)
     }
 
-    fn entry(&mut self, planned: Planned, outlet: &Outlet<Vec<u8>>) -> std::result::Result<(), Gone> {
+    fn entry(&mut self, planned: Planned, outlet: &Outlet<Member>) -> std::result::Result<(), Gone> {
         let Planned { entry, name } = planned;
-        if entry.meta.kind != Kind::File {
-            header::push(&mut self.plain, &entry.path, &entry.meta, None);
+        let linked = match &name {
+            Name::Further(first) if first.is_held() => Some(first.path.as_slice()),
+            _ => None,
+        };
+        if entry.meta.kind != Kind::File || linked.is_some() {
             self.files += u64::from(entry.meta.kind != Kind::Folder);
+            self.headers(entry.path, &entry.meta, linked, Digest::None);
             return Ok(());
         }
-        if let Name::Further(first) = &name
-            && first.is_held()
-        {
-            header::push(&mut self.plain, &entry.path, &entry.meta, Some(&first.path));
-            self.files += 1;
-            return Ok(());
-        }
-        let meta = match read::small(&entry, MEMBER_BYTES as u64, &mut self.folders, &mut self.plain) {
-            Ok(Small::Whole(meta)) => meta,
-            Ok(Small::Restless(meta)) => {
-                self.ledger
-                    .problem(&entry.path, "changed each time it was read; it is archived as it was the last time");
-                meta
+        let at = self.plain.len();
+        let (meta, body) = match read::small(&entry, MEMBER_BYTES as u64, &mut self.folders, &mut self.plain) {
+            Ok(Small::Whole { meta, body }) => (meta, body),
+            Ok(Small::Restless { meta, body }) => {
+                let trouble = "changed each time it was read; it is archived as it was the last time";
+                self.ledger.problem(&entry.path, trouble);
+                (meta, body)
             }
             Ok(Small::Grown(large)) => {
                 if let Name::First(teller) = &name {
                     teller.tell(large.meta.identity);
                 }
-                let file = Shared::new(entry.path, large);
-                self.flush(outlet)?;
-                for number in 0..file.parts() {
-                    self.part(&file, number);
-                    self.flush(outlet)?;
-                }
-                return Ok(());
+                return self.grown(Arc::new(Shared::new(entry.path, large)), outlet);
             }
             Err(error) => {
                 self.ledger.unreadable(&entry.path, &error);
@@ -176,40 +203,88 @@ impl<'l> Scribe<'l> {
         }
         self.files += 1;
         self.bytes += meta.size_bytes;
+        let content = self.plain.get(body..).unwrap_or_default();
+        let content = content.get(..usize::try_from(meta.size_bytes).unwrap_or(0)).unwrap_or(content);
+        self.member.lines.push(Line {
+            kind: Kind::File,
+            path: entry.path,
+            linked: None,
+            at,
+            content_at: body,
+            size_bytes: meta.size_bytes,
+            modified: meta.modified,
+            digest: Digest::Sha256(Sha256::digest(content).into()),
+        });
+        Ok(())
+    }
+
+    /// Appends an entry's headers.
+    fn headers(&mut self, path: Vec<u8>, meta: &Meta, linked: Option<&[u8]>, digest: Digest) {
+        let at = self.plain.len();
+        header::push(&mut self.plain, &path, meta, linked);
+        self.member.lines.push(Line {
+            kind: meta.kind.clone(),
+            path,
+            linked: linked.map(<[u8]>::to_vec),
+            at,
+            content_at: self.plain.len(),
+            size_bytes: if meta.kind == Kind::File && linked.is_none() { meta.size_bytes } else { 0 },
+            modified: meta.modified,
+            digest,
+        });
+    }
+
+    /// Takes a file in parts that was small when it was planned.
+    fn grown(&mut self, file: Arc<Shared>, outlet: &Outlet<Member>) -> std::result::Result<(), Gone> {
+        self.flush(outlet)?;
+        for number in 0..file.parts() {
+            self.part(Part::new(&file, number));
+            self.flush(outlet)?;
+        }
         Ok(())
     }
 
     /// Appends a part of a large file, at the length that the header announced, whatever became of the file.
-    fn part(&mut self, file: &Shared, number: u64) {
+    fn part(&mut self, mut part: Part) {
+        let file = Arc::clone(&part.file);
         let meta = &file.large.meta;
-        if number == 0 {
-            header::push(&mut self.plain, &file.path, meta, None);
+        if part.number == 0 {
             self.files += 1;
             self.bytes += meta.size_bytes;
+            self.headers(file.path.clone(), meta, None, Digest::Later);
         }
-        let offset = number * MEMBER_BYTES as u64;
+        let offset = part.number * MEMBER_BYTES as u64;
         let length = (meta.size_bytes - offset).min(MEMBER_BYTES as u64);
         let body = self.plain.len();
         self.plain.resize(body + usize::try_from(length).unwrap_or(MEMBER_BYTES), 0);
-        let filled = file.large.fill(offset, self.plain.get_mut(body..).unwrap_or_default());
-        if number + 1 == file.parts() {
+        let room = self.plain.get_mut(body..).unwrap_or_default();
+        let filled = file.large.fill(offset, room);
+        let digest = part.hash(room);
+        if part.is_last() {
             header::pad(&mut self.plain, meta.size_bytes);
+            self.ends(digest);
         }
-        let was_last = file.one_read();
         let trouble = match filled {
-            Ok(()) if was_last && !file.large.is_unchanged() => {
+            // Every part before the last was read by now, because they are hashed in order.
+            Ok(()) if part.is_last() && !file.large.is_unchanged() => {
                 "changed while it was read; what is archived may mix both states".to_owned()
             }
             Ok(()) => return,
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 "became shorter while it was read; zeros stand for what is missing".to_owned()
             }
-            Err(error) => {
-                format!("cannot be read around byte {offset}, where zeros stand: {}", super::entry::reason(&error))
-            }
+            Err(error) => format!("cannot be read around byte {offset}, where zeros stand: {}", reason(&error)),
         };
         if file.is_first_trouble() {
             self.ledger.problem(&file.path, &trouble);
+        }
+    }
+
+    /// Notes the hash of a large file, whose last part this is.
+    fn ends(&mut self, digest: Option<[u8; 32]>) {
+        match (self.member.lines.last_mut(), digest) {
+            (Some(line), Some(digest)) if line.digest == Digest::Later => line.digest = Digest::Sha256(digest),
+            _ => self.member.ended = digest,
         }
     }
 }

@@ -124,20 +124,26 @@ fn fill(field: &mut [u8; NAME_BYTES_MAX], name: &[u8]) {
     }
 }
 
-/// A time as PAX writes it, where the header's whole seconds since 1970 do not do.
+/// A time for PAX, where the header's whole seconds since 1970 do not do.
 fn decimal(time: Time) -> Option<String> {
+    let fits = time.nanoseconds == 0 && u64::try_from(time.seconds).is_ok_and(|s| s <= OCTAL_LONG_MAX);
+    (!fits).then(|| seconds(time))
+}
+
+/// A time in seconds since 1970, with as many digits behind the point as it needs.
+pub(super) fn seconds(time: Time) -> String {
     let Time { seconds, nanoseconds } = time;
-    if nanoseconds == 0 && u64::try_from(seconds).is_ok_and(|s| s <= OCTAL_LONG_MAX) {
-        return None;
-    }
     // Before 1970 the fraction counts away from zero: -1.5 is second -2 and 500,000,000 ns.
     let (sign, whole, fraction) = if seconds < 0 && nanoseconds > 0 {
         ("-", (seconds + 1).unsigned_abs(), 1_000_000_000 - nanoseconds)
     } else {
         (if seconds < 0 { "-" } else { "" }, seconds.unsigned_abs(), nanoseconds)
     };
+    if fraction == 0 {
+        return format!("{sign}{whole}");
+    }
     let text = format!("{sign}{whole}.{fraction:09}");
-    Some(text.trim_end_matches('0').trim_end_matches('.').to_owned())
+    text.trim_end_matches('0').to_owned()
 }
 
 /// One PAX record: its own length in decimal, a blank, `key=value` and a newline.

@@ -9,8 +9,9 @@ use super::pipeline::{Gone, Inlet};
 use super::read::Large;
 use super::report::Ledger;
 use super::walk::{Found, Walk};
+use sha2::{Digest, Sha256};
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 /// Entries in one member. Bounds what a run of empty files holds in memory.
@@ -20,13 +21,13 @@ const MEMBER_ENTRIES_MAX: usize = 4_096;
 const LINKS_MAX: usize = 100_000;
 
 /// What a worker makes into members.
-pub(super) enum Job<M> {
+pub(super) enum Job {
     /// Whole entries, one member as a rule.
     Run(Vec<Planned>),
     /// A part of a large file, one member.
     Part(Part),
-    /// Something that is ready as it is.
-    Done(M),
+    /// The end of the archive.
+    End,
 }
 
 /// An entry of a run.
@@ -57,26 +58,58 @@ pub(super) struct First {
 /// Tells a file's further names. Dropped without a word it says no, so nobody waits for ever.
 pub(super) struct Teller(Arc<First>);
 
-/// A part of a large file.
+/// A part of a large file. Dropped without being hashed it gives up the hash, so that no other part waits for it.
 pub(super) struct Part {
     pub(super) file: Arc<Shared>,
     pub(super) number: u64,
+    hashed: bool,
+}
+
+impl Part {
+    pub(super) fn new(file: &Arc<Shared>, number: u64) -> Self {
+        Self { file: Arc::clone(file), number, hashed: false }
+    }
+
+    /// Whether it is the last part.
+    pub(super) fn is_last(&self) -> bool {
+        self.number + 1 == self.file.parts()
+    }
+
+    /// See [`Shared::hash`].
+    pub(super) fn hash(&mut self, bytes: &[u8]) -> Option<[u8; 32]> {
+        self.hashed = true;
+        self.file.hash(self.number, bytes)
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        if !self.hashed {
+            self.file.give_up_hash();
+        }
+    }
 }
 
 /// A large file that several workers read.
 pub(super) struct Shared {
     pub(super) path: Vec<u8>,
     pub(super) large: Large,
-    unread: AtomicU64,
     troubled: AtomicBool,
+    hash: Mutex<Hash>,
+    hashed: Condvar,
+}
+
+/// The hash of a large file, which takes its parts in order, whoever reads them.
+struct Hash {
+    next: u64,
+    state: Option<Sha256>,
 }
 
 impl Shared {
     /// A file that is read in [`Shared::parts`].
     pub(super) fn new(path: Vec<u8>, large: Large) -> Self {
-        let shared = Self { path, large, unread: AtomicU64::new(0), troubled: AtomicBool::new(false) };
-        shared.unread.store(shared.parts(), Ordering::Relaxed);
-        shared
+        let hash = Mutex::new(Hash { next: 0, state: Some(Sha256::new()) });
+        Self { path, large, troubled: AtomicBool::new(false), hash, hashed: Condvar::new() }
     }
 
     /// Parts of [`MEMBER_BYTES`], the last one shorter; at least one, for the headers.
@@ -84,9 +117,24 @@ impl Shared {
         self.large.meta.size_bytes.div_ceil(MEMBER_BYTES as u64).max(1)
     }
 
-    /// Says that one part was read; whether it was the last.
-    pub(super) fn one_read(&self) -> bool {
-        self.unread.fetch_sub(1, Ordering::AcqRel) == 1
+    /// Hashes a part when its turn has come. The last part gives the hash of all, unless a part was given up.
+    ///
+    /// It does not wait for ever: parts are worked on in their order, and one that is dropped gives up the hash.
+    fn hash(&self, number: u64, bytes: &[u8]) -> Option<[u8; 32]> {
+        let mut hash = self.hash.lock().unwrap_or_else(PoisonError::into_inner);
+        while hash.next != number && hash.state.is_some() {
+            hash = self.hashed.wait(hash).unwrap_or_else(PoisonError::into_inner);
+        }
+        hash.next += 1;
+        hash.state.as_mut()?.update(bytes);
+        let all = if hash.next == self.parts() { hash.state.take().map(|state| state.finalize().into()) } else { None };
+        self.hashed.notify_all();
+        all
+    }
+
+    fn give_up_hash(&self) {
+        self.hash.lock().unwrap_or_else(PoisonError::into_inner).state = None;
+        self.hashed.notify_all();
     }
 
     /// Whether this is the first trouble with it: one line a file is enough.
@@ -127,12 +175,7 @@ impl Drop for Teller {
 }
 
 /// Puts the jobs of a whole walk into the pipeline.
-pub(super) fn plan<M, R>(
-    walk: Walk,
-    folders: &mut Folders,
-    ledger: &Ledger,
-    inlet: &Inlet<Job<M>, R>,
-) -> Result<(), Gone> {
+pub(super) fn plan<R>(walk: Walk, folders: &mut Folders, ledger: &Ledger, inlet: &Inlet<Job, R>) -> Result<(), Gone> {
     let mut links = Links::default();
     let mut run = Run::default();
     for found in walk {
@@ -168,12 +211,12 @@ pub(super) fn plan<M, R>(
     run.put(inlet)
 }
 
-fn plan_large<M, R>(
+fn plan_large<R>(
     entry: Entry,
     name: &Name,
     folders: &mut Folders,
     ledger: &Ledger,
-    inlet: &Inlet<Job<M>, R>,
+    inlet: &Inlet<Job, R>,
 ) -> Result<(), Gone> {
     let large = match Large::open(&entry, folders) {
         Ok(large) => large,
@@ -186,7 +229,7 @@ fn plan_large<M, R>(
         teller.tell(large.meta.identity);
     }
     let file = Arc::new(Shared::new(entry.path, large));
-    (0..file.parts()).try_for_each(|number| inlet.put(Job::Part(Part { file: Arc::clone(&file), number })))
+    (0..file.parts()).try_for_each(|number| inlet.put(Job::Part(Part::new(&file, number))))
 }
 
 /// Entries that will make one member.
@@ -206,7 +249,7 @@ impl Run {
         self.entries.push(planned);
     }
 
-    fn put<M, R>(&mut self, inlet: &Inlet<Job<M>, R>) -> Result<(), Gone> {
+    fn put<R>(&mut self, inlet: &Inlet<Job, R>) -> Result<(), Gone> {
         self.bytes = 0;
         if self.entries.is_empty() { Ok(()) } else { inlet.put(Job::Run(std::mem::take(&mut self.entries))) }
     }

@@ -16,10 +16,10 @@ const ATTEMPTS_MAX: u32 = 3;
 /// What became of a small file.
 #[derive(Debug)]
 pub(super) enum Small {
-    /// Its headers and content were appended.
-    Whole(Meta),
+    /// Its headers and content were appended; the content begins at `body`.
+    Whole { meta: Meta, body: usize },
     /// They were appended, but it changed each time it was read.
-    Restless(Meta),
+    Restless { meta: Meta, body: usize },
     /// It is no longer small; nothing was appended.
     Grown(Large),
 }
@@ -50,7 +50,7 @@ pub(super) fn small(entry: &Entry, bytes_max: u64, folders: &mut Folders, out: &
         match rest {
             Ok(true) => {
                 header::pad(out, meta.size_bytes);
-                return Ok(Small::Whole(meta));
+                return Ok(Small::Whole { meta, body });
             }
             Ok(false) if attempt < ATTEMPTS_MAX => out.truncate(start),
             Ok(false) => {
@@ -59,9 +59,10 @@ pub(super) fn small(entry: &Entry, bytes_max: u64, folders: &mut Folders, out: &
                 out.truncate(start);
                 meta.size_bytes = content.len() as u64;
                 header::push(out, &entry.path, &meta, None);
+                let body = out.len();
                 out.extend_from_slice(&content);
                 header::pad(out, meta.size_bytes);
-                return Ok(Small::Restless(meta));
+                return Ok(Small::Restless { meta, body });
             }
             Err(error) => {
                 out.truncate(start);

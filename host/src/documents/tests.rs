@@ -1,6 +1,7 @@
 //! Archives of awkward trees, unpacked with the tools that people have, and compared with the trees.
 
 mod changing;
+mod indexed;
 mod restoring;
 mod summarising;
 

@@ -93,9 +93,12 @@ async fn every_retention_plugin_answers_exactly_what_it_was_asked() {
             let answer = plan
                 .decisions
                 .iter()
-                .map(|d| (d.id.clone(), Decision { keep: d.verdict == retaining::Verdict::Keep, reasons: d.reasons.clone() }))
+                .map(|d| {
+                    (d.id.clone(), Decision { keep: d.verdict == retaining::Verdict::Keep, reasons: d.reasons.clone() })
+                })
                 .collect();
-            let matched = guard::match_up(&subjects, answer).unwrap_or_else(|e| panic!("{component}, {days} days: {e}"));
+            let matched =
+                guard::match_up(&subjects, answer).unwrap_or_else(|e| panic!("{component}, {days} days: {e}"));
             let allowance = Allowance { mass_forget: true };
             let zone = jiff::tz::TimeZone::get("Europe/Paris").unwrap();
             guard::apply(&guard::Config::default(), allowance, &zone, now(), &subjects, matched).unwrap();
@@ -154,17 +157,11 @@ async fn a_wrong_setting_is_the_configurations_fault_and_names_the_valid_ones() 
 
 #[tokio::test]
 async fn the_dump_plugin_plans_databases_first_and_carries_only_what_is_there() {
-    let plugin = load(
-        Role::Dump,
-        "component = \"dump.wasm\"\ngrants = [\"database-dump\", \"tree-archive\", \"object-write\"]",
-    )
-    .unwrap();
-    let carried = |present| dumping::Carried {
-        made: now().as_second() - 86_400,
-        bytes: 5,
-        present,
-        fingerprint: "f".into(),
-    };
+    let plugin =
+        load(Role::Dump, "component = \"dump.wasm\"\ngrants = [\"database-dump\", \"tree-archive\", \"object-write\"]")
+            .unwrap();
+    let carried =
+        |present| dumping::Carried { made: now().as_second() - 86_400, bytes: 5, present, fingerprint: "f".into() };
     let source = |name: &str, kind, present| dumping::Source {
         name: name.into(),
         kind,
@@ -181,7 +178,8 @@ async fn the_dump_plugin_plans_databases_first_and_carries_only_what_is_there() 
 
 #[test]
 fn an_import_that_is_not_granted_is_named_with_the_line_to_add() {
-    let error = load(Role::Dump, "component = \"dump.wasm\"\ngrants = [\"database-dump\", \"tree-archive\"]").unwrap_err();
+    let error =
+        load(Role::Dump, "component = \"dump.wasm\"\ngrants = [\"database-dump\", \"tree-archive\"]").unwrap_err();
     assert_eq!(error.class(), Class::Config);
     assert!(error.message().contains("`put` of backup:host/object-write@0.1.0"), "{error}");
     let line = "grants = [\"database-dump\", \"tree-archive\", \"object-write\"] in [plugins.dump]";

@@ -60,6 +60,9 @@ async fn credentials_are_read_again_for_every_connection() {
     assert!(error.message().contains("password authentication failed"), "{error}");
 }
 
+/// Rule, mode, host, certificates; whether it connects, and then whether with TLS.
+type Case<'a> = (&'a str, SslMode, &'a str, Option<&'a PathBuf>, Option<bool>);
+
 #[tokio::test]
 async fn tls_is_used_and_checked_exactly_as_the_mode_says() {
     use SslMode::{Allow, Disable, Prefer, Require, VerifyCa, VerifyFull};
@@ -77,8 +80,7 @@ async fn tls_is_used_and_checked_exactly_as_the_mode_says() {
     let folder = credentials("reader", CANARY);
     let (root, stranger, itself) =
         (server.root_certificate(), server.stranger_certificate(), server.server_certificate());
-    // Rule, mode, host, certificates; whether it connects, and then whether with TLS.
-    let cases: [(&str, SslMode, &str, Option<&PathBuf>, Option<bool>); 30] = [
+    let cases: [Case; 30] = [
         (either, Disable, "127.0.0.1", None, Some(false)),
         (either, Allow, "127.0.0.1", None, Some(false)),
         (either, Prefer, "127.0.0.1", None, Some(true)),

@@ -176,7 +176,7 @@ async fn no_argument_of_any_process_holds_the_password_and_the_child_sees_a_clea
         let Ok(line) = std::fs::read(process.path().join("cmdline")) else { continue };
         let line = String::from_utf8_lossy(&line).into_owned();
         // Tests that run beside this one have scripts of their own.
-        children += u32::from(line.contains("sleep\0600"));
+        children += u32::from(line.contains("sleep\u{0}600"));
         assert!(!line.contains(CANARY), "{line}");
     }
     assert!(children > 0);
