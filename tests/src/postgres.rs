@@ -192,7 +192,9 @@ impl Server {
     pub fn restore(&self, database: &str, dump: &Path) {
         let mut restore = self.client("pg_restore");
         restore.args(["--no-owner", "--no-acl", "--exit-on-error", "--single-transaction"]);
-        run(restore.arg("--dbname").arg(database).arg(dump)).expect("pg_restore failed");
+        // A bare name with an equals sign in it would be taken for a connection string.
+        let quoted = database.replace('\\', r"\\").replace('\'', r"\'");
+        run(restore.arg("--dbname").arg(format!("dbname='{quoted}'")).arg(dump)).expect("pg_restore failed");
     }
 
     /// A client program that connects as the administrator.

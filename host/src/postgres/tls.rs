@@ -42,7 +42,7 @@ pub(super) fn connector(config: &Config) -> Result<MakeRustlsConnect> {
         None if matches!(mode, SslMode::VerifyCa | SslMode::VerifyFull) => {
             let found = mode.name();
             return Err(Error::config(format!("`ssl_mode = \"{found}\"` needs `ssl_root_cert`"))
-                .hint("name the file with the certificate that signed the server's, or \"system\" with verify-full"));
+                .hint("set `ssl_root_cert` to the certificate that signed the server's, or \"system\" with verify-full"));
         }
         None => None,
     };
