@@ -217,10 +217,13 @@ impl Session {
         self.facts.clone()
     }
 
-    /// Ends the transaction and the connections. Dropping the session does too, without waiting for it.
+    /// Ends the transactions and with them every lock. Dropping the session does too, without waiting for it.
     pub async fn close(self: Arc<Self>) {
         self.holder.rollback().await;
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        let readers = std::mem::take(&mut *self.idle.lock().unwrap_or_else(PoisonError::into_inner));
+        for reader in readers {
+            reader.rollback().await;
+        }
     }
 
     /// A connection in the snapshot: one with nothing to do, or a new one.

@@ -34,6 +34,8 @@ pub struct Options {
     pub access: Option<String>,
     /// Serve TLS with a certificate for `localhost`, and for nothing else.
     pub tls: bool,
+    /// With `tls`: the certificate signs itself and is an authority, as `openssl req -x509` makes it.
+    pub self_signed: bool,
 }
 
 /// A running server.
@@ -79,7 +81,7 @@ impl Server {
         initdb.arg("--pgdata").arg(&data).args(["--username=postgres", "--auth=trust", "--encoding=UTF8"]);
         run(initdb.args(["--locale=C.UTF-8", "--no-sync"]))?;
         if options.tls {
-            certify(folder.path(), owner)?;
+            certify(folder.path(), owner, options.self_signed)?;
         }
         fs::write(data.join("pg_hba.conf"), options.access.as_deref().unwrap_or(ACCESS))?;
         let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
@@ -173,7 +175,7 @@ impl Server {
         psql.args(["--no-psqlrc", "--quiet", "--no-align", "--tuples-only", "--set=ON_ERROR_STOP=1"]);
         let input = self.folder.path().join("input.sql");
         fs::write(&input, sql).expect("the statements cannot be written");
-        run(psql.arg("--dbname").arg(database).arg("--file").arg(&input)).expect("psql failed")
+        run(psql.arg("--dbname").arg(named(database)).arg("--file").arg(&input)).expect("psql failed")
     }
 
     /// Makes an empty database.
@@ -192,9 +194,7 @@ impl Server {
     pub fn restore(&self, database: &str, dump: &Path) {
         let mut restore = self.client("pg_restore");
         restore.args(["--no-owner", "--no-acl", "--exit-on-error", "--single-transaction"]);
-        // A bare name with an equals sign in it would be taken for a connection string.
-        let quoted = database.replace('\\', r"\\").replace('\'', r"\'");
-        run(restore.arg("--dbname").arg(format!("dbname='{quoted}'")).arg(dump)).expect("pg_restore failed");
+        run(restore.arg("--dbname").arg(named(database)).arg(dump)).expect("pg_restore failed");
     }
 
     /// A client program that connects as the administrator.
@@ -257,6 +257,11 @@ fn as_owner(program: impl AsRef<OsStr>, owner: Option<(u32, u32)>) -> Command {
     command
 }
 
+/// A name that libpq would otherwise take for a connection string.
+fn named(database: &str) -> String {
+    format!("dbname='{}'", database.replace('\\', "\\\\").replace('\'', "\\'"))
+}
+
 fn give(path: &Path, owner: Option<(u32, u32)>) -> Result<()> {
     if let Some((user, group)) = owner {
         chown(path, Some(user), Some(group))?;
@@ -272,7 +277,7 @@ fn run(command: &mut Command) -> Result<String> {
 }
 
 /// Writes `root.crt`, `server.crt` with `server.key`, and `stranger.crt`.
-fn certify(folder: &Path, owner: Option<(u32, u32)>) -> Result<()> {
+fn certify(folder: &Path, owner: Option<(u32, u32)>, self_signed: bool) -> Result<()> {
     let authority = |name: &str| -> Result<_> {
         let mut params = CertificateParams::new(Vec::<String>::new())?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -283,7 +288,13 @@ fn certify(folder: &Path, owner: Option<(u32, u32)>) -> Result<()> {
     };
     let ((root, issuer), (stranger, _)) = (authority("root")?, authority("stranger")?);
     let key = KeyPair::generate()?;
-    let server = CertificateParams::new(vec!["localhost".to_owned()])?.signed_by(&key, &issuer)?;
+    let mut params = CertificateParams::new(vec!["localhost".to_owned()])?;
+    let server = if self_signed {
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.self_signed(&key)?
+    } else {
+        params.signed_by(&key, &issuer)?
+    };
     let files = [
         ("root.crt", root),
         ("stranger.crt", stranger),

@@ -8,7 +8,7 @@ use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_sig
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use std::path::Path;
 use std::sync::Arc;
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -42,7 +42,7 @@ pub(super) fn connector(config: &Config) -> Result<MakeRustlsConnect> {
         None if matches!(mode, SslMode::VerifyCa | SslMode::VerifyFull) => {
             let found = mode.name();
             return Err(Error::config(format!("`ssl_mode = \"{found}\"` needs `ssl_root_cert`"))
-                .hint("set `ssl_root_cert` to the certificate that signed the server's, or \"system\" with verify-full"));
+                .hint("set `ssl_root_cert` to the file with the certificate that signed the server's, or to \"system\" with verify-full"));
         }
         None => None,
     };
@@ -93,7 +93,7 @@ struct Verifier {
 #[derive(Debug)]
 struct Trusted {
     store: RootCertStore,
-    /// The same, for a server that shows a trusted certificate itself, as a self-signed one does.
+    /// The same, for a server that shows one of them as its own.
     itself: Vec<CertificateDer<'static>>,
 }
 
@@ -126,14 +126,18 @@ impl ServerCertVerifier for Verifier {
     ) -> Result<ServerCertVerified, rustls::Error> {
         let Some(trusted) = &self.trusted else { return Ok(ServerCertVerified::assertion()) };
         let certificate = ParsedCertificate::try_from(end_entity)?;
-        if !trusted.itself.iter().any(|root| root == end_entity) {
-            verify_server_cert_signed_by_trust_anchor(
-                &certificate,
-                &trusted.store,
-                intermediates,
-                now,
-                self.algorithms.all,
-            )?;
+        let signed = verify_server_cert_signed_by_trust_anchor(
+            &certificate,
+            &trusted.store,
+            intermediates,
+            now,
+            self.algorithms.all,
+        );
+        match signed {
+            // An authority that serves itself: what `openssl req -x509` makes, and what libpq takes.
+            Err(rustls::Error::InvalidCertificate(CertificateError::Other(_)))
+                if trusted.itself.iter().any(|root| root == end_entity) => {}
+            signed => signed?,
         }
         if self.check_name {
             verify_server_name(&certificate, server_name)?;

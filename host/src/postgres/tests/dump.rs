@@ -30,7 +30,7 @@ fn with_pg_dump(config: &Config, folder: &tempfile::TempDir) -> Config {
     Config { pg_dump: Some(folder.path().join("pg_dump")), ..config.clone() }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pg_dump_that_cannot_read_the_server_is_refused_before_anything_is_dumped() {
     let Some(server) = sample() else { return };
     let config = config(&server, "sample");
@@ -54,7 +54,7 @@ async fn a_pg_dump_that_cannot_read_the_server_is_refused_before_anything_is_dum
     assert!(open(&Config { pg_dump: None, ..config }).await.facts().pg_dump_version.contains('.'));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dump_that_is_not_whole_is_never_the_end_of_a_stream() {
     let Some(server) = sample() else { return };
     let folder = credentials("reader", CANARY);
@@ -99,7 +99,7 @@ async fn a_dump_that_is_not_whole_is_never_the_end_of_a_stream() {
         assert_eq!(error.class(), class, "{script}: {error}");
         assert!(error.message().contains(text), "{script}: {error}");
         assert!(!format!("{error:?}").contains("canary") && !error.message().contains('\u{1b}'), "{script}: {error}");
-        assert!(error.message().len() < 2_000, "{script}: {} bytes", error.message().len());
+        assert!(error.message().len() < 5_000, "{script}: {} bytes", error.message().len());
     }
     let error = {
         server.psql("sample", "REVOKE SELECT ON const FROM reader");
@@ -109,7 +109,7 @@ async fn a_dump_that_is_not_whole_is_never_the_end_of_a_stream() {
     assert!(error.message().contains("const") && error.advice().unwrap().contains("pg_read_all_data"), "{error:?}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dump_that_pg_restore_cannot_read_is_refused() {
     let Some(server) = sample() else { return };
     let folder = fake(&server, &version_of(&server), "exec $REAL \"$@\"");
@@ -128,7 +128,7 @@ async fn a_dump_that_pg_restore_cannot_read_is_refused() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn dropping_the_stream_ends_pg_dump_whatever_it_is_doing() {
     let Some(server) = sample() else { return };
     let config = config(&server, "sample");
@@ -161,7 +161,7 @@ fn is_running(pid: u32) -> bool {
     !stat.is_empty() && !stat.contains(") Z ")
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_argument_of_any_process_holds_the_password_and_the_child_sees_a_clean_environment() {
     let Some(server) = sample() else { return };
     let credentials = credentials("reader", CANARY);
@@ -209,7 +209,7 @@ async fn no_argument_of_any_process_holds_the_password_and_the_child_sees_a_clea
     assert!(!shown.contains("canary"), "{shown}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_comes_after_the_snapshot_is_in_neither_the_digest_nor_the_dump() {
     let Some(server) = sample() else { return };
     let config = config(&server, "sample");
@@ -228,7 +228,7 @@ async fn what_comes_after_the_snapshot_is_in_neither_the_digest_nor_the_dump() {
     assert_eq!(digests_now(&config).await, before);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restored_database_on_another_server_has_equal_digests_and_definitions() {
     let Some(server) = sample() else { return };
     let options = tests::postgres::Options {
@@ -268,7 +268,7 @@ async fn a_restored_database_on_another_server_has_equal_digests_and_definitions
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_compression_that_this_pg_dump_lacks_is_refused_by_its_version() {
     let Some(server) = sample() else { return };
     let config = config(&server, "sample");
@@ -299,7 +299,7 @@ async fn a_compression_that_this_pg_dump_lacks_is_refused_by_its_version() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn automatic_compression_asks_for_zstd_only_where_pg_dump_was_built_with_it() {
     let Some(server) = sample() else { return };
     let config = config(&server, "sample");
@@ -316,7 +316,7 @@ async fn automatic_compression_asks_for_zstd_only_where_pg_dump_was_built_with_i
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_notice_that_the_server_gives_everyone_does_not_fail_the_dump() {
     let Some(server) = Server::start() else { return };
     server.create_database("d", &["--locale-provider=icu", "--icu-locale=en-US"]);
@@ -329,7 +329,7 @@ async fn a_notice_that_the_server_gives_everyone_does_not_fail_the_dump() {
     assert!(!read(session.dump(DumpOptions::default()).unwrap()).await.unwrap().is_empty());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_empty_database_has_a_dump_and_large_objects_are_in_it() {
     let Some(server) = Server::start() else { return };
     server.create_database("empty", &[]);
@@ -346,7 +346,7 @@ async fn an_empty_database_has_a_dump_and_large_objects_are_in_it() {
     assert_eq!(server.psql("again", "SELECT count(*) FROM pg_largeobject_metadata").trim(), "100");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_cut_and_every_split_of_an_archive_is_followed() {
     let Some(server) = Server::start() else { return };
     server.create_database("d", &[]);
