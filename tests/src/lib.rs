@@ -4,8 +4,11 @@
 #![warn(missing_docs)]
 
 pub mod binary;
+#[cfg(feature = "servers")]
 pub mod garage;
+#[cfg(feature = "servers")]
 pub mod gcs;
+#[cfg(feature = "servers")]
 pub mod postgres;
 pub mod sample;
 

@@ -65,7 +65,7 @@ impl Server {
     #[must_use]
     pub fn start_with(options: &Options) -> Option<Self> {
         let Some(bin) = programs() else {
-            println!("skipped: no PostgreSQL server is installed");
+            crate::skip("no PostgreSQL server is installed");
             return None;
         };
         Some(Self::launch(bin, options).expect("PostgreSQL does not start"))

@@ -120,7 +120,7 @@ async fn archived(path: &Path, exclude: &[&str]) -> (Vec<u8>, ArchiveReport) {
 fn installed(tool: &str) -> bool {
     let there = Command::new(tool).arg("--version").output().is_ok_and(|output| output.status.success());
     if !there {
-        println!("skipped: {tool} is not installed");
+        ::tests::skip(&format!("{tool} is not installed"));
     }
     there
 }

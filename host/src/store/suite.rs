@@ -48,7 +48,7 @@ async fn on_directory() -> Option<Place> {
 /// A prefix of its own on the shared server, behind the proxy if there is one; none, with a word why, without a server.
 pub(super) async fn on_garage(transport: Option<Transport>) -> Option<Place> {
     if let Err(why) = ::tests::garage::program() {
-        println!("skipped: {why}");
+        ::tests::skip(&why);
         return None;
     }
     let (server, proxy) = tokio::task::spawn_blocking(move || {

@@ -258,7 +258,7 @@ async fn devices_are_entries_and_are_not_read() {
     let base = tempfile::tempdir().unwrap();
     let made = Command::new("mknod").arg(base.path().join("zero")).args(["c", "1", "5"]).output().unwrap();
     if !made.status.success() {
-        println!("skipped: this user may not make devices");
+        ::tests::skip("this user may not make devices");
         return;
     }
     let (bytes, report) = archived(base.path(), &[]).await;
@@ -280,7 +280,7 @@ fn real_documents() -> Option<std::path::PathBuf> {
 #[tokio::test]
 async fn a_real_documents_folder_survives_a_round_and_is_no_larger_than_what_gzip_makes_of_it() {
     let Some(real) = real_documents() else {
-        println!("skipped: there are no real documents beside this checkout");
+        ::tests::skip("there are no real documents beside this checkout");
         return;
     };
     let base = tempfile::tempdir().unwrap();
