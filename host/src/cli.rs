@@ -84,6 +84,7 @@ impl Cli {
             Err(error) => Some(error),
         };
         let Some(error) = failure else { return 0 };
+        let error = error.or_default_hint();
         complain(json, &error);
         error.class().exit_code()
     }

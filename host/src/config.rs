@@ -131,7 +131,8 @@ impl Config {
         }
         let text = std::fs::read_to_string(path)
             .map_err(|e| Error::config(format!("the configuration {shown} cannot be read: {e}")).hint(hint))?;
-        Self::parse(&text).map_err(|e| e.context(format!("the configuration {shown}")))
+        Self::parse(&text)
+            .map_err(|e| e.context(format!("the configuration {shown}")).or_hint("README.md has a whole example"))
     }
 
     /// Checks a configuration.

@@ -93,6 +93,29 @@ impl Error {
         self
     }
 
+    /// [`Error::hint`] where there is none yet.
+    #[must_use]
+    pub fn or_hint(self, hint: impl fmt::Display) -> Self {
+        if self.hint.is_some() { self } else { self.hint(hint) }
+    }
+
+    /// Advice that follows from the class alone, where whoever failed had none that is better.
+    #[must_use]
+    pub fn or_default_hint(self) -> Self {
+        let advice = match self.class {
+            Class::Usage => "see `dolibarr-backup --help`",
+            Class::Config => "README.md has a whole example of the configuration",
+            Class::Held => "wait for the other run to end",
+            Class::PluginTrapped | Class::PluginRefused => "the plugin is at fault: use another version of it",
+            Class::Unavailable => "run it again when the service answers",
+            Class::RetentionIncomplete => "run `prune` once the cause is mended",
+            Class::Stale => "look at `list` for what is missing",
+            Class::Interrupted => "run it again",
+            Class::Unexpected => "set DOLIBARR_BACKUP_LOG=debug and run it again to see more",
+        };
+        self.or_hint(advice)
+    }
+
     /// Says what was being done, in front of the message.
     #[must_use]
     pub fn context(mut self, doing: impl fmt::Display) -> Self {

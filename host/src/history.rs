@@ -97,6 +97,8 @@ struct Keys {
     records: BTreeSet<SnapshotId>,
     forgotten: BTreeSet<SnapshotId>,
     verified: BTreeSet<SnapshotId>,
+    /// Runs that hold the lease, or held it when they were killed.
+    under_way: BTreeSet<SnapshotId>,
     /// Objects of the configured sources by key: size, source, moment of the name.
     objects: BTreeMap<ObjectKey, (u64, String, SnapshotId)>,
 }
@@ -164,6 +166,10 @@ fn sort(environment: &Environment, config: &EnvironmentConfig, listed: impl Iter
             continue;
         }
         let id = |name: &str| name.strip_suffix(".json").and_then(|stem| stem.parse::<SnapshotId>().ok());
+        if folder == "leases" {
+            keys.under_way.extend(name.split('.').next().and_then(|run| run.parse::<SnapshotId>().ok()));
+            continue;
+        }
         match (folder, id(name)) {
             ("snapshots", Some(id)) => drop(keys.records.insert(id)),
             ("forgotten", Some(id)) => drop(keys.forgotten.insert(id)),
@@ -235,7 +241,12 @@ fn build(config: &EnvironmentConfig, keys: &Keys, records: Vec<(SnapshotId, Resu
         .flat_map(|snapshot| snapshot.sources.values())
         .filter_map(|state| state.object.as_ref().map(|object| object.key.clone()))
         .collect();
-    let free: Vec<_> = keys.objects.iter().filter(|(key, _)| !referenced.contains(key)).collect();
+    // What a run has stored and not committed yet is neither a snapshot nor garbage: the lease's mark says whose it is.
+    let free: Vec<_> = keys
+        .objects
+        .iter()
+        .filter(|(key, (_, _, moment))| !referenced.contains(key) && !keys.under_way.contains(moment))
+        .collect();
     let accounted = |id: &SnapshotId| keys.forgotten.contains(id) || keys.records.contains(id);
     let orphans = free
         .iter()
@@ -532,6 +543,13 @@ mod tests {
             ],
             vec![],
         );
+        assert!(history.snapshots.is_empty() && history.orphans.is_empty());
+    }
+
+    #[test]
+    fn what_a_run_has_not_committed_is_neither_a_snapshot_nor_an_orphan() {
+        let history =
+            history(&[("prod/db/20260101T010000Z.dump", 5), ("prod/leases/20260101T010000Z.00ff.json", 1)], vec![]);
         assert!(history.snapshots.is_empty() && history.orphans.is_empty());
     }
 

@@ -5,7 +5,8 @@
 //! servers accept and ignore. A mark's age is the difference of two times that the store gave, so no clock of a
 //! machine is trusted.
 //!
-//! A mark names its run. A mark that outlives its run therefore says which objects may lie about without a record.
+//! A mark names its run, in its key too. A mark that outlives its run therefore says which objects lie about without
+//! a record, and nobody takes them for a snapshot.
 
 use crate::config::Environment;
 use crate::error::{Class, Error, Result};
@@ -84,7 +85,7 @@ impl Lease {
         let mark =
             Mark { format_version: crate::snapshot::FORMAT_VERSION, run, host: hostname(), process: Process::own() };
         let body = Bytes::from(crate::snapshot::to_bytes(&mark)?);
-        let own = key(&format!("{environment}/leases/{:016x}.json", rand::random::<u64>()))?;
+        let own = key(&format!("{environment}/leases/{run}.{:016x}.json", rand::random::<u64>()))?;
         for attempt in 1..=TRIES_MAX {
             store.put(&own, body.clone()).await?;
             let rivals = match rivals(store, environment, &own).await {

@@ -5,5 +5,9 @@
 mod architecture;
 mod backup;
 mod change;
+mod failed;
+mod input;
+mod killed;
 mod scene;
+mod secrets;
 mod stores;

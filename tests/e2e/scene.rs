@@ -111,6 +111,17 @@ impl Scene {
         Run::new(arguments).folder(self.folder.path())
     }
 
+    /// A run to its end whose configuration is edited first, for mistakes that the builder does not make.
+    #[track_caller]
+    pub fn run_edited(&self, edit: impl Fn(&str) -> String, arguments: &[&str]) -> Outcome {
+        self.config.write(self.folder.path()).unwrap();
+        let edited = self.folder.path().join("edited.toml");
+        std::fs::write(&edited, edit(&self.config.text())).unwrap();
+        let named = ["--config", edited.to_str().unwrap()];
+        let all: Vec<&str> = named.into_iter().chain(arguments.iter().copied()).collect();
+        Run::new(all).folder(self.folder.path()).finish()
+    }
+
     /// A run to its end.
     #[track_caller]
     pub fn run<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> Outcome {
@@ -169,6 +180,18 @@ impl Scene {
              WHERE table_schema = 'public' AND table_type = 'BASE TABLE' ORDER BY table_name",
         )
     }
+}
+
+/// One sentence and one hint, and nothing of how the program is made.
+#[track_caller]
+pub fn complains(outcome: &Outcome, code: i32, says: &str) {
+    let stderr = &outcome.stderr;
+    assert_eq!(outcome.code, Some(code), "{stderr}");
+    let of = |kind: &str| stderr.lines().filter(|line| line.starts_with(kind)).collect::<Vec<_>>();
+    let (errors, hints) = (of("error: "), of("hint: "));
+    assert!(errors.len() == 1 && hints.len() == 1, "not one sentence and one hint: {stderr}");
+    assert!(errors[0].contains(says), "`{}` does not say `{says}`", errors[0]);
+    assert!(!stderr.contains("panicked at") && !stderr.contains("stack backtrace"), "{stderr}");
 }
 
 /// The key of a source's object in a snapshot or a run's record.

@@ -118,8 +118,15 @@ fn componentize(module: &[u8]) -> Result<Vec<u8>> {
     })
 }
 
+/// How a core module begins.
+const CORE_MODULE: &[u8] = b"\0asm\x01\0\0\0";
+
 /// Names of imports from outside the host's package.
 fn strange_imports(component: &[u8]) -> Result<Vec<String>> {
+    // The decoder takes a core module for a component without a world.
+    if component.starts_with(CORE_MODULE) {
+        return Err(failure("it is a core module", "it must be encoded as a component first"));
+    }
     let DecodedWasm::Component(resolve, world) = wit_component::decode(component)? else {
         return Err(failure("it is a WIT package", "it must be a component with code in it"));
     };

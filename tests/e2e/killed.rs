@@ -1,0 +1,145 @@
+//! A run that is killed, interrupted or overtaken leaves every listed snapshot restorable, and the next run works.
+
+use crate::scene::{Scene, complains};
+use std::collections::BTreeSet;
+
+/// Content that does not shrink and takes a moment to archive, so that a run can be met in every phase.
+fn write_ballast(scene: &Scene) {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut bytes = Vec::with_capacity(40 << 20);
+    while bytes.len() < 40 << 20 {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        bytes.extend(state.to_le_bytes());
+    }
+    std::fs::write(scene.documents.join("medias/ballast.bin"), bytes).unwrap();
+}
+
+/// Names below the store, without reading a byte: cheap enough to poll.
+fn names(scene: &Scene) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut folders = vec![scene.store.clone()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                found.push(path.strip_prefix(&scene.store).unwrap().to_string_lossy().into_owned());
+            }
+        }
+    }
+    found
+}
+
+/// Every object is one that a record names, and nothing else lies about.
+#[track_caller]
+fn nothing_lies_about(scene: &Scene) {
+    let referenced: BTreeSet<String> = scene
+        .list()
+        .iter()
+        .flat_map(|snapshot| {
+            snapshot["sources"].as_object().unwrap().values().map(|s| s["key"].clone()).collect::<Vec<_>>()
+        })
+        .filter_map(|key| key.as_str().map(str::to_owned))
+        .collect();
+    let stray: Vec<_> = names(scene)
+        .into_iter()
+        .filter(|name| {
+            !name.starts_with("prod/snapshots/") && !name.starts_with("prod/.fp-") && !name.ends_with(".index")
+        })
+        // A mark of a lease that was never finished says nothing; the next sweep takes it along.
+        .filter(|name| !referenced.contains(name) && !name.starts_with("prod/leases/.upload"))
+        .collect();
+    assert!(stray.is_empty(), "{stray:#?}");
+}
+
+#[track_caller]
+fn every_listed_snapshot_is_restorable(scene: &Scene) {
+    for snapshot in scene.list() {
+        assert_eq!((&snapshot["complete"], &snapshot["adopted"]), (&true.into(), &false.into()), "{snapshot}");
+        for (name, source) in snapshot["sources"].as_object().unwrap() {
+            assert_eq!(source["present"], true, "{name} of {snapshot}");
+        }
+    }
+}
+
+#[test]
+fn a_run_killed_in_any_phase_leaves_what_is_listed_restorable_and_the_next_run_works() {
+    let Some(scene) = Scene::small() else { return };
+    write_ballast(&scene);
+    scene.backup(&[]);
+    let snapshots = |names: &[String]| names.iter().filter(|n| n.starts_with("prod/snapshots/")).count();
+    let objects = |names: &[String], folder: &str| {
+        names.iter().filter(|n| n.starts_with(folder) && !n.contains("upload")).count()
+    };
+    let (mut killed, before) = (0, scene.stored());
+    let first = before.keys().cloned().collect::<Vec<_>>();
+    let phases: [(&str, &dyn Fn(&[String], &[String]) -> bool); 5] = [
+        ("leased", &|now, _| now.iter().any(|n| n.starts_with("prod/leases/"))),
+        ("database stored", &|now, then| objects(now, "prod/db/") > objects(then, "prod/db/")),
+        ("archiving", &|now, then| objects(now, "prod/db/") > objects(then, "prod/db/") && now.len() > then.len() + 2),
+        ("documents stored", &|now, then| objects(now, "prod/docs/") > objects(then, "prod/docs/")),
+        ("committed", &|now, then| snapshots(now) > snapshots(then)),
+    ];
+    for (phase, reached) in phases {
+        let then = names(&scene);
+        let run = scene.command(["backup", "--env", "prod", "--force"]).start();
+        let outcome = run.kill_when(|| reached(&names(&scene), &then));
+        killed += u32::from(outcome.signal == Some(9));
+        every_listed_snapshot_is_restorable(&scene);
+        let next = scene.run(["--json", "backup", "--env", "prod"]);
+        assert_eq!(next.code, Some(0), "after a kill when {phase}: {}", next.stderr);
+        every_listed_snapshot_is_restorable(&scene);
+        nothing_lies_about(&scene);
+    }
+    assert!(killed >= 4, "only {killed} runs were met in their phase");
+    let after = scene.stored();
+    assert!(first.iter().filter(|n| n.contains("/db/") || n.contains("/docs/")).all(|n| after[n] == before[n]));
+}
+
+#[test]
+fn an_interrupted_run_exits_with_130_and_leaves_nothing() {
+    let Some(scene) = Scene::small() else { return };
+    write_ballast(&scene);
+    scene.backup(&[]);
+    let before = scene.stored();
+    let run = scene.command(["backup", "--env", "prod", "--force"]).start();
+    let pid = rustix::process::Pid::from_raw(run.id().cast_signed()).unwrap();
+    let then = names(&scene).len();
+    while names(&scene).len() < then + 2 {
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    let outcome = run.finish();
+    complains(&outcome, 130, "interrupted");
+    assert_eq!(scene.stored(), before);
+}
+
+#[test]
+fn a_second_run_at_the_same_time_gives_way_and_says_to_whom() {
+    let Some(scene) = Scene::small() else { return };
+    write_ballast(&scene);
+    scene.backup(&[]);
+    let run = scene.command(["backup", "--env", "prod", "--force"]).start();
+    let pid = run.id();
+    // Marks written within seconds of each other count as simultaneous and are tried again; the first stays.
+    while !names(&scene).iter().any(|name| name.starts_with("prod/leases/") && name.ends_with(".json")) {
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    rustix::process::kill_process(
+        rustix::process::Pid::from_raw(pid.cast_signed()).unwrap(),
+        rustix::process::Signal::STOP,
+    )
+    .unwrap();
+    let second = scene.run(["backup", "--env", "prod"]);
+    rustix::process::kill_process(
+        rustix::process::Pid::from_raw(pid.cast_signed()).unwrap(),
+        rustix::process::Signal::CONT,
+    )
+    .unwrap();
+    complains(&second, 11, &format!("process {pid}"));
+    let first = run.finish();
+    assert_eq!(first.code, Some(0), "{}", first.stderr);
+    every_listed_snapshot_is_restorable(&scene);
+    nothing_lies_about(&scene);
+}
