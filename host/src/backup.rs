@@ -335,7 +335,10 @@ async fn dump(
             dumping::Action::Dump => {
                 tracing::info!(source = %source.name, "dumping: {reason}");
                 match dump_one(host, plugins, source, opened, id, tallies).await {
-                    Ok(object) => saved(source, opened, reason, object),
+                    Ok(object) => {
+                        let index = store_index(host, source, opened, id).await;
+                        saved(source, opened, reason, object, index)
+                    }
                     Err(error) => {
                         let error = fatal_unless_the_sources_own(host, &source.name, error)?;
                         let record = failed(source, &error);
@@ -380,6 +383,25 @@ async fn dump_one(
     Ok(ObjectRecord { key: key.clone(), bytes: object.bytes, sha256: object.sha256.clone(), made: id.taken() })
 }
 
+/// Stores the archive's index beside it. It makes one document quick to find and is not needed to restore, so a
+/// failure costs that and nothing else.
+async fn store_index(host: &Host, source: &Work, opened: &Opened, id: SnapshotId) -> Option<ObjectRecord> {
+    let Opened::Tree(tree) = opened else { return None };
+    let index = tree.index()?;
+    let stored = async {
+        let key = history::key(&format!("{}/{}/{id}.index", host.environment, source.name))?;
+        let stored = host.store.put_stream(&key, index).await?;
+        Ok::<_, Error>(ObjectRecord { key, bytes: stored.bytes, sha256: stored.sha256, made: id.taken() })
+    };
+    match stored.await {
+        Ok(object) => Some(object),
+        Err(error) => {
+            tracing::warn!(source = %source.name, "the archive's index was not stored: {error}");
+            None
+        }
+    }
+}
+
 fn failed(source: &Work, error: &Error) -> SourceRecord {
     SourceRecord { outcome: Outcome::Failed, reason: error.to_string(), ..blank(source) }
 }
@@ -389,13 +411,19 @@ fn carried(source: &Work, opened: &Opened, reason: String, history: &History, no
     SourceRecord { outcome: Outcome::Unchanged, reason, object, database: database(opened), ..blank(source) }
 }
 
-fn saved(source: &Work, opened: &Opened, reason: String, object: ObjectRecord) -> SourceRecord {
+fn saved(
+    source: &Work,
+    opened: &Opened,
+    reason: String,
+    object: ObjectRecord,
+    index: Option<ObjectRecord>,
+) -> SourceRecord {
     let mut record = SourceRecord {
         outcome: Outcome::Saved,
         reason,
         object: Some(object),
         database: database(opened),
-        archive: archive(opened),
+        archive: archive(opened, index),
         ..blank(source)
     };
     if let Opened::Tree(tree) = opened {
@@ -432,7 +460,7 @@ fn database(opened: &Opened) -> Option<DatabaseRecord> {
     Some(DatabaseRecord { server_version: facts.server_version, pg_dump_version: facts.pg_dump_version })
 }
 
-fn archive(opened: &Opened) -> Option<ArchiveRecord> {
+fn archive(opened: &Opened, index: Option<ObjectRecord>) -> Option<ArchiveRecord> {
     let Opened::Tree(tree) = opened else { return None };
     let report = tree.report()?;
     Some(ArchiveRecord {
@@ -445,6 +473,7 @@ fn archive(opened: &Opened) -> Option<ArchiveRecord> {
         excluded_folders_total: report.excluded_folders_total,
         problems_total: report.problems_total,
         problems: report.problems.into_iter().map(|p| ProblemRecord { path: p.path, reason: p.reason }).collect(),
+        index,
     })
 }
 

@@ -208,6 +208,8 @@ pub struct ArchiveRecord {
     pub problems_total: u64,
     /// The first of them, by path and reason.
     pub problems: Vec<ProblemRecord>,
+    /// The member index beside the archive; none where it could not be made. The archive is whole without it.
+    pub index: Option<ObjectRecord>,
 }
 
 /// An entry that could not be archived as it was.

@@ -77,7 +77,9 @@ fn the_sample_restores_equal_from_a_folder() {
     write_difficult_files(&scene.documents);
     let run = scene.backup(&[]);
     assert_eq!(run["snapshot"]["complete"], true);
-    assert!(run["snapshot"]["sources"]["docs"]["archive"]["excluded_files"].as_u64().unwrap() >= 6);
+    let archive = &run["snapshot"]["sources"]["docs"]["archive"];
+    assert!(archive["excluded_files"].as_u64().unwrap() >= 6);
+    assert!(scene.store.join(archive["index"]["key"].as_str().unwrap()).is_file(), "{archive}");
     restores_equal(&scene, &scene.list()[0]);
 }
 

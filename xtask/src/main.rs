@@ -3,6 +3,7 @@
 //! It installs what is missing through the machine's ordinary package clients and keeps what is slow to make in the
 //! cache folder. It never touches a database, a store or a folder that it has not made itself.
 
+mod bench;
 mod cache;
 mod demo;
 mod machine;
@@ -28,6 +29,8 @@ enum Task {
     Test(test::Arguments),
     /// Build the plugins to where the binary finds them; rebuilds only what changed
     Plugins,
+    /// Measure first backups, their memory and size side by side with their peers
+    Bench,
 }
 
 fn main() -> ExitCode {
@@ -36,6 +39,7 @@ fn main() -> ExitCode {
         Some(Task::Demo(arguments)) => demo::run(&arguments),
         Some(Task::Test(arguments)) => test::run(&arguments),
         Some(Task::Plugins) => plugins::run(),
+        Some(Task::Bench) => bench::run(),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
