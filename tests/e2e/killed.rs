@@ -64,7 +64,7 @@ fn every_listed_snapshot_is_restorable(scene: &Scene) {
 }
 
 /// Whether a phase is reached, going by the names in the store now and before the run.
-type Reached = dyn Fn(&[String], &[String]) -> bool;
+type Reached<'a> = dyn Fn(&[String], &[String]) -> bool + 'a;
 
 #[test]
 fn a_run_killed_in_any_phase_leaves_what_is_listed_restorable_and_the_next_run_works() {
@@ -77,7 +77,7 @@ fn a_run_killed_in_any_phase_leaves_what_is_listed_restorable_and_the_next_run_w
     };
     let (mut killed, before) = (0, scene.stored());
     let first = before.keys().cloned().collect::<Vec<_>>();
-    let phases: [(&str, &Reached); 5] = [
+    let phases: [(&str, &Reached<'_>); 5] = [
         ("leased", &|now, _| now.iter().any(|n| n.starts_with("prod/leases/"))),
         ("database stored", &|now, then| objects(now, "prod/db/") > objects(then, "prod/db/")),
         ("archiving", &|now, then| objects(now, "prod/db/") > objects(then, "prod/db/") && now.len() > then.len() + 2),
