@@ -3,6 +3,12 @@
 //! One listing answers what exists; the records are then read side by side. Objects without a record, as a shell
 //! script with the same keys leaves them, are adopted as snapshots. Nothing here writes.
 
+mod keys;
+#[cfg(test)]
+mod tests;
+
+pub use keys::{certificate_key, key, record_key};
+
 use crate::config::{Environment, EnvironmentConfig};
 use crate::error::{Error, Result};
 use crate::guard::Subject;
@@ -10,26 +16,12 @@ use crate::snapshot::{ObjectRecord, Outcome, Record, SnapshotId};
 use crate::store::{ObjectKey, Store};
 use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
+use keys::{Keys, sort};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Records that are read at the same time. Each is a small request whose time is all latency.
 const READS_IN_FLIGHT_MAX: usize = 16;
-
-/// Spellings of a moment in the names that scripts give to their objects, taken as UTC: `date` of coreutils with
-/// the usual formats. The first is this program's own.
-const STAMPS: [&str; 7] = [
-    "%Y%m%dT%H%M%SZ",
-    "%Y-%m-%dT%H-%M-%SZ",
-    "%Y-%m-%dT%H:%M:%SZ",
-    "%Y%m%d-%H%M%S",
-    "%Y%m%d_%H%M%S",
-    "%Y-%m-%d_%H-%M-%S",
-    "%Y-%m-%d-%H%M%S",
-];
-
-/// Spellings of a day alone, which stand for its first moment.
-const DAYS: [&str; 2] = ["%Y%m%d", "%Y-%m-%d"];
 
 /// One snapshot as the store holds it.
 #[derive(Debug, Clone)]
@@ -91,42 +83,6 @@ pub struct History {
     pub forgotten: BTreeSet<SnapshotId>,
 }
 
-/// What one listing of an environment's keys comes to.
-#[derive(Debug, Default)]
-struct Keys {
-    records: BTreeSet<SnapshotId>,
-    forgotten: BTreeSet<SnapshotId>,
-    verified: BTreeSet<SnapshotId>,
-    /// Runs that hold the lease, or held it when they were killed.
-    under_way: BTreeSet<SnapshotId>,
-    /// Objects of the configured sources by key: size, source, moment of the name.
-    objects: BTreeMap<ObjectKey, (u64, String, SnapshotId)>,
-}
-
-/// Key of a snapshot's record.
-///
-/// # Errors
-/// Never for a checked environment name.
-pub fn record_key(environment: &Environment, id: SnapshotId) -> Result<ObjectKey> {
-    key(&format!("{environment}/snapshots/{id}.json"))
-}
-
-/// Key of a forgotten snapshot's certificate.
-///
-/// # Errors
-/// Never for a checked environment name.
-pub fn certificate_key(environment: &Environment, id: SnapshotId) -> Result<ObjectKey> {
-    key(&format!("{environment}/forgotten/{id}.json"))
-}
-
-/// A key that this host composes.
-///
-/// # Errors
-/// When it is none, which a checked name rules out.
-pub fn key(text: &str) -> Result<ObjectKey> {
-    ObjectKey::parse(text).ok_or_else(|| Error::unexpected(format!("`{text}` is no object key")))
-}
-
 /// Reads an environment's history.
 ///
 /// # Errors
@@ -151,58 +107,6 @@ pub async fn load(store: &Store, environment: &Environment, config: &Environment
         .map(|(id, bytes)| (id, Record::parse(&bytes, environment.as_str(), id), hex::encode(Sha256::digest(&bytes))))
         .collect();
     Ok(build(config, &keys, records))
-}
-
-/// Sorts the keys of an environment by what they are. A key that does not parse is not touched.
-fn sort(environment: &Environment, config: &EnvironmentConfig, listed: impl Iterator<Item = (ObjectKey, u64)>) -> Keys {
-    let mut keys = Keys::default();
-    for (key, bytes) in listed {
-        let mut parts = key.as_str().split('/');
-        let (Some(first), Some(folder), Some(name), None) = (parts.next(), parts.next(), parts.next(), parts.next())
-        else {
-            continue;
-        };
-        if first != environment.as_str() {
-            continue;
-        }
-        let id = |name: &str| name.strip_suffix(".json").and_then(|stem| stem.parse::<SnapshotId>().ok());
-        if folder == "leases" {
-            keys.under_way.extend(name.split('.').next().and_then(|run| run.parse::<SnapshotId>().ok()));
-            continue;
-        }
-        match (folder, id(name)) {
-            ("snapshots", Some(id)) => drop(keys.records.insert(id)),
-            ("forgotten", Some(id)) => drop(keys.forgotten.insert(id)),
-            ("verified", Some(id)) => drop(keys.verified.insert(id)),
-            _ => {
-                if let (Some(kind), Some((moment, extension))) =
-                    (config.sources.get(folder).map(crate::config::Source::kind), object_name(name))
-                    && is_object(kind, extension)
-                {
-                    keys.objects.insert(key.clone(), (bytes, folder.to_owned(), moment));
-                }
-            }
-        }
-    }
-    keys
-}
-
-/// The moment and extension of an object's name.
-fn object_name(name: &str) -> Option<(SnapshotId, &str)> {
-    let (stem, extension) = name.split_once('.')?;
-    let moment = |format: &&str| jiff::civil::DateTime::strptime(format, stem).ok();
-    let day = |format: &&str| jiff::civil::Date::strptime(format, stem).ok().map(|day| day.at(0, 0, 0, 0));
-    let moment = STAMPS.iter().find_map(moment).or_else(|| DAYS.iter().find_map(day))?;
-    let moment = moment.to_zoned_datetime(jiff::tz::TimeZone::UTC).ok()?.timestamp();
-    Some((SnapshotId::at(moment), extension))
-}
-
-/// Whether an extension is that of a source's main object; an archive's index is none.
-fn is_object(kind: &str, extension: &str) -> bool {
-    match kind {
-        "postgres" => extension == "dump",
-        _ => extension == "tar.gz",
-    }
 }
 
 /// Puts records and objects together.
@@ -425,178 +329,5 @@ impl Snapshot {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.sources.values().filter_map(|state| state.object.as_ref()).map(|object| object.bytes).sum()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::snapshot::{FORMAT_VERSION, SourceRecord};
-
-    fn config() -> EnvironmentConfig {
-        let text = "[store]\nurl = \"file:///x\"\n[env.prod.sources.db]\nkind = \"postgres\"\ndatabase = \"erp\"\n\
-                    host = \"h\"\ncredentials = { user = \"u\" }\n\
-                    [env.prod.sources.docs]\nkind = \"directory\"\npath = \"/d\"\n";
-        crate::config::Config::parse(text).unwrap().environment("prod").unwrap().1.clone()
-    }
-
-    fn environment() -> Environment {
-        let text = "[store]\nurl = \"file:///x\"\n[env.prod.sources.docs]\nkind = \"directory\"\npath = \"/d\"\n";
-        crate::config::Config::parse(text).unwrap().environment("prod").unwrap().0.clone()
-    }
-
-    fn history(listed: &[(&str, u64)], records: Vec<Record>) -> History {
-        let config = config();
-        let listed = listed.iter().map(|(key, bytes)| (ObjectKey::parse(key).unwrap(), *bytes));
-        let keys = sort(&environment(), &config, listed);
-        let records = records.into_iter().map(|record| (record.id, Ok(record), "hash".to_owned())).collect();
-        build(&config, &keys, records)
-    }
-
-    fn record(id: &str, objects: &[(&str, &str, u64)]) -> Record {
-        let id: SnapshotId = id.parse().unwrap();
-        let source = |(name, key, bytes): &(&str, &str, u64)| {
-            let object = ObjectRecord {
-                key: ObjectKey::parse(key).unwrap(),
-                bytes: *bytes,
-                sha256: "00".into(),
-                made: id.taken(),
-            };
-            let source = SourceRecord {
-                kind: "postgres".into(),
-                outcome: Outcome::Saved,
-                reason: "test".into(),
-                fingerprint: Some("f".into()),
-                basis: None,
-                object: Some(object),
-                database: None,
-                archive: None,
-            };
-            ((*name).to_owned(), source)
-        };
-        Record {
-            format_version: FORMAT_VERSION,
-            id,
-            environment: "prod".into(),
-            started: id.taken(),
-            finished: id.taken(),
-            time_zone: "UTC".into(),
-            host_version: "0".into(),
-            complete: true,
-            sources: objects.iter().map(source).collect(),
-            plugins: vec![],
-            warnings: vec![],
-            previous: None,
-        }
-    }
-
-    #[test]
-    fn a_snapshot_is_complete_only_while_its_objects_are_there_at_their_size() {
-        let record = || record("20260630T010000Z", &[("db", "prod/db/20260630T010000Z.dump", 7)]);
-        let complete = |listed: &[(&str, u64)]| history(listed, vec![record()]).snapshots[0].complete;
-        assert!(complete(&[("prod/db/20260630T010000Z.dump", 7)]));
-        assert!(!complete(&[("prod/db/20260630T010000Z.dump", 6)]));
-        assert!(!complete(&[]));
-    }
-
-    #[test]
-    fn objects_of_a_script_are_adopted_and_carry_over_what_the_script_skipped() {
-        let history = history(
-            &[
-                ("prod/db/20260101T010000Z.dump", 5),
-                ("prod/docs/20260101T010000Z.tar.gz", 9),
-                ("prod/db/20260102T010000Z.dump", 6),
-                ("prod/docs/2026-01-03.tar.gz", 4),
-            ],
-            vec![],
-        );
-        let shown: Vec<_> = history
-            .snapshots
-            .iter()
-            .map(|s| {
-                let of = |source: &str| s.sources[source].outcome.to_string();
-                (s.id.to_string(), s.complete && s.adopted, of("db"), of("docs"), s.bytes())
-            })
-            .collect();
-        let row = |id: &str, db: &str, docs: &str, bytes| (id.to_owned(), true, db.to_owned(), docs.to_owned(), bytes);
-        assert_eq!(
-            shown,
-            [
-                row("20260101T010000Z", "adopted", "adopted", 14),
-                row("20260102T010000Z", "adopted", "unchanged", 15),
-                row("20260103T000000Z", "unchanged", "adopted", 10),
-            ]
-        );
-        assert!(history.orphans.is_empty());
-    }
-
-    #[test]
-    fn keys_of_another_environment_or_that_do_not_parse_are_not_touched() {
-        let history = history(
-            &[
-                ("prod/db/latest.dump", 1),
-                ("prod/db/20260101T010000Z.txt", 1),
-                ("prod/docs/20260101T010000Z.index", 1),
-                ("prod/db/old/20260101T010000Z.dump", 1),
-                ("prod-1/db/20260101T010000Z.dump", 1),
-                ("prod/other/20260101T010000Z.dump", 1),
-            ],
-            vec![],
-        );
-        assert!(history.snapshots.is_empty() && history.orphans.is_empty());
-    }
-
-    #[test]
-    fn what_a_run_has_not_committed_is_neither_a_snapshot_nor_an_orphan() {
-        let history =
-            history(&[("prod/db/20260101T010000Z.dump", 5), ("prod/leases/20260101T010000Z.00ff.json", 1)], vec![]);
-        assert!(history.snapshots.is_empty() && history.orphans.is_empty());
-    }
-
-    #[test]
-    fn an_object_of_a_forgotten_snapshot_is_an_orphan_and_never_comes_back_as_adopted() {
-        let history =
-            history(&[("prod/db/20260101T010000Z.dump", 5), ("prod/forgotten/20260101T010000Z.json", 1)], vec![]);
-        assert!(history.snapshots.is_empty());
-        assert_eq!(history.orphans.len(), 1);
-    }
-
-    #[test]
-    fn an_object_lives_as_long_as_any_kept_snapshot_refers_to_it() {
-        let shared = ("db", "prod/db/20260101T010000Z.dump", 5);
-        let history = history(
-            &[("prod/db/20260101T010000Z.dump", 5)],
-            vec![record("20260101T010000Z", &[shared]), record("20260201T010000Z", &[shared])],
-        );
-        let forget =
-            |ids: &[&str]| history.unreferenced_without(&ids.iter().map(|id| id.parse().unwrap()).collect()).len();
-        assert_eq!(forget(&["20260101T010000Z"]), 0);
-        assert_eq!(forget(&["20260101T010000Z", "20260201T010000Z"]), 1);
-    }
-
-    #[test]
-    fn a_record_that_cannot_be_read_freezes_every_deletion() {
-        let config = config();
-        let listed = [("prod/db/20260101T010000Z.dump", 5), ("prod/forgotten/20260101T010000Z.json", 1)];
-        let keys = sort(
-            &environment(),
-            &config,
-            listed.into_iter().map(|(key, bytes)| (ObjectKey::parse(key).unwrap(), bytes)),
-        );
-        let id: SnapshotId = "20260202T010000Z".parse().unwrap();
-        let history = build(&config, &keys, vec![(id, Err(Error::unexpected("damaged")), "h".into())]);
-        assert!(history.orphans.is_empty());
-        assert!(history.unreferenced_without(&[id].into()).is_empty());
-        assert!(history.subjects()[0].damaged);
-    }
-
-    #[test]
-    fn a_snapshot_from_the_future_is_neither_carried_nor_chained_to() {
-        let past = record("20260101T010000Z", &[("db", "prod/db/20260101T010000Z.dump", 5)]);
-        let future = record("20990101T010000Z", &[("db", "prod/db/20990101T010000Z.dump", 5)]);
-        let history = history(&[], vec![past, future]);
-        let now = "2026-06-30T00:00:00Z".parse().unwrap();
-        assert_eq!(history.previous(now).unwrap().id.to_string(), "20260101T010000Z");
-        assert!(history.carried("db", now).unwrap().1.key.as_str().contains("20260101"));
     }
 }
