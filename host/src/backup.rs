@@ -61,6 +61,7 @@ struct Work {
     kind: &'static str,
     opened: Result<Opened>,
     fingerprint: Option<Fingerprint>,
+    fingerprint_millis: Option<u64>,
 }
 
 /// A source, open for reading.
@@ -163,7 +164,13 @@ async fn open(host: &Host) -> Result<Vec<Work>> {
             }
             tracing::error!(source = %scope, "{error}");
         }
-        work.push(Work { name: name.clone(), kind: source.kind(), opened, fingerprint: None });
+        work.push(Work {
+            name: name.clone(),
+            kind: source.kind(),
+            opened,
+            fingerprint: None,
+            fingerprint_millis: None,
+        });
     }
     Ok(work)
 }
@@ -173,15 +180,18 @@ async fn evidence(host: &Host, plugins: &Plugins, work: &mut [Work], tallies: &m
     let spinner = crate::telemetry::spinner("fingerprinting");
     let plugin = &plugins.fingerprint;
     let calls = work.iter().map(|source| async move {
-        match source.opened.as_ref().ok()?.clone() {
-            Opened::Database(session) => Some(plugin.of_database(postgres::host::EvidenceDatabase(session)).await),
-            Opened::Tree(tree) => Some(plugin.of_tree(documents::host::EvidenceTree(tree)).await),
-        }
+        let began = host.clock.now();
+        let called = match source.opened.as_ref().ok()?.clone() {
+            Opened::Database(session) => plugin.of_database(postgres::host::EvidenceDatabase(session)).await,
+            Opened::Tree(tree) => plugin.of_tree(documents::host::EvidenceTree(tree)).await,
+        };
+        Some((called, host.clock.millis_since(began)))
     });
     let answers = join_all(calls).await;
     spinner.finish_and_clear();
     for (source, called) in work.iter_mut().zip(answers) {
-        let Some(called) = called else { continue };
+        let Some((called, millis)) = called else { continue };
+        source.fingerprint_millis = Some(millis);
         add(&mut tallies.fingerprint, called.tally);
         match called.result {
             Ok(fingerprint) => {

@@ -50,6 +50,12 @@ impl Clock {
         let passed = SignedDuration::try_from(self.since.elapsed()).unwrap_or_default();
         self.began.checked_add(passed).unwrap_or(self.began)
     }
+
+    /// Milliseconds since an earlier time of this clock.
+    #[must_use]
+    pub fn millis_since(&self, earlier: Timestamp) -> u64 {
+        u64::try_from(self.now().duration_since(earlier).as_millis()).unwrap_or(0)
+    }
 }
 
 impl Host {

@@ -35,6 +35,12 @@ const CONNECT_TIMEOUT_DEFAULT_SECONDS: u16 = 10;
 /// The oldest server that the queries are written for. PostgreSQL 12 has had no fixes since 2024.
 const SERVER_MAJOR_MIN: u32 = 13;
 
+/// Most connections that an administrator may allow; a server has 100 by default, for everybody.
+const CONNECTIONS_MAX: u8 = 16;
+
+/// Connections that read evidence at a time, where the administrator does not say and there are as many cores.
+const CONNECTIONS_DEFAULT: usize = 4;
+
 /// One database, as the configuration names it.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -58,6 +64,9 @@ pub struct Config {
     /// Time for one attempt to connect, in seconds.
     #[serde(default = "connect_timeout_default")]
     pub connect_timeout: u16,
+    /// Most connections that read evidence at a time. Without it as many as there are cores, and at most four: more would
+    /// compete with the people who work in Dolibarr.
+    pub connections: Option<u8>,
 }
 
 const fn port_default() -> u16 {
@@ -113,6 +122,9 @@ impl Config {
         if self.connect_timeout == 0 {
             return Err(Error::config("`connect_timeout` must be at least one second"));
         }
+        if self.connections.is_some_and(|count| !(1..=CONNECTIONS_MAX).contains(&count)) {
+            return Err(Error::config(format!("`connections` must be from 1 to {CONNECTIONS_MAX}")));
+        }
         Ok(())
     }
 
@@ -149,6 +161,8 @@ pub struct Session {
     /// Connections in that snapshot with nothing to do.
     idle: Mutex<Vec<Connection>>,
     catalog: tokio::sync::OnceCell<Arc<evidence::Catalog>>,
+    /// Connections that read evidence at a time.
+    readers_max: usize,
 }
 
 impl std::fmt::Debug for Session {
@@ -202,7 +216,9 @@ impl Session {
         }
         tracing::debug!(scope, server = facts.server_version, pg_dump = facts.pg_dump_version, "snapshot open");
         let (idle, catalog) = (Mutex::default(), tokio::sync::OnceCell::new());
-        Ok(Arc::new(Self { scope, facts, program, dialer, holder, snapshot, idle, catalog }))
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let readers_max = config.connections.map_or(cores.min(CONNECTIONS_DEFAULT), usize::from);
+        Ok(Arc::new(Self { scope, facts, program, dialer, holder, snapshot, idle, catalog, readers_max }))
     }
 
     /// Environment and source: `prod/db`.

@@ -157,6 +157,12 @@ pub struct SourceRecord {
     /// The server and the tool that dumped it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database: Option<DatabaseRecord>,
+    /// Milliseconds that the fingerprint took; none where there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint_millis: Option<u64>,
+    /// Milliseconds that the object took, from the first byte read to the last one stored; only where one was made in this run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dump_millis: Option<u64>,
     /// What the archive holds and leaves out; only where one was made in this run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub archive: Option<ArchiveRecord>,

@@ -1,17 +1,64 @@
 //! The benchmark: release builds of the binary and of what measures it, side by side with the peers in one run.
 
-use crate::run::{loud, timed};
+use crate::run::{loud, say, timed};
 use crate::{machine, plugins};
 use anyhow::Result;
+use clap::ValueEnum;
 use std::process::{Command, Stdio};
 
-/// Builds, measures, prints a table and keeps it under `bench/results`.
+/// Peers, each with the Debian package that has it.
+const PEERS: [(&str, &str); 4] = [("restic", "restic"), ("borg", "borgbackup"), ("pigz", "pigz"), ("aws", "awscli")];
+
+/// What `cargo xtask bench` takes.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// What to measure; everything by default
+    what: Vec<What>,
+    /// Size of the documents and of the database; 2048 and 1024 by default
+    #[arg(long)]
+    mib: Option<u64>,
+    /// Times that each piece of work is done
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum What {
+    /// A realistic folder, beside tar, pigz, restic and borg
+    Documents,
+    /// Folders that are out of the ordinary
+    Extremes,
+    /// A database, beside pg_dump
+    Database,
+}
+
+impl What {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Documents => "documents",
+            Self::Extremes => "extremes",
+            Self::Database => "database",
+        }
+    }
+
+    fn mib(self) -> u64 {
+        if self == Self::Database { 1_024 } else { 2_048 }
+    }
+}
+
+/// Builds, measures, prints tables and keeps them with charts under `bench/results`.
 ///
 /// # Errors
 /// When something cannot be installed, built or run.
-pub fn run() -> Result<()> {
+pub fn run(arguments: &Arguments) -> Result<()> {
     let target = machine::target_folder()?;
     machine::garage()?;
+    machine::postgres()?;
+    for (program, package) in PEERS {
+        if machine::on_path(program).is_none() && machine::apt(&[package]).is_err() {
+            say(format_args!("{package} cannot be installed and is left out"));
+        }
+    }
     plugins::build(&target)?;
     timed("building the release", || {
         let packages =
@@ -19,16 +66,18 @@ pub fn run() -> Result<()> {
         loud(machine::cargo().args(packages), "mend what the compiler names")
     })?;
     let release = target.join("release");
-    let table = timed("measuring", || {
-        let mut bench = Command::new(release.join("bench"));
-        bench.arg(target.join("bench")).arg(release.join("dolibarr-backup"));
-        let output = bench.stdin(Stdio::null()).stderr(Stdio::inherit()).output()?;
-        anyhow::ensure!(output.status.success(), "the benchmark ended with {}", output.status);
-        Ok(String::from_utf8(output.stdout)?)
-    })?;
-    let results = machine::root().join("bench/results");
-    std::fs::create_dir_all(&results)?;
-    std::fs::write(results.join("documents.md"), format!("# First backup of documents\n\n{table}"))?;
-    print!("{table}");
+    let all = What::value_variants();
+    for what in if arguments.what.is_empty() { all } else { &arguments.what } {
+        timed(&format!("measuring {}", what.name()), || {
+            let mut bench = Command::new(release.join("bench"));
+            bench.arg(target.join("bench")).arg(release.join("dolibarr-backup"));
+            bench.arg(machine::root().join("bench/results")).arg(what.name());
+            bench.args(["--mib", &arguments.mib.unwrap_or(what.mib()).to_string()]);
+            bench.args(["--rounds", &arguments.rounds.to_string()]);
+            let status = bench.stdin(Stdio::null()).status()?;
+            anyhow::ensure!(status.success(), "the benchmark ended with {status}");
+            Ok(())
+        })?;
+    }
     Ok(())
 }

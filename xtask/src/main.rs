@@ -29,8 +29,8 @@ enum Task {
     Test(test::Arguments),
     /// Build the plugins to where the binary finds them; rebuilds only what changed
     Plugins,
-    /// Measure first backups, their memory and size side by side with their peers
-    Bench,
+    /// Measure time, memory and size side by side with peers in the same run, and keep tables and charts
+    Bench(bench::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -39,7 +39,7 @@ fn main() -> ExitCode {
         Some(Task::Demo(arguments)) => demo::run(&arguments),
         Some(Task::Test(arguments)) => test::run(&arguments),
         Some(Task::Plugins) => plugins::run(),
-        Some(Task::Bench) => bench::run(),
+        Some(Task::Bench(arguments)) => bench::run(&arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

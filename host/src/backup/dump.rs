@@ -44,10 +44,12 @@ pub(super) async fn dump(
             dumping::Action::Carry => carried(source, opened, reason, history, id.taken()),
             dumping::Action::Dump => {
                 tracing::info!(source = %source.name, "dumping: {reason}");
+                let began = host.clock.now();
                 match dump_one(host, plugins, source, opened, id, tallies).await {
                     Ok(object) => {
+                        let millis = host.clock.millis_since(began);
                         let index = store_index(host, source, opened, id).await;
-                        saved(source, opened, reason, object, index)
+                        saved(source, opened, reason, object, index, millis)
                     }
                     Err(error) => {
                         let error = fatal_unless_the_sources_own(host, &source.name, error)?;

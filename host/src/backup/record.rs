@@ -33,12 +33,14 @@ pub(super) fn saved(
     reason: String,
     object: ObjectRecord,
     index: Option<ObjectRecord>,
+    dump_millis: u64,
 ) -> SourceRecord {
     let mut record = SourceRecord {
         outcome: Outcome::Saved,
         reason,
         object: Some(object),
         database: database(opened),
+        dump_millis: Some(dump_millis),
         archive: archive(opened, index),
         ..blank(source)
     };
@@ -66,6 +68,8 @@ fn blank(source: &Work) -> SourceRecord {
         basis: source.fingerprint.as_ref().map(|f| f.basis.clone()),
         object: None,
         database: None,
+        fingerprint_millis: source.fingerprint_millis,
+        dump_millis: None,
         archive: None,
     }
 }

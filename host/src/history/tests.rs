@@ -37,6 +37,8 @@ fn record(id: &str, objects: &[(&str, &str, u64)]) -> Record {
             basis: None,
             object: Some(object),
             database: None,
+            fingerprint_millis: None,
+            dump_millis: None,
             archive: None,
         };
         ((*name).to_owned(), source)

@@ -14,9 +14,6 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio_postgres::types::Type;
 
-/// Connections that read at a time. More would compete with the people who work in Dolibarr.
-const READERS_MAX: usize = 4;
-
 /// Reading less than this takes less time than further connections do.
 const PARALLEL_BYTES_MIN: u64 = 16 << 20;
 
@@ -242,8 +239,7 @@ impl Session {
     /// Asks all, the longest first, over as many connections as pay. Answers come in the order of the questions.
     async fn ask(&self, questions: Vec<Question>) -> Result<Vec<Answer>> {
         let bytes = questions.iter().fold(0_u64, |sum, question| sum.saturating_add(question.bytes));
-        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let readers = if bytes < PARALLEL_BYTES_MIN { 1 } else { cores.min(READERS_MAX).min(questions.len()) };
+        let readers = if bytes < PARALLEL_BYTES_MIN { 1 } else { self.readers_max.min(questions.len()) };
         let mut order: Vec<_> = questions.iter().enumerate().collect();
         order.sort_by_key(|(_, question)| std::cmp::Reverse(question.bytes));
         let work = Work { left: Mutex::new(order.into()), answers: Mutex::new(vec![(0, None, None); questions.len()]) };

@@ -31,6 +31,7 @@ fn config(server: &Server, database: &str) -> Config {
         credentials: Source { files: None, env: false, user: Some("postgres".to_owned()) },
         pg_dump: Some(server.bin().join("pg_dump")),
         connect_timeout: 10,
+        connections: None,
     }
 }
 

@@ -209,6 +209,7 @@ async fn certificates_that_cannot_be_used_are_named() {
             credentials: source,
             pg_dump: None,
             connect_timeout: 1,
+            connections: None,
         };
         let error = super::super::tls::connector(&config).err().expect("it is refused");
         assert_eq!(error.class(), Class::Config);

@@ -25,18 +25,18 @@ use tokio_util::task::AbortOnDropHandle;
 /// Parts of one upload, on every server.
 const PARTS_MAX: u64 = 10_000;
 
-/// Smallest part. Servers want 5 MiB at least, and six of these at once keep a line busy.
+/// Smallest part. Servers want 5 MiB at least, and four of these at once keep a line busy.
 const PART_BYTES_MIN: u64 = 8 << 20;
 
 /// Part where the size is not known: ten thousand hold an object of 117 GiB.
 const PART_BYTES_UNKNOWN: u64 = 12 << 20;
 
-/// Largest part: the whole budget. Ten thousand hold 468 GiB, the largest object.
+/// Largest part: the whole budget. Ten thousand hold 312 GiB, the largest object.
 const PART_BYTES_MAX: u64 = IN_FLIGHT_BYTES_MAX;
 
 /// Parts that are filled, sent or waited for take no more than this together. A run has to stay below 128 MiB, and
 /// the plugins' engine, the compressor and the SDK want their share.
-const IN_FLIGHT_BYTES_MAX: u64 = 48 << 20;
+const IN_FLIGHT_BYTES_MAX: u64 = 32 << 20;
 
 /// Part sizes are multiples of this, for logs that can be read.
 const PART_STEP_BYTES: u64 = 1 << 20;
@@ -290,14 +290,14 @@ mod tests {
             (Some(70 * GIB), 8 * MIB),
             (Some(72 * GIB), 9 * MIB),
             (Some(200 * GIB), 23 * MIB),
-            (Some(425 * GIB), 48 * MIB),
-            (Some(700 * GIB), 48 * MIB),
-            (Some(u64::MAX), 48 * MIB),
+            (Some(284 * GIB), 32 * MIB),
+            (Some(700 * GIB), 32 * MIB),
+            (Some(u64::MAX), 32 * MIB),
         ];
         for (expected, bytes) in table {
             assert_eq!(part_bytes(expected), bytes, "{expected:?}");
             let holds = expected.unwrap_or(0);
-            assert!(holds > 425 * GIB || part_bytes(expected) * PARTS_MAX >= holds + holds / 10, "{expected:?}");
+            assert!(holds > 284 * GIB || part_bytes(expected) * PARTS_MAX >= holds + holds / 10, "{expected:?}");
             assert!(part_bytes(expected) <= IN_FLIGHT_BYTES_MAX);
         }
     }

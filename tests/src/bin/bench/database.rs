@@ -1,0 +1,95 @@
+//! The database half beside `pg_dump` itself.
+
+use super::board::{Board, OURS};
+use super::measure::{Measured, measured};
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use tests::binary::Config;
+use tests::postgres::Postgres;
+
+const DUMP: &str = "Dump";
+const FINGERPRINT: &str = "Exact fingerprint";
+const UNCHANGED: &str = "Unchanged day";
+
+/// Bytes on disk that one unit of [`FILL`] makes, indexes included; found by measuring.
+const UNIT_MIB: u64 = 128;
+
+/// The tables that are large in a real installation, in the proportions that they have there.
+const TABLES: &str = include_str!("database/tables.sql");
+
+/// Rows of one unit; `$UNIT` is its number.
+const FILL: &str = include_str!("database/fill.sql");
+
+pub fn measure(folder: &Path, binary: &Path, mib: u64, rounds: usize) -> Result<Board> {
+    let server = Postgres::start().context("no PostgreSQL server is installed")?;
+    server.create_database("erp", &[]);
+    server.psql("erp", TABLES);
+    for unit in 0..mib.div_ceil(UNIT_MIB) {
+        server.psql("erp", &FILL.replace("$UNIT", &unit.to_string()));
+    }
+    server.psql("erp", "VACUUM ANALYZE");
+    let size = server.psql("erp", "SELECT pg_database_size('erp') >> 20");
+    let version = server.psql("erp", "SHOW server_version");
+    let mut board = Board::new("Database");
+    board.notes.push(format!(
+        "{} MiB on disk, PostgreSQL {}; medians of {rounds} rounds in turns. The peer is `pg_dump` to /dev/null. Times of \
+         dolibarr-backup are those that its record names, but for the unchanged day, which is the whole run.",
+        size.trim(),
+        version.trim()
+    ));
+    let store = folder.join("store");
+    let config = |connections: &str| -> Result<_> {
+        let folder = folder.join(format!("database-{connections}"));
+        fs::create_dir_all(&folder)?;
+        let host = server.socket().display().to_string();
+        let login = folder.join("login");
+        fs::create_dir_all(&login)?;
+        fs::write(login.join("username"), "postgres")?;
+        fs::write(login.join("password"), "")?;
+        let lines = if connections.is_empty() { String::new() } else { format!("connections = {connections}\n") };
+        Ok(Config::directory_store(&store)
+            .database(("prod", "db"), (&host, server.port()), "erp", &login, &lines)
+            .write(&folder)?)
+    };
+    let (several, one) = (config("")?, config("1")?);
+    for _ in 0..rounds {
+        drop(fs::remove_dir_all(&store));
+        let source = backup(binary, &several)?;
+        board.add(DUMP, OURS, millis(&source, "dump_millis")?);
+        board.stored(DUMP, OURS, source["object"]["bytes"].as_u64().context("no size")?);
+        board.add(FINGERPRINT, OURS, millis(&source, "fingerprint_millis")?);
+        board.add(DUMP, "`pg_dump -Fc`, its default (gzip 6)", pg_dump(&server, &[])?);
+        board.add(DUMP, "`pg_dump -Fc --compress=1`, as dolibarr-backup", pg_dump(&server, &["--compress=1"])?);
+        std::thread::sleep(std::time::Duration::from_millis(1_100));
+        board.add(UNCHANGED, OURS, measured(&mut command(binary, &several))?);
+        std::thread::sleep(std::time::Duration::from_millis(1_100));
+        let source = backup(binary, &one)?;
+        board.add(FINGERPRINT, "over one connection", millis(&source, "fingerprint_millis")?);
+    }
+    Ok(board)
+}
+
+fn command(binary: &Path, config: &Path) -> Command {
+    let mut command = Command::new(binary);
+    command.args(["backup", "--env", "prod", "--json", "--config"]).arg(config).stderr(Stdio::null());
+    command
+}
+
+/// What the run says of the source.
+fn backup(binary: &Path, config: &Path) -> Result<Value> {
+    let output = command(binary, config).output()?;
+    ensure!(output.status.success(), "the backup ended with {}", output.status);
+    let mut document: Value = serde_json::from_slice(&output.stdout)?;
+    Ok(document["snapshot"]["sources"]["db"].take())
+}
+
+fn millis(source: &Value, name: &str) -> Result<Measured> {
+    Ok(Measured::of_millis(source[name].as_u64().with_context(|| format!("the run names no {name}: {source}"))?))
+}
+
+fn pg_dump(server: &Postgres, arguments: &[&str]) -> Result<Measured> {
+    measured(server.client("pg_dump").arg("-Fc").args(arguments).args(["--dbname", "erp", "--file", "/dev/null"]))
+}

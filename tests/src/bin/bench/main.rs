@@ -1,0 +1,62 @@
+//! Measures the built binary side by side with its peers: the same input, the same store, in turns, in one run.
+//!
+//! `cargo xtask bench` builds what it needs and starts it. It is no test: nothing fails on a number. What a peer needs
+//! and this machine lacks is left out, and the table says so.
+
+mod board;
+mod database;
+mod documents;
+mod measure;
+mod peers;
+mod trees;
+
+use anyhow::{Context, Result};
+use clap::{Parser, ValueEnum};
+use std::fs;
+use std::path::PathBuf;
+
+/// What to measure, and where.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// Working folder, on the disk that is to be measured; it needs six times the documents' size
+    folder: PathBuf,
+    /// The binary, built for release
+    binary: PathBuf,
+    /// Where the table and the chart go
+    results: PathBuf,
+    /// What to measure
+    what: What,
+    /// Size of the documents or of the database
+    #[arg(long, default_value_t = 2_048)]
+    mib: u64,
+    /// Times that each piece of work is done; medians are shown
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum What {
+    /// A realistic folder: first backup, unchanged day, some changes, restore, one document
+    Documents,
+    /// Folders that are out of the ordinary: many files, a sparse one, nothing or everything compressible
+    Extremes,
+    /// A database: its dump and its fingerprint
+    Database,
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    fs::create_dir_all(&arguments.folder).with_context(|| format!("cannot make {}", arguments.folder.display()))?;
+    fs::create_dir_all(&arguments.results)?;
+    let Arguments { folder, binary, results, what, mib, rounds } = arguments;
+    let (name, board) = match what {
+        What::Documents => ("documents", documents::measure(&folder, &binary, mib, rounds)?),
+        What::Extremes => ("extremes", documents::measure_extremes(&folder, &binary)?),
+        What::Database => ("database", database::measure(&folder, &binary, mib, rounds)?),
+    };
+    let table = format!("{}\n{}", measure::machine()?, board.markdown());
+    fs::write(results.join(format!("{name}.md")), format!("# {}\n\n{table}", board.title))?;
+    fs::write(results.join(format!("{name}.svg")), board.svg())?;
+    print!("{table}");
+    Ok(())
+}
