@@ -96,7 +96,7 @@ impl Garage {
             &configuration,
             format!(
                 "metadata_dir = \"{at}/meta\"\ndata_dir = \"{at}/data\"\ndb_engine = \"sqlite\"\nreplication_factor = 1\n\
-                 metadata_fsync = false\ndata_fsync = false\n\
+                 metadata_fsync = false\ndata_fsync = false\ncompression_level = \"none\"\n\
                  rpc_bind_addr = \"127.0.0.1:{rpc_port}\"\nrpc_public_addr = \"127.0.0.1:{rpc_port}\"\n\
                  rpc_secret = \"{}\"\n[s3_api]\ns3_region = \"{}\"\napi_bind_addr = \"127.0.0.1:{port}\"\n",
                 random_hex(32),

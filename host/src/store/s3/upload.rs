@@ -3,6 +3,9 @@
 //! Every part but the last has the same size, chosen before the first byte: some servers refuse a last part that is
 //! larger than the others. A part is whole in memory, so that it can be sent again and carries its MD5; SHA-256 of the
 //! whole runs along in order. Memory is bounded by [`IN_FLIGHT_BYTES_MAX`] whatever the object's size.
+//!
+//! The signature covers the MD5 instead of a SHA-256 of the body: nobody can make another body for a given MD5, and a
+//! pass over every byte is saved.
 
 use super::failure::{self, Reading};
 use super::multipart::{Upload, new_write_id, settled};
@@ -73,7 +76,8 @@ async fn put_hashed(store: &S3, key: &str, body: Bytes, sha256: &str, existing: 
     let ask = store.0.client.put_object().bucket(&store.0.bucket).key(key).body(Body::from(body)).content_md5(md5);
     let ask = ask.metadata(WRITE_ID, &write_id).metadata(SHA256, sha256);
     let ask = ask.set_if_none_match((existing == Existing::Refuse).then(|| "*".to_owned()));
-    let reading = match ask.customize().config_override(store.0.patience.of_uploads()).send().await {
+    let ask = ask.customize().config_override(store.0.patience.of_uploads()).disable_payload_signing();
+    let reading = match ask.send().await {
         Ok(_) => return Ok(Created::Created),
         Err(error) => failure::read(&error),
     };
@@ -255,7 +259,7 @@ async fn send_part(store: S3, key: String, id: String, part: Part) -> Result<Com
     let (body, md5) = with_md5(body).await?;
     let ask = store.0.client.upload_part().bucket(&store.0.bucket).key(&key).upload_id(id).part_number(number);
     let ask = ask.body(Body::from(body)).content_md5(md5).customize().config_override(store.0.patience.of_uploads());
-    let answer = ask.send().await.map_err(|error| store.failure(&format!("store part {number} of {key}"), error))?;
+    let answer = ask.disable_payload_signing().send().await.map_err(|error| store.failure(&format!("store part {number} of {key}"), error))?;
     let tag = answer
         .e_tag()
         .ok_or_else(|| Error::unexpected(format!("{} gave no tag for part {number} of {key}", store.0.endpoint)))?;

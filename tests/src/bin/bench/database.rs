@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use tests::binary::Config;
-use tests::postgres::Postgres;
+use tests::postgres::Server;
 
 const DUMP: &str = "Dump";
 const FINGERPRINT: &str = "Exact fingerprint";
@@ -24,7 +24,7 @@ const TABLES: &str = include_str!("database/tables.sql");
 const FILL: &str = include_str!("database/fill.sql");
 
 pub fn measure(folder: &Path, binary: &Path, mib: u64, rounds: usize) -> Result<Board> {
-    let server = Postgres::start().context("no PostgreSQL server is installed")?;
+    let server = Server::start().context("no PostgreSQL server is installed")?;
     server.create_database("erp", &[]);
     server.psql("erp", TABLES);
     for unit in 0..mib.div_ceil(UNIT_MIB) {
@@ -90,6 +90,6 @@ fn millis(source: &Value, name: &str) -> Result<Measured> {
     Ok(Measured::of_millis(source[name].as_u64().with_context(|| format!("the run names no {name}: {source}"))?))
 }
 
-fn pg_dump(server: &Postgres, arguments: &[&str]) -> Result<Measured> {
+fn pg_dump(server: &Server, arguments: &[&str]) -> Result<Measured> {
     measured(server.client("pg_dump").arg("-Fc").args(arguments).args(["--dbname", "erp", "--file", "/dev/null"]))
 }
