@@ -10,6 +10,8 @@ pub mod garage;
 pub mod gcs;
 #[cfg(feature = "servers")]
 pub mod postgres;
+#[cfg(feature = "servers")]
+pub mod registry;
 pub mod sample;
 
 use std::fs::File;
