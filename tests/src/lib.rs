@@ -56,6 +56,14 @@ pub fn shared() -> Option<PathBuf> {
     None
 }
 
+/// Where `cargo xtask` keeps what it fetched and built.
+#[cfg(feature = "servers")]
+fn cache_folder() -> Option<PathBuf> {
+    let set = variable("XDG_CACHE_HOME").map(PathBuf::from);
+    let base = set.or_else(|| variable("HOME").map(|home| Path::new(&home).join(".cache")))?;
+    Some(base.join("dolibarr-backup"))
+}
+
 #[expect(clippy::disallowed_methods, reason = "the edge of the harness: the one place that reads the environment")]
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
