@@ -46,7 +46,8 @@ impl Desk {
         let outcome = self.prune(component);
         // One JSON object with the sentence and the hint; as text they are two lines.
         let error: serde_json::Value = serde_json::from_str(outcome.stderr.lines().last().unwrap()).unwrap();
-        let stderr = format!("error: {}\nhint: {}\n", error["error"].as_str().unwrap(), error["hint"].as_str().unwrap());
+        let stderr =
+            format!("error: {}\nhint: {}\n", error["error"].as_str().unwrap(), error["hint"].as_str().unwrap());
         Outcome { stderr, ..outcome }
     }
 }
@@ -77,12 +78,13 @@ fn a_component_of_a_registry_is_pulled_once_and_then_needs_no_registry() {
     let desk = Desk::new();
     let component = std::fs::read(built("retention-last.wasm")).unwrap();
     let address = registry.push("team/retention-last", &Artifact::component(&component));
-    desk.prune(&address).expect_code(0).json();
-    let pinned = |text: String| text.replace("[plugins.retention]", "[plugins]\nrequire_digest = true\n[plugins.retention]");
+    assert!(desk.prune(&address).expect_code(0).json().is_object());
+    let pinned =
+        |text: String| text.replace("[plugins.retention]", "[plugins]\nrequire_digest = true\n[plugins.retention]");
     let only_retention = desk.run(&address, pinned);
     assert_eq!(only_retention.code, Some(0), "an address has a digest: {}", only_retention.stderr);
     registry.stop();
-    desk.prune(&address).expect_code(0).json();
+    assert!(desk.prune(&address).expect_code(0).json().is_object());
     let kept = desk.at("home/.cache/dolibarr-backup/components/sha256");
     assert_eq!(files(&kept).len(), 2, "the manifest and the component");
     let other = desk.at("other-cache");
@@ -153,7 +155,8 @@ fn a_cache_that_cannot_be_trusted_or_made_costs_time_and_a_warning() {
     let open = desk.prune(component).expect_code(0);
     assert!(open.stderr.contains("others may write to it"), "{}", open.stderr);
     assert!(files(&folder).is_empty(), "nothing is written there");
-    let file = format!("[plugins]\ncache = \"{}/below\"\n[plugins.retention]", desk.at("dolibarr-backup.toml").display());
+    let file =
+        format!("[plugins]\ncache = \"{}/below\"\n[plugins.retention]", desk.at("dolibarr-backup.toml").display());
     let none = desk.run(component, |text| text.replace("[plugins.retention]", &file)).expect_code(0);
     assert_eq!(none.stderr.matches("the cache of components is not used").count(), 1, "{}", none.stderr);
 }

@@ -87,7 +87,8 @@ impl Registry {
     fn launch(auth: RegistryAuth) -> Option<Self> {
         let unpacked = crate::cache_folder().map(|cache| cache.join("docker-registry"));
         let roots = [Some(PathBuf::from("/")), unpacked];
-        let Some(program) = roots.into_iter().flatten().map(|root| root.join(PROGRAM)).find(|file| file.is_file()) else {
+        let Some(program) = roots.into_iter().flatten().map(|root| root.join(PROGRAM)).find(|file| file.is_file())
+        else {
             crate::skip("no docker-registry is there; `cargo xtask test` fetches it");
             return None;
         };

@@ -11,18 +11,76 @@ use std::path::{Path, PathBuf};
 const TEMPLATE: &str = "retention-last";
 
 /// The line of it that says what it does, and for whom.
-const TEMPLATE_SAYS: &str = "//! Keeps the last N complete snapshots. The smallest useful retention plugin, and the one to copy.\n";
+const TEMPLATE_SAYS: &str =
+    "//! Keeps the last N complete snapshots. The smallest useful retention plugin, and the one to copy.\n";
 
 /// Longest name: crates.io's limit, and enough for a file name.
 const NAME_BYTES_MAX: usize = 64;
 
 /// Words that name no crate: Rust's keywords that fit the pattern of a name, and what Cargo refuses or warns of.
 const RESERVED: [&str; 62] = [
-    "abstract", "alloc", "as", "async", "await", "become", "bin", "box", "break", "build", "const", "continue", "core",
-    "crate", "deps", "do", "dyn", "else", "enum", "examples", "extern", "false", "final", "fn", "for", "gen", "host", "if",
-    "impl", "in", "incremental", "let", "loop", "macro", "match", "mod", "move", "mut", "override", "plugins", "priv",
-    "proc-macro", "pub", "ref", "return", "self", "static", "std", "struct", "super", "test", "tests", "trait", "true", "try",
-    "type", "typeof", "unsafe", "use", "virtual", "where", "while",
+    "abstract",
+    "alloc",
+    "as",
+    "async",
+    "await",
+    "become",
+    "bin",
+    "box",
+    "break",
+    "build",
+    "const",
+    "continue",
+    "core",
+    "crate",
+    "deps",
+    "do",
+    "dyn",
+    "else",
+    "enum",
+    "examples",
+    "extern",
+    "false",
+    "final",
+    "fn",
+    "for",
+    "gen",
+    "host",
+    "if",
+    "impl",
+    "in",
+    "incremental",
+    "let",
+    "loop",
+    "macro",
+    "match",
+    "mod",
+    "move",
+    "mut",
+    "override",
+    "plugins",
+    "priv",
+    "proc-macro",
+    "pub",
+    "ref",
+    "return",
+    "self",
+    "static",
+    "std",
+    "struct",
+    "super",
+    "test",
+    "tests",
+    "trait",
+    "true",
+    "try",
+    "type",
+    "typeof",
+    "unsafe",
+    "use",
+    "virtual",
+    "where",
+    "while",
 ];
 
 /// What `cargo xtask new-plugin` takes.

@@ -53,10 +53,15 @@ pub fn component(folder: &Path, name: &str) -> Result<Vec<u8>> {
         let mut command = Command::new(&tool);
         command.args(["-B", "-c", START, "--wit-path"]).arg(&wit).args(["--world", world, "componentize"]);
         // The tool would look for libraries in an active environment, whichever that is.
-        command.args(["--stub-wasi", "--python-path"]).arg(&copy).args([APP, "--output"]).arg(into.join("component.wasm"));
+        command
+            .args(["--stub-wasi", "--python-path"])
+            .arg(&copy)
+            .args([APP, "--output"])
+            .arg(into.join("component.wasm"));
         command.current_dir(into).env("VIRTUAL_ENV", into.join("none")).env_remove("PYTHONPATH");
         timed(&format!("building {name} with componentize-py"), || {
-            quiet(&mut command, "mend what Python names above; docs/writing-a-plugin.md has a section on Python").map(drop)
+            quiet(&mut command, "mend what Python names above; docs/writing-a-plugin.md has a section on Python")
+                .map(drop)
         })
     })?;
     let file = built.join("component.wasm");
@@ -116,19 +121,6 @@ fn key(files: &[PathBuf]) -> Result<u64> {
     Ok(hasher.finish())
 }
 
-/// Runs the plugins' own tests, which need no component.
-///
-/// # Errors
-/// When one fails.
-pub fn test(folder: &Path) -> Result<()> {
-    for name in names(folder) {
-        let mut command = Command::new("python3");
-        command.args(["-B", "-m", "unittest", "--quiet"]).current_dir(folder.join(&name));
-        quiet(&mut command, "mend the test that Python names above")?;
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -160,6 +152,8 @@ mod tests {
             tests::skip("no Python is installed");
             return;
         }
-        test(&examples).expect("its tests pass");
+        let mut command = Command::new("python3");
+        command.args(["-B", "-m", "unittest", "--quiet"]).current_dir(examples.join("retention-python"));
+        quiet(&mut command, "mend the test that Python names above").expect("its tests pass");
     }
 }

@@ -175,8 +175,9 @@ fn client(address: &Address) -> Result<Client> {
 /// The one layer of a manifest, and its digest's digits.
 fn layer_of(address: &Address, manifest: &[u8]) -> Result<(OciDescriptor, String)> {
     let wrong = |why: &str| {
-        Error::config(format!("the manifest of {SCHEME}{} {why}", address.reference))
-            .hint("push the component with `wkg oci push` or `wash push`, as one layer of the media type application/wasm")
+        Error::config(format!("the manifest of {SCHEME}{} {why}", address.reference)).hint(
+            "push the component with `wkg oci push` or `wash push`, as one layer of the media type application/wasm",
+        )
     };
     let manifest: OciImageManifest =
         serde_json::from_slice(manifest).map_err(|_| wrong("is none of a single artifact"))?;
@@ -233,16 +234,18 @@ fn credentials(file: &Path, address: &Address) -> Result<RegistryAuth> {
 fn failure(address: &Address, auth: &RegistryAuth, error: OciDistributionError) -> Error {
     let registry = address.registry();
     let down = |why: &str| {
-        Error::unavailable(format!("the registry {registry} cannot be used: {}", printable(why)))
-            .hint("run it again when the registry answers; a component that was pulled once is cached and needs no registry")
+        Error::unavailable(format!("the registry {registry} cannot be used: {}", printable(why))).hint(
+            "run it again when the registry answers; a component that was pulled once is cached and needs no registry",
+        )
     };
     let refused = || {
         let who = match auth {
             RegistryAuth::Anonymous => "without credentials",
             RegistryAuth::Basic(..) | RegistryAuth::Bearer(_) => "with the credentials of Docker's configuration",
         };
-        Error::config(format!("the registry {registry} refuses access {who}"))
-            .hint(format!("run `docker login {registry}`, or set DOCKER_CONFIG to a folder whose config.json has access"))
+        Error::config(format!("the registry {registry} refuses access {who}")).hint(format!(
+            "run `docker login {registry}`, or set DOCKER_CONFIG to a folder whose config.json has access"
+        ))
     };
     let absent = || {
         Error::config(format!("the registry {registry} does not have it"))
@@ -284,7 +287,8 @@ fn root_cause(error: &dyn std::error::Error) -> String {
 
 fn mismatch(address: &Address, what: &str) -> Error {
     let message = format!("the registry {} answered a {what} of another digest", address.registry());
-    Error::config(message).hint("nothing of it was used; the registry is damaged or was tampered with, so look there first")
+    Error::config(message)
+        .hint("nothing of it was used; the registry is damaged or was tampered with, so look there first")
 }
 
 fn too_long(address: &Address) -> Error {
