@@ -149,7 +149,7 @@ mod tests {
         let examples = machine::root().join("plugins/examples");
         assert_eq!(names(&examples), ["retention-python"]);
         if machine::on_path("python3").is_none() {
-            tests::skip("no Python is installed");
+            ::tests::skip("no Python is installed");
             return;
         }
         let mut command = Command::new("python3");
