@@ -14,6 +14,9 @@ const TEMPLATE: &str = "retention-last";
 const TEMPLATE_SAYS: &str =
     "//! Keeps the last N complete snapshots. The smallest useful retention plugin, and the one to copy.\n";
 
+/// What the copy says instead.
+const NEW_SAYS: &str = "//! Keeps the last N complete snapshots, until `policy.rs` says otherwise.\n";
+
 /// Longest name: crates.io's limit, and enough for a file name.
 const NAME_BYTES_MAX: usize = 64;
 
@@ -172,8 +175,7 @@ fn copy(from: &Path, to: &Path, name: &str) -> Result<()> {
             continue;
         }
         let text = fs::read_to_string(&source).with_context(|| format!("cannot read {}", source.display()))?;
-        let says = format!("//! Keeps the last N complete snapshots, until `policy.rs` says otherwise.\n");
-        let text = text.replace(TEMPLATE_SAYS, &says).replace(TEMPLATE, name);
+        let text = text.replace(TEMPLATE_SAYS, NEW_SAYS).replace(TEMPLATE, name);
         fs::write(&target, text).with_context(|| format!("cannot write {}", target.display()))?;
     }
     Ok(())
