@@ -10,7 +10,7 @@ use jiff::tz::TimeZone;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Where the configuration is looked for.
 pub const DEFAULT_FILE: &str = "dolibarr-backup.toml";
@@ -29,6 +29,20 @@ const RESERVED: [&str; 4] = ["snapshots", "forgotten", "verified", "leases"];
 #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
 pub fn environment_variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// Where the environment keeps what a program may lose: `${XDG_CACHE_HOME:-$HOME/.cache}`. None where neither is set.
+fn cache_folder() -> Option<PathBuf> {
+    let set = environment_variable("XDG_CACHE_HOME").map(PathBuf::from).filter(|folder| folder.is_absolute());
+    let base = set.or_else(|| environment_variable("HOME").map(|home| Path::new(&home).join(".cache")))?;
+    Some(base.join("dolibarr-backup/components"))
+}
+
+/// Docker's own configuration, which holds credentials for registries: `${DOCKER_CONFIG:-$HOME/.docker}/config.json`.
+fn docker_config() -> Option<PathBuf> {
+    let set = environment_variable("DOCKER_CONFIG").map(PathBuf::from);
+    let folder = set.or_else(|| environment_variable("HOME").map(|home| Path::new(&home).join(".docker")))?;
+    Some(folder.join("config.json"))
 }
 
 /// The whole configuration, checked.
@@ -155,7 +169,7 @@ impl Config {
             time_zone: time_zone(file.time_zone.as_deref())?,
             store: file.store,
             environments,
-            plugins: file.plugins,
+            plugins: file.plugins.at(cache_folder(), docker_config())?,
             guard: file.guard,
         })
     }
@@ -284,6 +298,7 @@ path = "/var/www/documents"
                 "unknown grant `delete`, expected one of",
             ),
             (&format!("{GOOD}\n[plugins.retnetion]\n"), "unknown field `retnetion`"),
+            (&format!("{GOOD}\n[plugins]\ncache = \"here\"\n"), "`here` cannot be the cache"),
             (&format!("{GOOD}\n[guard]\nlegal_years = -1\n"), "line"),
             ("time_zone = ", "line 1"),
         ];

@@ -3,10 +3,12 @@
 //! Two walls keep policy apart from capabilities and secrets. At link time an interface that is not granted is not
 //! there, and the host says so before anything runs. At run time a plugin has only the handles that one call passed in.
 
+pub mod cache;
 pub mod call;
 pub mod component;
 #[cfg(test)]
 mod hostile;
+pub mod registry;
 #[cfg(test)]
 mod suite;
 
@@ -79,6 +81,8 @@ impl Role {
 pub struct Plugins {
     /// Refuse a component whose sha256 is not pinned.
     pub require_digest: bool,
+    /// Where components of registries and compiled ones are kept.
+    pub cache: Option<PathBuf>,
     /// Who fingerprints.
     pub fingerprint: Config,
     /// Who dumps.
@@ -96,6 +100,7 @@ impl Default for Plugins {
         };
         Self {
             require_digest: false,
+            cache: None,
             fingerprint: shipped("fingerprint.wasm", &[Grant::DatabaseEvidence, Grant::TreeEvidence]),
             dump: shipped("dump.wasm", &[Grant::DatabaseDump, Grant::TreeArchive, Grant::ObjectWrite]),
             retention: shipped("retention-tiered.wasm", &[]),
@@ -107,7 +112,7 @@ impl Default for Plugins {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// A file beside the binary in its `plugins` folder, or an absolute path.
+    /// A file beside the binary in its `plugins` folder, an absolute path, or `oci://registry/repository@sha256:…`.
     pub component: PathBuf,
     /// Lower-case hexadecimal digest that the component must have.
     pub sha256: Option<String>,
@@ -120,6 +125,18 @@ pub struct Config {
     /// What one call of it may use up.
     #[serde(default)]
     pub limits: Limits,
+    /// Where the component is looked for besides, the same for every role.
+    #[serde(skip)]
+    pub places: Places,
+}
+
+/// Where components are, apart from files. Empty, nothing is cached and registries are asked without credentials.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Places {
+    /// What is kept between runs.
+    pub cache: Option<cache::Cache>,
+    /// Credentials for registries, in the form of Docker's `config.json`.
+    pub docker: Option<PathBuf>,
 }
 
 /// What one call of a plugin may use up.
@@ -238,7 +255,7 @@ impl Plugin {
         let config = plugins.of(role);
         let found = component::read(role, config, plugins.require_digest, folder)?;
         component::check(role, &found, config)?;
-        let linked = call::link(engine, role, &found, &config.grants)?;
+        let linked = call::link(engine, role, &found, config)?;
         let settings = serde_json::to_string(&config.settings)
             .map_err(|e| Error::config(format!("the settings of the plugin `{}` are no JSON: {e}", role.name())))?;
         Ok(Self {
@@ -286,6 +303,25 @@ impl Plugin {
 }
 
 impl Plugins {
+    /// Tells every role where its component may be: the `cache` of the configuration or else the folder of the
+    /// environment, and the environment's file of credentials.
+    ///
+    /// # Errors
+    /// [`crate::error::Class::Config`] when `cache` is relative: a scheduler runs the program anywhere.
+    pub fn at(mut self, cache: Option<PathBuf>, docker: Option<PathBuf>) -> Result<Self> {
+        if let Some(folder) = self.cache.as_ref().filter(|folder| !folder.is_absolute()) {
+            let shown = crate::capability::printable(&folder.to_string_lossy());
+            return Err(Error::config(format!("`{shown}` cannot be the cache of [plugins]"))
+                .hint("write an absolute path, such as cache = \"/var/cache/dolibarr-backup\""));
+        }
+        let cache = self.cache.clone().or(cache).map(cache::Cache::new);
+        let places = Places { cache, docker };
+        for config in [&mut self.fingerprint, &mut self.dump, &mut self.retention] {
+            config.places.clone_from(&places);
+        }
+        Ok(self)
+    }
+
     /// The configuration of a role.
     #[must_use]
     pub const fn of(&self, role: Role) -> &Config {

@@ -48,7 +48,7 @@ struct Reserved {
     why: &'static str,
 }
 
-const RESERVED: [Reserved; 4] = [
+const RESERVED: [Reserved; 5] = [
     Reserved {
         crates: &["wasmtime", "wasmtime_wasi"],
         modules: &["capability.rs", "capability/", "plugin.rs", "plugin/", "main.rs", "*/host.rs"],
@@ -63,6 +63,11 @@ const RESERVED: [Reserved; 4] = [
         crates: &["tokio_postgres", "tokio_postgres_rustls"],
         modules: &["postgres/"],
         why: "the PostgreSQL client stops below postgres/",
+    },
+    Reserved {
+        crates: &["oci_client", "docker_credential"],
+        modules: &["plugin/registry.rs", "plugin/registry/"],
+        why: "registries stop at plugin/registry",
     },
     Reserved { crates: &["anyhow"], modules: &["main.rs", "cli.rs", "cli/"], why: "modules have typed errors" },
 ];

@@ -5,6 +5,7 @@
 mod architecture;
 mod backup;
 mod change;
+mod components;
 mod failed;
 mod input;
 mod killed;

@@ -10,6 +10,8 @@ pub mod garage;
 pub mod gcs;
 #[cfg(feature = "servers")]
 pub mod postgres;
+#[cfg(feature = "servers")]
+pub mod registry;
 pub mod sample;
 
 use std::fs::File;
@@ -52,6 +54,14 @@ pub fn shared() -> Option<PathBuf> {
     }
     skip("no real Dolibarr data beside the checkout");
     None
+}
+
+/// Where `cargo xtask` keeps what it fetched and built.
+#[cfg(feature = "servers")]
+fn cache_folder() -> Option<PathBuf> {
+    let set = variable("XDG_CACHE_HOME").map(PathBuf::from);
+    let base = set.or_else(|| variable("HOME").map(|home| Path::new(&home).join(".cache")))?;
+    Some(base.join("dolibarr-backup"))
 }
 
 #[expect(clippy::disallowed_methods, reason = "the edge of the harness: the one place that reads the environment")]

@@ -137,6 +137,35 @@ pub fn garage() -> Result<PathBuf> {
     Ok(folder.join("bin/garage"))
 }
 
+/// A registry for the tests: Debian's, unpacked into the cache and not installed, because the package brings a service
+/// that listens on all addresses.
+///
+/// # Errors
+/// When it is missing and cannot be fetched.
+pub fn registry() -> Result<()> {
+    if on_path("docker-registry").is_some() {
+        return Ok(());
+    }
+    let by_hand = "fetch it by hand: apt-get download docker-registry";
+    if on_path("apt-get").is_none() {
+        return Err(failure("docker-registry is missing, and this machine has no apt-get", by_hand));
+    }
+    let unpack = |folder: &Path| {
+        let download = || {
+            let mut command = Command::new("apt-get");
+            command.args(["download", "-q", "docker-registry"]).current_dir(folder);
+            command
+        };
+        if !succeeds(&mut download()) {
+            quiet(&mut as_root(["apt-get", "update", "-q"]), by_hand)?;
+            quiet(&mut download(), by_hand)?;
+        }
+        let mut unpack = Command::new("sh");
+        quiet(unpack.args(["-c", "dpkg -x *.deb . && rm -- *.deb"]).current_dir(folder), by_hand).map(drop)
+    };
+    cache::once("docker-registry", |folder| timed("fetching a registry for the tests", || unpack(folder))).map(drop)
+}
+
 /// cargo-deny, on the PATH or from the cache.
 ///
 /// # Errors

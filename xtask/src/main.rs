@@ -7,7 +7,9 @@ mod bench;
 mod cache;
 mod demo;
 mod machine;
+mod new_plugin;
 mod plugins;
+mod python;
 mod run;
 mod test;
 
@@ -28,7 +30,9 @@ enum Task {
     /// Install what is missing, then run every check: format, clippy, docs, dependencies, plugins, all tests
     Test(test::Arguments),
     /// Build the plugins to where the binary finds them; rebuilds only what changed
-    Plugins,
+    Plugins(plugins::Arguments),
+    /// Make the crate of a new plugin, which builds and passes its tests
+    NewPlugin(new_plugin::Arguments),
     /// Measure time, memory and size side by side with peers in the same run, and keep tables and charts
     Bench(bench::Arguments),
 }
@@ -38,7 +42,8 @@ fn main() -> ExitCode {
         None => Arguments::command().print_long_help().map_err(Into::into),
         Some(Task::Demo(arguments)) => demo::run(&arguments),
         Some(Task::Test(arguments)) => test::run(&arguments),
-        Some(Task::Plugins) => plugins::run(),
+        Some(Task::Plugins(arguments)) => plugins::run(&arguments),
+        Some(Task::NewPlugin(arguments)) => new_plugin::run(&arguments),
         Some(Task::Bench(arguments)) => bench::run(&arguments),
     };
     match outcome {

@@ -1,11 +1,12 @@
-//! Builds the components: every crate below `plugins/`, and the misbehaving ones of the tests below `tests/guests/`.
+//! Builds the components: every crate below `plugins/`, the misbehaving ones of the tests below `tests/guests/`, and on
+//! request the examples in other languages.
 //!
 //! A crate becomes a core module, then a component that imports nothing but the host's package. Cargo decides what is
 //! fresh; a component is written only when its bytes changed, and never seen half-written.
 
-use crate::cache;
 use crate::machine::{self, WASM_TARGET, WasmCompiler};
 use crate::run::{failure, loud, say, timed};
+use crate::{cache, python};
 use anyhow::{Context, Result};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -23,15 +24,39 @@ struct Family {
     components: Vec<PathBuf>,
 }
 
+/// What `cargo xtask plugins` takes.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Build the examples in Python too, into the folder `examples` of the plugins; installs componentize-py once
+    #[arg(long)]
+    python: bool,
+}
+
 /// Builds every plugin to where the built binary looks for it.
 ///
 /// # Errors
 /// When no compiler can be had, or a plugin does not build or asks for more than the host offers.
-pub fn run() -> Result<()> {
-    build(&machine::target_folder()?)
+pub fn run(arguments: &Arguments) -> Result<()> {
+    let target = machine::target_folder()?;
+    build(&target)?;
+    if arguments.python { build_python(&target) } else { Ok(()) }
 }
 
-/// As [`run`], into a target folder of the caller's choice.
+/// Builds the examples in Python to `plugins/examples` of both profiles.
+///
+/// # Errors
+/// When componentize-py cannot be installed, or a plugin does not build or asks for more than the host offers.
+pub fn build_python(target: &Path) -> Result<()> {
+    let folder = machine::root().join("plugins/examples");
+    let into: Vec<_> = ["debug", "release"].map(|profile| target.join(profile).join("plugins/examples")).to_vec();
+    for name in python::names(&folder) {
+        let component = python::component(&folder, &name)?;
+        place(&component, &name, &into)?;
+    }
+    Ok(())
+}
+
+/// As [`run`] without the examples, into a target folder of the caller's choice.
 ///
 /// # Errors
 /// As [`run`].
@@ -99,14 +124,19 @@ fn deliver(modules: &Path, name: &str, folders: &[PathBuf]) -> Result<bool> {
     let module = modules.join(WASM_TARGET).join(PROFILE).join(format!("{}.wasm", name.replace('-', "_")));
     let bytes = fs::read(&module).with_context(|| format!("cannot read {}", module.display()))?;
     let component = componentize(&bytes).with_context(|| format!("cannot make a component of {name}"))?;
-    let strange = strange_imports(&component).with_context(|| format!("cannot read the component of {name}"))?;
+    place(&component, name, folders)
+}
+
+/// Writes a component that asks for nothing strange to every folder where it differs.
+fn place(component: &[u8], name: &str, folders: &[PathBuf]) -> Result<bool> {
+    let strange = strange_imports(component).with_context(|| format!("cannot read the component of {name}"))?;
     if !strange.is_empty() {
         let message = format!("plugin {name} imports {}", strange.join(", "));
         return Err(failure(message, format_args!("a plugin may import {HOST_PACKAGE}* alone; see wit/worlds.wit")));
     }
     let mut changed = false;
     for folder in folders {
-        changed |= write_if_changed(&folder.join(format!("{name}.wasm")), &component)?;
+        changed |= write_if_changed(&folder.join(format!("{name}.wasm")), component)?;
     }
     Ok(changed)
 }

@@ -3,7 +3,7 @@
 //! Every call has a store of its own, so nothing of one call is left in the next, and dropping that store drops
 //! every handle that the guest held, whatever became of it.
 
-use super::{Engine, Grants, Plugin, Role, component};
+use super::{Config, Engine, Plugin, Role, cache, component};
 use crate::capability::{self, Context, LimitReached, Tally, printable, types};
 use crate::documents::host as documents;
 use crate::error::{Class, Error, Result};
@@ -92,17 +92,17 @@ pub(super) fn link(
     engine: &Engine,
     role: Role,
     component: &component::Component,
-    grants: &Grants,
+    config: &Config,
 ) -> Result<InstancePre<Context>> {
     let blame = |e: wasmtime::Error| {
         let why = printable(&format!("{e:#}").replace('\n', " "));
         Error::config(format!("the plugin `{}` ({}) cannot be loaded: {why}", role.name(), component.path.display()))
             .hint("the file is damaged or made for another version; build it anew")
     };
-    let compiled = wasmtime::component::Component::from_binary(&engine.wasm, &component.bytes).map_err(blame)?;
+    let compiled = cache::compiled::compile(engine, component, config.places.cache.as_ref()).map_err(blame)?;
     let mut linker = Linker::new(&engine.wasm);
     capability::add_to_linker(&mut linker).map_err(blame)?;
-    for grant in grants.iter() {
+    for grant in config.grants.iter() {
         match grant {
             Grant::DatabaseEvidence => postgres::link_evidence(&mut linker),
             Grant::DatabaseDump => postgres::link_dump(&mut linker),

@@ -1,5 +1,6 @@
-//! A component as a file: where it is, what it is, and what it imports. Compiles and runs nothing.
+//! A component: where it is, what it is, and what it imports. Compiles and runs nothing.
 
+use super::registry::{self, Address};
 use super::{Config, Role};
 use crate::capability::printable;
 use crate::error::{Error, Result};
@@ -10,7 +11,7 @@ use wit_parser::decoding::DecodedWasm;
 use wit_parser::{Resolve, WorldId, WorldItem, WorldKey};
 
 /// Largest component that is read. An interpreter with its library has 18 MB, a Rust plugin below one.
-const COMPONENT_BYTES_MAX: u64 = 64 << 20;
+pub const COMPONENT_BYTES_MAX: u64 = 64 << 20;
 
 /// The package whose interfaces this host offers.
 const PACKAGE: &str = "backup:host";
@@ -24,7 +25,7 @@ pub const WORLD_VERSION: &str = "0.1.0";
 /// A component's bytes.
 #[derive(Debug)]
 pub struct Component {
-    /// Where it was found.
+    /// Where it was found: a file, or the address in a registry.
     pub path: PathBuf,
     /// Its bytes.
     pub bytes: Vec<u8>,
@@ -55,7 +56,37 @@ pub fn read(role: Role, config: &Config, require_digest: bool, folder: Option<&P
             if name == "retention" { "retention-tiered" } else { name }
         )));
     }
-    let path = locate(&config.component, folder);
+    let address = config.component.to_str().and_then(|text| text.strip_prefix(registry::SCHEME));
+    let address = address.map(Address::parse).transpose().map_err(|e| e.context(format!("in [plugins.{name}]")))?;
+    let (path, bytes) = match &address {
+        Some(address) => {
+            let places = &config.places;
+            let pulled = registry::fetch(address, places.cache.as_ref(), places.docker.as_deref());
+            (config.component.clone(), pulled.map_err(|e| e.context(format!("the plugin `{name}`")))?)
+        }
+        None => read_file(name, locate(&config.component, folder))?,
+    };
+    let digest = hex::encode(Sha256::digest(&bytes));
+    match &config.sha256 {
+        Some(pinned) if !pinned.eq_ignore_ascii_case(&digest) => {
+            return Err(Error::config(format!(
+                "the component {} of the plugin `{name}` has sha256 {digest}, and {} is pinned",
+                path.display(),
+                printable(pinned)
+            ))
+            .hint("if the new component is wanted, review it and pin its digest; otherwise restore the old file"));
+        }
+        // An address in a registry has a digest of its own.
+        None if require_digest && address.is_none() => {
+            return Err(Error::config(format!("the plugin `{name}` is not pinned, and require_digest is set"))
+                .hint(format!("add sha256 = \"{digest}\" to [plugins.{name}] after a review of {}", path.display())));
+        }
+        Some(_) | None => {}
+    }
+    Ok(Component { path, bytes, digest })
+}
+
+fn read_file(name: &str, path: PathBuf) -> Result<(PathBuf, Vec<u8>)> {
     let hint = "give an absolute path, or put the file into the folder `plugins` beside the binary \
                 (`cargo xtask plugins` builds the shipped ones there)";
     let unreadable = |why: String| {
@@ -70,23 +101,7 @@ pub fn read(role: Role, config: &Config, require_digest: bool, folder: Option<&P
         return Err(unreadable(format!("it is longer than {COMPONENT_BYTES_MAX} bytes")));
     }
     let bytes = std::fs::read(&path).map_err(|e| unreadable(e.kind().to_string()))?;
-    let digest = hex::encode(Sha256::digest(&bytes));
-    match &config.sha256 {
-        Some(pinned) if !pinned.eq_ignore_ascii_case(&digest) => {
-            return Err(Error::config(format!(
-                "the component {} of the plugin `{name}` has sha256 {digest}, and {} is pinned",
-                path.display(),
-                printable(pinned)
-            ))
-            .hint("if the new component is wanted, review it and pin its digest; otherwise restore the old file"));
-        }
-        None if require_digest => {
-            return Err(Error::config(format!("the plugin `{name}` is not pinned, and require_digest is set"))
-                .hint(format!("add sha256 = \"{digest}\" to [plugins.{name}] after a review of {}", path.display())));
-        }
-        Some(_) | None => {}
-    }
-    Ok(Component { path, bytes, digest })
+    Ok((path, bytes))
 }
 
 /// A bare file name is looked for in the plugins folder; anything with a folder in it is a path as it stands.

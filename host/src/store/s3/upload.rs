@@ -259,7 +259,11 @@ async fn send_part(store: S3, key: String, id: String, part: Part) -> Result<Com
     let (body, md5) = with_md5(body).await?;
     let ask = store.0.client.upload_part().bucket(&store.0.bucket).key(&key).upload_id(id).part_number(number);
     let ask = ask.body(Body::from(body)).content_md5(md5).customize().config_override(store.0.patience.of_uploads());
-    let answer = ask.disable_payload_signing().send().await.map_err(|error| store.failure(&format!("store part {number} of {key}"), error))?;
+    let answer = ask
+        .disable_payload_signing()
+        .send()
+        .await
+        .map_err(|error| store.failure(&format!("store part {number} of {key}"), error))?;
     let tag = answer
         .e_tag()
         .ok_or_else(|| Error::unexpected(format!("{} gave no tag for part {number} of {key}", store.0.endpoint)))?;

@@ -86,8 +86,8 @@ pub fn measure(folder: &Path, binary: &Path, mib: u64, rounds: usize) -> Result<
         let round = Round::new(folder, binary, &tree, garage.as_ref(), number)?;
         round.first(&mut board)?;
         round.again(&mut board, UNCHANGED)?;
-        //round.restore(&mut board)?;
-        //round.one(&mut board)?;
+        round.restore(&mut board)?;
+        round.one(&mut board)?;
         trees::change(&tree, number)?;
         round.again(&mut board, CHANGED)?;
     }

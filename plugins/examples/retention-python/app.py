@@ -1,0 +1,32 @@
+"""Keeps the last N complete snapshots: `plugins/retention-last` in Python.
+
+`settings.py` reads the settings, `policy.py` decides, and this file translates between them and the world
+`retention`. It calls nothing of the host, so its component imports nothing that needs a grant.
+"""
+
+from typing import List
+
+import policy
+import settings
+from componentize_py_types import Err
+from wit_world import exports
+from wit_world.exports import retaining
+from wit_world.imports.types import Error_Denied
+
+
+class Retaining(exports.Retaining):
+    def settings_schema(self) -> str:
+        return settings.SCHEMA
+
+    def plan(self, now: int, time_zone: str, settings_json: str, snapshots: List[retaining.Snapshot]):
+        try:
+            chosen = settings.parse(settings_json)
+        except settings.Wrong as wrong:
+            raise Err(Error_Denied(str(wrong))) from None
+        seen = [policy.Snapshot(s.taken, s.complete, s.pinned) for s in snapshots]
+        decided = zip(snapshots, policy.plan(now, chosen, seen))
+        decisions = [
+            retaining.Decision(s.id, retaining.Verdict.KEEP if keep else retaining.Verdict.FORGET, [reason])
+            for s, (keep, reason) in decided
+        ]
+        return retaining.RetentionPlan(decisions, [])

@@ -1,0 +1,69 @@
+"""The rule and the settings in plain Python: `python3 -m unittest` in this folder needs nothing installed."""
+
+import json
+import unittest
+
+from policy import Snapshot, plan
+from settings import KEEP_MAX, SCHEMA, Settings, Wrong, parse
+
+NOW = 1_000
+
+
+def incomplete(taken):
+    return Snapshot(taken, complete=False)
+
+
+def pinned(taken):
+    return Snapshot(taken, pinned=True)
+
+
+class Policy(unittest.TestCase):
+    def test_each_case_keeps_what_it_should(self):
+        for case, keep, snapshots, expected in [
+            ("an empty list", 3, [], []),
+            ("fewer than N", 3, [Snapshot(1), Snapshot(2)], [1, 2]),
+            ("more than N", 2, [Snapshot(1), Snapshot(2), Snapshot(3)], [2, 3]),
+            ("newest first", 2, [Snapshot(3), Snapshot(2), Snapshot(1)], [3, 2]),
+            ("incomplete ones are not counted", 1, [Snapshot(1), incomplete(2)], [1, 2]),
+            ("an incomplete one older than the oldest kept", 1, [incomplete(1), Snapshot(2)], [2]),
+            ("a pinned one beyond N", 1, [pinned(1), Snapshot(2), Snapshot(3)], [1, 3]),
+            ("a pinned one counts among N", 2, [Snapshot(1), pinned(2), Snapshot(3)], [2, 3]),
+            ("the future is kept and not counted", 1, [Snapshot(1), Snapshot(NOW), Snapshot(NOW + 1)], [NOW, NOW + 1]),
+            ("nothing, said explicitly", 0, [pinned(1), Snapshot(2), incomplete(3)], [1]),
+        ]:
+            with self.subTest(case):
+                decisions = plan(NOW, Settings(keep, keep == 0), snapshots)
+                self.assertEqual([s.taken for s, (kept, _) in zip(snapshots, decisions) if kept], expected)
+
+    def test_of_two_in_the_same_second_the_later_in_the_list_is_the_newer(self):
+        decisions = plan(NOW, Settings(1), [Snapshot(5), Snapshot(5)])
+        self.assertEqual([keep for keep, _ in decisions], [False, True])
+
+
+class SettingsText(unittest.TestCase):
+    def test_no_settings_are_the_defaults_and_the_schema_says_so(self):
+        for text in ["", " ", "{}"]:
+            self.assertEqual(parse(text), Settings())
+        documented = {name: field["default"] for name, field in json.loads(SCHEMA)["properties"].items()}
+        self.assertEqual(documented, vars(Settings()))
+
+    def test_bad_settings_get_one_sentence_that_names_what_is_wrong(self):
+        for text, part in [
+            ('{"kep": 3}', "unknown field `kep`"),
+            ('{"keep": -1}', "`keep` must be"),
+            (json.dumps({"keep": KEEP_MAX + 1}), "`keep` must be"),
+            ('{"keep": "3"}', "`keep` must be"),
+            ('{"keep": true}', "`keep` must be"),
+            ('{"keep": 0}', "also needs `keep_nothing = true`"),
+            ('{"keep_nothing": true}', "also needs `keep = 0`"),
+            ('{"keep_nothing": 1}', "must be true or false"),
+            ("null", "no table"),
+            ("{", "no JSON"),
+        ]:
+            with self.subTest(text), self.assertRaises(Wrong) as caught:
+                parse(text)
+            self.assertIn(part, str(caught.exception))
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,162 @@
+//! Where components come from: a registry, by digest and with credentials; and what is kept of them between runs.
+
+use crate::scene::complains;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
+use tests::binary::{Config, Outcome, Run};
+use tests::registry::{Artifact, PASSWORD, Registry, USER, docker_config};
+
+/// A folder of documents, a folder as the store, and a home that the cache and the credentials are in.
+struct Desk {
+    folder: TempDir,
+}
+
+impl Desk {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["documents", "home", "docker"] {
+            std::fs::create_dir(folder.path().join(name)).unwrap();
+        }
+        Self { folder }
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// `prune --dry-run` with a retention plugin: it loads the plugin, asks it, and changes nothing.
+    fn run(&self, component: &str, edit: impl Fn(String) -> String) -> Outcome {
+        let config = Config::directory_store(&self.at("store"))
+            .documents(("prod", "docs"), &self.at("documents"))
+            .retention(component, "keep = 3");
+        std::fs::write(self.at("dolibarr-backup.toml"), edit(config.text())).unwrap();
+        Run::new(["--json", "prune", "--env", "prod", "--dry-run"])
+            .folder(self.folder.path())
+            .env("HOME", self.at("home").to_str().unwrap())
+            .env("DOCKER_CONFIG", self.at("docker").to_str().unwrap())
+            .finish()
+    }
+
+    fn prune(&self, component: &str) -> Outcome {
+        self.run(component, |text| text)
+    }
+
+    fn text(&self, component: &str) -> Outcome {
+        let outcome = self.prune(component);
+        // One JSON object with the sentence and the hint; as text they are two lines.
+        let error: serde_json::Value = serde_json::from_str(outcome.stderr.lines().last().unwrap()).unwrap();
+        let stderr =
+            format!("error: {}\nhint: {}\n", error["error"].as_str().unwrap(), error["hint"].as_str().unwrap());
+        Outcome { stderr, ..outcome }
+    }
+}
+
+fn built(name: &str) -> PathBuf {
+    tests::binary::program().parent().unwrap().join("plugins").join(name)
+}
+
+/// The plugin in Python, or a line that says why a test does without.
+fn python() -> Option<PathBuf> {
+    let component = built("examples/retention-python.wasm");
+    if !component.is_file() {
+        tests::skip("the plugin in Python is not built: cargo xtask plugins --python");
+        return None;
+    }
+    Some(component)
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut files: Vec<_> = folder.read_dir().into_iter().flatten().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn a_component_of_a_registry_is_pulled_once_and_then_needs_no_registry() {
+    let Some(mut registry) = Registry::start() else { return };
+    let desk = Desk::new();
+    let component = std::fs::read(built("retention-last.wasm")).unwrap();
+    let address = registry.push("team/retention-last", &Artifact::component(&component));
+    assert!(desk.prune(&address).expect_code(0).json().is_object());
+    let pinned =
+        |text: String| text.replace("[plugins.retention]", "[plugins]\nrequire_digest = true\n[plugins.retention]");
+    let only_retention = desk.run(&address, pinned);
+    assert_eq!(only_retention.code, Some(0), "an address has a digest: {}", only_retention.stderr);
+    registry.stop();
+    assert!(desk.prune(&address).expect_code(0).json().is_object());
+    let kept = desk.at("home/.cache/dolibarr-backup/components/sha256");
+    assert_eq!(files(&kept).len(), 2, "the manifest and the component");
+    let other = desk.at("other-cache");
+    let elsewhere = format!("[plugins]\ncache = \"{}\"\n[plugins.retention]", other.display());
+    let error = desk.run(&address, |text| text.replace("[plugins.retention]", &elsewhere)).expect_code(75).stderr;
+    assert!(error.contains(&registry.host()) && error.contains("hint"), "{error}");
+}
+
+#[test]
+fn what_a_registry_refuses_or_does_not_have_ends_with_a_sentence() {
+    let Some(registry) = Registry::start_with_password() else { return };
+    let desk = Desk::new();
+    let component = std::fs::read(built("retention-last.wasm")).unwrap();
+    let address = registry.push("team/retention-last", &Artifact::component(&component));
+    complains(&desk.text(&address), 64, "refuses access without credentials");
+    let wrong = docker_config(&desk.at("docker"), &registry.host(), USER, "canary-wrong");
+    complains(&desk.text(&address), 64, "refuses access with the credentials");
+    assert!(!desk.prune(&address).stderr.contains("canary"));
+    let right = docker_config(&desk.at("docker"), &registry.host(), USER, PASSWORD);
+    assert_eq!(wrong, right);
+    let (repository, _) = address.split_once('@').unwrap();
+    complains(&desk.text(&format!("{repository}:latest")), 64, "a tag can be moved to other code");
+    let absent = format!("{repository}@sha256:{}", "0".repeat(64));
+    complains(&desk.text(&absent), 64, "does not have it");
+    complains(&desk.text(&address.replace("team/", "other/")), 64, "does not have it");
+    let outcome = desk.prune(&address).expect_code(0);
+    assert!(!outcome.stdout.contains(PASSWORD) && !outcome.stderr.contains(PASSWORD));
+    let fingerprint = std::fs::read(built("fingerprint.wasm")).unwrap();
+    let fingerprint = registry.push("team/fingerprint", &Artifact::component(&fingerprint));
+    complains(&desk.text(&fingerprint), 64, "instead of");
+}
+
+#[test]
+fn what_a_large_component_compiles_to_is_kept_and_never_loaded_when_it_was_changed() {
+    let Some(component) = python() else { return };
+    let component = component.to_str().unwrap();
+    let desk = Desk::new();
+    let first = desk.prune(component).expect_code(0);
+    let [compiled] = &files(&desk.at("home/.cache/dolibarr-backup/components/compiled"))[..] else {
+        panic!("one compiled component");
+    };
+    let mode = std::fs::metadata(compiled).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode, 0o600, "{mode:o}");
+    let second = desk.prune(component).expect_code(0);
+    assert_eq!(second.stdout, first.stdout);
+    assert!(second.stderr.is_empty(), "{}", second.stderr);
+    assert!(second.elapsed < first.elapsed / 2, "{:?} after {:?}", second.elapsed, first.elapsed);
+
+    let mut code = std::fs::read(compiled).unwrap();
+    let middle = code.len() / 2;
+    code[middle] ^= 0x10;
+    std::fs::write(compiled, &code).unwrap();
+    let third = desk.prune(component).expect_code(0);
+    assert!(third.stderr.contains("is not loaded and is compiled anew"), "{}", third.stderr);
+    assert_eq!(third.stdout, first.stdout);
+    let fourth = desk.prune(component).expect_code(0);
+    assert!(fourth.stderr.is_empty() && fourth.elapsed < first.elapsed / 2, "{:?}: {}", fourth.elapsed, fourth.stderr);
+}
+
+#[test]
+fn a_cache_that_cannot_be_trusted_or_made_costs_time_and_a_warning() {
+    let Some(component) = python() else { return };
+    let component = component.to_str().unwrap();
+    let desk = Desk::new();
+    let folder = desk.at("home/.cache/dolibarr-backup/components/compiled");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o777)).unwrap();
+    let open = desk.prune(component).expect_code(0);
+    assert!(open.stderr.contains("others may write to it"), "{}", open.stderr);
+    assert!(files(&folder).is_empty(), "nothing is written there");
+    let file =
+        format!("[plugins]\ncache = \"{}/below\"\n[plugins.retention]", desk.at("dolibarr-backup.toml").display());
+    let none = desk.run(component, |text| text.replace("[plugins.retention]", &file)).expect_code(0);
+    assert_eq!(none.stderr.matches("the cache of components is not used").count(), 1, "{}", none.stderr);
+}

@@ -1,0 +1,159 @@
+//! Builds plugins that are written in Python: folders below `plugins/examples` with an `app.py`.
+//!
+//! componentize-py packs an interpreter with the plugin. It bakes new random numbers into each build, so what was built
+//! is kept by its sources, and the same sources give the same component on a machine.
+
+use crate::run::{failure, quiet, timed};
+use crate::{cache, machine};
+use anyhow::{Context, Result};
+use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The tool's version; its results depend on it.
+const COMPONENTIZE_PY_VERSION: &str = "0.25.1";
+
+/// The module that every Python plugin begins with.
+const APP: &str = "app";
+
+/// Starts the tool wherever its environment lies: the script that pip writes names the folder it was installed into.
+const START: &str = "import sys, componentize_py; sys.argv[0] = 'componentize-py'; sys.exit(componentize_py.script())";
+
+/// Names of the plugins in `folder`.
+pub fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let plugins = entries.filter(|entry| entry.path().join(APP).with_extension("py").is_file());
+    let mut names: Vec<_> = plugins.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    names.sort();
+    names
+}
+
+/// The component of one plugin, built if its sources or the interfaces changed. A plugin named `retention-…` is one of
+/// the world `retention`.
+///
+/// # Errors
+/// When the tool cannot be installed, or the plugin does not fit its world.
+pub fn component(folder: &Path, name: &str) -> Result<Vec<u8>> {
+    let world = name.split('-').next().unwrap_or(name);
+    let sources = folder.join(name);
+    let wit = machine::root().join("wit");
+    let key = key(&[files(&sources, "py")?, files(&wit, "wit")?].concat())?;
+    let built = cache::once(&format!("python-{name}-{key:016x}"), |into| {
+        let tool = tool()?;
+        // What the tool leaves beside the sources, and their tests, are no part of the plugin.
+        let copy = into.join("sources");
+        fs::create_dir(&copy)?;
+        for file in files(&sources, "py")? {
+            let base = file.file_name().context("a source has a name")?;
+            if !base.to_string_lossy().starts_with("test_") {
+                fs::copy(&file, copy.join(base)).with_context(|| format!("cannot copy {}", file.display()))?;
+            }
+        }
+        let mut command = Command::new(&tool);
+        command.args(["-B", "-c", START, "--wit-path"]).arg(&wit).args(["--world", world, "componentize"]);
+        // The tool would look for libraries in an active environment, whichever that is.
+        command
+            .args(["--stub-wasi", "--python-path"])
+            .arg(&copy)
+            .args([APP, "--output"])
+            .arg(into.join("component.wasm"));
+        command.current_dir(into).env("VIRTUAL_ENV", into.join("none")).env_remove("PYTHONPATH");
+        timed(&format!("building {name} with componentize-py"), || {
+            quiet(&mut command, "mend what Python names above; docs/writing-a-plugin.md has a section on Python")
+                .map(drop)
+        })
+    })?;
+    let file = built.join("component.wasm");
+    fs::read(&file).with_context(|| format!("cannot read {}", file.display()))
+}
+
+/// The interpreter of the tool's own environment.
+fn tool() -> Result<PathBuf> {
+    let folder = cache::once(&format!("componentize-py-{COMPONENTIZE_PY_VERSION}"), |folder| {
+        timed("installing componentize-py, once on this machine", || install(&folder.join("venv")))
+    })?;
+    Ok(folder.join("venv/bin/python3"))
+}
+
+fn install(venv: &Path) -> Result<()> {
+    let make = || {
+        let mut command = Command::new("python3");
+        command.args(["-m", "venv"]).arg(venv);
+        command
+    };
+    let first = quiet_if_there(&mut make());
+    if !first {
+        machine::apt(&["python3-venv"])?;
+        let _ = fs::remove_dir_all(venv);
+        quiet(&mut make(), "install Python 3.10 or newer with its venv module")?;
+    }
+    let mut pip = Command::new(venv.join("bin/python3"));
+    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--only-binary", ":all:"]);
+    pip.arg(format!("componentize-py=={COMPONENTIZE_PY_VERSION}"));
+    quiet(&mut pip, "check that PyPI, or the index that pip is configured for, can be reached").map(drop)
+}
+
+fn quiet_if_there(command: &mut Command) -> bool {
+    machine::on_path("python3").is_some() && crate::run::succeeds(command)
+}
+
+/// Files of one kind directly in a folder, sorted.
+fn files(folder: &Path, extension: &str) -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    let mut files: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+    files.retain(|path| path.extension().is_some_and(|end| end == extension));
+    if files.is_empty() {
+        return Err(failure(format_args!("{} has no .{extension} file", folder.display()), "check the checkout"));
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// Changes with the tool's version and with the name and content of each file.
+fn key(files: &[PathBuf]) -> Result<u64> {
+    let mut hasher = DefaultHasher::new();
+    COMPONENTIZE_PY_VERSION.hash(&mut hasher);
+    for file in files {
+        file.file_name().hash(&mut hasher);
+        fs::read(file).with_context(|| format!("cannot read {}", file.display()))?.hash(&mut hasher);
+    }
+    Ok(hasher.finish())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_of_any_source_makes_another_component() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).expect("written");
+        let key_now = || key(&files(folder.path(), "py").expect("files")).expect("a key");
+        write("app.py", "a = 1");
+        write("notes.txt", "");
+        let first = key_now();
+        assert_eq!(key_now(), first);
+        write("notes.txt", "changed");
+        assert_eq!(key_now(), first, "what is no source does not count");
+        write("app.py", "a = 2");
+        let second = key_now();
+        assert_ne!(second, first);
+        write("more.py", "");
+        assert_ne!(key_now(), second);
+        assert!(files(folder.path(), "wit").is_err(), "none at all is a mistake");
+    }
+
+    #[test]
+    fn the_example_is_found_and_its_own_tests_pass() {
+        let examples = machine::root().join("plugins/examples");
+        assert_eq!(names(&examples), ["retention-python"]);
+        if machine::on_path("python3").is_none() {
+            ::tests::skip("no Python is installed");
+            return;
+        }
+        let mut command = Command::new("python3");
+        command.args(["-B", "-m", "unittest", "--quiet"]).current_dir(examples.join("retention-python"));
+        quiet(&mut command, "mend the test that Python names above").expect("its tests pass");
+    }
+}
