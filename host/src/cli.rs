@@ -5,6 +5,7 @@ use crate::config::{Config, DEFAULT_FILE};
 use crate::error::{Class, Error, Result};
 use crate::host::Host;
 use crate::list::{self, PruneOptions};
+use crate::plugins;
 use crate::report::Report;
 use clap::{Parser, Subcommand};
 use jiff::Timestamp;
@@ -50,6 +51,11 @@ enum Verb {
     List {
         #[command(flatten)]
         of: Of,
+    },
+    /// See what the plugins may do
+    Plugins {
+        #[command(subcommand)]
+        verb: plugins::Verb,
     },
     /// Apply the retention without a backup
     Prune {
@@ -101,6 +107,9 @@ impl Cli {
     }
 
     async fn dispatch(self, clock: fn() -> Timestamp) -> Result<Report> {
+        if let Verb::Plugins { verb } = &self.verb {
+            return plugins::run(verb, &self.config, plugins_folder().as_deref());
+        }
         let config = Config::read(&self.config)?;
         let now = self.now.unwrap_or_else(clock);
         let host = async |of: Of| Host::open(config, &of.environment, plugins_folder(), now).await;
@@ -108,6 +117,7 @@ impl Cli {
             Verb::Backup { of, force, dry_run } => {
                 backup::run(&host(of).await?, backup::Options { force, dry_run }, now, interrupted()).await
             }
+            Verb::Plugins { verb } => plugins::run(&verb, &self.config, plugins_folder().as_deref()),
             Verb::List { of } => list::list(&host(of).await?).await,
             Verb::Prune { of, dry_run, allow_mass_forget } => {
                 list::prune(&host(of).await?, PruneOptions { dry_run, allow_mass_forget }).await

@@ -14,6 +14,7 @@ pub mod host;
 pub mod lease;
 pub mod list;
 pub mod plugin;
+pub mod plugins;
 pub mod postgres;
 pub mod report;
 pub mod retention;

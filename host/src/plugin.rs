@@ -44,6 +44,9 @@ pub enum Role {
 }
 
 impl Role {
+    /// Every role, in the order of a run.
+    pub const ALL: [Self; 3] = [Self::Fingerprint, Self::Dump, Self::Retention];
+
     /// As the configuration spells it, which is also the world's name.
     #[must_use]
     pub const fn name(self) -> &'static str {

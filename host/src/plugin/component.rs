@@ -89,9 +89,9 @@ pub fn read(role: Role, config: &Config, require_digest: bool, folder: Option<&P
 fn read_file(name: &str, path: PathBuf) -> Result<(PathBuf, Vec<u8>)> {
     let hint = "give an absolute path, or put the file into the folder `plugins` beside the binary \
                 (`cargo xtask plugins` builds the shipped ones there)";
+    let of = if name.is_empty() { String::new() } else { format!(" of the plugin `{name}`") };
     let unreadable = |why: String| {
-        Error::config(format!("the component {} of the plugin `{name}` cannot be read: {why}", path.display()))
-            .hint(hint)
+        Error::config(format!("the component {}{of} cannot be read: {why}", path.display())).hint(hint)
     };
     let meta = std::fs::metadata(&path).map_err(|e| unreadable(e.kind().to_string()))?;
     if !meta.is_file() {
@@ -163,19 +163,52 @@ pub fn short(digest: &str) -> &str {
     digest.get(..12).unwrap_or(digest)
 }
 
+/// What a file is, whoever made it.
+#[derive(Debug)]
+pub struct Inspected {
+    /// SHA-256 of it, in lower-case hexadecimal.
+    pub digest: String,
+    /// Its size.
+    pub bytes: usize,
+    /// The role that it can play here; none where it exports nothing of this host's version.
+    pub role: Option<Role>,
+    /// What it exports.
+    pub exports: Vec<String>,
+    /// What it imports.
+    pub imports: Vec<Import>,
+}
+
+/// Looks at any file. Compiles and runs nothing of it.
+///
+/// # Errors
+/// [`crate::error::Class::Config`] when it cannot be read or is no component.
+pub fn inspect(file: &Path) -> Result<Inspected> {
+    let (_, bytes) = read_file("", file.to_owned())?;
+    let (resolve, world) = decode_bytes(&bytes, &file.display().to_string())?;
+    let exports = names(&resolve, world, |w| &w.exports);
+    let is_role = |role: &Role| exports.contains(&format!("{PACKAGE}/{}@{WORLD_VERSION}", role.export()));
+    Ok(Inspected {
+        digest: hex::encode(Sha256::digest(&bytes)),
+        bytes: bytes.len(),
+        role: Role::ALL.into_iter().find(is_role),
+        imports: imports_of(&resolve, world),
+        exports,
+    })
+}
+
 fn decode(role: Role, component: &Component) -> Result<(Resolve, WorldId)> {
+    decode_bytes(&component.bytes, &format!("{} of the plugin `{}`", component.path.display(), role.name()))
+}
+
+fn decode_bytes(bytes: &[u8], what: &str) -> Result<(Resolve, WorldId)> {
     let no_component = |why: &str| {
-        Error::config(format!(
-            "{} of the plugin `{}` is no WebAssembly component{why}",
-            component.path.display(),
-            role.name()
-        ))
+        Error::config(format!("{what} is no WebAssembly component{why}"))
         .hint("build it with `cargo xtask plugins`, or encode a core module with `wasm-tools component new`")
     };
-    if component.bytes.starts_with(CORE_MODULE) {
+    if bytes.starts_with(CORE_MODULE) {
         return Err(no_component(", but a core module"));
     }
-    match wit_parser::decoding::decode(&component.bytes) {
+    match wit_parser::decoding::decode(bytes) {
         Ok(DecodedWasm::Component(resolve, world)) => Ok((resolve, world)),
         Ok(DecodedWasm::WitPackage(..)) => Err(no_component(", but a WIT package")),
         Err(_) => Err(no_component("")),
@@ -240,7 +273,9 @@ fn grant_for(interface: &str) -> Option<Grant> {
     Grant::ALL.into_iter().find(|grant| interface == format!("{PACKAGE}/{grant}@{WORLD_VERSION}"))
 }
 
-fn is_free(interface: &str) -> bool {
+/// Whether an interface needs no grant: the log, and what holds types alone.
+#[must_use]
+pub fn is_free(interface: &str) -> bool {
     ["log", "types", "bytes"].iter().any(|free| interface == format!("{PACKAGE}/{free}@{WORLD_VERSION}"))
 }
 

@@ -1,0 +1,294 @@
+//! `plugins audit`: for each configured plugin what it is, what it imports, what it is granted, and whether the two agree.
+
+use super::lock::{self, Change, Lock, Locked};
+use crate::capability::printable;
+use crate::config::{Config, Source};
+use crate::error::{Error, Result};
+use crate::grant::Grant;
+use crate::plugin::component::{self, Component, Import};
+use crate::plugin::{self, Role};
+use crate::report::{FORMAT_VERSION, Report};
+use comfy_table::{Table, presets};
+use serde_json::{Value, json};
+use std::fmt::Write as _;
+use std::path::Path;
+
+/// How strict, and whether to write.
+#[derive(Debug, Clone, Copy, Default, clap::Args)]
+pub struct Arguments {
+    /// Also fail where something is granted that is not imported, or where the lock file says something else
+    #[arg(long)]
+    strict: bool,
+    /// Write what is found to capabilities.lock beside the configuration, once nothing is denied
+    #[arg(long)]
+    write: bool,
+}
+
+/// What an import, or a grant, comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    /// Imported and granted.
+    Granted,
+    /// Imported, and free for every plugin: the log, and interfaces of types alone.
+    Free,
+    /// Imported and not granted.
+    Denied,
+    /// Imported, and nothing that this host offers.
+    Unknown,
+    /// Granted and not imported.
+    Unused,
+}
+
+impl Verdict {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Granted => "granted",
+            Self::Free => "free",
+            Self::Denied => "DENIED",
+            Self::Unknown => "UNKNOWN",
+            Self::Unused => "unused",
+        }
+    }
+}
+
+/// One line of an audit.
+struct Line {
+    verdict: Verdict,
+    interface: String,
+    functions: Vec<String>,
+    scope: Vec<String>,
+}
+
+/// One plugin.
+struct Audited {
+    role: Role,
+    config: plugin::Config,
+    component: Component,
+    lines: Vec<Line>,
+    /// Why it would not run, whatever it is granted.
+    unfit: Option<Error>,
+}
+
+/// Audits every plugin. Compiles and runs nothing, opens no store and reads no credential.
+///
+/// # Errors
+/// [`crate::error::Class::Config`] for a component that cannot be read, or a lock file that cannot be read or written. What
+/// is denied is in the report.
+pub(super) fn run(config: &Config, arguments: &Arguments, folder: Option<&Path>, lock_file: &Path) -> Result<Report> {
+    let audited: Vec<Audited> =
+        Role::ALL.into_iter().map(|role| audit(config, role, folder)).collect::<Result<_>>()?;
+    let found = Lock::new(audited.iter().map(|plugin| (plugin.role.name().to_owned(), plugin.locked())));
+    let known = lock::read(lock_file)?;
+    let changes = known.as_ref().map(|known| known.changes(&found)).unwrap_or_default();
+    let denied: Vec<String> = audited.iter().flat_map(Audited::denied).collect();
+    let unused: Vec<String> = audited.iter().flat_map(Audited::unused).collect();
+
+    let mut text: String = audited.iter().map(Audited::text).collect();
+    for change in &changes {
+        let _ = writeln!(text, "{}: {}", lock::FILE, change.said);
+    }
+    if known.is_none() && !arguments.write {
+        let _ = writeln!(text, "there is no {} yet: `plugins audit --write` makes it from what is shown", lock::FILE);
+    }
+    let mut failure = verdict(&audited, &denied, &unused, &changes, arguments);
+    if arguments.write && denied.is_empty() && audited.iter().all(|plugin| plugin.unfit.is_none()) {
+        lock::write(lock_file, &found)?;
+        let _ = writeln!(text, "wrote {}; commit it beside the configuration", lock_file.display());
+        failure = failure.filter(|_| arguments.strict && !unused.is_empty());
+    }
+    let document = json!({
+        "format_version": FORMAT_VERSION,
+        "plugins": audited.iter().map(Audited::value).collect::<Vec<_>>(),
+        "lock": {
+            "file": lock_file.to_string_lossy(),
+            "found": known.is_some(),
+            "changes": changes.iter().map(|c| json!({ "grown": c.grown, "said": c.said })).collect::<Vec<_>>(),
+        },
+        "denied": denied,
+        "unused": unused,
+    });
+    Ok(Report { document, text, failure })
+}
+
+fn verdict(
+    audited: &[Audited],
+    denied: &[String],
+    unused: &[String],
+    changes: &[Change],
+    arguments: &Arguments,
+) -> Option<Error> {
+    if let Some(unfit) = audited.iter().find_map(|plugin| plugin.unfit.clone()) {
+        return Some(unfit);
+    }
+    if !denied.is_empty() {
+        return Some(
+            Error::config(format!("what is imported is not granted: {}", denied.join("; ")))
+                .hint("grant it in the configuration if the plugin should have it; use another plugin otherwise"),
+        );
+    }
+    let counts = |change: &&Change| change.grown || arguments.strict;
+    let changed: Vec<&str> = changes.iter().filter(counts).map(|change| change.said.as_str()).collect();
+    if !changed.is_empty() && !arguments.write {
+        return Some(
+            Error::config(format!("{} says something else: {}", lock::FILE, changed.join("; ")))
+                .hint("review the change, then run `plugins audit --write` and commit the file"),
+        );
+    }
+    (arguments.strict && !unused.is_empty()).then(|| {
+        Error::config(format!("what is granted is not imported: {}", unused.join("; ")))
+            .hint("take the grant out of the configuration")
+    })
+}
+
+fn audit(config: &Config, role: Role, folder: Option<&Path>) -> Result<Audited> {
+    let own = config.plugins.of(role);
+    let component = component::read(role, own, config.plugins.require_digest, folder)?;
+    let unfit = component::check(role, &component, own).err();
+    let imports = component::imports(role, &component)?;
+    let mut lines: Vec<Line> = imports.iter().map(|import| line(config, own, import)).collect();
+    let unused = own.grants.iter().filter(|grant| imports.iter().all(|import| import.needs != Some(*grant)));
+    lines.extend(unused.map(|grant| Line {
+        verdict: Verdict::Unused,
+        interface: grant.to_string(),
+        functions: Vec::new(),
+        scope: scope(config, grant),
+    }));
+    // The package's own interfaces first, WASI apart behind them.
+    lines.sort_by_key(|line| line.interface.starts_with("wasi:"));
+    // A denied import has its own line and its own words.
+    let unfit = unfit.filter(|_| lines.iter().all(|line| !matches!(line.verdict, Verdict::Denied)));
+    Ok(Audited { role, config: own.clone(), component, lines, unfit })
+}
+
+fn line(config: &Config, plugin: &plugin::Config, import: &Import) -> Line {
+    let verdict = match import.needs {
+        Some(grant) if plugin.grants.has(grant) => Verdict::Granted,
+        Some(_) => Verdict::Denied,
+        None if component::is_free(&import.interface) => Verdict::Free,
+        None => Verdict::Unknown,
+    };
+    Line {
+        verdict,
+        interface: printable(&import.interface),
+        functions: import.functions.iter().map(|function| printable(function)).collect(),
+        scope: import.needs.map(|grant| scope(config, grant)).unwrap_or_default(),
+    }
+}
+
+/// What a grant reaches: in one call a single one of these, and only by the handle that the call passes in.
+fn scope(config: &Config, grant: Grant) -> Vec<String> {
+    let sources = |wanted: fn(&Source) -> bool, shown: &dyn Fn(&str, &str) -> String| {
+        let mut found = Vec::new();
+        for (environment, own) in &config.environments {
+            let names = own.sources.iter().filter(|(_, source)| wanted(source)).map(|(name, _)| name);
+            found.extend(names.map(|name| shown(environment.as_str(), name)));
+        }
+        found
+    };
+    let named = |environment: &str, source: &str| format!("{environment}/{source}");
+    match grant {
+        Grant::DatabaseEvidence | Grant::DatabaseDump => sources(|s| matches!(s, Source::Postgres(_)), &named),
+        Grant::TreeEvidence | Grant::TreeArchive => sources(|s| matches!(s, Source::Directory(_)), &named),
+        Grant::ObjectWrite => {
+            let url = config.store.url.trim_end_matches('/');
+            sources(|_| true, &|environment, source| format!("{url}/{environment}/{source}/ (new objects alone)"))
+        }
+        Grant::Wasi => vec!["nothing: a fixed clock, fixed randomness, no file, no network".to_owned()],
+    }
+}
+
+impl Audited {
+    fn denied(&self) -> Vec<String> {
+        let denied = self.lines.iter().filter(|line| matches!(line.verdict, Verdict::Denied | Verdict::Unknown));
+        denied.map(|line| format!("`{}` imports {}", self.role.name(), line.named())).collect()
+    }
+
+    fn unused(&self) -> Vec<String> {
+        let unused = self.lines.iter().filter(|line| line.verdict == Verdict::Unused);
+        unused.map(|line| format!("`{}` does not use {}", self.role.name(), line.interface)).collect()
+    }
+
+    fn locked(&self) -> Locked {
+        let imports = self.lines.iter().filter(|line| line.verdict != Verdict::Unused);
+        Locked {
+            component: self.config.component.display().to_string(),
+            sha256: self.component.digest.clone(),
+            world: format!("{}@{}", self.role.name(), component::WORLD_VERSION),
+            grants: self.config.grants.iter().map(|grant| grant.to_string()).collect(),
+            imports: imports.flat_map(Line::spelt).collect(),
+        }
+    }
+
+    fn is_pinned(&self) -> bool {
+        self.config.sha256.is_some() || self.config.component.to_string_lossy().contains("@sha256:")
+    }
+
+    fn text(&self) -> String {
+        let pinned = if self.is_pinned() { "pinned" } else { "not pinned" };
+        let mut text = format!(
+            "{}: {}\n  sha256 {}, {pinned}; world {} {}\n",
+            self.role.name(),
+            self.component.path.display(),
+            self.component.digest,
+            self.role.name(),
+            component::WORLD_VERSION
+        );
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING).set_header(["  verdict", "interface", "functions", "reaches"]);
+        for line in &self.lines {
+            let (functions, scope) = (line.functions.join(", "), line.scope.join(", "));
+            table.add_row([&format!("  {}", line.verdict.name()), &line.interface, &functions, &scope]);
+        }
+        if self.lines.is_empty() {
+            text.push_str("  imports nothing and is granted nothing\n");
+        } else {
+            let _ = writeln!(text, "{}", table.trim_fmt());
+        }
+        text.push('\n');
+        text
+    }
+
+    fn value(&self) -> Value {
+        let lines: Vec<Value> = self
+            .lines
+            .iter()
+            .map(|line| {
+                json!({
+                    "verdict": line.verdict.name().to_lowercase(),
+                    "interface": line.interface,
+                    "functions": line.functions,
+                    "scope": line.scope,
+                    "wasi": line.interface.starts_with("wasi:"),
+                })
+            })
+            .collect();
+        json!({
+            "role": self.role.name(),
+            "component": self.component.path.to_string_lossy(),
+            "sha256": self.component.digest,
+            "pinned": self.is_pinned(),
+            "world": self.role.name(),
+            "world_version": component::WORLD_VERSION,
+            "grants": self.config.grants.iter().map(|grant| grant.to_string()).collect::<Vec<_>>(),
+            "lines": lines,
+            "unfit": self.unfit.as_ref().map(ToString::to_string),
+        })
+    }
+}
+
+impl Line {
+    fn named(&self) -> String {
+        match self.functions.as_slice() {
+            [] => self.interface.clone(),
+            functions => format!("{} of {}", functions.join(", "), self.interface),
+        }
+    }
+
+    /// Function by function, for the lock file.
+    fn spelt(&self) -> Vec<String> {
+        match self.functions.as_slice() {
+            [] => vec![self.interface.clone()],
+            functions => functions.iter().map(|function| format!("{}#{function}", self.interface)).collect(),
+        }
+    }
+}

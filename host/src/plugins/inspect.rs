@@ -1,0 +1,76 @@
+//! `plugins inspect`: what a component is, without a configuration and without running any of it.
+
+use crate::capability::printable;
+use crate::error::Result;
+use crate::plugin::component::{self, Import};
+use crate::report::{FORMAT_VERSION, Report};
+use serde_json::json;
+use std::fmt::Write as _;
+use std::path::Path;
+
+pub(super) fn run(file: &Path) -> Result<Report> {
+    let found = component::inspect(file)?;
+    let world = found.role.map(|role| role.name());
+    let mut text = format!("{}\n  sha256 {}, {} bytes\n", file.display(), found.digest, found.bytes);
+    match world {
+        Some(world) => {
+            let _ = writeln!(text, "  a plugin of the world {world} {}", component::WORLD_VERSION);
+        }
+        None => text.push_str("  no plugin of this host's version\n"),
+    }
+    for export in &found.exports {
+        let _ = writeln!(text, "  exports {}", printable(export));
+    }
+    for import in &found.imports {
+        let _ = writeln!(text, "  imports {}: {}", printable(&import.interface), functions(import));
+        let needs = match import.needs {
+            Some(grant) => format!("needs the grant \"{grant}\""),
+            None if component::is_free(&import.interface) => "needs no grant".to_owned(),
+            None => "is nothing that this host offers".to_owned(),
+        };
+        let _ = writeln!(text, "          {needs}");
+    }
+    if found.imports.is_empty() {
+        text.push_str("  imports nothing: it can compute and nothing else\n");
+    }
+    let grants: Vec<String> =
+        found.imports.iter().filter_map(|import| import.needs).map(|grant| format!("\"{grant}\"")).collect();
+    if let Some(world) = world {
+        let _ = writeln!(
+            text,
+            "to use it, review this list and write:\n\n[plugins.{world}]\ncomponent = \"{}\"\nsha256 = \"{}\"\ngrants = [{}]",
+            std::path::absolute(file).unwrap_or_else(|_| file.to_owned()).display(),
+            found.digest,
+            grants.join(", ")
+        );
+    }
+    let imports: Vec<_> = found
+        .imports
+        .iter()
+        .map(|import| {
+            json!({
+                "interface": printable(&import.interface),
+                "functions": import.functions.iter().map(|function| printable(function)).collect::<Vec<_>>(),
+                "needs": import.needs.map(|grant| grant.to_string()),
+                "offered": import.needs.is_some() || component::is_free(&import.interface),
+            })
+        })
+        .collect();
+    let document = json!({
+        "format_version": FORMAT_VERSION,
+        "file": file.to_string_lossy(),
+        "sha256": found.digest,
+        "bytes": found.bytes,
+        "world": world,
+        "exports": found.exports.iter().map(|export| printable(export)).collect::<Vec<_>>(),
+        "imports": imports,
+    });
+    Ok(Report { document, text, failure: None })
+}
+
+fn functions(import: &Import) -> String {
+    match import.functions.as_slice() {
+        [] => "types alone".to_owned(),
+        functions => functions.iter().map(|function| printable(function)).collect::<Vec<_>>().join(", "),
+    }
+}
