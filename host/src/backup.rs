@@ -82,9 +82,9 @@ pub async fn run(
     interrupted: impl Future<Output = ()>,
 ) -> Result<Report> {
     let plugins = Plugins {
-        fingerprint: host.plugin(Role::Fingerprint)?,
-        dump: host.plugin(Role::Dump)?,
-        retention: host.plugin(Role::Retention)?,
+        fingerprint: host.plugin(Role::Fingerprint).await?,
+        dump: host.plugin(Role::Dump).await?,
+        retention: host.plugin(Role::Retention).await?,
     };
     if options.dry_run {
         return preview(host, &plugins, options, now).await;

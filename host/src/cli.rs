@@ -107,17 +107,17 @@ impl Cli {
     }
 
     async fn dispatch(self, clock: fn() -> Timestamp) -> Result<Report> {
+        let now = self.now.unwrap_or_else(clock);
         if let Verb::Plugins { verb } = &self.verb {
-            return plugins::run(verb, &self.config, plugins_folder().as_deref());
+            return plugins::run(verb, &self.config, plugins_folder().as_deref(), now).await;
         }
         let config = Config::read(&self.config)?;
-        let now = self.now.unwrap_or_else(clock);
         let host = async |of: Of| Host::open(config, &of.environment, plugins_folder(), now).await;
         match self.verb {
             Verb::Backup { of, force, dry_run } => {
                 backup::run(&host(of).await?, backup::Options { force, dry_run }, now, interrupted()).await
             }
-            Verb::Plugins { verb } => plugins::run(&verb, &self.config, plugins_folder().as_deref()),
+            Verb::Plugins { verb } => plugins::run(&verb, &self.config, plugins_folder().as_deref(), now).await,
             Verb::List { of } => list::list(&host(of).await?).await,
             Verb::Prune { of, dry_run, allow_mass_forget } => {
                 list::prune(&host(of).await?, PruneOptions { dry_run, allow_mass_forget }).await

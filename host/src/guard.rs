@@ -246,6 +246,16 @@ fn protected(
     rules
 }
 
+impl Config {
+    /// The last days of the completed fiscal years that are kept, seen from a day; newest first.
+    #[must_use]
+    pub fn completed_years(&self, today: Date) -> Vec<Date> {
+        let Some(running) = fiscal_year(self.fiscal_year_end, today) else { return Vec::new() };
+        let back = 1..=i16::try_from(self.legal_years).unwrap_or(i16::MAX);
+        back.filter_map(|years| self.fiscal_year_end.in_year(running.year().checked_sub(years)?)).collect()
+    }
+}
+
 /// The newest complete snapshot within each of the last completed fiscal years that has one.
 fn legal_floor(
     config: &Config,

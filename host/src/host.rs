@@ -2,7 +2,7 @@
 
 use crate::config::{Config, Environment, EnvironmentConfig};
 use crate::error::Result;
-use crate::plugin::{Engine, Plugin, Role};
+use crate::plugin::{Engine, Plugin, Plugins, Role};
 use crate::store::Store;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
@@ -85,12 +85,34 @@ impl Host {
         })
     }
 
-    /// Loads the plugin of a role.
+    /// Loads the plugin of a role and checks its settings.
     ///
     /// # Errors
-    /// As [`Plugin::load`].
-    pub fn plugin(&self, role: Role) -> Result<Plugin> {
-        Plugin::load(&self.engine, &self.config.plugins, role, self.plugins_folder.as_deref())
+    /// As [`Plugin::load`] and [`Plugin::check_settings`].
+    pub async fn plugin(&self, role: Role) -> Result<Plugin> {
+        self.plugin_of(&self.config.plugins, role).await
+    }
+
+    /// The same of another configuration than the one that is in force.
+    ///
+    /// # Errors
+    /// As [`Host::plugin`].
+    pub async fn plugin_of(&self, plugins: &Plugins, role: Role) -> Result<Plugin> {
+        let plugin = Plugin::load(&self.engine, plugins, role, self.plugins_folder.as_deref())?;
+        plugin.check_settings().await?;
+        Ok(plugin)
+    }
+
+    /// The plugins that the configuration names.
+    #[must_use]
+    pub const fn plugins(&self) -> &Plugins {
+        &self.config.plugins
+    }
+
+    /// The folder of the shipped components.
+    #[must_use]
+    pub fn plugins_folder(&self) -> Option<&std::path::Path> {
+        self.plugins_folder.as_deref()
     }
 
     /// The IANA name of the business time zone.

@@ -17,7 +17,7 @@ use crate::snapshot::SnapshotId;
 pub async fn list(host: &Host) -> Result<Report> {
     let now = host.clock.now();
     let history = history::load(&host.store, &host.environment, &host.sources).await?;
-    let plan = match host.plugin(Role::Retention) {
+    let plan = match host.plugin(Role::Retention).await {
         Ok(plugin) => retention::plan(host, &plugin, &history, now, Allowance { mass_forget: true }).await,
         Err(error) => Err(error),
     };
@@ -38,7 +38,7 @@ pub struct PruneOptions {
 /// # Errors
 /// The plugin's, the guard's, the store's, and the lease's.
 pub async fn prune(host: &Host, options: PruneOptions) -> Result<Report> {
-    let plugin = host.plugin(Role::Retention)?;
+    let plugin = host.plugin(Role::Retention).await?;
     let now = host.clock.now();
     let allowance = Allowance { mass_forget: options.allow_mass_forget };
     if options.dry_run {

@@ -9,6 +9,7 @@ pub mod component;
 #[cfg(test)]
 mod hostile;
 pub mod registry;
+mod settings;
 #[cfg(test)]
 mod suite;
 

@@ -3,13 +3,18 @@
 //! `audit` and `inspect` read components and run nothing of them, so they also serve a file that nobody trusts.
 
 mod audit;
+mod diff;
 mod inspect;
 mod lock;
+mod log;
+mod simulate;
 
 use crate::config::Config;
-use crate::error::Result;
+use crate::error::{Class, Error, Result};
+use crate::host::Host;
 use crate::report::Report;
 use clap::Subcommand;
+use jiff::Timestamp;
 use std::path::{Path, PathBuf};
 
 /// What the person asked for.
@@ -23,15 +28,41 @@ pub enum Verb {
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
+    /// Show what another component may do more, and what it would forget of an environment
+    Diff(diff::Arguments),
+    /// Run a retention component over years of daily runs and show what is left
+    Simulate(simulate::Arguments),
+    /// Show what each plugin did in the last runs, from the records in the store
+    Log(log::Arguments),
 }
 
 /// Carries it out. `config` names the configuration, which `inspect` does without.
 ///
 /// # Errors
 /// Those of the verb; [`crate::error::Class::Config`] for a configuration or a component that cannot be read.
-pub fn run(verb: &Verb, config: &Path, folder: Option<&Path>) -> Result<Report> {
+pub async fn run(verb: &Verb, config: &Path, folder: Option<&Path>, now: Timestamp) -> Result<Report> {
+    let host =
+        async |environment: &str| Host::open(Config::read(config)?, environment, folder.map(Path::to_owned), now).await;
     match verb {
         Verb::Audit(arguments) => audit::run(&Config::read(config)?, arguments, folder, &lock::beside(config)),
         Verb::Inspect { file } => inspect::run(file),
+        Verb::Diff(arguments) => diff::run(&host(&arguments.environment).await?, arguments).await,
+        Verb::Simulate(arguments) => simulate::run(&Config::read(config)?, arguments, folder, now).await,
+        Verb::Log(arguments) => log::run(&host(&arguments.environment).await?, arguments).await,
     }
+}
+
+/// Settings as a person writes them on a command line: the inside of a TOML table, one line.
+fn settings(text: &str) -> Result<toml::Table> {
+    let table: std::result::Result<Wrapped, _> = toml::from_str(&format!("settings = {{ {text} }}"));
+    table.map(|wrapped| wrapped.settings).map_err(|error| {
+        let said = crate::capability::printable(error.message());
+        Error::new(Class::Usage, format!("--settings is no TOML: {said}"))
+            .hint("write it as --settings 'keep = 14, keep_nothing = false'")
+    })
+}
+
+#[derive(serde::Deserialize)]
+struct Wrapped {
+    settings: toml::Table,
 }

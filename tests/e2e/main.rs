@@ -9,6 +9,7 @@ mod components;
 mod failed;
 mod input;
 mod killed;
+mod plugins;
 mod scene;
 mod secrets;
 mod stores;

@@ -143,6 +143,28 @@ impl Plugin {
         self.checked(called)
     }
 
+    /// Asks any plugin for the schema of its settings.
+    pub(super) async fn settings_schema(&self) -> Called<String> {
+        self.call("settings-schema", async |store, linked| {
+            let schema = match self.role {
+                Role::Fingerprint => {
+                    let plugin = fingerprint::FingerprintPre::new(linked)?.instantiate_async(&mut *store).await?;
+                    plugin.backup_host_fingerprinting().call_settings_schema(store).await?
+                }
+                Role::Dump => {
+                    let plugin = dump::DumpPre::new(linked)?.instantiate_async(&mut *store).await?;
+                    plugin.backup_host_dumping().call_settings_schema(store).await?
+                }
+                Role::Retention => {
+                    let plugin = retention::RetentionPre::new(linked)?.instantiate_async(&mut *store).await?;
+                    plugin.backup_host_retaining().call_settings_schema(store).await?
+                }
+            };
+            Ok(Ok(schema))
+        })
+        .await
+    }
+
     /// Asks a dump plugin what is to be dumped, in which order.
     pub async fn plan_dumps(
         &self,

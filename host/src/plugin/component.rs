@@ -90,9 +90,8 @@ fn read_file(name: &str, path: PathBuf) -> Result<(PathBuf, Vec<u8>)> {
     let hint = "give an absolute path, or put the file into the folder `plugins` beside the binary \
                 (`cargo xtask plugins` builds the shipped ones there)";
     let of = if name.is_empty() { String::new() } else { format!(" of the plugin `{name}`") };
-    let unreadable = |why: String| {
-        Error::config(format!("the component {}{of} cannot be read: {why}", path.display())).hint(hint)
-    };
+    let unreadable =
+        |why: String| Error::config(format!("the component {}{of} cannot be read: {why}", path.display())).hint(hint);
     let meta = std::fs::metadata(&path).map_err(|e| unreadable(e.kind().to_string()))?;
     if !meta.is_file() {
         return Err(unreadable("it is no file".to_owned()));
@@ -105,7 +104,8 @@ fn read_file(name: &str, path: PathBuf) -> Result<(PathBuf, Vec<u8>)> {
 }
 
 /// A bare file name is looked for in the plugins folder; anything with a folder in it is a path as it stands.
-fn locate(component: &Path, folder: Option<&Path>) -> PathBuf {
+#[must_use]
+pub fn locate(component: &Path, folder: Option<&Path>) -> PathBuf {
     let bare = component.components().count() == 1;
     match folder {
         Some(folder) if bare => folder.join(component),
@@ -203,7 +203,7 @@ fn decode(role: Role, component: &Component) -> Result<(Resolve, WorldId)> {
 fn decode_bytes(bytes: &[u8], what: &str) -> Result<(Resolve, WorldId)> {
     let no_component = |why: &str| {
         Error::config(format!("{what} is no WebAssembly component{why}"))
-        .hint("build it with `cargo xtask plugins`, or encode a core module with `wasm-tools component new`")
+            .hint("build it with `cargo xtask plugins`, or encode a core module with `wasm-tools component new`")
     };
     if bytes.starts_with(CORE_MODULE) {
         return Err(no_component(", but a core module"));

@@ -75,8 +75,7 @@ struct Audited {
 /// [`crate::error::Class::Config`] for a component that cannot be read, or a lock file that cannot be read or written. What
 /// is denied is in the report.
 pub(super) fn run(config: &Config, arguments: &Arguments, folder: Option<&Path>, lock_file: &Path) -> Result<Report> {
-    let audited: Vec<Audited> =
-        Role::ALL.into_iter().map(|role| audit(config, role, folder)).collect::<Result<_>>()?;
+    let audited: Vec<Audited> = Role::ALL.into_iter().map(|role| audit(config, role, folder)).collect::<Result<_>>()?;
     let found = Lock::new(audited.iter().map(|plugin| (plugin.role.name().to_owned(), plugin.locked())));
     let known = lock::read(lock_file)?;
     let changes = known.as_ref().map(|known| known.changes(&found)).unwrap_or_default();

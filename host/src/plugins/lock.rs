@@ -14,8 +14,7 @@ pub(super) const FILE: &str = "capabilities.lock";
 const FORMAT_VERSION: u32 = 1;
 
 /// What it begins with.
-const FIRST_LINE: &str =
-    "# What each plugin may do, as it was reviewed. `dolibarr-backup plugins audit` compares; with --write it writes this.\n";
+const FIRST_LINE: &str = "# What each plugin may do, as it was reviewed. `dolibarr-backup plugins audit` compares; with --write it writes this.\n";
 
 /// Largest file that is read. Three plugins have two kilobytes.
 const FILE_BYTES_MAX: u64 = 1 << 20;

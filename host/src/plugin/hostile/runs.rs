@@ -141,7 +141,7 @@ async fn a_retention_plan_that_is_no_answer_forgets_nothing() {
         ("do = \"many-decisions\", count = 100000", "which there is not"),
     ] {
         let host = scene.host("", doing, now()).await;
-        let plugin = host.plugin(Role::Retention).unwrap();
+        let plugin = host.plugin(Role::Retention).await.unwrap();
         let history = history::load(&host.store, &host.environment, &host.sources).await.unwrap();
         let planned = retention::plan(&host, &plugin, &history, now(), Allowance { mass_forget: true }).await;
         assert_blamed(&planned.map(|_| ()).unwrap_err(), Role::Retention, Class::PluginRefused, expected);
@@ -174,7 +174,7 @@ async fn reasons_of_megabytes_and_escapes_reach_the_certificate_as_short_lines()
     scene.history(2).await;
     for doing in ["do = \"long-reason\", bytes = 10485760", "do = \"reason\", text = \"\\u001b[2J\\r\\n\""] {
         let host = scene.host("", doing, now()).await;
-        let plugin = host.plugin(Role::Retention).unwrap();
+        let plugin = host.plugin(Role::Retention).await.unwrap();
         let history = history::load(&host.store, &host.environment, &host.sources).await.unwrap();
         let planned = retention::plan(&host, &plugin, &history, now(), Allowance::default()).await.unwrap();
         let reasons: Vec<&String> = planned.plan.values().flat_map(|decision| &decision.reasons).collect();

@@ -1,0 +1,188 @@
+//! `plugins diff`: what another component may do more, and, of a retention plugin, what it would forget on the real
+//! catalogue of an environment. Changes nothing.
+
+use super::settings;
+use crate::error::{Class, Error, Result};
+use crate::guard::{Allowance, Decision};
+use crate::history;
+use crate::host::Host;
+use crate::plugin::component::{self, Import};
+use crate::plugin::{self, Plugins, Role};
+use crate::report::{FORMAT_VERSION, Report};
+use crate::retention::{self, Planned};
+use crate::snapshot::SnapshotId;
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+/// What the person asked for.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Arguments {
+    /// The component that is in use, as the configuration names it or as a path
+    #[arg(value_name = "OLD")]
+    old: PathBuf,
+    /// The one that might take its place
+    #[arg(value_name = "NEW")]
+    new: PathBuf,
+    /// Environment whose catalogue is planned for
+    #[arg(long = "env", value_name = "NAME")]
+    pub(super) environment: String,
+    /// Settings of NEW, as the inside of a TOML table: 'keep = 14'; the configured ones where NEW is the configured component
+    #[arg(long, value_name = "TOML")]
+    settings: Option<String>,
+}
+
+/// One of the two.
+struct Side {
+    config: plugin::Config,
+    digest: String,
+    imports: Vec<Import>,
+}
+
+/// Compares.
+///
+/// # Errors
+/// [`Class::Usage`] for components of different roles; those of loading and running them.
+pub(super) async fn run(host: &Host, arguments: &Arguments) -> Result<Report> {
+    let (old_role, old) = side(host, &arguments.old, None)?;
+    let (role, new) = side(host, &arguments.new, arguments.settings.as_deref())?;
+    if old_role != role {
+        let said = format!("OLD is a {} plugin and NEW a {} plugin", old_role.name(), role.name());
+        return Err(Error::new(Class::Usage, said).hint("compare two components of one world"));
+    }
+    let (more, less) = (missing(&new, &old), missing(&old, &new));
+    let mut text = format!(
+        "OLD {} (sha256 {})\nNEW {} (sha256 {})\n",
+        old.config.component.display(),
+        component::short(&old.digest),
+        new.config.component.display(),
+        component::short(&new.digest)
+    );
+    for (sign, lines) in [("+", &more), ("-", &less)] {
+        for line in lines {
+            let _ = writeln!(text, "{sign} imports {line}");
+        }
+    }
+    if more.is_empty() && less.is_empty() {
+        text.push_str("= both import the same\n");
+    }
+    let mut document = json!({
+        "format_version": FORMAT_VERSION,
+        "environment": host.environment.as_str(),
+        "role": role.name(),
+        "old": { "component": old.config.component.to_string_lossy(), "sha256": old.digest },
+        "new": { "component": new.config.component.to_string_lossy(), "sha256": new.digest },
+        "imports_more": more,
+        "imports_less": less,
+    });
+    let mut failure = None;
+    if role == Role::Retention {
+        match compare(host, &old, &new, &mut text).await {
+            Ok(value) => document["retention"] = value,
+            Err(error) => failure = Some(error),
+        }
+    }
+    Ok(Report { document, text, failure })
+}
+
+/// A component with its configuration: the one in force where it is the configured component, an empty one otherwise.
+fn side(host: &Host, name: &std::path::Path, own_settings: Option<&str>) -> Result<(Role, Side)> {
+    let configured = Role::ALL.into_iter().find(|role| host.plugins().of(*role).component == name);
+    let mut config = match configured {
+        Some(role) => host.plugins().of(role).clone(),
+        // Grants of the role in force: what is imported beyond them is refused with the line to add.
+        None => plugin::Config { component: name.to_owned(), ..plugin::Config::default() },
+    };
+    if let Some(text) = own_settings {
+        config.settings = settings(text)?;
+    }
+    let found = component::inspect(&component::locate(name, host.plugins_folder()))?;
+    let role = found.role.ok_or_else(|| {
+        Error::config(format!("{} is no plugin of this host's version", name.display()))
+            .hint("`plugins inspect` shows what it is")
+    })?;
+    if configured.is_none() {
+        config.grants = host.plugins().of(role).grants.clone();
+        config.places = host.plugins().of(role).places.clone();
+    }
+    Ok((role, Side { config, digest: found.digest, imports: found.imports }))
+}
+
+/// What the first imports and the second does not, function by function.
+fn missing(of: &Side, from: &Side) -> Vec<String> {
+    let spelt = |side: &Side| -> BTreeSet<String> {
+        let each = |import: &Import| match import.functions.as_slice() {
+            [] => vec![crate::capability::printable(&import.interface)],
+            functions => functions
+                .iter()
+                .map(|f| crate::capability::printable(&format!("{f} of {}", import.interface)))
+                .collect(),
+        };
+        side.imports.iter().flat_map(each).collect()
+    };
+    spelt(of).difference(&spelt(from)).cloned().collect()
+}
+
+async fn compare(host: &Host, old: &Side, new: &Side, text: &mut String) -> Result<Value> {
+    let now = host.clock.now();
+    let history = history::load(&host.store, &host.environment, &host.sources).await?;
+    let mut plans = Vec::new();
+    for side in [old, new] {
+        // A changed policy forgets much at once by nature; that the guard would hold it back is said below.
+        let allowance = Allowance { mass_forget: true };
+        let plugins = Plugins { retention: side.config.clone(), ..host.plugins().clone() };
+        let plugin = host.plugin_of(&plugins, Role::Retention).await?;
+        plans.push(retention::plan(host, &plugin, &history, now, allowance).await?);
+    }
+    let [before, after] = plans.as_slice() else { return Ok(Value::Null) };
+    let forgets = differing(before, after, true);
+    let keeps = differing(before, after, false);
+    for (title, lines) in [("NEW forgets, OLD keeps", &forgets), ("NEW keeps, OLD forgets", &keeps)] {
+        let _ = writeln!(text, "{title}: {} of {} snapshots", lines.len(), history.snapshots.len());
+        for (id, old, new) in lines {
+            let _ = writeln!(text, "  {id}  OLD: {}; NEW: {}", old.reasons.join(", "), new.reasons.join(", "));
+        }
+    }
+    let guarded: Vec<&SnapshotId> = after
+        .plan
+        .iter()
+        .filter(|(_, d)| d.reasons.iter().any(|reason| reason.starts_with("guard: ")))
+        .map(|(id, _)| id)
+        .collect();
+    for id in &guarded {
+        let reasons = after.plan.get(id).map(|decision| decision.reasons.join(", ")).unwrap_or_default();
+        let _ = writeln!(text, "the guard keeps {id} against NEW: {reasons}");
+    }
+    let forgotten = after.forgets().len();
+    let held_back = forgotten > host.guard.max_forget;
+    if held_back {
+        let allowed = host.guard.max_forget;
+        let _ = writeln!(
+            text,
+            "the guard would hold NEW back: it forgets {forgotten} snapshots and one run may forget {allowed}, unless --allow-mass-forget says that it is meant"
+        );
+    }
+    let rows = |lines: &[(SnapshotId, &Decision, &Decision)]| -> Vec<Value> {
+        lines.iter().map(|(id, old, new)| json!({ "id": id, "old": old.reasons, "new": new.reasons })).collect()
+    };
+    Ok(json!({
+        "snapshots": history.snapshots.len(),
+        "new_forgets": rows(&forgets),
+        "new_keeps": rows(&keeps),
+        "guard_keeps": guarded,
+        "guard_holds_back": held_back,
+        "old_notes": before.notes,
+        "new_notes": after.notes,
+    }))
+}
+
+/// Snapshots that one keeps and the other forgets; with `forgets`, those that the second forgets.
+fn differing<'p>(
+    before: &'p Planned,
+    after: &'p Planned,
+    forgets: bool,
+) -> Vec<(SnapshotId, &'p Decision, &'p Decision)> {
+    let both = before.plan.iter().filter_map(|(id, old)| Some((*id, old, after.plan.get(id)?)));
+    both.filter(|(_, old, new)| old.keep == forgets && new.keep != forgets).collect()
+}

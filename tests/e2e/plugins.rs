@@ -1,0 +1,187 @@
+//! What an auditor and an operator see of the plugins.
+
+use crate::scene::{Scene, complains};
+use serde_json::Value;
+use tests::binary::Run;
+
+/// Documents alone, so that no database has to be there.
+fn folder_with(plugins: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("documents")).unwrap();
+    let text = format!(
+        "time_zone = \"Europe/Paris\"\n[store]\nurl = \"file://{0}/store\"\n[env.prod.sources.docs]\nkind = \"directory\"\npath = \"{0}/documents\"\n{plugins}",
+        folder.path().display()
+    );
+    std::fs::write(folder.path().join("dolibarr-backup.toml"), text).unwrap();
+    folder
+}
+
+fn run(folder: &tempfile::TempDir, arguments: &[&str]) -> tests::binary::Outcome {
+    Run::new(arguments.iter().copied()).folder(folder.path()).finish()
+}
+
+const FINGERPRINT_WITHOUT_TREE: &str =
+    "[plugins.fingerprint]\ncomponent = \"fingerprint.wasm\"\ngrants = [\"database-evidence\"]\n";
+
+#[test]
+fn an_audit_shows_every_function_its_grant_and_what_that_reaches() {
+    let folder = folder_with("");
+    let audit = run(&folder, &["plugins", "audit", "--json"]).expect_code(0).json();
+    let plugin = |role: &str| {
+        audit["plugins"].as_array().unwrap().iter().find(|p| p["role"] == role).unwrap_or_else(|| panic!("{audit}"))
+    };
+    let line = |role: &str, interface: &str| -> Value {
+        let lines = plugin(role)["lines"].as_array().unwrap();
+        lines.iter().find(|l| l["interface"].as_str().unwrap().contains(interface)).cloned().unwrap_or_default()
+    };
+    let put = line("dump", "object-write");
+    assert_eq!((put["verdict"].as_str(), put["functions"][0].as_str()), (Some("granted"), Some("put")));
+    assert!(put["scope"][0].as_str().unwrap().contains("/store/prod/docs/"), "{put}");
+    assert_eq!(line("fingerprint", "tree-evidence")["scope"][0], "prod/docs");
+    assert_eq!(line("fingerprint", "/log")["verdict"], "free");
+    assert!(plugin("retention")["lines"].as_array().unwrap().iter().all(|l| l["verdict"] == "free"), "{audit}");
+    assert_eq!(plugin("dump")["sha256"].as_str().unwrap().len(), 64);
+    assert!(!folder.path().join("store").exists(), "an audit opens no store");
+}
+
+#[test]
+fn what_is_not_granted_is_denied_and_what_is_not_used_fails_a_strict_audit() {
+    let folder = folder_with(FINGERPRINT_WITHOUT_TREE);
+    let denied = run(&folder, &["plugins", "audit"]);
+    complains(&denied, 64, "`fingerprint` imports summarise of backup:host/tree-evidence@0.1.0");
+    assert!(denied.stdout.contains("DENIED"), "{}", denied.stdout);
+    assert_eq!(run(&folder, &["plugins", "audit", "--write"]).code, Some(64));
+    assert!(!folder.path().join("capabilities.lock").exists(), "nothing that is denied is written down as reviewed");
+
+    let folder = folder_with("[plugins.retention]\ncomponent = \"retention-last.wasm\"\ngrants = [\"wasi\"]\n");
+    let _ = run(&folder, &["plugins", "audit"]).expect_code(0);
+    complains(&run(&folder, &["plugins", "audit", "--strict"]), 64, "`retention` does not use wasi");
+}
+
+#[test]
+fn a_list_of_imports_that_grew_since_it_was_reviewed_fails() {
+    let last = "[plugins.retention]\ncomponent = \"retention-last.wasm\"\n";
+    let folder = folder_with(last);
+    let _ = run(&folder, &["plugins", "audit", "--write"]).expect_code(0);
+    let _ = run(&folder, &["plugins", "audit", "--strict"]).expect_code(0);
+    let lock = folder.path().join("capabilities.lock");
+    let reviewed = std::fs::read_to_string(&lock).unwrap();
+
+    let without = reviewed.replace("\"backup:host/object-write@0.1.0#put\", ", "");
+    assert_ne!(reviewed, without);
+    std::fs::write(&lock, &without).unwrap();
+    let grown = run(&folder, &["plugins", "audit"]);
+    complains(&grown, 64, "`dump` now imports backup:host/object-write@0.1.0#put");
+
+    let other = reviewed.replace("sha256 = \"", "sha256 = \"0");
+    std::fs::write(&lock, other).unwrap();
+    let _ = run(&folder, &["plugins", "audit"]).expect_code(0);
+    complains(&run(&folder, &["plugins", "audit", "--strict"]), 64, "has sha256");
+
+    std::fs::write(&lock, "no lock file").unwrap();
+    complains(&run(&folder, &["plugins", "audit"]), 64, "capabilities.lock cannot be read");
+}
+
+#[test]
+fn any_file_can_be_inspected_without_a_configuration() {
+    let folder = tempfile::tempdir().unwrap();
+    let component = tests::binary::program().parent().unwrap().join("plugins/dump.wasm");
+    let path = component.to_str().unwrap();
+    let seen = Run::new(["plugins", "inspect", path, "--json"]).folder(folder.path()).finish().expect_code(0).json();
+    assert_eq!(seen["world"], "dump");
+    let needs: Vec<&str> = seen["imports"].as_array().unwrap().iter().filter_map(|i| i["needs"].as_str()).collect();
+    assert_eq!(needs, ["database-dump", "tree-archive", "object-write"]);
+    std::fs::write(folder.path().join("x.wasm"), "no component").unwrap();
+    let none = Run::new(["plugins", "inspect", "x.wasm"]).folder(folder.path()).finish();
+    complains(&none, 64, "x.wasm is no WebAssembly component");
+}
+
+#[test]
+fn a_setting_that_the_plugins_own_schema_refuses_ends_every_verb_that_runs_it() {
+    for (settings, says) in [
+        ("keep = -1", "the setting `keep` of the plugin `retention` is wrong"),
+        ("keep = \"all\"", "the setting `keep` of the plugin `retention` is wrong"),
+        ("kep = 3", "the plugin `retention` has no setting `kep`"),
+    ] {
+        let section =
+            format!("[plugins.retention]\ncomponent = \"retention-last.wasm\"\nsettings = {{ {settings} }}\n");
+        let folder = folder_with(&section);
+        for verb in ["backup", "prune"] {
+            complains(&run(&folder, &[verb, "--env", "prod"]), 64, says);
+        }
+        assert!(std::fs::read_dir(folder.path().join("store")).unwrap().next().is_none(), "something was written");
+    }
+}
+
+#[test]
+fn years_of_the_shipped_retention_lose_nothing_and_the_last_fourteen_lose_months_and_years() {
+    let folder = folder_with("");
+    for pattern in ["office", "quiet", "holes"] {
+        let arguments =
+            ["plugins", "simulate", "--years", "11", "--pattern", pattern, "--json", "--now", "2026-07-01T12:00:00Z"];
+        let tiered = run(&folder, &arguments).expect_code(0).json();
+        assert_eq!(tiered["ever_lost"].as_array().unwrap().len(), 0, "{pattern}: {tiered}");
+        assert!(tiered["snapshots"].as_u64().unwrap() < 80, "{pattern}: {tiered}");
+    }
+    let arguments =
+        ["plugins", "simulate", "--component", "retention-last.wasm", "--settings", "keep = 14", "--years", "3"];
+    let arguments = [&arguments[..], &["--now", "2026-07-01T12:00:00Z", "--json"]].concat();
+    let last = run(&folder, &arguments).expect_code(0).json();
+    let lost: Vec<&str> = last["lost"].as_array().unwrap().iter().map(|point| point.as_str().unwrap()).collect();
+    assert!(lost.contains(&"month 2026-01") && lost.contains(&"day 2026-06-05"), "{lost:?}");
+    assert!(!lost.iter().any(|point| point.starts_with("fiscal year")), "the guard keeps the legal floor: {lost:?}");
+    assert!(!last["guard_kept"].as_array().unwrap().is_empty());
+    assert!(!folder.path().join("store").exists(), "a simulation opens no store");
+}
+
+#[test]
+fn a_diff_shows_on_the_real_catalogue_what_the_other_plugin_would_forget_and_changes_nothing() {
+    let folder = folder_with("[guard]\nmax_forget = 1\n");
+    for day in 1..=6 {
+        std::fs::write(folder.path().join("documents/a.txt"), format!("{day}")).unwrap();
+        let now = format!("2026-06-0{day}T01:00:00Z");
+        let _ = run(&folder, &["backup", "--env", "prod", "--now", &now]).expect_code(0);
+    }
+    let listed = || run(&folder, &["list", "--env", "prod", "--json"]).expect_code(0).stdout;
+    let before = listed();
+    let arguments =
+        ["plugins", "diff", "retention-tiered.wasm", "retention-last.wasm", "--settings", "keep = 2", "--env", "prod"];
+    let arguments = [&arguments[..], &["--now", "2026-06-08T01:00:00Z", "--json"]].concat();
+    let diff = run(&folder, &arguments).expect_code(0).json();
+    let forgets: Vec<&str> =
+        diff["retention"]["new_forgets"].as_array().unwrap().iter().map(|line| line["id"].as_str().unwrap()).collect();
+    assert_eq!(forgets, ["20260601T010000Z", "20260602T010000Z", "20260603T010000Z", "20260604T010000Z"]);
+    assert_eq!(diff["retention"]["guard_holds_back"], true);
+    assert_eq!(diff["retention"]["new_keeps"].as_array().unwrap().len(), 0);
+    assert_eq!(listed(), before);
+    let roles = run(&folder, &["plugins", "diff", "dump.wasm", "retention-last.wasm", "--env", "prod"]);
+    complains(&roles, 2, "OLD is a dump plugin and NEW a retention plugin");
+}
+
+#[test]
+fn the_log_adds_up_what_each_digest_did_in_the_runs_of_a_span() {
+    let Some(scene) = Scene::small() else { return };
+    let at = |day: u8| format!("2026-06-{day:02}T01:00:00Z");
+    for day in [1, 20, 21] {
+        let _ = scene.backup(&["--now", &at(day)]);
+    }
+    let log = |since: &str| {
+        let arguments =
+            ["--json", "plugins", "log", "--env", "prod", "--since", since, "--now", "2026-06-21T02:00:00Z"];
+        scene.run(arguments).expect_code(0).json()
+    };
+    let of = |log: &Value, function: &str, scope: &str| -> Value {
+        let deeds = log["deeds"].as_array().unwrap();
+        let wanted = |deed: &&Value| deed["function"].as_str().unwrap().contains(function) && deed["scope"] == scope;
+        deeds.iter().find(wanted).cloned().unwrap_or_else(|| panic!("no {function} in {log}"))
+    };
+    let all = log("30d");
+    assert_eq!(all["runs"], 3);
+    assert_eq!(of(&all, "digest", "prod/db")["runs"], 3);
+    let put = of(&all, "put", "prod/docs");
+    assert_eq!((put["runs"].as_u64(), put["calls"].as_u64()), (Some(1), Some(1)), "two days were unchanged");
+    assert!(put["bytes"].as_u64().unwrap() > 10_000);
+    assert_eq!(log("2d")["runs"], 2);
+    let soon = scene.run(["plugins", "log", "--env", "prod", "--since", "soon"]).expect_code(2);
+    assert!(soon.stderr.contains("`soon` is no age, which looks like 24h, 90m or 7d"), "{}", soon.stderr);
+}
