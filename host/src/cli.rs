@@ -3,10 +3,12 @@
 use crate::backup;
 use crate::config::{Config, DEFAULT_FILE};
 use crate::error::{Class, Error, Result};
+use crate::get;
 use crate::host::Host;
 use crate::list::{self, PruneOptions};
 use crate::plugins;
 use crate::report::Report;
+use crate::restore;
 use clap::{Parser, Subcommand};
 use jiff::Timestamp;
 use std::io::Write;
@@ -68,6 +70,10 @@ enum Verb {
         #[arg(long)]
         allow_mass_forget: bool,
     },
+    /// Restore one source of a snapshot to a new place
+    Restore(restore::Arguments),
+    /// Read single documents of a snapshot back
+    Get(get::Arguments),
 }
 
 #[derive(Debug, clap::Args)]
@@ -121,6 +127,14 @@ impl Cli {
             Verb::List { of } => list::list(&host(of).await?).await,
             Verb::Prune { of, dry_run, allow_mass_forget } => {
                 list::prune(&host(of).await?, PruneOptions { dry_run, allow_mass_forget }).await
+            }
+            Verb::Restore(arguments) => {
+                let of = Of { environment: arguments.environment.clone() };
+                restore::run(&host(of).await?, &arguments, interrupted()).await
+            }
+            Verb::Get(arguments) => {
+                let of = Of { environment: arguments.environment.clone() };
+                get::run(&host(of).await?, &arguments, self.json, interrupted()).await
             }
         }
     }

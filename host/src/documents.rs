@@ -1,20 +1,24 @@
-//! A folder of documents: what can be said of it, and its archive.
+//! A folder of documents: what can be said of it, its archive, and the way back.
 //!
 //! Everything is read through one descriptor of the root that is opened once, relative to it, without following a
-//! link, and never written to: there is no call here that opens anything for writing.
+//! link, and never written to: nothing but [`restore`] opens anything for writing, and that below a folder of its own.
 
 mod archive;
 mod entry;
 mod exclude;
+mod get;
 mod header;
 pub mod host;
 mod index;
 mod member;
+mod object;
 mod open;
+mod path;
 mod pipeline;
 mod plan;
 mod read;
 mod report;
+pub mod restore;
 mod summary;
 mod walk;
 
@@ -22,6 +26,8 @@ mod walk;
 mod tests;
 
 pub use archive::ArchiveOptions;
+pub use get::{Document, Got, each, get, shown_path};
+pub use object::{Archive, Fetch, Object};
 pub use report::{ArchiveReport, EXCLUDED_FOLDERS_MAX, PROBLEMS_MAX, Problem, WhenUnreadable};
 pub use summary::{Depth, Summary};
 

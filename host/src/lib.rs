@@ -3,10 +3,12 @@
 
 pub mod backup;
 pub mod capability;
+pub mod choice;
 pub mod cli;
 pub mod config;
 pub mod documents;
 pub mod error;
+pub mod get;
 pub mod grant;
 pub mod guard;
 pub mod history;
@@ -17,6 +19,7 @@ pub mod plugin;
 pub mod plugins;
 pub mod postgres;
 pub mod report;
+pub mod restore;
 pub mod retention;
 pub mod secret;
 pub mod snapshot;

@@ -333,11 +333,11 @@ fn shortened(reasons: &[String]) -> String {
     }
 }
 
-fn local(moment: Timestamp, zone: &TimeZone) -> String {
+pub(crate) fn local(moment: Timestamp, zone: &TimeZone) -> String {
     moment.to_zoned_datetime(zone.clone()).strftime("%Y-%m-%d %H:%M").to_string()
 }
 
-fn age(moment: Timestamp, now: Timestamp) -> String {
+pub(crate) fn age(moment: Timestamp, now: Timestamp) -> String {
     match u64::try_from(now.duration_since(moment).as_secs()) {
         Ok(seconds) => HumanDuration(Duration::from_secs(seconds)).to_string(),
         Err(_) => "in the future".to_owned(),

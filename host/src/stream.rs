@@ -4,6 +4,10 @@
 //! A stream that merely stops is a failure: it has ended well only when its producer said so with
 //! [`Writer::finish`]. That one rule is why a producer that crashes can never become a short object.
 
+mod blocking;
+
+pub use blocking::{BlockingReader, cause, stopped};
+
 use crate::error::{Error, Result};
 use bytes::Bytes;
 use indicatif::ProgressBar;

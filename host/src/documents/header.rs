@@ -146,6 +146,24 @@ pub(super) fn seconds(time: Time) -> String {
     text.trim_end_matches('0').to_owned()
 }
 
+/// A time as [`seconds`] writes it. Digits beyond nanoseconds are left out, as everybody does.
+pub(super) fn parse_seconds(text: &[u8]) -> Option<Time> {
+    let text = std::str::from_utf8(text).ok()?;
+    let (is_before, text) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let all_digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    if !all_digits(whole) || !all_digits(fraction) {
+        return None;
+    }
+    let whole: i64 = whole.parse().ok()?;
+    let nanoseconds: u32 = format!("{fraction:0<9}").get(..9)?.parse().ok()?;
+    Some(match (is_before, nanoseconds) {
+        (false, _) => Time { seconds: whole, nanoseconds },
+        (true, 0) => Time { seconds: -whole, nanoseconds },
+        (true, _) => Time { seconds: -whole - 1, nanoseconds: 1_000_000_000 - nanoseconds },
+    })
+}
+
 /// One PAX record: its own length in decimal, a blank, `key=value` and a newline.
 fn record(out: &mut Vec<u8>, key: &str, value: &str) {
     let rest = key.len() + value.len() + 3;
@@ -178,7 +196,14 @@ mod tests {
             (-2, 999_999_999, Some("-1.000000001")),
         ] {
             assert_eq!(decimal(Time { seconds, nanoseconds }).as_deref(), expected, "{seconds} {nanoseconds}");
+            let time = Time { seconds, nanoseconds };
+            assert_eq!(parse_seconds(super::seconds(time).as_bytes()), Some(time));
         }
+        for text in ["", "-", ".5", "5.", "1e9", "+1", " 1", "--1", "1.2.3", "99999999999999999999"] {
+            assert_eq!(parse_seconds(text.as_bytes()), None, "{text}");
+        }
+        let finer = Time { seconds: 1, nanoseconds: 123_456_789 };
+        assert_eq!(parse_seconds(b"1.1234567899"), Some(finer));
     }
 
     #[test]

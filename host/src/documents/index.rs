@@ -3,6 +3,8 @@
 //!
 //! It is text, compressed with gzip, one line a member and one an entry: in ten years `zcat` and `grep` will do.
 
+pub(super) mod reader;
+
 use super::entry::{Kind, Time, reason, shown};
 use super::header;
 use crate::error::Error;

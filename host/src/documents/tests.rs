@@ -1,9 +1,12 @@
 //! Archives of awkward trees, unpacked with the tools that people have, and compared with the trees.
 
 mod changing;
+mod getting;
+mod hostile;
 mod indexed;
 mod restoring;
 mod summarising;
+mod unpacking;
 
 use super::*;
 use rustix::fs::{AtFlags, FileType, Timespec, Timestamps, UTIME_NOW};

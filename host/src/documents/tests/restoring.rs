@@ -3,7 +3,7 @@
 use super::*;
 
 /// Everything that a documents folder can throw at an archive, and that every tool can unpack.
-fn awkward(root: &Path) {
+pub(super) fn awkward(root: &Path) {
     std::fs::create_dir_all(root.join("facture/FA2601-0001")).unwrap();
     std::fs::write(root.join("facture/FA2601-0001/FA2601-0001.pdf"), noise(36_000, 1)).unwrap();
     std::fs::write(root.join("facture/FA2601-0001/note.txt"), "net à payer\n".repeat(500)).unwrap();
@@ -72,7 +72,7 @@ fn awkward(root: &Path) {
 }
 
 /// Times that only some tools restore to the nanosecond, set last because writing changes them.
-fn times(root: &Path) {
+pub(super) fn times(root: &Path) {
     let root = rustix::fs::open(root, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
     for (name, seconds, nanoseconds) in [
         ("one", 1_700_000_000, 123_456_789),

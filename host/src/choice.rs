@@ -1,0 +1,267 @@
+//! Which snapshot, source and object a person means, for the verbs that read a backup back. It reads and decides nothing
+//! else.
+
+use crate::config::Source;
+use crate::documents;
+use crate::error::{Class, Error, Result};
+use crate::history::{History, Object, Snapshot};
+use crate::host::Host;
+use crate::snapshot::{ArchiveRecord, SnapshotId};
+use crate::store::ObjectKey;
+use futures::FutureExt;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use std::sync::Arc;
+
+/// Snapshots that a message names when the one asked for is not there.
+const NEAREST_MAX: usize = 3;
+
+/// Which snapshot; the newest complete one when neither is given.
+#[derive(Debug, Clone, Default, clap::Args)]
+#[group(multiple = false)]
+pub struct Which {
+    /// The last complete snapshot at or before this time: 2026-06-30T01:00:00Z, or 2026-06-30T03:00 or 2026-06-30 (its end) in the business time zone
+    #[arg(long, value_name = "TIME")]
+    pub at: Option<String>,
+    /// This snapshot, as `list` names it
+    #[arg(long, value_name = "ID")]
+    pub snapshot: Option<String>,
+}
+
+/// The snapshot that is meant.
+///
+/// # Errors
+/// Of class [`Class::Usage`] where there is none, naming the nearest.
+pub fn snapshot<'h>(history: &'h History, which: &Which, zone: &TimeZone) -> Result<&'h Snapshot> {
+    if let Some(text) = &which.snapshot {
+        let text = text.as_str();
+        let id: SnapshotId = text.parse().map_err(|error| usage(error).hint(nearest(history, None)))?;
+        let found = history.snapshots.iter().find(|snapshot| snapshot.id == id);
+        return found.ok_or_else(|| {
+            let forgotten = if history.forgotten.contains(&id) { "was forgotten" } else { "does not exist" };
+            usage(format!("the snapshot {id} {forgotten}")).hint(nearest(history, Some(id.taken())))
+        });
+    }
+    let at = which.at.as_deref().map(|text| moment(text, zone)).transpose()?;
+    let complete = || history.snapshots.iter().filter(|snapshot| snapshot.complete);
+    let found = complete().rev().find(|snapshot| at.is_none_or(|at| snapshot.id.taken() <= at));
+    found.ok_or_else(|| match (at, complete().next()) {
+        (Some(at), Some(first)) => usage(format!("no complete snapshot is from {at} or before"))
+            .hint(format!("the first one is {}; `list` shows all", first.id)),
+        _ => usage("there is no complete snapshot")
+            .hint(format!("{}; an incomplete one can be named with --snapshot", nearest(history, at))),
+    })
+}
+
+/// A time as a person gives it. A day alone means its end.
+fn moment(text: &str, zone: &TimeZone) -> Result<Timestamp> {
+    let local =
+        |civil: jiff::civil::DateTime| civil.to_zoned_datetime(zone.clone()).map(|zoned| zoned.timestamp()).ok();
+    if let Ok(exact) = text.parse::<Timestamp>() {
+        return Ok(exact);
+    }
+    let day = text.parse::<jiff::civil::Date>().ok().filter(|_| !text.contains(['T', ' ', ':']));
+    let end_of_day = || {
+        day?.tomorrow()
+            .ok()
+            .and_then(|next| local(next.at(0, 0, 0, 0)))?
+            .checked_sub(jiff::SignedDuration::from_nanos(1))
+            .ok()
+    };
+    let found = match day {
+        Some(_) => end_of_day(),
+        None => text.parse::<jiff::civil::DateTime>().ok().and_then(local),
+    };
+    found.ok_or_else(|| {
+        usage(format!("`{}` is no time", crate::capability::printable(text)))
+            .hint("write 2026-06-30T01:00:00Z, or 2026-06-30T03:00 or 2026-06-30 in the business time zone")
+    })
+}
+
+/// Says which snapshots are next to a moment, the newest ones without.
+fn nearest(history: &History, moment: Option<Timestamp>) -> String {
+    let mut ids: Vec<SnapshotId> = history.snapshots.iter().map(|snapshot| snapshot.id).collect();
+    let distance =
+        |id: &SnapshotId| moment.map_or(0, |moment| id.taken().duration_since(moment).as_secs().unsigned_abs());
+    // Of two that are as near, the newer one.
+    ids.sort_by_key(|id| (distance(id), std::cmp::Reverse(*id)));
+    ids.truncate(NEAREST_MAX);
+    match ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ") {
+        none if none.is_empty() => "there is no snapshot at all; make one with `backup`".to_owned(),
+        ids if moment.is_some() => format!("the nearest are {ids}; `list` shows all"),
+        ids => format!("the newest are {ids}; `list` shows all"),
+    }
+}
+
+/// The source that is meant: the one named, or the only one that is wanted by its kind.
+///
+/// # Errors
+/// Of class [`Class::Usage`] with the names that there are.
+pub fn source<'h>(host: &'h Host, name: Option<&str>, kind: fn(&Source) -> bool) -> Result<(&'h str, &'h Source)> {
+    let sources = &host.sources.sources;
+    let fitting: Vec<_> = sources.iter().filter(|(_, source)| kind(source)).collect();
+    let listed = fitting.iter().map(|(name, _)| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    let found = match name {
+        Some(name) => fitting.iter().find(|(own, _)| *own == name),
+        None => fitting.first().filter(|_| fitting.len() == 1),
+    };
+    found.map(|(name, source)| (name.as_str(), *source)).ok_or_else(|| {
+        let said = match name {
+            Some(name) => {
+                format!("{} has no such source as `{}`", host.environment, crate::capability::printable(name))
+            }
+            None if fitting.is_empty() => format!("{} has no documents", host.environment),
+            None => format!("{} has several sources to choose from", host.environment),
+        };
+        usage(said).hint(if listed.is_empty() {
+            "the configuration names the sources".to_owned()
+        } else {
+            format!("--source takes {listed}")
+        })
+    })
+}
+
+/// The object that holds a source in a snapshot.
+///
+/// # Errors
+/// Of class [`Class::Stale`] when the snapshot has none, or the store has lost it.
+pub fn object<'h>(snapshot: &'h Snapshot, source: &str) -> Result<&'h Object> {
+    if let Some(damage) = &snapshot.damage {
+        return Err(damage.clone().hint("take another snapshot: `list` shows them"));
+    }
+    let object = snapshot.sources.get(source).and_then(|state| state.object.as_ref());
+    let stale = |text| Error::new(Class::Stale, text).hint("take another snapshot: `list` shows them");
+    match object {
+        Some(object) if object.present => Ok(object),
+        Some(object) => {
+            Err(stale(format!("the object {} of snapshot {} is not in the store", object.key, snapshot.id)))
+        }
+        None => Err(stale(format!("the snapshot {} holds nothing of {source}", snapshot.id))),
+    }
+}
+
+/// What the run that made an archive recorded of it, if its snapshot is still there.
+#[must_use]
+pub fn recorded<'h>(history: &'h History, key: &ObjectKey) -> Option<&'h ArchiveRecord> {
+    let sources = history.snapshots.iter().filter_map(|s| s.record.as_ref()).flat_map(|record| record.sources.values());
+    sources
+        .filter(|source| source.object.as_ref().is_some_and(|object| object.key == *key))
+        .find_map(|s| s.archive.as_ref())
+}
+
+/// An archive as it can be read back. Where no record names its index any more, the one beside it counts.
+///
+/// # Errors
+/// The store's.
+pub async fn archive(
+    host: &Host,
+    history: &History,
+    object: &Object,
+    ignore_index: bool,
+) -> Result<documents::Archive> {
+    let archive = stored(host, &object.key, object.bytes, object.sha256.clone());
+    if ignore_index {
+        return Ok(documents::Archive { object: archive, index: None });
+    }
+    let known = recorded(history, &object.key).and_then(|record| record.index.as_ref());
+    let beside = || ObjectKey::parse(&format!("{}.index", object.key.as_str().strip_suffix(".tar.gz")?));
+    let key = known.map(|index| index.key.clone()).or_else(beside);
+    let there = match &key {
+        Some(key) => host.store.head(key).await?,
+        None => None,
+    };
+    if let (Some(index), None) = (known, &there) {
+        tracing::warn!(key = %index.key, "the index is not in the store; the archive is read without it");
+    }
+    let index = there.map(|meta| {
+        let (bytes, sha256) = known.map_or((meta.bytes, None), |index| (index.bytes, Some(index.sha256.clone())));
+        stored(host, &meta.key, bytes, sha256)
+    });
+    Ok(documents::Archive { object: archive, index })
+}
+
+fn stored(host: &Host, key: &ObjectKey, bytes: u64, sha256: Option<String>) -> documents::Object {
+    let (store, name) = (Arc::clone(&host.store), key.to_string());
+    let key = key.clone();
+    let fetch: documents::Fetch = Arc::new(move |range| {
+        let (store, key) = (Arc::clone(&store), key.clone());
+        async move { store.read(&key, range).await }.boxed()
+    });
+    documents::Object { name, bytes, sha256, fetch }
+}
+
+fn usage(text: impl std::fmt::Display) -> Error {
+    Error::new(Class::Usage, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::{BTreeMap, BTreeSet};
+
+    fn history(ids: &[(&str, bool)]) -> History {
+        let snapshot = |(id, complete): &(&str, bool)| Snapshot {
+            id: id.parse().unwrap(),
+            record: None,
+            record_sha256: None,
+            damage: None,
+            complete: *complete,
+            adopted: false,
+            verified: false,
+            pinned: false,
+            sources: BTreeMap::new(),
+        };
+        let forgotten = BTreeSet::from(["20250101T000000Z".parse().unwrap()]);
+        History { snapshots: ids.iter().map(snapshot).collect(), orphans: Vec::new(), forgotten }
+    }
+
+    fn chosen(history: &History, at: Option<&str>, id: Option<&str>) -> Result<String> {
+        let which = Which { at: at.map(str::to_owned), snapshot: id.map(str::to_owned) };
+        snapshot(history, &which, &TimeZone::get("Europe/Paris").unwrap()).map(|snapshot| snapshot.id.to_string())
+    }
+
+    const IDS: [(&str, bool); 4] = [
+        ("20260628T010000Z", true),
+        ("20260629T010000Z", true),
+        ("20260629T220000Z", true),
+        ("20260630T010000Z", false),
+    ];
+
+    #[test]
+    fn a_time_means_the_last_complete_snapshot_at_or_before_it() {
+        let history = history(&IDS);
+        for (at, expected) in [
+            (None, "20260629T220000Z"),
+            (Some("2026-06-30T01:00:00Z"), "20260629T220000Z"),
+            (Some("2026-06-29T01:00:00Z"), "20260629T010000Z"),
+            (Some("2026-06-29T00:59:59Z"), "20260628T010000Z"),
+            // In Paris it is two hours later, so the evening's snapshot is of the 30th.
+            (Some("2026-06-29"), "20260629T010000Z"),
+            (Some("2026-06-30"), "20260629T220000Z"),
+            (Some("2026-06-29T03:00"), "20260629T010000Z"),
+            (Some("2026-06-29 02:59"), "20260628T010000Z"),
+        ] {
+            assert_eq!(chosen(&history, at, None).unwrap(), expected, "{at:?}");
+        }
+        assert_eq!(chosen(&history, None, Some("20260630T010000Z")).unwrap(), "20260630T010000Z");
+    }
+
+    #[test]
+    fn what_is_not_there_is_said_with_what_is_near() {
+        let (some, none) = (history(&IDS), history(&[]));
+        for (history, at, id, says, hint) in [
+            (&some, Some("2026-06-27"), None, "no complete snapshot is from", "the first one is 20260628T010000Z"),
+            (&some, Some("yesterday"), None, "`yesterday` is no time", "2026-06-30"),
+            (&some, None, Some("20260629T020000Z"), "does not exist", "nearest are 20260629T010000Z, 20260629T220000Z"),
+            (&some, None, Some("20250101T000000Z"), "was forgotten", "nearest are 20260628T010000Z"),
+            (&some, None, Some("latest"), "`latest` is no snapshot id", "newest are 20260630T010000Z"),
+            (&none, None, None, "there is no complete snapshot", "no snapshot at all"),
+            (&none, None, Some("20260629T020000Z"), "does not exist", "no snapshot at all"),
+        ] {
+            let error = chosen(history, at, id).unwrap_err();
+            assert_eq!(error.class(), Class::Usage);
+            assert!(error.message().contains(says), "{error:?}");
+            assert!(error.advice().unwrap().contains(hint), "{error:?}");
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! Reading single documents back: through the index with one ranged read each, or by a pass over the archive.
+//!
+//! A document is handed out whole and compared with its SHA-256, or not at all.
+
+use super::entry::{Kind, Time, shown};
+use super::index::Digest;
+use super::index::reader::{Item, Span};
+use super::object::{Archive, Means, Object, blocking};
+use super::path;
+use super::restore::{Described, archive_unreadable, damaged, next_entry, padding, skip};
+use crate::error::{Class, Error, Result};
+use flate2::bufread::MultiGzDecoder;
+use sha2::{Digest as _, Sha256};
+use std::cmp::Ordering;
+use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
+use tempfile::SpooledTempFile;
+use tokio_util::sync::CancellationToken;
+
+/// Memory that a document may take before it goes to a temporary file.
+const MEMORY_BYTES_MAX: usize = 8 << 20;
+
+/// What an index says of one entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Document {
+    /// Below the archived folder, in bytes; empty for the folder itself.
+    pub path: Vec<u8>,
+    /// `file`, `folder`, `link`, `fifo` or `device`.
+    pub kind: &'static str,
+    /// Size of its content in bytes. A further name of a file has the size of none.
+    pub size_bytes: u64,
+    /// Modification time, in seconds since 1970 and nanoseconds.
+    pub modified: (i64, u32),
+    /// SHA-256 of its content in lower-case hexadecimal.
+    pub sha256: Option<String>,
+    /// The first name of the same file, where this is a further one.
+    pub first: Option<Vec<u8>>,
+}
+
+/// A document that was read back.
+#[derive(Debug)]
+pub struct Got {
+    /// What is known of it.
+    pub document: Document,
+    /// Its content, rewound.
+    pub content: SpooledTempFile,
+}
+
+/// A path for people: on one line and without loss.
+#[must_use]
+pub fn shown_path(path: &[u8]) -> String {
+    shown(path)
+}
+
+/// Reads one document back. With an index that is two reads: the index up to its line, and the range that holds it.
+///
+/// # Errors
+/// Of class [`Class::Usage`] when there is no such document, or it is no file; [`Class::Stale`] when it is damaged.
+pub async fn get(archive: &Archive, wanted: &[u8], stop: &CancellationToken) -> Result<Got> {
+    let archive = archive.clone();
+    let wanted = path::below(wanted).map_err(|_| nobody(wanted))?;
+    blocking(stop, move |means| {
+        if archive.index.is_some() {
+            by_index(&archive, &wanted, &means)
+        } else {
+            by_pass(&archive.object, wanted, &means)
+        }
+    })
+    .await
+}
+
+/// Passes every entry of an index to `each` in path order, until it says that it has enough; whether there is an index.
+///
+/// # Errors
+/// When the index is damaged; those of `each`.
+pub async fn each(
+    archive: &Archive,
+    stop: &CancellationToken,
+    mut each: impl FnMut(Document) -> Result<bool> + Send + 'static,
+) -> Result<bool> {
+    let archive = archive.clone();
+    blocking(stop, move |means| {
+        let (Some(object), Some(mut reader)) = (&archive.index, archive.index(&means, true)?) else { return Ok(false) };
+        let named = |error: Error| error.context(&object.name);
+        while let Some(item) = reader.next().map_err(named)? {
+            if let Item::Entry(line) = item
+                && !each(document(
+                    &line.path,
+                    &line.kind,
+                    line.linked.as_deref(),
+                    line.size_bytes,
+                    line.modified,
+                    line.digest,
+                ))?
+            {
+                return Ok(true);
+            }
+        }
+        object.check(reader.into_inner()).map_err(named)?;
+        Ok(true)
+    })
+    .await
+}
+
+fn by_index(archive: &Archive, wanted: &[u8], means: &Means) -> Result<Got> {
+    let (found, spans) = find(archive, wanted, means)?;
+    let (line, spans) = match &found.linked {
+        Some(first) => find(archive, first, means)?,
+        None => (found.clone(), spans),
+    };
+    let (Some(first), Some(last)) = (spans.first(), spans.last()) else { return Err(nobody(wanted)) };
+    let range = first.offset..last.offset + last.packed_bytes as u64;
+    let reader = archive.object.read(Some(range), means, false)?;
+    let mut plain = MultiGzDecoder::new(reader);
+    skip(&mut plain, line.content_at as u64)?;
+    let content = content(&mut plain, wanted, line.size_bytes, line.digest)?;
+    let linked = found.linked.as_deref();
+    let document = document(wanted, &line.kind, linked, line.size_bytes, line.modified, line.digest);
+    Ok(Got { document, content })
+}
+
+/// The line of a document and the members that its content is in.
+fn find(archive: &Archive, wanted: &[u8], means: &Means) -> Result<(super::index::Line, Vec<Span>)> {
+    let named = |error: Error| archive.index.as_ref().map_or(error.clone(), |index| error.context(&index.name));
+    let Some(mut reader) = archive.index(means, false)? else { return Err(nobody(wanted)) };
+    let (mut found, mut spans, mut have) = (None::<super::index::Line>, Vec::new(), 0_u64);
+    while let Some(item) = reader.next().map_err(named)? {
+        match (item, &found) {
+            (Item::Member(span), None) => (spans, have) = (vec![span], span.plain_bytes as u64),
+            (Item::Member(span), Some(_)) => {
+                spans.push(span);
+                have += span.plain_bytes as u64;
+            }
+            (Item::Entry(line), None) => match path::order(&line.path, wanted) {
+                Ordering::Less => {}
+                Ordering::Equal => found = Some(check_kind(line)?),
+                Ordering::Greater => return Err(nobody(wanted)),
+            },
+            (Item::Entry(_), Some(_)) => {}
+        }
+        if let Some(line) = &found
+            && have >= (line.content_at as u64).saturating_add(line.size_bytes)
+        {
+            break;
+        }
+    }
+    found.map(|line| (line, spans)).ok_or_else(|| nobody(wanted))
+}
+
+fn check_kind(line: super::index::Line) -> Result<super::index::Line> {
+    no_file(&line.path, &line.kind).map_or(Ok(line), Err)
+}
+
+/// Why an entry cannot be read as a document, if it cannot.
+fn no_file(path: &[u8], kind: &Kind) -> Option<Error> {
+    let shown = shown(path);
+    let (text, hint) = match kind {
+        Kind::File => return None,
+        Kind::Folder => {
+            (format!("`{shown}` is a folder"), "`find` lists what is in it, `restore` restores all".to_owned())
+        }
+        Kind::Link(target) => {
+            let target = super::entry::shown(target);
+            (format!("`{shown}` is a symbolic link to `{target}`"), "ask for the document that it points to".to_owned())
+        }
+        _ => (format!("`{shown}` is no document"), "ask for a file".to_owned()),
+    };
+    Some(Error::new(Class::Usage, text).hint(hint))
+}
+
+/// Reads the archive until the document is there.
+fn by_pass(object: &Object, mut wanted: Vec<u8>, means: &Means) -> Result<Got> {
+    let asked = wanted.clone();
+    let mut first = None;
+    loop {
+        let reader = object.read(None, means, false)?;
+        let mut input = BufReader::new(MultiGzDecoder::new(reader));
+        let Some(entry) = pass_to(&mut input, &wanted)? else { return Err(nobody(&asked)) };
+        if let Some(error) = no_file(&entry.path, &entry.kind) {
+            return Err(error);
+        }
+        match (entry.linked, &first) {
+            (Some(other), None) => {
+                // The first name is before this one, where the pass has been already.
+                wanted = other.clone();
+                first = Some(other);
+            }
+            (Some(_), Some(_)) => return Err(damaged("a further name refers to a further name")),
+            (None, _) => {
+                let content = content(&mut input, &asked, entry.size_bytes, Digest::None)?;
+                let linked = first.as_deref();
+                let document = document(&asked, &entry.kind, linked, entry.size_bytes, entry.modified, Digest::None);
+                return Ok(Got { document, content });
+            }
+        }
+    }
+}
+
+fn pass_to(input: &mut impl Read, wanted: &[u8]) -> Result<Option<Described>> {
+    while let Some(entry) = next_entry(input)? {
+        if entry.path == wanted {
+            return Ok(Some(entry));
+        }
+        skip(input, entry.size_bytes.saturating_add(padding(entry.size_bytes)))?;
+    }
+    Ok(None)
+}
+
+/// Reads a content to memory or a temporary file, and compares it.
+fn content(input: &mut impl Read, path: &[u8], size_bytes: u64, digest: Digest) -> Result<SpooledTempFile> {
+    let lost = |error: io::Error| {
+        Error::unexpected(format!("a temporary file cannot be written: {}", super::entry::reason(&error)))
+            .hint("make room where temporary files go (TMPDIR)")
+    };
+    let mut spool = tempfile::spooled_tempfile(MEMORY_BYTES_MAX);
+    let (mut hasher, mut left) = (Sha256::new(), size_bytes);
+    let mut block = vec![0; 64 << 10];
+    while left > 0 {
+        let length = usize::try_from(left).unwrap_or(block.len()).min(block.len());
+        let piece = block.get_mut(..length).unwrap_or_default();
+        input.read_exact(piece).map_err(archive_unreadable)?;
+        hasher.update(&*piece);
+        spool.write_all(piece).map_err(lost)?;
+        left -= length as u64;
+    }
+    if matches!(digest, Digest::Sha256(expected) if expected != <[u8; 32]>::from(hasher.finalize())) {
+        return Err(damaged(&format!("the content of `{}` is not the one that was archived", shown(path))));
+    }
+    spool.seek(SeekFrom::Start(0)).map_err(lost)?;
+    Ok(spool)
+}
+
+fn document(
+    path: &[u8],
+    kind: &Kind,
+    first: Option<&[u8]>,
+    size_bytes: u64,
+    modified: Time,
+    digest: Digest,
+) -> Document {
+    let kind = match kind {
+        Kind::File => "file",
+        Kind::Folder => "folder",
+        Kind::Link(_) => "link",
+        Kind::Fifo => "fifo",
+        Kind::CharacterDevice | Kind::BlockDevice | Kind::Socket => "device",
+    };
+    let sha256 = match digest {
+        Digest::Sha256(digest) => Some(hex::encode(digest)),
+        Digest::None | Digest::Later => None,
+    };
+    let modified = (modified.seconds, modified.nanoseconds);
+    Document { path: path.to_vec(), kind, size_bytes, modified, sha256, first: first.map(<[u8]>::to_vec) }
+}
+
+fn nobody(wanted: &[u8]) -> Error {
+    Error::new(Class::Usage, format!("the snapshot has no document `{}`", shown(wanted)))
+        .hint("`find` lists what a snapshot has; a path is relative to the documents folder")
+}

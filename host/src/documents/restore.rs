@@ -1,0 +1,247 @@
+//! Restoring an archive into a new folder: from its index in parallel, or without one in one pass over any `tar.gz`.
+//!
+//! Nothing outside the new folder is ever touched, whatever the archive holds, and the target appears whole or not at
+//! all. It decides nothing about snapshots: it is handed an archive.
+
+mod indexed;
+mod late;
+mod parse;
+mod streamed;
+mod target;
+mod write;
+
+pub(super) use parse::{Described, damaged, next as next_entry, unreadable as archive_unreadable};
+pub(super) use streamed::{padding, skip};
+
+use super::entry::{Kind, shown};
+use super::index::Digest;
+use super::index::reader::Item;
+use super::object::{Archive, Means, blocking};
+use super::report::{PROBLEMS_MAX, Problem};
+use crate::error::{Error, Result};
+use crate::stream::stopped;
+use indicatif::HumanBytes;
+use late::Late;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use target::Target;
+use tokio_util::sync::CancellationToken;
+use write::Privileged;
+
+/// Space that is left free for what a file system keeps beside the contents, in bytes an entry.
+const ENTRY_BYTES: u64 = 512;
+
+/// What an index says of the whole archive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Survey {
+    /// Entries that are no folders.
+    pub files: u64,
+    /// Folders.
+    pub folders: u64,
+    /// Bytes of content, each file counted once.
+    pub bytes: u64,
+}
+
+/// What was restored.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Restored {
+    /// Files, links and fifos.
+    pub files: u64,
+    /// Folders.
+    pub folders: u64,
+    /// Bytes of content.
+    pub bytes: u64,
+    /// Whether owners are as they were. Only root can give files away.
+    pub owners: bool,
+    /// The first entries that were left out, and why.
+    pub skipped: Vec<Problem>,
+    /// How many there are.
+    pub skipped_total: u64,
+}
+
+/// Reads a whole index and counts what it promises. None where the archive has none.
+///
+/// # Errors
+/// When it is damaged, or not the one that was recorded.
+pub async fn survey(archive: &Archive, stop: &CancellationToken) -> Result<Option<Survey>> {
+    let archive = archive.clone();
+    blocking(stop, move |means| survey_blocking(&archive, &means)).await
+}
+
+fn survey_blocking(archive: &Archive, means: &Means) -> Result<Option<Survey>> {
+    let (Some(object), Some(mut reader)) = (&archive.index, archive.index(means, true)?) else { return Ok(None) };
+    let mut survey = Survey::default();
+    let mut count = || {
+        while let Some(item) = reader.next()? {
+            match item {
+                Item::Entry(line) if line.kind == Kind::Folder => survey.folders += 1,
+                Item::Entry(line) => {
+                    survey.files += 1;
+                    survey.bytes = survey.bytes.saturating_add(line.size_bytes);
+                }
+                Item::Member(_) => {}
+            }
+        }
+        Ok(survey)
+    };
+    let counted = count().map_err(|error: Error| error.context(&object.name))?;
+    object.check(reader.into_inner()).map_err(|error| error.context(&object.name))?;
+    Ok(Some(counted))
+}
+
+/// Whether a folder can be restored to, and has room for that much. Changes nothing.
+///
+/// # Errors
+/// Of class [`crate::error::Class::Usage`] where something is there, [`crate::error::Class::Unexpected`] without room.
+pub fn check_target(into: &Path, bytes: u64, entries: u64) -> Result<()> {
+    let (_, room) = target::look(into)?;
+    let needed = bytes.saturating_add(entries.saturating_mul(ENTRY_BYTES));
+    let place = into.display();
+    if needed > room.bytes {
+        let text = format!("not enough space for {place}: {} of {} needed", HumanBytes(room.bytes), HumanBytes(needed));
+        return Err(Error::unexpected(text).hint("make room, or restore to another disk"));
+    }
+    match room.files {
+        Some(files) if files < entries => {
+            let text =
+                format!("{place} is on a file system with room for {files} more files, and {entries} are needed");
+            Err(Error::unexpected(text).hint("restore to another disk"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Restores an archive into a folder that is new or empty. `id` names what is made until it is whole. When `stop` is
+/// cancelled or the future is dropped, the threads end and remove what they made.
+///
+/// # Errors
+/// Of class [`crate::error::Class::Stale`] for an archive that is damaged or would leave the folder, naming the entry;
+/// those of [`check_target`]; the store's. The target is then as it was.
+pub async fn restore(archive: &Archive, into: PathBuf, id: String, stop: &CancellationToken) -> Result<Restored> {
+    let archive = archive.clone();
+    blocking(stop, move |means| {
+        let target = Target::begin(&into, &id)?;
+        let work = Work::new(Arc::clone(&target.root), means);
+        let done =
+            if archive.index.is_some() { indexed::run(&archive, &work) } else { streamed::run(&archive.object, &work) };
+        if let Err(error) = done.and_then(|()| if work.means.stop.is_cancelled() { Err(stopped()) } else { Ok(()) }) {
+            return Err(target.abort(work.failed(error)));
+        }
+        let privileged = work.privileged;
+        match work.finish() {
+            Ok((restored, root)) => target.finish(root.as_ref(), privileged).map(|()| restored),
+            Err(error) => Err(target.abort(error)),
+        }
+    })
+    .await
+}
+
+/// What the threads of one restore share.
+struct Work {
+    root: Arc<OwnedFd>,
+    means: Means,
+    privileged: Privileged,
+    late: Late,
+    files: AtomicU64,
+    folders: AtomicU64,
+    bytes: AtomicU64,
+    skipped: Mutex<(Vec<Problem>, u64)>,
+    /// What went wrong first; it stops everybody.
+    failure: Mutex<Option<Error>>,
+}
+
+impl Work {
+    fn new(root: Arc<OwnedFd>, means: Means) -> Self {
+        Self {
+            root,
+            means: Means { stop: means.stop.child_token(), ..means },
+            privileged: Privileged::of_this_process(),
+            late: Late::new(),
+            files: AtomicU64::new(0),
+            folders: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            skipped: Mutex::default(),
+            failure: Mutex::default(),
+        }
+    }
+
+    fn sink(&self) -> write::Sink {
+        write::Sink::new(Arc::clone(&self.root), self.privileged)
+    }
+
+    /// Notes a failure and stops every thread.
+    fn fail(&self, error: Error) {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        self.means.stop.cancel();
+    }
+
+    /// The first failure, of which `last` may be a consequence.
+    fn failed(&self, last: Error) -> Error {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or(last)
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.means.stop.is_cancelled()
+    }
+
+    fn count_file(&self, bytes: u64) {
+        self.files.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Restores an entry that has no content of its own.
+    fn bare(&self, described: &Described, sink: &mut write::Sink) -> Result<()> {
+        match (&described.kind, &described.linked) {
+            (Kind::Folder, _) => {
+                sink.folder(&described.path)?;
+                self.folders.fetch_add(1, Ordering::Relaxed);
+                self.late.folder(described)
+            }
+            (_, Some(first)) => {
+                self.count_file(0);
+                self.late.link(&described.path, first)
+            }
+            (Kind::CharacterDevice | Kind::BlockDevice | Kind::Socket, _) => {
+                let mut skipped = self.skipped.lock().unwrap_or_else(PoisonError::into_inner);
+                skipped.1 += 1;
+                if skipped.0.len() < PROBLEMS_MAX {
+                    let reason = "is a device, which no document is; it is not restored".to_owned();
+                    skipped.0.push(Problem { path: shown(&described.path), reason });
+                }
+                Ok(())
+            }
+            (Kind::File | Kind::Link(_) | Kind::Fifo, None) => {
+                self.count_file(0);
+                sink.special(described)
+            }
+        }
+    }
+
+    /// Does what waits for the end.
+    fn finish(self) -> Result<(Restored, Option<Described>)> {
+        let mut sink = self.sink();
+        let root = self.late.finish(&mut sink)?;
+        let (skipped, skipped_total) = self.skipped.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let restored = Restored {
+            files: self.files.into_inner(),
+            folders: self.folders.into_inner(),
+            bytes: self.bytes.into_inner(),
+            owners: self.privileged.0,
+            skipped,
+            skipped_total,
+        };
+        Ok((restored, root))
+    }
+}
+
+/// Compares a content with its SHA-256, where one is known.
+fn check_digest(path: &[u8], expected: Digest, found: impl FnOnce() -> [u8; 32]) -> Result<()> {
+    match expected {
+        Digest::Sha256(expected) if expected != found() => {
+            Err(parse::damaged(&format!("the content of `{}` is not the one that was archived", shown(path))))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,128 @@
+//! Restoring without an index: one pass over any `tar.gz`, whoever made it.
+//!
+//! One thread unpacks and reads headers, which no archive of a single gzip member lets several do; the others make the
+//! small files.
+
+use super::Work;
+use super::parse::{self, Described, unreadable};
+use super::write::{self, Sink, io_failure};
+use crate::documents::entry::Kind;
+use crate::documents::header::TAR_BLOCK_BYTES;
+use crate::documents::object::Object;
+use crate::documents::pipeline;
+use crate::error::Result;
+use crate::stream::{BlockingReader, stopped};
+use crossbeam_channel::{Receiver, Sender, bounded};
+use flate2::bufread::MultiGzDecoder;
+use std::io::{self, BufReader, Read};
+
+/// Largest file that is handed to another thread. Larger ones are written as they are read.
+const SMALL_BYTES_MAX: u64 = 1 << 20;
+
+/// Bytes of a large file that are written at once.
+const PIECE_BYTES: usize = 1 << 20;
+
+/// Bytes that are unpacked at once.
+const BUFFER_BYTES: usize = 256 << 10;
+
+type Input = BufReader<MultiGzDecoder<BlockingReader>>;
+
+/// A file with its content.
+type Small = (Described, Vec<u8>);
+
+/// Restores everything but what waits for the end.
+pub(super) fn run(object: &Object, work: &Work) -> Result<()> {
+    let workers = pipeline::workers();
+    let (files, queue) = bounded::<Small>(workers);
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            let queue = queue.clone();
+            scope.spawn(move || small_files(work, &queue).map_err(|error| work.fail(error)));
+        }
+        drop(queue);
+        let read = read(object, work, &files);
+        drop(files);
+        // What the workers met came first, and the reader then found them gone.
+        read.map_err(|error| work.fail(error)).ok();
+    });
+    if work.is_stopped() { Err(work.failed(stopped())) } else { Ok(()) }
+}
+
+fn small_files(work: &Work, queue: &Receiver<Small>) -> Result<()> {
+    let mut sink = work.sink();
+    for (described, content) in queue {
+        if work.is_stopped() {
+            return Ok(());
+        }
+        let file = sink.file(&described.path)?;
+        let ends_in_hole = write::fill(&file, &content, 0).map_err(|error| io_failure(&described.path, &error))?;
+        if ends_in_hole {
+            file.set_len(described.size_bytes).map_err(|error| io_failure(&described.path, &error))?;
+        }
+        sink.finish(&file, &described)?;
+    }
+    Ok(())
+}
+
+fn read(object: &Object, work: &Work, files: &Sender<Small>) -> Result<()> {
+    let reader = object.read(None, &work.means, true)?;
+    let mut input: Input = BufReader::with_capacity(BUFFER_BYTES, MultiGzDecoder::new(reader));
+    let mut sink = work.sink();
+    while let Some(described) = parse::next(&mut input)? {
+        if work.is_stopped() {
+            return Ok(());
+        }
+        if described.kind != Kind::File || described.linked.is_some() {
+            work.bare(&described, &mut sink)?;
+            continue;
+        }
+        let padding = padding(described.size_bytes);
+        work.count_file(described.size_bytes);
+        if described.size_bytes > SMALL_BYTES_MAX {
+            large(&described, &mut input, &mut sink, work)?;
+        } else {
+            // Made here, so that what comes later cannot take the folder's place.
+            sink.folder(crate::documents::path::split(&described.path).0)?;
+            let mut content = vec![0; usize::try_from(described.size_bytes).unwrap_or_default()];
+            input.read_exact(&mut content).map_err(unreadable)?;
+            if files.send((described, content)).is_err() {
+                return Ok(());
+            }
+        }
+        skip(&mut input, padding)?;
+    }
+    // Only at its end does the decompressor compare the checksum.
+    io::copy(&mut input, &mut io::sink()).map_err(unreadable)?;
+    object.check(input.into_inner().into_inner()).map_err(|error| error.context(&object.name))
+}
+
+fn large(described: &Described, input: &mut Input, sink: &mut Sink, work: &Work) -> Result<()> {
+    let file = sink.file(&described.path)?;
+    let failed = |error: io::Error| io_failure(&described.path, &error);
+    let mut piece = vec![0; PIECE_BYTES];
+    let mut offset = 0;
+    while offset < described.size_bytes {
+        if work.is_stopped() {
+            return Ok(());
+        }
+        let length = usize::try_from(described.size_bytes - offset).unwrap_or(PIECE_BYTES).min(PIECE_BYTES);
+        let piece = piece.get_mut(..length).unwrap_or_default();
+        input.read_exact(piece).map_err(unreadable)?;
+        write::fill(&file, piece, offset).map_err(failed)?;
+        offset += length as u64;
+    }
+    file.set_len(described.size_bytes).map_err(failed)?;
+    sink.finish(&file, described)
+}
+
+/// Bytes between a content and the next headers.
+pub(in crate::documents) fn padding(size_bytes: u64) -> u64 {
+    let block = TAR_BLOCK_BYTES as u64;
+    (block - size_bytes % block) % block
+}
+
+/// Passes over bytes.
+pub(in crate::documents) fn skip(input: &mut impl Read, bytes: u64) -> Result<()> {
+    let skipped = io::copy(&mut input.take(bytes), &mut io::sink()).map_err(unreadable)?;
+    if skipped == bytes { Ok(()) } else { Err(unreadable(io::ErrorKind::UnexpectedEof.into())) }
+}

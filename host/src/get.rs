@@ -1,0 +1,165 @@
+//! `get`: single documents of a snapshot, to stdout or to files.
+//!
+//! A document is written whole and checked, or not at all, and nothing that exists is overwritten.
+
+use crate::choice::{self, Which};
+use crate::config::Source;
+use crate::documents::{self, Got, shown_path};
+use crate::error::{Class, Error, Result};
+use crate::history;
+use crate::host::Host;
+use crate::report::{FORMAT_VERSION, Report};
+use crate::stream::stopped;
+use indicatif::HumanBytes;
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::fs::FileTimes;
+use std::io::{self, Write as _};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
+use tokio_util::sync::CancellationToken;
+
+/// What the person asked for.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Arguments {
+    /// Environment, as the configuration names it
+    #[arg(long = "env", value_name = "NAME")]
+    pub environment: String,
+    #[command(flatten)]
+    pub(crate) which: Which,
+    /// Which source; may be left out where there is one folder alone
+    #[arg(long, value_name = "NAME")]
+    source: Option<String>,
+    /// A new file, or a folder that is there; stdout when it is left out
+    #[arg(long, value_name = "FILE_OR_DIR")]
+    output: Option<PathBuf>,
+    /// Read the archive without the index beside it, in one pass: where the index is damaged
+    #[arg(long)]
+    ignore_index: bool,
+    /// Documents, by their paths below the documents folder
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<OsString>,
+}
+
+/// Reads documents back.
+///
+/// # Errors
+/// Of class [`Class::Usage`] for what is not there, or would be overwritten; [`Class::Stale`] for what is damaged.
+pub async fn run(
+    host: &Host,
+    arguments: &Arguments,
+    json: bool,
+    interrupted: impl Future<Output = ()>,
+) -> Result<Report> {
+    let targets = targets(arguments, json)?;
+    let stop = CancellationToken::new();
+    let work = get(host, arguments, &targets, &stop);
+    tokio::select! {
+        report = work => report,
+        () = interrupted => Err(stopped()),
+    }
+}
+
+async fn get(
+    host: &Host,
+    arguments: &Arguments,
+    targets: &[Option<PathBuf>],
+    stop: &CancellationToken,
+) -> Result<Report> {
+    let history = history::load(&host.store, &host.environment, &host.sources).await?;
+    let is_folder = |source: &Source| matches!(source, Source::Directory(_));
+    let (source, _) = choice::source(host, arguments.source.as_deref(), is_folder)?;
+    let snapshot = choice::snapshot(&history, &arguments.which, &host.time_zone)?;
+    let object = choice::object(snapshot, source)?;
+    let archive = choice::archive(host, &history, object, arguments.ignore_index).await?;
+    tracing::info!(snapshot = %snapshot.id, object = %object.key, "reading");
+    let (mut text, mut documents) = (String::new(), Vec::new());
+    for (path, target) in arguments.paths.iter().zip(targets) {
+        let got = documents::get(&archive, path.as_bytes(), stop).await?;
+        let document = got.document.clone();
+        let shown = shown_path(&document.path);
+        if let Some(target) = target {
+            let _ = writeln!(text, "{} ({}) of {shown}", target.display(), HumanBytes(document.size_bytes));
+        }
+        documents.push(json!({
+            "path": shown,
+            "bytes": document.size_bytes,
+            "sha256": document.sha256,
+            "output": target.as_ref().map(|target| target.to_string_lossy()),
+        }));
+        let target = target.clone();
+        let written = tokio::task::spawn_blocking(move || write(got, target.as_deref())).await;
+        written.map_err(|error| Error::unexpected(format!("the thread that writes ended: {error}")))??;
+    }
+    let document = json!({
+        "format_version": FORMAT_VERSION,
+        "environment": host.environment.as_str(),
+        "snapshot": snapshot.id,
+        "source": source,
+        "object": object.key,
+        "documents": Value::from(documents),
+    });
+    Ok(Report { document, text, failure: None })
+}
+
+/// Where each document goes; none is stdout.
+fn targets(arguments: &Arguments, json: bool) -> Result<Vec<Option<PathBuf>>> {
+    let usage = |text: String| Error::new(Class::Usage, text);
+    let Some(output) = &arguments.output else {
+        return match arguments.paths.len() {
+            1 if json => {
+                Err(usage("--json and a document cannot both go to stdout".to_owned())
+                    .hint("name a file with --output"))
+            }
+            1 => Ok(vec![None]),
+            _ => Err(usage("several documents cannot go to stdout".to_owned()).hint("name a folder with --output")),
+        };
+    };
+    let several = arguments.paths.len() > 1;
+    if several && !output.is_dir() {
+        return Err(usage(format!("{} is no folder, and several documents are asked for", output.display()))
+            .hint("make the folder first"));
+    }
+    let mut seen = BTreeSet::new();
+    let target = |path: &OsString| {
+        let target =
+            if output.is_dir() { output.join(Path::new(path).file_name().unwrap_or_default()) } else { output.clone() };
+        if target.symlink_metadata().is_ok() || !seen.insert(target.clone()) {
+            return Err(usage(format!("{} exists already and is not overwritten", target.display()))
+                .hint("name another file, or get documents of one name one by one"));
+        }
+        Ok(Some(target))
+    };
+    arguments.paths.iter().map(target).collect()
+}
+
+fn write(mut got: Got, target: Option<&Path>) -> Result<()> {
+    let Some(target) = target else {
+        let mut out = io::stdout().lock();
+        return match io::copy(&mut got.content, &mut out).and_then(|_| out.flush()) {
+            // A reader such as `head` that has enough is no failure of ours.
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                Err(Error::unexpected(format!("writing the document: {error}")))
+            }
+            Ok(()) | Err(_) => Ok(()),
+        };
+    };
+    let failed = |error: io::Error| {
+        Error::config(format!("{} cannot be written: {error}", target.display()))
+            .hint("name another place with --output")
+    };
+    let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
+    io::copy(&mut got.content, &mut file).map_err(failed)?;
+    let (seconds, nanoseconds) = got.document.modified;
+    // A time before 1970 is not worth a failure here.
+    if let Ok(seconds) = u64::try_from(seconds) {
+        let modified = UNIX_EPOCH + Duration::new(seconds, nanoseconds);
+        file.as_file().set_times(FileTimes::new().set_modified(modified)).map_err(failed)?;
+    }
+    file.as_file().sync_all().map_err(failed)?;
+    file.persist_noclobber(target).map(drop).map_err(|error| failed(error.error))
+}

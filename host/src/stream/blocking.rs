@@ -1,0 +1,147 @@
+//! A stream as a thread outside the runtime reads it: as plain bytes, with a way to be stopped.
+
+use super::ByteStream;
+use crate::error::{Class, Error};
+use bytes::{Buf, Bytes};
+use sha2::{Digest, Sha256};
+use std::io::{self, BufRead, Read};
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+
+/// Reads a stream on a thread that may block. Its errors are the producer's own; [`cause`] takes them out again.
+#[derive(Debug)]
+pub struct BlockingReader {
+    stream: ByteStream,
+    runtime: Handle,
+    stop: CancellationToken,
+    block: Bytes,
+    ended: bool,
+    bytes: u64,
+    hasher: Option<Sha256>,
+}
+
+impl BlockingReader {
+    /// Reads `stream` with the help of `runtime` until `stop` is cancelled. With `hashed`, every byte is hashed.
+    #[must_use]
+    pub fn new(stream: ByteStream, runtime: Handle, stop: CancellationToken, hashed: bool) -> Self {
+        let hasher = hashed.then(Sha256::new);
+        Self { stream, runtime, stop, block: Bytes::new(), ended: false, bytes: 0, hasher }
+    }
+
+    /// Reads what is left, and says how many bytes there were in all and, where they were hashed, their SHA-256.
+    ///
+    /// # Errors
+    /// The producer's.
+    pub fn finish(mut self) -> io::Result<(u64, Option<[u8; 32]>)> {
+        loop {
+            let left = self.fill_buf()?.len();
+            if left == 0 {
+                return Ok((self.bytes, self.hasher.map(|hasher| hasher.finalize().into())));
+            }
+            self.consume(left);
+        }
+    }
+}
+
+impl BufRead for BlockingReader {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        while self.block.is_empty() && !self.ended {
+            let (stop, stream) = (&self.stop, &mut self.stream);
+            let next = self.runtime.block_on(async {
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => Err(stopped()),
+                    next = stream.next() => next,
+                }
+            });
+            match next.map_err(io::Error::other)? {
+                Some(block) => {
+                    self.bytes += block.len() as u64;
+                    if let Some(hasher) = &mut self.hasher {
+                        hasher.update(&block);
+                    }
+                    self.block = block;
+                }
+                None => self.ended = true,
+            }
+        }
+        Ok(&self.block)
+    }
+
+    fn consume(&mut self, bytes: usize) {
+        self.block.advance(bytes.min(self.block.len()));
+    }
+}
+
+impl Read for BlockingReader {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let read = self.fill_buf()?.read(into)?;
+        self.consume(read);
+        Ok(read)
+    }
+}
+
+/// The failure of work that was stopped from outside.
+#[must_use]
+pub fn stopped() -> Error {
+    Error::new(Class::Interrupted, "interrupted").hint("run it again")
+}
+
+/// The error that a [`BlockingReader`] passed through a reader of another crate; otherwise what `damaged` makes of it.
+pub fn cause(error: io::Error, damaged: impl FnOnce(io::Error) -> Error) -> Error {
+    match error.downcast::<Error>() {
+        Ok(ours) => ours,
+        Err(theirs) => damaged(theirs),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stream::channel;
+
+    async fn on_a_thread<T: Send + 'static>(work: impl FnOnce(Handle) -> T + Send + 'static) -> T {
+        let runtime = Handle::current();
+        tokio::task::spawn_blocking(move || work(runtime)).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_bytes_arrive_in_order_and_are_hashed() {
+        let (writer, stream) = channel(None);
+        for block in ["", "one ", "", "two"] {
+            writer.send(Bytes::from_static(block.as_bytes())).await.unwrap();
+        }
+        writer.finish().await.unwrap();
+        let (text, done) = on_a_thread(|runtime| {
+            let mut reader = BlockingReader::new(stream, runtime, CancellationToken::new(), true);
+            let mut text = [0; 5];
+            reader.read_exact(&mut text).unwrap();
+            (text, reader.finish().unwrap())
+        })
+        .await;
+        assert_eq!(&text, b"one t");
+        assert_eq!(done, (7, Some(Sha256::digest("one two").into())));
+    }
+
+    #[tokio::test]
+    async fn a_producers_error_comes_through_and_a_stop_ends_the_wait() {
+        let (writer, stream) = channel(None);
+        writer.fail(Error::unavailable("the disk is gone")).await;
+        let (_waiting, silent) = channel(None);
+        let stop = CancellationToken::new();
+        let late = stop.clone();
+        let errors = on_a_thread(move |runtime| {
+            let fail = |stream| {
+                let mut reader = BlockingReader::new(stream, runtime.clone(), stop.clone(), false);
+                let error = reader.read(&mut [0; 9]).unwrap_err();
+                cause(error, |error| panic!("{error}"))
+            };
+            let first = fail(stream);
+            late.cancel();
+            [first, fail(silent)]
+        })
+        .await;
+        assert_eq!(errors[0], Error::unavailable("the disk is gone"));
+        assert_eq!(errors[1].class(), Class::Interrupted);
+    }
+}
