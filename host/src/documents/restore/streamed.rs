@@ -82,7 +82,7 @@ fn read(object: &Object, work: &Work, files: &Sender<Small>) -> Result<()> {
             large(&described, &mut input, &mut sink, work)?;
         } else {
             // Made here, so that what comes later cannot take the folder's place.
-            sink.folder(crate::documents::path::split(&described.path).0)?;
+            sink.way_to(&described.path)?;
             let mut content = vec![0; usize::try_from(described.size_bytes).unwrap_or_default()];
             input.read_exact(&mut content).map_err(unreadable)?;
             if files.send((described, content)).is_err() {

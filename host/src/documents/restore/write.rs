@@ -72,6 +72,11 @@ impl Sink {
         self.at(path).map(drop).map_err(|error| failure(path, error))
     }
 
+    /// Makes the folders that an entry is in, where they are not there yet.
+    pub(super) fn way_to(&mut self, path: &[u8]) -> Result<()> {
+        self.at(path::split(path).0).map(drop).map_err(|error| failure(path, error))
+    }
+
     /// Makes a new file.
     pub(super) fn file(&mut self, path: &[u8]) -> Result<File> {
         let made = |sink: &mut Self| {

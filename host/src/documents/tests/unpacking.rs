@@ -128,6 +128,10 @@ async fn what_stock_tar_made_comes_back_whatever_its_dialect() {
             for facts in facts.values_mut().filter(|_| dialect != "pax") {
                 facts.modified.1 = 0;
             }
+            // One of its files has its first name elsewhere.
+            for facts in facts.values_mut().filter(|_| top == "facture") {
+                facts.first = None;
+            }
             facts
         };
         compare(&coarse(before), &coarse(after), dialect);
