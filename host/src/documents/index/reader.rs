@@ -187,7 +187,7 @@ impl<R: BufRead> Reader<R> {
     fn entry(&mut self, fields: [&[u8]; 7], target: Option<&[u8]>) -> Result<Line> {
         let line = parsed(fields, target).map_err(|why| self.wrong(why))?;
         let Some(member) = self.member else { return Err(self.wrong("no member holds the entry")) };
-        let headers = line.content_at.checked_sub(line.at).unwrap_or_default();
+        let headers = line.content_at.saturating_sub(line.at);
         let names = line.path.len() + target_of(&line).map_or(0, <[u8]>::len);
         let is_whole = headers >= TAR_BLOCK_BYTES && headers.is_multiple_of(TAR_BLOCK_BYTES) && names <= headers;
         if line.at as u64 != self.cursor || !is_whole || line.content_at > member.plain_bytes {

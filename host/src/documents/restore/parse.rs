@@ -192,7 +192,6 @@ pub(in crate::documents) fn unreadable(error: io::Error) -> Error {
     })
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "it stands in `map_err`")]
 fn invalid(_: io::Error) -> Error {
     damaged("a header is none")
 }
