@@ -3,6 +3,7 @@
 use crate::backup;
 use crate::config::{Config, DEFAULT_FILE};
 use crate::error::{Class, Error, Result};
+use crate::find;
 use crate::get;
 use crate::host::Host;
 use crate::list::{self, PruneOptions};
@@ -74,6 +75,10 @@ enum Verb {
     Restore(restore::Arguments),
     /// Read single documents of a snapshot back
     Get(get::Arguments),
+    /// List the documents of a snapshot that match a pattern
+    Find(find::FindArguments),
+    /// Show the versions of one document across the snapshots
+    History(find::VersionsArguments),
 }
 
 #[derive(Debug, clap::Args)]
@@ -135,6 +140,14 @@ impl Cli {
             Verb::Get(arguments) => {
                 let of = Of { environment: arguments.environment.clone() };
                 get::run(&host(of).await?, &arguments, self.json, interrupted()).await
+            }
+            Verb::Find(arguments) => {
+                let of = Of { environment: arguments.environment.clone() };
+                find::find(&host(of).await?, &arguments, self.json).await
+            }
+            Verb::History(arguments) => {
+                let of = Of { environment: arguments.environment.clone() };
+                find::versions(&host(of).await?, &arguments).await
             }
         }
     }

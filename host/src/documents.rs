@@ -26,7 +26,7 @@ mod walk;
 mod tests;
 
 pub use archive::ArchiveOptions;
-pub use get::{Document, Got, each, get, shown_path};
+pub use get::{Document, Got, each, get, look_up, shown_path};
 pub use object::{Archive, Fetch, Object};
 pub use report::{ArchiveReport, EXCLUDED_FOLDERS_MAX, PROBLEMS_MAX, Problem, WhenUnreadable};
 pub use summary::{Depth, Summary};

@@ -8,6 +8,7 @@ pub mod cli;
 pub mod config;
 pub mod documents;
 pub mod error;
+pub mod find;
 pub mod get;
 pub mod grant;
 pub mod guard;

@@ -10,6 +10,7 @@ mod failed;
 mod input;
 mod killed;
 mod plugins;
+mod restored;
 mod scene;
 mod secrets;
 mod stores;

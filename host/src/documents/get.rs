@@ -2,9 +2,9 @@
 //!
 //! A document is handed out whole and compared with its SHA-256, or not at all.
 
-use super::entry::{Kind, Time, shown};
-use super::index::Digest;
+use super::entry::{Kind, shown};
 use super::index::reader::{Item, Span};
+use super::index::{Digest, Line};
 use super::object::{Archive, Means, Object, blocking};
 use super::path;
 use super::restore::{Described, archive_unreadable, damaged, next_entry, padding, skip};
@@ -83,20 +83,35 @@ pub async fn each(
         let named = |error: Error| error.context(&object.name);
         while let Some(item) = reader.next().map_err(named)? {
             if let Item::Entry(line) = item
-                && !each(document(
-                    &line.path,
-                    &line.kind,
-                    line.linked.as_deref(),
-                    line.size_bytes,
-                    line.modified,
-                    line.digest,
-                ))?
+                && !each(Document::of(&line))?
             {
                 return Ok(true);
             }
         }
         object.check(reader.into_inner()).map_err(named)?;
         Ok(true)
+    })
+    .await
+}
+
+/// What an index says of one path; none where it has no such entry, or the archive no index.
+///
+/// # Errors
+/// When the index is damaged before it says so.
+pub async fn look_up(archive: &Archive, wanted: &[u8], stop: &CancellationToken) -> Result<Option<Document>> {
+    let archive = archive.clone();
+    let Ok(wanted) = path::below(wanted) else { return Ok(None) };
+    blocking(stop, move |means| {
+        let (Some(object), Some(mut reader)) = (&archive.index, archive.index(&means, false)?) else { return Ok(None) };
+        while let Some(item) = reader.next().map_err(|error| error.context(&object.name))? {
+            let Item::Entry(line) = item else { continue };
+            match path::order(&line.path, &wanted) {
+                Ordering::Less => {}
+                Ordering::Equal => return Ok(Some(Document::of(&line))),
+                Ordering::Greater => break,
+            }
+        }
+        Ok(None)
     })
     .await
 }
@@ -113,16 +128,15 @@ fn by_index(archive: &Archive, wanted: &[u8], means: &Means) -> Result<Got> {
     let mut plain = MultiGzDecoder::new(reader);
     skip(&mut plain, line.content_at as u64)?;
     let content = content(&mut plain, wanted, line.size_bytes, line.digest)?;
-    let linked = found.linked.as_deref();
-    let document = document(wanted, &line.kind, linked, line.size_bytes, line.modified, line.digest);
+    let document = Document { path: wanted.to_vec(), first: found.linked, ..Document::of(&line) };
     Ok(Got { document, content })
 }
 
 /// The line of a document and the members that its content is in.
-fn find(archive: &Archive, wanted: &[u8], means: &Means) -> Result<(super::index::Line, Vec<Span>)> {
+fn find(archive: &Archive, wanted: &[u8], means: &Means) -> Result<(Line, Vec<Span>)> {
     let named = |error: Error| archive.index.as_ref().map_or(error.clone(), |index| error.context(&index.name));
     let Some(mut reader) = archive.index(means, false)? else { return Err(nobody(wanted)) };
-    let (mut found, mut spans, mut have) = (None::<super::index::Line>, Vec::new(), 0_u64);
+    let (mut found, mut spans, mut have) = (None::<Line>, Vec::new(), 0_u64);
     while let Some(item) = reader.next().map_err(named)? {
         match (item, &found) {
             (Item::Member(span), None) => (spans, have) = (vec![span], span.plain_bytes as u64),
@@ -146,7 +160,7 @@ fn find(archive: &Archive, wanted: &[u8], means: &Means) -> Result<(super::index
     found.map(|line| (line, spans)).ok_or_else(|| nobody(wanted))
 }
 
-fn check_kind(line: super::index::Line) -> Result<super::index::Line> {
+fn check_kind(line: Line) -> Result<Line> {
     no_file(&line.path, &line.kind).map_or(Ok(line), Err)
 }
 
@@ -187,8 +201,14 @@ fn by_pass(object: &Object, mut wanted: Vec<u8>, means: &Means) -> Result<Got> {
             (Some(_), Some(_)) => return Err(damaged("a further name refers to a further name")),
             (None, _) => {
                 let content = content(&mut input, &asked, entry.size_bytes, Digest::None)?;
-                let linked = first.as_deref();
-                let document = document(&asked, &entry.kind, linked, entry.size_bytes, entry.modified, Digest::None);
+                let document = Document {
+                    path: asked,
+                    kind: name_of(&entry.kind),
+                    size_bytes: entry.size_bytes,
+                    modified: (entry.modified.seconds, entry.modified.nanoseconds),
+                    sha256: None,
+                    first,
+                };
                 return Ok(Got { document, content });
             }
         }
@@ -229,27 +249,31 @@ fn content(input: &mut impl Read, path: &[u8], size_bytes: u64, digest: Digest) 
     Ok(spool)
 }
 
-fn document(
-    path: &[u8],
-    kind: &Kind,
-    first: Option<&[u8]>,
-    size_bytes: u64,
-    modified: Time,
-    digest: Digest,
-) -> Document {
-    let kind = match kind {
+impl Document {
+    fn of(line: &Line) -> Self {
+        let sha256 = match line.digest {
+            Digest::Sha256(digest) => Some(hex::encode(digest)),
+            Digest::None | Digest::Later => None,
+        };
+        Self {
+            path: line.path.clone(),
+            kind: name_of(&line.kind),
+            size_bytes: line.size_bytes,
+            modified: (line.modified.seconds, line.modified.nanoseconds),
+            sha256,
+            first: line.linked.clone(),
+        }
+    }
+}
+
+const fn name_of(kind: &Kind) -> &'static str {
+    match kind {
         Kind::File => "file",
         Kind::Folder => "folder",
         Kind::Link(_) => "link",
         Kind::Fifo => "fifo",
         Kind::CharacterDevice | Kind::BlockDevice | Kind::Socket => "device",
-    };
-    let sha256 = match digest {
-        Digest::Sha256(digest) => Some(hex::encode(digest)),
-        Digest::None | Digest::Later => None,
-    };
-    let modified = (modified.seconds, modified.nanoseconds);
-    Document { path: path.to_vec(), kind, size_bytes, modified, sha256, first: first.map(<[u8]>::to_vec) }
+    }
 }
 
 fn nobody(wanted: &[u8]) -> Error {
