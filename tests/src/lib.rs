@@ -9,6 +9,8 @@ pub mod garage;
 #[cfg(feature = "servers")]
 pub mod gcs;
 #[cfg(feature = "servers")]
+pub mod kubernetes;
+#[cfg(feature = "servers")]
 pub mod postgres;
 #[cfg(feature = "servers")]
 pub mod registry;
