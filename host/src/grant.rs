@@ -16,18 +16,24 @@ pub enum Grant {
     TreeArchive,
     /// New objects under one prefix.
     ObjectWrite,
+    /// A Job from a template of the host's.
+    KubeJob,
+    /// Names, sizes and times of a cluster's volumes and of what backs them up.
+    KubeVolumes,
     /// An empty, deterministic WASI context: fixed clock and randomness, no files, no network.
     Wasi,
 }
 
 impl Grant {
     /// Every grant, in the order in which they are listed to people.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::DatabaseEvidence,
         Self::TreeEvidence,
         Self::DatabaseDump,
         Self::TreeArchive,
         Self::ObjectWrite,
+        Self::KubeJob,
+        Self::KubeVolumes,
         Self::Wasi,
     ];
 
@@ -40,6 +46,8 @@ impl Grant {
             Self::DatabaseDump => "database-dump",
             Self::TreeArchive => "tree-archive",
             Self::ObjectWrite => "object-write",
+            Self::KubeJob => "kube-job",
+            Self::KubeVolumes => "kube-volumes",
             Self::Wasi => "wasi",
         }
     }
@@ -54,7 +62,7 @@ impl fmt::Display for Grant {
 /// A word that names no grant.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "unknown grant `{0}`, expected one of `database-evidence`, `tree-evidence`, `database-dump`, `tree-archive`, `object-write`, `wasi`"
+    "unknown grant `{0}`, expected one of `database-evidence`, `tree-evidence`, `database-dump`, `tree-archive`, `object-write`, `kube-job`, `kube-volumes`, `wasi`"
 )]
 pub struct UnknownGrant(String);
 

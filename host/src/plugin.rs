@@ -42,11 +42,15 @@ pub enum Role {
     Dump,
     /// Decides what is kept.
     Retention,
+    /// Runs a backup as a Job in a cluster.
+    Job,
+    /// Finds volumes that no backup covers.
+    Coverage,
 }
 
 impl Role {
-    /// Every role, in the order of a run.
-    pub const ALL: [Self; 3] = [Self::Fingerprint, Self::Dump, Self::Retention];
+    /// Every role, in the order of a run; then those that only a configuration with a cluster needs.
+    pub const ALL: [Self; 5] = [Self::Fingerprint, Self::Dump, Self::Retention, Self::Job, Self::Coverage];
 
     /// As the configuration spells it, which is also the world's name.
     #[must_use]
@@ -55,6 +59,8 @@ impl Role {
             Self::Fingerprint => "fingerprint",
             Self::Dump => "dump",
             Self::Retention => "retention",
+            Self::Job => "job",
+            Self::Coverage => "coverage",
         }
     }
 
@@ -65,16 +71,20 @@ impl Role {
             Self::Fingerprint => "fingerprinting",
             Self::Dump => "dumping",
             Self::Retention => "retaining",
+            Self::Job => "launching",
+            Self::Coverage => "covering",
         }
     }
 
     /// How long one call may take, guest and host together. A fingerprint reads a whole database, a dump moves it,
-    /// a plan reads its arguments.
+    /// a Job does both behind a wait for a node, a plan reads its arguments, and a judgement a few lists.
     const fn wall_seconds(self) -> u64 {
         match self {
             Self::Fingerprint => 3_600,
             Self::Dump => 12 * 3_600,
             Self::Retention => 60,
+            Self::Job => 24 * 3_600,
+            Self::Coverage => 300,
         }
     }
 }
@@ -93,6 +103,10 @@ pub struct Plugins {
     pub dump: Config,
     /// Who retains.
     pub retention: Config,
+    /// Who runs Jobs.
+    pub job: Config,
+    /// Who finds what is not covered.
+    pub coverage: Config,
 }
 
 impl Default for Plugins {
@@ -108,6 +122,8 @@ impl Default for Plugins {
             fingerprint: shipped("fingerprint.wasm", &[Grant::DatabaseEvidence, Grant::TreeEvidence]),
             dump: shipped("dump.wasm", &[Grant::DatabaseDump, Grant::TreeArchive, Grant::ObjectWrite]),
             retention: shipped("retention-tiered.wasm", &[]),
+            job: shipped("dump-job.wasm", &[Grant::KubeJob]),
+            coverage: shipped("coverage.wasm", &[Grant::KubeVolumes]),
         }
     }
 }
@@ -320,7 +336,7 @@ impl Plugins {
         }
         let cache = self.cache.clone().or(cache).map(cache::Cache::new);
         let places = Places { cache, docker };
-        for config in [&mut self.fingerprint, &mut self.dump, &mut self.retention] {
+        for config in [&mut self.fingerprint, &mut self.dump, &mut self.retention, &mut self.job, &mut self.coverage] {
             config.places.clone_from(&places);
         }
         Ok(self)
@@ -333,6 +349,8 @@ impl Plugins {
             Role::Fingerprint => &self.fingerprint,
             Role::Dump => &self.dump,
             Role::Retention => &self.retention,
+            Role::Job => &self.job,
+            Role::Coverage => &self.coverage,
         }
     }
 }

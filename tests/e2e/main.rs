@@ -9,6 +9,7 @@ mod components;
 mod failed;
 mod input;
 mod killed;
+mod kubernetes;
 mod plugins;
 mod restored;
 mod scene;

@@ -8,6 +8,9 @@ use crate::capability::{self, Context, LimitReached, Tally, printable, types};
 use crate::documents::host as documents;
 use crate::error::{Class, Error, Result};
 use crate::grant::Grant;
+use crate::kube::host as kubernetes;
+use crate::kube::job::{Lent, OneShot};
+use crate::kube::volumes::Volumes;
 use crate::postgres::host as postgres;
 use crate::store::host as store;
 use std::time::Duration;
@@ -51,8 +54,32 @@ mod retention {
         },
     });
 }
+mod job {
+    wasmtime::component::bindgen!({
+        world: "job", path: "../wit",
+        imports: { default: async | trappable }, exports: { default: async },
+        with: {
+            "backup:host/types": crate::capability::types,
+            "backup:host/log": crate::capability::log,
+            "backup:host/kube-job": crate::kube::host::bindings::backup::host::kube_job,
+        },
+    });
+}
+mod coverage {
+    wasmtime::component::bindgen!({
+        world: "coverage", path: "../wit",
+        imports: { default: async | trappable }, exports: { default: async },
+        with: {
+            "backup:host/types": crate::capability::types,
+            "backup:host/log": crate::capability::log,
+            "backup:host/kube-volumes": crate::kube::host::bindings::backup::host::kube_volumes,
+        },
+    });
+}
+pub(crate) use coverage::exports::backup::host::covering;
 pub(crate) use dump::exports::backup::host::dumping;
 pub(crate) use fingerprint::exports::backup::host::fingerprinting;
+pub(crate) use job::exports::backup::host::launching;
 pub(crate) use retention::exports::backup::host::retaining;
 
 /// What the host copies out of a guest at a time: the arguments of one of its calls, or its answer. A plan over
@@ -109,6 +136,8 @@ pub(super) fn link(
             Grant::TreeEvidence => documents::link_evidence(&mut linker),
             Grant::TreeArchive => documents::link_archive(&mut linker),
             Grant::ObjectWrite => store::add_to_linker(&mut linker),
+            Grant::KubeJob => kubernetes::link_job(&mut linker),
+            Grant::KubeVolumes => kubernetes::link_volumes(&mut linker),
             Grant::Wasi => wasmtime_wasi::p2::add_to_linker_async(&mut linker),
         }
         .map_err(blame)?;
@@ -158,6 +187,14 @@ impl Plugin {
                 Role::Retention => {
                     let plugin = retention::RetentionPre::new(linked)?.instantiate_async(&mut *store).await?;
                     plugin.backup_host_retaining().call_settings_schema(store).await?
+                }
+                Role::Job => {
+                    let plugin = job::JobPre::new(linked)?.instantiate_async(&mut *store).await?;
+                    plugin.backup_host_launching().call_settings_schema(store).await?
+                }
+                Role::Coverage => {
+                    let plugin = coverage::CoveragePre::new(linked)?.instantiate_async(&mut *store).await?;
+                    plugin.backup_host_covering().call_settings_schema(store).await?
                 }
             };
             Ok(Ok(schema))
@@ -233,6 +270,37 @@ impl Plugin {
             }
         }
         called
+    }
+
+    /// Has a job plugin run one backup as a Job.
+    pub async fn run_job(
+        &self,
+        request: &launching::Request,
+        template: OneShot,
+        secrets: Vec<Lent>,
+    ) -> Called<launching::Ended> {
+        self.call("backup", async |store, linked| {
+            let plugin = job::JobPre::new(linked)?.instantiate_async(&mut *store).await?;
+            let from = store.data_mut().table.push(template)?;
+            let mut lent = Vec::new();
+            for secret in secrets {
+                lent.push((secret.place().to_owned(), store.data_mut().table.push(secret)?));
+            }
+            let from = Resource::new_borrow(from.rep());
+            plugin.backup_host_launching().call_backup(store, &self.settings, request, from, &lent).await
+        })
+        .await
+    }
+
+    /// Asks a coverage plugin which volumes are covered.
+    pub async fn judge_coverage(&self, now: jiff::Timestamp, of: Volumes) -> Called<covering::Judgement> {
+        self.call("judge", async |store, linked| {
+            let plugin = coverage::CoveragePre::new(linked)?.instantiate_async(&mut *store).await?;
+            let of = store.data_mut().table.push(of)?;
+            let of = Resource::new_borrow(of.rep());
+            plugin.backup_host_covering().call_judge(store, now.as_second(), &self.settings, of).await
+        })
+        .await
     }
 
     /// Runs one call within every limit. `function` names it in messages.

@@ -53,7 +53,11 @@ pub fn read(role: Role, config: &Config, require_digest: bool, folder: Option<&P
     if config.component.as_os_str().is_empty() {
         return Err(Error::config(format!("[plugins.{name}] names no component")).hint(format!(
             "add component = \"{}.wasm\"",
-            if name == "retention" { "retention-tiered" } else { name }
+            match role {
+                Role::Retention => "retention-tiered",
+                Role::Job => "dump-job",
+                Role::Fingerprint | Role::Dump | Role::Coverage => name,
+            }
         )));
     }
     let address = config.component.to_str().and_then(|text| text.strip_prefix(registry::SCHEME));

@@ -57,6 +57,8 @@ fn load_file(role: Role, component: &Path, rest: &str) -> Result<Plugin> {
         Role::Fingerprint => plugins.fingerprint = config,
         Role::Dump => plugins.dump = config,
         Role::Retention => plugins.retention = config,
+        Role::Job => plugins.job = config,
+        Role::Coverage => plugins.coverage = config,
     }
     Plugin::load(&Engine::new().unwrap(), &plugins, role, None)
 }
@@ -65,7 +67,7 @@ fn load_file(role: Role, component: &Path, rest: &str) -> Result<Plugin> {
 fn load(role: Role, doing: &str, limits: &str) -> Plugin {
     let settings = match role {
         Role::Dump => format!("dump = {{ {doing} }}"),
-        Role::Fingerprint | Role::Retention => doing.to_owned(),
+        Role::Fingerprint | Role::Retention | Role::Job | Role::Coverage => doing.to_owned(),
     };
     load_file(role, &guest(role), &format!("settings = {{ {settings} }}\nlimits = {{ {limits} }}")).unwrap()
 }
@@ -102,6 +104,7 @@ impl Place {
                 let called = plugin.dump_tree(&stamp, ArchiveTree(self.tree.clone()), self.prefix());
                 called.await.result.map(|receipt| receipt.key)
             }
+            Role::Job | Role::Coverage => panic!("these need a cluster: kube/tests.rs"),
             Role::Retention => {
                 let snapshots = snapshots(3);
                 let called = plugin.plan_retention(now(), "Europe/Paris", &snapshots);
