@@ -32,6 +32,8 @@ pub struct Planned {
     pub notes: Vec<String>,
     /// What the plugin did while it planned.
     pub tally: Tally,
+    /// Milliseconds that the plugin took.
+    pub plan_millis: u64,
     plugin_sha256: String,
 }
 
@@ -61,7 +63,9 @@ pub async fn plan(
     allowance: Allowance,
 ) -> Result<Planned> {
     let asked: Vec<_> = history.snapshots.iter().map(asked).collect();
+    let began = host.clock.now();
     let called = plugin.plan_retention(now, host.time_zone_name(), &asked).await;
+    let plan_millis = host.clock.millis_since(began);
     let answer = called.result?;
     let decisions = answer.decisions.into_iter().map(|decision| {
         let reasons = decision.reasons.iter().map(|reason| printable(reason)).collect();
@@ -79,7 +83,7 @@ pub async fn plan(
     }
     })?;
     let notes = answer.notes.iter().take(NOTES_MAX).map(|note| printable(note)).collect();
-    Ok(Planned { plan, notes, tally: called.tally, plugin_sha256: plugin.digest().to_owned() })
+    Ok(Planned { plan, notes, tally: called.tally, plan_millis, plugin_sha256: plugin.digest().to_owned() })
 }
 
 fn asked(snapshot: &Snapshot) -> retaining::Snapshot {

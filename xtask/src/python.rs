@@ -76,6 +76,16 @@ fn tool() -> Result<PathBuf> {
     Ok(folder.join("venv/bin/python3"))
 }
 
+/// pip, of an environment that is not the system's.
+///
+/// # Errors
+/// As [`component`].
+pub fn pip() -> Result<Command> {
+    let mut pip = Command::new(tool()?);
+    pip.args(["-m", "pip", "--disable-pip-version-check"]);
+    Ok(pip)
+}
+
 fn install(venv: &Path) -> Result<()> {
     let make = || {
         let mut command = Command::new("python3");
