@@ -12,6 +12,7 @@ pub use keys::{certificate_key, key, record_key};
 use crate::config::{Environment, EnvironmentConfig};
 use crate::error::{Error, Result};
 use crate::guard::Subject;
+use crate::proof::Mark;
 use crate::snapshot::{ObjectRecord, Outcome, Record, SnapshotId};
 use crate::store::{ObjectKey, Store};
 use futures::{StreamExt, TryStreamExt};
@@ -81,6 +82,8 @@ pub struct History {
     pub orphans: Vec<(ObjectKey, u64)>,
     /// Ids of forgotten snapshots.
     pub forgotten: BTreeSet<SnapshotId>,
+    /// Verifications, by snapshot and then by time; also of snapshots that are forgotten.
+    pub verifications: Vec<Mark>,
 }
 
 /// Reads an environment's history.
@@ -133,7 +136,7 @@ fn build(config: &EnvironmentConfig, keys: &Keys, records: Vec<(SnapshotId, Resu
                 damage,
                 complete,
                 adopted: false,
-                verified: keys.verified.contains(&id),
+                verified: keys.is_verified(id),
                 pinned: config.pinned.contains(&id),
                 sources,
             },
@@ -159,7 +162,9 @@ fn build(config: &EnvironmentConfig, keys: &Keys, records: Vec<(SnapshotId, Resu
         .map(|(key, (bytes, ..))| ((*key).clone(), *bytes))
         .collect();
     adopt(config, keys, free.into_iter().filter(|(_, (_, _, moment))| !accounted(moment)), &mut snapshots);
-    History { snapshots: snapshots.into_values().collect(), orphans, forgotten: keys.forgotten.clone() }
+    let mut verifications = keys.verified.clone();
+    verifications.sort_unstable();
+    History { snapshots: snapshots.into_values().collect(), orphans, forgotten: keys.forgotten.clone(), verifications }
 }
 
 fn state(source: &crate::snapshot::SourceRecord, present: &impl Fn(&ObjectKey, u64) -> bool) -> State {
@@ -214,7 +219,7 @@ fn adopt<'a>(
             damage: None,
             complete: config.sources.keys().all(|source| sources.contains_key(source)),
             adopted: true,
-            verified: keys.verified.contains(&moment),
+            verified: keys.is_verified(moment),
             pinned: config.pinned.contains(&moment),
             sources,
         });
