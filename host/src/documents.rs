@@ -4,6 +4,7 @@
 //! link, and never written to: nothing but [`restore`] opens anything for writing, and that below a folder of its own.
 
 mod archive;
+mod digests;
 mod entry;
 mod exclude;
 mod get;
@@ -26,6 +27,7 @@ mod walk;
 mod tests;
 
 pub use archive::ArchiveOptions;
+pub use digests::{Digests, DocumentState, Listed, Listing};
 pub use get::{Document, Got, each, get, look_up, shown_path};
 pub use object::{Archive, Fetch, Object};
 pub use report::{ArchiveReport, EXCLUDED_FOLDERS_MAX, PROBLEMS_MAX, Problem, WhenUnreadable};

@@ -6,6 +6,7 @@ pub mod capability;
 pub mod choice;
 pub mod cli;
 pub mod config;
+pub mod crosscheck;
 pub mod documents;
 pub mod error;
 pub mod find;

@@ -1,7 +1,7 @@
 //! PostgreSQL as a source: one exported REPEATABLE READ, READ ONLY snapshot a run, evidence of what it holds, and
 //! a dump taken from that same snapshot.
 //!
-//! Nothing here writes to a database, hands out a row, or lets a password into an argument, a log or an error.
+//! Nothing here writes to a database, hands out a row of a table that the configuration does not name, or lets a password into an argument, a log or an error.
 
 mod archive;
 mod client;
@@ -9,6 +9,7 @@ mod dump;
 mod evidence;
 pub mod host;
 mod program;
+mod rows;
 mod tls;
 
 #[cfg(test)]
@@ -16,6 +17,7 @@ mod tests;
 
 pub use dump::{Compression, DumpOptions};
 pub use evidence::{Column, Digest, Latest, RowFilter, Selection, Table, TableName};
+pub use rows::{Order, PAGE_ROWS_MAX, Readable, ReadableTable, Row, Shape};
 
 use crate::error::{Error, Result};
 use crate::secret::Source;
