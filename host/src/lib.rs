@@ -25,6 +25,7 @@ pub mod restore;
 pub mod retention;
 pub mod secret;
 pub mod snapshot;
+pub mod status;
 pub mod store;
 pub mod stream;
 pub mod telemetry;
