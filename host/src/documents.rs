@@ -5,6 +5,7 @@
 
 mod archive;
 mod check;
+mod digests;
 mod entry;
 mod exclude;
 mod get;
@@ -28,6 +29,7 @@ mod tests;
 
 pub use archive::ArchiveOptions;
 pub use check::{Checked, check};
+pub use digests::{Digests, DocumentState, Listed, Listing};
 pub use get::{Document, Got, each, get, look_up, shown_path};
 pub use object::{Archive, Fetch, Object};
 pub use report::{ArchiveReport, EXCLUDED_FOLDERS_MAX, PROBLEMS_MAX, Problem, WhenUnreadable};

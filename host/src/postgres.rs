@@ -1,7 +1,8 @@
 //! PostgreSQL as a source: one exported REPEATABLE READ, READ ONLY snapshot a run, evidence of what it holds, and
 //! a dump taken from that same snapshot.
 //!
-//! Nothing here but [`restore`] writes to a database; nothing hands out a row, or lets a password into an argument, a log or an error.
+//! Nothing here but [`restore`] writes to a database; nothing hands out a row of a table that the configuration does not name, or lets
+//! a password into an argument, a log or an error.
 
 mod archive;
 mod client;
@@ -10,6 +11,7 @@ mod evidence;
 pub mod host;
 mod program;
 pub mod restore;
+mod rows;
 mod server;
 mod throwaway;
 mod tls;
@@ -21,6 +23,7 @@ pub use archive::{Contents, Flaw, Origin, Scanner, origin};
 pub use dump::{Compression, DumpOptions};
 pub use evidence::{Column, Digest, Latest, RowFilter, Selection, Table, TableName};
 pub use program::major;
+pub use rows::{Order, PAGE_ROWS_MAX, Readable, ReadableTable, Row, Shape};
 pub use server::ServerConfig;
 pub use throwaway::Throwaway;
 

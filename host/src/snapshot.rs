@@ -278,6 +278,9 @@ pub struct Certificate {
     pub record_sha256: Option<String>,
     /// The link to the record before it, so that the chain can be followed across it.
     pub previous: Option<Previous>,
+    /// Objects of an adopted snapshot, which has no record that names them: only these are explained by this certificate.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub objects: Vec<ObjectKey>,
     /// When it was forgotten.
     pub forgotten: Timestamp,
     /// SHA-256 of the retention plugin that planned it.

@@ -2,6 +2,7 @@
 //! came of it; and what holds the shape of the tree. One test binary, so that it links once. It never uses the host's
 //! library.
 
+mod adopted;
 mod architecture;
 mod backup;
 mod change;
@@ -15,5 +16,6 @@ mod plugins;
 mod restored;
 mod scene;
 mod secrets;
+mod status;
 mod stores;
 mod verified;

@@ -4,6 +4,7 @@ mod connect;
 mod dump;
 mod evidence;
 mod real;
+mod rows;
 
 use super::{Config, Digest, DumpOptions, Selection, Session, SslMode, TableName};
 use crate::error::Result;
