@@ -2,6 +2,7 @@
 
 use crate::backup;
 use crate::config::{Config, DEFAULT_FILE};
+use crate::drill;
 use crate::error::{Class, Error, Result};
 use crate::find;
 use crate::get;
@@ -11,6 +12,7 @@ use crate::plugins;
 use crate::report::Report;
 use crate::restore;
 use crate::status;
+use crate::verify;
 use clap::{Parser, Subcommand};
 use jiff::Timestamp;
 use std::io::Write;
@@ -35,7 +37,7 @@ pub struct Cli {
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done; 1 unexpected, such as a source that failed; 2 usage; 3 committed, but the retention is not done; \
-4 something is stale, missing or broken; 11 another run holds the lease; 64 configuration or grant; 70 a plugin trapped; 71 a plugin was refused; \
+4 stale, missing, damaged, or not what was recorded; 11 another run holds the lease; 64 configuration or grant; 70 a plugin trapped; 71 a plugin was refused; \
 75 a service was unavailable, worth a retry; 130 interrupted";
 
 #[derive(Debug, Subcommand)]
@@ -82,6 +84,10 @@ enum Verb {
     Find(find::FindArguments),
     /// Show the versions of one document across the snapshots
     History(find::VersionsArguments),
+    /// Read snapshots back and hold them against their records
+    Verify(verify::Arguments),
+    /// Restore a snapshot to a scratch place, look at it, time it, and leave a dated report
+    Drill(drill::Arguments),
 }
 
 #[derive(Debug, clap::Args)]
@@ -154,6 +160,14 @@ impl Cli {
             Verb::History(arguments) => {
                 let of = Of { environment: arguments.environment.clone() };
                 find::versions(&host(of).await?, &arguments).await
+            }
+            Verb::Verify(arguments) => {
+                let of = Of { environment: arguments.environment.clone() };
+                verify::run(&host(of).await?, &arguments, interrupted()).await
+            }
+            Verb::Drill(arguments) => {
+                let of = Of { environment: arguments.environment.clone() };
+                drill::run(&host(of).await?, &arguments, interrupted()).await
             }
         }
     }

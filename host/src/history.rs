@@ -13,6 +13,7 @@ pub use keys::{certificate_key, key, record_key};
 use crate::config::{Environment, EnvironmentConfig};
 use crate::error::{Error, Result};
 use crate::guard::Subject;
+use crate::proof::Mark;
 use crate::snapshot::{ObjectRecord, Outcome, Record, SnapshotId};
 use crate::store::{ObjectKey, Store};
 use futures::{StreamExt, TryStreamExt};
@@ -82,6 +83,8 @@ pub struct History {
     pub orphans: Vec<(ObjectKey, u64)>,
     /// Ids of forgotten snapshots.
     pub forgotten: BTreeSet<SnapshotId>,
+    /// Verifications, by snapshot and then by time; also of snapshots that are forgotten.
+    pub verifications: Vec<Mark>,
 }
 
 /// Reads an environment's history.
@@ -140,7 +143,7 @@ fn build(
                 damage,
                 complete,
                 adopted: false,
-                verified: keys.verified.contains(&id),
+                verified: keys.is_verified(id),
                 pinned: config.pinned.contains(&id),
                 sources,
             },
@@ -171,7 +174,9 @@ fn build(
         .map(|(key, found)| ((*key).clone(), found.bytes))
         .collect();
     adopted::adopt(config, keys, free.into_iter().filter(|(key, found)| !accounted(key, found)), &mut snapshots);
-    History { snapshots: snapshots.into_values().collect(), orphans, forgotten: keys.forgotten.clone() }
+    let mut verifications = keys.verified.clone();
+    verifications.sort_unstable();
+    History { snapshots: snapshots.into_values().collect(), orphans, forgotten: keys.forgotten.clone(), verifications }
 }
 
 fn state(source: &crate::snapshot::SourceRecord, present: &impl Fn(&ObjectKey, u64) -> bool) -> State {

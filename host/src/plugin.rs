@@ -308,6 +308,13 @@ impl Plugin {
         &self.digest
     }
 
+    /// SHA-256 of its settings as JSON.
+    #[must_use]
+    pub fn settings_sha256(&self) -> String {
+        use sha2::Digest;
+        hex::encode(sha2::Sha256::digest(&self.settings))
+    }
+
     /// What the record says of it.
     #[must_use]
     pub fn record(&self, tally: &crate::capability::Tally) -> crate::snapshot::PluginRecord {
@@ -316,6 +323,7 @@ impl Plugin {
             component: self.file.display().to_string(),
             sha256: self.digest.clone(),
             grants: self.grants.iter().map(|grant| grant.to_string()).collect(),
+            settings_sha256: Some(self.settings_sha256()),
             tally: tally
                 .iter()
                 .map(|((function, scope), count)| crate::snapshot::TallyRecord {

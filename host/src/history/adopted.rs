@@ -69,7 +69,7 @@ pub(super) fn adopt<'a>(
                 damage: None,
                 complete: config.sources.keys().all(|source| sources.contains_key(source)),
                 adopted: true,
-                verified: keys.verified.contains(&id),
+                verified: keys.is_verified(id),
                 pinned: config.pinned.contains(&id),
                 sources,
             },

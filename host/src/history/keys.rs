@@ -3,6 +3,7 @@
 
 use crate::config::{Environment, EnvironmentConfig};
 use crate::error::{Error, Result};
+use crate::proof::Mark;
 use crate::snapshot::SnapshotId;
 use crate::store::ObjectKey;
 use jiff::ZonedDateTime;
@@ -50,7 +51,7 @@ const DAYS: [&str; 2] = ["%Y%m%d", "%Y-%m-%d"];
 pub(super) struct Keys {
     pub records: BTreeSet<SnapshotId>,
     pub forgotten: BTreeSet<SnapshotId>,
-    pub verified: BTreeSet<SnapshotId>,
+    pub verified: Vec<Mark>,
     /// Runs that hold the lease, or held it when they were killed.
     pub under_way: BTreeSet<SnapshotId>,
     /// Objects of the configured sources.
@@ -116,7 +117,7 @@ pub(super) fn sort(
         match (folder, id(name)) {
             ("snapshots", Some(id)) => drop(keys.records.insert(id)),
             ("forgotten", Some(id)) => drop(keys.forgotten.insert(id)),
-            ("verified", Some(id)) => drop(keys.verified.insert(id)),
+            ("verified", None) => keys.verified.extend(Mark::parse(name)),
             _ => {
                 if let (Some(kind), Some((stem, extension))) =
                     (config.sources.get(folder).map(crate::config::Source::kind), name.split_once('.'))
@@ -130,6 +131,14 @@ pub(super) fn sort(
         }
     }
     keys
+}
+
+impl Keys {
+    /// Whether the last verification of a snapshot passed.
+    pub(super) fn is_verified(&self, snapshot: SnapshotId) -> bool {
+        let of_snapshot = self.verified.iter().filter(|mark| mark.snapshot == snapshot);
+        of_snapshot.max_by_key(|mark| mark.at).is_some_and(|mark| mark.passed)
+    }
 }
 
 /// The moment that an object's name spells. A spelling has to be exact: what does not come out again as it went in is none.

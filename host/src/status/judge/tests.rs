@@ -60,7 +60,7 @@ fn saved(minutes: i64) -> Snapshot {
 
 fn judged(snapshots: Vec<Snapshot>, proofs: Proofs, retention: Retention) -> EnvironmentStatus {
     let (environment, config) = inventory();
-    let history = History { snapshots, orphans: Vec::new(), forgotten: BTreeSet::new() };
+    let history = History { snapshots, orphans: Vec::new(), forgotten: BTreeSet::new(), verifications: Vec::new() };
     let limits =
         Limits { max_age: SignedDuration::from_hours(26), max_unverified: SignedDuration::from_hours(35 * 24) };
     judge(&environment, &config, &history, proofs, retention, limits, now())
