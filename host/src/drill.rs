@@ -15,13 +15,14 @@ use crate::rehearsal::{Place, Rehearsal, Stage};
 use crate::report::{self, Report};
 use crate::snapshot::{SnapshotId, to_bytes};
 use crate::store::Created;
-use crate::stream::stopped;
+use crate::stream::unless;
 use crate::verify::{self, Chain};
 use bytes::Bytes;
 use indicatif::{HumanBytes, HumanDuration};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::pin::pin;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -52,23 +53,14 @@ struct Outcome {
 /// the report, as a failure of class [`Class::Stale`].
 pub async fn run(host: &Host, arguments: &Arguments, interrupted: impl Future<Output = ()>) -> Result<Report> {
     let stop = CancellationToken::new();
-    let mut work = std::pin::pin!(drill(host, arguments, &stop));
-    tokio::select! {
-        report = &mut work => report,
-        () = interrupted => {
-            stop.cancel();
-            Err(stopped())
-        }
-    }
-}
-
-async fn drill(host: &Host, arguments: &Arguments, stop: &CancellationToken) -> Result<Report> {
+    let _stop_on_drop = stop.clone().drop_guard();
     let id = SnapshotId::at(host.clock.now());
     let history = history::load(&host.store, &host.environment, &host.sources).await?;
     let snapshot = chosen(host, &history, arguments.oldest)?;
     let chain = verify::check_chain(&host.store, &host.environment, &history).await?;
     let mut rehearsal = Rehearsal::begin(host, &arguments.stage)?;
-    let done = rehearse(host, &history, snapshot, &mut rehearsal, stop).await;
+    let work = rehearse(host, &history, snapshot, &mut rehearsal, &stop);
+    let done = unless(pin!(interrupted), work).await;
     // What was restored goes in any case; the first failure is the one that is told.
     let ended = rehearsal.end().await;
     let (outcome, phases) = (done?, ended?);

@@ -246,12 +246,14 @@ impl Rehearsal {
         if self.made.is_empty() {
             return Ok(());
         }
-        let server = Server::connect(other).await?;
-        for name in std::mem::take(&mut self.made) {
-            server.drop_database(&name).await.map_err(|error| {
-                Error::new(error.class(), format!("the scratch database `{name}` could not be dropped: {error}"))
-                    .hint(format!("drop `{name}` by hand"))
-            })?;
+        let left = |name: &str, error: &Error| {
+            Error::new(error.class(), format!("the scratch database `{name}` could not be dropped: {error}"))
+                .hint(format!("drop `{name}` on {}:{} by hand", other.host, other.port))
+        };
+        let names = std::mem::take(&mut self.made);
+        let server = Server::connect(other).await.map_err(|error| left(&names.join("`, `"), &error))?;
+        for name in names {
+            server.drop_database(&name).await.map_err(|error| left(&name, &error))?;
         }
         Ok(())
     }

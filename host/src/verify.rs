@@ -19,12 +19,13 @@ use crate::rehearsal::{Rehearsal, Stage};
 use crate::report::{self, Report};
 use crate::snapshot::{SnapshotId, to_bytes};
 use crate::store::ObjectKey;
-use crate::stream::stopped;
+use crate::stream::unless;
 use bytes::Bytes;
 use rand::seq::IndexedRandom;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::pin::pin;
 use tokio_util::sync::CancellationToken;
 
 /// What the person asked for.
@@ -59,42 +60,25 @@ type Found = BTreeMap<(ObjectKey, String), SourceProof>;
 /// What is wrong with the snapshots is in the report, as a failure of class [`Class::Stale`].
 pub async fn run(host: &Host, arguments: &Arguments, interrupted: impl Future<Output = ()>) -> Result<Report> {
     let stop = CancellationToken::new();
-    let work = verify(host, arguments, &stop);
-    let mut work = std::pin::pin!(work);
-    tokio::select! {
-        report = &mut work => report,
-        () = interrupted => {
-            stop.cancel();
-            Err(stopped())
-        }
-    }
-}
-
-async fn verify(host: &Host, arguments: &Arguments, stop: &CancellationToken) -> Result<Report> {
+    let _stop_on_drop = stop.clone().drop_guard();
+    let mut interrupted = pin!(interrupted);
     let at = SnapshotId::at(host.clock.now());
     let history = history::load(&host.store, &host.environment, &host.sources).await?;
     let chosen = chosen(host, &history, arguments)?;
     let chain = check_chain(&host.store, &host.environment, &history).await?;
-    let depth = if arguments.deep { Depth::Deep } else { Depth::Read };
-    let mut found = Found::new();
-    for snapshot in &chosen {
-        read_all(host, &history, snapshot, &mut found, stop).await?;
-    }
-    let mut restored = Found::new();
-    if arguments.deep {
+    let found = unless(interrupted.as_mut(), read_all(host, &history, &chosen, &stop)).await?;
+    let (depth, restored) = if arguments.deep {
         let mut rehearsal = Rehearsal::begin(host, &arguments.stage)?;
-        let mut done = Ok(());
-        for snapshot in &chosen {
-            done = restore_all(host, &history, snapshot, (&found, &mut restored), &mut rehearsal, stop).await;
-            if done.is_err() {
-                break;
-            }
-        }
+        let work = restore_all(host, &history, &chosen, &found, &mut rehearsal, &stop);
+        let done = unless(interrupted, work).await;
         // What was restored goes in any case; the first failure is the one that is told.
         let ended = rehearsal.end().await;
-        done?;
+        let restored = done?;
         ended?;
-    }
+        (Depth::Deep, restored)
+    } else {
+        (Depth::Read, Found::new())
+    };
     let mut verifications = Vec::new();
     for snapshot in chosen {
         let sources = proofs(snapshot, &found, &restored);
@@ -124,18 +108,10 @@ fn nothing(host: &Host) -> Error {
     Error::new(Class::Usage, format!("{} has no snapshot to verify", host.environment)).hint("make one with `backup`")
 }
 
-/// Reads every object of a snapshot that was not read for another one.
-///
-/// # Errors
-/// The store's.
-async fn read_all(
-    host: &Host,
-    history: &History,
-    snapshot: &Snapshot,
-    found: &mut Found,
-    stop: &CancellationToken,
-) -> Result<()> {
-    for (source, state) in &snapshot.sources {
+/// Reads every object of the snapshots, each once.
+async fn read_all(host: &Host, history: &History, snapshots: &[&Snapshot], stop: &CancellationToken) -> Result<Found> {
+    let mut found = Found::new();
+    for (source, state) in snapshots.iter().flat_map(|snapshot| &snapshot.sources) {
         let Some(object) = &state.object else { continue };
         let known = (object.key.clone(), String::new());
         if found.contains_key(&known) {
@@ -144,19 +120,23 @@ async fn read_all(
         tracing::info!(object = %object.key, "reading");
         found.insert(known, read(host, history, source, object, stop).await?);
     }
-    Ok(())
+    Ok(found)
 }
 
-/// Restores every source of a snapshot that was not restored for another one and was read without a finding.
+/// Restores every source of the snapshots that was read without a finding, each state of it once.
 async fn restore_all(
     host: &Host,
     history: &History,
-    snapshot: &Snapshot,
-    (found, restored): (&Found, &mut Found),
+    snapshots: &[&Snapshot],
+    found: &Found,
     rehearsal: &mut Rehearsal,
     stop: &CancellationToken,
-) -> Result<()> {
-    for (source, state) in &snapshot.sources {
+) -> Result<Found> {
+    let mut restored = Found::new();
+    let states = snapshots
+        .iter()
+        .flat_map(|snapshot| snapshot.sources.iter().map(move |(name, state)| (*snapshot, name, state)));
+    for (snapshot, source, state) in states {
         let Some(object) = &state.object else { continue };
         let whole = found.get(&(object.key.clone(), String::new())).is_some_and(|proof| proof.problems.is_empty());
         let known = (object.key.clone(), state.fingerprint.clone());
@@ -170,7 +150,7 @@ async fn restore_all(
         };
         restored.insert(known, done.proof);
     }
-    Ok(())
+    Ok(restored)
 }
 
 /// What was found of each source of a snapshot.

@@ -299,7 +299,7 @@ fn an_empty_scratch_disk_is_noticed_before_anything_is_made() {
     assert_eq!(databases(&scene), before);
 }
 
-/// Two changes a day, one of them in both halves.
+/// Changes in both halves; every third day a document is rewritten and another one goes.
 fn live_a_day(scene: &Scene, day: u32) {
     let sql = format!(
         "UPDATE llx_facture SET note_public = 'day {day}', total_ht = total_ht + {day} WHERE rowid % 10 = {};\
@@ -307,10 +307,11 @@ fn live_a_day(scene: &Scene, day: u32) {
         day % 10
     );
     scene.server.psql(DATABASE, &sql);
-    std::fs::write(scene.documents.join(format!("facture/day-{day}.pdf")), format!("%PDF day {day}")).unwrap();
+    let invoices = scene.documents.join("facture");
+    std::fs::write(invoices.join(format!("day-{day}.pdf")), format!("%PDF day {day}")).unwrap();
     if day.is_multiple_of(3) {
-        tests::sample::rewrite_invoice_pdf(&scene.documents).unwrap();
-        std::fs::remove_file(scene.documents.join(format!("facture/day-{}.pdf", day - 1))).unwrap();
+        std::fs::write(invoices.join(format!("day-{}.pdf", day - 1)), format!("%PDF again on {day}")).unwrap();
+        std::fs::remove_file(invoices.join(format!("day-{}.pdf", day - 2))).unwrap();
     }
 }
 
@@ -353,6 +354,82 @@ fn ten_days_of_changes_come_back_day_by_day() {
 }
 
 #[test]
+fn ten_days_of_a_real_dolibarr_come_back_day_by_day() {
+    let Some(scene) = Scene::real().and_then(with_targets) else { return };
+    ten_days(&scene, excluded);
+}
+
+#[test]
+fn a_new_machine_needs_nothing_but_the_store_and_its_credentials() {
+    let Some(scene) = Scene::small().and_then(Scene::on_garage).and_then(with_targets) else { return };
+    scene.backup(&[]);
+    let (port, documents) = (format!("port = {}", scene.server.port()), scene.documents.display().to_string());
+    // What was backed up is gone: no server answers, no folder is there, and nobody has its password.
+    let gone = |text: &str| {
+        let credentials = format!("\"{}\"", scene.folder.path().join("credentials").display());
+        text.replacen(&port, "port = 1", 1).replacen(&documents, "/nonexistent", 1).replacen(
+            &credentials,
+            "\"/nonexistent\"",
+            1,
+        )
+    };
+    let into = scene.folder.path().join("recovered");
+    let run = |more: &[&str]| scene.run_edited(gone, &[&["restore", "--env", "prod"], more].concat());
+    let _ = run(&["--source", "db", "--into", "recovered", "--server", "lab"]).expect_code(0);
+    let _ = run(&["--source", "docs", "--into", into.to_str().unwrap()]).expect_code(0);
+    assert_eq!(scene.contents("recovered"), scene.contents(DATABASE));
+    assert_eq!(manifest(&into, |_, _| false), manifest(&scene.documents, excluded));
+}
+
+#[test]
+fn a_disk_that_fills_up_half_way_leaves_what_was_there_as_it_was() {
+    let Some(scene) = scene() else { return };
+    let rows = "CREATE TABLE zz_large AS SELECT i, repeat(md5(i::text), 60) AS t FROM generate_series(1, 20000) AS i";
+    scene.server.psql(
+        DATABASE,
+        &format!("{rows}; ALTER TABLE zz_large ALTER t SET STORAGE EXTERNAL; GRANT SELECT ON zz_large TO {ROLE}"),
+    );
+    scene.backup(&[]);
+    scene.server.create_database("sandbox", &[]);
+    scene.server.psql("sandbox", "CREATE TABLE theirs AS SELECT 1 AS a");
+    let Some(disk) = crate::verified::small_disk(&scene, "24m") else { return };
+    if let Some((user, group)) = scene.server.owner() {
+        std::os::unix::fs::chown(&disk.path, Some(user), Some(group)).unwrap();
+    }
+    // A new database is made where its template is.
+    scene.server.psql("postgres", &format!("CREATE TABLESPACE small LOCATION '{}'", disk.path.display()));
+    scene.server.psql("postgres", "ALTER DATABASE template0 SET TABLESPACE small");
+    let before = databases(&scene);
+    let full = restore(&scene, &["--target-env", "sandbox", "--into", "sandbox_new", "--swap", "sandbox"]);
+    assert_eq!(full.code, Some(75), "{}", full.stderr);
+    assert!(full.stderr.contains("No space left") && full.stderr.contains("make room"), "{}", full.stderr);
+    assert!(full.stderr.contains("nothing else was touched"), "{}", full.stderr);
+    assert_eq!(databases(&scene), before);
+    assert_eq!(scene.server.psql("sandbox", "SELECT a FROM theirs").trim(), "1");
+    scene.server.psql("postgres", "ALTER DATABASE template0 SET TABLESPACE pg_default");
+}
+
+#[test]
+fn a_disk_that_fills_up_under_documents_leaves_no_folder() {
+    let Some(scene) = scene() else { return };
+    // Nobody counted what is in an archive of another tool.
+    let folder = scene.folder.path().join("tree");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(folder.join("large"), vec![b'x'; 20 << 20]).unwrap();
+    for folder in ["prod/db", "prod/docs"] {
+        std::fs::create_dir_all(scene.store.join(folder)).unwrap();
+    }
+    std::fs::write(scene.store.join("prod/db/20260601T010000Z.dump"), "PGDMP").unwrap();
+    let archive = scene.store.join("prod/docs/20260601T010000Z.tar.gz");
+    crate::scene::succeed(std::process::Command::new("tar").arg("-czf").arg(archive).arg("-C").arg(&folder).arg("."));
+    let Some(disk) = crate::verified::small_disk(&scene, "5m") else { return };
+    let into = disk.path.join("into");
+    let full = scene.run(["restore", "--env", "prod", "--source", "docs", "--into", into.to_str().unwrap()]);
+    complains(&full, 1, "no space is left for `large`");
+    assert_eq!(std::fs::read_dir(&disk.path).unwrap().count(), 0, "{}", full.stderr);
+}
+
+#[test]
 fn a_real_dolibarr_comes_back_from_a_server_equal_in_both_halves() {
     let Some(scene) = Scene::real().and_then(Scene::on_garage).and_then(with_targets) else { return };
     scene.backup(&["--now", "2026-06-30T01:00:00Z"]);
@@ -364,4 +441,8 @@ fn a_real_dolibarr_comes_back_from_a_server_equal_in_both_halves() {
     let _ = scene.run(arguments).expect_code(0);
     let (restored, expected) = (manifest(&into, |_, _| false), manifest(&scene.documents, excluded));
     assert!(restored == expected, "{} entries restored, {} expected", restored.len(), expected.len());
+    let deep = scene.run(["--json", "verify", "--env", "prod", "--deep"]).expect_code(0).json();
+    assert_eq!(deep["verifications"][0]["sources"]["db"]["compared"], "equal", "{deep}");
+    let drill = scene.run(["--json", "drill", "--env", "prod"]).expect_code(0).json();
+    assert_eq!(drill["drill"]["sources"]["db"]["compared"], "equal", "{drill}");
 }
