@@ -5,8 +5,10 @@
 mod architecture;
 mod backup;
 mod change;
+mod chart;
 mod components;
 mod failed;
+mod image;
 mod input;
 mod killed;
 mod plugins;
