@@ -8,6 +8,7 @@ pub mod binary;
 pub mod garage;
 #[cfg(feature = "servers")]
 pub mod gcs;
+pub mod helm;
 #[cfg(feature = "servers")]
 pub mod postgres;
 #[cfg(feature = "servers")]
@@ -60,7 +61,6 @@ pub fn shared() -> Option<PathBuf> {
 }
 
 /// Where `cargo xtask` keeps what it fetched and built.
-#[cfg(feature = "servers")]
 fn cache_folder() -> Option<PathBuf> {
     let set = variable("XDG_CACHE_HOME").map(PathBuf::from);
     let base = set.or_else(|| variable("HOME").map(|home| Path::new(&home).join(".cache")))?;

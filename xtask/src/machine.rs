@@ -91,7 +91,8 @@ pub fn apt(packages: &[&str]) -> Result<()> {
     })
 }
 
-fn as_root<'a>(words: impl IntoIterator<Item = &'a str>) -> Command {
+/// A command that root runs.
+pub fn as_root<'a>(words: impl IntoIterator<Item = &'a str>) -> Command {
     let mut command = Command::new(if is_root() { "env" } else { "sudo" });
     command.arg("DEBIAN_FRONTEND=noninteractive").args(words);
     command
@@ -168,27 +169,40 @@ pub fn garage() -> Result<PathBuf> {
 /// # Errors
 /// When it is missing and cannot be fetched.
 pub fn registry() -> Result<()> {
-    if on_path("docker-registry").is_some() {
+    unpacked("docker-registry", "docker-registry", "fetching a registry for the tests")
+}
+
+/// What checks alerts: Debian's, unpacked into the cache and not installed, because the package brings a service.
+///
+/// # Errors
+/// When it is missing and cannot be fetched.
+pub fn promtool() -> Result<()> {
+    unpacked("promtool", "prometheus", "fetching Prometheus' own checker for the tests")
+}
+
+/// Fetches a Debian package and unpacks it into the cache, unless its program is on the PATH.
+fn unpacked(program: &str, package: &str, doing: &str) -> Result<()> {
+    if on_path(program).is_some() {
         return Ok(());
     }
-    let by_hand = "fetch it by hand: apt-get download docker-registry";
+    let by_hand = format!("fetch it by hand: apt-get download {package}");
     if on_path("apt-get").is_none() {
-        return Err(failure("docker-registry is missing, and this machine has no apt-get", by_hand));
+        return Err(failure(format_args!("{package} is missing, and this machine has no apt-get"), by_hand));
     }
     let unpack = |folder: &Path| {
         let download = || {
             let mut command = Command::new("apt-get");
-            command.args(["download", "-q", "docker-registry"]).current_dir(folder);
+            command.args(["download", "-q", package]).current_dir(folder);
             command
         };
         if !succeeds(&mut download()) {
-            quiet(&mut as_root(["apt-get", "update", "-q"]), by_hand)?;
-            quiet(&mut download(), by_hand)?;
+            quiet(&mut as_root(["apt-get", "update", "-q"]), &by_hand)?;
+            quiet(&mut download(), &by_hand)?;
         }
         let mut unpack = Command::new("sh");
-        quiet(unpack.args(["-c", "dpkg -x *.deb . && rm -- *.deb"]).current_dir(folder), by_hand).map(drop)
+        quiet(unpack.args(["-c", "dpkg -x *.deb . && rm -- *.deb"]).current_dir(folder), &by_hand).map(drop)
     };
-    cache::once("docker-registry", |folder| timed("fetching a registry for the tests", || unpack(folder))).map(drop)
+    cache::once(package, |folder| timed(doing, || unpack(folder))).map(drop)
 }
 
 /// cargo-deny, on the PATH or from the cache.
