@@ -129,7 +129,7 @@ fn installed_postgres() -> Option<PathBuf> {
 /// # Errors
 /// When they are missing and cannot be fetched, or there are none for this kind of machine.
 pub fn newer_postgres() -> Result<()> {
-    let version = tests::NEWER_POSTGRES_VERSION;
+    let version = ::tests::NEWER_POSTGRES_VERSION;
     let fetch = |folder: &Path| {
         let mut pip = python::pip()?;
         pip.args(["download", "--quiet", "--no-deps", "--only-binary", ":all:", "--python-version", "3.12"]);
