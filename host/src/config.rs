@@ -22,7 +22,7 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 const NAME_BYTES_MAX: usize = 63;
 
 /// Folders of an environment that hold no source's objects.
-const RESERVED: [&str; 4] = ["snapshots", "forgotten", "verified", "leases"];
+const RESERVED: [&str; 5] = ["snapshots", "forgotten", "verified", "drills", "leases"];
 
 /// An environment variable's value; none where it is unset, empty or not UTF-8.
 #[must_use]
@@ -54,6 +54,8 @@ pub struct Config {
     pub store: store::Config,
     /// The environments by name.
     pub environments: BTreeMap<Environment, EnvironmentConfig>,
+    /// Servers that databases are restored to, by name.
+    pub servers: BTreeMap<String, postgres::ServerConfig>,
     /// The plugins by role.
     pub plugins: plugin::Plugins,
     /// Rules that no plugin overrides.
@@ -134,6 +136,8 @@ struct File {
     #[serde(default)]
     env: BTreeMap<String, FileEnvironment>,
     #[serde(default)]
+    servers: BTreeMap<String, postgres::ServerConfig>,
+    #[serde(default)]
     plugins: plugin::Plugins,
     #[serde(default)]
     guard: guard::Config,
@@ -183,6 +187,9 @@ impl Config {
         if let Some(credentials) = &mut file.store.credentials {
             credentials.kubernetes = file.kubernetes.clone();
         }
+        for server in file.servers.values_mut() {
+            server.credentials.kubernetes = file.kubernetes.clone();
+        }
         let mut environments = BTreeMap::new();
         for (name, environment) in file.env {
             let name = checked_name(&name, "an environment")?;
@@ -197,6 +204,7 @@ impl Config {
             time_zone: time_zone(file.time_zone.as_deref())?,
             store: file.store,
             environments,
+            servers: file.servers,
             plugins: file.plugins.at(cache_folder(), docker_config())?,
             guard: file.guard,
             kubernetes: file.kubernetes,
@@ -209,7 +217,7 @@ impl Config {
         let jobs = self.environments.values().any(|environment| environment.job.is_some());
         let coverage = self.coverage.is_some();
         plugin::Role::ALL.into_iter().filter(move |role| match role {
-            plugin::Role::Fingerprint | plugin::Role::Dump | plugin::Role::Retention => true,
+            plugin::Role::Fingerprint | plugin::Role::Dump | plugin::Role::Retention | plugin::Role::Crosscheck => true,
             plugin::Role::Job => jobs,
             plugin::Role::Coverage => coverage,
         })
@@ -243,7 +251,9 @@ impl FileEnvironment {
             }
             let mut source = source(table).map_err(|e| e.context(format!("in [env.{environment}.sources.{name}]")))?;
             if let Source::Postgres(database) = &mut source {
-                database.credentials.kubernetes = kubernetes.clone();
+                for credentials in [&mut database.credentials].into_iter().chain(&mut database.restore_credentials) {
+                    credentials.kubernetes = kubernetes.clone();
+                }
             }
             sources.insert(name, source);
         }

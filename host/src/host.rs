@@ -117,6 +117,12 @@ impl Host {
         ClusterLease::take(cluster, namespace, self.environment.as_str(), &lease::holder(), now).await.map(Some)
     }
 
+    /// The configuration that this command works with.
+    #[must_use]
+    pub const fn config(&self) -> &Config {
+        &self.config
+    }
+
     /// The plugins that the configuration names.
     #[must_use]
     pub const fn plugins(&self) -> &Plugins {

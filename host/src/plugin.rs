@@ -15,6 +15,7 @@ mod suite;
 
 use crate::error::{Error, Result};
 use crate::grant::Grant;
+use crate::postgres::Readable;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -33,6 +34,12 @@ const COMPUTE_SECONDS: u64 = 30;
 /// Stack of a guest; wasmtime's own default, named because endless recursion ends here.
 const STACK_BYTES_MAX: usize = 512 << 10;
 
+/// What the shipped crosscheck plugin is given to read: by its own default settings it compares these.
+const SHIPPED_TABLES: [(&str, &[&str]); 2] = [
+    ("llx_ecm_files", &["rowid", "entity", "filepath", "filename", "label"]),
+    ("llx_blockedlog", &["rowid", "entity", "signature"]),
+];
+
 /// What a plugin does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
@@ -42,6 +49,8 @@ pub enum Role {
     Dump,
     /// Decides what is kept.
     Retention,
+    /// Compares a restored database with the restored documents. No backup runs it.
+    Crosscheck,
     /// Runs a backup as a Job in a cluster.
     Job,
     /// Finds volumes that no backup covers.
@@ -49,8 +58,9 @@ pub enum Role {
 }
 
 impl Role {
-    /// Every role, in the order of a run; then those that only a configuration with a cluster needs.
-    pub const ALL: [Self; 5] = [Self::Fingerprint, Self::Dump, Self::Retention, Self::Job, Self::Coverage];
+    /// Every role, in the order of a run, then what a drill runs, and what needs a cluster.
+    pub const ALL: [Self; 6] =
+        [Self::Fingerprint, Self::Dump, Self::Retention, Self::Crosscheck, Self::Job, Self::Coverage];
 
     /// As the configuration spells it, which is also the world's name.
     #[must_use]
@@ -61,6 +71,7 @@ impl Role {
             Self::Retention => "retention",
             Self::Job => "job",
             Self::Coverage => "coverage",
+            Self::Crosscheck => "crosscheck",
         }
     }
 
@@ -73,11 +84,13 @@ impl Role {
             Self::Retention => "retaining",
             Self::Job => "launching",
             Self::Coverage => "covering",
+            Self::Crosscheck => "crosschecking",
         }
     }
 
     /// How long one call may take, guest and host together. A fingerprint reads a whole database, a dump moves it,
-    /// a Job does both behind a wait for a node, a plan reads its arguments, and a judgement a few lists.
+    /// a plan reads its arguments, a cross-check reads every document, a Job does all of a backup behind a wait for a node, and a
+    /// judgement reads a few lists.
     const fn wall_seconds(self) -> u64 {
         match self {
             Self::Fingerprint => 3_600,
@@ -85,6 +98,7 @@ impl Role {
             Self::Retention => 60,
             Self::Job => 24 * 3_600,
             Self::Coverage => 300,
+            Self::Crosscheck => 4 * 3_600,
         }
     }
 }
@@ -107,6 +121,8 @@ pub struct Plugins {
     pub job: Config,
     /// Who finds what is not covered.
     pub coverage: Config,
+    /// Who compares a restored database with its documents.
+    pub crosscheck: Config,
 }
 
 impl Default for Plugins {
@@ -124,6 +140,10 @@ impl Default for Plugins {
             retention: shipped("retention-tiered.wasm", &[]),
             job: shipped("dump-job.wasm", &[Grant::KubeJob]),
             coverage: shipped("coverage.wasm", &[Grant::KubeVolumes]),
+            crosscheck: Config {
+                tables: Readable::of(&SHIPPED_TABLES).unwrap_or_default(),
+                ..shipped("crosscheck-dolibarr.wasm", &[Grant::TableRows, Grant::DocumentsDigests])
+            },
         }
     }
 }
@@ -142,6 +162,9 @@ pub struct Config {
     /// Handed to the plugin as JSON.
     #[serde(default)]
     pub settings: toml::Table,
+    /// The tables and columns that the grant `table-rows` reaches; none unless said. Only a crosscheck plugin has them.
+    #[serde(default)]
+    pub tables: Readable,
     /// What one call of it may use up.
     #[serde(default)]
     pub limits: Limits,
@@ -228,6 +251,9 @@ impl Engine {
             .epoch_interruption(true)
             .cranelift_nan_canonicalization(true)
             .wasm_relaxed_simd(false)
+            // A run calls each plugin for milliseconds and compiles it for a tenth of a second: without optimising it
+            // compiles in two thirds of the time.
+            .cranelift_opt_level(wasmtime::OptLevel::None)
             .max_wasm_stack(STACK_BYTES_MAX)
             .async_stack_size(STACK_BYTES_MAX + (512 << 10));
         let wasm = wasmtime::Engine::new(&config)
@@ -252,6 +278,7 @@ pub struct Plugin {
     digest: String,
     grants: Grants,
     settings: String,
+    tables: Readable,
     wall: Duration,
     compute: Duration,
     memory: crate::capability::Memory,
@@ -285,6 +312,7 @@ impl Plugin {
             digest: found.digest,
             grants: config.grants.clone(),
             settings,
+            tables: config.tables.clone(),
             wall: Duration::from_secs(config.limits.call_seconds.unwrap_or(role.wall_seconds())),
             compute: Duration::from_secs(config.limits.compute_seconds.unwrap_or(COMPUTE_SECONDS)),
             memory: crate::capability::Memory {
@@ -301,6 +329,13 @@ impl Plugin {
         &self.digest
     }
 
+    /// SHA-256 of its settings as JSON.
+    #[must_use]
+    pub fn settings_sha256(&self) -> String {
+        use sha2::Digest;
+        hex::encode(sha2::Sha256::digest(&self.settings))
+    }
+
     /// What the record says of it.
     #[must_use]
     pub fn record(&self, tally: &crate::capability::Tally) -> crate::snapshot::PluginRecord {
@@ -309,6 +344,7 @@ impl Plugin {
             component: self.file.display().to_string(),
             sha256: self.digest.clone(),
             grants: self.grants.iter().map(|grant| grant.to_string()).collect(),
+            settings_sha256: Some(self.settings_sha256()),
             tally: tally
                 .iter()
                 .map(|((function, scope), count)| crate::snapshot::TallyRecord {
@@ -327,16 +363,29 @@ impl Plugins {
     /// environment, and the environment's file of credentials.
     ///
     /// # Errors
-    /// [`crate::error::Class::Config`] when `cache` is relative: a scheduler runs the program anywhere.
+    /// [`crate::error::Class::Config`] when `cache` is relative, for a scheduler runs the program anywhere, and when a role
+    /// that is never handed a table names some.
     pub fn at(mut self, cache: Option<PathBuf>, docker: Option<PathBuf>) -> Result<Self> {
         if let Some(folder) = self.cache.as_ref().filter(|folder| !folder.is_absolute()) {
             let shown = crate::capability::printable(&folder.to_string_lossy());
             return Err(Error::config(format!("`{shown}` cannot be the cache of [plugins]"))
                 .hint("write an absolute path, such as cache = \"/var/cache/dolibarr-backup\""));
         }
+        let strangers = [Role::Fingerprint, Role::Dump, Role::Retention, Role::Job, Role::Coverage];
+        if let Some(role) = strangers.into_iter().find(|role| !self.of(*role).tables.is_empty()) {
+            return Err(Error::config(format!("[plugins.{}] has `tables`, which its world cannot read", role.name()))
+                .hint("only [plugins.crosscheck.tables] says which tables a plugin may read"));
+        }
         let cache = self.cache.clone().or(cache).map(cache::Cache::new);
         let places = Places { cache, docker };
-        for config in [&mut self.fingerprint, &mut self.dump, &mut self.retention, &mut self.job, &mut self.coverage] {
+        for config in [
+            &mut self.fingerprint,
+            &mut self.dump,
+            &mut self.retention,
+            &mut self.crosscheck,
+            &mut self.job,
+            &mut self.coverage,
+        ] {
             config.places.clone_from(&places);
         }
         Ok(self)
@@ -351,6 +400,7 @@ impl Plugins {
             Role::Retention => &self.retention,
             Role::Job => &self.job,
             Role::Coverage => &self.coverage,
+            Role::Crosscheck => &self.crosscheck,
         }
     }
 }

@@ -231,7 +231,8 @@ fn retention_value(state: &str, plan: &Plan, planned: &Planned, applied: Option<
         .iter()
         .map(|(id, decision)| json!({ "id": id, "verdict": if decision.keep { "keep" } else { "forget" }, "reasons": decision.reasons }))
         .collect();
-    let mut value = json!({ "state": state, "plan": decisions, "notes": planned.notes });
+    let mut value =
+        json!({ "state": state, "plan": decisions, "plan_millis": planned.plan_millis, "notes": planned.notes });
     if let Some(applied) = applied {
         value["forgotten"] = json!(applied.forgotten);
         value["pruned"] = objects_value(&applied.pruned);
@@ -338,10 +339,13 @@ pub(crate) fn local(moment: Timestamp, zone: &TimeZone) -> String {
 }
 
 pub(crate) fn age(moment: Timestamp, now: Timestamp) -> String {
-    match u64::try_from(now.duration_since(moment).as_secs()) {
-        Ok(seconds) => HumanDuration(Duration::from_secs(seconds)).to_string(),
-        Err(_) => "in the future".to_owned(),
-    }
+    let passed = now.duration_since(moment);
+    if passed.is_negative() { "in the future".to_owned() } else { span(passed) }
+}
+
+/// A span of time in its largest unit.
+pub(crate) fn span(passed: jiff::SignedDuration) -> String {
+    HumanDuration(Duration::from_secs(passed.as_secs().unsigned_abs())).to_string()
 }
 
 /// Size of all objects that snapshots refer to, each counted once.

@@ -310,15 +310,15 @@ fn a_plugin_can_neither_read_bytes_nor_delete_anything() {
 }
 
 #[test]
-fn there_are_five_worlds_and_they_import_from_our_package_alone() {
+fn there_are_six_worlds_and_they_import_from_our_package_alone() {
     let resolve = package();
     let worlds: Vec<_> = resolve.worlds.iter().map(|(_, world)| world).collect();
     let mut names: Vec<_> = worlds.iter().map(|world| world.name.as_str()).collect();
     names.sort_unstable();
     assert_eq!(
         names,
-        ["coverage", "dump", "fingerprint", "job", "retention"],
-        "wit/worlds.wit:1: five kinds of plugin"
+        ["coverage", "crosscheck", "dump", "fingerprint", "job", "retention"],
+        "wit/worlds.wit:1: exactly six kinds of plugin"
     );
     for world in worlds {
         for (key, item) in &world.imports {

@@ -18,69 +18,15 @@ use wasmtime::component::{InstancePre, Linker, Resource};
 use wasmtime::{Store, Trap, UpdateDeadline};
 use wasmtime_wasi::{HostMonotonicClock, HostWallClock, WasiCtx};
 
-mod fingerprint {
-    wasmtime::component::bindgen!({
-        world: "fingerprint", path: "../wit",
-        imports: { default: async | trappable }, exports: { default: async },
-        with: {
-            "backup:host/types": crate::capability::types,
-            "backup:host/log": crate::capability::log,
-            "backup:host/database-evidence": crate::postgres::host::bindings::backup::host::database_evidence,
-            "backup:host/tree-evidence": crate::documents::host::bindings::backup::host::tree_evidence,
-        },
-    });
-}
-mod dump {
-    wasmtime::component::bindgen!({
-        world: "dump", path: "../wit",
-        imports: { default: async | trappable }, exports: { default: async },
-        with: {
-            "backup:host/types": crate::capability::types,
-            "backup:host/bytes": crate::capability::bytes,
-            "backup:host/log": crate::capability::log,
-            "backup:host/database-dump": crate::postgres::host::bindings::backup::host::database_dump,
-            "backup:host/tree-archive": crate::documents::host::bindings::backup::host::tree_archive,
-            "backup:host/object-write": crate::store::host::bindings::backup::host::object_write,
-        },
-    });
-}
-mod retention {
-    wasmtime::component::bindgen!({
-        world: "retention", path: "../wit",
-        imports: { default: async | trappable }, exports: { default: async },
-        with: {
-            "backup:host/types": crate::capability::types,
-            "backup:host/log": crate::capability::log,
-        },
-    });
-}
-mod job {
-    wasmtime::component::bindgen!({
-        world: "job", path: "../wit",
-        imports: { default: async | trappable }, exports: { default: async },
-        with: {
-            "backup:host/types": crate::capability::types,
-            "backup:host/log": crate::capability::log,
-            "backup:host/kube-job": crate::kube::host::bindings::backup::host::kube_job,
-        },
-    });
-}
-mod coverage {
-    wasmtime::component::bindgen!({
-        world: "coverage", path: "../wit",
-        imports: { default: async | trappable }, exports: { default: async },
-        with: {
-            "backup:host/types": crate::capability::types,
-            "backup:host/log": crate::capability::log,
-            "backup:host/kube-volumes": crate::kube::host::bindings::backup::host::kube_volumes,
-        },
-    });
-}
-pub(crate) use coverage::exports::backup::host::covering;
-pub(crate) use dump::exports::backup::host::dumping;
-pub(crate) use fingerprint::exports::backup::host::fingerprinting;
-pub(crate) use job::exports::backup::host::launching;
-pub(crate) use retention::exports::backup::host::retaining;
+mod worlds;
+
+pub(crate) use worlds::coverage::exports::backup::host::covering;
+pub(crate) use worlds::crosscheck::exports::backup::host::crosschecking;
+pub(crate) use worlds::dump::exports::backup::host::dumping;
+pub(crate) use worlds::fingerprint::exports::backup::host::fingerprinting;
+pub(crate) use worlds::job::exports::backup::host::launching;
+pub(crate) use worlds::retention::exports::backup::host::retaining;
+use worlds::{coverage, crosscheck, dump, fingerprint, job, retention};
 
 /// What the host copies out of a guest at a time: the arguments of one of its calls, or its answer. A plan over
 /// 10,000 snapshots has about 2 MB.
@@ -138,6 +84,8 @@ pub(super) fn link(
             Grant::ObjectWrite => store::add_to_linker(&mut linker),
             Grant::KubeJob => kubernetes::link_job(&mut linker),
             Grant::KubeVolumes => kubernetes::link_volumes(&mut linker),
+            Grant::TableRows => postgres::link_rows(&mut linker),
+            Grant::DocumentsDigests => documents::link_digests(&mut linker),
             Grant::Wasi => wasmtime_wasi::p2::add_to_linker_async(&mut linker),
         }
         .map_err(blame)?;
@@ -195,6 +143,10 @@ impl Plugin {
                 Role::Coverage => {
                     let plugin = coverage::CoveragePre::new(linked)?.instantiate_async(&mut *store).await?;
                     plugin.backup_host_covering().call_settings_schema(store).await?
+                }
+                Role::Crosscheck => {
+                    let plugin = crosscheck::CrosscheckPre::new(linked)?.instantiate_async(&mut *store).await?;
+                    plugin.backup_host_crosschecking().call_settings_schema(store).await?
                 }
             };
             Ok(Ok(schema))
@@ -299,6 +251,26 @@ impl Plugin {
             let of = store.data_mut().table.push(of)?;
             let of = Resource::new_borrow(of.rep());
             plugin.backup_host_covering().call_judge(store, now.as_second(), &self.settings, of).await
+        })
+        .await
+    }
+
+    /// Has a crosscheck plugin compare tables with documents. The tables are the plugin's from here on, by name.
+    pub async fn crosscheck(
+        &self,
+        tables: Vec<(String, postgres::RowsTable)>,
+        documents: documents::DigestTree,
+    ) -> Called<crosschecking::Report> {
+        self.call("check", async |store, linked| {
+            let plugin = crosscheck::CrosscheckPre::new(linked)?.instantiate_async(&mut *store).await?;
+            let handles = &mut store.data_mut().table;
+            let tables = tables
+                .into_iter()
+                .map(|(name, table)| Ok((name, handles.push(table)?)))
+                .collect::<wasmtime::Result<Vec<_>>>()?;
+            let documents = handles.push(documents)?;
+            let borrowed = Resource::new_borrow(documents.rep());
+            plugin.backup_host_crosschecking().call_check(store, &self.settings, &tables, borrowed).await
         })
         .await
     }
@@ -416,6 +388,12 @@ impl Plugin {
     pub fn refused(&self, why: impl std::fmt::Display) -> Error {
         Error::new(Class::PluginRefused, format!("{}: {why}", self.shown()))
             .hint("the plugin is at fault; nothing was forgotten or claimed on its word")
+    }
+
+    /// The tables that the configuration lets it read.
+    #[must_use]
+    pub const fn readable(&self) -> &crate::postgres::Readable {
+        &self.tables
     }
 
     /// The role it plays.

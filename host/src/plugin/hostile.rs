@@ -6,14 +6,15 @@
 
 mod answers;
 mod canaries;
+mod crosschecks;
 mod files;
 mod limits;
 mod runs;
 
 use super::call::retaining;
 use super::*;
-use crate::documents::host::{ArchiveTree, EvidenceTree};
-use crate::documents::{self, Tree};
+use crate::documents::host::{ArchiveTree, DigestTree, EvidenceTree};
+use crate::documents::{self, Digests, Tree};
 use crate::error::Class;
 use crate::snapshot::SnapshotId;
 use crate::store::host::Prefix;
@@ -29,7 +30,8 @@ const OWN_WORDS: &str = "own words";
 /// Longest message: a sentence, a path and what one text of a guest may fill.
 const MESSAGE_BYTES_MAX: usize = 1_500;
 
-const ROLES: [Role; 3] = [Role::Fingerprint, Role::Dump, Role::Retention];
+/// Those that need no cluster; the others are in `kube/tests/hostile.rs`.
+const ROLES: [Role; 4] = [Role::Fingerprint, Role::Dump, Role::Retention, Role::Crosscheck];
 
 /// A component of `tests/guests`.
 fn guest(role: Role) -> PathBuf {
@@ -59,6 +61,7 @@ fn load_file(role: Role, component: &Path, rest: &str) -> Result<Plugin> {
         Role::Retention => plugins.retention = config,
         Role::Job => plugins.job = config,
         Role::Coverage => plugins.coverage = config,
+        Role::Crosscheck => plugins.crosscheck = config,
     }
     Plugin::load(&Engine::new().unwrap(), &plugins, role, None)
 }
@@ -67,7 +70,7 @@ fn load_file(role: Role, component: &Path, rest: &str) -> Result<Plugin> {
 fn load(role: Role, doing: &str, limits: &str) -> Plugin {
     let settings = match role {
         Role::Dump => format!("dump = {{ {doing} }}"),
-        Role::Fingerprint | Role::Retention | Role::Job | Role::Coverage => doing.to_owned(),
+        Role::Fingerprint | Role::Retention | Role::Crosscheck | Role::Job | Role::Coverage => doing.to_owned(),
     };
     load_file(role, &guest(role), &format!("settings = {{ {settings} }}\nlimits = {{ {limits} }}")).unwrap()
 }
@@ -109,6 +112,11 @@ impl Place {
                 let snapshots = snapshots(3);
                 let called = plugin.plan_retention(now(), "Europe/Paris", &snapshots);
                 called.await.result.map(|plan| plan.decisions.len().to_string())
+            }
+            Role::Crosscheck => {
+                let documents = DigestTree(Arc::new(Digests::new(self.tree.clone())));
+                let called = plugin.crosscheck(Vec::new(), documents).await;
+                called.result.map(|report| report.findings.into_iter().map(|finding| finding.name).collect())
             }
         }
     }

@@ -47,6 +47,7 @@ fn plugins(role: Role, text: &str) -> Plugins {
         Role::Retention => plugins.retention = config,
         Role::Job => plugins.job = config,
         Role::Coverage => plugins.coverage = config,
+        Role::Crosscheck => plugins.crosscheck = config,
     }
     plugins
 }
