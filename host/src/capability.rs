@@ -41,7 +41,8 @@ const LOG_TEXT_BYTES_MAX: usize = 1_000;
 /// Key-value pairs of one logged line.
 const LOG_FIELDS_MAX: usize = 16;
 
-/// Handles that one call of a plugin may hold. A run passes in two and a plugin makes a stream.
+/// Handles that one call of a plugin may hold. A run passes in two and a plugin makes a stream; a cross-check passes in a
+/// folder and at most sixteen tables.
 const HANDLES_MAX: usize = 64;
 
 /// Streams that one call of a plugin may open. A dump is one; each costs a reader and threads, or a `pg_dump`, from
@@ -60,7 +61,7 @@ pub struct Memory {
 pub struct Count {
     /// Calls, failed ones included.
     pub calls: u64,
-    /// Bytes that the host moved for the plugin; none of them entered it.
+    /// Bytes that the host moved for the plugin. None of them entered it, except the text of rows that it was granted to read.
     pub bytes: u64,
 }
 

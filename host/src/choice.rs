@@ -6,6 +6,7 @@ use crate::documents;
 use crate::error::{Class, Error, Result};
 use crate::history::{History, Object, Snapshot};
 use crate::host::Host;
+use crate::postgres::{self, ServerConfig};
 use crate::snapshot::{ArchiveRecord, SnapshotId};
 use crate::store::ObjectKey;
 use futures::FutureExt;
@@ -140,6 +141,27 @@ pub fn object<'h>(snapshot: &'h Snapshot, source: &str) -> Result<&'h Object> {
     }
 }
 
+/// The server that a person means: a URL, or a section of the configuration.
+///
+/// # Errors
+/// Of class [`Class::Usage`] with the names that there are.
+pub fn server(host: &Host, named: &str) -> Result<postgres::Config> {
+    if named.contains("://") {
+        return ServerConfig::of_url(named).map(|server| server.config());
+    }
+    let servers = &host.config().servers;
+    servers.get(named).map(ServerConfig::config).ok_or_else(|| {
+        let known = servers.keys().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+        usage(format!("the configuration has no server `{}`", crate::capability::printable(named))).hint(
+            if known.is_empty() {
+                "add a section [servers.NAME], or write postgres://USER@HOST:5432/postgres".to_owned()
+            } else {
+                format!("--server takes {known}, or postgres://USER@HOST:5432/postgres")
+            },
+        )
+    })
+}
+
 /// What the run that made an archive recorded of it, if its snapshot is still there.
 #[must_use]
 pub fn recorded<'h>(history: &'h History, key: &ObjectKey) -> Option<&'h ArchiveRecord> {
@@ -212,7 +234,12 @@ mod tests {
             sources: BTreeMap::new(),
         };
         let forgotten = BTreeSet::from(["20250101T000000Z".parse().unwrap()]);
-        History { snapshots: ids.iter().map(snapshot).collect(), orphans: Vec::new(), forgotten }
+        History {
+            snapshots: ids.iter().map(snapshot).collect(),
+            orphans: Vec::new(),
+            forgotten,
+            verifications: Vec::new(),
+        }
     }
 
     fn chosen(history: &History, at: Option<&str>, id: Option<&str>) -> Result<String> {

@@ -2,6 +2,7 @@
 
 use crate::backup;
 use crate::config::{Config, DEFAULT_FILE};
+use crate::drill;
 use crate::error::{Class, Error, Result};
 use crate::find;
 use crate::get;
@@ -10,6 +11,8 @@ use crate::list::{self, PruneOptions};
 use crate::plugins;
 use crate::report::Report;
 use crate::restore;
+use crate::status;
+use crate::verify;
 use clap::{Parser, Subcommand};
 use jiff::Timestamp;
 use std::io::Write;
@@ -34,7 +37,7 @@ pub struct Cli {
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done; 1 unexpected, such as a source that failed; 2 usage; 3 committed, but the retention is not done; \
-11 another run holds the lease; 64 configuration or grant; 70 a plugin trapped; 71 a plugin was refused; \
+4 stale, missing, damaged, or not what was recorded; 11 another run holds the lease; 64 configuration or grant; 70 a plugin trapped; 71 a plugin was refused; \
 75 a service was unavailable, worth a retry; 130 interrupted";
 
 #[derive(Debug, Subcommand)]
@@ -71,6 +74,8 @@ enum Verb {
         #[arg(long)]
         allow_mass_forget: bool,
     },
+    /// Show whether everything configured is backed up, proven and pruned; from the store alone
+    Status(status::Arguments),
     /// Restore one source of a snapshot to a new place
     Restore(restore::Arguments),
     /// Read single documents of a snapshot back
@@ -79,6 +84,10 @@ enum Verb {
     Find(find::FindArguments),
     /// Show the versions of one document across the snapshots
     History(find::VersionsArguments),
+    /// Read snapshots back and hold them against their records
+    Verify(verify::Arguments),
+    /// Restore a snapshot to a scratch place, look at it, time it, and leave a dated report
+    Drill(drill::Arguments),
 }
 
 #[derive(Debug, clap::Args)]
@@ -123,12 +132,15 @@ impl Cli {
             return plugins::run(verb, &self.config, plugins_folder().as_deref(), now).await;
         }
         let config = Config::read(&self.config)?;
-        let host = async |of: Of| Host::open(config, &of.environment, plugins_folder(), now).await;
+        let host = async |of: Of| Host::open(config.clone(), &of.environment, plugins_folder(), now).await;
         match self.verb {
             Verb::Backup { of, force, dry_run } => {
                 backup::run(&host(of).await?, backup::Options { force, dry_run }, now, interrupted()).await
             }
             Verb::Plugins { verb } => plugins::run(&verb, &self.config, plugins_folder().as_deref(), now).await,
+            Verb::Status(arguments) => {
+                status::run(&config, &arguments, self.json, plugins_folder().as_deref(), now).await
+            }
             Verb::List { of } => list::list(&host(of).await?).await,
             Verb::Prune { of, dry_run, allow_mass_forget } => {
                 list::prune(&host(of).await?, PruneOptions { dry_run, allow_mass_forget }).await
@@ -148,6 +160,14 @@ impl Cli {
             Verb::History(arguments) => {
                 let of = Of { environment: arguments.environment.clone() };
                 find::versions(&host(of).await?, &arguments).await
+            }
+            Verb::Verify(arguments) => {
+                let of = Of { environment: arguments.environment.clone() };
+                verify::run(&host(of).await?, &arguments, interrupted()).await
+            }
+            Verb::Drill(arguments) => {
+                let of = Of { environment: arguments.environment.clone() };
+                drill::run(&host(of).await?, &arguments, interrupted()).await
             }
         }
     }

@@ -22,7 +22,7 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 const NAME_BYTES_MAX: usize = 63;
 
 /// Folders of an environment that hold no source's objects.
-const RESERVED: [&str; 4] = ["snapshots", "forgotten", "verified", "leases"];
+const RESERVED: [&str; 5] = ["snapshots", "forgotten", "verified", "drills", "leases"];
 
 /// An environment variable's value; none where it is unset, empty or not UTF-8.
 #[must_use]
@@ -54,6 +54,8 @@ pub struct Config {
     pub store: store::Config,
     /// The environments by name.
     pub environments: BTreeMap<Environment, EnvironmentConfig>,
+    /// Servers that databases are restored to, by name.
+    pub servers: BTreeMap<String, postgres::ServerConfig>,
     /// The plugins by role.
     pub plugins: plugin::Plugins,
     /// Rules that no plugin overrides.
@@ -115,6 +117,8 @@ struct File {
     #[serde(default)]
     env: BTreeMap<String, FileEnvironment>,
     #[serde(default)]
+    servers: BTreeMap<String, postgres::ServerConfig>,
+    #[serde(default)]
     plugins: plugin::Plugins,
     #[serde(default)]
     guard: guard::Config,
@@ -169,6 +173,7 @@ impl Config {
             time_zone: time_zone(file.time_zone.as_deref())?,
             store: file.store,
             environments,
+            servers: file.servers,
             plugins: file.plugins.at(cache_folder(), docker_config())?,
             guard: file.guard,
         })

@@ -4,6 +4,8 @@
 //! link, and never written to: nothing but [`restore`] opens anything for writing, and that below a folder of its own.
 
 mod archive;
+mod check;
+mod digests;
 mod entry;
 mod exclude;
 mod get;
@@ -26,6 +28,8 @@ mod walk;
 mod tests;
 
 pub use archive::ArchiveOptions;
+pub use check::{Checked, check};
+pub use digests::{Digests, DocumentState, Listed, Listing};
 pub use get::{Document, Got, each, get, look_up, shown_path};
 pub use object::{Archive, Fetch, Object};
 pub use report::{ArchiveReport, EXCLUDED_FOLDERS_MAX, PROBLEMS_MAX, Problem, WhenUnreadable};
@@ -72,6 +76,8 @@ pub struct Tree {
 struct Seen {
     excludes: Excludes,
     expected_bytes: Option<u64>,
+    /// Whether a summary looked at times of change.
+    with_times: bool,
     report: Option<ArchiveReport>,
     index: Option<SpooledTempFile>,
 }
@@ -146,7 +152,9 @@ impl Tree {
     pub async fn summarise(&self, exclude: &[String], depth: Depth) -> Result<Summary> {
         let matcher = Matcher::new(exclude)?;
         {
-            let lists = &mut self.seen().excludes.summarised;
+            let mut seen = self.seen();
+            seen.with_times |= depth == Depth::Metadata;
+            let lists = &mut seen.excludes.summarised;
             if lists.len() < LISTS_MAX {
                 lists.push(exclude.to_vec());
             }
@@ -200,6 +208,12 @@ impl Tree {
     pub fn index(&self) -> Option<ByteStream> {
         let index = self.seen().index.take()?;
         Some(index::stream(index))
+    }
+
+    /// Whether a summary of this run looked at times of change, which no copy of the folder has.
+    #[must_use]
+    pub fn rests_on_times(&self) -> bool {
+        self.seen().with_times
     }
 
     /// The patterns that were passed in so far.

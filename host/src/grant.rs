@@ -16,18 +16,24 @@ pub enum Grant {
     TreeArchive,
     /// New objects under one prefix.
     ObjectWrite,
+    /// Rows of the tables and columns that the configuration names.
+    TableRows,
+    /// Names, sizes and digests of documents, no byte.
+    DocumentsDigests,
     /// An empty, deterministic WASI context: fixed clock and randomness, no files, no network.
     Wasi,
 }
 
 impl Grant {
     /// Every grant, in the order in which they are listed to people.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::DatabaseEvidence,
         Self::TreeEvidence,
         Self::DatabaseDump,
         Self::TreeArchive,
         Self::ObjectWrite,
+        Self::TableRows,
+        Self::DocumentsDigests,
         Self::Wasi,
     ];
 
@@ -40,6 +46,8 @@ impl Grant {
             Self::DatabaseDump => "database-dump",
             Self::TreeArchive => "tree-archive",
             Self::ObjectWrite => "object-write",
+            Self::TableRows => "table-rows",
+            Self::DocumentsDigests => "documents-digests",
             Self::Wasi => "wasi",
         }
     }
@@ -54,7 +62,7 @@ impl fmt::Display for Grant {
 /// A word that names no grant.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "unknown grant `{0}`, expected one of `database-evidence`, `tree-evidence`, `database-dump`, `tree-archive`, `object-write`, `wasi`"
+    "unknown grant `{0}`, expected one of `database-evidence`, `tree-evidence`, `database-dump`, `tree-archive`, `object-write`, `table-rows`, `documents-digests`, `wasi`"
 )]
 pub struct UnknownGrant(String);
 

@@ -3,6 +3,7 @@
 //! One listing answers what exists; the records are then read side by side. Objects without a record, as a shell
 //! script with the same keys leaves them, are adopted as snapshots. Nothing here writes.
 
+mod adopted;
 mod keys;
 #[cfg(test)]
 mod tests;
@@ -12,11 +13,12 @@ pub use keys::{certificate_key, key, record_key};
 use crate::config::{Environment, EnvironmentConfig};
 use crate::error::{Error, Result};
 use crate::guard::Subject;
+use crate::proof::Mark;
 use crate::snapshot::{ObjectRecord, Outcome, Record, SnapshotId};
 use crate::store::{ObjectKey, Store};
 use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
-use keys::{Keys, sort};
+use keys::{Found, Keys, sort};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -81,6 +83,8 @@ pub struct History {
     pub orphans: Vec<(ObjectKey, u64)>,
     /// Ids of forgotten snapshots.
     pub forgotten: BTreeSet<SnapshotId>,
+    /// Verifications, by snapshot and then by time; also of snapshots that are forgotten.
+    pub verifications: Vec<Mark>,
 }
 
 /// Reads an environment's history.
@@ -100,18 +104,24 @@ pub async fn load(store: &Store, environment: &Environment, config: &Environment
         .try_collect()
         .await?;
     records.sort_unstable_by_key(|(id, _)| *id);
+    let explained = adopted::explained(store, environment, &keys).await?;
     let records = records
         .into_iter()
         // Forgotten between the listing and the read, by a run that holds the lease while this one only looks.
         .filter_map(|(id, bytes)| Some((id, bytes?)))
         .map(|(id, bytes)| (id, Record::parse(&bytes, environment.as_str(), id), hex::encode(Sha256::digest(&bytes))))
         .collect();
-    Ok(build(config, &keys, records))
+    Ok(build(config, &keys, records, &explained))
 }
 
 /// Puts records and objects together.
-fn build(config: &EnvironmentConfig, keys: &Keys, records: Vec<(SnapshotId, Result<Record>, String)>) -> History {
-    let present = |key: &ObjectKey, bytes: u64| keys.objects.get(key).is_some_and(|(size, ..)| *size == bytes);
+fn build(
+    config: &EnvironmentConfig,
+    keys: &Keys,
+    records: Vec<(SnapshotId, Result<Record>, String)>,
+    explained: &BTreeSet<ObjectKey>,
+) -> History {
+    let present = |key: &ObjectKey, bytes: u64| keys.objects.get(key).is_some_and(|found| found.bytes == bytes);
     let mut snapshots: BTreeMap<SnapshotId, Snapshot> = BTreeMap::new();
     for (id, record, sha256) in records {
         let (record, damage) = match record {
@@ -133,7 +143,7 @@ fn build(config: &EnvironmentConfig, keys: &Keys, records: Vec<(SnapshotId, Resu
                 damage,
                 complete,
                 adopted: false,
-                verified: keys.verified.contains(&id),
+                verified: keys.is_verified(id),
                 pinned: config.pinned.contains(&id),
                 sources,
             },
@@ -146,20 +156,27 @@ fn build(config: &EnvironmentConfig, keys: &Keys, records: Vec<(SnapshotId, Resu
         .filter_map(|state| state.object.as_ref().map(|object| object.key.clone()))
         .collect();
     // What a run has stored and not committed yet is neither a snapshot nor garbage: the lease's mark says whose it is.
-    let free: Vec<_> = keys
+    let free: Vec<(&ObjectKey, &Found)> = keys
         .objects
         .iter()
-        .filter(|(key, (_, _, moment))| !referenced.contains(key) && !keys.under_way.contains(moment))
+        .filter(|(key, _)| !referenced.contains(key))
+        .filter(|(_, found)| !found.own || !keys.under_way.contains(&found.moment))
         .collect();
-    let accounted = |id: &SnapshotId| keys.forgotten.contains(id) || keys.records.contains(id);
+    // A run's record or certificate explains what has that run's name, and a certificate whatever it names.
+    let accounted = |key: &ObjectKey, found: &Found| {
+        let id = &found.moment;
+        explained.contains(key) || found.own && (keys.forgotten.contains(id) || keys.records.contains(id))
+    };
     let orphans = free
         .iter()
         // A record that cannot be read may refer to any of them.
-        .filter(|(_, (_, _, moment))| accounted(moment) && !damaged)
-        .map(|(key, (bytes, ..))| ((*key).clone(), *bytes))
+        .filter(|(key, found)| accounted(key, found) && !damaged)
+        .map(|(key, found)| ((*key).clone(), found.bytes))
         .collect();
-    adopt(config, keys, free.into_iter().filter(|(_, (_, _, moment))| !accounted(moment)), &mut snapshots);
-    History { snapshots: snapshots.into_values().collect(), orphans, forgotten: keys.forgotten.clone() }
+    adopted::adopt(config, keys, free.into_iter().filter(|(key, found)| !accounted(key, found)), &mut snapshots);
+    let mut verifications = keys.verified.clone();
+    verifications.sort_unstable();
+    History { snapshots: snapshots.into_values().collect(), orphans, forgotten: keys.forgotten.clone(), verifications }
 }
 
 fn state(source: &crate::snapshot::SourceRecord, present: &impl Fn(&ObjectKey, u64) -> bool) -> State {
@@ -173,51 +190,6 @@ fn state(source: &crate::snapshot::SourceRecord, present: &impl Fn(&ObjectKey, u
             made: object.made,
             present: present(&object.key, object.bytes),
         }),
-    }
-}
-
-/// Makes a snapshot of every moment that only unrecorded objects have. A source without an object of that moment is
-/// carried over from the newest earlier one, because such scripts skip what has not changed.
-fn adopt<'a>(
-    config: &EnvironmentConfig,
-    keys: &Keys,
-    free: impl Iterator<Item = (&'a ObjectKey, &'a (u64, String, SnapshotId))>,
-    snapshots: &mut BTreeMap<SnapshotId, Snapshot>,
-) {
-    let object = |key: &ObjectKey, bytes: u64, made: SnapshotId| Object {
-        key: key.clone(),
-        bytes,
-        sha256: None,
-        made: made.taken(),
-        present: true,
-    };
-    let mut newest: BTreeMap<String, Object> = BTreeMap::new();
-    let mut moments: BTreeMap<SnapshotId, Vec<(String, Object)>> = BTreeMap::new();
-    for (key, (bytes, source, moment)) in free {
-        moments.entry(*moment).or_default().push((source.clone(), object(key, *bytes, *moment)));
-    }
-    for (moment, objects) in moments {
-        for (source, object) in objects {
-            newest.insert(source, object);
-        }
-        let sources: BTreeMap<String, State> = newest
-            .iter()
-            .map(|(source, object)| {
-                let outcome = if object.made == moment.taken() { Outcome::Adopted } else { Outcome::Unchanged };
-                (source.clone(), State { outcome, object: Some(object.clone()), fingerprint: String::new() })
-            })
-            .collect();
-        snapshots.entry(moment).or_insert_with(|| Snapshot {
-            id: moment,
-            record: None,
-            record_sha256: None,
-            damage: None,
-            complete: config.sources.keys().all(|source| sources.contains_key(source)),
-            adopted: true,
-            verified: keys.verified.contains(&moment),
-            pinned: config.pinned.contains(&moment),
-            sources,
-        });
     }
 }
 
@@ -325,6 +297,12 @@ impl History {
 }
 
 impl Snapshot {
+    /// The objects that it was made from, where no record was; those that it carries over belong to another one.
+    pub fn adopted_objects(&self) -> impl Iterator<Item = &ObjectKey> {
+        let own = self.sources.values().filter(|state| state.outcome == Outcome::Adopted);
+        own.filter_map(|state| state.object.as_ref()).map(|object| &object.key)
+    }
+
     /// Size of all objects that it refers to.
     #[must_use]
     pub fn bytes(&self) -> u64 {

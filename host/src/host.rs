@@ -103,6 +103,12 @@ impl Host {
         Ok(plugin)
     }
 
+    /// The configuration that this command works with.
+    #[must_use]
+    pub const fn config(&self) -> &Config {
+        &self.config
+    }
+
     /// The plugins that the configuration names.
     #[must_use]
     pub const fn plugins(&self) -> &Plugins {

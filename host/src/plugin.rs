@@ -15,6 +15,7 @@ mod suite;
 
 use crate::error::{Error, Result};
 use crate::grant::Grant;
+use crate::postgres::Readable;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -33,6 +34,12 @@ const COMPUTE_SECONDS: u64 = 30;
 /// Stack of a guest; wasmtime's own default, named because endless recursion ends here.
 const STACK_BYTES_MAX: usize = 512 << 10;
 
+/// What the shipped crosscheck plugin is given to read: by its own default settings it compares these.
+const SHIPPED_TABLES: [(&str, &[&str]); 2] = [
+    ("llx_ecm_files", &["rowid", "entity", "filepath", "filename", "label"]),
+    ("llx_blockedlog", &["rowid", "entity", "signature"]),
+];
+
 /// What a plugin does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
@@ -42,11 +49,13 @@ pub enum Role {
     Dump,
     /// Decides what is kept.
     Retention,
+    /// Compares a restored database with the restored documents. No backup runs it.
+    Crosscheck,
 }
 
 impl Role {
-    /// Every role, in the order of a run.
-    pub const ALL: [Self; 3] = [Self::Fingerprint, Self::Dump, Self::Retention];
+    /// Every role, in the order of a run, and then what a drill runs.
+    pub const ALL: [Self; 4] = [Self::Fingerprint, Self::Dump, Self::Retention, Self::Crosscheck];
 
     /// As the configuration spells it, which is also the world's name.
     #[must_use]
@@ -55,6 +64,7 @@ impl Role {
             Self::Fingerprint => "fingerprint",
             Self::Dump => "dump",
             Self::Retention => "retention",
+            Self::Crosscheck => "crosscheck",
         }
     }
 
@@ -65,16 +75,18 @@ impl Role {
             Self::Fingerprint => "fingerprinting",
             Self::Dump => "dumping",
             Self::Retention => "retaining",
+            Self::Crosscheck => "crosschecking",
         }
     }
 
     /// How long one call may take, guest and host together. A fingerprint reads a whole database, a dump moves it,
-    /// a plan reads its arguments.
+    /// a plan reads its arguments, a cross-check reads every document.
     const fn wall_seconds(self) -> u64 {
         match self {
             Self::Fingerprint => 3_600,
             Self::Dump => 12 * 3_600,
             Self::Retention => 60,
+            Self::Crosscheck => 4 * 3_600,
         }
     }
 }
@@ -93,6 +105,8 @@ pub struct Plugins {
     pub dump: Config,
     /// Who retains.
     pub retention: Config,
+    /// Who compares a restored database with its documents.
+    pub crosscheck: Config,
 }
 
 impl Default for Plugins {
@@ -108,6 +122,10 @@ impl Default for Plugins {
             fingerprint: shipped("fingerprint.wasm", &[Grant::DatabaseEvidence, Grant::TreeEvidence]),
             dump: shipped("dump.wasm", &[Grant::DatabaseDump, Grant::TreeArchive, Grant::ObjectWrite]),
             retention: shipped("retention-tiered.wasm", &[]),
+            crosscheck: Config {
+                tables: Readable::of(&SHIPPED_TABLES).unwrap_or_default(),
+                ..shipped("crosscheck-dolibarr.wasm", &[Grant::TableRows, Grant::DocumentsDigests])
+            },
         }
     }
 }
@@ -126,6 +144,9 @@ pub struct Config {
     /// Handed to the plugin as JSON.
     #[serde(default)]
     pub settings: toml::Table,
+    /// The tables and columns that the grant `table-rows` reaches; none unless said. Only a crosscheck plugin has them.
+    #[serde(default)]
+    pub tables: Readable,
     /// What one call of it may use up.
     #[serde(default)]
     pub limits: Limits,
@@ -236,6 +257,7 @@ pub struct Plugin {
     digest: String,
     grants: Grants,
     settings: String,
+    tables: Readable,
     wall: Duration,
     compute: Duration,
     memory: crate::capability::Memory,
@@ -269,6 +291,7 @@ impl Plugin {
             digest: found.digest,
             grants: config.grants.clone(),
             settings,
+            tables: config.tables.clone(),
             wall: Duration::from_secs(config.limits.call_seconds.unwrap_or(role.wall_seconds())),
             compute: Duration::from_secs(config.limits.compute_seconds.unwrap_or(COMPUTE_SECONDS)),
             memory: crate::capability::Memory {
@@ -285,6 +308,13 @@ impl Plugin {
         &self.digest
     }
 
+    /// SHA-256 of its settings as JSON.
+    #[must_use]
+    pub fn settings_sha256(&self) -> String {
+        use sha2::Digest;
+        hex::encode(sha2::Sha256::digest(&self.settings))
+    }
+
     /// What the record says of it.
     #[must_use]
     pub fn record(&self, tally: &crate::capability::Tally) -> crate::snapshot::PluginRecord {
@@ -293,6 +323,7 @@ impl Plugin {
             component: self.file.display().to_string(),
             sha256: self.digest.clone(),
             grants: self.grants.iter().map(|grant| grant.to_string()).collect(),
+            settings_sha256: Some(self.settings_sha256()),
             tally: tally
                 .iter()
                 .map(|((function, scope), count)| crate::snapshot::TallyRecord {
@@ -311,16 +342,22 @@ impl Plugins {
     /// environment, and the environment's file of credentials.
     ///
     /// # Errors
-    /// [`crate::error::Class::Config`] when `cache` is relative: a scheduler runs the program anywhere.
+    /// [`crate::error::Class::Config`] when `cache` is relative, for a scheduler runs the program anywhere, and when a role
+    /// that is never handed a table names some.
     pub fn at(mut self, cache: Option<PathBuf>, docker: Option<PathBuf>) -> Result<Self> {
         if let Some(folder) = self.cache.as_ref().filter(|folder| !folder.is_absolute()) {
             let shown = crate::capability::printable(&folder.to_string_lossy());
             return Err(Error::config(format!("`{shown}` cannot be the cache of [plugins]"))
                 .hint("write an absolute path, such as cache = \"/var/cache/dolibarr-backup\""));
         }
+        let strangers = [Role::Fingerprint, Role::Dump, Role::Retention];
+        if let Some(role) = strangers.into_iter().find(|role| !self.of(*role).tables.is_empty()) {
+            return Err(Error::config(format!("[plugins.{}] has `tables`, which its world cannot read", role.name()))
+                .hint("only [plugins.crosscheck.tables] says which tables a plugin may read"));
+        }
         let cache = self.cache.clone().or(cache).map(cache::Cache::new);
         let places = Places { cache, docker };
-        for config in [&mut self.fingerprint, &mut self.dump, &mut self.retention] {
+        for config in [&mut self.fingerprint, &mut self.dump, &mut self.retention, &mut self.crosscheck] {
             config.places.clone_from(&places);
         }
         Ok(self)
@@ -333,6 +370,7 @@ impl Plugins {
             Role::Fingerprint => &self.fingerprint,
             Role::Dump => &self.dump,
             Role::Retention => &self.retention,
+            Role::Crosscheck => &self.crosscheck,
         }
     }
 }

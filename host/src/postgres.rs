@@ -1,7 +1,8 @@
 //! PostgreSQL as a source: one exported REPEATABLE READ, READ ONLY snapshot a run, evidence of what it holds, and
 //! a dump taken from that same snapshot.
 //!
-//! Nothing here writes to a database, hands out a row, or lets a password into an argument, a log or an error.
+//! Nothing here but [`restore`] writes to a database; nothing hands out a row of a table that the configuration does not name,
+//! or lets a password into an argument, a log or an error.
 
 mod archive;
 mod client;
@@ -9,13 +10,22 @@ mod dump;
 mod evidence;
 pub mod host;
 mod program;
+pub mod restore;
+mod rows;
+mod server;
+mod throwaway;
 mod tls;
 
 #[cfg(test)]
 mod tests;
 
+pub use archive::{Contents, Flaw, Origin, Scanner, origin};
 pub use dump::{Compression, DumpOptions};
 pub use evidence::{Column, Digest, Latest, RowFilter, Selection, Table, TableName};
+pub use program::major;
+pub use rows::{Order, PAGE_ROWS_MAX, Readable, ReadableTable, Row, Shape};
+pub use server::ServerConfig;
+pub use throwaway::Throwaway;
 
 use crate::error::{Error, Result};
 use crate::secret::Source;
@@ -59,6 +69,8 @@ pub struct Config {
     pub ssl_root_cert: Option<PathBuf>,
     /// `username` and `password` as files, or `PGUSER` and `PGPASSWORD`; read again for every connection.
     pub credentials: Source,
+    /// As `credentials`, of a user who may make databases on this server: for restoring to it.
+    pub restore_credentials: Option<Source>,
     /// The pg_dump to use, with the pg_restore beside it. Without it the installed one that fits the server best.
     pub pg_dump: Option<PathBuf>,
     /// Time for one attempt to connect, in seconds.

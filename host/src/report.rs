@@ -338,10 +338,13 @@ pub(crate) fn local(moment: Timestamp, zone: &TimeZone) -> String {
 }
 
 pub(crate) fn age(moment: Timestamp, now: Timestamp) -> String {
-    match u64::try_from(now.duration_since(moment).as_secs()) {
-        Ok(seconds) => HumanDuration(Duration::from_secs(seconds)).to_string(),
-        Err(_) => "in the future".to_owned(),
-    }
+    let passed = now.duration_since(moment);
+    if passed.is_negative() { "in the future".to_owned() } else { span(passed) }
+}
+
+/// A span of time in its largest unit.
+pub(crate) fn span(passed: jiff::SignedDuration) -> String {
+    HumanDuration(Duration::from_secs(passed.as_secs().unsigned_abs())).to_string()
 }
 
 /// Size of all objects that snapshots refer to, each counted once.

@@ -2,6 +2,7 @@
 //!
 //! It takes no lease and changes nothing in the store. Each kind of source has a module of its own below.
 
+mod database;
 mod documents;
 
 use crate::choice::{self, Which};
@@ -25,8 +26,8 @@ pub struct Arguments {
     /// Which source; may be left out where there is one alone
     #[arg(long, value_name = "NAME")]
     source: Option<String>,
-    /// A folder that does not exist yet, or an empty one
-    #[arg(long, value_name = "DIR")]
+    /// A folder that does not exist yet, or an empty one; of a database, the name of a new one
+    #[arg(long, value_name = "DIR|DATABASE")]
     into: PathBuf,
     /// Show what would be restored and restore nothing
     #[arg(long)]
@@ -34,6 +35,37 @@ pub struct Arguments {
     /// Read the archive without the index beside it, in one pass: where the index is damaged
     #[arg(long)]
     ignore_index: bool,
+    /// Restore into what this environment itself consists of
+    #[arg(long)]
+    same_environment: bool,
+    #[command(flatten)]
+    to: To,
+}
+
+/// Where a database is restored to, and how.
+#[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
+struct To {
+    /// Another server than the environment's own: [servers.NAME] of the configuration, or postgres://USER@HOST:5432/postgres
+    #[arg(long, value_name = "NAME|URL", conflicts_with = "target_env")]
+    server: Option<String>,
+    /// The server of another environment, such as a sandbox
+    #[arg(long, value_name = "NAME")]
+    target_env: Option<String>,
+    /// When it is restored and checked, rename it to this, and keep what has that name under another one
+    #[arg(long, value_name = "DATABASE")]
+    swap: Option<String>,
+    /// Replace a database of the name of --into, when its successor is restored and checked
+    #[arg(long, conflicts_with = "swap")]
+    overwrite: bool,
+    /// Role that the database and all in it will belong to; by default the owner of the one it replaces, or the user who restores
+    #[arg(long, value_name = "ROLE")]
+    owner: Option<String>,
+    /// Jobs of pg_restore; by default as many as cores, at most four
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=64))]
+    jobs: Option<u8>,
+    /// Folder for what is needed for a while; by default the system's
+    #[arg(long, value_name = "DIR")]
+    scratch: Option<PathBuf>,
 }
 
 /// What is restored, whatever its kind.
@@ -55,11 +87,57 @@ pub async fn run(host: &Host, arguments: &Arguments, interrupted: impl Future<Ou
     let object = choice::object(snapshot, name)?;
     let chosen = Chosen { history: &history, snapshot, source: name, object };
     match source {
-        Source::Directory(_) => documents::run(host, &chosen, arguments, interrupted).await,
-        Source::Postgres(_) => {
-            Err(Error::new(Class::Usage, format!("`{name}` is a database, and this restores documents"))
-                .hint(format!("fetch {} and use pg_restore, as README.md shows", object.key)))
+        Source::Directory(_) => {
+            only_for_databases(name, &arguments.to)?;
+            check_own_folders(host, arguments)?;
+            documents::run(host, &chosen, arguments, interrupted).await
         }
+        Source::Postgres(config) if !arguments.ignore_index => {
+            database::run(host, &chosen, config, arguments, interrupted).await
+        }
+        Source::Postgres(_) => {
+            Err(Error::new(Class::Usage, format!("`{name}` is a database, which has no index to ignore")))
+        }
+    }
+}
+
+/// Refuses what says nothing about documents.
+fn only_for_databases(name: &str, to: &To) -> Result<()> {
+    if *to == To::NOWHERE {
+        return Ok(());
+    }
+    Err(Error::new(Class::Usage, format!("`{name}` is a folder, and one of the options is for databases"))
+        .hint("documents need --into alone; see `restore --help`"))
+}
+
+/// Refuses a folder that is one of the environment itself, unless that is said to be meant.
+fn check_own_folders(host: &Host, arguments: &Arguments) -> Result<()> {
+    let real = |path: &std::path::Path| path.canonicalize().ok();
+    let own = host.sources.sources.values().any(|source| match source {
+        Source::Directory(config) => {
+            config.path == arguments.into || real(&config.path).is_some_and(|path| Some(path) == real(&arguments.into))
+        }
+        Source::Postgres(_) => false,
+    });
+    if !own || arguments.same_environment {
+        return Ok(());
+    }
+    Err(own_target(&arguments.into.display().to_string(), host))
+}
+
+/// The refusal of whoever would restore an environment over itself.
+fn own_target(target: &str, host: &Host) -> Error {
+    Error::new(Class::Usage, format!("{target} is where {} itself lives", host.environment))
+        .hint("restore to another place and look at it first; --same-environment does it all the same")
+}
+
+impl To {
+    const NOWHERE: Self =
+        Self { server: None, target_env: None, swap: None, overwrite: false, owner: None, jobs: None, scratch: None };
+
+    /// Where files are put for a while.
+    fn scratch(&self) -> PathBuf {
+        self.scratch.clone().unwrap_or_else(std::env::temp_dir)
     }
 }
 

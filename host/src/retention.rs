@@ -5,7 +5,7 @@
 
 use crate::capability::{Tally, printable};
 use crate::error::{Class, Error, Result};
-use crate::guard::{self, Allowance, Decision, Plan, Refusal};
+use crate::guard::{self, Allowance, Decision, Plan, Refusal, Subject};
 use crate::history::{self, History, Snapshot};
 use crate::host::Host;
 use crate::plugin::Plugin;
@@ -50,6 +50,9 @@ pub struct Applied {
 
 /// Asks the plugin and applies the guard. Changes nothing.
 ///
+/// Where there are adopted snapshots beside recorded ones, the plugin is asked for the recorded ones alone too: what it keeps
+/// of them then stays. Nobody knows what an adopted object is worth, so one must not take the place of a recorded one.
+///
 /// # Errors
 /// The plugin's; [`Class::PluginRefused`] for a plan that is no answer; [`Class::RetentionIncomplete`] for one that
 /// forgets too much at once.
@@ -60,15 +63,18 @@ pub async fn plan(
     now: Timestamp,
     allowance: Allowance,
 ) -> Result<Planned> {
-    let asked: Vec<_> = history.snapshots.iter().map(asked).collect();
-    let called = plugin.plan_retention(now, host.time_zone_name(), &asked).await;
-    let answer = called.result?;
-    let decisions = answer.decisions.into_iter().map(|decision| {
-        let reasons = decision.reasons.iter().map(|reason| printable(reason)).collect();
-        (decision.id, Decision { keep: decision.verdict == retaining::Verdict::Keep, reasons })
-    });
     let subjects = history.subjects();
-    let plan = guard::match_up(&subjects, decisions.collect()).map_err(|refusal| plugin.refused(refusal))?;
+    let Proposed { mut plan, notes, mut tally } = propose(host, plugin, history, &subjects, now).await?;
+    let recorded: Vec<Subject> = subjects.iter().filter(|subject| !subject.adopted).cloned().collect();
+    if !recorded.is_empty() && recorded.len() < subjects.len() {
+        let alone = propose(host, plugin, history, &recorded, now).await?;
+        plan.extend(alone.plan.into_iter().filter(|(_, decision)| decision.keep));
+        for (function, count) in alone.tally {
+            let sum = tally.entry(function).or_default();
+            sum.calls += count.calls;
+            sum.bytes += count.bytes;
+        }
+    }
     let plan = guard::apply(&host.guard, allowance, &host.time_zone, now, &subjects, plan).map_err(|refusal| {
         match refusal {
         Refusal::Invalid(_) => plugin.refused(refusal),
@@ -78,8 +84,34 @@ pub async fn plan(
         )),
     }
     })?;
+    Ok(Planned { plan, notes, tally, plugin_sha256: plugin.digest().to_owned() })
+}
+
+/// What the plugin proposes, paired with the question.
+struct Proposed {
+    plan: Plan,
+    notes: Vec<String>,
+    tally: Tally,
+}
+
+async fn propose(
+    host: &Host,
+    plugin: &Plugin,
+    history: &History,
+    subjects: &[Subject],
+    now: Timestamp,
+) -> Result<Proposed> {
+    let ids: BTreeSet<SnapshotId> = subjects.iter().map(|subject| subject.id).collect();
+    let asked: Vec<_> = history.snapshots.iter().filter(|snapshot| ids.contains(&snapshot.id)).map(asked).collect();
+    let called = plugin.plan_retention(now, host.time_zone_name(), &asked).await;
+    let answer = called.result?;
+    let decisions = answer.decisions.into_iter().map(|decision| {
+        let reasons = decision.reasons.iter().map(|reason| printable(reason)).collect();
+        (decision.id, Decision { keep: decision.verdict == retaining::Verdict::Keep, reasons })
+    });
+    let plan = guard::match_up(subjects, decisions.collect()).map_err(|refusal| plugin.refused(refusal))?;
     let notes = answer.notes.iter().take(NOTES_MAX).map(|note| printable(note)).collect();
-    Ok(Planned { plan, notes, tally: called.tally, plugin_sha256: plugin.digest().to_owned() })
+    Ok(Proposed { plan, notes, tally: called.tally })
 }
 
 fn asked(snapshot: &Snapshot) -> retaining::Snapshot {
@@ -140,6 +172,7 @@ async fn forget(host: &Host, snapshot: &Snapshot, planned: &Planned, now: Timest
         environment: environment.to_string(),
         record_sha256: snapshot.record_sha256.clone(),
         previous: snapshot.record.as_ref().and_then(|record| record.previous.clone()),
+        objects: snapshot.adopted_objects().cloned().collect(),
         forgotten: now,
         plugin_sha256: planned.plugin_sha256.clone(),
         reasons: planned.plan.get(&snapshot.id).map(|decision| decision.reasons.clone()).unwrap_or_default(),

@@ -190,6 +190,9 @@ pub struct DatabaseRecord {
     pub server_version: String,
     /// As `pg_dump --version` prints it.
     pub pg_dump_version: String,
+    /// Size of the database on the server's disk: what a restore needs, about. Older versions did not record it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database_bytes: Option<u64>,
 }
 
 /// What an archive holds.
@@ -240,6 +243,9 @@ pub struct PluginRecord {
     pub sha256: String,
     /// What it was granted.
     pub grants: Vec<String>,
+    /// SHA-256 of its settings as JSON: whether two of its answers can be compared. Older versions did not record it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings_sha256: Option<String>,
     /// What it did with that.
     pub tally: Vec<TallyRecord>,
 }
@@ -272,6 +278,9 @@ pub struct Certificate {
     pub record_sha256: Option<String>,
     /// The link to the record before it, so that the chain can be followed across it.
     pub previous: Option<Previous>,
+    /// Objects of an adopted snapshot, which has no record that names them: only these are explained by this certificate.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub objects: Vec<ObjectKey>,
     /// When it was forgotten.
     pub forgotten: Timestamp,
     /// SHA-256 of the retention plugin that planned it.

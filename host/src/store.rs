@@ -34,12 +34,13 @@ const LIST_KEYS_MAX: usize = 1_000_000;
 pub struct ObjectKey(String);
 
 impl ObjectKey {
-    /// A key of one or more segments. Each is made of `[A-Za-z0-9._-]`, is not empty, and is neither `.` nor `..`.
+    /// A key of one or more segments. Each is made of `[A-Za-z0-9._:+-]`, is not empty, and is neither `.` nor `..`. The
+    /// program itself writes no colon and no plus; scripts have them in their stamps.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let segment = |s: &str| {
             !matches!(s, "" | "." | "..")
-                && s.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+                && s.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b':' | b'+'))
         };
         (text.len() <= KEY_BYTES_MAX && text.split('/').all(segment)).then(|| Self(text.to_owned()))
     }
@@ -366,7 +367,13 @@ mod tests {
         ] {
             assert_eq!(ObjectKey::parse(text), None, "{text}");
         }
-        for text in ["a", "prod/db/20260630T010000Z.dump", "prod/.fp-db", &"x".repeat(KEY_BYTES_MAX)] {
+        for text in [
+            "a",
+            "prod/db/20260630T010000Z.dump",
+            "prod/.fp-db",
+            "db/2026-06-30T03:00:00+02:00.dump",
+            &"x".repeat(KEY_BYTES_MAX),
+        ] {
             assert_eq!(ObjectKey::parse(text).unwrap().as_str(), text);
         }
     }

@@ -6,7 +6,7 @@
 
 mod blocking;
 
-pub use blocking::{BlockingReader, cause, stopped};
+pub use blocking::{BlockingReader, cause, stopped, unless};
 
 use crate::error::{Error, Result};
 use bytes::Bytes;

@@ -309,12 +309,16 @@ fn a_plugin_can_neither_read_bytes_nor_delete_anything() {
 }
 
 #[test]
-fn there_are_three_worlds_and_they_import_from_our_package_alone() {
+fn there_are_four_worlds_and_they_import_from_our_package_alone() {
     let resolve = package();
     let worlds: Vec<_> = resolve.worlds.iter().map(|(_, world)| world).collect();
     let mut names: Vec<_> = worlds.iter().map(|world| world.name.as_str()).collect();
     names.sort_unstable();
-    assert_eq!(names, ["dump", "fingerprint", "retention"], "wit/worlds.wit:1: exactly three kinds of plugin");
+    assert_eq!(
+        names,
+        ["crosscheck", "dump", "fingerprint", "retention"],
+        "wit/worlds.wit:1: exactly four kinds of plugin"
+    );
     for world in worlds {
         for (key, item) in &world.imports {
             let name = resolve.name_world_key(key);

@@ -2,11 +2,14 @@
 //! came of it; and what holds the shape of the tree. One test binary, so that it links once. It never uses the host's
 //! library.
 
+mod adopted;
 mod architecture;
 mod backup;
 mod change;
 mod chart;
 mod components;
+mod databases;
+mod drilled;
 mod failed;
 mod image;
 mod input;
@@ -15,4 +18,6 @@ mod plugins;
 mod restored;
 mod scene;
 mod secrets;
+mod status;
 mod stores;
+mod verified;

@@ -77,7 +77,11 @@ fn blank(source: &Work) -> SourceRecord {
 fn database(opened: &Opened) -> Option<DatabaseRecord> {
     let Opened::Database(session) = opened else { return None };
     let facts = session.facts();
-    Some(DatabaseRecord { server_version: facts.server_version, pg_dump_version: facts.pg_dump_version })
+    Some(DatabaseRecord {
+        server_version: facts.server_version,
+        pg_dump_version: facts.pg_dump_version,
+        database_bytes: Some(facts.database_bytes),
+    })
 }
 
 fn archive(opened: &Opened, index: Option<ObjectRecord>) -> Option<ArchiveRecord> {

@@ -1,8 +1,8 @@
-//! The capabilities `tree-evidence` and `tree-archive`: a folder's digest, and its archive as a stream that nothing
-//! in a plugin can read.
+//! The capabilities `tree-evidence`, `tree-archive` and `documents-digests`: a folder's digest, its archive as a stream that
+//! nothing in a plugin can read, and single documents by name and digest.
 
 use crate::capability::{Context, types};
-use crate::documents::{ArchiveOptions, Depth, Tree, WhenUnreadable};
+use crate::documents::{ArchiveOptions, Depth, Digests, DocumentState, Tree, WhenUnreadable};
 use crate::stream::ByteStream;
 use std::sync::Arc;
 use wasmtime::component::{HasSelf, Linker, Resource};
@@ -14,6 +14,7 @@ pub(crate) mod bindings {
             world documents {
                 import backup:host/tree-evidence@0.1.0;
                 import backup:host/tree-archive@0.1.0;
+                import backup:host/documents-digests@0.1.0;
             }",
         path: "../wit",
         imports: { default: async | trappable },
@@ -22,10 +23,11 @@ pub(crate) mod bindings {
             "backup:host/bytes": crate::capability::bytes,
             "backup:host/tree-evidence.tree": super::EvidenceTree,
             "backup:host/tree-archive.tree": super::ArchiveTree,
+            "backup:host/documents-digests.tree": super::DigestTree,
         },
     });
 }
-use bindings::backup::host::{tree_archive, tree_evidence};
+use bindings::backup::host::{documents_digests, tree_archive, tree_evidence};
 
 /// The handle behind `tree-evidence.tree`.
 #[derive(Debug, Clone)]
@@ -34,6 +36,10 @@ pub struct EvidenceTree(pub Arc<Tree>);
 /// The handle behind `tree-archive.tree`.
 #[derive(Debug, Clone)]
 pub struct ArchiveTree(pub Arc<Tree>);
+
+/// The handle behind `documents-digests.tree`.
+#[derive(Debug, Clone)]
+pub struct DigestTree(pub Arc<Digests>);
 
 /// Links `tree-evidence`.
 ///
@@ -49,6 +55,14 @@ pub fn link_evidence(linker: &mut Linker<Context>) -> wasmtime::Result<()> {
 /// When the interface is linked twice.
 pub fn link_archive(linker: &mut Linker<Context>) -> wasmtime::Result<()> {
     tree_archive::add_to_linker::<_, HasSelf<_>>(linker, |context| context)
+}
+
+/// Links `documents-digests`.
+///
+/// # Errors
+/// When the interface is linked twice.
+pub fn link_digests(linker: &mut Linker<Context>) -> wasmtime::Result<()> {
+    documents_digests::add_to_linker::<_, HasSelf<_>>(linker, |context| context)
 }
 
 impl tree_evidence::Host for Context {
@@ -104,5 +118,54 @@ impl tree_archive::HostTree for Context {
     async fn drop(&mut self, tree: Resource<ArchiveTree>) -> wasmtime::Result<()> {
         self.table.delete(tree)?;
         Ok(())
+    }
+}
+
+impl documents_digests::Host for Context {
+    async fn digests(
+        &mut self,
+        tree: Resource<DigestTree>,
+        paths: Vec<String>,
+    ) -> wasmtime::Result<Result<Vec<documents_digests::Document>, types::Error>> {
+        let DigestTree(tree) = self.table.get(&tree)?.clone();
+        let states = tree.look_up(paths).await;
+        self.count("documents-digests.digests", tree.scope(), 0);
+        Ok(self.answer(states.map(|states| states.into_iter().map(documents_digests::Document::from).collect())))
+    }
+
+    async fn names(
+        &mut self,
+        tree: Resource<DigestTree>,
+        after: Option<String>,
+        count: u32,
+    ) -> wasmtime::Result<Result<documents_digests::Listing, types::Error>> {
+        let DigestTree(tree) = self.table.get(&tree)?.clone();
+        let listing = tree.list(after, count).await;
+        self.count("documents-digests.names", tree.scope(), 0);
+        let listed = |one: crate::documents::Listed| documents_digests::Listed { path: one.path, bytes: one.bytes };
+        Ok(self.answer(listing.map(|listing| documents_digests::Listing {
+            documents: listing.documents.into_iter().map(listed).collect(),
+            unnamed: listing.unnamed,
+            unreadable: listing.unreadable,
+            next: listing.next,
+        })))
+    }
+}
+
+impl documents_digests::HostTree for Context {
+    async fn drop(&mut self, tree: Resource<DigestTree>) -> wasmtime::Result<()> {
+        self.table.delete(tree)?;
+        Ok(())
+    }
+}
+
+impl From<DocumentState> for documents_digests::Document {
+    fn from(state: DocumentState) -> Self {
+        match state {
+            DocumentState::File { bytes, md5 } => Self::File(documents_digests::Digest { bytes, md5 }),
+            DocumentState::Missing => Self::Missing,
+            DocumentState::NotAFile => Self::NotAFile,
+            DocumentState::Unreadable(why) => Self::Unreadable(why),
+        }
     }
 }

@@ -10,6 +10,7 @@ mod streamed;
 mod target;
 mod write;
 
+pub(super) use indexed::described;
 pub(super) use parse::{Described, damaged, next as next_entry, unreadable as archive_unreadable};
 pub(super) use streamed::{padding, skip};
 
@@ -237,7 +238,7 @@ impl Work {
 }
 
 /// Compares a content with its SHA-256, where one is known.
-fn check_digest(path: &[u8], expected: Digest, found: impl FnOnce() -> [u8; 32]) -> Result<()> {
+pub(super) fn check_digest(path: &[u8], expected: Digest, found: impl FnOnce() -> [u8; 32]) -> Result<()> {
     match expected {
         Digest::Sha256(expected) if expected != found() => {
             Err(parse::damaged(&format!("the content of `{}` is not the one that was archived", shown(path))))

@@ -48,7 +48,7 @@ const BATCH_FILES_MAX: usize = 256;
 const BATCH_BYTES_MAX: u64 = 4 << 20;
 
 /// Read in one go while hashing.
-const READ_BYTES: usize = 256 << 10;
+pub(super) const READ_BYTES: usize = 256 << 10;
 
 /// Looks at every entry below `root`; none when `stop` was raised.
 pub(super) fn summarise(root: Arc<OwnedFd>, matcher: Matcher, depth: Depth, stop: &AtomicBool) -> Option<Summary> {
@@ -168,8 +168,8 @@ fn hash(found: &Found, folders: &mut Folders, buffer: &mut [u8], stop: &AtomicBo
         common(&mut hashed.lines, entry);
         return;
     }
-    match content(entry, folders, buffer, stop) {
-        Ok(content) => {
+    match content::<Sha256>(&entry.path, folders, buffer, stop) {
+        Ok((_, content)) => {
             common(&mut hashed.lines, entry);
             hashed.lines.extend_from_slice(&content);
         }
@@ -182,21 +182,29 @@ fn hash(found: &Found, folders: &mut Folders, buffer: &mut [u8], stop: &AtomicBo
     }
 }
 
-/// SHA-256 of a file's bytes, to its end as it is met.
-fn content(entry: &Entry, folders: &mut Folders, buffer: &mut [u8], stop: &AtomicBool) -> io::Result<[u8; 32]> {
-    let (folder, name) = folders.of(&entry.path)?;
+/// Number and digest of a file's bytes, to its end as it is met.
+pub(super) fn content<D: Digest>(
+    path: &[u8],
+    folders: &mut Folders,
+    buffer: &mut [u8],
+    stop: &AtomicBool,
+) -> io::Result<(u64, sha2::digest::Output<D>)> {
+    let (folder, name) = folders.of(path)?;
     let mut file = open::file(folder, name)?;
     if !file.metadata()?.is_file() {
         return Err(io::Error::other("no longer a file"));
     }
-    let mut digest = Sha256::new();
+    let (mut digest, mut bytes) = (D::new(), 0_u64);
     loop {
         if stop.load(Ordering::Relaxed) {
             return Err(io::Error::from(io::ErrorKind::Interrupted));
         }
         match file.read(buffer) {
-            Ok(0) => return Ok(digest.finalize().into()),
-            Ok(read) => digest.update(buffer.get(..read).unwrap_or_default()),
+            Ok(0) => return Ok((bytes, digest.finalize())),
+            Ok(read) => {
+                digest.update(buffer.get(..read).unwrap_or_default());
+                bytes += read as u64;
+            }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }

@@ -3,23 +3,47 @@
 
 use crate::config::{Environment, EnvironmentConfig};
 use crate::error::{Error, Result};
+use crate::proof::Mark;
 use crate::snapshot::SnapshotId;
 use crate::store::ObjectKey;
+use jiff::ZonedDateTime;
+use jiff::civil::{Date, DateTime};
+use jiff::tz::TimeZone;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Spellings of a moment in the names that scripts give to their objects, taken as UTC: `date` of coreutils with
-/// the usual formats. The first is this program's own.
-const STAMPS: [&str; 7] = [
-    "%Y%m%dT%H%M%SZ",
+/// Spellings of a moment in the names that scripts give to their objects: `date` of coreutils with the usual formats. The
+/// first is this program's own.
+///
+/// Those without a zone are taken as UTC, which is what containers and most servers run in. Taking them in the business time
+/// zone would make a snapshot's id follow from a setting: whoever corrected `time_zone` would give every adopted snapshot
+/// another id, and neither a pin nor the certificate of a forgotten one would fit its object any more.
+const STAMPS: [&str; 17] = [
+    OWN,
     "%Y-%m-%dT%H-%M-%SZ",
     "%Y-%m-%dT%H:%M:%SZ",
+    "%Y%m%dT%H%M%S",
+    "%Y-%m-%dT%H:%M:%S",
+    "%Y-%m-%dT%H-%M-%S",
     "%Y%m%d-%H%M%S",
     "%Y%m%d_%H%M%S",
+    "%Y%m%d%H%M%S",
     "%Y-%m-%d_%H-%M-%S",
+    "%Y-%m-%d-%H-%M-%S",
     "%Y-%m-%d-%H%M%S",
+    "%Y-%m-%d_%H%M%S",
+    "%Y%m%d-%H%M",
+    "%Y%m%d_%H%M",
+    "%Y%m%d%H%M",
+    "%Y-%m-%d_%H-%M",
 ];
 
-/// Spellings of a day alone, which stand for its first moment.
+/// This program's own.
+const OWN: &str = "%Y%m%dT%H%M%SZ";
+
+/// Spellings that say their zone by themselves, as `date --iso-8601=seconds` has it.
+const ZONED_STAMPS: [&str; 2] = ["%Y-%m-%dT%H:%M:%S%:z", "%Y%m%dT%H%M%S%z"];
+
+/// Spellings of a day alone, which stand for its first moment: what was saved on that day is never taken for older.
 const DAYS: [&str; 2] = ["%Y%m%d", "%Y-%m-%d"];
 
 /// What one listing of an environment's keys comes to.
@@ -27,11 +51,22 @@ const DAYS: [&str; 2] = ["%Y%m%d", "%Y-%m-%d"];
 pub(super) struct Keys {
     pub records: BTreeSet<SnapshotId>,
     pub forgotten: BTreeSet<SnapshotId>,
-    pub verified: BTreeSet<SnapshotId>,
+    pub verified: Vec<Mark>,
     /// Runs that hold the lease, or held it when they were killed.
     pub under_way: BTreeSet<SnapshotId>,
-    /// Objects of the configured sources by key: size, source, moment of the name.
-    pub objects: BTreeMap<ObjectKey, (u64, String, SnapshotId)>,
+    /// Objects of the configured sources.
+    pub objects: BTreeMap<ObjectKey, Found>,
+}
+
+/// An object of a configured source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Found {
+    pub bytes: u64,
+    pub source: String,
+    /// What its name says.
+    pub moment: SnapshotId,
+    /// Whether the moment is spelt as this program does, so that the run of that moment can have made it.
+    pub own: bool,
 }
 
 /// Key of a snapshot's record.
@@ -82,13 +117,15 @@ pub(super) fn sort(
         match (folder, id(name)) {
             ("snapshots", Some(id)) => drop(keys.records.insert(id)),
             ("forgotten", Some(id)) => drop(keys.forgotten.insert(id)),
-            ("verified", Some(id)) => drop(keys.verified.insert(id)),
+            ("verified", None) => keys.verified.extend(Mark::parse(name)),
             _ => {
-                if let (Some(kind), Some((moment, extension))) =
-                    (config.sources.get(folder).map(crate::config::Source::kind), object_name(name))
+                if let (Some(kind), Some((stem, extension))) =
+                    (config.sources.get(folder).map(crate::config::Source::kind), name.split_once('.'))
                     && is_object(kind, extension)
+                    && let Some(moment) = moment(stem)
                 {
-                    keys.objects.insert(key.clone(), (bytes, folder.to_owned(), moment));
+                    let own = moment.to_string() == stem;
+                    keys.objects.insert(key.clone(), Found { bytes, source: folder.to_owned(), moment, own });
                 }
             }
         }
@@ -96,14 +133,35 @@ pub(super) fn sort(
     keys
 }
 
-/// The moment and extension of an object's name.
-fn object_name(name: &str) -> Option<(SnapshotId, &str)> {
-    let (stem, extension) = name.split_once('.')?;
-    let moment = |format: &&str| jiff::civil::DateTime::strptime(format, stem).ok();
-    let day = |format: &&str| jiff::civil::Date::strptime(format, stem).ok().map(|day| day.at(0, 0, 0, 0));
-    let moment = STAMPS.iter().find_map(moment).or_else(|| DAYS.iter().find_map(day))?;
-    let moment = moment.to_zoned_datetime(jiff::tz::TimeZone::UTC).ok()?.timestamp();
-    Some((SnapshotId::at(moment), extension))
+impl Keys {
+    /// Whether the last verification of a snapshot passed.
+    pub(super) fn is_verified(&self, snapshot: SnapshotId) -> bool {
+        let of_snapshot = self.verified.iter().filter(|mark| mark.snapshot == snapshot);
+        of_snapshot.max_by_key(|mark| mark.at).is_some_and(|mark| mark.passed)
+    }
+}
+
+/// The moment that an object's name spells. A spelling has to be exact: what does not come out again as it went in is none.
+fn moment(stem: &str) -> Option<SnapshotId> {
+    // A year may have a sign, and none of these has.
+    if !stem.starts_with(|first: char| first.is_ascii_digit()) {
+        return None;
+    }
+    let utc = |civil: DateTime| Some(civil.to_zoned_datetime(TimeZone::UTC).ok()?.timestamp());
+    let spelt = |format: &&str| {
+        let civil = DateTime::strptime(format, stem).ok()?;
+        (civil.strftime(format).to_string() == stem).then_some(civil)
+    };
+    let day = |format: &&str| {
+        let day = Date::strptime(format, stem).ok()?;
+        (day.strftime(format).to_string() == stem).then(|| day.at(0, 0, 0, 0))
+    };
+    let zoned = |format: &&str| {
+        let zoned = ZonedDateTime::strptime(format, stem).ok()?;
+        (zoned.strftime(format).to_string() == stem).then(|| zoned.timestamp())
+    };
+    let plain = STAMPS.iter().find_map(spelt).or_else(|| DAYS.iter().find_map(day)).and_then(utc);
+    plain.or_else(|| ZONED_STAMPS.iter().find_map(zoned)).map(SnapshotId::at)
 }
 
 /// Whether an extension is that of a source's main object; an archive's index is none.
@@ -111,5 +169,71 @@ fn is_object(kind: &str, extension: &str) -> bool {
     match kind {
         "postgres" => extension == "dump",
         _ => extension == "tar.gz",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_usual_spelling_of_a_moment_is_read_and_those_without_a_zone_are_utc() {
+        for (stem, expected) in [
+            ("20260630T010203Z", "20260630T010203Z"),
+            ("2026-06-30T01:02:03Z", "20260630T010203Z"),
+            ("2026-06-30T01-02-03Z", "20260630T010203Z"),
+            ("2026-06-30T01:02:03", "20260630T010203Z"),
+            ("2026-06-30T01-02-03", "20260630T010203Z"),
+            ("20260630T010203", "20260630T010203Z"),
+            ("20260630-010203", "20260630T010203Z"),
+            ("20260630_010203", "20260630T010203Z"),
+            ("20260630010203", "20260630T010203Z"),
+            ("2026-06-30_01-02-03", "20260630T010203Z"),
+            ("2026-06-30-01-02-03", "20260630T010203Z"),
+            ("2026-06-30-010203", "20260630T010203Z"),
+            ("2026-06-30_010203", "20260630T010203Z"),
+            ("20260630-0102", "20260630T010200Z"),
+            ("20260630_0102", "20260630T010200Z"),
+            ("202606300102", "20260630T010200Z"),
+            ("2026-06-30_01-02", "20260630T010200Z"),
+            ("20260630", "20260630T000000Z"),
+            ("2026-06-30", "20260630T000000Z"),
+            ("2026-06-30T03:02:03+02:00", "20260630T010203Z"),
+            ("20260630T030203+0200", "20260630T010203Z"),
+            ("20240229", "20240229T000000Z"),
+            ("20251231235959", "20251231T235959Z"),
+        ] {
+            assert_eq!(moment(stem).map(|id| id.to_string()).as_deref(), Some(expected), "{stem}");
+        }
+    }
+
+    #[test]
+    fn what_spells_no_moment_exactly_is_none() {
+        for stem in [
+            "",
+            "latest",
+            "erp-20260630",
+            "20260630-copy",
+            "2026",
+            "202606",
+            "2026063",
+            "20260631",
+            "20230229",
+            "20261301",
+            "20260630T250000Z",
+            "20260630T010060Z",
+            "20260630-1",
+            "2026-6-30",
+            "2026-06-30T1:02:03Z",
+            " 20260630",
+            "20260630 ",
+            "+20260630",
+            "-20260630",
+            "2026-06-30T01:02:03+99:00",
+            "202606300102030",
+            "1782781323",
+        ] {
+            assert_eq!(moment(stem), None, "{stem:?}");
+        }
     }
 }

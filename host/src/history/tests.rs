@@ -21,7 +21,7 @@ fn history(listed: &[(&str, u64)], records: Vec<Record>) -> History {
     let listed = listed.iter().map(|(key, bytes)| (ObjectKey::parse(key).unwrap(), *bytes));
     let keys = sort(&environment(), &config, listed);
     let records = records.into_iter().map(|record| (record.id, Ok(record), "hash".to_owned())).collect();
-    build(&config, &keys, records)
+    build(&config, &keys, records, &BTreeSet::new())
 }
 
 fn record(id: &str, objects: &[(&str, &str, u64)]) -> Record {
@@ -99,6 +99,88 @@ fn objects_of_a_script_are_adopted_and_carry_over_what_the_script_skipped() {
     assert!(history.orphans.is_empty());
 }
 
+/// Ids, keys of the database and whether each was found at that moment.
+fn databases(history: &History) -> Vec<(String, &str, Outcome)> {
+    let states = history.snapshots.iter().filter_map(|snapshot| Some((snapshot.id, snapshot.sources.get("db")?)));
+    states.map(|(id, state)| (id.to_string(), state.object.as_ref().unwrap().key.as_str(), state.outcome)).collect()
+}
+
+#[test]
+fn names_that_mean_one_moment_are_snapshots_of_their_own_and_none_hides_another() {
+    let history = history(
+        &[
+            ("prod/db/2026-01-01.dump", 1),
+            ("prod/db/20260101.dump", 2),
+            ("prod/db/20260101T000000Z.dump", 3),
+            ("prod/db/20260101T000001Z.dump", 4),
+            ("prod/docs/2026-01-01T00:00:00Z.tar.gz", 5),
+        ],
+        vec![],
+    );
+    let found = Outcome::Adopted;
+    let row = |id: &str, key| (id.to_owned(), key, found);
+    assert_eq!(
+        databases(&history),
+        [
+            row("20260101T000000Z", "prod/db/20260101T000000Z.dump"),
+            row("20260101T000001Z", "prod/db/20260101T000001Z.dump"),
+            row("20260101T000002Z", "prod/db/2026-01-01.dump"),
+            row("20260101T000003Z", "prod/db/20260101.dump"),
+        ]
+    );
+    assert!(history.snapshots.iter().all(|snapshot| snapshot.adopted && snapshot.complete), "docs is carried over");
+    assert_eq!(history.snapshots[0].sources["docs"].outcome, found, "whatever its spelling");
+    assert!(history.orphans.is_empty());
+}
+
+#[test]
+fn a_name_of_a_moment_that_a_run_has_is_adopted_beside_it_and_never_deleted() {
+    let run = record("20260101T010000Z", &[("db", "prod/db/20260101T010000Z.dump", 5)]);
+    let listed = [
+        ("prod/db/20260101T010000Z.dump", 5),
+        ("prod/db/20260101-010000.dump", 6),
+        ("prod/leases/20260101T010001Z.00ff.json", 1),
+        ("prod/forgotten/20260101T010002Z.json", 1),
+    ];
+    let history = history(&listed, vec![run]);
+    let (saved, found) = (Outcome::Saved, Outcome::Adopted);
+    assert_eq!(
+        databases(&history),
+        [
+            ("20260101T010000Z".to_owned(), "prod/db/20260101T010000Z.dump", saved),
+            ("20260101T010003Z".to_owned(), "prod/db/20260101-010000.dump", found),
+        ]
+    );
+    assert!(history.orphans.is_empty());
+    let all = history.snapshots.iter().map(|snapshot| snapshot.id).filter(|id| id.to_string().ends_with("010000Z"));
+    let freed = history.unreferenced_without(&all.collect());
+    assert_eq!(freed.len(), 1, "forgetting the run leaves the other's object: {freed:?}");
+}
+
+#[test]
+fn a_certificate_explains_the_objects_that_it_names_and_no_other_of_its_moment() {
+    let listed = [
+        ("prod/db/20260101-010000.dump", 5),
+        ("prod/db/20260101_010000.dump", 6),
+        ("prod/forgotten/20260101T010000Z.json", 1),
+    ];
+    let config = config();
+    let listed = listed.iter().map(|(key, bytes)| (ObjectKey::parse(key).unwrap(), *bytes));
+    let keys = sort(&environment(), &config, listed);
+    let named = BTreeSet::from([ObjectKey::parse("prod/db/20260101-010000.dump").unwrap()]);
+    let history = build(&config, &keys, vec![], &named);
+    assert_eq!(
+        history.orphans.iter().map(|(key, _)| key.as_str()).collect::<Vec<_>>(),
+        ["prod/db/20260101-010000.dump"]
+    );
+    assert_eq!(
+        databases(&history),
+        [("20260101T010001Z".to_owned(), "prod/db/20260101_010000.dump", Outcome::Adopted)]
+    );
+    let kept: Vec<_> = history.snapshots[0].adopted_objects().map(ObjectKey::as_str).collect();
+    assert_eq!(kept, ["prod/db/20260101_010000.dump"]);
+}
+
 #[test]
 fn keys_of_another_environment_or_that_do_not_parse_are_not_touched() {
     let history = history(
@@ -148,7 +230,7 @@ fn a_record_that_cannot_be_read_freezes_every_deletion() {
     let keys =
         sort(&environment(), &config, listed.into_iter().map(|(key, bytes)| (ObjectKey::parse(key).unwrap(), bytes)));
     let id: SnapshotId = "20260202T010000Z".parse().unwrap();
-    let history = build(&config, &keys, vec![(id, Err(Error::unexpected("damaged")), "h".into())]);
+    let history = build(&config, &keys, vec![(id, Err(Error::unexpected("damaged")), "h".into())], &BTreeSet::new());
     assert!(history.orphans.is_empty());
     assert!(history.unreferenced_without(&[id].into()).is_empty());
     assert!(history.subjects()[0].damaged);

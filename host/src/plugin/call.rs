@@ -15,45 +15,13 @@ use wasmtime::component::{InstancePre, Linker, Resource};
 use wasmtime::{Store, Trap, UpdateDeadline};
 use wasmtime_wasi::{HostMonotonicClock, HostWallClock, WasiCtx};
 
-mod fingerprint {
-    wasmtime::component::bindgen!({
-        world: "fingerprint", path: "../wit",
-        imports: { default: async | trappable }, exports: { default: async },
-        with: {
-            "backup:host/types": crate::capability::types,
-            "backup:host/log": crate::capability::log,
-            "backup:host/database-evidence": crate::postgres::host::bindings::backup::host::database_evidence,
-            "backup:host/tree-evidence": crate::documents::host::bindings::backup::host::tree_evidence,
-        },
-    });
-}
-mod dump {
-    wasmtime::component::bindgen!({
-        world: "dump", path: "../wit",
-        imports: { default: async | trappable }, exports: { default: async },
-        with: {
-            "backup:host/types": crate::capability::types,
-            "backup:host/bytes": crate::capability::bytes,
-            "backup:host/log": crate::capability::log,
-            "backup:host/database-dump": crate::postgres::host::bindings::backup::host::database_dump,
-            "backup:host/tree-archive": crate::documents::host::bindings::backup::host::tree_archive,
-            "backup:host/object-write": crate::store::host::bindings::backup::host::object_write,
-        },
-    });
-}
-mod retention {
-    wasmtime::component::bindgen!({
-        world: "retention", path: "../wit",
-        imports: { default: async | trappable }, exports: { default: async },
-        with: {
-            "backup:host/types": crate::capability::types,
-            "backup:host/log": crate::capability::log,
-        },
-    });
-}
-pub(crate) use dump::exports::backup::host::dumping;
-pub(crate) use fingerprint::exports::backup::host::fingerprinting;
-pub(crate) use retention::exports::backup::host::retaining;
+mod worlds;
+
+pub(crate) use worlds::crosscheck::exports::backup::host::crosschecking;
+pub(crate) use worlds::dump::exports::backup::host::dumping;
+pub(crate) use worlds::fingerprint::exports::backup::host::fingerprinting;
+pub(crate) use worlds::retention::exports::backup::host::retaining;
+use worlds::{crosscheck, dump, fingerprint, retention};
 
 /// What the host copies out of a guest at a time: the arguments of one of its calls, or its answer. A plan over
 /// 10,000 snapshots has about 2 MB.
@@ -109,6 +77,8 @@ pub(super) fn link(
             Grant::TreeEvidence => documents::link_evidence(&mut linker),
             Grant::TreeArchive => documents::link_archive(&mut linker),
             Grant::ObjectWrite => store::add_to_linker(&mut linker),
+            Grant::TableRows => postgres::link_rows(&mut linker),
+            Grant::DocumentsDigests => documents::link_digests(&mut linker),
             Grant::Wasi => wasmtime_wasi::p2::add_to_linker_async(&mut linker),
         }
         .map_err(blame)?;
@@ -158,6 +128,10 @@ impl Plugin {
                 Role::Retention => {
                     let plugin = retention::RetentionPre::new(linked)?.instantiate_async(&mut *store).await?;
                     plugin.backup_host_retaining().call_settings_schema(store).await?
+                }
+                Role::Crosscheck => {
+                    let plugin = crosscheck::CrosscheckPre::new(linked)?.instantiate_async(&mut *store).await?;
+                    plugin.backup_host_crosschecking().call_settings_schema(store).await?
                 }
             };
             Ok(Ok(schema))
@@ -233,6 +207,26 @@ impl Plugin {
             }
         }
         called
+    }
+
+    /// Has a crosscheck plugin compare tables with documents. The tables are the plugin's from here on, by name.
+    pub async fn crosscheck(
+        &self,
+        tables: Vec<(String, postgres::RowsTable)>,
+        documents: documents::DigestTree,
+    ) -> Called<crosschecking::Report> {
+        self.call("check", async |store, linked| {
+            let plugin = crosscheck::CrosscheckPre::new(linked)?.instantiate_async(&mut *store).await?;
+            let handles = &mut store.data_mut().table;
+            let tables = tables
+                .into_iter()
+                .map(|(name, table)| Ok((name, handles.push(table)?)))
+                .collect::<wasmtime::Result<Vec<_>>>()?;
+            let documents = handles.push(documents)?;
+            let borrowed = Resource::new_borrow(documents.rep());
+            plugin.backup_host_crosschecking().call_check(store, &self.settings, &tables, borrowed).await
+        })
+        .await
     }
 
     /// Runs one call within every limit. `function` names it in messages.
@@ -348,6 +342,12 @@ impl Plugin {
     pub fn refused(&self, why: impl std::fmt::Display) -> Error {
         Error::new(Class::PluginRefused, format!("{}: {why}", self.shown()))
             .hint("the plugin is at fault; nothing was forgotten or claimed on its word")
+    }
+
+    /// The tables that the configuration lets it read.
+    #[must_use]
+    pub const fn readable(&self) -> &crate::postgres::Readable {
+        &self.tables
     }
 
     /// The role it plays.

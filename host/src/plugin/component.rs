@@ -51,10 +51,13 @@ pub struct Import {
 pub fn read(role: Role, config: &Config, require_digest: bool, folder: Option<&Path>) -> Result<Component> {
     let name = role.name();
     if config.component.as_os_str().is_empty() {
-        return Err(Error::config(format!("[plugins.{name}] names no component")).hint(format!(
-            "add component = \"{}.wasm\"",
-            if name == "retention" { "retention-tiered" } else { name }
-        )));
+        let shipped = match role {
+            Role::Fingerprint | Role::Dump => name,
+            Role::Retention => "retention-tiered",
+            Role::Crosscheck => "crosscheck-dolibarr",
+        };
+        return Err(Error::config(format!("[plugins.{name}] names no component"))
+            .hint(format!("add component = \"{shipped}.wasm\"")));
     }
     let address = config.component.to_str().and_then(|text| text.strip_prefix(registry::SCHEME));
     let address = address.map(Address::parse).transpose().map_err(|e| e.context(format!("in [plugins.{name}]")))?;

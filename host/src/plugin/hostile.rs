@@ -6,14 +6,15 @@
 
 mod answers;
 mod canaries;
+mod crosschecks;
 mod files;
 mod limits;
 mod runs;
 
 use super::call::retaining;
 use super::*;
-use crate::documents::host::{ArchiveTree, EvidenceTree};
-use crate::documents::{self, Tree};
+use crate::documents::host::{ArchiveTree, DigestTree, EvidenceTree};
+use crate::documents::{self, Digests, Tree};
 use crate::error::Class;
 use crate::snapshot::SnapshotId;
 use crate::store::host::Prefix;
@@ -29,7 +30,7 @@ const OWN_WORDS: &str = "own words";
 /// Longest message: a sentence, a path and what one text of a guest may fill.
 const MESSAGE_BYTES_MAX: usize = 1_500;
 
-const ROLES: [Role; 3] = [Role::Fingerprint, Role::Dump, Role::Retention];
+const ROLES: [Role; 4] = Role::ALL;
 
 /// A component of `tests/guests`.
 fn guest(role: Role) -> PathBuf {
@@ -57,6 +58,7 @@ fn load_file(role: Role, component: &Path, rest: &str) -> Result<Plugin> {
         Role::Fingerprint => plugins.fingerprint = config,
         Role::Dump => plugins.dump = config,
         Role::Retention => plugins.retention = config,
+        Role::Crosscheck => plugins.crosscheck = config,
     }
     Plugin::load(&Engine::new().unwrap(), &plugins, role, None)
 }
@@ -65,7 +67,7 @@ fn load_file(role: Role, component: &Path, rest: &str) -> Result<Plugin> {
 fn load(role: Role, doing: &str, limits: &str) -> Plugin {
     let settings = match role {
         Role::Dump => format!("dump = {{ {doing} }}"),
-        Role::Fingerprint | Role::Retention => doing.to_owned(),
+        Role::Fingerprint | Role::Retention | Role::Crosscheck => doing.to_owned(),
     };
     load_file(role, &guest(role), &format!("settings = {{ {settings} }}\nlimits = {{ {limits} }}")).unwrap()
 }
@@ -106,6 +108,11 @@ impl Place {
                 let snapshots = snapshots(3);
                 let called = plugin.plan_retention(now(), "Europe/Paris", &snapshots);
                 called.await.result.map(|plan| plan.decisions.len().to_string())
+            }
+            Role::Crosscheck => {
+                let documents = DigestTree(Arc::new(Digests::new(self.tree.clone())));
+                let called = plugin.crosscheck(Vec::new(), documents).await;
+                called.result.map(|report| report.findings.into_iter().map(|finding| finding.name).collect())
             }
         }
     }

@@ -45,6 +45,7 @@ fn plugins(role: Role, text: &str) -> Plugins {
         Role::Fingerprint => plugins.fingerprint = config,
         Role::Dump => plugins.dump = config,
         Role::Retention => plugins.retention = config,
+        Role::Crosscheck => plugins.crosscheck = config,
     }
     plugins
 }
@@ -214,7 +215,7 @@ fn a_component_of_another_role_is_refused() {
 #[test]
 fn the_shipped_components_import_exactly_what_they_are_granted_by_default_and_no_wasi() {
     let plugins = Plugins::default();
-    for role in [Role::Fingerprint, Role::Dump, Role::Retention] {
+    for role in Role::ALL {
         let config = plugins.of(role);
         let component: Component = component::read(role, config, false, Some(&folder())).unwrap();
         let needed: BTreeSet<Grant> =

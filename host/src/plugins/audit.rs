@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::grant::Grant;
 use crate::plugin::component::{self, Component, Import};
 use crate::plugin::{self, Role};
+use crate::postgres::ReadableTable;
 use crate::report::{FORMAT_VERSION, Report};
 use comfy_table::{Table, presets};
 use serde_json::{Value, json};
@@ -150,7 +151,7 @@ fn audit(config: &Config, role: Role, folder: Option<&Path>) -> Result<Audited> 
         verdict: Verdict::Unused,
         interface: grant.to_string(),
         functions: Vec::new(),
-        scope: scope(config, grant),
+        scope: scope(config, own, grant),
     }));
     // The package's own interfaces first, WASI apart behind them.
     lines.sort_by_key(|line| line.interface.starts_with("wasi:"));
@@ -170,12 +171,12 @@ fn line(config: &Config, plugin: &plugin::Config, import: &Import) -> Line {
         verdict,
         interface: printable(&import.interface),
         functions: import.functions.iter().map(|function| printable(function)).collect(),
-        scope: import.needs.map(|grant| scope(config, grant)).unwrap_or_default(),
+        scope: import.needs.map(|grant| scope(config, plugin, grant)).unwrap_or_default(),
     }
 }
 
 /// What a grant reaches: in one call a single one of these, and only by the handle that the call passes in.
-fn scope(config: &Config, grant: Grant) -> Vec<String> {
+fn scope(config: &Config, plugin: &plugin::Config, grant: Grant) -> Vec<String> {
     let sources = |wanted: fn(&Source) -> bool, shown: &dyn Fn(&str, &str) -> String| {
         let mut found = Vec::new();
         for (environment, own) in &config.environments {
@@ -187,7 +188,17 @@ fn scope(config: &Config, grant: Grant) -> Vec<String> {
     let named = |environment: &str, source: &str| format!("{environment}/{source}");
     match grant {
         Grant::DatabaseEvidence | Grant::DatabaseDump => sources(|s| matches!(s, Source::Postgres(_)), &named),
-        Grant::TreeEvidence | Grant::TreeArchive => sources(|s| matches!(s, Source::Directory(_)), &named),
+        Grant::TreeEvidence | Grant::TreeArchive | Grant::DocumentsDigests => {
+            sources(|s| matches!(s, Source::Directory(_)), &named)
+        }
+        Grant::TableRows if plugin.tables.is_empty() => vec!["nothing: `tables` names no table".to_owned()],
+        Grant::TableRows => {
+            let tables = plugin.tables.iter().map(|table| format!("{} ({})", table.label, table.columns.join(", ")));
+            let tables = printable(&tables.collect::<Vec<_>>().join(", "));
+            sources(|s| matches!(s, Source::Postgres(_)), &|environment, source| {
+                format!("{environment}/{source}: {tables}")
+            })
+        }
         Grant::ObjectWrite => {
             let url = config.store.url.trim_end_matches('/');
             sources(|_| true, &|environment, source| format!("{url}/{environment}/{source}/ (new objects alone)"))
@@ -215,7 +226,16 @@ impl Audited {
             world: format!("{}@{}", self.role.name(), component::WORLD_VERSION),
             grants: self.config.grants.iter().map(|grant| grant.to_string()).collect(),
             imports: imports.flat_map(Line::spelt).collect(),
+            columns: self.columns().collect(),
         }
+    }
+
+    /// What may be read of tables, column by column.
+    fn columns(&self) -> impl Iterator<Item = String> {
+        let each = |table: &ReadableTable| {
+            table.columns.iter().map(|column| format!("{}#{column}", table.label)).collect::<Vec<_>>()
+        };
+        self.config.tables.iter().flat_map(each)
     }
 
     fn is_pinned(&self) -> bool {
@@ -269,6 +289,7 @@ impl Audited {
             "world": self.role.name(),
             "world_version": component::WORLD_VERSION,
             "grants": self.config.grants.iter().map(|grant| grant.to_string()).collect::<Vec<_>>(),
+            "columns": self.columns().collect::<Vec<_>>(),
             "lines": lines,
             "unfit": self.unfit.as_ref().map(ToString::to_string),
         })

@@ -37,6 +37,9 @@ pub(super) struct Locked {
     pub(super) grants: BTreeSet<String>,
     /// `interface#function`.
     pub(super) imports: BTreeSet<String>,
+    /// `table#column`, of those that may be read.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(super) columns: BTreeSet<String>,
 }
 
 /// A difference between what was reviewed and what is there.
@@ -122,9 +125,11 @@ impl Lock {
 
 impl Locked {
     fn changes(&self, name: &str, now: &Self, changes: &mut Vec<Change>) {
-        for (what, before, after) in
-            [("imports", &self.imports, &now.imports), ("is granted", &self.grants, &now.grants)]
-        {
+        for (what, before, after) in [
+            ("imports", &self.imports, &now.imports),
+            ("is granted", &self.grants, &now.grants),
+            ("may read", &self.columns, &now.columns),
+        ] {
             let grown: Vec<&str> = after.difference(before).map(String::as_str).collect();
             if !grown.is_empty() {
                 changes.push(Change { grown: true, said: format!("`{name}` now {what} {}", grown.join(", ")) });
@@ -160,6 +165,7 @@ mod tests {
             world: "dump@0.1.0".into(),
             grants: all(grants),
             imports: all(imports),
+            columns: BTreeSet::new(),
         };
         Lock::new([("dump".to_owned(), locked)].into_iter())
     }
@@ -187,6 +193,20 @@ mod tests {
         }
         let from_nothing = Lock::new(std::iter::empty()).changes(&known);
         assert_eq!(from_nothing, [Change { grown: true, said: "the plugin `dump` is new".into() }]);
+    }
+
+    #[test]
+    fn a_column_more_that_may_be_read_is_a_growth() {
+        let reading = |columns: &[&str]| {
+            let mut lock = locked(&[], &[], "00");
+            let columns = columns.iter().map(|column| (*column).to_owned()).collect();
+            lock.plugins.values_mut().for_each(|plugin| plugin.columns = BTreeSet::clone(&columns));
+            lock
+        };
+        let (few, many) = (reading(&["t#id"]), reading(&["t#id", "t#label"]));
+        let change = |grown, said: &str| Change { grown, said: said.into() };
+        assert_eq!(few.changes(&many), [change(true, "`dump` now may read t#label")]);
+        assert_eq!(many.changes(&few), [change(false, "`dump` no longer may read t#label")]);
     }
 
     #[test]

@@ -12,6 +12,9 @@ const MAGIC: &[u8] = b"PGDMP";
 /// Format versions 1.14 (pg_dump 12 to 15), 1.15 (16) and 1.16 (17 and 18).
 const MINOR_KNOWN: std::ops::RangeInclusive<u8> = 14..=16;
 
+/// The magic, the version in three bytes, two sizes and the format.
+const BEGINNING_BYTES: usize = MAGIC.len() + 6;
+
 /// The minor version that made the compression one byte.
 const MINOR_WITH_COMPRESSION_BYTE: u8 = 15;
 
@@ -30,29 +33,73 @@ const BLOCK_LARGE_OBJECTS: u8 = 3;
 
 /// Why a stream is not a whole archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Flaw {
+pub enum Flaw {
+    /// Something else, or nothing.
     #[error("it does not begin as an archive of pg_dump")]
     NotAnArchive,
+    /// Cut off early.
     #[error("it ends inside its table of contents")]
     ContentsCut,
+    /// Cut off late.
     #[error("it ends inside the data of an entry")]
     DataCut,
+    /// Cut off between two blocks, so many before its end.
     #[error("{0} entries of its table of contents have no data")]
     DataMissing(usize),
+    /// A number that cannot be there.
     #[error("its structure is damaged")]
     Damaged,
 }
 
+/// What an archive says of itself before its table of contents.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Origin {
+    /// The server that was dumped, as it names its version: `15.18 (Debian 15.18-0+deb12u1)`.
+    pub server_version: String,
+    /// The pg_dump that made it.
+    pub pg_dump_version: String,
+}
+
 /// What a whole archive holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Contents {
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Contents {
     /// Tables whose rows are in it, empty ones included.
     pub tables: usize,
+    /// Where it comes from.
+    pub origin: Origin,
+    /// The statement that made the database, with its encoding and locale.
+    pub creation: Option<String>,
+}
+
+/// Reads where an archive comes from out of its first bytes. None for a format that is not known here.
+///
+/// # Errors
+/// [`Flaw::NotAnArchive`], or [`Flaw::ContentsCut`] where there are too few bytes.
+pub fn origin(beginning: &[u8]) -> Result<Option<Origin>, Flaw> {
+    let layout = match layout(beginning)? {
+        Some(layout) => layout,
+        None if beginning.len() < BEGINNING_BYTES => return Err(Flaw::ContentsCut),
+        None => return Ok(None),
+    };
+    Reader { bytes: beginning, at: BEGINNING_BYTES, layout }.origin().map(Some).ok_or(Flaw::ContentsCut)
+}
+
+/// How numbers are written, by the first bytes; none for a format that is not known, or while they are not all there.
+fn layout(bytes: &[u8]) -> Result<Option<Layout>, Flaw> {
+    let begun = bytes.len().min(MAGIC.len());
+    if bytes.get(..begun) != MAGIC.get(..begun) {
+        return Err(Flaw::NotAnArchive);
+    }
+    let Some([major, minor, _, int_bytes, offset_bytes, format]) = bytes.get(MAGIC.len()..BEGINNING_BYTES) else {
+        return Ok(None);
+    };
+    let known = *major == 1 && MINOR_KNOWN.contains(minor) && *format == FORMAT_CUSTOM && (1..=8).contains(int_bytes);
+    Ok(known.then_some(Layout { minor: *minor, int_bytes: *int_bytes, offset_bytes: *offset_bytes }))
 }
 
 /// Follows one stream.
 #[derive(Debug)]
-pub(super) struct Scanner {
+pub struct Scanner {
     state: State,
     /// Header and table of contents until they are whole, and then the bytes of a number that a block's end cut.
     pending: Vec<u8>,
@@ -84,8 +131,16 @@ struct Layout {
     offset_bytes: u8,
 }
 
+impl Default for Scanner {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Scanner {
-    pub(super) fn new() -> Self {
+    /// At the beginning of a stream.
+    #[must_use]
+    pub fn new() -> Self {
         Self {
             state: State::Contents,
             pending: Vec::new(),
@@ -96,7 +151,7 @@ impl Scanner {
     }
 
     /// The next bytes of the stream.
-    pub(super) fn feed(&mut self, block: &[u8]) {
+    pub fn feed(&mut self, block: &[u8]) {
         let mut rest = block;
         if self.state == State::Contents {
             self.pending.extend_from_slice(block);
@@ -115,8 +170,11 @@ impl Scanner {
         }
     }
 
-    /// What the stream held, or why it is not whole. None for a format that is not known here.
-    pub(super) fn finish(self) -> Result<Option<Contents>, Flaw> {
+    /// What the stream held. None for a format that is not known here.
+    ///
+    /// # Errors
+    /// Why it is not whole.
+    pub fn finish(self) -> Result<Option<Contents>, Flaw> {
         match self.state {
             State::Unknown => Ok(None),
             State::Flawed(flaw) => Err(flaw),
@@ -185,26 +243,20 @@ impl Scanner {
 
     /// Reads header and table of contents. Where they end, or none while they are not whole or cannot be read.
     fn read_contents(&mut self, bytes: &[u8]) -> Option<usize> {
-        let begun = bytes.len().min(MAGIC.len());
-        if bytes.get(..begun) != MAGIC.get(..begun) {
-            self.state = State::Flawed(Flaw::NotAnArchive);
-            return None;
-        }
-        let (Some([major, minor, _, int_bytes, offset_bytes, format]), true) =
-            (bytes.get(5..11), bytes.len() <= CONTENTS_BYTES_MAX)
-        else {
-            if bytes.len() > CONTENTS_BYTES_MAX {
-                self.state = State::Unknown;
+        self.layout = match layout(bytes) {
+            Err(flaw) => {
+                self.state = State::Flawed(flaw);
+                return None;
             }
-            return None;
+            Ok(Some(layout)) if bytes.len() <= CONTENTS_BYTES_MAX => layout,
+            Ok(_) => {
+                if bytes.len() >= BEGINNING_BYTES {
+                    self.state = State::Unknown;
+                }
+                return None;
+            }
         };
-        let known = *major == 1 && MINOR_KNOWN.contains(minor) && *format == FORMAT_CUSTOM;
-        if !known || !(1..=8).contains(int_bytes) {
-            self.state = State::Unknown;
-            return None;
-        }
-        self.layout = Layout { minor: *minor, int_bytes: *int_bytes, offset_bytes: *offset_bytes };
-        let mut reader = Reader { bytes, at: 11, layout: self.layout };
+        let mut reader = Reader { bytes, at: BEGINNING_BYTES, layout: self.layout };
         let (contents, awaited) = reader.contents()?;
         (self.contents, self.awaited, self.state) = (contents, awaited, State::Block);
         Some(reader.at)
@@ -248,24 +300,34 @@ impl<'a> Reader<'a> {
         (0..count).try_for_each(|_| self.string().map(drop))
     }
 
-    fn contents(&mut self) -> Option<(Contents, BTreeSet<i64>)> {
+    fn text(&mut self) -> Option<String> {
+        Some(crate::capability::printable(&String::from_utf8_lossy(self.string()?.unwrap_or_default())))
+    }
+
+    fn origin(&mut self) -> Option<Origin> {
         if self.layout.minor >= MINOR_WITH_COMPRESSION_BYTE {
             self.take(1)?;
         } else {
             self.int()?;
         }
-        // The time in seven numbers; the names of the database, the server's version and pg_dump's.
+        // The time in seven numbers, and the name of the database.
         (0..7).try_for_each(|_| self.int().map(drop))?;
-        self.strings(3)?;
-        let (mut contents, mut awaited) = (Contents::default(), BTreeSet::new());
+        self.strings(1)?;
+        Some(Origin { server_version: self.text()?, pg_dump_version: self.text()? })
+    }
+
+    fn contents(&mut self) -> Option<(Contents, BTreeSet<i64>)> {
+        let mut contents = Contents { origin: self.origin()?, ..Contents::default() };
+        let mut awaited = BTreeSet::new();
         for _ in 0..self.int()? {
             let (id, has_data) = (self.int()?, self.int()? != 0);
             // Two object identifiers and a name, then what it is.
             self.strings(3)?;
             let kind = self.string()?;
             self.int()?;
-            // Definition, drop statement, copy statement, schema, tablespace, access method.
-            self.strings(6)?;
+            let definition = self.string()?;
+            // Drop statement, copy statement, schema, tablespace, access method.
+            self.strings(5)?;
             if self.layout.minor >= MINOR_WITH_RELATION_KIND {
                 self.int()?;
             }
@@ -274,6 +336,9 @@ impl<'a> Reader<'a> {
             while self.string()?.is_some() {}
             self.take(usize::from(self.layout.offset_bytes) + 1)?;
             contents.tables += usize::from(kind == Some(b"TABLE DATA"));
+            if kind == Some(b"DATABASE") {
+                contents.creation = definition.map(|text| String::from_utf8_lossy(text).into_owned());
+            }
             if has_data {
                 awaited.insert(id);
             }

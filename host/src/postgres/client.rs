@@ -1,7 +1,7 @@
 //! Connections: dialling, TLS fallback, the settings that every session is pinned to, and what a server's errors
 //! mean for the person who reads them.
 
-use super::program::Program;
+use super::program::{NOWHERE, Program};
 use super::{Config, SslMode, tls};
 use crate::capability::printable;
 use crate::error::{Class, Error, Result};
@@ -80,14 +80,21 @@ pub(super) struct Notice {
 pub(super) struct Dialer {
     config: Config,
     tls: MakeRustlsConnect,
-    /// A pooler refused [`STARTUP_OPTIONS`].
-    options_refused: AtomicBool,
+    /// A pooler refused [`STARTUP_OPTIONS`], or connections are to write.
+    without_options: AtomicBool,
 }
 
 impl Dialer {
     pub(super) fn new(config: &Config) -> Result<Self> {
         let tls = tls::connector(config)?;
-        Ok(Self { config: config.clone(), tls, options_refused: AtomicBool::new(false) })
+        Ok(Self { config: config.clone(), tls, without_options: AtomicBool::new(false) })
+    }
+
+    /// For a restore, the one thing that writes: to a server that is named as its target, never to a source.
+    pub(super) fn for_restore(config: &Config) -> Result<Self> {
+        let dialer = Self::new(config)?;
+        dialer.without_options.store(true, Ordering::Relaxed);
+        Ok(dialer)
     }
 
     pub(super) fn config(&self) -> &Config {
@@ -96,7 +103,7 @@ impl Dialer {
 
     /// What a child may send on connecting.
     pub(super) fn startup_options(&self) -> Option<&'static str> {
-        (!self.options_refused.load(Ordering::Relaxed)).then_some(STARTUP_OPTIONS)
+        (!self.without_options.load(Ordering::Relaxed)).then_some(STARTUP_OPTIONS)
     }
 
     /// Whether the chosen pg_dump understands the TLS settings.
@@ -122,6 +129,28 @@ impl Dialer {
             None => source.read("username", "PGUSER")?.expose_secret().to_owned(),
         };
         Ok(Login { user, password: source.read_optional("password", "PGPASSWORD")? })
+    }
+
+    /// Tells a child where to connect by libpq's variables, so that nothing about the connection is an argument.
+    pub(super) fn by_environment(&self, command: &mut tokio::process::Command, login: &Login) {
+        let config = &self.config;
+        let mode = if config.is_socket() { SslMode::Disable } else { config.ssl_mode };
+        command
+            .env("PGHOST", &config.host)
+            .env("PGPORT", config.port.to_string())
+            .env("PGDATABASE", &config.database)
+            .env("PGUSER", &login.user)
+            .env("PGSSLMODE", mode.name())
+            .env("PGSSLROOTCERT", config.ssl_root_cert.as_deref().unwrap_or(NOWHERE.as_ref()))
+            .env("PGGSSENCMODE", "disable")
+            .env("PGCONNECT_TIMEOUT", config.connect_timeout.to_string())
+            .env("PGAPPNAME", APPLICATION_NAME);
+        if let Some(password) = &login.password {
+            command.env("PGPASSWORD", password.expose_secret());
+        }
+        if let Some(options) = self.startup_options() {
+            command.env("PGOPTIONS", options);
+        }
     }
 
     pub(super) fn target(&self, user: &str) -> Target {
@@ -166,7 +195,7 @@ impl Dialer {
         tracing::debug!(error = %refused, "connecting without startup options");
         let connection =
             self.log_in(mode, login, target, None).await.map_err(|failed| failed.explain(target, login))?;
-        self.options_refused.store(true, Ordering::Relaxed);
+        self.without_options.store(true, Ordering::Relaxed);
         Ok(connection)
     }
 
@@ -295,6 +324,14 @@ pub(super) struct Connection {
     _task: AbortOnDropHandle<()>,
 }
 
+/// A statement that the server refused.
+#[derive(Debug)]
+pub(super) struct Refused {
+    /// Its SQLSTATE; empty where the server did not answer.
+    pub state: String,
+    pub error: Error,
+}
+
 /// A parameter of a query with its type, so that nothing has to be prepared.
 pub(super) type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
 
@@ -344,6 +381,17 @@ impl Connection {
     pub(super) async fn query_one(&self, sql: &str, parameters: &[Parameter<'_>]) -> Result<Row> {
         let rows = self.query(sql, parameters).await?;
         rows.into_iter().next().ok_or_else(|| Error::unexpected(format!("{}: no row came back", self.target)))
+    }
+
+    /// Runs statements that answer nothing, on a connection for a restore.
+    pub(super) async fn execute(&self, sql: &str) -> Result<(), Refused> {
+        self.busy.store(true, Ordering::Relaxed);
+        let result = self.client.batch_execute(sql).await;
+        self.busy.store(false, Ordering::Relaxed);
+        result.map_err(|error| Refused {
+            state: error.code().map(|code| code.code().to_owned()).unwrap_or_default(),
+            error: self.explain(&error),
+        })
     }
 
     pub(super) fn read<T: FromSqlOwned>(&self, row: &Row, column: usize) -> Result<T> {

@@ -4,23 +4,26 @@
 //! No secret is ever an argument; the password goes through the child's environment alone.
 
 use super::archive::{Contents, Flaw, Scanner};
-use super::client::{APPLICATION_NAME, Login, Notice};
+use super::client::Notice;
 use super::program::{NOWHERE, Program, Version};
-use super::{Facts, Session, SslMode};
+use super::{Facts, Session};
 use crate::capability::printable;
 use crate::error::{Class, Error, Result};
-use crate::secret::{ExposeSecret, redact};
+use crate::secret::redact;
 use crate::stream::{BLOCK_BYTES, ByteStream, Writer, channel};
 use bytes::{Bytes, BytesMut};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
-use tokio::process::{ChildStdin, Command};
+use tokio::process::ChildStdin;
 use tokio::sync::mpsc;
 
 /// What pg_dump says on its error output. A dump that works says nothing; beyond this it is read and dropped.
 const STDERR_BYTES_MAX: usize = 64 << 10;
+
+/// What the programs put in front of their errors.
+const PREFIXES: [&str; 3] = ["pg_dump: error: ", "pg_restore: error: ", "initdb: error: "];
 
 /// Lines of it that reach people.
 const STDERR_LINES_MAX: usize = 3;
@@ -140,7 +143,7 @@ impl Session {
         };
         let login = self.dialer.login()?;
         let mut command = Program::command(&self.program.pg_dump);
-        self.connect_by_environment(&mut command, &login);
+        self.dialer.by_environment(&mut command, &login);
         command
             .arg("--format=custom")
             .arg("--no-password")
@@ -180,28 +183,6 @@ impl Session {
         match probe.output().await {
             Ok(output) if !String::from_utf8_lossy(&output.stderr).contains("compression") => Some(argument),
             _ => None,
-        }
-    }
-
-    /// libpq's variables, so that nothing about the connection is an argument.
-    fn connect_by_environment(&self, command: &mut Command, login: &Login) {
-        let config = self.dialer.config();
-        let mode = if config.is_socket() { SslMode::Disable } else { config.ssl_mode };
-        command
-            .env("PGHOST", &config.host)
-            .env("PGPORT", config.port.to_string())
-            .env("PGDATABASE", &config.database)
-            .env("PGUSER", &login.user)
-            .env("PGSSLMODE", mode.name())
-            .env("PGSSLROOTCERT", config.ssl_root_cert.as_deref().unwrap_or(NOWHERE.as_ref()))
-            .env("PGGSSENCMODE", "disable")
-            .env("PGCONNECT_TIMEOUT", config.connect_timeout.to_string())
-            .env("PGAPPNAME", APPLICATION_NAME);
-        if let Some(password) = &login.password {
-            command.env("PGPASSWORD", password.expose_secret());
-        }
-        if let Some(options) = self.dialer.startup_options() {
-            command.env("PGOPTIONS", options);
         }
     }
 
@@ -264,7 +245,7 @@ async fn pump(
 }
 
 /// The first [`STDERR_BYTES_MAX`] of a child's error output; the rest is read, so that the child can go on.
-async fn collect(mut stderr: impl AsyncRead + Unpin) -> std::io::Result<String> {
+pub(super) async fn collect(mut stderr: impl AsyncRead + Unpin) -> std::io::Result<String> {
     let (mut kept, mut buffer) = (Vec::new(), [0; 4096]);
     loop {
         let read = stderr.read(&mut buffer).await?;
@@ -321,7 +302,7 @@ impl Made {
         if self.bytes < DUMP_BYTES_MIN {
             return Err(Error::unexpected(format!("pg_dump made {} bytes, which cannot be a dump", self.bytes)));
         }
-        let contents = match self.contents {
+        let contents = match &self.contents {
             Ok(contents) => contents,
             Err(flaw) => return Err(Error::unexpected(format!("the dump is not whole: {flaw}"))),
         };
@@ -334,7 +315,7 @@ impl Made {
             return Err(Error::unexpected("pg_restore finds nothing in the dump"));
         }
         match contents {
-            Some(Contents { tables }) if (tables as u64) < facts.tables => {
+            Some(Contents { tables, .. }) if (*tables as u64) < facts.tables => {
                 Err(Error::unexpected(format!("the dump holds {tables} tables and the database {}", facts.tables))
                     .hint("check that `pg_dump` is not a script that leaves tables out"))
             }
@@ -359,9 +340,10 @@ impl Made {
 }
 
 /// The first lines that say something, without the program's name in front.
-fn gist(stderr: &str) -> String {
+pub(super) fn gist(stderr: &str) -> String {
     let lines = stderr.lines().map(str::trim).filter(|line| !line.is_empty()).take(STDERR_LINES_MAX);
-    let lines = lines.map(|line| line.strip_prefix("pg_dump: error: ").unwrap_or(line));
+    let own = |line: &str| PREFIXES.iter().find_map(|prefix| line.strip_prefix(prefix)).map(str::to_owned);
+    let lines = lines.map(|line| own(line).unwrap_or_else(|| line.to_owned()));
     printable(&lines.collect::<Vec<_>>().join("; "))
 }
 

@@ -121,9 +121,13 @@ pub(super) struct Catalog {
 }
 
 impl Catalog {
+    /// A table and the types below any domain of its columns; none where there is no such one.
+    pub(super) fn get(&self, name: &TableName) -> Option<(&Table, &[String])> {
+        self.index.get(name).and_then(|(at, bases)| Some((self.tables.get(*at)?, bases.as_slice())))
+    }
+
     fn find(&self, name: &TableName) -> Result<(&Table, &[String])> {
-        let found = self.index.get(name).and_then(|(at, bases)| Some((self.tables.get(*at)?, bases.as_slice())));
-        found.ok_or_else(|| {
+        self.get(name).ok_or_else(|| {
             let TableName { schema, name } = name;
             refuse(format!("the plugin asked for the table `{schema}.{name}`, which the database does not have"))
         })
@@ -217,7 +221,7 @@ impl Session {
         tables.filter_map(|name| catalog.find(name).ok()).fold(0, |sum, (table, _)| sum.saturating_add(table.bytes))
     }
 
-    async fn catalog(&self) -> Result<Arc<Catalog>> {
+    pub(super) async fn catalog(&self) -> Result<Arc<Catalog>> {
         self.catalog.get_or_try_init(|| self.read_catalog()).await.cloned()
     }
 
@@ -362,7 +366,7 @@ fn digest_question(catalog: &Catalog, selection: &Selection) -> Result<(Question
 }
 
 /// An identifier for SQL.
-fn quoted(name: &str) -> String {
+pub(super) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 

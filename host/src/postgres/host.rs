@@ -1,9 +1,10 @@
-//! The capabilities `database-evidence` and `database-dump`: handles on one session, and what a plugin may ask of them.
+//! The capabilities `database-evidence`, `database-dump` and `table-rows`: handles on one session, and what a plugin may ask
+//! of them.
 //!
 //! What a plugin sends is measured here before it is looked at.
 
 use super::evidence::{RowFilter, Selection, TableName};
-use super::{Compression, DumpOptions, Session};
+use super::{Compression, DumpOptions, Order, ReadableTable, Row, Session};
 use crate::capability::{Context, types};
 use crate::error::{Class, Error, Result};
 use crate::stream::ByteStream;
@@ -17,6 +18,7 @@ pub(crate) mod bindings {
             world postgres {
                 import backup:host/database-evidence@0.1.0;
                 import backup:host/database-dump@0.1.0;
+                import backup:host/table-rows@0.1.0;
             }",
         path: "../wit",
         imports: { default: async | trappable },
@@ -25,10 +27,11 @@ pub(crate) mod bindings {
             "backup:host/bytes": crate::capability::bytes,
             "backup:host/database-evidence.database": super::EvidenceDatabase,
             "backup:host/database-dump.database": super::DumpDatabase,
+            "backup:host/table-rows.table": super::RowsTable,
         },
     });
 }
-use bindings::backup::host::{database_dump, database_evidence as wit};
+use bindings::backup::host::{database_dump, database_evidence as wit, table_rows};
 
 /// Tables in one call. Dolibarr with every module has 385.
 const TABLES_MAX: usize = 10_000;
@@ -53,6 +56,15 @@ pub struct EvidenceDatabase(pub Arc<Session>);
 #[derive(Debug, Clone)]
 pub struct DumpDatabase(pub Arc<Session>);
 
+/// The handle behind `table-rows.table`: one table, and the columns of it that the configuration names.
+#[derive(Debug, Clone)]
+pub struct RowsTable {
+    /// Where it is read.
+    pub session: Arc<Session>,
+    /// What is read.
+    pub table: Arc<ReadableTable>,
+}
+
 /// Links `database-evidence`.
 ///
 /// # Errors
@@ -67,6 +79,14 @@ pub fn link_evidence(linker: &mut Linker<Context>) -> wasmtime::Result<()> {
 /// When the interface is linked twice.
 pub fn link_dump(linker: &mut Linker<Context>) -> wasmtime::Result<()> {
     database_dump::add_to_linker::<_, HasSelf<_>>(linker, |context| context)
+}
+
+/// Links `table-rows`.
+///
+/// # Errors
+/// When the interface is linked twice.
+pub fn link_rows(linker: &mut Linker<Context>) -> wasmtime::Result<()> {
+    table_rows::add_to_linker::<_, HasSelf<_>>(linker, |context| context)
 }
 
 /// What a plugin is answered: the value, or what it may know of the failure.
@@ -160,6 +180,43 @@ impl database_dump::Host for Context {
 impl database_dump::HostDatabase for Context {
     async fn drop(&mut self, database: Resource<DumpDatabase>) -> wasmtime::Result<()> {
         self.table.delete(database)?;
+        Ok(())
+    }
+}
+
+impl table_rows::Host for Context {
+    async fn describe(&mut self, table: Resource<RowsTable>) -> Answer<Option<table_rows::Shape>> {
+        let RowsTable { session, table } = self.table.get(&table)?.clone();
+        let shape = session.shape(&table).await;
+        self.count("table-rows.describe", session.scope(), 0);
+        let answer = |shape: super::Shape| table_rows::Shape { columns: shape.columns, rows: shape.rows };
+        Ok(self.answer(shape.map(|shape| shape.map(answer))))
+    }
+
+    async fn page(
+        &mut self,
+        table: Resource<RowsTable>,
+        after: Option<i64>,
+        order: table_rows::Order,
+        count: u32,
+    ) -> Answer<Vec<table_rows::Row>> {
+        let RowsTable { session, table } = self.table.get(&table)?.clone();
+        let order = match order {
+            table_rows::Order::Ascending => Order::Ascending,
+            table_rows::Order::Descending => Order::Descending,
+        };
+        let rows = session.rows(&table, after, order, count).await;
+        let bytes =
+            rows.iter().flatten().flat_map(|row| row.values.iter().flatten()).map(|value| value.len() as u64).sum();
+        self.count("table-rows.page", session.scope(), bytes);
+        let answer = |Row { key, values }: Row| table_rows::Row { key, values };
+        Ok(self.answer(rows.map(|rows| rows.into_iter().map(answer).collect())))
+    }
+}
+
+impl table_rows::HostTable for Context {
+    async fn drop(&mut self, table: Resource<RowsTable>) -> wasmtime::Result<()> {
+        self.table.delete(table)?;
         Ok(())
     }
 }

@@ -37,9 +37,7 @@ impl Version {
     /// Reads `pg_dump (PostgreSQL) 15.18 (Debian …)`, `17beta1` and `18.1` alike.
     fn parse(line: &str) -> Option<Self> {
         let text = line.trim().strip_prefix("pg_dump (PostgreSQL) ")?;
-        let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-        let major = text.get(..digits)?.parse().ok()?;
-        Some(Self { text: crate::capability::printable(text), major })
+        Some(Self { text: crate::capability::printable(text), major: major(text)? })
     }
 }
 
@@ -166,6 +164,45 @@ pub(super) async fn choose(installed: Installed, server_major: u32, server_versi
         )),
     }
     .hint(hint))
+}
+
+/// The pg_restore for a dump: the oldest packaged one that is not older than the pg_dump that made it, because a newer one
+/// says things that an older server does not know; else the one in `PATH`.
+///
+/// # Errors
+/// Class `Config` when there is none.
+pub(super) async fn for_dump(dump_major: u32, dump_version: &str) -> Result<Program> {
+    let Installed::Packaged(mut programs) = installed(None).await? else {
+        return Err(Error::unexpected("no pg_restore was looked for"));
+    };
+    if best(&programs, dump_major).is_none()
+        && let Some(path) = in_search_path()
+    {
+        programs.push(Program::inspect(&path).await?);
+    }
+    best(&programs, dump_major).cloned().ok_or_else(|| {
+        let newest = programs.iter().map(|program| program.version.major).max();
+        let there =
+            newest.map_or_else(|| "none is installed".to_owned(), |major| format!("the newest here is {major}"));
+        Error::config(format!(
+            "the dump was made by pg_dump {dump_version}, which needs pg_restore {dump_major} or newer, and {there}"
+        ))
+        .hint(format!("install postgresql-client-{dump_major}"))
+    })
+}
+
+/// Folders with a whole server in them, by major version.
+pub(super) async fn servers() -> Vec<(u32, PathBuf)> {
+    let Ok(Installed::Packaged(programs)) = installed(None).await else { return Vec::new() };
+    let folders = programs.iter().filter_map(|p| Some((p.version.major, p.pg_dump.parent()?.to_owned())));
+    folders.filter(|(_, bin)| ["initdb", "postgres"].iter().all(|name| bin.join(name).is_file())).collect()
+}
+
+/// The major version at the beginning of what a server or a program calls its version.
+#[must_use]
+pub fn major(version: &str) -> Option<u32> {
+    let digits = version.find(|c: char| !c.is_ascii_digit()).unwrap_or(version.len());
+    version.get(..digits)?.parse().ok()
 }
 
 fn best(programs: &[Program], server_major: u32) -> Option<&Program> {

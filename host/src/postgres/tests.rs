@@ -4,6 +4,7 @@ mod connect;
 mod dump;
 mod evidence;
 mod real;
+mod rows;
 
 use super::{Config, Digest, DumpOptions, Selection, Session, SslMode, TableName};
 use crate::error::Result;
@@ -29,6 +30,7 @@ fn config(server: &Server, database: &str) -> Config {
         ssl_mode: SslMode::default(),
         ssl_root_cert: None,
         credentials: Source { files: None, env: false, user: Some("postgres".to_owned()) },
+        restore_credentials: None,
         pg_dump: Some(server.bin().join("pg_dump")),
         connect_timeout: 10,
         connections: None,

@@ -51,7 +51,8 @@ fn locate_bucket(url: &Url) -> Result<Location> {
         return Err(Error::config(format!("the url {url} names no bucket")).hint("give `s3://BUCKET/PREFIX`"));
     }
     let prefix = url.path().trim_matches('/');
-    let is_prefix = prefix.is_empty() || (prefix.len() <= PREFIX_BYTES_MAX && ObjectKey::parse(prefix).is_some());
+    let is_plain = |prefix: &str| !prefix.contains([':', '+']) && ObjectKey::parse(prefix).is_some();
+    let is_prefix = prefix.is_empty() || (prefix.len() <= PREFIX_BYTES_MAX && is_plain(prefix));
     if !is_prefix {
         return Err(Error::config(format!(
             "the url {url} has a prefix with other characters than A-Z a-z 0-9 . _ - /"
@@ -96,6 +97,8 @@ mod tests {
             "s3://bucket/a//b",
             "s3://bucket/../x%2F",
             "s3://bucket/a%20b",
+            "s3://bucket/a:b",
+            "s3://bucket/a+b",
             "s3://bucket/erp?x=1",
             "s3://bucket/erp#x",
             "file://server/share",

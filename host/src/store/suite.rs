@@ -147,6 +147,15 @@ async fn a_small_object_makes_the_round(place: Place) {
         [("prod/empty", 0), (at.as_str(), 7)]
     );
 
+    // As scripts name their objects: signing and listing have to agree on what is escaped.
+    let stamped = key("prod/docs/2026-06-30T03:00:00+02:00.tar.gz");
+    store.put(&stamped, Bytes::from_static(b"archive")).await.unwrap();
+    assert_eq!(names(store, "prod/docs/").await, [stamped.as_str()]);
+    assert_eq!(store.head(&stamped).await.unwrap().unwrap().bytes, 7);
+    assert_eq!(collected(store.read(&stamped, Some(1..3)).await.unwrap()).await.unwrap(), "rc");
+    assert_eq!(store.delete(&stamped).await.unwrap(), Deleted::Gone);
+    assert_eq!(names(store, "prod/docs/").await, Vec::<String>::new());
+
     assert_eq!(store.delete(&at).await.unwrap(), Deleted::Gone);
     assert_eq!(store.get(&at).await.unwrap(), None);
     assert_eq!(names(store, "").await, ["prod/empty"]);

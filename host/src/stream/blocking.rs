@@ -5,6 +5,7 @@ use crate::error::{Class, Error};
 use bytes::{Buf, Bytes};
 use sha2::{Digest, Sha256};
 use std::io::{self, BufRead, Read};
+use std::pin::Pin;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
@@ -85,6 +86,20 @@ impl Read for BlockingReader {
 #[must_use]
 pub fn stopped() -> Error {
     Error::new(Class::Interrupted, "interrupted").hint("run it again")
+}
+
+/// Does some work unless it is interrupted first; then the work is dropped where it is. Once interrupted, not to be asked again.
+///
+/// # Errors
+/// The work's own, or that of [`stopped`].
+pub async fn unless<T>(
+    interrupted: Pin<&mut impl Future<Output = ()>>,
+    work: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    tokio::select! {
+        done = work => done,
+        () = interrupted => Err(stopped()),
+    }
 }
 
 /// The error that a [`BlockingReader`] passed through a reader of another crate; otherwise what `damaged` makes of it.

@@ -97,6 +97,17 @@ impl Config {
         self
     }
 
+    /// Adds a server to restore to, whose administrator needs no password on the socket.
+    #[must_use]
+    pub fn server(mut self, name: &str, socket: &Path, port: u16) -> Self {
+        let host = quoted_path(socket);
+        let _ = write!(
+            self.sources,
+            "\n[servers.{name}]\nhost = {host}\nport = {port}\ncredentials = {{ user = \"postgres\" }}\n"
+        );
+        self
+    }
+
     /// Adds a folder.
     #[must_use]
     pub fn documents(mut self, (environment, source): (&str, &str), path: &Path) -> Self {

@@ -102,7 +102,8 @@ mod tests {
 
     #[test]
     fn a_line_of_cargo_names_a_crate() {
-        let serde = |license: &str| Some(Crate { name: "serde".into(), version: "1.0.228".into(), license: license.into() });
+        let serde =
+            |license: &str| Some(Crate { name: "serde".into(), version: "1.0.228".into(), license: license.into() });
         assert_eq!(named("serde v1.0.228 (proc-macro)|MIT OR Apache-2.0"), serde("MIT OR Apache-2.0"));
         assert_eq!(named("serde v1.0.228|MIT/Apache-2.0 (*)"), serde("MIT OR Apache-2.0"));
         assert_eq!(named("serde v1.0.228|MIT / Apache-2.0"), serde("MIT OR Apache-2.0"));

@@ -343,7 +343,7 @@ impl Large {
 }
 
 /// Reads an entry's headers, and compares them with what the index says.
-fn described(line: &Line, plain: &[u8]) -> Result<Described> {
+pub(in crate::documents) fn described(line: &Line, plain: &[u8]) -> Result<Described> {
     let mut headers = plain.get(line.at..line.content_at).ok_or_else(|| mismatch(&line.path))?;
     let described = parse::next(&mut headers)?.filter(|_| headers.is_empty()).ok_or_else(|| mismatch(&line.path))?;
     let same = described.path == line.path

@@ -207,6 +207,7 @@ async fn certificates_that_cannot_be_used_are_named() {
             ssl_mode,
             ssl_root_cert,
             credentials: source,
+            restore_credentials: None,
             pg_dump: None,
             connect_timeout: 1,
             connections: None,

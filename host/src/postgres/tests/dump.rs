@@ -362,8 +362,16 @@ async fn every_cut_and_every_split_of_an_archive_is_followed() {
         blocks.for_each(|block| scanner.feed(block));
         scanner.finish()
     };
+    let contents: Contents = scan(&mut std::iter::once(whole.as_slice())).unwrap().unwrap();
+    assert_eq!(contents.tables, 2);
+    assert_eq!(contents.origin.server_version, open(&config).await.facts().server_version);
+    assert!(contents.creation.as_ref().unwrap().starts_with("CREATE DATABASE d "), "{contents:?}");
+    assert_eq!(super::super::origin(&whole[..600]), Ok(Some(contents.origin.clone())));
+    for length in 0..60 {
+        assert_eq!(super::super::origin(&whole[..length]), Err(Flaw::ContentsCut), "{length} bytes");
+    }
     for size in [1, 2, 3, 7, 64, 1000, whole.len()] {
-        assert_eq!(scan(&mut whole.chunks(size)), Ok(Some(Contents { tables: 2 })), "blocks of {size}");
+        assert_eq!(scan(&mut whole.chunks(size)), Ok(Some(contents.clone())), "blocks of {size}");
     }
     for length in 0..whole.len() {
         assert!(scan(&mut std::iter::once(&whole[..length])).is_err(), "cut at {length}");

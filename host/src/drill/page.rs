@@ -1,0 +1,145 @@
+//! The report of a drill as one page that prints well: no script, no font and no picture from elsewhere. Every text is escaped
+//! by the template.
+
+use super::{problems, span};
+use crate::proof::{CrossCheck, Drill, Phase, SourceProof};
+use crate::report;
+use indicatif::HumanBytes;
+use jiff::tz::TimeZone;
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+
+/// Ink on paper; one column, so that it fits A4 and Letter.
+const STYLE: &str = "\
+body{font:11pt/1.4 serif;max-width:46em;margin:2em auto;padding:0 1em;color:#000;background:#fff}\
+h1{font-size:1.5em;margin:0}h2{font-size:1.1em;margin:1.4em 0 .3em}\
+table{border-collapse:collapse;width:100%}th,td{text-align:left;vertical-align:top;padding:.2em .6em .2em 0;border-bottom:1px solid #bbb}\
+td.n{text-align:right;white-space:nowrap}.verdict{font-size:1.3em;font-weight:bold;border:2px solid #000;padding:.3em .6em;margin:1em 0}\
+code{font-size:.85em;word-break:break-all}footer{margin-top:2em;font-size:.85em}\
+@page{margin:18mm}@media print{body{margin:0;max-width:none}h2,tr{break-after:avoid;break-inside:avoid}}";
+
+/// The page.
+pub(super) fn of(drill: &Drill, zone: &TimeZone) -> String {
+    let when = report::local(drill.id.taken(), zone);
+    let taken = report::local(drill.snapshot.taken(), zone);
+    let problems = problems(drill);
+    let page = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                title { "Restore drill of " (drill.environment) ", " (when) }
+                style { (PreEscaped(STYLE)) }
+            }
+            body {
+                h1 { "Restore drill of " (drill.environment) }
+                p { (when) " (" (drill.time_zone) "), snapshot " code { (drill.snapshot) } " taken " (taken) }
+                p class="verdict" { @if drill.passed { "Passed" } @else { "Failed" } }
+                @if !problems.is_empty() {
+                    h2 { "What is wrong" }
+                    ul { @for problem in &problems { li { (problem) } } }
+                }
+                h2 { "What was restored" }
+                table {
+                    tr { th { "Source" } th { "Object" } th { "Found" } }
+                    @for (name, source) in &drill.sources { (source_row(name, source)) }
+                }
+                @if let Some(crosscheck) = &drill.crosscheck { (together(crosscheck)) }
+                h2 { "Steps" }
+                table {
+                    tr { th { "Step" } th { "Time" } th { "Data" } th { "Outcome" } }
+                    @for phase in &drill.phases { (phase_row(phase)) }
+                }
+                footer {
+                    p {
+                        "Restored to " (drill.server.as_deref().unwrap_or("no server")) " and a scratch folder, both removed. "
+                        "dolibarr-backup " (drill.host_version) ". The same report for machines is " code { (drill.id) ".json" } " beside this page."
+                    }
+                    p { "Seen by: ______________________________   Date: ______________" }
+                }
+            }
+        }
+    };
+    page.into_string()
+}
+
+fn source_row(name: &str, source: &SourceProof) -> Markup {
+    html! {
+        tr {
+            td { (name) }
+            td { code { @if let Some(key) = &source.object { (key) } @else { "none" } } br; (HumanBytes(source.bytes)) }
+            td {
+                @if let Some(holds) = &source.holds { (holds) br; }
+                @if let Some(comparison) = &source.comparison { (comparison) }
+            }
+        }
+    }
+}
+
+fn together(crosscheck: &CrossCheck) -> Markup {
+    html! {
+        h2 { "Both halves together" }
+        p { (crosscheck.basis) ": " (crosscheck.findings_total) " findings." }
+        @if !crosscheck.notes.is_empty() {
+            ul { @for note in &crosscheck.notes { li { (note) } } }
+        }
+        p { "Looked at by the plugin with sha256 " code { (crosscheck.plugin_sha256) } "." }
+    }
+}
+
+fn phase_row(phase: &Phase) -> Markup {
+    html! {
+        tr {
+            td { (phase.name) }
+            td class="n" { (span(phase.millis)) }
+            td class="n" { @if let Some(bytes) = phase.bytes { (HumanBytes(bytes)) } }
+            td { @if let Some(failure) = &phase.failure { (failure) } @else { "done" } }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use jiff::Timestamp;
+
+    #[test]
+    fn whatever_a_report_says_the_page_has_no_markup_of_it() {
+        let evil = "<script>alert('x')</script>\"&".to_owned();
+        let drill = Drill {
+            format_version: 1,
+            id: "20260701T020000Z".parse().unwrap(),
+            environment: evil.clone(),
+            snapshot: "20260630T010000Z".parse().unwrap(),
+            time_zone: evil.clone(),
+            finished: Timestamp::UNIX_EPOCH,
+            host_version: evil.clone(),
+            server: Some(evil.clone()),
+            passed: false,
+            phases: vec![Phase { name: evil.clone(), millis: 1_234, bytes: Some(5), failure: Some(evil.clone()) }],
+            sources: [(
+                evil.clone(),
+                SourceProof {
+                    problems: vec![evil.clone()],
+                    holds: Some(evil.clone()),
+                    comparison: Some(evil.clone()),
+                    ..SourceProof::default()
+                },
+            )]
+            .into(),
+            crosscheck: Some(CrossCheck {
+                plugin_sha256: evil.clone(),
+                basis: evil.clone(),
+                findings: vec![evil.clone()],
+                findings_total: 1,
+                notes: vec![evil.clone()],
+            }),
+            chain: vec![evil],
+        };
+        let page = of(&drill, &TimeZone::UTC);
+        assert!(!page.contains("<script") && !page.contains("alert('x')</"), "{page}");
+        assert_eq!(page.matches("&lt;script&gt;").count() * 2, page.matches("script").count(), "{page}");
+        assert!(page.matches("&lt;script&gt;").count() > 10, "{page}");
+        assert!(page.contains("1.2 s") && page.contains("Failed"));
+    }
+}

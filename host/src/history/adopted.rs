@@ -1,0 +1,123 @@
+//! Adoption: objects without a record, as a shell script with the same keys leaves them, become snapshots.
+//!
+//! An object is never lost to a coincidence of names. Two spellings of one moment, or one of a moment that a run has
+//! already, give snapshots of their own, a second apart; and only a certificate that names an object explains it.
+
+use super::keys::{Found, Keys};
+use super::{Object, Snapshot, State, certificate_key};
+use crate::config::{Environment, EnvironmentConfig};
+use crate::error::Result;
+use crate::snapshot::{Certificate, Outcome, SnapshotId};
+use crate::store::{ObjectKey, Store};
+use jiff::SignedDuration;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How far from the moment of its name a snapshot may be whose own second is taken. There are fewer spellings than this.
+const SECONDS_APART_MAX: i64 = 60;
+
+/// The seconds that a snapshot of a moment can have, the moment first.
+fn seconds(moment: SnapshotId) -> impl Iterator<Item = SnapshotId> {
+    (0..=SECONDS_APART_MAX).map(move |after| SnapshotId::at(moment.taken() + SignedDuration::from_secs(after)))
+}
+
+/// Objects that certificates name. Only those certificates are read that could name one that is there: of a store in which
+/// every prune ran to its end, none.
+///
+/// # Errors
+/// The store's. A certificate that cannot be read explains nothing, so what it might name stays.
+pub(super) async fn explained(store: &Store, environment: &Environment, keys: &Keys) -> Result<BTreeSet<ObjectKey>> {
+    let foreign = keys.objects.values().filter(|found| !found.own);
+    let near: BTreeSet<SnapshotId> =
+        foreign.flat_map(|found| seconds(found.moment)).filter(|id| keys.forgotten.contains(id)).collect();
+    let mut explained = BTreeSet::new();
+    for id in near {
+        let Some(bytes) = store.get(&certificate_key(environment, id)?).await? else { continue };
+        match serde_json::from_slice::<Certificate>(&bytes) {
+            Ok(certificate) => explained.extend(certificate.objects),
+            Err(error) => tracing::warn!("the certificate of {id} of {environment} cannot be read: {error}"),
+        }
+    }
+    Ok(explained)
+}
+
+/// Makes a snapshot of every moment that only unrecorded objects have. A source without an object of that moment is
+/// carried over from the newest earlier one, because such scripts skip what has not changed.
+pub(super) fn adopt<'a>(
+    config: &EnvironmentConfig,
+    keys: &Keys,
+    free: impl Iterator<Item = (&'a ObjectKey, &'a Found)>,
+    snapshots: &mut BTreeMap<SnapshotId, Snapshot>,
+) {
+    let taken: BTreeSet<SnapshotId> =
+        snapshots.keys().chain(&keys.records).chain(&keys.forgotten).chain(&keys.under_way).copied().collect();
+    let mut newest: BTreeMap<String, Object> = BTreeMap::new();
+    for (id, group) in named(grouped(free), taken) {
+        newest.extend(group.iter().map(|(source, object)| (source.clone(), object.clone())));
+        let sources: BTreeMap<String, State> = newest
+            .iter()
+            .map(|(source, object)| {
+                let outcome = if group.contains_key(source) { Outcome::Adopted } else { Outcome::Unchanged };
+                (source.clone(), State { outcome, object: Some(object.clone()), fingerprint: String::new() })
+            })
+            .collect();
+        snapshots.insert(
+            id,
+            Snapshot {
+                id,
+                record: None,
+                record_sha256: None,
+                damage: None,
+                complete: config.sources.keys().all(|source| sources.contains_key(source)),
+                adopted: true,
+                verified: keys.is_verified(id),
+                pinned: config.pinned.contains(&id),
+                sources,
+            },
+        );
+    }
+}
+
+/// Objects of one snapshot by source.
+type Group = BTreeMap<String, Object>;
+
+/// Puts the objects of each moment together, one of each source; a further one of a source begins a further group. This
+/// program's own spelling comes first.
+fn grouped<'a>(free: impl Iterator<Item = (&'a ObjectKey, &'a Found)>) -> BTreeMap<SnapshotId, Vec<Group>> {
+    let mut free: Vec<_> = free.collect();
+    free.sort_by_key(|(key, found)| (found.moment, !found.own, *key));
+    let mut moments: BTreeMap<SnapshotId, Vec<Group>> = BTreeMap::new();
+    for (key, found) in free {
+        let object =
+            Object { key: key.clone(), bytes: found.bytes, sha256: None, made: found.moment.taken(), present: true };
+        let groups = moments.entry(found.moment).or_default();
+        match groups.iter_mut().find(|group| !group.contains_key(&found.source)) {
+            Some(group) => drop(group.insert(found.source.clone(), object)),
+            None => groups.push(Group::from([(found.source.clone(), object)])),
+        }
+    }
+    moments
+}
+
+/// Gives each group an id: the first of a moment that moment, unless it is taken, and the others the next free second. What
+/// finds none is left alone.
+fn named(moments: BTreeMap<SnapshotId, Vec<Group>>, mut taken: BTreeSet<SnapshotId>) -> BTreeMap<SnapshotId, Group> {
+    let mut named = BTreeMap::new();
+    let mut others = Vec::new();
+    for (moment, groups) in moments {
+        let mut groups = groups.into_iter();
+        if taken.insert(moment) {
+            named.extend(groups.next().map(|first| (moment, first)));
+        }
+        others.extend(groups.map(|group| (moment, group)));
+    }
+    for (moment, group) in others {
+        match seconds(moment).find(|id| !taken.contains(id)) {
+            Some(id) => {
+                taken.insert(id);
+                named.insert(id, group);
+            }
+            None => tracing::warn!("an object of {moment} is not listed: every second after it is taken"),
+        }
+    }
+    named
+}

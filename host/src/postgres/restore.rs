@@ -1,0 +1,422 @@
+//! Restoring a dump: a fresh database is made beside all others, filled by pg_restore, and put in place by a rename when
+//! somebody has looked at it. Until then no database that was there before is touched.
+//!
+//! This is the one module that writes to a server, and only to the one that is named as the target.
+
+use super::archive::{Contents, Origin};
+use super::client::{Connection, Dialer, Refused};
+use super::dump::{collect, gist};
+use super::program::{self, Program};
+use super::{Config, SERVER_MAJOR_MIN};
+use crate::error::{Class, Error, Result};
+use crate::secret::redact;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+use tokio_postgres::types::Type;
+
+/// Longest name of a database, in bytes. The server cuts off what is longer, and would then meet another one.
+pub const NAME_BYTES_MAX: usize = 63;
+
+/// Jobs of pg_restore where nobody says: as many as cores, and at most so many, because they all write to one disk.
+pub const JOBS_DEFAULT_MAX: usize = 4;
+
+/// How long a server that broke is waited for, to drop what it holds: it recovers in seconds, or somebody has to look.
+const DROP_PATIENCE: Duration = Duration::from_secs(15);
+
+/// How often it is asked.
+const DROP_INTERVAL: Duration = Duration::from_millis(500);
+
+/// A server that databases are restored to.
+pub struct Server {
+    dialer: Dialer,
+    connection: Connection,
+    version: String,
+    major: u32,
+    user: String,
+    may_create: bool,
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Server({}, {})", self.describe(), self.version)
+    }
+}
+
+/// A database that is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Existing {
+    /// Its name.
+    pub name: String,
+    /// Whose it is.
+    pub owner: String,
+    /// Its size on disk; none where this user may not know.
+    pub bytes: Option<u64>,
+    /// Connections to it.
+    pub sessions: u64,
+    /// Whether this user may rename and drop it.
+    pub may_replace: bool,
+}
+
+/// A database that is being filled. Nobody drops it but [`Server::drop_database`].
+#[derive(Debug, Clone, Copy)]
+pub struct Fresh<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Whose it and everything in it will be; the connecting user's where nobody is named.
+    pub owner: Option<&'a str>,
+}
+
+impl Server {
+    /// Connects to the server through the database that the configuration names, as a rule `postgres`.
+    ///
+    /// # Errors
+    /// As [`super::Session::open`].
+    pub async fn connect(config: &Config) -> Result<Self> {
+        let own = Config {
+            credentials: config.restore_credentials.clone().unwrap_or_else(|| config.credentials.clone()),
+            ..config.clone()
+        };
+        own.check()?;
+        let dialer = Dialer::for_restore(&own)?;
+        let connection = dialer.connect().await?;
+        let row = connection.query_one(SERVER, &[]).await?;
+        let version: String = connection.read(&row, 0)?;
+        let major = u32::try_from(connection.read::<i32>(&row, 1)? / 10_000).unwrap_or(0);
+        if major < SERVER_MAJOR_MIN {
+            return Err(Error::config(format!(
+                "{}: PostgreSQL {version} is older than {SERVER_MAJOR_MIN}",
+                connection.target()
+            ))
+            .hint(format!("restore to PostgreSQL {SERVER_MAJOR_MIN} or newer")));
+        }
+        let (user, may_create) = (connection.read(&row, 2)?, connection.read(&row, 3)?);
+        Ok(Self { dialer, version: crate::capability::printable(&version), major, user, may_create, connection })
+    }
+
+    /// As the server names its version.
+    #[must_use]
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// The server for people.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let config = self.dialer.config();
+        format!("{}:{} as user `{}`", config.host, config.port, self.user)
+    }
+
+    /// How to read one of its databases.
+    #[must_use]
+    pub fn config(&self, database: &str) -> Config {
+        Config { database: database.to_owned(), ..self.dialer.config().clone() }
+    }
+
+    /// Whether a dump can be restored here: the server's version, and this user's right to make a database.
+    ///
+    /// # Errors
+    /// Class `Config`.
+    pub fn check(&self, origin: &Origin) -> Result<()> {
+        let dumped = program::major(&origin.server_version).unwrap_or(0);
+        if dumped > self.major {
+            let (version, dumped_version) = (&self.version, &origin.server_version);
+            return Err(Error::config(format!(
+                "the dump is of PostgreSQL {dumped_version}, and the target server is the older {version}"
+            ))
+            .hint(format!("restore to PostgreSQL {dumped} or newer")));
+        }
+        if !self.may_create {
+            return Err(Error::config(format!(
+                "the user `{}` may not make a database on {}",
+                self.user,
+                self.describe()
+            ))
+            .hint(format!(
+                "let it, with `ALTER ROLE {} CREATEDB`, or give `restore_credentials` of a user who may",
+                self.user
+            )));
+        }
+        Ok(())
+    }
+
+    /// Whether there is a role, and this user may act for it.
+    ///
+    /// # Errors
+    /// Class `Config` when not.
+    pub async fn check_owner(&self, owner: &str) -> Result<()> {
+        let rows = self.connection.query(OWNER, &[(&owner, Type::TEXT)]).await?;
+        let shown = crate::capability::printable(owner);
+        let may = rows.first().map(|row| self.connection.read::<bool>(row, 0)).transpose()?;
+        match may {
+            Some(true) => Ok(()),
+            Some(false) => Err(Error::config(format!("the user `{}` may not act for the role `{shown}`", self.user))
+                .hint(format!("let it, with `GRANT {shown} TO {}`, or name another role with --owner", self.user))),
+            None => Err(Error::config(format!("the role `{shown}` does not exist on {}", self.describe()))
+                .hint("make it first with CREATE ROLE, or name another one with --owner")),
+        }
+    }
+
+    /// A database of this name, if there is one.
+    ///
+    /// # Errors
+    /// As [`super::Session::open`].
+    pub async fn look(&self, name: &str) -> Result<Option<Existing>> {
+        Ok(self.existing("d.datname = $1", name).await?.pop())
+    }
+
+    /// Databases whose names begin so.
+    ///
+    /// # Errors
+    /// As [`super::Session::open`].
+    pub async fn beginning(&self, prefix: &str) -> Result<Vec<Existing>> {
+        self.existing("starts_with(d.datname, $1)", prefix).await
+    }
+
+    async fn existing(&self, condition: &str, value: &str) -> Result<Vec<Existing>> {
+        let rows =
+            self.connection.query(&format!("{EXISTING} WHERE {condition} ORDER BY 1"), &[(&value, Type::TEXT)]).await?;
+        let read = |row| {
+            Ok(Existing {
+                name: self.connection.read(row, 0)?,
+                owner: self.connection.read(row, 1)?,
+                bytes: self.connection.read::<Option<i64>>(row, 2)?.and_then(|bytes| u64::try_from(bytes).ok()),
+                sessions: u64::try_from(self.connection.read::<i64>(row, 3)?).unwrap_or(0),
+                may_replace: self.connection.read(row, 4)?,
+            })
+        };
+        rows.iter().map(read).collect()
+    }
+
+    /// Makes an empty database with the encoding and locale of the one that was dumped. Where the server does not have that
+    /// locale, it gets the server's own, with a warning.
+    ///
+    /// # Errors
+    /// Those of the server.
+    pub async fn create(&self, fresh: Fresh<'_>, creation: Option<&str>) -> Result<()> {
+        let owner = fresh.owner.map(|owner| format!(" OWNER {}", quoted(owner))).unwrap_or_default();
+        let encoding = creation.and_then(|text| option(text, "ENCODING")).unwrap_or_else(|| "UTF8".to_owned());
+        let base =
+            format!("CREATE DATABASE {}{owner} TEMPLATE template0 ENCODING {}", quoted(fresh.name), literal(&encoding));
+        let locale: String = ["LOCALE", "LC_COLLATE", "LC_CTYPE"]
+            .iter()
+            .filter_map(|key| Some(format!(" {key} {}", literal(&option(creation?, key)?))))
+            .collect();
+        match self.connection.execute(&format!("{base}{locale}")).await {
+            Err(refused) if !locale.is_empty() && is_about_locale(&refused) => {
+                tracing::warn!("the server has not the locale{locale}; text is sorted by the server's own");
+                self.connection.execute(&base).await.map_err(|refused| refused.error)
+            }
+            made => made.map_err(|refused| refused.error),
+        }
+        .map_err(|error| error.context(format!("making `{}`", crate::capability::printable(fresh.name))))
+    }
+
+    /// Fills a fresh database from a dump in a file. Dropping the future kills pg_restore.
+    ///
+    /// # Errors
+    /// The first thing of the dump that cannot be restored.
+    pub async fn fill(&self, fresh: Fresh<'_>, dump: &Path, origin: &Origin, jobs: usize) -> Result<()> {
+        let major = program::major(&origin.pg_dump_version).unwrap_or(SERVER_MAJOR_MIN);
+        let program = program::for_dump(major, &origin.pg_dump_version).await?;
+        let login = self.dialer.login()?;
+        let mut command = Program::command(&program.pg_restore());
+        self.dialer.by_environment(&mut command, &login);
+        command
+            .args(["--no-owner", "--no-acl", "--exit-on-error", "--no-password"])
+            .arg(format!("--jobs={}", jobs.max(1)))
+            .arg(format!("--dbname={}", conninfo(fresh.name)))
+            .args(fresh.owner.map(|owner| format!("--role={owner}")))
+            .arg(dump)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        let path = program.pg_restore();
+        let mut child = command.spawn().map_err(|e| {
+            Error::config(format!("{} cannot be run: {}", path.display(), e.kind()))
+                .hint("install the PostgreSQL client programs anew")
+        })?;
+        let Some(stderr) = child.stderr.take() else {
+            return Err(Error::unexpected("pg_restore was started without its outputs"));
+        };
+        let broken =
+            |e: std::io::Error| Error::unexpected(format!("what pg_restore says cannot be read: {}", e.kind()));
+        let stderr = collect(stderr).await.map_err(broken)?;
+        let status = child.wait().await.map_err(broken)?;
+        let secrets: Vec<_> = login.password.iter().collect();
+        judge(status, &redact(&stderr, &secrets))
+    }
+
+    /// Compares what is in a database with what its dump announced.
+    ///
+    /// # Errors
+    /// Class `Stale` when tables are missing.
+    pub async fn check_tables(&self, database: &str, contents: Option<&Contents>) -> Result<u64> {
+        let dialer = Dialer::new(&self.config(database))?;
+        let connection = dialer.connect().await?;
+        let row = connection.query_one(TABLES, &[]).await?;
+        let tables = u64::try_from(connection.read::<i64>(&row, 0)?).unwrap_or(0);
+        match contents.map(|contents| contents.tables as u64) {
+            Some(expected) if tables < expected => Err(Error::new(
+                Class::Stale,
+                format!("the restored database has {tables} tables, and the dump announced {expected}"),
+            )
+            .hint("take another snapshot: `list` shows them")),
+            _ => Ok(tables),
+        }
+    }
+
+    /// Gives databases new names, all of them or none.
+    ///
+    /// # Errors
+    /// Class `Config` while somebody is connected to one of them; those of the server.
+    pub async fn rename(&self, names: &[(&str, &str)]) -> Result<()> {
+        let statements: String = names
+            .iter()
+            .map(|(from, to)| format!("ALTER DATABASE {} RENAME TO {}; ", quoted(from), quoted(to)))
+            .collect();
+        match self.connection.execute(&format!("BEGIN; {statements}COMMIT")).await {
+            Ok(()) => Ok(()),
+            Err(refused) => {
+                drop(self.connection.execute("ROLLBACK").await);
+                let error = refused.error;
+                let in_use = refused.state == "55006";
+                Err(if in_use { Error::config(error.message()).hint(HINT_IN_USE) } else { error })
+            }
+        }
+    }
+
+    /// Drops a database, and ends what is left of connections to it. A server that has just broken is given time to come back.
+    ///
+    /// # Errors
+    /// Those of the server.
+    pub async fn drop_database(&self, name: &str) -> Result<()> {
+        let statement = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", quoted(name));
+        if self.connection.execute(&statement).await.is_ok() {
+            return Ok(());
+        }
+        let begun = Instant::now();
+        loop {
+            let dropped = match self.dialer.connect().await {
+                Ok(connection) => connection.execute(&statement).await.map_err(|refused| refused.error),
+                Err(error) => Err(error),
+            };
+            match dropped {
+                Err(error) if error.class() == Class::Unavailable && begun.elapsed() < DROP_PATIENCE => {
+                    tokio::time::sleep(DROP_INTERVAL).await;
+                }
+                dropped => return dropped,
+            }
+        }
+    }
+}
+
+/// What to do about a database that somebody uses.
+pub const HINT_IN_USE: &str = "stop Dolibarr, or whatever uses it, for the moment of the swap";
+
+fn judge(status: ExitStatus, stderr: &str) -> Result<()> {
+    const SIGNS: [(&str, Class, &str); 8] = [
+        ("No space left on device", Class::Unavailable, "make room on the server's disk"),
+        ("could not extend file", Class::Unavailable, "make room on the server's disk"),
+        ("permission denied", Class::Config, "restore as a user who may, such as the owner of the target"),
+        ("must be ", Class::Config, "restore as a user who may, such as a superuser"),
+        ("is not available", Class::Config, "install the extension on the target server"),
+        ("connection to server", Class::Unavailable, "look at the server, then restore again"),
+        ("server closed the connection", Class::Unavailable, "look at the server, then restore again"),
+        ("terminating connection", Class::Unavailable, "look at the server, then restore again"),
+    ];
+    if let Some(signal) = status.signal() {
+        return Err(Error::unavailable(format!("pg_restore was killed by signal {signal}"))
+            .hint("look for a memory limit that it ran into, then restore again"));
+    }
+    if status.success() && stderr.trim().is_empty() {
+        return Ok(());
+    }
+    let found = SIGNS.iter().find(|(sign, ..)| stderr.contains(sign));
+    let (class, hint) =
+        found.map_or((Class::Unexpected, "look at the server's log"), |(_, class, hint)| (*class, *hint));
+    let said = match gist(stderr) {
+        said if said.is_empty() => format!("exit code {} and no word", status.code().unwrap_or(-1)),
+        said => said,
+    };
+    Err(Error::new(class, format!("pg_restore failed: {said}")).hint(hint))
+}
+
+fn is_about_locale(refused: &Refused) -> bool {
+    refused.error.message().contains("locale")
+}
+
+/// The text of an option in `CREATE DATABASE … WITH KEY = 'text'`.
+fn option(creation: &str, key: &str) -> Option<String> {
+    let (_, rest) = creation.split_once(&format!(" {key} = '"))?;
+    let text = rest.split_once('\'')?.0;
+    text.bytes().all(|b| b.is_ascii_graphic()).then(|| text.to_owned())
+}
+
+/// An identifier for SQL.
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// A text for SQL. `standard_conforming_strings` is on by default, and what is passed has no backslash.
+fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''").replace('\\', ""))
+}
+
+/// A database's name that libpq cannot take for a connection string.
+fn conninfo(database: &str) -> String {
+    format!("dbname='{}'", database.replace('\\', "\\\\").replace('\'', "\\'"))
+}
+
+const SERVER: &str = "SELECT current_setting('server_version'), current_setting('server_version_num')::int4, current_user::text, \
+     (SELECT rolcreatedb OR rolsuper FROM pg_roles WHERE rolname = current_user)";
+
+const OWNER: &str = "SELECT pg_has_role(current_user, oid, 'MEMBER') FROM pg_roles WHERE rolname = $1";
+
+const EXISTING: &str = "SELECT d.datname::text, r.rolname::text, \
+     CASE WHEN has_database_privilege(d.oid, 'CONNECT') THEN pg_database_size(d.oid) END, \
+     (SELECT count(*) FROM pg_stat_activity AS a WHERE a.datid = d.oid), \
+     (SELECT u.rolsuper OR (u.rolcreatedb AND pg_has_role(current_user, d.datdba, 'MEMBER')) FROM pg_roles AS u WHERE u.rolname = current_user) \
+     FROM pg_database AS d JOIN pg_roles AS r ON r.oid = d.datdba";
+
+const TABLES: &str = "SELECT count(*) FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace \
+     WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_options_of_a_database_are_read_out_of_its_statement() {
+        let text = "CREATE DATABASE erp WITH TEMPLATE = template0 ENCODING = 'UTF8' LOCALE_PROVIDER = libc LOCALE = 'fr_FR.utf8';";
+        assert_eq!(option(text, "ENCODING").as_deref(), Some("UTF8"));
+        assert_eq!(option(text, "LOCALE").as_deref(), Some("fr_FR.utf8"));
+        assert_eq!(option(text, "LC_COLLATE"), None);
+        assert_eq!(option("x ENCODING = 'a b", "ENCODING"), None);
+        assert_eq!(option("x ENCODING = 'a b'", "ENCODING"), None);
+    }
+
+    #[test]
+    fn names_and_texts_cannot_leave_their_quotes() {
+        assert_eq!(quoted("a\"; DROP"), "\"a\"\"; DROP\"");
+        assert_eq!(literal("a'; DROP\\"), "'a''; DROP'");
+        assert_eq!(conninfo("a' host=x"), "dbname='a\\' host=x'");
+    }
+
+    #[test]
+    fn what_pg_restore_says_has_a_class_and_a_hint() {
+        let failed = ExitStatus::from_raw(1 << 8);
+        for (stderr, class, says) in [
+            ("pg_restore: error: connection to server on socket failed", Class::Unavailable, "connection to server"),
+            ("ERROR:  could not extend file \"x\": No space left on device", Class::Unavailable, "No space left"),
+            ("ERROR:  permission denied for schema public", Class::Config, "permission denied"),
+            ("", Class::Unexpected, "exit code 1"),
+        ] {
+            let error = judge(failed, stderr).unwrap_err();
+            assert!(error.class() == class && error.message().contains(says) && error.advice().is_some(), "{error:?}");
+        }
+        assert!(judge(ExitStatus::from_raw(0), "").is_ok());
+        assert!(judge(ExitStatus::from_raw(0), "pg_restore: warning: errors ignored on restore: 750").is_err());
+        assert!(judge(ExitStatus::from_raw(9), "").unwrap_err().message().contains("signal 9"));
+    }
+}

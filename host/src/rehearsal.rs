@@ -1,0 +1,280 @@
+//! Restoring a snapshot to a scratch place, to look at it there: a throwaway server or one that is named, and a scratch
+//! folder. Both go when the value goes; nothing that a person uses is touched.
+
+use crate::choice;
+use crate::compare::{self, Comparison};
+use crate::documents::restore as folder;
+use crate::error::{Class, Error, Result};
+use crate::fetch;
+use crate::history::{History, Object, Snapshot};
+use crate::host::{Clock, Host};
+use crate::postgres::restore::{Fresh, JOBS_DEFAULT_MAX, Server};
+use crate::postgres::{self, Origin, Throwaway};
+use crate::proof::{Phase, SourceProof};
+use indicatif::{HumanBytes, HumanCount};
+use std::path::{Path, PathBuf};
+use tokio_util::sync::CancellationToken;
+
+/// What a database takes on disk for each byte of its dump, where no record says: Dolibarr's compress to a fifth.
+const BYTES_A_DUMPED_BYTE: u64 = 6;
+
+/// Where it is rehearsed, as a person says.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct Stage {
+    /// Server for a scratch database: [servers.NAME] of the configuration, or postgres://USER@HOST:5432/postgres; by default one is started for the moment
+    #[arg(long, value_name = "NAME|URL")]
+    server: Option<String>,
+    /// Folder for what is needed for a while; by default the system's
+    #[arg(long, value_name = "DIR")]
+    scratch: Option<PathBuf>,
+}
+
+/// A place that holds restored things for a while.
+#[derive(Debug)]
+pub struct Rehearsal {
+    folder: tempfile::TempDir,
+    scratch: PathBuf,
+    /// One that somebody named.
+    other: Option<postgres::Config>,
+    /// One of its own, started when it is needed.
+    own: Option<Throwaway>,
+    /// Scratch databases on the other server, which does not go with this value.
+    made: Vec<String>,
+    /// What was done so far.
+    pub phases: Vec<Phase>,
+    clock: Clock,
+}
+
+/// A source that was restored.
+#[derive(Debug, Clone)]
+pub struct Restored {
+    /// What was found of it.
+    pub proof: SourceProof,
+    /// Where it is.
+    pub place: Place,
+}
+
+/// Where a restored source is.
+#[derive(Debug, Clone)]
+pub enum Place {
+    /// A database.
+    Database(postgres::Config),
+    /// A folder.
+    Folder(PathBuf),
+}
+
+impl Rehearsal {
+    /// Takes a scratch folder.
+    ///
+    /// # Errors
+    /// [`Class::Config`] for a folder that cannot be used, [`Class::Usage`] for a server that there is not.
+    pub fn begin(host: &Host, stage: &Stage) -> Result<Self> {
+        let scratch = stage.scratch.clone().unwrap_or_else(std::env::temp_dir);
+        let folder = tempfile::Builder::new().prefix("dolibarr-backup-").tempdir_in(&scratch).map_err(|error| {
+            Error::config(format!("{} cannot be used: {}", scratch.display(), error.kind()))
+                .hint("name a folder that this user may write to with --scratch")
+        })?;
+        let other = stage.server.as_deref().map(|server| choice::server(host, server)).transpose()?;
+        Ok(Self { folder, scratch, other, own: None, made: Vec::new(), phases: Vec::new(), clock: host.clock })
+    }
+
+    /// The server for people; none before there is one.
+    #[must_use]
+    pub fn describe_server(&self) -> Option<String> {
+        match (&self.other, &self.own) {
+            (Some(config), _) => Some(format!("{}:{}", config.host, config.port)),
+            (None, Some(own)) => Some(format!("a throwaway PostgreSQL {}", own.major())),
+            (None, None) => None,
+        }
+    }
+
+    /// Restores a database and compares it. A dump that does not restore is a finding.
+    ///
+    /// # Errors
+    /// What keeps it from being tried: the store's, a server that there is not, an interruption.
+    pub async fn database(
+        &mut self,
+        host: &Host,
+        snapshot: &Snapshot,
+        source: &str,
+        object: &Object,
+        stop: &CancellationToken,
+    ) -> Result<Restored> {
+        let record = snapshot.record.as_ref().and_then(|record| record.sources.get(source)?.database.as_ref());
+        let on_disk = record.and_then(|record| record.database_bytes);
+        let on_disk = on_disk.unwrap_or_else(|| object.bytes.saturating_mul(BYTES_A_DUMPED_BYTE));
+        let origin = fetch::beginning(host, object).await?;
+        let server = self.server(&origin, object.bytes.saturating_add(on_disk)).await?;
+        let name = format!("dolibarr_backup_scratch_{:08x}", rand::random::<u32>());
+        let fetched = {
+            let scratch = self.folder.path().to_owned();
+            self.time("fetch the dump", Some(object.bytes), fetch::dump(host, object, &scratch, stop)).await?
+        };
+        self.made.push(name.clone());
+        let (fresh, config) = (Fresh { name: &name, owner: None }, server.config(&name));
+        let mut proof = SourceProof { object: Some(object.key.clone()), bytes: object.bytes, ..SourceProof::default() };
+        let contents = fetched.contents.as_ref();
+        let filled = async {
+            server.create(fresh, contents.and_then(|contents| contents.creation.as_deref())).await?;
+            let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+            server.fill(fresh, fetched.file.path(), &origin, cores.min(JOBS_DEFAULT_MAX)).await?;
+            server.check_tables(&name, contents).await
+        };
+        match self.time("restore the database", Some(on_disk), filled).await {
+            Ok(tables) => proof.holds = Some(format!("{} tables in {}", HumanCount(tables), server.version())),
+            Err(error) => {
+                proof.problems.push(format!("{} cannot be restored: {}", object.key, finding(error)?));
+                return Ok(Restored { proof, place: Place::Database(config) });
+            }
+        }
+        let compared =
+            self.time("compare the database", None, compare::database(host, &config, snapshot, source)).await;
+        note(&mut proof, compared.unwrap_or_else(|error| Comparison::Unknown(error.to_string())));
+        Ok(Restored { proof, place: Place::Database(config) })
+    }
+
+    /// Restores a folder and compares it. An archive that does not restore is a finding.
+    ///
+    /// # Errors
+    /// What keeps it from being tried: the store's, a disk without room, an interruption.
+    pub async fn documents(
+        &mut self,
+        host: &Host,
+        history: &History,
+        snapshot: &Snapshot,
+        source: &str,
+        object: &Object,
+        stop: &CancellationToken,
+    ) -> Result<Restored> {
+        let into = self.folder.path().join(format!("{source}-{:08x}", rand::random::<u32>()));
+        let mut proof = SourceProof { object: Some(object.key.clone()), bytes: object.bytes, ..SourceProof::default() };
+        let restore = async {
+            let archive = choice::archive(host, history, object, false).await?;
+            let survey = folder::survey(&archive, stop).await?.unwrap_or_default();
+            folder::check_target(&into, survey.bytes.max(object.bytes), survey.files + survey.folders)?;
+            folder::restore(&archive, into.clone(), "rehearsal".to_owned(), stop).await
+        };
+        let restored = match self.time("restore the documents", Some(object.bytes), restore).await {
+            Ok(restored) => restored,
+            Err(error) => {
+                let why = crate::verify::wrong(error)?;
+                proof.problems.push(format!("{} cannot be restored: {why}", object.key));
+                return Ok(Restored { proof, place: Place::Folder(into) });
+            }
+        };
+        let (files, bytes) = (HumanCount(restored.files), HumanBytes(restored.bytes));
+        proof.holds = Some(format!("{files} files, {bytes}"));
+        if let Some(record) = choice::recorded(history, &object.key)
+            && (record.files, record.bytes) != (restored.files + restored.skipped_total, restored.bytes)
+        {
+            let (expected, of) = (HumanCount(record.files), HumanBytes(record.bytes));
+            proof
+                .problems
+                .push(format!("{} holds {files} files of {bytes}, and its record says {expected} of {of}", object.key));
+        }
+        let comparing = compare::documents(host, &into, history, snapshot, source, restored.owners);
+        let compared = self.time("compare the documents", None, comparing).await;
+        note(&mut proof, compared.unwrap_or_else(|error| Comparison::Unknown(error.to_string())));
+        Ok(Restored { proof, place: Place::Folder(into) })
+    }
+
+    /// Times a step, and keeps what it came to.
+    ///
+    /// # Errors
+    /// The step's own.
+    pub async fn time<T>(
+        &mut self,
+        name: &str,
+        bytes: Option<u64>,
+        step: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        let began = self.clock.now();
+        tracing::info!("{name}");
+        let done = step.await;
+        let failure = done.as_ref().err().map(ToString::to_string);
+        self.phases.push(Phase { name: name.to_owned(), millis: self.clock.millis_since(began), bytes, failure });
+        done
+    }
+
+    /// The server to restore to, which is started where nobody named one.
+    async fn server(&mut self, origin: &Origin, needed_bytes: u64) -> Result<Server> {
+        if let Some(other) = self.other.clone() {
+            let server = Server::connect(&other).await?;
+            server.check(origin)?;
+            return Ok(server);
+        }
+        fetch::check_room(&self.scratch, needed_bytes)?;
+        // One that a newer dump needed reads the older ones too, but describes them in another way.
+        let (major, scratch) = (postgres::major(&origin.server_version), self.scratch.clone());
+        if self.own.as_ref().map(Throwaway::major) != major {
+            let own = self.time("start a server", None, Throwaway::start(&origin.server_version, &scratch)).await?;
+            self.own = Some(own);
+        }
+        let own = self.own.as_ref().ok_or_else(|| Error::unexpected("there is no server to restore to"))?;
+        Server::connect(&own.config("postgres")).await
+    }
+
+    /// Removes everything, and says so where that fails.
+    ///
+    /// # Errors
+    /// [`Class::Unexpected`] naming what stays.
+    pub async fn end(mut self) -> Result<Vec<Phase>> {
+        let began = self.clock.now();
+        let cleaned = self.clean().await;
+        let failure = cleaned.as_ref().err().map(ToString::to_string);
+        self.phases.push(Phase {
+            name: "clean up".to_owned(),
+            millis: self.clock.millis_since(began),
+            bytes: None,
+            failure,
+        });
+        let phases = std::mem::take(&mut self.phases);
+        let place = self.folder.path().to_owned();
+        drop(self.own.take());
+        let removed = tokio::task::spawn_blocking(move || self.folder.close()).await;
+        cleaned?;
+        match removed {
+            Ok(Ok(())) => Ok(phases),
+            Ok(Err(error)) => Err(left(&place, &error.kind().to_string())),
+            Err(error) => Err(left(&place, &error.to_string())),
+        }
+    }
+
+    /// Drops the scratch databases of a server that somebody named.
+    async fn clean(&mut self) -> Result<()> {
+        let Some(other) = &self.other else { return Ok(()) };
+        if self.made.is_empty() {
+            return Ok(());
+        }
+        let left = |name: &str, error: &Error| {
+            Error::new(error.class(), format!("the scratch database `{name}` could not be dropped: {error}"))
+                .hint(format!("drop `{name}` on {}:{} by hand", other.host, other.port))
+        };
+        let names = std::mem::take(&mut self.made);
+        let server = Server::connect(other).await.map_err(|error| left(&names.join("`, `"), &error))?;
+        for name in names {
+            server.drop_database(&name).await.map_err(|error| left(&name, &error))?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether a failure to restore says something about the dump.
+fn finding(error: Error) -> Result<String> {
+    match error.class() {
+        Class::Unexpected => Ok(error.to_string()),
+        _ => crate::verify::wrong(error),
+    }
+}
+
+fn note(proof: &mut SourceProof, comparison: Comparison) {
+    proof.compared = Some(comparison.name().to_owned());
+    proof.comparison = Some(comparison.describe());
+    if let Comparison::Different(why) = comparison {
+        proof.problems.push(why);
+    }
+}
+
+fn left(place: &Path, why: &str) -> Error {
+    Error::unexpected(format!("{} cannot be removed: {why}", place.display())).hint("remove it by hand")
+}

@@ -1,0 +1,117 @@
+//! `status`: whether every configured source is backed up, proven restorable and pruned, from the store alone.
+//!
+//! It begins with what is configured, not with what is stored, so that a source that was never backed up is seen. It opens
+//! no database and no documents folder, takes no lease and writes nothing.
+
+mod judge;
+mod metrics;
+mod proofs;
+mod table;
+
+use crate::config::Config;
+use crate::error::{Class, Error, Result};
+use crate::guard::{Age, Allowance};
+use crate::history::{self, History};
+use crate::host::Host;
+use crate::plugin::Role;
+use crate::report::{FORMAT_VERSION, Report};
+use crate::retention;
+use jiff::Timestamp;
+use judge::{EnvironmentStatus, Limits, Retention};
+use serde_json::json;
+use std::path::Path;
+
+/// What the person asked for.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Arguments {
+    /// One environment; all that are configured when it is left out
+    #[arg(long = "env", value_name = "NAME")]
+    environment: Option<String>,
+    /// A source whose newest restorable snapshot is older is stale. A day's run and two hours for it to end
+    #[arg(long, value_name = "AGE", default_value = "26h", value_parser = age)]
+    max_age: Age,
+    /// An environment that was neither verified nor drilled for longer fails. A month's drill and four days for it to be repeated
+    #[arg(long, value_name = "AGE", default_value = "35d", value_parser = age)]
+    max_unverified: Age,
+    /// Print metrics in Prometheus's text format instead
+    #[arg(long)]
+    prometheus: bool,
+}
+
+fn age(text: &str) -> std::result::Result<Age, String> {
+    Age::try_from(text.to_owned())
+}
+
+/// Looks at one environment or at all.
+///
+/// # Errors
+/// [`Class::Config`] for an unknown environment, [`Class::Usage`] for metrics as JSON; the store's. What is stale, missing or
+/// broken is the report's failure, of class [`Class::Stale`].
+pub async fn run(
+    config: &Config,
+    arguments: &Arguments,
+    json: bool,
+    folder: Option<&Path>,
+    now: Timestamp,
+) -> Result<Report> {
+    if json && arguments.prometheus {
+        return Err(Error::new(Class::Usage, "metrics are no JSON").hint("leave out --json or --prometheus"));
+    }
+    let names: Vec<&str> = match &arguments.environment {
+        Some(name) => vec![config.environment(name)?.0.as_str()],
+        None => config.environments.keys().map(|environment| environment.as_str()).collect(),
+    };
+    let limits = Limits { max_age: arguments.max_age.0, max_unverified: arguments.max_unverified.0 };
+    let mut found = Vec::new();
+    for name in names {
+        let host = Host::open(config.clone(), name, folder.map(Path::to_owned), now).await?;
+        found.push(look(&host, limits, now).await?);
+    }
+    let document = json!({
+        "format_version": FORMAT_VERSION,
+        "healthy": found.iter().all(EnvironmentStatus::is_healthy),
+        "environments": found.iter().map(table::value).collect::<Vec<_>>(),
+    });
+    let text = if arguments.prometheus { metrics::text(&found)? } else { table::text(&found, &config.time_zone, now) };
+    Ok(Report { document, text, failure: failure(&found) })
+}
+
+/// Looks at one environment.
+async fn look(host: &Host, limits: Limits, now: Timestamp) -> Result<EnvironmentStatus> {
+    let history = history::load(&host.store, &host.environment, &host.sources).await?;
+    let proofs = proofs::load(&host.store, &host.environment, &history).await?;
+    let retention = retention_health(host, &history, now).await;
+    Ok(judge::judge(&host.environment, &host.sources, &history, proofs, retention, limits, now))
+}
+
+/// Whether the last retention was carried out: what it would have forgotten then is still there if it was not. The plan
+/// is made as of the newest complete run, because whatever falls due later is the next run's.
+async fn retention_health(host: &Host, history: &History, now: Timestamp) -> Retention {
+    let runs = || history.snapshots.iter().rev().filter(|run| run.record.is_some() && run.id.taken() <= now);
+    let Some(newest) = runs().next() else { return Retention::Never };
+    if newest.record.as_ref().is_some_and(|record| !record.complete) {
+        return Retention::Frozen;
+    }
+    let planned = async {
+        let plugin = host.plugin(Role::Retention).await?;
+        retention::plan(host, &plugin, history, newest.id.taken(), Allowance::default()).await
+    };
+    match planned.await {
+        Ok(planned) => match planned.forgets().len() {
+            0 => Retention::Applied,
+            due => Retention::Behind(due),
+        },
+        Err(error) => Retention::Refused(error.to_string()),
+    }
+}
+
+fn failure(found: &[EnvironmentStatus]) -> Option<Error> {
+    let mut problems = found.iter().flat_map(|status| status.problems.iter().map(move |problem| (status, problem)));
+    let (status, first) = problems.next()?;
+    let more = match problems.count() {
+        0 => String::new(),
+        more => format!(", and {more} more"),
+    };
+    let said = format!("{}: {}{more}", status.environment, first.said);
+    Some(Error::new(Class::Stale, said).hint(first.kind.advice()))
+}

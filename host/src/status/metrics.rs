@@ -1,0 +1,140 @@
+//! A status as metrics in Prometheus's text format, for a textfile collector. Names and labels are stable: dashboards and
+//! alerts rest on them. What never happened is 0, so that `time() - metric` is large and no alert misses it.
+
+use super::judge::{EnvironmentStatus, Retention};
+use super::proofs::Proof;
+use crate::error::{Error, Result};
+use jiff::Timestamp;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, prometheus_text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+use std::fmt;
+
+/// What every name begins with.
+const PREFIX: &str = "dolibarr_backup";
+
+/// One metric with its values, in the order of the environments and sources.
+#[derive(Debug)]
+struct Metric {
+    name: &'static str,
+    help: &'static str,
+    values: Vec<(Vec<(&'static str, String)>, i64)>,
+}
+
+/// All of them. A collector of its own keeps their order, so that the same status gives the same text.
+#[derive(Debug)]
+struct Metrics(Vec<Metric>);
+
+impl Collector for Metrics {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        for metric in &self.0 {
+            let mut family = encoder.encode_descriptor(metric.name, metric.help, None, MetricType::Gauge)?;
+            for (labels, value) in &metric.values {
+                ConstGauge::new(*value).encode(family.encode_family(labels)?)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The text.
+///
+/// # Errors
+/// Never in practice: it is written to memory.
+pub(super) fn text(found: &[EnvironmentStatus]) -> Result<String> {
+    let mut registry = Registry::with_prefix(PREFIX);
+    registry.register_collector(Box::new(Metrics(metrics(found))));
+    let mut text = String::new();
+    prometheus_text::encode(&mut text, &registry).map_err(|e| Error::unexpected(format!("writing metrics: {e}")))?;
+    Ok(text)
+}
+
+fn metrics(found: &[EnvironmentStatus]) -> Vec<Metric> {
+    let per_source = |name, help, value: &dyn Fn(&super::judge::SourceStatus) -> i64| Metric {
+        name,
+        help,
+        values: found
+            .iter()
+            .flat_map(|status| status.sources.iter().map(move |source| (status, source)))
+            .map(|(status, source)| {
+                (vec![("env", status.environment.clone()), ("source", source.source.clone())], value(source))
+            })
+            .collect(),
+    };
+    let per_environment = |name, help, value: &dyn Fn(&EnvironmentStatus) -> i64| Metric {
+        name,
+        help,
+        values: found.iter().map(|status| (vec![("env", status.environment.clone())], value(status))).collect(),
+    };
+    let by_state = |status: &EnvironmentStatus| {
+        let counts = status.counts;
+        [("complete", counts.complete), ("incomplete", counts.incomplete), ("damaged", counts.damaged)]
+    };
+    vec![
+        per_source(
+            "last_success_timestamp_seconds",
+            "When the newest snapshot was taken that the source is restorable from; 0 for never",
+            &|source| seconds(source.restorable.map(|id| id.taken())),
+        ),
+        per_source(
+            "last_saved_timestamp_seconds",
+            "When the object was made that holds the source in that snapshot; 0 for never",
+            &|source| seconds(source.saved.map(|(made, _)| made)),
+        ),
+        per_source("object_size_bytes", "Size of that object", &|source| {
+            source.saved.map_or(0, |(_, bytes)| i64::try_from(bytes).unwrap_or(i64::MAX))
+        }),
+        per_environment(
+            "last_complete_timestamp_seconds",
+            "When the newest snapshot was taken that every source is restorable from; 0 for never",
+            &|status| seconds(status.complete.map(|id| id.taken())),
+        ),
+        per_environment(
+            "last_verification_timestamp_seconds",
+            "When the last verification began, whether it passed or not; 0 for never",
+            &|status| seconds(status.verification.map(|proof| proof.at)),
+        ),
+        per_environment("last_verification_passed", "1 if the last verification passed", &|status| {
+            passed(status.verification)
+        }),
+        per_environment(
+            "last_drill_timestamp_seconds",
+            "When the last drill began, whether it passed or not; 0 for never",
+            &|status| seconds(status.drill.map(|proof| proof.at)),
+        ),
+        per_environment("last_drill_passed", "1 if the last drill passed", &|status| passed(status.drill)),
+        per_environment(
+            "last_proof_timestamp_seconds",
+            "When the last verification or drill began that passed; 0 for never",
+            &|status| seconds(status.proven),
+        ),
+        per_environment("retention_ok", "1 unless retention is frozen, refused or was not carried out", &|status| {
+            i64::from(matches!(status.retention, Retention::Applied | Retention::Never))
+        }),
+        Metric {
+            name: "snapshots",
+            help: "Snapshots in the store, by state",
+            values: found
+                .iter()
+                .flat_map(|status| by_state(status).map(|(state, count)| (status, state, count)))
+                .map(|(status, state, count)| {
+                    let labels = vec![("env", status.environment.clone()), ("state", state.to_owned())];
+                    (labels, i64::try_from(count).unwrap_or(i64::MAX))
+                })
+                .collect(),
+        },
+        per_environment("problems", "How many things status complains about", &|status| {
+            i64::try_from(status.problems.len()).unwrap_or(i64::MAX)
+        }),
+    ]
+}
+
+fn seconds(moment: Option<Timestamp>) -> i64 {
+    moment.map_or(0, Timestamp::as_second)
+}
+
+fn passed(proof: Option<Proof>) -> i64 {
+    i64::from(proof.is_some_and(|proof| proof.passed))
+}

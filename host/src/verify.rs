@@ -1,0 +1,281 @@
+//! `verify`: whether what the store holds is what was put there, and whether it comes back.
+//!
+//! Objects are read to their end and held against the record, the records against each other, and with `--deep` each source
+//! is restored to a scratch place and compared. It takes no lease, and writes nothing but the record of what it found.
+
+mod chain;
+mod objects;
+
+pub use chain::{Chain, check as check_chain};
+pub use objects::{read, wrong};
+
+use crate::choice::{self, Which};
+use crate::config::Source;
+use crate::error::{Class, Error, Result};
+use crate::history::{self, History, Snapshot};
+use crate::host::Host;
+use crate::proof::{Depth, FORMAT_VERSION, Mark, SourceProof, Verification};
+use crate::rehearsal::{Rehearsal, Stage};
+use crate::report::{self, Report};
+use crate::snapshot::{SnapshotId, to_bytes};
+use crate::store::ObjectKey;
+use crate::stream::unless;
+use bytes::Bytes;
+use rand::seq::IndexedRandom;
+use serde_json::json;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::pin::pin;
+use tokio_util::sync::CancellationToken;
+
+/// What the person asked for.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Arguments {
+    /// Environment, as the configuration names it
+    #[arg(long = "env", value_name = "NAME")]
+    pub environment: String,
+    /// This snapshot, as `list` names it; without it the newest complete one
+    #[arg(long, value_name = "ID", conflicts_with_all = ["all", "sample"])]
+    snapshot: Option<String>,
+    /// Every snapshot
+    #[arg(long, conflicts_with = "sample")]
+    all: bool,
+    /// The newest complete snapshot and so many others by chance
+    #[arg(long, value_name = "N")]
+    sample: Option<usize>,
+    /// Restore each source to a scratch place and compare it with the record
+    #[arg(long)]
+    deep: bool,
+    #[command(flatten)]
+    stage: Stage,
+}
+
+/// What was found of each object or restored source, so that nothing is read twice.
+type Found = BTreeMap<(ObjectKey, String), SourceProof>;
+
+/// Verifies, and stores what it found of each snapshot.
+///
+/// # Errors
+/// What keeps it from being done: [`Class::Usage`] for a snapshot that there is not, the store's, a server that cannot be had.
+/// What is wrong with the snapshots is in the report, as a failure of class [`Class::Stale`].
+pub async fn run(host: &Host, arguments: &Arguments, interrupted: impl Future<Output = ()>) -> Result<Report> {
+    let stop = CancellationToken::new();
+    let _stop_on_drop = stop.clone().drop_guard();
+    let mut interrupted = pin!(interrupted);
+    let at = SnapshotId::at(host.clock.now());
+    let history = history::load(&host.store, &host.environment, &host.sources).await?;
+    let chosen = chosen(host, &history, arguments)?;
+    let chain = check_chain(&host.store, &host.environment, &history).await?;
+    let found = unless(interrupted.as_mut(), read_all(host, &history, &chosen, &stop)).await?;
+    let (depth, restored) = if arguments.deep {
+        let mut rehearsal = Rehearsal::begin(host, &arguments.stage)?;
+        let work = restore_all(host, &history, &chosen, &found, &mut rehearsal, &stop);
+        let done = unless(interrupted, work).await;
+        // What was restored goes in any case; the first failure is the one that is told.
+        let ended = rehearsal.end().await;
+        let restored = done?;
+        ended?;
+        (Depth::Deep, restored)
+    } else {
+        (Depth::Read, Found::new())
+    };
+    let mut verifications = Vec::new();
+    for snapshot in chosen {
+        let sources = proofs(snapshot, &found, &restored);
+        let verification = conclude(host, snapshot, at, depth, sources, &chain);
+        store(host, at, &verification).await?;
+        verifications.push(verification);
+    }
+    Ok(report(host, &verifications, &chain))
+}
+
+/// The snapshots that are meant, newest first.
+fn chosen<'h>(host: &Host, history: &'h History, arguments: &Arguments) -> Result<Vec<&'h Snapshot>> {
+    if arguments.all {
+        let all: Vec<_> = history.snapshots.iter().rev().collect();
+        return if all.is_empty() { Err(nothing(host)) } else { Ok(all) };
+    }
+    let which = Which { at: None, snapshot: arguments.snapshot.clone() };
+    let first = choice::snapshot(history, &which, &host.time_zone)?;
+    let others: Vec<_> = history.snapshots.iter().filter(|other| other.complete && other.id != first.id).collect();
+    let mut chosen = vec![first];
+    chosen.extend(others.sample(&mut rand::rng(), arguments.sample.unwrap_or(0)));
+    chosen.sort_by_key(|snapshot| std::cmp::Reverse(snapshot.id));
+    Ok(chosen)
+}
+
+fn nothing(host: &Host) -> Error {
+    Error::new(Class::Usage, format!("{} has no snapshot to verify", host.environment)).hint("make one with `backup`")
+}
+
+/// Reads every object of the snapshots, each once.
+async fn read_all(host: &Host, history: &History, snapshots: &[&Snapshot], stop: &CancellationToken) -> Result<Found> {
+    let mut found = Found::new();
+    for (source, state) in snapshots.iter().flat_map(|snapshot| &snapshot.sources) {
+        let Some(object) = &state.object else { continue };
+        let known = (object.key.clone(), String::new());
+        if found.contains_key(&known) {
+            continue;
+        }
+        tracing::info!(object = %object.key, "reading");
+        found.insert(known, read(host, history, source, object, stop).await?);
+    }
+    Ok(found)
+}
+
+/// Restores every source of the snapshots that was read without a finding, each state of it once.
+async fn restore_all(
+    host: &Host,
+    history: &History,
+    snapshots: &[&Snapshot],
+    found: &Found,
+    rehearsal: &mut Rehearsal,
+    stop: &CancellationToken,
+) -> Result<Found> {
+    let mut restored = Found::new();
+    let states = snapshots
+        .iter()
+        .flat_map(|snapshot| snapshot.sources.iter().map(move |(name, state)| (*snapshot, name, state)));
+    for (snapshot, source, state) in states {
+        let Some(object) = &state.object else { continue };
+        let whole = found.get(&(object.key.clone(), String::new())).is_some_and(|proof| proof.problems.is_empty());
+        let known = (object.key.clone(), state.fingerprint.clone());
+        if !whole || restored.contains_key(&known) {
+            continue;
+        }
+        let done = match host.sources.sources.get(source) {
+            Some(Source::Postgres(_)) => rehearsal.database(host, snapshot, source, object, stop).await?,
+            Some(Source::Directory(_)) => rehearsal.documents(host, history, snapshot, source, object, stop).await?,
+            None => continue,
+        };
+        restored.insert(known, done.proof);
+    }
+    Ok(restored)
+}
+
+/// What was found of each source of a snapshot.
+fn proofs(snapshot: &Snapshot, found: &Found, restored: &Found) -> BTreeMap<String, SourceProof> {
+    let of = |state: &history::State| {
+        let Some(object) = &state.object else {
+            // The record says so, and promises nothing of it.
+            return SourceProof { holds: Some("the run saved nothing of it".to_owned()), ..SourceProof::default() };
+        };
+        let deep = restored.get(&(object.key.clone(), state.fingerprint.clone()));
+        let read = found.get(&(object.key.clone(), String::new()));
+        let mut proof = read.cloned().unwrap_or_default();
+        if let Some(deep) = deep {
+            proof.problems.extend(deep.problems.iter().cloned());
+            proof.holds = deep.holds.clone().or(proof.holds);
+            (proof.compared, proof.comparison) = (deep.compared.clone(), deep.comparison.clone());
+        }
+        proof
+    };
+    snapshot.sources.iter().map(|(name, state)| (name.clone(), of(state))).collect()
+}
+
+/// Puts the record of one verification together.
+#[must_use]
+pub fn conclude(
+    host: &Host,
+    snapshot: &Snapshot,
+    at: SnapshotId,
+    depth: Depth,
+    sources: BTreeMap<String, SourceProof>,
+    chain: &Chain,
+) -> Verification {
+    let own = chain.problems.iter().any(|(id, _)| *id == snapshot.id);
+    let whole = snapshot.damage.is_none() && sources.values().all(|source| source.problems.is_empty());
+    Verification {
+        format_version: FORMAT_VERSION,
+        snapshot: snapshot.id,
+        environment: host.environment.to_string(),
+        started: at.taken(),
+        finished: host.clock.now(),
+        host_version: env!("CARGO_PKG_VERSION").to_owned(),
+        depth,
+        passed: whole && !own && snapshot.complete,
+        record_sha256: snapshot.record_sha256.clone(),
+        sources,
+        chain: chain.problems.iter().map(|(_, problem)| problem.clone()).collect(),
+    }
+}
+
+/// Stores what was found, so that the guard knows of it.
+///
+/// # Errors
+/// The store's.
+pub async fn store(host: &Host, at: SnapshotId, verification: &Verification) -> Result<()> {
+    let Verification { snapshot, depth, passed, .. } = *verification;
+    let key = Mark { snapshot, at, depth, passed }.key(&host.environment)?;
+    // One that exists was made in the same second of the same snapshot, and says the same.
+    host.store.create(&key, Bytes::from(to_bytes(verification)?)).await.map(drop)
+}
+
+fn report(host: &Host, verifications: &[Verification], chain: &Chain) -> Report {
+    let mut text = String::new();
+    for verification in verifications {
+        let whole = verification.sources.values().all(|source| source.problems.is_empty());
+        let verdict = match (verification.passed, whole) {
+            (true, _) => "passed",
+            (false, true) => "no restore point: it is incomplete, or its record is not in order",
+            (false, false) => "FAILED",
+        };
+        let taken = report::local(verification.snapshot.taken(), &host.time_zone);
+        let _ = writeln!(text, "snapshot {} of {}, taken {taken}: {verdict}", verification.snapshot, host.environment);
+        for (name, source) in &verification.sources {
+            text.push_str(&source_text(name, source));
+        }
+    }
+    let (records, certificates) = (chain.records, chain.certificates);
+    let state = if chain.problems.is_empty() { "unbroken" } else { "BROKEN" };
+    let _ = writeln!(text, "chain {state}: {records} records, {certificates} certificates of forgotten ones");
+    for (_, problem) in &chain.problems {
+        let _ = writeln!(text, "  wrong: {problem}");
+    }
+    for note in &chain.notes {
+        let _ = writeln!(text, "  note: {note}");
+    }
+    let document = json!({
+        "format_version": report::FORMAT_VERSION,
+        "environment": host.environment.as_str(),
+        "passed": failure(host, verifications, chain).is_none(),
+        "verifications": verifications,
+        "chain": {
+            "records": records,
+            "certificates": certificates,
+            "problems": chain.problems.iter().map(|(_, problem)| problem).collect::<Vec<_>>(),
+            "notes": chain.notes,
+        },
+    });
+    Report { document, text, failure: failure(host, verifications, chain) }
+}
+
+/// A source's lines in a report.
+#[must_use]
+pub fn source_text(name: &str, source: &SourceProof) -> String {
+    let mut text = String::new();
+    let key = source.object.as_ref().map_or("-", ObjectKey::as_str);
+    let holds = source.holds.as_deref().map(|holds| format!(": {holds}")).unwrap_or_default();
+    let _ = writeln!(text, "  {name:<10} {key}{holds}");
+    if let Some(comparison) = &source.comparison {
+        let _ = writeln!(text, "  {:<10} {comparison}", "");
+    }
+    for problem in &source.problems {
+        let _ = writeln!(text, "  {:<10} wrong: {problem}", "");
+    }
+    text
+}
+
+fn failure(host: &Host, verifications: &[Verification], chain: &Chain) -> Option<Error> {
+    let of_objects = verifications.iter().flat_map(|v| v.sources.values()).flat_map(|source| &source.problems);
+    let problems: BTreeSet<&String> = of_objects.chain(chain.problems.iter().map(|(_, problem)| problem)).collect();
+    let first = problems.first()?;
+    let text = match problems.len() {
+        1 => format!("the verification of {} failed: {first}", host.environment),
+        count => format!("the verification of {} found {count} things wrong, first: {first}", host.environment),
+    };
+    Some(
+        Error::new(Class::Stale, text)
+            .hint("keep what is there; run a backup with --force, and look for a copy of what is damaged"),
+    )
+}

@@ -1,0 +1,159 @@
+//! Rows and folders as Dolibarr has them, and what becomes of them.
+
+use super::*;
+
+const MD5: &str = "4b085cf509b8ace4259e8097f8d04662";
+
+fn row(entity: &str, folder: &str, name: &str, label: &str) -> [Option<String>; 4] {
+    [entity, folder, name, label].map(|value| Some(value.to_owned()))
+}
+
+fn named(path: &str) -> Noted {
+    Noted { path: path.into(), elsewhere: None, md5: Some(MD5.into()) }
+}
+
+fn file() -> Found {
+    Found::File(MD5.into())
+}
+
+fn verdicts(comparison: &Comparison) -> Vec<(String, Verdict)> {
+    comparison.findings().into_iter().map(|finding| (finding.name, finding.verdict)).collect()
+}
+
+#[test]
+fn a_row_names_a_path_and_further_companies_have_a_second_one() {
+    for (entity, folder, name, path, elsewhere) in [
+        ("1", "facture/FA2601-0001", "FA2601-0001.pdf", "facture/FA2601-0001/FA2601-0001.pdf", None),
+        ("2", "2/facture/FA1", "FA1.pdf", "2/facture/FA1/FA1.pdf", None),
+        ("2", "facture/FA1", "FA1.pdf", "facture/FA1/FA1.pdf", Some("2/facture/FA1/FA1.pdf")),
+        ("2", "20/x", "a.pdf", "20/x/a.pdf", Some("2/20/x/a.pdf")),
+        ("1", "", "a.pdf", "a.pdf", None),
+        ("0", "/medias//image/./", "/a b.png", "medias/image/a b.png", None),
+        ("", "x", "é.pdf", "x/é.pdf", None),
+        ("-1", "x", "a", "x/a", None),
+        ("99999999999", "x", "a", "x/a", None),
+        // What leads out of the folder is asked for as it stands: the host has nothing there.
+        ("1", "../..", "etc/passwd", "../../etc/passwd", None),
+    ] {
+        let noted = noted(&row(entity, folder, name, MD5)).unwrap();
+        assert_eq!((noted.path.as_str(), noted.elsewhere.as_deref()), (path, elsewhere), "{entity} {folder} {name}");
+    }
+    for name in ["", "/"] {
+        assert_eq!(noted(&row("1", "facture", name, MD5)), None);
+    }
+    assert_eq!(noted(&[None, None, None, None]), None);
+}
+
+#[test]
+fn only_an_md5_is_compared_and_its_case_does_not_matter() {
+    for (label, expected) in [
+        (MD5.to_owned(), Some(MD5)),
+        (MD5.to_uppercase(), Some(MD5)),
+        (String::new(), None),
+        ("facture".into(), None),
+        (format!("{MD5}0"), None),
+        (MD5.replace('4', "g"), None),
+    ] {
+        assert_eq!(noted(&row("1", "x", "y", &label)).unwrap().md5.as_deref(), expected, "{label}");
+    }
+}
+
+#[test]
+fn nothing_at_all_agrees_and_every_document_that_agrees_is_known() {
+    let mut comparison = Comparison::new(Settings::default());
+    let all_passed =
+        |comparison: &Comparison| verdicts(comparison).iter().all(|(_, verdict)| *verdict == Verdict::Passed);
+    assert!(all_passed(&comparison));
+    for n in 0..1_000 {
+        assert_eq!(comparison.settle(named(&format!("f/{n}.pdf")), file()), None);
+    }
+    for n in 0..1_000 {
+        comparison.saw(format!("f/{n}.pdf"));
+    }
+    comparison.saw("f/temp/x.pdf".into());
+    assert!(all_passed(&comparison), "{:?}", comparison.totals);
+    assert_eq!(comparison.totals.compared, 1_000);
+}
+
+#[test]
+fn missing_altered_unreadable_and_orphaned_documents_are_told_apart() {
+    let mut comparison = Comparison::new(Settings::default());
+    for (path, found) in [
+        ("good", file()),
+        ("gone", Found::Missing),
+        ("folder", Found::NotAFile),
+        ("changed", Found::File("0".repeat(32))),
+        ("locked", Found::Unreadable("permission denied".into())),
+    ] {
+        assert_eq!(comparison.settle(named(path), found), None);
+    }
+    for path in ["good", "changed", "locked", "stranger"] {
+        comparison.saw(path.into());
+    }
+    let Totals { compared, missing, altered, orphaned, .. } = &comparison.totals;
+    assert_eq!(*compared, 5);
+    assert_eq!((missing.total, missing.first.as_slice()), (2, &["gone".to_owned(), "folder".to_owned()][..]));
+    assert_eq!(altered.first, ["changed", "locked (permission denied)"]);
+    assert_eq!(orphaned.first, ["stranger"]);
+    let expected = [
+        ("documents present".to_owned(), Verdict::Failed),
+        ("documents unaltered".to_owned(), Verdict::Failed),
+        ("documents known".to_owned(), Verdict::Noted),
+    ];
+    assert_eq!(verdicts(&comparison), expected);
+    assert!(comparison.findings()[0].detail.starts_with("3 of 5 documents"), "{:?}", comparison.findings());
+}
+
+#[test]
+fn a_document_of_a_further_company_is_looked_for_in_its_folder_too() {
+    let mut comparison = Comparison::new(Settings::default());
+    let noted = noted(&row("2", "facture/FA1", "FA1.pdf", MD5)).unwrap();
+    let again = comparison.settle(noted, Found::Missing).expect("there is another place");
+    assert_eq!((again.path.as_str(), comparison.totals.compared), ("2/facture/FA1/FA1.pdf", 0));
+    assert_eq!(comparison.settle(again, file()), None);
+    comparison.saw("2/facture/FA1/FA1.pdf".into());
+    assert_eq!((comparison.totals.compared, comparison.totals.orphaned.total), (1, 0));
+}
+
+#[test]
+fn what_a_difference_means_is_a_setting_and_the_rest_is_noted() {
+    let settings = Settings {
+        missing: Meaning::Report,
+        altered: Meaning::Report,
+        orphaned: Meaning::Fail,
+        shown: 1,
+        ..Settings::default()
+    };
+    let mut comparison = Comparison::new(settings);
+    for n in 0..3 {
+        comparison.settle(named(&format!("gone{n}")), Found::Missing);
+        comparison.saw(format!("stranger{n}"));
+    }
+    comparison.settle(Noted { md5: None, ..named("old") }, file());
+    comparison.nameless();
+    comparison.unseen(2);
+    assert_eq!(comparison.totals.missing, Paths { total: 3, first: vec!["gone0".into()] });
+    let verdicts: Vec<Verdict> = verdicts(&comparison).into_iter().map(|(_, verdict)| verdict).collect();
+    let (noted, failed) = (Verdict::Noted, Verdict::Failed);
+    assert_eq!(verdicts, [noted, Verdict::Passed, failed, noted, noted, noted]);
+}
+
+#[test]
+fn a_log_is_counted_and_headed_company_by_company() {
+    let mut log = Log::default();
+    assert_eq!(log.finding(0).verdict, Verdict::Skipped);
+    for (key, company, signature) in [(1, "1", "aa"), (2, "2", "bb"), (5, "1", "cc")] {
+        log.entry(key, company, Some(signature.into()));
+    }
+    let heads: Vec<_> =
+        log.heads().map(|(company, head)| (company, head.entries, head.last, &*head.signature)).collect();
+    assert_eq!(heads, [("1", 2, 5, "cc"), ("2", 1, 2, "bb")]);
+    let finding = log.finding(3);
+    assert_eq!(
+        (finding.verdict, finding.detail.as_str()),
+        (Verdict::Passed, "3 entries, the last is 5 with signature cc")
+    );
+    assert_eq!(log.finding(4).verdict, Verdict::Failed, "an entry was not read");
+    log.entry(6, "1", None);
+    assert_eq!(log.finding(4).verdict, Verdict::Failed, "an entry without a signature breaks the chain");
+}
