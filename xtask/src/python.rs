@@ -78,6 +78,16 @@ fn tool() -> Result<PathBuf> {
     Ok(folder.join("venv/bin/python3"))
 }
 
+/// pip, of an environment that is not the system's.
+///
+/// # Errors
+/// As [`component`].
+pub fn pip() -> Result<Command> {
+    let mut pip = Command::new(tool()?);
+    pip.args(["-m", "pip", "--disable-pip-version-check"]);
+    Ok(pip)
+}
+
 /// Makes an environment of its own and installs packages there, each as `name==version`.
 ///
 /// # Errors
