@@ -84,6 +84,25 @@ tables = {{ include "dolibarr-backup.toml" . }}
 {{- end }}
 {{- end }}
 
+{{- if $v.kubernetesApi.enabled }}
+
+[kubernetes]
+lease_namespace = {{ toJson .namespace }}
+{{- end }}
+{{- if $v.coverage.enabled }}
+
+[coverage]
+namespaces = {{ $v.coverage.namespaces | default (list .namespace) | toJson }}
+longhorn_namespace = {{ toJson $v.coverage.longhornNamespace }}
+{{- with $v.coverage.settings }}
+
+[plugins.coverage]
+component = "coverage.wasm"
+grants = ["kube-volumes"]
+settings = {{ include "dolibarr-backup.toml" . }}
+{{- end }}
+{{- end }}
+
 [guard]
 legal_years = {{ int64 $v.guard.legalYears }}
 fiscal_year_end = {{ toJson $v.guard.fiscalYearEnd }}

@@ -146,6 +146,8 @@ fn everything_rendered_fits_the_published_schemas() {
         kinds.extend(documents.map(|document| document["kind"].as_str().unwrap().to_owned()));
     }
     let expected = [
+        "ClusterRole",
+        "ClusterRoleBinding",
         "ConfigMap",
         "CronJob",
         "NetworkPolicy",
