@@ -8,7 +8,7 @@ use crate::error::{Class, Error, Result};
 use crate::fetch;
 use crate::history::{History, Object, Snapshot};
 use crate::host::{Clock, Host};
-use crate::postgres::restore::{Fresh, JOBS_DEFAULT_MAX, Server};
+use crate::postgres::restore::{Fresh, JOBS_DEFAULT_MAX, Server, check_program};
 use crate::postgres::{self, Origin, Throwaway};
 use crate::proof::{Phase, SourceProof};
 use indicatif::{HumanBytes, HumanCount};
@@ -104,6 +104,7 @@ impl Rehearsal {
         let on_disk = record.and_then(|record| record.database_bytes);
         let on_disk = on_disk.unwrap_or_else(|| object.bytes.saturating_mul(BYTES_A_DUMPED_BYTE));
         let origin = fetch::beginning(host, object).await?;
+        check_program(&origin).await?;
         let server = self.server(&origin, object.bytes.saturating_add(on_disk)).await?;
         let name = format!("dolibarr_backup_scratch_{:08x}", rand::random::<u32>());
         let fetched = {
