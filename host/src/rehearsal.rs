@@ -179,6 +179,33 @@ impl Rehearsal {
         Ok(Restored { proof, place: Place::Folder(into) })
     }
 
+    /// Removes what was restored, so that many snapshots need the room of one.
+    ///
+    /// # Errors
+    /// The server's; [`Class::Unexpected`] for a folder that cannot be removed.
+    pub async fn discard(&mut self, place: &Place) -> Result<()> {
+        match place {
+            Place::Database(config) => {
+                let own = || self.own.as_ref().map(|own| own.config("postgres"));
+                let Some(at) = self.other.clone().or_else(own) else { return Ok(()) };
+                Server::connect(&at).await?.drop_database(&config.database).await?;
+                self.made.retain(|name| *name != config.database);
+                Ok(())
+            }
+            Place::Folder(path) => {
+                let folder = path.clone();
+                let removed = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(folder)).await;
+                match removed.map_err(|error| Error::unexpected(error.to_string()))? {
+                    // What could not be restored left nothing.
+                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                        Err(left(path, &error.kind().to_string()))
+                    }
+                    Ok(()) | Err(_) => Ok(()),
+                }
+            }
+        }
+    }
+
     /// Times a step, and keeps what it came to.
     ///
     /// # Errors

@@ -153,6 +153,7 @@ async fn restore_all(
             Some(Source::Directory(_)) => rehearsal.documents(host, history, snapshot, source, object, stop).await?,
             None => continue,
         };
+        rehearsal.discard(&done.place).await?;
         restored.insert(known, done.proof);
     }
     Ok(restored)
