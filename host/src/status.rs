@@ -79,7 +79,7 @@ pub async fn run(
 /// Looks at one environment.
 async fn look(host: &Host, limits: Limits, now: Timestamp) -> Result<EnvironmentStatus> {
     let history = history::load(&host.store, &host.environment, &host.sources).await?;
-    let proofs = proofs::load(&host.store, &host.environment).await?;
+    let proofs = proofs::load(&host.store, &host.environment, &history).await?;
     let retention = retention_health(host, &history, now).await;
     Ok(judge::judge(&host.environment, &host.sources, &history, proofs, retention, limits, now))
 }

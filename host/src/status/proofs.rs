@@ -1,12 +1,14 @@
-//! What the store says of verifications and drills. Read by their keys and one flag, so that a status needs no more than two
-//! small listings and one read, and so that a report of another version still counts.
+//! What the store says of verifications and drills. A verification says everything in its key; of a drill's report one flag is
+//! read, so that one of another version still counts.
 
 use crate::config::Environment;
 use crate::error::Result;
+use crate::history::History;
 use crate::proof::Mark;
 use crate::snapshot::SnapshotId;
 use crate::store::Store;
 use jiff::Timestamp;
+use std::collections::BTreeMap;
 
 /// One verification or drill.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,10 +37,8 @@ const DRILLS_READ_MAX: usize = 12;
 ///
 /// # Errors
 /// The store's.
-pub(super) async fn load(store: &Store, environment: &Environment) -> Result<Proofs> {
-    let verified = store.list(&format!("{environment}/verified/")).await?;
-    let names = verified.iter().filter_map(|meta| meta.key.as_str().rsplit('/').next());
-    let mut proofs = Proofs { verifications: last_of_each(names.filter_map(verification)), ..Proofs::default() };
+pub(super) async fn load(store: &Store, environment: &Environment, history: &History) -> Result<Proofs> {
+    let mut proofs = Proofs { verifications: last_of_each(&history.verifications), ..Proofs::default() };
     let drills = store.list(&format!("{environment}/drills/")).await?;
     let id = |name: &str| name.strip_suffix(".json")?.parse::<SnapshotId>().ok();
     let mut drills: Vec<_> =
@@ -56,22 +56,17 @@ pub(super) async fn load(store: &Store, environment: &Environment) -> Result<Pro
     Ok(proofs)
 }
 
-/// What the name of a verification record says.
-fn verification(name: &str) -> Option<(SnapshotId, Proof)> {
-    let Mark { snapshot, at, passed, .. } = Mark::parse(name)?;
-    Some((snapshot, Proof { at: at.taken(), passed }))
-}
-
 /// The last one of each snapshot, in the order in which they were made.
-fn last_of_each(found: impl Iterator<Item = (SnapshotId, Proof)>) -> Vec<(SnapshotId, Proof)> {
-    let mut last = std::collections::BTreeMap::new();
-    for (snapshot, proof) in found {
-        let known = last.entry(snapshot).or_insert(proof);
-        if proof.at >= known.at {
-            *known = proof;
+fn last_of_each(marks: &[Mark]) -> Vec<(SnapshotId, Proof)> {
+    let mut last: BTreeMap<SnapshotId, &Mark> = BTreeMap::new();
+    for mark in marks {
+        let known = last.entry(mark.snapshot).or_insert(mark);
+        if mark.at >= known.at {
+            *known = mark;
         }
     }
-    let mut last: Vec<_> = last.into_iter().collect();
+    let proof = |mark: &Mark| Proof { at: mark.at.taken(), passed: mark.passed };
+    let mut last: Vec<_> = last.into_iter().map(|(snapshot, mark)| (snapshot, proof(mark))).collect();
     last.sort_by_key(|(_, proof)| proof.at);
     last
 }
@@ -87,35 +82,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_says_which_snapshot_when_and_how_it_ended() {
-        let (snapshot, proof) = verification("20260630T010000Z-20260701T020000Z-deep-passed.json").unwrap();
-        assert_eq!((snapshot.to_string().as_str(), proof.passed), ("20260630T010000Z", true));
-        assert_eq!(proof.at.to_string(), "2026-07-01T02:00:00Z");
-        assert!(!verification("20260630T010000Z-20260701T020000Z-read-failed.json").unwrap().1.passed);
-        for name in [
-            "",
-            ".json",
-            "20260630T010000Z.json",
-            "x-y-deep-passed.json",
-            "20260630T010000Z-20260701T020000Z-deep-perhaps.json",
-        ] {
-            assert_eq!(verification(name), None, "{name}");
-        }
-    }
-
-    #[test]
     fn the_last_word_on_a_snapshot_counts_whatever_the_order_of_the_listing() {
-        let read = |names: &[&str]| last_of_each(names.iter().filter_map(|name| verification(name)));
-        let (good, bad) = (
-            "20260630T010000Z-20260701T020000Z-deep-passed.json",
-            "20260630T010000Z-20260708T020000Z-read-failed.json",
-        );
-        for names in [[good, bad], [bad, good]] {
-            let found = read(&names);
-            assert_eq!(found.len(), 1);
-            assert!(!found[0].1.passed);
+        let mark = |name| Mark::parse(name).unwrap();
+        let good = mark("20260630T010000Z-20260701T020000Z-deep-passed.json");
+        let bad = mark("20260630T010000Z-20260708T020000Z-read-failed.json");
+        let older = mark("20260629T010000Z-20260709T020000Z-read-passed.json");
+        for marks in [[good, bad, older], [older, bad, good]] {
+            let found = last_of_each(&marks);
+            let shown: Vec<_> = found.iter().map(|(id, proof)| (id.to_string(), proof.passed)).collect();
+            assert_eq!(shown, [("20260630T010000Z".to_owned(), false), ("20260629T010000Z".to_owned(), true)]);
         }
-        assert!(read(&[]).is_empty());
+        assert!(last_of_each(&[]).is_empty());
     }
 
     #[test]
