@@ -7,10 +7,13 @@ mod page;
 
 use crate::choice::{self, Which};
 use crate::config::Source;
+use crate::crosscheck::{self, CrosscheckReport, Verdict};
+use crate::documents::{self, Tree};
 use crate::error::{Class, Error, Result};
 use crate::history::{self, History, Snapshot};
 use crate::host::Host;
-use crate::proof::{CrossCheck, Depth, Drill, FORMAT_VERSION, SourceProof};
+use crate::postgres::Session;
+use crate::proof::{Depth, Drill, FORMAT_VERSION, SourceProof};
 use crate::rehearsal::{Place, Rehearsal, Stage};
 use crate::report::{self, Report};
 use crate::snapshot::{SnapshotId, to_bytes};
@@ -25,6 +28,12 @@ use std::fmt::Write as _;
 use std::pin::pin;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
+
+/// Reports that are read to find the one to compare with, newest first.
+const DRILLS_READ_MAX: usize = 24;
+
+/// Paths of a kind that people are shown; the report has more.
+const PATHS_SHOWN_MAX: usize = 10;
 
 /// What the person asked for.
 #[derive(Debug, Clone, clap::Args)]
@@ -42,7 +51,7 @@ pub struct Arguments {
 /// What the steps came to.
 struct Outcome {
     sources: BTreeMap<String, SourceProof>,
-    crosscheck: Option<CrossCheck>,
+    crosscheck: Option<CrosscheckReport>,
     server: Option<String>,
 }
 
@@ -66,7 +75,13 @@ pub async fn run(host: &Host, arguments: &Arguments, interrupted: impl Future<Ou
     let (outcome, phases) = (done?, ended?);
     let verification = verify::conclude(host, snapshot, id, Depth::Deep, outcome.sources, &chain);
     verify::store(host, id, &verification).await?;
-    let together = outcome.crosscheck.as_ref().is_none_or(|crosscheck| crosscheck.findings_total == 0);
+    let shrunk_logs = match &outcome.crosscheck {
+        Some(crosscheck) => shrunk_logs(host, snapshot, crosscheck).await?,
+        None => Vec::new(),
+    };
+    let together = outcome.crosscheck.as_ref().is_none_or(CrosscheckReport::passed) && shrunk_logs.is_empty();
+    // Whatever failed in a step and was no finding is one of the step's.
+    let done = phases.iter().all(|phase| phase.failure.is_none());
     let drill = Drill {
         format_version: FORMAT_VERSION,
         id,
@@ -76,10 +91,11 @@ pub async fn run(host: &Host, arguments: &Arguments, interrupted: impl Future<Ou
         finished: host.clock.now(),
         host_version: env!("CARGO_PKG_VERSION").to_owned(),
         server: outcome.server,
-        passed: verification.passed && verification.chain.is_empty() && together,
+        passed: verification.passed && verification.chain.is_empty() && together && done,
         phases,
         sources: verification.sources,
         crosscheck: outcome.crosscheck,
+        shrunk_logs,
         chain: verification.chain,
     };
     store(host, &drill).await?;
@@ -124,18 +140,73 @@ async fn rehearse(
         sources.insert(source.clone(), proof);
     }
     let whole = sources.values().all(|proof| proof.problems.is_empty());
-    let crosscheck = if whole { together(host, snapshot, &places, rehearsal).await? } else { None };
+    let crosscheck = if whole { together(host, &places, rehearsal).await? } else { None };
     Ok(Outcome { sources, crosscheck, server: rehearsal.describe_server() })
 }
 
-/// Has both halves looked at together, where there is somebody who knows how.
+/// Has both halves looked at together. A plugin that cannot is the step's failure; of an environment with several
+/// databases or folders nobody knows which belong together.
+///
+/// # Errors
+/// A server that went away.
 async fn together(
-    _host: &Host,
-    _snapshot: &Snapshot,
-    _places: &BTreeMap<String, Place>,
-    _rehearsal: &mut Rehearsal,
-) -> Result<Option<CrossCheck>> {
-    Ok(None)
+    host: &Host,
+    places: &BTreeMap<String, Place>,
+    rehearsal: &mut Rehearsal,
+) -> Result<Option<CrosscheckReport>> {
+    let databases = places.iter().filter_map(|(name, place)| match place {
+        Place::Database(config) => Some((name, config)),
+        Place::Folder(_) => None,
+    });
+    let folders = places.iter().filter_map(|(name, place)| match place {
+        Place::Folder(path) => Some((name, path)),
+        Place::Database(_) => None,
+    });
+    let (databases, folders): (Vec<_>, Vec<_>) = (databases.collect(), folders.collect());
+    let ([(database, config)], [(folder, path)]) = (databases.as_slice(), folders.as_slice()) else { return Ok(None) };
+    let tree = documents::Config { path: (*path).clone() };
+    let look = async {
+        let session = Session::open(config, format!("{}/{database}", host.environment)).await?;
+        let report = match Tree::open(&tree, format!("{}/{folder}", host.environment)) {
+            Ok(tree) => crosscheck::run(host, &session, &tree).await,
+            Err(error) => Err(error),
+        };
+        session.close().await;
+        report
+    };
+    match rehearsal.time("look at both together", None, look).await {
+        Ok(report) => Ok(Some(report)),
+        Err(error) if error.class() == Class::Unavailable => Err(error),
+        Err(error) => {
+            tracing::error!("{error}");
+            Ok(None)
+        }
+    }
+}
+
+/// Holds the logs that are chained by signatures against what the last drill found in an earlier snapshot, or in this one:
+/// such a log only ever grows.
+///
+/// # Errors
+/// The store's.
+async fn shrunk_logs(host: &Host, snapshot: &Snapshot, found: &CrosscheckReport) -> Result<Vec<String>> {
+    let listed = host.store.list(&format!("{}/drills/", host.environment)).await?;
+    let reports = listed.into_iter().rev().map(|meta| meta.key).filter(|key| key.as_str().ends_with(".json"));
+    for key in reports.take(DRILLS_READ_MAX) {
+        // One that cannot be read says nothing.
+        let read = host.store.get(&key).await?.and_then(|bytes| Drill::parse(&bytes).ok());
+        let Some(drill) = read.filter(|drill| drill.snapshot <= snapshot.id) else { continue };
+        let Some(before) = drill.crosscheck else { continue };
+        let shrunk = before.heads.iter().filter_map(|then| {
+            let now = found.heads.iter().find(|head| head.log == then.log);
+            let entries = now.map_or(0, |head| head.entries);
+            (entries < then.entries).then(|| {
+                format!("the log {} has {entries} entries, and had {} in {}", then.log, then.entries, drill.snapshot)
+            })
+        });
+        return Ok(shrunk.collect());
+    }
+    Ok(Vec::new())
 }
 
 /// Leaves the report, the page first: whoever sees the one for machines finds the other.
@@ -164,17 +235,32 @@ fn span(millis: u64) -> String {
 
 /// Everything that is wrong.
 fn problems(drill: &Drill) -> Vec<String> {
-    let of_sources =
-        drill.sources.iter().flat_map(|(name, source)| source.problems.iter().map(move |p| format!("{name}: {p}")));
-    let of_both = drill.crosscheck.iter().flat_map(|crosscheck| crosscheck.findings.iter().cloned());
-    of_sources.chain(of_both).chain(drill.chain.iter().cloned()).collect()
+    let of_sources = drill
+        .sources
+        .iter()
+        .flat_map(|(name, source)| source.problems.iter().map(move |problem| format!("{name}: {problem}")));
+    let of_both = drill.crosscheck.iter().flat_map(CrosscheckReport::failed);
+    let of_both = of_both.map(|finding| format!("{}: {}", finding.name, finding.detail));
+    let of_steps = drill.phases.iter().filter_map(|phase| Some(format!("{}: {}", phase.name, phase.failure.as_ref()?)));
+    let all = of_sources.chain(of_both).chain(drill.shrunk_logs.iter().cloned());
+    all.chain(of_steps).chain(drill.chain.iter().cloned()).collect()
+}
+
+/// A verdict for people.
+const fn verdict(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Passed => "passed",
+        Verdict::Noted => "noted",
+        Verdict::Failed => "FAILED",
+        Verdict::Skipped => "skipped",
+    }
 }
 
 fn report(host: &Host, drill: &Drill, chain: &Chain) -> Report {
     let taken = report::local(drill.snapshot.taken(), &host.time_zone);
-    let verdict = if drill.passed { "passed" } else { "FAILED" };
+    let outcome = if drill.passed { "passed" } else { "FAILED" };
     let mut text =
-        format!("drill {} of {}: snapshot {} of {taken}: {verdict}\n", drill.id, host.environment, drill.snapshot);
+        format!("drill {} of {}: snapshot {} of {taken}: {outcome}\n", drill.id, host.environment, drill.snapshot);
     for phase in &drill.phases {
         let bytes = phase.bytes.map(|bytes| format!("  {}", HumanBytes(bytes))).unwrap_or_default();
         let failure = phase.failure.as_ref().map(|why| format!("  failed: {why}")).unwrap_or_default();
@@ -184,10 +270,20 @@ fn report(host: &Host, drill: &Drill, chain: &Chain) -> Report {
         text.push_str(&verify::source_text(name, source));
     }
     if let Some(crosscheck) = &drill.crosscheck {
-        let _ = writeln!(text, "  {:<10} {}, {} findings", "together", crosscheck.basis, crosscheck.findings_total);
-        for line in crosscheck.findings.iter().chain(&crosscheck.notes) {
-            let _ = writeln!(text, "  {:<10} {line}", "");
+        let _ = writeln!(text, "  {:<10} {} documents compared with the database", "together", crosscheck.compared);
+        for finding in &crosscheck.findings {
+            let _ = writeln!(text, "  {:<10} {}: {}, {}", "", verdict(finding.verdict), finding.name, finding.detail);
         }
+        let lists =
+            [("missing", &crosscheck.missing), ("altered", &crosscheck.altered), ("orphaned", &crosscheck.orphaned)];
+        for (kind, paths) in lists {
+            for path in paths.first.iter().take(PATHS_SHOWN_MAX) {
+                let _ = writeln!(text, "  {:<10} {kind}: {path}", "");
+            }
+        }
+    }
+    for problem in &drill.shrunk_logs {
+        let _ = writeln!(text, "  wrong: {problem}");
     }
     for problem in &drill.chain {
         let _ = writeln!(text, "  wrong: {problem}");

@@ -1,8 +1,8 @@
 //! PostgreSQL as a source: one exported REPEATABLE READ, READ ONLY snapshot a run, evidence of what it holds, and
 //! a dump taken from that same snapshot.
 //!
-//! Nothing here but [`restore`] writes to a database; nothing hands out a row of a table that the configuration does not name,
-//! or lets a password into an argument, a log or an error.
+//! Nothing here but [`restore`] writes to a database; nothing hands out a row of a table that the configuration does not name, or lets
+//! a password into an argument, a log or an error.
 
 mod archive;
 mod client;

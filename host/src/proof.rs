@@ -4,6 +4,7 @@
 //! key (which snapshot, when, how deep, whether it passed) is enough to know where an environment stands.
 
 use crate::config::Environment;
+use crate::crosscheck::CrosscheckReport;
 use crate::error::{Error, Result};
 use crate::history::key;
 use crate::snapshot::SnapshotId;
@@ -156,9 +157,12 @@ pub struct Drill {
     pub phases: Vec<Phase>,
     /// What was found of each source.
     pub sources: BTreeMap<String, SourceProof>,
-    /// Whether both halves belong together, where a plugin was asked.
+    /// Whether both halves belong together; none where they were not looked at together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub crosscheck: Option<CrossCheck>,
+    pub crosscheck: Option<CrosscheckReport>,
+    /// Logs chained by signatures that are shorter than an earlier drill found them in an earlier snapshot.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shrunk_logs: Vec<String>,
     /// What was wrong with the chain of records.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub chain: Vec<String>,
@@ -176,22 +180,6 @@ pub struct Phase {
     pub bytes: Option<u64>,
     /// Why it failed.
     pub failure: Option<String>,
-}
-
-/// What a plugin found when it looked at both halves together.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct CrossCheck {
-    /// SHA-256 of the plugin.
-    pub plugin_sha256: String,
-    /// What it compared, in words.
-    pub basis: String,
-    /// What is wrong, in the plugin's words; at most the first hundred.
-    pub findings: Vec<String>,
-    /// How many there are.
-    pub findings_total: u64,
-    /// What it notes besides.
-    pub notes: Vec<String>,
 }
 
 impl Drill {

@@ -231,7 +231,8 @@ fn retention_value(state: &str, plan: &Plan, planned: &Planned, applied: Option<
         .iter()
         .map(|(id, decision)| json!({ "id": id, "verdict": if decision.keep { "keep" } else { "forget" }, "reasons": decision.reasons }))
         .collect();
-    let mut value = json!({ "state": state, "plan": decisions, "notes": planned.notes });
+    let mut value =
+        json!({ "state": state, "plan": decisions, "plan_millis": planned.plan_millis, "notes": planned.notes });
     if let Some(applied) = applied {
         value["forgotten"] = json!(applied.forgotten);
         value["pruned"] = objects_value(&applied.pruned);

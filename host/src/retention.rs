@@ -32,6 +32,8 @@ pub struct Planned {
     pub notes: Vec<String>,
     /// What the plugin did while it planned.
     pub tally: Tally,
+    /// Milliseconds that the plugin took.
+    pub plan_millis: u64,
     plugin_sha256: String,
 }
 
@@ -63,6 +65,7 @@ pub async fn plan(
     now: Timestamp,
     allowance: Allowance,
 ) -> Result<Planned> {
+    let began = host.clock.now();
     let subjects = history.subjects();
     let Proposed { mut plan, notes, mut tally } = propose(host, plugin, history, &subjects, now).await?;
     let recorded: Vec<Subject> = subjects.iter().filter(|subject| !subject.adopted).cloned().collect();
@@ -75,6 +78,7 @@ pub async fn plan(
             sum.bytes += count.bytes;
         }
     }
+    let plan_millis = host.clock.millis_since(began);
     let plan = guard::apply(&host.guard, allowance, &host.time_zone, now, &subjects, plan).map_err(|refusal| {
         match refusal {
         Refusal::Invalid(_) => plugin.refused(refusal),
@@ -84,7 +88,7 @@ pub async fn plan(
         )),
     }
     })?;
-    Ok(Planned { plan, notes, tally, plugin_sha256: plugin.digest().to_owned() })
+    Ok(Planned { plan, notes, tally, plan_millis, plugin_sha256: plugin.digest().to_owned() })
 }
 
 /// What the plugin proposes, paired with the question.

@@ -39,11 +39,20 @@ fn a_drill_restores_both_halves_and_leaves_a_dated_report_and_nothing_else() {
         "restore the database",
         "compare the database",
         "restore the documents",
+        "look at both together",
         "clean up",
     ] {
         assert!(steps.contains(&step), "{steps:?}");
     }
     assert!(report["phases"].as_array().unwrap().iter().all(|phase| phase["millis"].is_u64()));
+    let crosscheck = &report["crosscheck"];
+    assert_eq!(crosscheck["compared"], tests::sample::INVOICES, "{crosscheck}");
+    assert_eq!(
+        (&crosscheck["missing"]["total"], &crosscheck["altered"]["total"]),
+        (&0.into(), &0.into()),
+        "{crosscheck}"
+    );
+    assert!(crosscheck["heads"][0]["entries"].as_u64().unwrap() > 0, "{crosscheck}");
     let stored = reports(&scene);
     let names: Vec<&str> = stored.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names, ["prod/drills/20260701T020000Z.html", "prod/drills/20260701T020000Z.json"]);
@@ -81,4 +90,35 @@ fn a_drill_of_what_is_damaged_fails_and_its_report_says_why() {
     let stored = reports(&scene);
     assert!(stored.len() == 2 && stored[0].1.contains("Failed") && stored[0].1.contains(&object), "{stored:?}");
     assert_eq!(scene.list()[0]["verified"], false);
+}
+
+#[test]
+fn halves_that_do_not_belong_together_and_a_log_that_shrank_are_told() {
+    let Some(scene) = Scene::small() else { return };
+    let invoice = |number| {
+        let name = tests::sample::invoice(number);
+        scene.documents.join(format!("facture/{name}/{name}.pdf"))
+    };
+    let (gone, altered) = (std::fs::read(invoice(2)).unwrap(), std::fs::read(invoice(3)).unwrap());
+    std::fs::remove_file(invoice(2)).unwrap();
+    std::fs::write(invoice(3), [&altered[..], b"% more"].concat()).unwrap();
+    scene.backup(&["--now", "2026-06-29T01:00:00Z"]);
+    let failed = drill(&scene, &["--now", "2026-06-29T02:00:00Z"]);
+    assert_eq!(failed.code, Some(4), "{}", failed.stderr);
+    let report = failed.json()["drill"].clone();
+    let first = |kind: &str| report["crosscheck"][kind]["first"][0].as_str().unwrap_or_default().to_owned();
+    assert!(first("missing").contains(&tests::sample::invoice(2)), "{report}");
+    assert!(first("altered").contains(&tests::sample::invoice(3)), "{report}");
+    let page = &reports(&scene)[0].1;
+    assert!(page.contains("Failed") && page.contains(&tests::sample::invoice(2)), "{page}");
+    assert_eq!(report["sources"]["docs"]["problems"], Value::Null, "each half by itself is whole");
+
+    std::fs::write(invoice(2), gone).unwrap();
+    std::fs::write(invoice(3), altered).unwrap();
+    scene.server.psql(DATABASE, "DELETE FROM llx_blockedlog WHERE rowid = (SELECT max(rowid) FROM llx_blockedlog)");
+    scene.backup(&["--now", "2026-06-30T01:00:00Z"]);
+    let shrunk = drill(&scene, &["--now", "2026-06-30T02:00:00Z"]);
+    assert_eq!(shrunk.code, Some(4), "{}", shrunk.stderr);
+    assert!(shrunk.stderr.contains("entries, and had"), "{}", shrunk.stderr);
+    assert_eq!(shrunk.json()["drill"]["shrunk_logs"].as_array().unwrap().len(), 1);
 }

@@ -144,6 +144,37 @@ impl Garage {
         bail!("garage was not ready after {START_SECONDS_MAX} s:\n{}", self.log())
     }
 
+    /// Makes another bucket with a key of its own, which may do nothing in any other bucket. Returns the folder with the
+    /// key as files.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub fn other_bucket(&self, bucket: &str) -> Result<PathBuf> {
+        let (key_id, secret) = (format!("GK{}", random_hex(12)), random_hex(32));
+        let credentials = self.folder.path().join(format!("credentials-{bucket}"));
+        std::fs::create_dir(&credentials)?;
+        std::fs::write(credentials.join("AWS_ACCESS_KEY_ID"), &key_id)?;
+        std::fs::write(credentials.join("AWS_SECRET_ACCESS_KEY"), &secret)?;
+        self.administer(&["bucket", "create", bucket])?;
+        self.administer(&["key", "import", "--yes", "-n", bucket, &key_id, &secret])?;
+        self.administer(&["bucket", "allow", "--read", "--write", bucket, "--key", &key_id])?;
+        Ok(credentials)
+    }
+
+    fn administer(&self, arguments: &[&str]) -> Result<()> {
+        let program = program().map_err(anyhow::Error::msg)?;
+        let mut command = Command::new(program);
+        command.arg("-c").arg(self.folder.path().join("garage.toml")).args(arguments).stdin(Stdio::null());
+        let output = command.output().context("garage cannot be started")?;
+        // The second word is not the secret, and the error shows no more.
+        let done = output.status.success();
+        if done {
+            Ok(())
+        } else {
+            bail!("garage {} {}: {}", arguments[0], arguments[1], String::from_utf8_lossy(&output.stderr))
+        }
+    }
+
     fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }

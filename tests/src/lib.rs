@@ -8,6 +8,7 @@ pub mod binary;
 pub mod garage;
 #[cfg(feature = "servers")]
 pub mod gcs;
+pub mod helm;
 #[cfg(feature = "servers")]
 pub mod postgres;
 #[cfg(feature = "servers")]
@@ -20,6 +21,9 @@ use std::path::{Path, PathBuf};
 
 /// Names the file that collects what tests skipped, because a runner hides what a passed test prints.
 pub const SKIPS_VARIABLE: &str = "DOLIBARR_BACKUP_SKIPS";
+
+/// The newer PostgreSQL that some tests use beside the distribution's; it is part of the folder into which `cargo xtask` unpacks it.
+pub const NEWER_POSTGRES_VERSION: &str = "17.11.0";
 
 /// Says that the running test, or a part of it, was not run, and why. The caller returns.
 pub fn skip(reason: &str) {
@@ -57,7 +61,6 @@ pub fn shared() -> Option<PathBuf> {
 }
 
 /// Where `cargo xtask` keeps what it fetched and built.
-#[cfg(feature = "servers")]
 fn cache_folder() -> Option<PathBuf> {
     let set = variable("XDG_CACHE_HOME").map(PathBuf::from);
     let base = set.or_else(|| variable("HOME").map(|home| Path::new(&home).join(".cache")))?;

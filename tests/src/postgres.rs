@@ -222,6 +222,27 @@ impl Drop for Server {
     }
 }
 
+/// Client programs of a newer PostgreSQL than the distribution's, built with zstd.
+///
+/// # Errors
+/// A sentence for the test's output.
+pub fn newer() -> Result<PathBuf, String> {
+    let cache = crate::cache_folder().ok_or("no cache folder is known, so there is no newer PostgreSQL")?;
+    let bin = cache.join(format!("postgresql-{}/bin", crate::NEWER_POSTGRES_VERSION));
+    let ends = |program: &&str| {
+        let mut command = Command::new(bin.join(program));
+        command.arg("--version").stdout(Stdio::null()).stderr(Stdio::null());
+        command.status().is_ok_and(|status| status.success())
+    };
+    // They come as binaries for one kind of machine and need its libraries.
+    match ["pg_dump", "pg_restore"].iter().find(|program| !ends(program)) {
+        None => Ok(bin),
+        Some(program) => {
+            Err(format!("no newer PostgreSQL is installed: {} cannot be run", bin.join(program).display()))
+        }
+    }
+}
+
 #[expect(clippy::disallowed_methods, reason = "a test may be told which PostgreSQL to use")]
 fn programs() -> Option<PathBuf> {
     if let Some(folder) = std::env::var_os("POSTGRES_BIN") {

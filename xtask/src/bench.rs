@@ -30,6 +30,8 @@ enum What {
     Extremes,
     /// A database, beside pg_dump
     Database,
+    /// What the plugins add to a run
+    Plugins,
 }
 
 impl What {
@@ -38,6 +40,7 @@ impl What {
             Self::Documents => "documents",
             Self::Extremes => "extremes",
             Self::Database => "database",
+            Self::Plugins => "plugins",
         }
     }
 
@@ -59,7 +62,13 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             say(format_args!("{package} cannot be installed and is left out"));
         }
     }
+    if let Err(error) = machine::newer_postgres() {
+        say(format_args!("a newer pg_dump is left out: {error:#}"));
+    }
     plugins::build(&target)?;
+    if let Err(error) = plugins::build_python(&target) {
+        say(format_args!("the plugin in Python is left out: {error:#}"));
+    }
     timed("building the release", || {
         let packages =
             ["build", "--quiet", "--release", "--package", "dolibarr-backup", "--package", "tests", "--bins"];

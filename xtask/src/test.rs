@@ -4,7 +4,7 @@
 mod summary;
 
 use crate::run::{failure, loud, say, shown, succeeds, timed};
-use crate::{cache, machine, plugins};
+use crate::{cache, chart, image, machine, plugins};
 use anyhow::{Context, Result};
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -97,8 +97,17 @@ impl Checks {
                 self.skipped.note(&format!("archives read with {program}: {package} cannot be installed"));
             }
         }
+        if let Err(error) = machine::newer_postgres() {
+            self.skipped.note(&format!("dumps by a newer pg_dump: {error:#}"));
+        }
         if machine::registry().is_err() {
             self.skipped.note("components of a registry: docker-registry cannot be fetched");
+        }
+        if machine::promtool().is_err() {
+            self.skipped.note("alerts of the chart: prometheus cannot be fetched");
+        }
+        if let Err(error) = chart::engine() {
+            self.skipped.note(&format!("the chart: {error:#}"));
         }
         Ok(())
     }
@@ -152,7 +161,11 @@ impl Checks {
                 self.cargo().args(["build", "--quiet", "--package", "dolibarr-backup"]),
                 "mend what the compiler names",
             )
-        })
+        })?;
+        if let Err(error) = image::of_tests(&self.target) {
+            self.skipped.note(&format!("the image: {error:#}"));
+        }
+        Ok(())
     }
 
     fn documentation_tests(&self) -> Result<()> {

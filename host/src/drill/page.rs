@@ -1,8 +1,9 @@
 //! The report of a drill as one page that prints well: no script, no font and no picture from elsewhere. Every text is escaped
 //! by the template.
 
-use super::{problems, span};
-use crate::proof::{CrossCheck, Drill, Phase, SourceProof};
+use super::{problems, span, verdict};
+use crate::crosscheck::{CrosscheckReport, Paths};
+use crate::proof::{Drill, Phase, SourceProof};
 use crate::report;
 use indicatif::HumanBytes;
 use jiff::tz::TimeZone;
@@ -76,14 +77,38 @@ fn source_row(name: &str, source: &SourceProof) -> Markup {
     }
 }
 
-fn together(crosscheck: &CrossCheck) -> Markup {
+fn together(crosscheck: &CrosscheckReport) -> Markup {
     html! {
         h2 { "Both halves together" }
-        p { (crosscheck.basis) ": " (crosscheck.findings_total) " findings." }
-        @if !crosscheck.notes.is_empty() {
-            ul { @for note in &crosscheck.notes { li { (note) } } }
+        p { (crosscheck.compared) " documents that the database names were compared with the folder." }
+        table {
+            tr { th { "Looked at" } th { "Outcome" } th { "Detail" } }
+            @for finding in &crosscheck.findings {
+                tr { td { (finding.name) } td { (verdict(finding.verdict)) } td { (finding.detail) } }
+            }
+            @for head in &crosscheck.heads {
+                tr {
+                    td { (head.log) }
+                    td { (head.entries) " entries" }
+                    td { "last " (head.last) ", signature " code { (head.signature) } }
+                }
+            }
         }
-        p { "Looked at by the plugin with sha256 " code { (crosscheck.plugin_sha256) } "." }
+        (paths("Named by the database and not there", &crosscheck.missing))
+        (paths("With another content than the database noted", &crosscheck.altered))
+        (paths("Not named by the database", &crosscheck.orphaned))
+        p { "Looked at by the plugin with sha256 " code { (crosscheck.plugin.sha256) } "." }
+    }
+}
+
+/// The first documents of a kind, where there are any.
+fn paths(title: &str, paths: &Paths) -> Markup {
+    html! {
+        @if paths.total > 0 {
+            h2 { (title) ": " (paths.total) }
+            ul { @for path in &paths.first { li { code { (path) } } } }
+            @if paths.total > paths.first.len() as u64 { p { "These are the first ones." } }
+        }
     }
 }
 
@@ -101,6 +126,8 @@ fn phase_row(phase: &Phase) -> Markup {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::crosscheck::{Finding, Head, Verdict};
+    use crate::snapshot::PluginRecord;
     use jiff::Timestamp;
 
     #[test]
@@ -127,13 +154,23 @@ mod tests {
                 },
             )]
             .into(),
-            crosscheck: Some(CrossCheck {
-                plugin_sha256: evil.clone(),
-                basis: evil.clone(),
-                findings: vec![evil.clone()],
-                findings_total: 1,
-                notes: vec![evil.clone()],
+            crosscheck: Some(CrosscheckReport {
+                compared: 1,
+                missing: Paths { total: 2, first: vec![evil.clone()] },
+                altered: Paths { total: 0, first: Vec::new() },
+                orphaned: Paths { total: 1, first: vec![evil.clone()] },
+                findings: vec![Finding { name: evil.clone(), verdict: Verdict::Failed, detail: evil.clone() }],
+                heads: vec![Head { log: evil.clone(), entries: 1, last: 1, signature: evil.clone() }],
+                plugin: PluginRecord {
+                    name: evil.clone(),
+                    component: evil.clone(),
+                    sha256: evil.clone(),
+                    grants: Vec::new(),
+                    settings_sha256: None,
+                    tally: Vec::new(),
+                },
             }),
+            shrunk_logs: vec![evil.clone()],
             chain: vec![evil],
         };
         let page = of(&drill, &TimeZone::UTC);

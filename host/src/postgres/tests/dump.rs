@@ -317,6 +317,39 @@ async fn automatic_compression_asks_for_zstd_only_where_pg_dump_was_built_with_i
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pg_dump_that_knows_zstd_makes_a_smaller_dump_that_comes_back_the_same() {
+    let bin = match tests::postgres::newer() {
+        Ok(bin) => bin,
+        Err(why) => return tests::skip(&why),
+    };
+    let Some(server) = sample() else { return };
+    server.psql(
+        "sample",
+        "CREATE TABLE filler AS SELECT i, md5((i % 500)::text) || ' invoice of client ' || i AS t FROM generate_series(1, 40000) AS i",
+    );
+    let config = config(&server, "sample");
+    let newer = Config { pg_dump: Some(bin.join("pg_dump")), ..config.clone() };
+    let folder = tempfile::tempdir().unwrap();
+    let session = open(&newer).await;
+    let sizes = [Compression::Automatic, Compression::Gzip(6), Compression::Lz4(1)];
+    let mut bytes = Vec::new();
+    for compression in sizes {
+        bytes.push(read(session.dump(DumpOptions { compression }).unwrap()).await.unwrap());
+    }
+    assert!(bytes[0].len() < bytes[1].len() && bytes[1].len() < bytes[2].len(), "zstd, gzip, lz4");
+    let before = digests_now(&config).await;
+    let file = folder.path().join("dump");
+    std::fs::write(&file, &bytes[0]).unwrap();
+    server.create_database("again", &[]);
+    let mut restore = server.client(bin.join("pg_restore"));
+    // Servers before 17 do not know a setting that pg_restore of 17 makes first.
+    let restored = restore.args(["--no-owner", "--no-acl", "--dbname", "again"]).arg(&file).output().unwrap();
+    let said = String::from_utf8_lossy(&restored.stderr);
+    assert!(restored.status.success() || !said.contains("COPY"), "{said}");
+    assert_eq!(digests_now(&Config { database: "again".to_owned(), ..config }).await, before);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_notice_that_the_server_gives_everyone_does_not_fail_the_dump() {
     let Some(server) = Server::start() else { return };
     server.create_database("d", &["--locale-provider=icu", "--icu-locale=en-US"]);

@@ -97,7 +97,7 @@ async fn put_hashed(store: &S3, key: &str, body: Bytes, sha256: &str, existing: 
 pub(super) async fn put_stream(store: &S3, key: &ObjectKey, content: ByteStream) -> Result<Stored> {
     let full = store.at(key);
     let part_bytes = part_bytes(content.expected_bytes());
-    let mut parts = Parts { content, ahead: Bytes::new(), part_bytes };
+    let mut parts = Parts::new(content, part_bytes);
     let (first, is_last) = parts.next().await?;
     if is_last {
         let bytes = first.len() as u64;
@@ -137,24 +137,39 @@ struct Parts {
     /// What the last block held beyond its part.
     ahead: Bytes,
     part_bytes: u64,
+    /// Rooms of parts; one whose part was sent can be filled again. As many as parts were under way at once.
+    rooms: Vec<BytesMut>,
 }
 
 impl Parts {
+    const fn new(content: ByteStream, part_bytes: u64) -> Self {
+        Self { content, ahead: Bytes::new(), part_bytes, rooms: Vec::new() }
+    }
+
+    /// Room for one part. Memory that was used before need not be cleared by the kernel again.
+    fn room(&mut self, bytes: usize) -> BytesMut {
+        let free = self.rooms.iter_mut().position(|room| room.try_reclaim(bytes));
+        free.map_or_else(|| BytesMut::with_capacity(bytes), |at| self.rooms.swap_remove(at))
+    }
+
     /// The next part, and whether it is the last. Only the last may be empty, and only where there is no other.
     async fn next(&mut self) -> Result<(Bytes, bool)> {
         let size = usize::try_from(self.part_bytes).unwrap_or(usize::MAX);
-        let mut part = BytesMut::with_capacity(size);
-        loop {
-            let taken = self.ahead.split_to(self.ahead.len().min(size - part.len()));
-            part.extend_from_slice(&taken);
+        let mut room = self.room(size);
+        let is_last = loop {
+            let taken = self.ahead.split_to(self.ahead.len().min(size - room.len()));
+            room.extend_from_slice(&taken);
             if !self.ahead.is_empty() {
-                return Ok((part.freeze(), false));
+                break false;
             }
             match self.content.next().await? {
                 Some(block) => self.ahead = block,
-                None => return Ok((part.freeze(), true)),
+                None => break true,
             }
-        }
+        };
+        let part = room.split().freeze();
+        self.rooms.push(room);
+        Ok((part, is_last))
     }
 }
 
@@ -319,7 +334,7 @@ mod tests {
             }
             writer.finish().await.unwrap();
         });
-        let mut parts = Parts { content, ahead: Bytes::new(), part_bytes };
+        let mut parts = Parts::new(content, part_bytes);
         let mut sizes = Vec::new();
         loop {
             let (part, is_last) = parts.next().await.unwrap();

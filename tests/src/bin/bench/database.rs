@@ -13,9 +13,13 @@ use tests::postgres::Server;
 const DUMP: &str = "Dump";
 const FINGERPRINT: &str = "Exact fingerprint";
 const UNCHANGED: &str = "Unchanged day";
+const NEWER_DUMP: &str = "Dump with a newer pg_dump";
 
 /// Levels of gzip that pg_dump is measured with: the one that this program chooses, the default, the fastest.
 const LEVELS: [u8; 3] = [4, 6, 1];
+
+/// What the newer pg_dump is told: nothing, and what this program tells it.
+const NEWER_COMPRESSIONS: [&str; 2] = ["", "--compress=zstd:3"];
 
 /// Bytes on disk that one unit of [`FILL`] makes, indexes included; found by measuring.
 const UNIT_MIB: u64 = 80;
@@ -44,8 +48,16 @@ pub fn measure(folder: &Path, binary: &Path, mib: u64, rounds: usize) -> Result<
         version.trim()
     ));
     let store = folder.join("store");
-    let config = |connections: &str| -> Result<_> {
-        let folder = folder.join(format!("database-{connections}"));
+    let newer = tests::postgres::newer();
+    match &newer {
+        Ok(_) => board.notes.push(format!(
+            "The newer pg_dump is of PostgreSQL {}, against the same server.",
+            tests::NEWER_POSTGRES_VERSION
+        )),
+        Err(why) => board.notes.push(format!("A newer pg_dump is left out: {why}.")),
+    }
+    let config = |name: &str, lines: &str| -> Result<_> {
+        let folder = folder.join(format!("database-{name}"));
         fs::create_dir_all(&folder)?;
         let host = server.socket().display().to_string();
         let login = folder.join("login");
@@ -53,12 +65,16 @@ pub fn measure(folder: &Path, binary: &Path, mib: u64, rounds: usize) -> Result<
         fs::write(login.join("username"), "postgres")?;
         // The socket asks for none, and an empty file would be a mistake.
         fs::write(login.join("password"), "unused")?;
-        let lines = if connections.is_empty() { String::new() } else { format!("connections = {connections}\n") };
         Ok(Config::directory_store(&store)
-            .database(("prod", "db"), (&host, server.port()), "erp", &login, &lines)
+            .database(("prod", "db"), (&host, server.port()), "erp", &login, lines)
             .write(&folder)?)
     };
-    let (several, one) = (config("")?, config("1")?);
+    let (several, one) = (config("several", "")?, config("one", "connections = 1\n")?);
+    let newer = newer.ok().map(|bin| {
+        let path = bin.join("pg_dump");
+        config("newer", &format!("pg_dump = {:?}\n", path.display().to_string())).map(|config| (path, config))
+    });
+    let newer = newer.transpose()?;
     for round in 0..rounds {
         drop(fs::remove_dir_all(&store));
         let source = backup(binary, &several)?;
@@ -67,9 +83,10 @@ pub fn measure(folder: &Path, binary: &Path, mib: u64, rounds: usize) -> Result<
         board.add(FINGERPRINT, OURS, millis(&source, "fingerprint_millis")?);
         for level in LEVELS {
             let who = format!("`pg_dump -Fc --compress={level}`");
-            board.add(DUMP, &who, measured(&mut pg_dump(&server, level))?);
+            let peer = || pg_dump(&server, Path::new("pg_dump"), &format!("--compress={level}"));
+            board.add(DUMP, &who, measured(&mut peer())?);
             if round == 0 {
-                board.stored(DUMP, &who, written(pg_dump(&server, level), folder)?);
+                board.stored(DUMP, &who, written(peer(), folder)?);
             }
         }
         std::thread::sleep(std::time::Duration::from_millis(1_100));
@@ -77,6 +94,19 @@ pub fn measure(folder: &Path, binary: &Path, mib: u64, rounds: usize) -> Result<
         std::thread::sleep(std::time::Duration::from_millis(1_100));
         let source = backup(binary, &one)?;
         board.add(FINGERPRINT, "over one connection", millis(&source, "fingerprint_millis")?);
+        let Some((program, config)) = &newer else { continue };
+        drop(fs::remove_dir_all(&store));
+        let source = backup(binary, config)?;
+        board.add(NEWER_DUMP, OURS, millis(&source, "dump_millis")?);
+        board.stored(NEWER_DUMP, OURS, source["object"]["bytes"].as_u64().context("no size")?);
+        for compression in NEWER_COMPRESSIONS {
+            let who = format!("`pg_dump -Fc{}{compression}`", if compression.is_empty() { "" } else { " " });
+            let peer = || pg_dump(&server, program, compression);
+            board.add(NEWER_DUMP, &who, measured(&mut peer())?);
+            if round == 0 {
+                board.stored(NEWER_DUMP, &who, written(peer(), folder)?);
+            }
+        }
     }
     Ok(board)
 }
@@ -99,9 +129,9 @@ fn millis(source: &Value, name: &str) -> Result<Measured> {
     Ok(Measured::of_millis(source[name].as_u64().with_context(|| format!("the run names no {name}: {source}"))?))
 }
 
-fn pg_dump(server: &Server, level: u8) -> Command {
-    let mut command = server.client("pg_dump");
-    command.arg("-Fc").arg(format!("--compress={level}")).args(["--dbname", "erp"]);
+fn pg_dump(server: &Server, program: &Path, compression: &str) -> Command {
+    let mut command = server.client(program);
+    command.arg("-Fc").args(Some(compression).filter(|text| !text.is_empty())).args(["--dbname", "erp"]);
     command
 }
 

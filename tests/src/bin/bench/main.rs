@@ -8,6 +8,7 @@ mod database;
 mod documents;
 mod measure;
 mod peers;
+mod plugins;
 mod trees;
 
 use anyhow::{Context, Result};
@@ -42,6 +43,8 @@ enum What {
     Extremes,
     /// A database: its dump and its fingerprint
     Database,
+    /// What loading, linking and calling the plugins adds
+    Plugins,
 }
 
 fn main() -> Result<()> {
@@ -53,6 +56,7 @@ fn main() -> Result<()> {
         What::Documents => ("documents", documents::measure(&folder, &binary, mib, rounds)?),
         What::Extremes => ("extremes", documents::measure_extremes(&folder, &binary)?),
         What::Database => ("database", database::measure(&folder, &binary, mib, rounds)?),
+        What::Plugins => ("plugins", plugins::measure(&folder, &binary, mib, rounds)?),
     };
     let table = format!("{}\n{}", measure::machine()?, board.markdown());
     fs::write(results.join(format!("{name}.md")), format!("# {}\n\n{table}", board.title))?;

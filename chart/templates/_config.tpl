@@ -1,0 +1,89 @@
+{{/*
+The configuration file. A JSON string is a TOML string and a JSON number a TOML number, so toJson writes both.
+*/}}
+
+{{/* One value in TOML, on one line. */}}
+{{- define "dolibarr-backup.toml" -}}
+{{- if kindIs "map" . -}}
+{ {{ $separator := "" }}{{ range $key, $value := . }}{{ $separator }}{{ toJson $key }} = {{ include "dolibarr-backup.toml" $value }}{{ $separator = ", " }}{{ end }} }
+{{- else if kindIs "slice" . -}}
+[{{ range $index, $value := . }}{{ if $index }}, {{ end }}{{ include "dolibarr-backup.toml" $value }}{{ end }}]
+{{- else if and (kindIs "float64" .) (eq (floor .) .) -}}
+{{ int64 . }}
+{{- else -}}
+{{ toJson . }}
+{{- end -}}
+{{- end -}}
+
+{{- define "dolibarr-backup.config" -}}
+{{- $v := .v -}}
+time_zone = {{ toJson $v.timeZone }}
+
+[store]
+url = {{ toJson $v.store.url }}
+{{- if .bucket }}
+{{- with $v.store.endpoint }}
+endpoint = {{ toJson . }}
+{{- end }}
+{{- with $v.store.region }}
+region = {{ toJson . }}
+{{- end }}
+profile = {{ toJson $v.store.profile }}
+credentials = { files = "/run/secrets/s3" }
+{{- if or $v.store.ca.secretName $v.store.ca.configMapName }}
+ca_file = "/run/secrets/s3-ca/ca.crt"
+{{- end }}
+{{- end }}
+{{- with $v.pinned }}
+
+[env.{{ toJson $.environment }}]
+pinned = {{ include "dolibarr-backup.toml" . }}
+{{- end }}
+
+[env.{{ toJson .environment }}.sources.db]
+kind = "postgres"
+host = {{ toJson $v.database.host }}
+port = {{ int64 $v.database.port }}
+database = {{ toJson $v.database.name }}
+ssl_mode = {{ toJson $v.database.sslMode }}
+{{- if or $v.database.ca.secretName $v.database.ca.configMapName }}
+ssl_root_cert = "/run/secrets/db-ca/ca.crt"
+{{- end }}
+credentials = { files = "/run/secrets/db" }
+
+[env.{{ toJson .environment }}.sources.docs]
+kind = "directory"
+path = "/var/www/documents"
+{{- range $v.extraFolders }}
+
+[env.{{ toJson $.environment }}.sources.{{ toJson .name }}]
+kind = "directory"
+path = {{ toJson (printf "/var/www/extra/%s" .name) }}
+{{- end }}
+
+[plugins]
+require_digest = {{ $v.plugins.requireDigest }}
+cache = "/tmp/components"
+{{- range $role := list "fingerprint" "dump" "retention" }}
+{{- $plugin := get $v.plugins $role }}
+
+[plugins.{{ $role }}]
+component = {{ toJson $plugin.component }}
+{{- with $plugin.sha256 }}
+sha256 = {{ toJson . }}
+{{- end }}
+grants = {{ include "dolibarr-backup.toml" $plugin.grants }}
+{{- with $plugin.settings }}
+settings = {{ include "dolibarr-backup.toml" . }}
+{{- end }}
+{{- with $plugin.limits }}
+limits = {{ include "dolibarr-backup.toml" . }}
+{{- end }}
+{{- end }}
+
+[guard]
+legal_years = {{ int64 $v.guard.legalYears }}
+fiscal_year_end = {{ toJson $v.guard.fiscalYearEnd }}
+min_age = {{ toJson $v.guard.minAge }}
+max_forget = {{ int64 $v.guard.maxForget }}
+{{- end -}}

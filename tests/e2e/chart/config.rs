@@ -1,0 +1,120 @@
+//! The configuration in the ConfigMap, read by the binary that it is for.
+
+use super::{documents, name, of_kind, prod, prod_with};
+use crate::scene::{DATABASE, Scene};
+use serde_json::{Value, json};
+use std::path::Path;
+use tests::binary::Run;
+use tests::helm::{self, Helm};
+
+/// The one configuration of a rendering.
+fn config(documents: &[Value]) -> String {
+    let maps = of_kind(documents, "ConfigMap").into_iter();
+    let texts: Vec<_> = maps.filter_map(|map| map["data"]["dolibarr-backup.toml"].as_str()).collect();
+    assert_eq!(texts.len(), 1);
+    texts[0].to_owned()
+}
+
+/// A line with what is built in place of components from elsewhere, and without digests, which no build is held to here.
+fn with_built_components(line: &str) -> Option<String> {
+    let elsewhere = line.starts_with("component = \"oci:");
+    let line = if elsewhere { "component = \"retention-last.wasm\"" } else { line };
+    let line = line.replace("/plugins/image/", "").replace("require_digest = true", "require_digest = false");
+    (!line.starts_with("sha256 = ")).then_some(line)
+}
+
+#[test]
+fn the_binary_takes_the_configuration_of_every_case() {
+    let Some(engine) = Helm::installed() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let names = helm::case_names().unwrap();
+    let request =
+        |name: &String| json!({"helm": 4, "name": "erp", "namespace": "erp", "file": format!("values/{name}.yaml")});
+    let answers = engine.ask(&names.iter().map(request).collect()).unwrap();
+    for (case, answer) in names.iter().zip(answers) {
+        let documents = answer["documents"].as_array().unwrap();
+        let maps = of_kind(documents, "ConfigMap").into_iter();
+        for (map, text) in maps.filter_map(|map| Some((name(map), map["data"]["dolibarr-backup.toml"].as_str()?))) {
+            let text: Vec<_> = text.lines().filter_map(with_built_components).collect();
+            let text = text.join("\n");
+            let file = folder.path().join(format!("{case}-{map}.toml"));
+            std::fs::write(&file, text).unwrap();
+            let audit = Run::new(["--config", file.to_str().unwrap(), "plugins", "audit", "--strict"]).finish();
+            assert_eq!(audit.code, Some(0), "{case}: {}\n{}", audit.stderr, std::fs::read_to_string(file).unwrap());
+        }
+    }
+}
+
+#[test]
+fn values_reach_the_configuration_as_they_are() {
+    let Some(engine) = Helm::installed() else { return };
+    let settings = json!({
+        "text": "é \"quoted\" \\ <&> {{ .Values }} \u{1f4e6}", "whole": 14, "large": 3_000_000, "part": 0.5, "yes": true,
+        "list": ["a", 2, [false]], "empty": [], "nothing": {}, "below": {"with space": {"deep": "er"}},
+    });
+    let values = prod_with(&[
+        ("plugins", json!({"retention": {"settings": settings}})),
+        ("database.name", json!("erp \"x\" \\ '")),
+        ("guard", json!({"maxForget": 2_000_000})),
+    ]);
+    let parsed: toml::Table = config(&documents(&engine, &values)).parse().unwrap();
+    assert_eq!(serde_json::to_value(&parsed["plugins"]["retention"]["settings"]).unwrap(), settings);
+    assert_eq!(parsed["env"]["prod"]["sources"]["db"]["database"].as_str(), Some("erp \"x\" \\ '"));
+    assert_eq!(parsed["guard"]["max_forget"].as_integer(), Some(2_000_000));
+    assert_eq!(parsed["env"]["prod"]["sources"]["db"]["port"].as_integer(), Some(5432));
+}
+
+#[test]
+fn the_defaults_of_the_chart_are_those_of_the_binary() {
+    let Some(engine) = Helm::installed() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let audit = |name: &str, text: &str| {
+        let file = folder.path().join(name);
+        std::fs::write(&file, text).unwrap();
+        let run = Run::new(["--config", file.to_str().unwrap(), "--json", "plugins", "audit"]);
+        run.finish().expect_code(0).json()
+    };
+    let text = config(&documents(&engine, &prod()));
+    let plain = text.split("[plugins]").next().unwrap();
+    assert_eq!(audit("chart.toml", &text), audit("plain.toml", plain));
+    let guard: toml::Table = text.parse().unwrap();
+    let expected = json!({"legal_years": 10, "fiscal_year_end": "12-31", "min_age": "24h", "max_forget": 50});
+    assert_eq!(serde_json::to_value(&guard["guard"]).unwrap(), expected, "as host/src/guard.rs has them");
+}
+
+#[test]
+fn a_real_backup_runs_with_the_rendered_configuration_and_arguments() {
+    let Some(engine) = Helm::installed() else { return };
+    let Some(scene) = Scene::small() else { return };
+    let store = scene.folder.path().join("backup");
+    std::fs::create_dir(&store).unwrap();
+    let values = prod_with(&[
+        (
+            "store",
+            json!({
+                "url": format!("file://{}/erp", store.display()),
+                "volume": {"claimName": "nas", "mountPath": store.to_str().unwrap()},
+            }),
+        ),
+        ("database", json!({"host": "127.0.0.1", "port": scene.server.port(), "name": DATABASE})),
+    ]);
+    let documents = documents(&engine, &values);
+    let at = |path: &Path| path.to_str().unwrap().to_owned();
+    let text = config(&documents)
+        .replace("/run/secrets/db", &at(&scene.folder.path().join("credentials")))
+        .replace("/var/www/documents", &at(&scene.documents))
+        .replace("/tmp/components", &at(&scene.folder.path().join("components")));
+    let file = at(&scene.folder.path().join("rendered.toml"));
+    std::fs::write(&file, text).unwrap();
+    let container = |document: &Value, path: &str| document.pointer(path).unwrap()["args"].as_array().unwrap().clone();
+    let test = container(of_kind(&documents, "Pod")[0], "/spec/containers/0");
+    let backup = container(of_kind(&documents, "CronJob")[0], "/spec/jobTemplate/spec/template/spec/containers/0");
+    for arguments in [&test, &backup] {
+        let arguments = arguments.iter().map(|word| word.as_str().unwrap());
+        let arguments = arguments.map(|word| if word.ends_with(".toml") { file.as_str() } else { word });
+        let outcome = Run::new(arguments).folder(scene.folder.path()).finish();
+        assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+    }
+    let stored: Vec<_> = store.join("erp/prod/snapshots").read_dir().unwrap().collect();
+    assert_eq!(stored.len(), 1, "the dry run wrote nothing, the backup one record");
+}

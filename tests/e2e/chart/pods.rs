@@ -1,0 +1,215 @@
+//! What the chart's pods are and may do.
+
+use super::{documents, name, of_kind, prod, prod_with};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use tests::helm::{self, Helm};
+
+/// The pods of every CronJob and of `helm test`, by the object that makes them.
+fn pods(documents: &[Value]) -> Vec<(&str, &Value)> {
+    let made = of_kind(documents, "CronJob")
+        .into_iter()
+        .map(|job| (name(job), &job["spec"]["jobTemplate"]["spec"]["template"]["spec"]));
+    made.chain(of_kind(documents, "Pod").into_iter().map(|pod| (name(pod), &pod["spec"]))).collect()
+}
+
+/// What the restricted Pod Security Standard asks for, and what the chart promises beyond it.
+fn hold_restricted(of: &str, pod: &Value) {
+    let security = &pod["securityContext"];
+    assert_eq!(security["runAsNonRoot"], true, "{of}");
+    assert!(security["runAsUser"].as_u64().is_some_and(|user| user > 0), "{of}");
+    assert_eq!(security["seccompProfile"]["type"], "RuntimeDefault", "{of}");
+    for field in ["hostNetwork", "hostPID", "hostIPC", "initContainers", "ephemeralContainers"] {
+        assert!(pod[field].is_null(), "{of} has {field}");
+    }
+    let containers = pod["containers"].as_array().unwrap();
+    assert_eq!(containers.len(), 1, "{of}");
+    let security = &containers[0]["securityContext"];
+    assert_eq!(security["allowPrivilegeEscalation"], false, "{of}");
+    assert_eq!(security["readOnlyRootFilesystem"], true, "{of}");
+    assert_eq!(security["capabilities"], json!({"drop": ["ALL"]}), "{of}");
+    assert!(security["privileged"].is_null() && containers[0]["ports"].is_null(), "{of}");
+    assert!(containers[0]["resources"]["limits"]["memory"].is_string(), "{of}");
+    let kinds = ["configMap", "emptyDir", "ephemeral", "image", "persistentVolumeClaim", "secret"];
+    for volume in pod["volumes"].as_array().unwrap() {
+        let mut keys = volume.as_object().unwrap().keys().filter(|key| *key != "name");
+        let kind = keys.next().unwrap();
+        assert!(kinds.contains(&kind.as_str()) && keys.next().is_none(), "{of}: {volume}");
+    }
+}
+
+#[test]
+fn every_pod_is_restricted() {
+    let Some(engine) = Helm::installed() else { return };
+    let requests = helm::case_names()
+        .unwrap()
+        .into_iter()
+        .map(|name| json!({"helm": 4, "name": "erp", "namespace": "erp", "file": format!("values/{name}.yaml")}));
+    let mut seen = 0;
+    for answer in engine.ask(&requests.collect()).unwrap() {
+        let documents = answer["documents"].as_array().unwrap();
+        for (of, pod) in pods(documents) {
+            hold_restricted(of, pod);
+            seen += 1;
+        }
+    }
+    assert!(seen > 20, "{seen}");
+}
+
+#[test]
+fn no_pod_has_a_token_unless_a_capability_needs_one() {
+    let Some(engine) = Helm::installed() else { return };
+    let tokens = |documents: &[Value]| -> BTreeSet<String> {
+        let with = |(of, pod): (&str, &Value)| (pod["automountServiceAccountToken"] != false).then(|| of.to_owned());
+        pods(documents).into_iter().filter_map(with).collect()
+    };
+    let plain = documents(&engine, &prod());
+    assert!(tokens(&plain).is_empty());
+    assert!(of_kind(&plain, "Role").is_empty() && of_kind(&plain, "RoleBinding").is_empty());
+    assert_eq!(of_kind(&plain, "ServiceAccount")[0]["automountServiceAccountToken"], false);
+    let api = documents(&engine, &prod_with(&[("kubernetesApi", json!({"enabled": true}))]));
+    let with: Vec<_> = tokens(&api).into_iter().collect();
+    assert_eq!(with, ["erp-dolibarr-backup", "erp-dolibarr-backup-test"], "what only reads the store needs none");
+    let rules = of_kind(&api, "Role")[0]["rules"].as_array().unwrap().clone();
+    for rule in &rules {
+        assert_eq!((&rule["apiGroups"], &rule["resources"]), (&json!(["coordination.k8s.io"]), &json!(["leases"])));
+        assert!(rule["verbs"] == json!(["create"]) || rule["resourceNames"].is_array(), "{rule}");
+    }
+}
+
+#[test]
+fn no_role_reads_a_secret_or_uses_a_wildcard() {
+    let Some(engine) = Helm::installed() else { return };
+    let launchers = json!([{"kind": "User", "name": "lea"}]);
+    let documents =
+        documents(&engine, &prod_with(&[("launchers", launchers), ("kubernetesApi", json!({"enabled": true}))]));
+    let roles = of_kind(&documents, "Role");
+    assert_eq!(roles.len(), 2);
+    for rule in roles.iter().flat_map(|role| role["rules"].as_array().unwrap()) {
+        assert!(!rule.to_string().contains('*'), "{rule}");
+        if rule["resources"].as_array().unwrap().contains(&"secrets".into()) {
+            assert_eq!(rule["verbs"], json!(["create"]), "{rule}");
+        }
+    }
+}
+
+#[test]
+fn documents_and_secrets_are_mounted_read_only_and_only_where_they_are_needed() {
+    let Some(engine) = Helm::installed() else { return };
+    for (of, pod) in pods(&documents(&engine, &prod())) {
+        let reads_sources = matches!(of, "erp-dolibarr-backup" | "erp-dolibarr-backup-test");
+        let volume = |name: &str| pod["volumes"].as_array().unwrap().iter().find(|volume| volume["name"] == name);
+        for name in ["documents", "database"] {
+            assert_eq!(volume(name).is_some(), reads_sources, "{of}: {name}");
+        }
+        assert!(volume("store").is_some(), "{of}");
+        if let Some(volume) = volume("documents") {
+            assert_eq!(volume["persistentVolumeClaim"]["readOnly"], true, "{of}");
+            assert!(pod["securityContext"]["fsGroup"].is_null(), "{of} would be handed all documents");
+        }
+        for mount in pod["containers"][0]["volumeMounts"].as_array().unwrap() {
+            let writable = ["tmp", "scratch"].map(Value::from).contains(&mount["name"]);
+            assert_eq!(mount["readOnly"] == true, !writable, "{of}: {mount}");
+        }
+    }
+}
+
+#[test]
+fn a_run_is_retried_after_75_and_after_nothing_else() {
+    let Some(engine) = Helm::installed() else { return };
+    let documents = documents(&engine, &prod());
+    let jobs = of_kind(&documents, "CronJob");
+    assert_eq!(jobs.len(), 4);
+    for job in jobs {
+        let spec = &job["spec"];
+        assert_eq!(spec["concurrencyPolicy"], "Forbid");
+        assert_eq!(spec["timeZone"], "Europe/Paris");
+        for field in ["startingDeadlineSeconds", "successfulJobsHistoryLimit", "failedJobsHistoryLimit"] {
+            assert!(spec[field].is_u64(), "{field}");
+        }
+        let template = &spec["jobTemplate"]["spec"];
+        assert!(template["activeDeadlineSeconds"].is_u64() && template["backoffLimit"].is_u64());
+        let pod = &template["template"]["spec"];
+        assert_eq!(pod["restartPolicy"], "Never", "a policy on failed pods needs it");
+        let rules = template["podFailurePolicy"]["rules"].as_array().unwrap();
+        let fatal: Vec<_> = rules.iter().filter(|rule| rule["action"] == "FailJob").collect();
+        let [rule] = fatal[..] else { panic!("not one rule that fails the Job: {rules:?}") };
+        let codes = json!({"containerName": pod["containers"][0]["name"], "operator": "NotIn", "values": [75]});
+        assert_eq!(rule["onExitCodes"], codes);
+    }
+}
+
+#[test]
+fn network_policies_let_pods_reach_what_they_need_and_nothing_else() {
+    let Some(engine) = Helm::installed() else { return };
+    let ports = |policy: &Value| -> Vec<u64> {
+        let rules = policy["spec"]["egress"].as_array().unwrap();
+        rules
+            .iter()
+            .flat_map(|rule| rule["ports"].as_array().unwrap())
+            .map(|port| port["port"].as_u64().unwrap())
+            .collect()
+    };
+    let table = [
+        (prod(), vec![53, 53, 443], vec![5432]),
+        (prod_with(&[("store.endpoint", json!("http://garage.storage:3900"))]), vec![53, 53, 3900], vec![5432]),
+        (prod_with(&[("store.endpoint", json!("http://garage.storage"))]), vec![53, 53, 80], vec![5432]),
+        (prod_with(&[("kubernetesApi", json!({"enabled": true}))]), vec![53, 53, 443], vec![5432, 443, 6443]),
+    ];
+    for (values, every, sources) in table {
+        let documents = documents(&engine, &values);
+        let policies = of_kind(&documents, "NetworkPolicy");
+        let of = |end: &str| *policies.iter().find(|policy| name(policy).ends_with(end)).unwrap();
+        assert_eq!(ports(of("-store")), every);
+        assert_eq!(ports(of("-sources")), [every.clone(), sources].concat());
+        for policy in &policies {
+            assert_eq!(policy["spec"]["policyTypes"], json!(["Ingress", "Egress"]));
+            assert_eq!(policy["spec"]["ingress"], json!([]));
+        }
+        // Every pod is selected by exactly one of them.
+        let selectors: Vec<_> = policies.iter().map(|policy| &policy["spec"]["podSelector"]).collect();
+        assert_eq!(selectors[0]["matchLabels"], selectors[1]["matchLabels"]);
+        assert_eq!(selectors[0]["matchExpressions"][0]["values"], selectors[1]["matchExpressions"][0]["values"]);
+        let labels = selectors[0]["matchLabels"].as_object().unwrap();
+        let jobs = of_kind(&documents, "CronJob").into_iter();
+        let of_jobs = jobs.map(|job| &job["spec"]["jobTemplate"]["spec"]["template"]["metadata"]["labels"]);
+        for pod in of_jobs.chain(of_kind(&documents, "Pod").into_iter().map(|pod| &pod["metadata"]["labels"])) {
+            assert!(labels.iter().all(|(key, value)| pod[key] == *value), "{pod}");
+        }
+    }
+}
+
+#[test]
+fn the_test_pod_is_a_hook_that_writes_nothing() {
+    let Some(engine) = Helm::installed() else { return };
+    let documents = documents(&engine, &prod());
+    let pod = of_kind(&documents, "Pod")[0];
+    assert_eq!(pod["metadata"]["annotations"]["helm.sh/hook"], "test");
+    let arguments = pod["spec"]["containers"][0]["args"].as_array().unwrap();
+    assert!(arguments.contains(&"backup".into()) && arguments.contains(&"--dry-run".into()), "{arguments:?}");
+}
+
+#[test]
+fn names_stay_within_what_a_cron_job_may_be_called() {
+    const CRON_JOB_NAME_MAX: usize = 52;
+    let Some(engine) = Helm::installed() else { return };
+    let long = "a-release-whose-name-is-as-long-as-helm-lets-it-be-53";
+    let fleet: Vec<_> = ["one-instance-with-a-long-name", "one-instance-with-a-longer-1"]
+        .map(|name| json!({"name": name, "database": {"name": name, "secretName": name}, "documents": {"claimName": name}}))
+        .to_vec();
+    let values = prod_with(&[("fleet", fleet.into())]);
+    let request = json!([{"helm": 4, "name": long, "namespace": "erp", "values": values}]);
+    let answer = engine.ask(&request).unwrap().remove(0);
+    let documents = answer["documents"].as_array().unwrap_or_else(|| panic!("{answer}"));
+    let mut names = BTreeSet::new();
+    for document in documents {
+        assert!(
+            names.insert((document["kind"].as_str().unwrap(), name(document))),
+            "{} is there twice",
+            name(document)
+        );
+    }
+    for job in of_kind(documents, "CronJob") {
+        assert!(name(job).len() <= CRON_JOB_NAME_MAX, "{}", name(job));
+    }
+}

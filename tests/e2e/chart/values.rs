@@ -1,0 +1,83 @@
+//! Values: which are refused, and whether the README says what `values.yaml` says.
+
+use super::{prod_with, render};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use tests::helm::Helm;
+
+#[test]
+fn nonsense_is_refused_by_name() {
+    let Some(engine) = Helm::installed() else { return };
+    let table = [
+        ("nonsense", json!(1), "nonsense"),
+        ("backup.shedule", json!("0 1 * * *"), "shedule"),
+        ("backup.schedule", json!("every night"), "schedule"),
+        ("backup.schedule", json!("0 1 * *"), "schedule"),
+        ("backup.enabled", json!("yes"), "enabled"),
+        ("backup.retries", json!(-1), "retries"),
+        ("backup.activeDeadlineSeconds", json!(0), "activeDeadlineSeconds"),
+        ("environment", json!("Prod/x"), "environment"),
+        ("timeZone", json!("0 1"), "timeZone"),
+        ("image", json!({"repository": "r", "digest": "sha256:12"}), "digest"),
+        ("image", json!({"repository": "r", "pullPolicy": "Sometimes"}), "pullPolicy"),
+        ("store.url", json!("https://example.org/bucket"), "url"),
+        ("store.url", json!("s3://example-backup/erp?versionId=1"), "url"),
+        ("store.profile", json!("floppy"), "profile"),
+        ("store.endpoint", json!("storage.googleapis.com"), "endpoint"),
+        ("store.vault", json!({"refreshAfter": "soon"}), "refreshAfter"),
+        ("database.port", json!(70_000), "port"),
+        ("database.sslMode", json!("sometimes"), "sslMode"),
+        ("database.password", json!("hunter2"), "password"),
+        ("documents.subPath", json!("../other"), "subPath"),
+        ("documents.subPath", json!("/absolute"), "subPath"),
+        ("extraFolders", json!([{"name": "docs", "claimName": "x"}]), "extraFolders"),
+        ("pinned", json!(["yesterday"]), "pinned"),
+        ("guard", json!({"minAge": "a day"}), "minAge"),
+        ("guard", json!({"fiscalYearEnd": "13-01"}), "fiscalYearEnd"),
+        ("plugins", json!({"retention": {"component": "oci://registry.example.org/x:latest"}}), "component"),
+        ("plugins", json!({"retention": {"grants": "all"}}), "grants"),
+        ("pod", json!({"runAsUser": 0}), "runAsUser"),
+        ("pod", json!({"securityContext": {"privileged": true}}), "securityContext"),
+        ("networkPolicy", json!({"store": {"to": [{"everywhere": {}}]}}), "everywhere"),
+        ("spread", json!({"from": "25:00"}), "from"),
+        ("launchers", json!([{"kind": "Robot", "name": "r2"}]), "kind"),
+        ("fleet", json!([{"namespace": "erp"}]), "name"),
+        ("fleet", json!([{"name": "a", "fleet": []}]), "fleet"),
+    ];
+    for (path, value, says) in table {
+        let answer = render(&engine, &prod_with(&[(path, value.clone())]));
+        let error = answer["error"].as_str().unwrap_or_else(|| panic!("{path}: {value} is taken"));
+        assert!(error.contains("schema") || error.contains("at '"), "{path}: not refused by the schema: {error}");
+        assert!(error.contains(says), "{path}: {value}: {error}");
+    }
+}
+
+/// Every leaf of the values by its path, as JSON. An empty object or list is one.
+fn leaves(values: &Value, path: &str, into: &mut BTreeMap<String, String>) {
+    // Labels are one value, whatever their names.
+    let whole = path.ends_with(".labels");
+    match values.as_object().filter(|object| !object.is_empty() && !whole) {
+        Some(object) => {
+            for (key, value) in object {
+                let below = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                leaves(value, &below, into);
+            }
+        }
+        None => {
+            into.insert(path.to_owned(), values.to_string());
+        }
+    }
+}
+
+#[test]
+fn the_readme_has_every_value_and_its_default() {
+    let Some(engine) = Helm::installed() else { return };
+    let mut expected = BTreeMap::new();
+    let defaults = engine.ask(&json!([{"defaults": true}])).unwrap().remove(0);
+    leaves(&defaults["defaults"], "", &mut expected);
+    let readme = std::fs::read_to_string(tests::workspace_root().join("chart/README.md")).unwrap();
+    let rows = readme.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` | `"));
+    let documented: BTreeMap<_, _> =
+        rows.filter_map(|(path, rest)| Some((path.to_owned(), rest.split_once("` | ")?.0.to_owned()))).collect();
+    assert_eq!(documented, expected, "chart/README.md and chart/values.yaml differ");
+}

@@ -1,0 +1,144 @@
+//! Helm's own engines, versions 3 and 4, and the published schemas of Kubernetes, behind `tests/chart/engine.py`.
+//!
+//! What Python needs for it is installed by `cargo xtask test` and `cargo xtask chart`. No cluster is asked anything.
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// Characters of a digest that tell one set of packages from another.
+const KEY_LENGTH: usize = 16;
+
+/// The release that the golden renderings are of, and its namespace.
+const RELEASE: &str = "erp";
+
+/// `tests/chart` of the checkout.
+#[must_use]
+pub fn folder() -> PathBuf {
+    crate::workspace_root().join("tests/chart")
+}
+
+/// Name of the folder in the cache that holds the engines; another one for other packages.
+///
+/// # Errors
+/// When what is to be installed cannot be read.
+pub fn cache_name() -> Result<String> {
+    let mut hash = Sha256::new();
+    for name in ["requirements.txt", "unpack_helm3.py"] {
+        let path = folder().join(name);
+        hash.update(std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?);
+    }
+    let mut key = hex::encode(hash.finalize());
+    key.truncate(KEY_LENGTH);
+    Ok(format!("chart-engine-{key}"))
+}
+
+/// Both engines.
+#[derive(Debug)]
+pub struct Helm {
+    python: PathBuf,
+}
+
+/// One set of values as both engines render it.
+#[derive(Debug)]
+pub struct Case {
+    /// The values' file, without its folder and ending.
+    pub name: String,
+    /// What Helm 3 renders.
+    pub helm3: String,
+    /// What Helm 4 renders.
+    pub helm4: String,
+    /// Where what it should be is kept.
+    pub golden: PathBuf,
+}
+
+impl Helm {
+    /// The engines in a folder that [`cache_name`] names.
+    #[must_use]
+    pub fn at(folder: &Path) -> Self {
+        Self { python: folder.join("venv/bin/python3") }
+    }
+
+    /// The installed engines; without them a line that says so.
+    ///
+    /// # Panics
+    /// When the checkout is not whole.
+    #[must_use]
+    pub fn installed() -> Option<Self> {
+        let name = cache_name().expect("the list of packages");
+        let helm = crate::cache_folder().map(|cache| Self::at(&cache.join(name)))?;
+        if helm.python.exists() {
+            return Some(helm);
+        }
+        crate::skip("Helm's engines are not installed: cargo xtask chart");
+        None
+    }
+
+    /// Puts requests to the engines; see `engine.py`.
+    ///
+    /// # Errors
+    /// When Python fails, which a chart that does not render is no reason for.
+    pub fn ask(&self, requests: &Value) -> Result<Vec<Value>> {
+        let mut command = Command::new(&self.python);
+        command.arg("-B").arg(folder().join("engine.py")).env_remove("PYTHONPATH").env_remove("PYTHONHOME");
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().context("cannot start Python")?;
+        let mut stdin = child.stdin.take().context("Python has no input")?;
+        // Python reads everything before it writes anything, so neither waits for the other.
+        stdin.write_all(requests.to_string().as_bytes()).context("cannot hand the requests over")?;
+        drop(stdin);
+        let output = child.wait_with_output().context("cannot read what Python wrote")?;
+        ensure!(output.status.success(), "the engine failed: {}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).context("the engine wrote no JSON")
+    }
+
+    /// Renders every file of `tests/chart/values` with both engines.
+    ///
+    /// # Errors
+    /// When one does not render.
+    pub fn cases(&self) -> Result<Vec<Case>> {
+        let names = case_names()?;
+        let request = |name: &String, helm: u8| json!({"helm": helm, "name": RELEASE, "namespace": RELEASE, "file": format!("values/{name}.yaml")});
+        let requests: Vec<_> = names.iter().flat_map(|name| [request(name, 3), request(name, 4)]).collect();
+        let answers = self.ask(&requests.into())?;
+        let text = |answer: &Value, name: &str| -> Result<String> {
+            let text = answer["text"].as_str().map(str::to_owned);
+            text.with_context(|| format!("{name} does not render: {}", answer["error"]))
+        };
+        let pairs = names.into_iter().zip(answers.chunks(2));
+        let case = |(name, pair): (String, &[Value])| {
+            let golden = folder().join("golden").join(&name).with_extension("yaml");
+            let (helm3, helm4) = (text(&pair[0], &name)?, text(&pair[1], &name)?);
+            Ok(Case { name, helm3, helm4, golden })
+        };
+        pairs.map(case).collect()
+    }
+}
+
+/// Prometheus' own checker of rules; without it a line that says so.
+#[must_use]
+pub fn promtool() -> Option<PathBuf> {
+    let installed = Path::new("/usr/bin/promtool").to_path_buf();
+    let fetched = crate::cache_folder().map(|cache| cache.join("prometheus/usr/bin/promtool"));
+    let found = [Some(installed), fetched].into_iter().flatten().find(|program| program.is_file());
+    if found.is_none() {
+        crate::skip("promtool is not there: cargo xtask test fetches it");
+    }
+    found
+}
+
+/// The files of values, sorted.
+///
+/// # Errors
+/// When their folder cannot be read.
+pub fn case_names() -> Result<Vec<String>> {
+    let values = folder().join("values");
+    let entries = std::fs::read_dir(&values).with_context(|| format!("cannot read {}", values.display()))?;
+    let paths = entries.flatten().map(|entry| entry.path());
+    let mut names: Vec<_> = paths.filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned())).collect();
+    names.sort();
+    Ok(names)
+}

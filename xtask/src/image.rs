@@ -1,0 +1,254 @@
+//! Builds the image: Debian's packages as far as they are used, the binary, and the components, as an OCI archive. It needs
+//! neither root nor a daemon nor a registry, and the same sources and packages give the same bytes.
+
+mod bill;
+mod debian;
+mod layout;
+mod tree;
+
+use crate::run::{failure, quiet, say, timed};
+use crate::{cache, machine, plugins};
+use anyhow::{Context, Result};
+use jiff::Timestamp;
+use layout::{Layer, Runs};
+use serde_json::json;
+use std::fs;
+use std::path::{Path, PathBuf};
+use tree::Tree;
+
+/// The version of everything in the workspace.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Where the program is. The link on the PATH leads here, and the components lie beside it.
+const HOME: &str = "usr/lib/dolibarr-backup";
+
+/// Nobody else's number, for whoever does not say which user the documents belong to.
+const USER_DEFAULT: u32 = 10_001;
+
+/// Who PostgreSQL's programs and people find by number: its own user, and the one that documents belong to in Debian.
+const PASSWD: &str = "\
+root:x:0:0:root:/:/usr/sbin/nologin
+www-data:x:33:33:www-data:/tmp:/usr/sbin/nologin
+dolibarr-backup:x:10001:10001:dolibarr-backup:/tmp:/usr/sbin/nologin
+nobody:x:65534:65534:nobody:/tmp:/usr/sbin/nologin
+";
+
+const GROUP: &str = "\
+root:x:0:
+www-data:x:33:
+dolibarr-backup:x:10001:
+nogroup:x:65534:
+";
+
+/// What `cargo xtask image` takes.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// User and group that the image runs as by default, such as 33 for the owner of the documents in Debian
+    #[arg(long, value_name = "UID", default_value_t = USER_DEFAULT, value_parser = clap::value_parser!(u32).range(1..))]
+    user: u32,
+    /// Name of the image; the tag is the version
+    #[arg(long, value_name = "NAME", default_value = "dolibarr-backup")]
+    name: String,
+    /// Take the binary that tests are run with, which is built faster and runs slower
+    #[arg(long)]
+    debug: bool,
+}
+
+/// Where an image is put and what it is made of.
+pub struct Image<'a> {
+    /// The folder with the binary and its `plugins`.
+    pub built: &'a Path,
+    pub name: &'a str,
+    pub user: u32,
+    /// Seconds since 1970.
+    pub epoch: u64,
+}
+
+/// Builds the binary, the components, and the image of both.
+///
+/// # Errors
+/// When something does not build, or a package cannot be had.
+pub fn run(arguments: &Arguments) -> Result<()> {
+    let target = machine::target_folder()?;
+    plugins::build(&target)?;
+    let profile = if arguments.debug { "dev" } else { "release" };
+    timed("building the binary", || {
+        let mut build = machine::cargo();
+        build.env("CARGO_TARGET_DIR", &target);
+        build.args(["build", "--quiet", "--locked", "--package", "dolibarr-backup", "--profile", profile]);
+        crate::run::loud(&mut build, "mend what the compiler names")
+    })?;
+    let built = target.join(if arguments.debug { "debug" } else { "release" });
+    let image = Image { built: &built, name: &arguments.name, user: arguments.user, epoch: epoch()? };
+    let file = image.write(&built.join("image"))?;
+    say(format_args!("load it: docker load --input {0}; or: podman load --input {0}", file.display()));
+    say(format_args!("push it: skopeo copy oci-archive:{} docker://REGISTRY/{}:{VERSION}", file.display(), image.name));
+    Ok(())
+}
+
+/// Makes the image that the tests look at, of what they are run with.
+///
+/// # Errors
+/// When a package cannot be had, or what it is made of is not built.
+pub fn of_tests(target: &Path) -> Result<()> {
+    let built = target.join("debug");
+    Image { built: &built, name: "dolibarr-backup", user: USER_DEFAULT, epoch: epoch()? }
+        .write(&built.join("image"))?;
+    Ok(())
+}
+
+/// The moment that stands in for every time: `SOURCE_DATE_EPOCH`, else that of the last commit, else 1970.
+///
+/// # Errors
+/// When the variable is no number.
+pub fn epoch() -> Result<u64> {
+    if let Some(set) = cache::variable("SOURCE_DATE_EPOCH") {
+        let hint = "set it to seconds since 1970, or not at all";
+        return set.parse().map_err(|_| failure(format_args!("SOURCE_DATE_EPOCH is {set:?}"), hint));
+    }
+    let mut log = std::process::Command::new("git");
+    log.args(["log", "-1", "--format=%ct"]).current_dir(machine::root());
+    let text = log.output().map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    Ok(text.ok().and_then(|text| text.parse().ok()).unwrap_or_default())
+}
+
+impl Image<'_> {
+    /// Makes the image and writes it, and its bill of materials, to a folder. Returns the image's file.
+    ///
+    /// # Errors
+    /// When something of it is missing or cannot be had.
+    pub fn write(&self, folder: &Path) -> Result<PathBuf> {
+        // An image of an earlier build would be taken for this one's.
+        let _ = fs::remove_dir_all(folder);
+        let packages = timed("fetching Debian's packages", debian::packages)?;
+        let (image, bill) = timed("making the image", || self.make(&packages))?;
+        let file = folder.join(format!("{}-{VERSION}.tar", self.name.replace('/', "-")));
+        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        for (path, bytes) in [(&file, &image), (&folder.join("dolibarr-backup.cdx.json"), &bill)] {
+            fs::write(path, bytes).with_context(|| format!("cannot write {}", path.display()))?;
+            say(format_args!("{} has {} MiB", path.display(), bytes.len().div_ceil(1 << 20)));
+        }
+        Ok(file)
+    }
+
+    fn make(&self, packages: &[debian::Package]) -> Result<(Vec<u8>, Vec<u8>)> {
+        let created = i64::try_from(self.epoch).ok().and_then(|epoch| Timestamp::from_second(epoch).ok());
+        let created = created.context("SOURCE_DATE_EPOCH is out of range")?.to_string();
+        let components = components(&self.built.join("plugins"))?;
+        let subject = bill::Subject { name: self.name, version: VERSION, created: &created };
+        let bill = bill::bill(&subject, packages, &components)?;
+
+        let mut system = Tree::merged();
+        debian::unpack(packages, &mut system)?;
+        furnish(&mut system);
+        let mut ours = Tree::default();
+        let program = self.built.join("dolibarr-backup");
+        let binary = fs::read(&program).with_context(|| format!("cannot read {}", program.display()))?;
+        ours.file(&format!("{HOME}/dolibarr-backup"), 0o755, binary);
+        ours.link("usr/bin/dolibarr-backup", "../lib/dolibarr-backup/dolibarr-backup");
+        for (name, component) in components {
+            ours.file(&format!("{HOME}/plugins/{name}"), 0o644, component);
+        }
+        ours.file("usr/share/sbom/dolibarr-backup.cdx.json", 0o644, bill.clone());
+        let license = machine::root().join("LICENSE");
+        let text = fs::read(&license).with_context(|| format!("cannot read {}", license.display()))?;
+        ours.file("usr/share/doc/dolibarr-backup/copyright", 0o644, text);
+
+        let layers = [
+            Layer { from: "Debian's packages; usr/share/sbom has the list", tree: system },
+            Layer { from: "dolibarr-backup and its plugins", tree: ours },
+        ];
+        let user = format!("{0}:{0}", self.user);
+        let reference = format!("{}:{VERSION}", self.name);
+        let runs = Runs {
+            reference: &reference,
+            epoch: self.epoch,
+            created: &created,
+            architecture: architecture()?,
+            user: &user,
+            environment: &["PATH=/usr/bin", "HOME=/tmp"],
+            entrypoint: &["/usr/bin/dolibarr-backup"],
+            folder: "/etc/dolibarr-backup",
+            labels: json!({
+                "org.opencontainers.image.title": "dolibarr-backup",
+                "org.opencontainers.image.description": "Keeps a Dolibarr ERP restorable for ten years",
+                "org.opencontainers.image.version": VERSION,
+                "org.opencontainers.image.licenses": env!("CARGO_PKG_LICENSE"),
+                "org.opencontainers.image.created": created,
+            }),
+        };
+        Ok((layout::archive(&layers, &runs)?, bill))
+    }
+}
+
+/// What programs expect of a system, and the folders that volumes are mounted at.
+fn furnish(system: &mut Tree) {
+    system.file("etc/passwd", 0o644, PASSWD);
+    system.file("etc/group", 0o644, GROUP);
+    system.file("etc/nsswitch.conf", 0o644, "passwd: files\ngroup: files\nhosts: files dns\n");
+    for folder in
+        ["dev", "proc", "sys", "run/secrets", "etc/dolibarr-backup", "var/www/documents", "srv/backup", "scratch"]
+    {
+        system.folder(folder, 0o755);
+    }
+    for folder in ["tmp", "var/tmp"] {
+        system.folder(folder, 0o1777);
+    }
+}
+
+/// Components beside a binary, by name.
+fn components(folder: &Path) -> Result<Vec<(String, Vec<u8>)>> {
+    let entries = fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    let mut paths: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|end| end == "wasm"));
+    paths.sort();
+    if paths.is_empty() {
+        return Err(failure(format_args!("no component in {}", folder.display()), "run `cargo xtask plugins`"));
+    }
+    let read = |path: PathBuf| {
+        let name = path.file_name().context("a component has a name")?.to_string_lossy().into_owned();
+        Ok((name, fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?))
+    };
+    paths.into_iter().map(read).collect()
+}
+
+/// As OCI names the machine's architecture.
+fn architecture() -> Result<&'static str> {
+    let debian = quiet(std::process::Command::new("dpkg").arg("--print-architecture"), "build the image on Debian")?;
+    match debian.trim() {
+        "amd64" => Ok("amd64"),
+        "arm64" => Ok("arm64"),
+        other => Err(failure(format_args!("no image is made for {other}"), "use the Dockerfile")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_builds_give_the_same_bytes() {
+        let packages = match debian::packages() {
+            Ok(packages) => packages,
+            Err(error) => return ::tests::skip(&format!("no image can be made: {error:#}")),
+        };
+        // What the image is made of is not looked at here; a build of the host takes minutes.
+        let built = tempfile::tempdir().expect("a folder");
+        fs::create_dir(built.path().join("plugins")).expect("a folder");
+        for name in ["dolibarr-backup", "plugins/b.wasm", "plugins/a.wasm"] {
+            fs::write(built.path().join(name), name).expect("written");
+        }
+        let image = Image { built: built.path(), name: "team/backup", user: 33, epoch: 1_782_777_600 };
+        let first = image.make(&packages).expect("an image");
+        assert_eq!(image.make(&packages).expect("an image"), first);
+        let later = Image { epoch: 1_782_777_601, ..image };
+        assert_ne!(later.make(&packages).expect("an image"), first, "the time counts");
+    }
+
+    #[test]
+    fn a_folder_without_components_makes_no_image() {
+        let built = tempfile::tempdir().expect("a folder");
+        assert!(components(built.path()).is_err());
+        assert!(components(&built.path().join("none")).is_err());
+    }
+}
