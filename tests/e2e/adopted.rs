@@ -90,6 +90,20 @@ fn a_scripts_store_is_listed_restored_and_read_whatever_its_stamps() {
     assert_eq!(scene.stored(), untouched, "nothing of that changes the store");
     let status = scene.run(["--json", "status", "--now", "2026-07-02T12:00:00Z"]).expect_code(0).json();
     assert_eq!(status["environments"][0]["snapshots"]["adopted"], 5);
+
+    // Nobody recorded what they should be, so it is read whether they are whole.
+    let verify = |code| {
+        scene.run(["--json", "verify", "--env", "prod", "--all", "--now", "2026-07-02T12:00:00Z"]).expect_code(code)
+    };
+    let _ = verify(0);
+    let cut = scene.store.join("prod/docs/2026-06-30_01-00-00.tar.gz");
+    let bytes = std::fs::read(&cut).unwrap();
+    std::fs::write(&cut, &bytes[..bytes.len() / 2]).unwrap();
+    std::fs::write(scene.store.join("prod/db/20260629-010000.dump"), "").unwrap();
+    let wrong = verify(4).stdout;
+    for key in ["prod/docs/2026-06-30_01-00-00.tar.gz", "prod/db/20260629-010000.dump"] {
+        assert!(wrong.contains(key), "{key} is not named: {wrong}");
+    }
 }
 
 #[test]

@@ -225,6 +225,39 @@ fn a_verification_or_drill_that_is_missing_too_long_or_failed_is_said() {
 }
 
 #[test]
+fn what_verify_and_drill_leave_in_the_store_is_what_status_reads() {
+    let Some(scene) = Scene::small() else { return };
+    scene.backup(&["--now", "2026-05-01T01:00:00Z"]);
+    scene.backup(&["--now", "2026-06-30T01:00:00Z"]);
+    let run = |verb: &[&str], now: &str, code: i32| {
+        let all = [&["--json"], verb, &["--now", now]].concat();
+        scene.run(all).expect_code(code).json()
+    };
+    let status = |now: &str, code: i32| run(&["status"], now, code)["environments"][0].clone();
+    assert_eq!(problems(&status("2026-06-30T02:00:00Z", 4)), [("unverified", None)]);
+    let _ = run(&["verify", "--env", "prod"], "2026-06-30T03:00:00Z", 0);
+    let verified = status("2026-06-30T04:00:00Z", 0);
+    assert_eq!(verified["last_verification"]["passed"], true);
+    assert_eq!(verified["last_verification"]["at"], "2026-06-30T03:00:00Z");
+    assert_eq!(verified["last_drill"], Value::Null);
+    let _ = run(&["drill", "--env", "prod"], "2026-06-30T05:00:00Z", 0);
+    let drilled = status("2026-06-30T06:00:00Z", 0);
+    assert_eq!(
+        (drilled["last_drill"]["at"].as_str(), drilled["last_drill"]["passed"].as_bool()),
+        (Some("2026-06-30T05:00:00Z"), Some(true))
+    );
+    let archive = scene.store.join("prod/docs/20260630T010000Z.tar.gz");
+    let mut bytes = std::fs::read(&archive).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&archive, bytes).unwrap();
+    let _ = run(&["verify", "--env", "prod"], "2026-06-30T07:00:00Z", 4);
+    assert_eq!(problems(&status("2026-06-30T08:00:00Z", 4)), [("disproved", None)]);
+    let _ = run(&["drill", "--env", "prod"], "2026-06-30T09:00:00Z", 4);
+    assert_eq!(problems(&status("2026-06-30T10:00:00Z", 4)), [("disproved", None), ("disproved", None)]);
+}
+
+#[test]
 fn metrics_are_valid_stable_and_say_never_as_zero() {
     let office = Office::new(SANDBOX);
     office.backup("2026-06-30T01:00:00Z");

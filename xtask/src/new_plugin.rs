@@ -17,7 +17,7 @@ const TEMPLATE_SAYS: &str =
 /// What the copy says instead.
 const NEW_SAYS: &str = "//! Keeps the last N complete snapshots, until `policy.rs` says otherwise.\n";
 
-/// Longest name: crates.io's limit, and enough for a file name.
+/// Longest name: as long as Cargo's registry takes, and enough for a file name.
 const NAME_BYTES_MAX: usize = 64;
 
 /// Words that name no crate: Rust's keywords that fit the pattern of a name, and what Cargo refuses or warns of.
