@@ -50,6 +50,7 @@ fn a_database_comes_back_into_a_fresh_one_and_is_compared_with_its_record() {
             .starts_with(planned["plan"]["server_version"].as_str().unwrap())
     );
     assert_eq!(planned["plan"]["replaces"], serde_json::Value::Null);
+    assert!(planned["plan"]["database_bytes"].as_u64().unwrap() > 1 << 20, "{planned}");
 
     let done = restore(&scene, &["--into", "erp_new", "--server", "lab"]).expect_code(0).json();
     assert_eq!(done["restored"]["compared"], "equal", "{done}");
@@ -189,10 +190,16 @@ fn a_dump_of_a_newer_server_or_pg_dump_is_refused_before_anything_is_fetched() {
     assert_eq!(scene.contents("adopted"), scene.contents(DATABASE));
 }
 
-/// Slow to restore: each of its rows takes a while anywhere but in its own database.
-const SLOW: &str = "CREATE FUNCTION slowly(i int) RETURNS boolean LANGUAGE sql AS \
-    $$ SELECT CASE WHEN current_database() = 'erp' THEN true ELSE pg_sleep(0.2) IS NOT NULL END $$; \
-    CREATE TABLE zz_slow (i int CHECK (public.slowly(i))); INSERT INTO zz_slow SELECT generate_series(1, 300)";
+/// Makes the scene's database slow to restore: each row of one table takes a while anywhere but in its own database.
+fn slow_down(scene: &Scene, rows: u32) {
+    let sql = format!(
+        "CREATE FUNCTION slowly(i int) RETURNS boolean LANGUAGE sql AS \
+         $$ SELECT CASE WHEN current_database() = '{DATABASE}' THEN true ELSE pg_sleep(0.2) IS NOT NULL END $$; \
+         CREATE TABLE zz_slow (i int CHECK (public.slowly(i))); INSERT INTO zz_slow SELECT generate_series(1, {rows}); \
+         GRANT SELECT ON zz_slow TO {ROLE}"
+    );
+    scene.server.psql(DATABASE, &sql);
+}
 
 /// Waits until a condition holds.
 #[track_caller]
@@ -225,8 +232,7 @@ fn signal(pid: u32, signal: rustix::process::Signal) {
 fn a_restore_that_fails_half_way_leaves_what_was_there_as_it_was() {
     use rustix::process::Signal;
     let Some(scene) = scene() else { return };
-    scene.server.psql(DATABASE, SLOW);
-    scene.server.psql(DATABASE, &format!("GRANT SELECT ON zz_slow TO {ROLE}"));
+    slow_down(&scene, 300);
     scene.backup(&[]);
     scene.server.create_database("sandbox", &[]);
     scene.server.psql("sandbox", "CREATE TABLE theirs AS SELECT 1 AS a");
@@ -284,6 +290,32 @@ fn a_restore_that_fails_half_way_leaves_what_was_there_as_it_was() {
         "--dry-run",
     ]);
     assert!(planned.expect_code(0).stdout.contains(&left[0]));
+}
+
+#[test]
+fn somebody_who_connects_during_the_restore_costs_the_swap_and_nothing_else() {
+    let Some(scene) = scene() else { return };
+    slow_down(&scene, 15);
+    scene.backup(&[]);
+    scene.server.create_database("sandbox", &[]);
+    scene.server.psql("sandbox", "CREATE TABLE theirs AS SELECT 1 AS a");
+    let run = command(&scene, &["--target-env", "sandbox", "--into", "sandbox_new", "--swap", "sandbox"]).start();
+    let restoring = "SELECT count(*) FROM pg_database WHERE datname LIKE '%\\_restoring\\_%'";
+    eventually("a restore under way", || scene.server.psql("postgres", restoring).trim() == "1");
+    let mut visitor = scene.server.client("psql");
+    let mut visitor = visitor.args(["sandbox", "-c", "SELECT pg_sleep(60)"]).spawn().unwrap();
+    let ended = run.finish();
+    assert_eq!(ended.code, Some(64), "{}", ended.stderr);
+    assert!(
+        ended.stderr.contains("stays as `sandbox_new`") && ended.stderr.contains("stop Dolibarr"),
+        "{}",
+        ended.stderr
+    );
+    scene.server.psql("postgres", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'sandbox'");
+    visitor.wait().unwrap();
+    assert_eq!(scene.server.psql("sandbox", "SELECT a FROM theirs").trim(), "1");
+    assert_eq!(scene.contents("sandbox_new"), scene.contents(DATABASE));
+    assert_eq!(scene.server.psql("postgres", restoring).trim(), "0");
 }
 
 #[test]

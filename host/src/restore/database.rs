@@ -29,6 +29,8 @@ const RESTORING: &str = "_restoring_";
 /// What will happen, and what is there.
 struct Plan {
     origin: Origin,
+    /// What it took on the disk of the server that was dumped; none where no record says.
+    on_disk_bytes: Option<u64>,
     server: Server,
     /// The name that is asked for.
     into: String,
@@ -133,9 +135,12 @@ async fn plan(host: &Host, chosen: &Chosen<'_>, source: &postgres::Config, argum
         left.iter().map(|left| format!("`{}` is what an interrupted restore left: drop it", printable(&left.name)));
     let scratch = to.scratch();
     fetch::check_room(&scratch, chosen.object.bytes)?;
+    let record =
+        chosen.snapshot.record.as_ref().and_then(|record| record.sources.get(chosen.source)?.database.as_ref());
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(JOBS_DEFAULT_MAX);
     Ok(Plan {
         notes: notes.collect(),
+        on_disk_bytes: record.and_then(|record| record.database_bytes),
         temporary: format!("{stem}{:08x}", rand::random::<u32>()),
         dropped: to.swap.is_none(),
         jobs: to.jobs.map_or(cores, usize::from),
@@ -295,6 +300,14 @@ impl Plan {
         let mut text = String::new();
         let Origin { server_version, pg_dump_version } = &self.origin;
         let _ = writeln!(text, "  {:<10} PostgreSQL {server_version}, by pg_dump {pg_dump_version}", "of");
+        if let Some(bytes) = self.on_disk_bytes {
+            let _ = writeln!(
+                text,
+                "  {:<10} about {} on the target's disk, which nobody can look at from here",
+                "needs",
+                HumanBytes(bytes)
+            );
+        }
         let (server, version) = (self.server.describe(), self.server.version());
         let _ = writeln!(text, "  {:<10} `{}` on {server}, PostgreSQL {version}", "into", printable(&self.place));
         if let Some(there) = &self.replaced {
@@ -324,6 +337,7 @@ impl Plan {
     fn add_to(&self, value: &mut Value) {
         value["server_version"] = json!(self.origin.server_version);
         value["pg_dump_version"] = json!(self.origin.pg_dump_version);
+        value["database_bytes"] = json!(self.on_disk_bytes);
         value["target"] = json!({
             "server": self.server.describe(),
             "version": self.server.version(),
