@@ -64,7 +64,7 @@ path = {{ toJson (printf "/var/www/extra/%s" .name) }}
 [plugins]
 require_digest = {{ $v.plugins.requireDigest }}
 cache = "/tmp/components"
-{{- range $role := list "fingerprint" "dump" "retention" }}
+{{- range $role := list "fingerprint" "dump" "retention" "crosscheck" }}
 {{- $plugin := get $v.plugins $role }}
 
 [plugins.{{ $role }}]
@@ -78,6 +78,28 @@ settings = {{ include "dolibarr-backup.toml" . }}
 {{- end }}
 {{- with $plugin.limits }}
 limits = {{ include "dolibarr-backup.toml" . }}
+{{- end }}
+{{- with $plugin.tables }}
+tables = {{ include "dolibarr-backup.toml" . }}
+{{- end }}
+{{- end }}
+
+{{- if $v.kubernetesApi.enabled }}
+
+[kubernetes]
+lease_namespace = {{ toJson .namespace }}
+{{- end }}
+{{- if $v.coverage.enabled }}
+
+[coverage]
+namespaces = {{ $v.coverage.namespaces | default (list .namespace) | toJson }}
+longhorn_namespace = {{ toJson $v.coverage.longhornNamespace }}
+{{- with $v.coverage.settings }}
+
+[plugins.coverage]
+component = "coverage.wasm"
+grants = ["kube-volumes"]
+settings = {{ include "dolibarr-backup.toml" . }}
 {{- end }}
 {{- end }}
 

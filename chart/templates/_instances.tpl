@@ -46,7 +46,8 @@ works with is computed here, and what is incomplete or shared is refused here.
     "backup" (printf "%d %d * * *" $minute $hour)
     "verify" (printf "%d %d * * %s" $minute (mod (add $hour 6) 24) $weekday)
     "drill" (printf "%d %d %d * *" $minute (mod (add $hour 8) 24) $day)
-    "status" (printf "%d */6 * * *" (mod (add $minute 30) 60)) -}}
+    "status" (printf "%d */6 * * *" (mod (add $minute 30) 60))
+    "coverage" (printf "%d %d * * *" $minute (mod (add $hour 7) 24)) -}}
 {{- range $kind, $schedule := $schedules -}}
 {{- if not (dig $kind "schedule" "" $.given) -}}
 {{- $_ := set (get $.values $kind) "schedule" $schedule -}}

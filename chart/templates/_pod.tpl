@@ -1,6 +1,7 @@
 {{/*
 The pod that runs one verb. It takes a dict: root, it (the instance), component (the container's name too), arguments, and
-what the verb reads: sources (database and documents), scratch (a place to restore into).
+what the verb needs: store, sources (database and documents), scratch (a place to restore into), token (for the API server),
+account (its ServiceAccount, if it is not the instance's).
 */}}
 
 {{- define "dolibarr-backup.image" -}}
@@ -11,8 +12,8 @@ what the verb reads: sources (database and documents), scratch (a place to resto
 {{- define "dolibarr-backup.pod" -}}
 {{- $v := .it.v -}}
 restartPolicy: Never
-serviceAccountName: {{ .it.serviceAccount }}
-automountServiceAccountToken: {{ and $v.kubernetesApi.enabled (default false .sources) }}
+serviceAccountName: {{ .account | default .it.serviceAccount }}
+automountServiceAccountToken: {{ default false .token }}
 enableServiceLinks: false
 # A run ends cleanly within seconds of SIGTERM: it aborts its uploads and gives its lease back.
 terminationGracePeriodSeconds: 60
@@ -101,7 +102,8 @@ affinity:
 - name: scratch
   mountPath: /scratch
 {{- end }}
-{{- if .it.bucket }}
+{{- if not .store }}
+{{- else if .it.bucket }}
 - name: store
   mountPath: /run/secrets/s3
   readOnly: true
@@ -194,7 +196,8 @@ configMap:
     sizeLimit: {{ $v.drill.scratch.size }}
   {{- end }}
 {{- end }}
-{{- if .it.bucket }}
+{{- if not .store }}
+{{- else if .it.bucket }}
 - name: store
   secret:
     secretName: {{ .it.storeSecret }}

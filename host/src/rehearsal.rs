@@ -8,7 +8,7 @@ use crate::error::{Class, Error, Result};
 use crate::fetch;
 use crate::history::{History, Object, Snapshot};
 use crate::host::{Clock, Host};
-use crate::postgres::restore::{Fresh, JOBS_DEFAULT_MAX, Server};
+use crate::postgres::restore::{Fresh, JOBS_DEFAULT_MAX, Server, check_program};
 use crate::postgres::{self, Origin, Throwaway};
 use crate::proof::{Phase, SourceProof};
 use indicatif::{HumanBytes, HumanCount};
@@ -104,6 +104,7 @@ impl Rehearsal {
         let on_disk = record.and_then(|record| record.database_bytes);
         let on_disk = on_disk.unwrap_or_else(|| object.bytes.saturating_mul(BYTES_A_DUMPED_BYTE));
         let origin = fetch::beginning(host, object).await?;
+        check_program(&origin).await?;
         let server = self.server(&origin, object.bytes.saturating_add(on_disk)).await?;
         let name = format!("dolibarr_backup_scratch_{:08x}", rand::random::<u32>());
         let fetched = {
@@ -176,6 +177,33 @@ impl Rehearsal {
         let compared = self.time("compare the documents", None, comparing).await;
         note(&mut proof, compared.unwrap_or_else(|error| Comparison::Unknown(error.to_string())));
         Ok(Restored { proof, place: Place::Folder(into) })
+    }
+
+    /// Removes what was restored, so that many snapshots need the room of one.
+    ///
+    /// # Errors
+    /// The server's; [`Class::Unexpected`] for a folder that cannot be removed.
+    pub async fn discard(&mut self, place: &Place) -> Result<()> {
+        match place {
+            Place::Database(config) => {
+                let own = || self.own.as_ref().map(|own| own.config("postgres"));
+                let Some(at) = self.other.clone().or_else(own) else { return Ok(()) };
+                Server::connect(&at).await?.drop_database(&config.database).await?;
+                self.made.retain(|name| *name != config.database);
+                Ok(())
+            }
+            Place::Folder(path) => {
+                let folder = path.clone();
+                let removed = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(folder)).await;
+                match removed.map_err(|error| Error::unexpected(error.to_string()))? {
+                    // What could not be restored left nothing.
+                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                        Err(left(path, &error.kind().to_string()))
+                    }
+                    Ok(()) | Err(_) => Ok(()),
+                }
+            }
+        }
     }
 
     /// Times a step, and keeps what it came to.

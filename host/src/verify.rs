@@ -82,6 +82,11 @@ pub async fn run(host: &Host, arguments: &Arguments, interrupted: impl Future<Ou
     let mut verifications = Vec::new();
     for snapshot in chosen {
         let sources = proofs(snapshot, &found, &restored);
+        let whole = sources.values().all(|source| source.problems.is_empty());
+        if !whole && is_forgotten(host, snapshot).await? {
+            tracing::info!(snapshot = %snapshot.id, "was forgotten meanwhile");
+            continue;
+        }
         let verification = conclude(host, snapshot, at, depth, sources, &chain);
         store(host, at, &verification).await?;
         verifications.push(verification);
@@ -148,9 +153,17 @@ async fn restore_all(
             Some(Source::Directory(_)) => rehearsal.documents(host, history, snapshot, source, object, stop).await?,
             None => continue,
         };
+        rehearsal.discard(&done.place).await?;
         restored.insert(known, done.proof);
     }
     Ok(restored)
+}
+
+/// Whether a run that held the lease has forgotten a snapshot since the history was read, and may have pruned its objects.
+async fn is_forgotten(host: &Host, snapshot: &Snapshot) -> Result<bool> {
+    let certificate = history::certificate_key(&host.environment, snapshot.id)?;
+    let record = history::record_key(&host.environment, snapshot.id)?;
+    Ok(host.store.head(&certificate).await?.is_some() && host.store.head(&record).await?.is_none())
 }
 
 /// What was found of each source of a snapshot.

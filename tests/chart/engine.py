@@ -76,7 +76,7 @@ def tidy(text):
 
 def place(document):
     head = yaml.load(document, Loader=Strict)
-    return (head["kind"], head["metadata"]["namespace"], head["metadata"]["name"])
+    return (head["kind"], head["metadata"].get("namespace", ""), head["metadata"]["name"])
 
 
 class Strict(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):

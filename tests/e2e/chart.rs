@@ -80,6 +80,20 @@ fn the_defaults_render_nothing_at_all() {
 }
 
 #[test]
+fn the_notes_of_an_enabled_release_say_how_to_check_it() {
+    let Some(engine) = Helm::installed() else { return };
+    let notes = render(&engine, &prod())["notes"].as_str().unwrap().to_owned();
+    for line in [
+        "backs up 1 instance:",
+        "at \"0 1 * * *\" Europe/Paris, to s3://example-backup/erp/prod/",
+        "helm test erp --namespace erp --logs",
+        "create job --from=cronjob/erp-dolibarr-backup",
+    ] {
+        assert!(notes.contains(line), "`{line}` is not in: {notes}");
+    }
+}
+
+#[test]
 fn enabled_and_nothing_else_names_what_is_missing() {
     let Some(engine) = Helm::installed() else { return };
     let enabled = json!({"backup": {"enabled": true}});
@@ -132,6 +146,8 @@ fn everything_rendered_fits_the_published_schemas() {
         kinds.extend(documents.map(|document| document["kind"].as_str().unwrap().to_owned()));
     }
     let expected = [
+        "ClusterRole",
+        "ClusterRoleBinding",
         "ConfigMap",
         "CronJob",
         "NetworkPolicy",

@@ -293,6 +293,12 @@ fn a_backup_from_within_the_image_is_whole() {
     let unchanged: serde_json::Value =
         serde_json::from_str(&expect_success(&run(&["--json", "backup", "--env", "prod"]))).unwrap();
     assert_eq!(unchanged["snapshot"]["sources"]["db"]["outcome"], "unchanged", "{unchanged}");
+    // With everything in the image, and nothing of the database or the documents.
+    let drilled =
+        contain(root.path(), &volumes[..2], &["/usr/bin/dolibarr-backup", config, "--json", "drill", "--env", "prod"]);
+    expect_success(&drilled);
+    let reports = store.join("erp/prod/drills").read_dir().unwrap().count();
+    assert_eq!(reports, 2, "one for machines, one to print");
     // The stock tools of this machine read what the image wrote.
     let readable = at("copied.dump");
     std::fs::copy(&dump, &readable).unwrap();

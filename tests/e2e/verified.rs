@@ -108,6 +108,10 @@ fn a_whole_store_passes_and_the_guard_learns_of_it() {
     }
     let kept: Vec<_> = scene.list().iter().map(|snapshot| snapshot["id"].clone()).collect();
     assert_eq!(kept, ["20260604T010000Z", "20260601T010000Z"], "the last verified one was forgotten");
+    let deep = verify(&scene, &["--all", "--deep", "--server", "lab"]).expect_code(0).json();
+    let compared: Vec<_> =
+        deep["verifications"].as_array().unwrap().iter().map(|v| &v["sources"]["db"]["compared"]).collect();
+    assert_eq!(compared, ["equal", "equal"], "{deep}");
     let all = verify(&scene, &["--all"]).expect_code(0).json();
     assert_eq!((&all["chain"]["records"], &all["chain"]["certificates"]), (&2.into(), &2.into()));
     assert_eq!(verify(&scene, &["--sample", "5"]).expect_code(0).json()["verifications"].as_array().unwrap().len(), 2);

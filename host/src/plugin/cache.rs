@@ -1,4 +1,4 @@
-//! What is kept between runs, in one folder: components by their digest, and what was compiled of large ones.
+//! What is kept between runs, in one folder: components by their digest, and what was compiled of them.
 //!
 //! Nothing here is needed: a folder that is missing, full or not to be trusted costs time, never a run. A component is
 //! hashed again whenever it is read, so it can be read from anywhere. A compiled one is native code of this process,
@@ -44,7 +44,7 @@ impl Cache {
     /// Keeps bytes under the digits of their sha256. Where that fails, it is said once.
     pub fn keep(&self, digest: &str, bytes: &[u8]) {
         if let Err(why) = Folder::make(&self.components()).and_then(|folder| folder.write(digest, &[bytes])) {
-            self.complain(&why);
+            self.complain(&why, Delay::Seconds);
         }
     }
 
@@ -56,9 +56,14 @@ impl Cache {
         self.folder.join("compiled")
     }
 
-    /// Once a process: several plugins share the folder and its fault.
-    fn complain(&self, why: &str) {
+    /// Once a process: several plugins share the folder and its fault. A container with a read-only root has no such
+    /// folder by design, and need not hear at every run of what nobody would notice.
+    fn complain(&self, why: &str, delay: Delay) {
         static SAID: Once = Once::new();
+        if delay == Delay::Unnoticed {
+            tracing::debug!(folder = %self.folder.display(), "the cache of components is not used: {why}");
+            return;
+        }
         SAID.call_once(|| {
             tracing::warn!(
                 folder = %self.folder.display(),
@@ -67,6 +72,14 @@ impl Cache {
             );
         });
     }
+}
+
+/// What doing without the cache costs a start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Delay {
+    /// A fraction of a second.
+    Unnoticed,
+    Seconds,
 }
 
 /// An open folder: what it is called may change meanwhile, what it is does not.

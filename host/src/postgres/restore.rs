@@ -218,8 +218,7 @@ impl Server {
     /// # Errors
     /// The first thing of the dump that cannot be restored.
     pub async fn fill(&self, fresh: Fresh<'_>, dump: &Path, origin: &Origin, jobs: usize) -> Result<()> {
-        let major = program::major(&origin.pg_dump_version).unwrap_or(SERVER_MAJOR_MIN);
-        let program = program::for_dump(major, &origin.pg_dump_version).await?;
+        let program = program_for(origin).await?;
         let login = self.dialer.login()?;
         let mut command = Program::command(&program.pg_restore());
         self.dialer.by_environment(&mut command, &login);
@@ -309,6 +308,19 @@ impl Server {
             }
         }
     }
+}
+
+/// Whether a pg_restore is installed that reads a dump, before anything is made of it.
+///
+/// # Errors
+/// Class `Config` when there is none.
+pub async fn check_program(origin: &Origin) -> Result<()> {
+    program_for(origin).await.map(drop)
+}
+
+async fn program_for(origin: &Origin) -> Result<Program> {
+    let major = program::major(&origin.pg_dump_version).unwrap_or(SERVER_MAJOR_MIN);
+    program::for_dump(major, &origin.pg_dump_version).await
 }
 
 /// What to do about a database that somebody uses.

@@ -32,8 +32,12 @@ const SERVER: &str = "server";
 /// Users that a server may run as where this process is root, the first that there is.
 const USERS: [&str; 2] = ["postgres", "nobody"];
 
-/// The administrator of the new server.
+/// The administrator of the new server, who does one thing: he makes the [`USER`].
 const ADMINISTRATOR: &str = "postgres";
+
+/// Who restores. What a dump says is run by this user, who may make databases and nothing that reaches beyond them: no program,
+/// no file, no untrusted language.
+const USER: &str = "dolibarr_backup";
 
 /// A server starts within a second; a busy machine may take longer.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -106,13 +110,17 @@ impl Throwaway {
     /// How to reach one of its databases.
     #[must_use]
     pub fn config(&self, database: &str) -> Config {
+        self.config_as(USER, database)
+    }
+
+    fn config_as(&self, user: &str, database: &str) -> Config {
         Config {
             host: self.folder.path.join(SERVER).to_string_lossy().into_owned(),
             port: PORT,
             database: database.to_owned(),
             ssl_mode: SslMode::Disable,
             ssl_root_cert: None,
-            credentials: Source { files: None, env: false, user: Some(ADMINISTRATOR.to_owned()) },
+            credentials: Source { files: None, env: false, user: Some(user.to_owned()) },
             restore_credentials: None,
             pg_dump: None,
             connect_timeout: super::CONNECT_TIMEOUT_DEFAULT_SECONDS,
@@ -128,13 +136,14 @@ impl Throwaway {
 
     async fn wait_until_ready(&mut self) -> Result<()> {
         let begun = Instant::now();
-        let dialer = Dialer::for_restore(&self.config(ADMINISTRATOR))?;
+        let dialer = Dialer::for_restore(&self.config_as(ADMINISTRATOR, "postgres"))?;
         loop {
             if let Ok(Some(status)) = self.process.try_wait() {
                 return Err(Error::unexpected(format!("the throwaway server ended with {status}: {}", self.log())));
             }
-            if dialer.connect().await.is_ok() {
-                return Ok(());
+            if let Ok(connection) = dialer.connect().await {
+                let made = connection.execute(&format!("CREATE ROLE {USER} LOGIN CREATEDB")).await;
+                return made.map_err(|refused| refused.error);
             }
             if begun.elapsed() > START_TIMEOUT {
                 let text =

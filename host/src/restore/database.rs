@@ -8,7 +8,7 @@ use crate::config::Source;
 use crate::error::{Class, Error, Result};
 use crate::fetch::{self, Fetched};
 use crate::host::Host;
-use crate::postgres::restore::{Existing, Fresh, HINT_IN_USE, JOBS_DEFAULT_MAX, NAME_BYTES_MAX, Server};
+use crate::postgres::restore::{Existing, Fresh, HINT_IN_USE, JOBS_DEFAULT_MAX, NAME_BYTES_MAX, Server, check_program};
 use crate::postgres::{self, Origin};
 use crate::report::{FORMAT_VERSION, Report};
 use crate::stream::stopped;
@@ -106,6 +106,7 @@ async fn plan(host: &Host, chosen: &Chosen<'_>, source: &postgres::Config, argum
     let origin = fetch::beginning(host, chosen.object).await?;
     let server = Server::connect(&target).await?;
     server.check(&origin)?;
+    check_program(&origin).await?;
     let replaced = server.look(&place).await?;
     let asked_for = if place == into { None } else { server.look(&into).await? };
     if let Some(there) = asked_for.or_else(|| replaced.clone().filter(|_| to.swap.is_none() && !to.overwrite)) {

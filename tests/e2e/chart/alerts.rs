@@ -44,7 +44,9 @@ fn the_alerts_watch_the_cron_jobs_that_are_rendered() {
 
 /// The rules of a rendering.
 fn rules(engine: &Helm) -> Value {
-    let documents = documents(engine, &prod_with(&[("monitoring", json!({"prometheusRule": {"enabled": true}}))]));
+    let monitoring = json!({"prometheusRule": {"enabled": true}});
+    let values = prod_with(&[("monitoring", monitoring), ("coverage", json!({"enabled": true}))]);
+    let documents = documents(engine, &values);
     of_kind(&documents, "PrometheusRule")[0]["spec"].clone()
 }
 
@@ -59,11 +61,14 @@ fn promtool(program: &Path, arguments: &[&str], folder: &Path) {
 fn fires(rules: &Value, series: &[&(String, &str)], alert: &str, hours: u32, fires: bool) -> Value {
     let all = rules["groups"][0]["rules"].as_array().unwrap();
     let rule = all.iter().find(|rule| rule["alert"] == alert).unwrap_or_else(|| panic!("no alert {alert}"));
-    let mut labels = match alert {
-        "DolibarrBackupFailed" => {
-            json!({"namespace": "erp", "job_name": "erp-dolibarr-backup-verify-1", "owner_name": "erp-dolibarr-backup-verify", "condition": "true"})
-        }
-        _ => json!({"namespace": "erp", "cronjob": "erp-dolibarr-backup"}),
+    let owner = match alert {
+        "DolibarrBackupFailed" => Some("erp-dolibarr-backup-verify"),
+        "DolibarrVolumeUncovered" => Some("erp-dolibarr-backup-coverage"),
+        _ => None,
+    };
+    let mut labels = match owner {
+        Some(owner) => json!({"namespace": "erp", "job_name": "job-1", "owner_name": owner, "condition": "true"}),
+        None => json!({"namespace": "erp", "cronjob": "erp-dolibarr-backup"}),
     };
     for (key, value) in rule["labels"].as_object().unwrap() {
         labels[key] = value.clone();
@@ -92,11 +97,12 @@ fn alerts_fire_when_they_should_and_not_before() {
     let created = (format!("kube_cronjob_created{{{OF}}}"), "0x3000");
     let there = (format!("kube_cronjob_info{{{OF}}}"), "1x3000");
     let suspended = (format!("kube_cronjob_spec_suspend{{{OF}}}"), "1x3000");
-    let job = "namespace=\"erp\",job_name=\"erp-dolibarr-backup-verify-1\"";
+    let job = "namespace=\"erp\",job_name=\"job-1\"";
     let failed = (format!("kube_job_failed{{{job},condition=\"true\"}}"), "1x3000");
     let owner =
         |name: &str| (format!("kube_job_owner{{{job},owner_kind=\"CronJob\",owner_name=\"{name}\"}}"), "1x3000");
     let (ours, other) = (owner("erp-dolibarr-backup-verify"), owner("erp-dolibarr-backup-of-others"));
+    let coverage = owner("erp-dolibarr-backup-coverage");
     let both = [&succeeded, &created];
     let tests = [
         fires(&rules, &both, "DolibarrBackupStale", 26, false),
@@ -107,6 +113,9 @@ fn alerts_fire_when_they_should_and_not_before() {
         fires(&rules, &both, "DolibarrBackupNever", 40, false),
         fires(&rules, &[&failed, &ours], "DolibarrBackupFailed", 1, true),
         fires(&rules, &[&failed, &other], "DolibarrBackupFailed", 1, false),
+        fires(&rules, &[&failed, &ours], "DolibarrVolumeUncovered", 1, false),
+        fires(&rules, &[&failed, &coverage], "DolibarrVolumeUncovered", 1, true),
+        fires(&rules, &[&failed, &coverage], "DolibarrBackupFailed", 1, false),
         fires(&rules, &[&there], "DolibarrBackupGone", 3, false),
         fires(&rules, &[], "DolibarrBackupGone", 3, true),
         fires(&rules, &[&suspended], "DolibarrBackupSuspended", 23, false),

@@ -13,7 +13,8 @@ const FLEET: usize = 50;
 fn belongings(documents: &[Value]) -> BTreeSet<String> {
     let mut all = BTreeSet::new();
     for document in documents {
-        let namespace = document["metadata"]["namespace"].as_str().unwrap();
+        // What belongs to the whole cluster has none.
+        let namespace = document["metadata"]["namespace"].as_str().unwrap_or_default();
         all.insert(format!("{} {namespace}/{}", document["kind"], document["metadata"]["name"]));
         referred(document, namespace, &mut all);
         if document["kind"] == "VaultStaticSecret" {

@@ -78,6 +78,49 @@ fn no_pod_has_a_token_unless_a_capability_needs_one() {
 }
 
 #[test]
+fn coverage_has_an_account_of_its_own_that_lists_and_sees_neither_store_nor_sources() {
+    let Some(engine) = Helm::installed() else { return };
+    let coverage = json!({"enabled": true, "namespaces": ["erp", "shop"]});
+    let documents = documents(&engine, &prod_with(&[("coverage", coverage)]));
+    let account = "erp-dolibarr-backup-coverage";
+    let (_, pod) = *pods(&documents).iter().find(|(of, _)| *of == account).unwrap();
+    assert_eq!((&pod["serviceAccountName"], &pod["automountServiceAccountToken"]), (&account.into(), &true.into()));
+    let volumes: Vec<_> = pod["volumes"].as_array().unwrap().iter().map(|volume| &volume["name"]).collect();
+    assert_eq!(volumes, ["config", "tmp"]);
+    let bindings = [of_kind(&documents, "RoleBinding"), of_kind(&documents, "ClusterRoleBinding")].concat();
+    assert!(
+        bindings
+            .iter()
+            .all(|binding| binding["subjects"]
+                == json!([{"kind": "ServiceAccount", "name": account, "namespace": "erp"}]))
+    );
+    let roles = [of_kind(&documents, "Role"), of_kind(&documents, "ClusterRole")].concat();
+    let mut lists: Vec<_> = roles
+        .iter()
+        .flat_map(|role| {
+            role["rules"].as_array().unwrap().iter().map(|rule| {
+                assert_eq!(rule["verbs"], json!(["list"]), "{rule}");
+                (role["metadata"]["namespace"].as_str().unwrap_or("everywhere"), rule["resources"].to_string())
+            })
+        })
+        .collect();
+    lists.sort();
+    let claims = ["[\"persistentvolumeclaims\"]", "[\"volumesnapshots\"]"];
+    let expected = [
+        ("erp", claims[0]),
+        ("erp", claims[1]),
+        ("everywhere", "[\"persistentvolumes\"]"),
+        ("longhorn-system", "[\"backups\",\"recurringjobs\",\"volumes\"]"),
+        ("shop", claims[0]),
+        ("shop", claims[1]),
+    ];
+    assert!(lists.iter().map(|(place, what)| (*place, what.as_str())).eq(expected), "{lists:?}");
+    let policies = of_kind(&documents, "NetworkPolicy").into_iter();
+    let [policy] = &policies.filter(|policy| name(policy).ends_with("-api")).collect::<Vec<_>>()[..] else { panic!() };
+    assert_eq!(policy["spec"]["podSelector"]["matchExpressions"][0]["values"], json!(["coverage"]));
+}
+
+#[test]
 fn no_role_reads_a_secret_or_uses_a_wildcard() {
     let Some(engine) = Helm::installed() else { return };
     let launchers = json!([{"kind": "User", "name": "lea"}]);
@@ -167,14 +210,16 @@ fn network_policies_let_pods_reach_what_they_need_and_nothing_else() {
             assert_eq!(policy["spec"]["ingress"], json!([]));
         }
         // Every pod is selected by exactly one of them.
-        let selectors: Vec<_> = policies.iter().map(|policy| &policy["spec"]["podSelector"]).collect();
-        assert_eq!(selectors[0]["matchLabels"], selectors[1]["matchLabels"]);
-        assert_eq!(selectors[0]["matchExpressions"][0]["values"], selectors[1]["matchExpressions"][0]["values"]);
-        let labels = selectors[0]["matchLabels"].as_object().unwrap();
+        let selects = |policy: &Value, pod: &Value| {
+            let selector = &policy["spec"]["podSelector"];
+            let components = selector["matchExpressions"][0]["values"].as_array().unwrap();
+            let mut labels = selector["matchLabels"].as_object().unwrap().iter();
+            labels.all(|(key, value)| pod[key] == *value) && components.contains(&pod["app.kubernetes.io/component"])
+        };
         let jobs = of_kind(&documents, "CronJob").into_iter();
         let of_jobs = jobs.map(|job| &job["spec"]["jobTemplate"]["spec"]["template"]["metadata"]["labels"]);
         for pod in of_jobs.chain(of_kind(&documents, "Pod").into_iter().map(|pod| &pod["metadata"]["labels"])) {
-            assert!(labels.iter().all(|(key, value)| pod[key] == *value), "{pod}");
+            assert_eq!(policies.iter().filter(|policy| selects(policy, pod)).count(), 1, "{pod}");
         }
     }
 }

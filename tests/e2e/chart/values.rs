@@ -81,3 +81,12 @@ fn the_readme_has_every_value_and_its_default() {
         rows.filter_map(|(path, rest)| Some((path.to_owned(), rest.split_once("` | ")?.0.to_owned()))).collect();
     assert_eq!(documented, expected, "chart/README.md and chart/values.yaml differ");
 }
+
+#[test]
+fn the_chart_is_of_the_same_version_as_the_binary() {
+    let read = |name: &str| std::fs::read_to_string(tests::workspace_root().join(name)).unwrap();
+    let manifest: toml::Table = read("Cargo.toml").parse().unwrap();
+    let version = manifest["workspace"]["package"]["version"].as_str().unwrap();
+    let chart = read("chart/Chart.yaml");
+    assert!(chart.contains(&format!("\nappVersion: \"{version}\"\n")), "{version} is not in: {chart}");
+}

@@ -29,9 +29,12 @@ pub fn bill(subject: &Subject, packages: &[Package], components: &[(String, Vec<
             "hashes": [{"alg": "SHA-256", "content": package.sha256}],
         })
     });
-    let crates = crates()?.into_iter().map(|(name, version)| {
+    let crates = crates()?.into_iter().map(|Crate { name, version, license }| {
         let purl = format!("pkg:cargo/{name}@{version}");
-        json!({"type": "library", "bom-ref": purl, "name": name, "version": version, "purl": purl})
+        json!({
+            "type": "library", "bom-ref": purl, "name": name, "version": version, "purl": purl,
+            "licenses": [{"expression": license}],
+        })
     });
     let plugins = components.iter().map(|(name, content)| {
         json!({
@@ -55,11 +58,19 @@ pub fn bill(subject: &Subject, packages: &[Package], components: &[(String, Vec<
     serde_json::to_vec_pretty(&bill).context("cannot write the bill of materials")
 }
 
-/// Names and versions of the crates that the host and the plugins are made of, from `Cargo.lock` as Cargo resolves it.
-fn crates() -> Result<BTreeSet<(String, String)>> {
+/// One crate, with its licence as an SPDX expression.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Crate {
+    name: String,
+    version: String,
+    license: String,
+}
+
+/// The crates that the host and the plugins are made of, from `Cargo.lock` as Cargo resolves it.
+fn crates() -> Result<BTreeSet<Crate>> {
     let mut tree = machine::cargo();
     tree.args(["tree", "--locked", "--workspace", "--exclude", "tests", "--exclude", "xtask"]);
-    tree.args(["--edges", "normal", "--prefix", "none", "--format", "{p}"]);
+    tree.args(["--edges", "normal", "--prefix", "none", "--format", "{p}|{l}"]);
     let text = quiet(&mut tree, "check that Cargo.lock is as the manifests ask for")?;
     let crates: BTreeSet<_> = text.lines().filter_map(named).collect();
     if crates.is_empty() {
@@ -68,10 +79,13 @@ fn crates() -> Result<BTreeSet<(String, String)>> {
     Ok(crates)
 }
 
-/// Reads `serde v1.0.228 (proc-macro)`.
-fn named(line: &str) -> Option<(String, String)> {
-    let mut words = line.split(' ');
-    Some((words.next()?.to_owned(), words.next()?.strip_prefix('v')?.to_owned()))
+/// Reads `serde v1.0.228 (proc-macro)|MIT OR Apache-2.0`. Older manifests separate licences by a slash.
+fn named(line: &str) -> Option<Crate> {
+    let (package, license) = line.split_once('|')?;
+    let mut words = package.split(' ');
+    let (name, version) = (words.next()?.to_owned(), words.next()?.strip_prefix('v')?.to_owned());
+    let license = license.trim_end_matches(" (*)").replace(" / ", "/").replace('/', " OR ");
+    (!license.is_empty()).then_some(Crate { name, version, license })
 }
 
 #[cfg(test)]
@@ -81,14 +95,18 @@ mod tests {
     #[test]
     fn the_bill_has_the_crates_of_the_binary_and_none_of_the_tests() {
         let crates = crates().expect("what Cargo says");
-        let has = |name: &str| crates.iter().any(|(crate_name, _)| crate_name == name);
+        let has = |name: &str| crates.iter().any(|one| one.name == name);
         assert!(has("wasmtime") && has("aws-sdk-s3") && has("dolibarr-backup") && has("retention-tiered"));
         assert!(!has("oci-spec-of-nobody") && !has("xtask") && !has("proptest"));
     }
 
     #[test]
     fn a_line_of_cargo_names_a_crate() {
-        assert_eq!(named("serde v1.0.228 (proc-macro)"), Some(("serde".into(), "1.0.228".into())));
+        let serde =
+            |license: &str| Some(Crate { name: "serde".into(), version: "1.0.228".into(), license: license.into() });
+        assert_eq!(named("serde v1.0.228 (proc-macro)|MIT OR Apache-2.0"), serde("MIT OR Apache-2.0"));
+        assert_eq!(named("serde v1.0.228|MIT/Apache-2.0 (*)"), serde("MIT OR Apache-2.0"));
+        assert_eq!(named("serde v1.0.228|MIT / Apache-2.0"), serde("MIT OR Apache-2.0"));
         assert_eq!(named(""), None);
         assert_eq!(named("[build-dependencies]"), None);
     }

@@ -6,15 +6,18 @@
 //! otherwise. Against that each file begins with a SHA-256 over what it was made from and all that follows, and what
 //! is hashed is what is loaded.
 
-use super::{Cache, Folder};
+use super::{Cache, Delay, Folder};
 use crate::plugin::Engine;
 use crate::plugin::component::Component;
 use sha2::{Digest, Sha256};
 use std::hash::{Hash, Hasher};
 
-/// Components below this are compiled each time. Measured on two cores, a start with the largest shipped one (0.6 MB) takes
-/// 0.2 s, which is not worth loading native code from a file; 18 MB of Python take 12 s anew and 0.1 s from the cache.
-const CACHED_BYTES_MIN: usize = 1 << 20;
+/// Components below this are compiled each time. The smallest that ships has 109 kB; what is smaller compiles about as fast
+/// as it is read back.
+const CACHED_BYTES_MIN: usize = 64 << 10;
+
+/// Components from this on take seconds to compile: 18 MB of Python do, the largest shipped one (0.6 MB) takes a tenth of one.
+const SLOW_BYTES_MIN: usize = 1 << 20;
 
 /// Largest compiled component that is read. Code is about twice the size of its component.
 const COMPILED_BYTES_MAX: u64 = 512 << 20;
@@ -25,7 +28,7 @@ const MAGIC: &[u8; 16] = b"compiled wasm 1\n";
 /// Bytes of the hash behind it.
 const HASH_BYTES: usize = 32;
 
-/// A component's compiled code, from the cache if it is large and there.
+/// A component's compiled code, from the cache if it is there.
 ///
 /// # Errors
 /// Wasmtime's, when the component cannot be compiled. The cache never fails: without it, it takes longer.
@@ -36,12 +39,13 @@ pub fn compile(
 ) -> wasmtime::Result<wasmtime::component::Component> {
     let anew = || wasmtime::component::Component::from_binary(&engine.wasm, &component.bytes);
     let Some(cache) = cache.filter(|_| component.bytes.len() >= CACHED_BYTES_MIN) else { return anew() };
+    let delay = if component.bytes.len() < SLOW_BYTES_MIN { Delay::Unnoticed } else { Delay::Seconds };
     let key = Key::new(engine, component);
     match load(engine, cache, &key) {
         Ok(Some(compiled)) => return Ok(compiled),
         Ok(None) => {}
         Err(Refused::Folder(why)) => {
-            cache.complain(&why);
+            cache.complain(&why, delay);
             return anew();
         }
         Err(Refused::File(why)) => {
@@ -50,7 +54,7 @@ pub fn compile(
     }
     let compiled = anew()?;
     if let Err(why) = compiled.serialize().map_err(|e| format!("{e:#}")).and_then(|code| store(cache, &key, &code)) {
-        cache.complain(&why);
+        cache.complain(&why, delay);
     }
     Ok(compiled)
 }

@@ -43,6 +43,8 @@ async fn a_server_runs_as_nobody_important_without_a_port_and_goes_with_its_valu
     let connection = Dialer::for_restore(&server.config("postgres")).unwrap().connect().await.unwrap();
     let row = connection.query_one("SELECT current_setting('listen_addresses')", &[]).await.unwrap();
     assert_eq!(connection.read::<String>(&row, 0).unwrap(), "");
+    let program = connection.execute("COPY (SELECT 1) TO PROGRAM 'true'").await.unwrap_err();
+    assert_eq!(program.state, "42501", "a dump could run programs");
     sweep(scratch.path());
     assert!(running(&data).is_some(), "a server in use was swept");
     drop(server);

@@ -42,6 +42,7 @@ impl Board {
 
     /// Adds one run; the order of the first ones is that of the table.
     pub fn add(&mut self, work: &str, who: &str, run: Measured) {
+        eprintln!("{work}: {who} {:.2} s", run.seconds);
         self.series(work, who).runs.push(run);
     }
 

@@ -253,9 +253,8 @@ impl<'a> Round<'a> {
         tar.arg("-xzOf").arg(self.archive()).arg(&below);
         board.add(ONE, "`tar -xzf`", measured(&mut tar)?);
         if let Some(restic) = &self.restic {
-            // restic keeps absolute paths.
-            let absolute = self.tree.join(&path).display().to_string();
-            board.add(ONE, "restic", measured(&mut restic.run(&["dump", "latest", &absolute], self.tree))?);
+            let mut dump = restic.run(&["dump", "latest", &format!("/{path}")], self.tree);
+            board.add(ONE, "restic", measured(&mut dump)?);
         }
         if let Some(borg) = &self.borg {
             board.add(ONE, "borg", measured(&mut borg.run(&["extract", "--stdout", "::first", &path], self.tree))?);
@@ -264,8 +263,7 @@ impl<'a> Round<'a> {
         fs::remove_file(&target)?;
         board.add(ONE_S3, OURS, measured(&mut s3.ours.run(&["get", &path, "--output", &text]))?);
         if let Some(restic) = &s3.restic {
-            let absolute = self.tree.join(&path).display().to_string();
-            let dump = restic.run(&["dump", "latest", &absolute], self.tree);
+            let dump = restic.run(&["dump", "latest", &format!("/{path}")], self.tree);
             board.add(ONE_S3, "restic", measured(&mut s3.server.with_credentials(dump))?);
         }
         Ok(())
