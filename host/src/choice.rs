@@ -134,6 +134,7 @@ pub fn object<'h>(snapshot: &'h Snapshot, source: &str) -> Result<&'h Object> {
     let stale = |text| Error::new(Class::Stale, text).hint("take another snapshot: `list` shows them");
     match object {
         Some(object) if object.present => Ok(object),
+        Some(object) if object.bytes == 0 => Err(stale(format!("the object {} is empty", object.key))),
         Some(object) => {
             Err(stale(format!("the object {} of snapshot {} is not in the store", object.key, snapshot.id)))
         }

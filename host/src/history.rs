@@ -70,7 +70,7 @@ pub struct Object {
     pub sha256: Option<String>,
     /// When the run that made it began.
     pub made: Timestamp,
-    /// Whether the store holds it at that size.
+    /// Whether the store holds it at that size. An empty one of an adopted snapshot holds nothing.
     pub present: bool,
 }
 
@@ -296,11 +296,19 @@ impl History {
     }
 }
 
+impl State {
+    /// Whether the source can be restored from it, going by what is there.
+    #[must_use]
+    pub fn is_restorable(&self) -> bool {
+        self.object.as_ref().is_some_and(|object| object.present)
+    }
+}
+
 impl Snapshot {
     /// The objects that it was made from, where no record was; those that it carries over belong to another one.
     pub fn adopted_objects(&self) -> impl Iterator<Item = &ObjectKey> {
-        let own = self.sources.values().filter(|state| state.outcome == Outcome::Adopted);
-        own.filter_map(|state| state.object.as_ref()).map(|object| &object.key)
+        let own = self.sources.values().filter(|state| matches!(state.outcome, Outcome::Adopted | Outcome::Failed));
+        own.filter(|_| self.adopted).filter_map(|state| state.object.as_ref()).map(|object| &object.key)
     }
 
     /// Size of all objects that it refers to.

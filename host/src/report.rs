@@ -7,7 +7,7 @@ use crate::history::{History, Snapshot};
 use crate::host::Host;
 use crate::plugin::call::dumping;
 use crate::retention::{Applied, Planned};
-use crate::snapshot::{Record, SnapshotId};
+use crate::snapshot::{Outcome, Record, SnapshotId};
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use indicatif::{HumanBytes, HumanCount, HumanDuration};
 use jiff::Timestamp;
@@ -304,7 +304,9 @@ fn list_table(host: &Host, history: &History, plan: Option<&Planned>, now: Times
 fn source_cell(snapshot: &Snapshot, source: &str) -> String {
     let Some(state) = snapshot.sources.get(source) else { return "-".to_owned() };
     match &state.object {
-        Some(object) if !object.present => format!("{}, OBJECT MISSING", state.outcome),
+        Some(object) if !object.present && state.outcome != Outcome::Failed => {
+            format!("{}, OBJECT MISSING", state.outcome)
+        }
         Some(_) | None => state.outcome.to_string(),
     }
 }

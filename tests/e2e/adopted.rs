@@ -96,6 +96,11 @@ fn a_scripts_store_is_listed_restored_and_read_whatever_its_stamps() {
         scene.run(["--json", "verify", "--env", "prod", "--all", "--now", "2026-07-02T12:00:00Z"]).expect_code(code)
     };
     let _ = verify(0);
+    script.db("20260702-010000");
+    script.mark("prod/docs/2026-07-03.tar.gz", "");
+    let failed = scene.run(["--json", "status", "--now", "2026-07-03T12:00:00Z"]).expect_code(4).json();
+    let problems = failed["environments"][0]["problems"].as_array().unwrap();
+    assert!(problems.iter().any(|problem| problem["kind"] == "failed" && problem["source"] == "docs"), "{failed}");
     let cut = scene.store.join("prod/docs/2026-06-30_01-00-00.tar.gz");
     let bytes = std::fs::read(&cut).unwrap();
     std::fs::write(&cut, &bytes[..bytes.len() / 2]).unwrap();
@@ -187,7 +192,7 @@ fn a_script_that_still_runs_beside_the_program_loses_nothing_to_it() {
     assert_eq!((list[0]["adopted"].as_bool(), list[1]["adopted"].as_bool()), (Some(true), Some(false)));
     let _ = scene.backup(&["--now", "2026-06-30T01:00:01Z"]);
     script.db("2026-06-30_23-00-00");
-    script.mark("prod/docs/2026-06-30_23-00-00.tar.gz", "");
+    script.mark("prod/docs/2026-06-30_23-00-00.tar.gz", "cut off");
     let pruned =
         scene.run(["--json", "prune", "--env", "prod", "--now", "2026-07-30T12:00:00Z", "--allow-mass-forget"]);
     let pruned = pruned.expect_code(0).json();
@@ -198,7 +203,10 @@ fn a_script_that_still_runs_beside_the_program_loses_nothing_to_it() {
         .filter(|line| line["verdict"] == "keep")
         .map(|line| line["id"].as_str().unwrap())
         .collect();
-    assert!(kept.contains(&"20260630T010001Z"), "the script's empty archive took the place of the day's run: {pruned}");
+    assert!(
+        kept.contains(&"20260630T010001Z"),
+        "the script's broken archive took the place of the day's run: {pruned}"
+    );
     let left = ids(&scene.list()).len();
     assert_eq!(left, kept.len());
     let into = scene.folder.path().join("restored");

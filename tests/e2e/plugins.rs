@@ -83,6 +83,53 @@ fn a_list_of_imports_that_grew_since_it_was_reviewed_fails() {
 }
 
 #[test]
+fn which_rows_a_plugin_may_read_is_shown_column_by_column_and_one_more_fails_the_audit() {
+    let tables = |columns: &str| {
+        format!(
+            "[env.prod.sources.db]\nkind = \"postgres\"\nhost = \"192.0.2.1\"\ndatabase = \"erp\"\ncredentials = {{ user = \"u\" }}\n\
+             [plugins.crosscheck]\ncomponent = \"crosscheck-dolibarr.wasm\"\ngrants = [\"table-rows\", \"documents-digests\"]\n{columns}"
+        )
+    };
+    let audit = |folder: &tempfile::TempDir| run(folder, &["plugins", "audit", "--json"]).json();
+    let reaches = |audit: &Value, interface: &str| -> String {
+        let plugins = audit["plugins"].as_array().unwrap();
+        let plugin = plugins.iter().find(|plugin| plugin["role"] == "crosscheck").unwrap();
+        let lines = plugin["lines"].as_array().unwrap();
+        let line = lines.iter().find(|line| line["interface"].as_str().unwrap().contains(interface)).unwrap();
+        assert_eq!(line["verdict"], "granted");
+        line["scope"][0].as_str().unwrap().to_owned()
+    };
+    let folder = folder_with(&tables(""));
+    assert_eq!(reaches(&audit(&folder), "table-rows"), "nothing: `tables` names no table");
+    assert_eq!(reaches(&audit(&folder), "documents-digests"), "prod/docs");
+
+    let folder = folder_with(&tables("tables = { llx_ecm_files = [\"rowid\", \"label\"] }"));
+    assert_eq!(reaches(&audit(&folder), "table-rows"), "prod/db: llx_ecm_files (rowid, label)");
+    let _ = run(&folder, &["plugins", "audit", "--write"]).expect_code(0);
+    let config = folder.path().join("dolibarr-backup.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text.replace("\"label\"]", "\"label\", \"share\"]")).unwrap();
+    complains(&run(&folder, &["plugins", "audit"]), 64, "`crosscheck` now may read llx_ecm_files#share");
+
+    let shipped = folder_with(
+        "[env.prod.sources.db]\nkind = \"postgres\"\nhost = \"h\"\ndatabase = \"erp\"\ncredentials = { user = \"u\" }\n",
+    );
+    let expected =
+        "prod/db: llx_blockedlog (rowid, entity, signature), llx_ecm_files (rowid, entity, filepath, filename, label)";
+    assert_eq!(reaches(&audit(&shipped), "table-rows"), expected);
+    for (columns, says) in [
+        ("tables = { llx_ecm_files = [] }", "`llx_ecm_files` in `tables` names 0 columns"),
+        ("tables = [\"llx_ecm_files\"]", "invalid type"),
+        (
+            "[plugins.retention]\ncomponent = \"retention-last.wasm\"\ntables = { t = [\"id\"] }",
+            "[plugins.retention] has `tables`",
+        ),
+    ] {
+        complains(&run(&folder_with(&tables(columns)), &["plugins", "audit"]), 64, says);
+    }
+}
+
+#[test]
 fn any_file_can_be_inspected_without_a_configuration() {
     let folder = tempfile::tempdir().unwrap();
     let component = tests::binary::program().parent().unwrap().join("plugins/dump.wasm");

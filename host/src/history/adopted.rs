@@ -1,7 +1,8 @@
 //! Adoption: objects without a record, as a shell script with the same keys leaves them, become snapshots.
 //!
 //! An object is never lost to a coincidence of names. Two spellings of one moment, or one of a moment that a run has
-//! already, give snapshots of their own, a second apart; and only a certificate that names an object explains it.
+//! already, give snapshots of their own, a second apart; and only a certificate that names an object explains it. An empty
+//! object is what a script leaves whose dump failed: its source failed then, and nothing is restored from it.
 
 use super::keys::{Found, Keys};
 use super::{Object, Snapshot, State, certificate_key};
@@ -52,14 +53,17 @@ pub(super) fn adopt<'a>(
         snapshots.keys().chain(&keys.records).chain(&keys.forgotten).chain(&keys.under_way).copied().collect();
     let mut newest: BTreeMap<String, Object> = BTreeMap::new();
     for (id, group) in named(grouped(free), taken) {
-        newest.extend(group.iter().map(|(source, object)| (source.clone(), object.clone())));
-        let sources: BTreeMap<String, State> = newest
-            .iter()
-            .map(|(source, object)| {
-                let outcome = if group.contains_key(source) { Outcome::Adopted } else { Outcome::Unchanged };
-                (source.clone(), State { outcome, object: Some(object.clone()), fingerprint: String::new() })
-            })
-            .collect();
+        let state =
+            |outcome, object: &Object| State { outcome, object: Some(object.clone()), fingerprint: String::new() };
+        let carried = newest.iter().map(|(source, object)| (source.clone(), state(Outcome::Unchanged, object)));
+        let mut sources: BTreeMap<String, State> = carried.collect();
+        for (source, object) in group {
+            let outcome = if object.present { Outcome::Adopted } else { Outcome::Failed };
+            sources.insert(source.clone(), state(outcome, &object));
+            if object.present {
+                newest.insert(source, object);
+            }
+        }
         snapshots.insert(
             id,
             Snapshot {
@@ -67,7 +71,7 @@ pub(super) fn adopt<'a>(
                 record: None,
                 record_sha256: None,
                 damage: None,
-                complete: config.sources.keys().all(|source| sources.contains_key(source)),
+                complete: config.sources.keys().all(|source| sources.get(source).is_some_and(State::is_restorable)),
                 adopted: true,
                 verified: keys.is_verified(id),
                 pinned: config.pinned.contains(&id),
@@ -87,8 +91,8 @@ fn grouped<'a>(free: impl Iterator<Item = (&'a ObjectKey, &'a Found)>) -> BTreeM
     free.sort_by_key(|(key, found)| (found.moment, !found.own, *key));
     let mut moments: BTreeMap<SnapshotId, Vec<Group>> = BTreeMap::new();
     for (key, found) in free {
-        let object =
-            Object { key: key.clone(), bytes: found.bytes, sha256: None, made: found.moment.taken(), present: true };
+        let present = found.bytes > 0;
+        let object = Object { key: key.clone(), bytes: found.bytes, sha256: None, made: found.moment.taken(), present };
         let groups = moments.entry(found.moment).or_default();
         match groups.iter_mut().find(|group| !group.contains_key(&found.source)) {
             Some(group) => drop(group.insert(found.source.clone(), object)),

@@ -134,6 +134,31 @@ fn names_that_mean_one_moment_are_snapshots_of_their_own_and_none_hides_another(
 }
 
 #[test]
+fn an_empty_object_is_a_dump_that_failed_and_what_was_there_before_is_carried_on() {
+    let history = history(
+        &[
+            ("prod/db/2026-01-01.dump", 5),
+            ("prod/docs/2026-01-01.tar.gz", 5),
+            ("prod/db/2026-01-02.dump", 0),
+            ("prod/docs/2026-01-02.tar.gz", 6),
+            ("prod/docs/2026-01-03.tar.gz", 7),
+        ],
+        vec![],
+    );
+    assert_eq!(
+        databases(&history),
+        [
+            ("20260101T000000Z".to_owned(), "prod/db/2026-01-01.dump", Outcome::Adopted),
+            ("20260102T000000Z".to_owned(), "prod/db/2026-01-02.dump", Outcome::Failed),
+            ("20260103T000000Z".to_owned(), "prod/db/2026-01-01.dump", Outcome::Unchanged),
+        ]
+    );
+    assert_eq!(history.snapshots.iter().map(|s| s.complete).collect::<Vec<_>>(), [true, false, true]);
+    assert!(!history.snapshots[1].sources["db"].is_restorable());
+    assert_eq!(history.snapshots[1].adopted_objects().count(), 2, "its certificate explains the empty one too");
+}
+
+#[test]
 fn a_name_of_a_moment_that_a_run_has_is_adopted_beside_it_and_never_deleted() {
     let run = record("20260101T010000Z", &[("db", "prod/db/20260101T010000Z.dump", 5)]);
     let listed = [

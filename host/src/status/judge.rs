@@ -2,7 +2,7 @@
 
 use super::proofs::{Proof, Proofs};
 use crate::config::{Environment, EnvironmentConfig};
-use crate::history::{History, Snapshot};
+use crate::history::{History, Snapshot, State};
 use crate::report::span;
 use crate::snapshot::{Outcome, SnapshotId};
 use jiff::{SignedDuration, Timestamp};
@@ -231,7 +231,8 @@ fn failed(past: &[&Snapshot]) -> Vec<Problem> {
 /// Snapshots that are no longer what they were.
 fn missing(history: &History) -> Vec<Problem> {
     let lost = |snapshot: &&Snapshot| {
-        snapshot.sources.values().any(|state| state.object.as_ref().is_some_and(|object| !object.present))
+        let gone = |state: &State| state.outcome != Outcome::Failed && state.object.is_some() && !state.is_restorable();
+        snapshot.sources.values().any(gone)
     };
     let damaged = |snapshot: &&Snapshot| snapshot.damage.is_some();
     let named = |wanted: &dyn Fn(&&Snapshot) -> bool, what: &str| {

@@ -6,9 +6,19 @@ use wildmatch::WildMatch;
 /// JSON Schema of [`Settings`]; a test holds the two together.
 pub const SCHEMA: &str = include_str!("../settings.schema.json");
 
-/// Work folders, pictures made from others, logs, and the locks of the installer: Dolibarr makes them without noting them.
-const ORPHANS_IGNORED: [&str; 7] =
-    ["temp/", "thumbs/", "*.log", "*.meta", "*.pdf_preview-*.png", "install.lock", "upgrade.unlock"];
+/// Work folders, pictures made from others, logs, the locks of the installer, and the templates and flags that it unpacks:
+/// Dolibarr makes them without noting them.
+const ORPHANS_IGNORED: [&str; 9] = [
+    "temp/",
+    "thumbs/",
+    "doctemplates/",
+    "flags/",
+    "*.log",
+    "*.meta",
+    "*.pdf_preview-*.png",
+    "install.lock",
+    "upgrade.unlock",
+];
 
 /// Paths of each kind that are listed. One screen; the counts say the rest.
 const SHOWN: usize = 20;
@@ -179,6 +189,9 @@ mod tests {
             ("dolibarr.log.pdf", false),
             ("2/mycompany/logos/thumbs/logo_mini.png", true),
             ("install.lock", true),
+            ("doctemplates/invoices/template_invoice.odt", true),
+            ("medias/image/flags/fr.png", true),
+            ("medias/image/logo.png", false),
             ("temporary/x.pdf", false),
             ("", false),
         ] {

@@ -3,7 +3,7 @@
 use super::*;
 use crate::config::Config;
 use crate::error::Error;
-use crate::history::{Object, State};
+use crate::history::Object;
 use crate::store::ObjectKey;
 use std::collections::{BTreeMap, BTreeSet};
 
