@@ -91,6 +91,7 @@ pub async fn run(
     }
     let id = free_id(host, now).await?;
     let (lease, abandoned) = Lease::take(&host.store, &host.environment, id).await?;
+    let lease = lease.and(host.cluster_lease().await).await?;
     let result = tokio::select! {
         result = under_lease(host, &plugins, &lease, abandoned, options, id) => result,
         () = interrupted => Err(Error::new(Class::Interrupted, "the run was interrupted before its snapshot was committed")

@@ -1,12 +1,14 @@
 //! The command line: what can be asked for, and the way from an answer to stdout, stderr and the exit code.
 
 use crate::backup;
-use crate::config::{Config, DEFAULT_FILE};
+use crate::config::{self, Config, DEFAULT_FILE};
+use crate::coverage;
 use crate::drill;
 use crate::error::{Class, Error, Result};
 use crate::find;
 use crate::get;
 use crate::host::Host;
+use crate::job;
 use crate::list::{self, PruneOptions};
 use crate::plugins;
 use crate::report::Report;
@@ -37,7 +39,7 @@ pub struct Cli {
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done; 1 unexpected, such as a source that failed; 2 usage; 3 committed, but the retention is not done; \
-4 something is stale, missing, damaged or not what was recorded; 11 another run holds the lease; 64 configuration or grant; 70 a plugin trapped; 71 a plugin was refused; \
+4 something is stale, missing, damaged, not covered or not what was recorded; 11 another run holds the lease; 64 configuration or grant; 70 a plugin trapped; 71 a plugin was refused; \
 75 a service was unavailable, worth a retry; 130 interrupted";
 
 #[derive(Debug, Subcommand)]
@@ -52,7 +54,15 @@ enum Verb {
         /// Show what would be dumped and write nothing
         #[arg(long)]
         dry_run: bool,
+        /// Run in this process, also where the environment has run = "job"
+        #[arg(long)]
+        here: bool,
+        /// Let the Job in the cluster go on when this process is interrupted
+        #[arg(long, conflicts_with = "here")]
+        leave_on_interrupt: bool,
     },
+    /// Find volumes of the Kubernetes cluster that no backup covers
+    Coverage,
     /// Show the snapshots, what each source was, and why each is kept
     List {
         #[command(flatten)]
@@ -134,9 +144,16 @@ impl Cli {
         let config = Config::read(&self.config)?;
         let host = async |of: Of| Host::open(config.clone(), &of.environment, plugins_folder(), now).await;
         match self.verb {
-            Verb::Backup { of, force, dry_run } => {
+            Verb::Backup { of, force, dry_run, here, leave_on_interrupt } => {
+                let (_, own) = config.environment(&of.environment)?;
+                if own.run == config::Run::Job && !here {
+                    let options = job::Options { force, dry_run, json: self.json, leave: leave_on_interrupt };
+                    let folder = plugins_folder();
+                    return job::run(&config, &of.environment, folder.as_deref(), options, now, interrupted()).await;
+                }
                 backup::run(&host(of).await?, backup::Options { force, dry_run }, now, interrupted()).await
             }
+            Verb::Coverage => coverage::run(&config, plugins_folder().as_deref(), now).await,
             Verb::Plugins { verb } => plugins::run(&verb, &self.config, plugins_folder().as_deref(), now).await,
             Verb::Status(arguments) => {
                 status::run(&config, &arguments, self.json, plugins_folder().as_deref(), now).await

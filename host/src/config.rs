@@ -60,6 +60,10 @@ pub struct Config {
     pub plugins: plugin::Plugins,
     /// Rules that no plugin overrides.
     pub guard: guard::Config,
+    /// Which cluster, where one is needed.
+    pub kubernetes: crate::kube::Config,
+    /// Which of its volumes `coverage` looks at.
+    pub coverage: Option<crate::kube::volumes::Config>,
 }
 
 /// One environment's name.
@@ -87,6 +91,21 @@ pub struct EnvironmentConfig {
     pub sources: BTreeMap<String, Source>,
     /// Snapshots that are never forgotten.
     pub pinned: Vec<SnapshotId>,
+    /// Where `backup` runs.
+    pub run: Run,
+    /// The Job that it runs as.
+    pub job: Option<crate::kube::template::Config>,
+}
+
+/// Where `backup` runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Run {
+    /// In this process.
+    #[default]
+    Here,
+    /// As a Job in the cluster.
+    Job,
 }
 
 /// One thing to back up.
@@ -122,6 +141,9 @@ struct File {
     plugins: plugin::Plugins,
     #[serde(default)]
     guard: guard::Config,
+    #[serde(default)]
+    kubernetes: crate::kube::Config,
+    coverage: Option<crate::kube::volumes::Config>,
 }
 
 #[derive(Deserialize)]
@@ -130,6 +152,9 @@ struct FileEnvironment {
     sources: BTreeMap<String, toml::Table>,
     #[serde(default)]
     pinned: Vec<SnapshotId>,
+    #[serde(default)]
+    run: Run,
+    job: Option<crate::kube::template::Config>,
 }
 
 impl Config {
@@ -158,11 +183,17 @@ impl Config {
     /// # Errors
     /// [`crate::error::Class::Config`].
     pub fn parse(text: &str) -> Result<Self> {
-        let file: File = toml::from_str(text).map_err(|e| toml_error(text, &e))?;
+        let mut file: File = toml::from_str(text).map_err(|e| toml_error(text, &e))?;
+        if let Some(credentials) = &mut file.store.credentials {
+            credentials.kubernetes = file.kubernetes.clone();
+        }
+        for server in file.servers.values_mut() {
+            server.credentials.kubernetes = file.kubernetes.clone();
+        }
         let mut environments = BTreeMap::new();
         for (name, environment) in file.env {
             let name = checked_name(&name, "an environment")?;
-            let environment = environment.check(&name)?;
+            let environment = environment.check(&name, &file.kubernetes)?;
             environments.insert(Environment(name), environment);
         }
         if environments.is_empty() {
@@ -176,6 +207,19 @@ impl Config {
             servers: file.servers,
             plugins: file.plugins.at(cache_folder(), docker_config())?,
             guard: file.guard,
+            kubernetes: file.kubernetes,
+            coverage: file.coverage,
+        })
+    }
+
+    /// The roles that this configuration can put a plugin into.
+    pub fn roles(&self) -> impl Iterator<Item = plugin::Role> {
+        let jobs = self.environments.values().any(|environment| environment.job.is_some());
+        let coverage = self.coverage.is_some();
+        plugin::Role::ALL.into_iter().filter(move |role| match role {
+            plugin::Role::Fingerprint | plugin::Role::Dump | plugin::Role::Retention | plugin::Role::Crosscheck => true,
+            plugin::Role::Job => jobs,
+            plugin::Role::Coverage => coverage,
         })
     }
 
@@ -193,7 +237,7 @@ impl Config {
 }
 
 impl FileEnvironment {
-    fn check(self, environment: &str) -> Result<EnvironmentConfig> {
+    fn check(self, environment: &str, kubernetes: &crate::kube::Config) -> Result<EnvironmentConfig> {
         if self.sources.is_empty() {
             return Err(Error::config(format!("the environment `{environment}` has no source"))
                 .hint(format!("add a section such as [env.{environment}.sources.db]")));
@@ -205,10 +249,23 @@ impl FileEnvironment {
                 return Err(Error::config(format!("`{name}` cannot name a source"))
                     .hint(format!("the store uses {} for its own records", RESERVED.join(", "))));
             }
-            let source = source(table).map_err(|e| e.context(format!("in [env.{environment}.sources.{name}]")))?;
+            let mut source = source(table).map_err(|e| e.context(format!("in [env.{environment}.sources.{name}]")))?;
+            if let Source::Postgres(database) = &mut source {
+                for credentials in [&mut database.credentials].into_iter().chain(&mut database.restore_credentials) {
+                    credentials.kubernetes = kubernetes.clone();
+                }
+            }
             sources.insert(name, source);
         }
-        Ok(EnvironmentConfig { sources, pinned: self.pinned })
+        let in_job = |e: Error| e.context(format!("in [env.{environment}.job]"));
+        self.job.as_ref().map_or(Ok(()), |job| job.check().map_err(in_job))?;
+        if self.run == Run::Job && self.job.is_none() {
+            return Err(Error::config(format!(
+                "[env.{environment}] has run = \"job\", and no [env.{environment}.job]"
+            ))
+            .hint("say which Job: namespace = \"erp\", cron_job = \"dolibarr-backup-prod\""));
+        }
+        Ok(EnvironmentConfig { sources, pinned: self.pinned, run: self.run, job: self.job })
     }
 }
 
@@ -302,6 +359,13 @@ path = "/var/www/documents"
                 &format!("{GOOD}\n[plugins.retention]\ngrants = [\"delete\"]\n"),
                 "unknown grant `delete`, expected one of",
             ),
+            (
+                &GOOD.replace("[env.prod.sources.db]", "[env.prod]\nrun = \"job\"\n[env.prod.sources.db]"),
+                "no [env.prod.job]",
+            ),
+            (&format!("{GOOD}\n[env.prod.job]\nnamespace = \"erp\"\n"), "neither `cron_job` nor `template` is set"),
+            (&format!("{GOOD}\n[coverage]\nnamespaces = [\"a/b\"]\n"), "`a/b` cannot name a namespace"),
+            (&GOOD.replace("files = \"/run/secrets/db\"", "kube_secret = \"db\""), "`db` is not `namespace/name`"),
             (&format!("{GOOD}\n[plugins.retnetion]\n"), "unknown field `retnetion`"),
             (&format!("{GOOD}\n[plugins]\ncache = \"here\"\n"), "`here` cannot be the cache"),
             (&format!("{GOOD}\n[guard]\nlegal_years = -1\n"), "line"),

@@ -50,6 +50,27 @@ impl Class {
     }
 }
 
+impl Class {
+    /// What another run of this program meant by its exit code; none where it succeeded.
+    #[must_use]
+    pub fn of_exit_code(code: i32) -> Option<Self> {
+        const ALL: [Class; 10] = [
+            Class::Usage,
+            Class::Config,
+            Class::Held,
+            Class::PluginTrapped,
+            Class::PluginRefused,
+            Class::Unavailable,
+            Class::RetentionIncomplete,
+            Class::Stale,
+            Class::Interrupted,
+            Class::Unexpected,
+        ];
+        let known = ALL.into_iter().find(|class| i32::from(class.exit_code()) == code);
+        (code != 0).then(|| known.unwrap_or(Self::Unexpected))
+    }
+}
+
 /// A failure: one lowercase sentence that fits behind "failed to …" or "error: ", and advice.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
@@ -153,6 +174,16 @@ impl std::error::Error for Error {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_exit_code_of_this_program_is_understood_and_any_other_is_unexpected() {
+        assert_eq!(Class::of_exit_code(0), None);
+        for (code, class) in
+            [(75, Class::Unavailable), (4, Class::Stale), (137, Class::Unexpected), (-1, Class::Unexpected)]
+        {
+            assert_eq!(Class::of_exit_code(code), Some(class), "{code}");
+        }
+    }
 
     #[test]
     fn only_an_unavailable_service_exits_with_the_code_that_is_worth_a_retry() {

@@ -16,6 +16,10 @@ pub enum Grant {
     TreeArchive,
     /// New objects under one prefix.
     ObjectWrite,
+    /// A Job from a template of the host's.
+    KubeJob,
+    /// Names, sizes and times of a cluster's volumes and of what backs them up.
+    KubeVolumes,
     /// Rows of the tables and columns that the configuration names.
     TableRows,
     /// Names, sizes and digests of documents, no byte.
@@ -26,12 +30,14 @@ pub enum Grant {
 
 impl Grant {
     /// Every grant, in the order in which they are listed to people.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::DatabaseEvidence,
         Self::TreeEvidence,
         Self::DatabaseDump,
         Self::TreeArchive,
         Self::ObjectWrite,
+        Self::KubeJob,
+        Self::KubeVolumes,
         Self::TableRows,
         Self::DocumentsDigests,
         Self::Wasi,
@@ -46,6 +52,8 @@ impl Grant {
             Self::DatabaseDump => "database-dump",
             Self::TreeArchive => "tree-archive",
             Self::ObjectWrite => "object-write",
+            Self::KubeJob => "kube-job",
+            Self::KubeVolumes => "kube-volumes",
             Self::TableRows => "table-rows",
             Self::DocumentsDigests => "documents-digests",
             Self::Wasi => "wasi",
@@ -62,7 +70,7 @@ impl fmt::Display for Grant {
 /// A word that names no grant.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "unknown grant `{0}`, expected one of `database-evidence`, `tree-evidence`, `database-dump`, `tree-archive`, `object-write`, `table-rows`, `documents-digests`, `wasi`"
+    "unknown grant `{0}`, expected one of `database-evidence`, `tree-evidence`, `database-dump`, `tree-archive`, `object-write`, `kube-job`, `kube-volumes`, `table-rows`, `documents-digests`, `wasi`"
 )]
 pub struct UnknownGrant(String);
 

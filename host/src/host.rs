@@ -2,6 +2,9 @@
 
 use crate::config::{Config, Environment, EnvironmentConfig};
 use crate::error::Result;
+use crate::kube::Cluster;
+use crate::kube::lease::ClusterLease;
+use crate::lease;
 use crate::plugin::{Engine, Plugin, Plugins, Role};
 use crate::store::Store;
 use jiff::tz::TimeZone;
@@ -101,6 +104,17 @@ impl Host {
         let plugin = Plugin::load(&self.engine, plugins, role, self.plugins_folder.as_deref())?;
         plugin.check_settings().await?;
         Ok(plugin)
+    }
+
+    /// Takes the environment's lease in the cluster, where the configuration names a namespace for leases.
+    ///
+    /// # Errors
+    /// As [`ClusterLease::take`].
+    pub async fn cluster_lease(&self) -> Result<Option<ClusterLease>> {
+        let Some(namespace) = &self.config.kubernetes.lease_namespace else { return Ok(None) };
+        let (cluster, clock) = (Cluster::connect(&self.config.kubernetes).await?, self.clock);
+        let now = move || clock.now();
+        ClusterLease::take(cluster, namespace, self.environment.as_str(), &lease::holder(), now).await.map(Some)
     }
 
     /// The configuration that this command works with.

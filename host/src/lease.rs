@@ -11,6 +11,7 @@
 use crate::config::Environment;
 use crate::error::{Class, Error, Result};
 use crate::history::key;
+use crate::kube::lease::ClusterLease;
 use crate::snapshot::SnapshotId;
 use crate::store::{Meta, ObjectKey, Store};
 use bytes::Bytes;
@@ -62,6 +63,8 @@ pub struct Lease {
     key: ObjectKey,
     renewal: tokio::task::JoinHandle<()>,
     lost: Arc<AtomicBool>,
+    /// Held, checked and given back with this one.
+    in_cluster: Option<ClusterLease>,
 }
 
 /// A run that ended without taking its mark back.
@@ -111,7 +114,24 @@ impl Lease {
     fn hold(store: &Arc<Store>, key: ObjectKey, body: Bytes) -> Self {
         let lost = Arc::new(AtomicBool::new(false));
         let renewal = tokio::spawn(renew(store.clone(), key.clone(), body, lost.clone()));
-        Self { store: store.clone(), key, renewal, lost }
+        Self { store: store.clone(), key, renewal, lost, in_cluster: None }
+    }
+
+    /// Holds a lease in a cluster besides, where there is one. Where that is refused, this one is given back.
+    ///
+    /// # Errors
+    /// Those of taking the other.
+    pub async fn and(mut self, other: Result<Option<ClusterLease>>) -> Result<Self> {
+        match other {
+            Ok(other) => {
+                self.in_cluster = other;
+                Ok(self)
+            }
+            Err(error) => {
+                self.release().await;
+                Err(error)
+            }
+        }
     }
 
     /// Whether the lease still holds; asked before anything is committed or deleted.
@@ -119,6 +139,7 @@ impl Lease {
     /// # Errors
     /// [`Class::Unavailable`] when the store could not be reached for so long that another run may have taken over.
     pub async fn check(&self) -> Result<()> {
+        self.in_cluster.as_ref().map_or(Ok(()), ClusterLease::check)?;
         let gone = self.lost.load(Ordering::Relaxed) || self.store.head(&self.key).await?.is_none();
         if gone {
             return Err(Error::unavailable("the lease was lost while the run went on")
@@ -128,8 +149,11 @@ impl Lease {
     }
 
     /// Gives the lease back. A store that does not answer now lets it expire by itself.
-    pub async fn release(self) {
+    pub async fn release(mut self) {
         self.renewal.abort();
+        if let Some(other) = self.in_cluster.take() {
+            other.release().await;
+        }
         if let Err(error) = self.store.delete(&self.key).await {
             tracing::warn!("the lease could not be given back and expires in {} s: {error}", LIFE.as_secs());
         }
@@ -150,6 +174,12 @@ impl Abandoned {
     pub async fn forget(self, store: &Store) -> Result<()> {
         store.delete(&self.key).await.map(|_| ())
     }
+}
+
+/// What names this process to whoever else wants a lease in a cluster.
+#[must_use]
+pub fn holder() -> String {
+    format!("{}-{}-{:08x}", hostname(), std::process::id(), rand::random::<u32>())
 }
 
 struct Rival {

@@ -47,6 +47,7 @@ pub async fn prune(host: &Host, options: PruneOptions) -> Result<Report> {
         return Ok(report::of_prune(host, &history, &planned, None));
     }
     let (lease, _) = Lease::take(&host.store, &host.environment, SnapshotId::at(now)).await?;
+    let lease = lease.and(host.cluster_lease().await).await?;
     let result = async {
         let history = history::load(&host.store, &host.environment, &host.sources).await?;
         let planned = retention::plan(host, &plugin, &history, now, allowance).await?;

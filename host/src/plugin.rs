@@ -51,11 +51,16 @@ pub enum Role {
     Retention,
     /// Compares a restored database with the restored documents. No backup runs it.
     Crosscheck,
+    /// Runs a backup as a Job in a cluster.
+    Job,
+    /// Finds volumes that no backup covers.
+    Coverage,
 }
 
 impl Role {
-    /// Every role, in the order of a run, and then what a drill runs.
-    pub const ALL: [Self; 4] = [Self::Fingerprint, Self::Dump, Self::Retention, Self::Crosscheck];
+    /// Every role, in the order of a run, then what a drill runs, and what needs a cluster.
+    pub const ALL: [Self; 6] =
+        [Self::Fingerprint, Self::Dump, Self::Retention, Self::Crosscheck, Self::Job, Self::Coverage];
 
     /// As the configuration spells it, which is also the world's name.
     #[must_use]
@@ -64,6 +69,8 @@ impl Role {
             Self::Fingerprint => "fingerprint",
             Self::Dump => "dump",
             Self::Retention => "retention",
+            Self::Job => "job",
+            Self::Coverage => "coverage",
             Self::Crosscheck => "crosscheck",
         }
     }
@@ -75,17 +82,22 @@ impl Role {
             Self::Fingerprint => "fingerprinting",
             Self::Dump => "dumping",
             Self::Retention => "retaining",
+            Self::Job => "launching",
+            Self::Coverage => "covering",
             Self::Crosscheck => "crosschecking",
         }
     }
 
     /// How long one call may take, guest and host together. A fingerprint reads a whole database, a dump moves it,
-    /// a plan reads its arguments, a cross-check reads every document.
+    /// a plan reads its arguments, a cross-check reads every document, a Job does all of a backup behind a wait for a node, and a
+    /// judgement reads a few lists.
     const fn wall_seconds(self) -> u64 {
         match self {
             Self::Fingerprint => 3_600,
             Self::Dump => 12 * 3_600,
             Self::Retention => 60,
+            Self::Job => 24 * 3_600,
+            Self::Coverage => 300,
             Self::Crosscheck => 4 * 3_600,
         }
     }
@@ -105,6 +117,10 @@ pub struct Plugins {
     pub dump: Config,
     /// Who retains.
     pub retention: Config,
+    /// Who runs Jobs.
+    pub job: Config,
+    /// Who finds what is not covered.
+    pub coverage: Config,
     /// Who compares a restored database with its documents.
     pub crosscheck: Config,
 }
@@ -122,6 +138,8 @@ impl Default for Plugins {
             fingerprint: shipped("fingerprint.wasm", &[Grant::DatabaseEvidence, Grant::TreeEvidence]),
             dump: shipped("dump.wasm", &[Grant::DatabaseDump, Grant::TreeArchive, Grant::ObjectWrite]),
             retention: shipped("retention-tiered.wasm", &[]),
+            job: shipped("dump-job.wasm", &[Grant::KubeJob]),
+            coverage: shipped("coverage.wasm", &[Grant::KubeVolumes]),
             crosscheck: Config {
                 tables: Readable::of(&SHIPPED_TABLES).unwrap_or_default(),
                 ..shipped("crosscheck-dolibarr.wasm", &[Grant::TableRows, Grant::DocumentsDigests])
@@ -353,14 +371,21 @@ impl Plugins {
             return Err(Error::config(format!("`{shown}` cannot be the cache of [plugins]"))
                 .hint("write an absolute path, such as cache = \"/var/cache/dolibarr-backup\""));
         }
-        let strangers = [Role::Fingerprint, Role::Dump, Role::Retention];
+        let strangers = [Role::Fingerprint, Role::Dump, Role::Retention, Role::Job, Role::Coverage];
         if let Some(role) = strangers.into_iter().find(|role| !self.of(*role).tables.is_empty()) {
             return Err(Error::config(format!("[plugins.{}] has `tables`, which its world cannot read", role.name()))
                 .hint("only [plugins.crosscheck.tables] says which tables a plugin may read"));
         }
         let cache = self.cache.clone().or(cache).map(cache::Cache::new);
         let places = Places { cache, docker };
-        for config in [&mut self.fingerprint, &mut self.dump, &mut self.retention, &mut self.crosscheck] {
+        for config in [
+            &mut self.fingerprint,
+            &mut self.dump,
+            &mut self.retention,
+            &mut self.crosscheck,
+            &mut self.job,
+            &mut self.coverage,
+        ] {
             config.places.clone_from(&places);
         }
         Ok(self)
@@ -373,6 +398,8 @@ impl Plugins {
             Role::Fingerprint => &self.fingerprint,
             Role::Dump => &self.dump,
             Role::Retention => &self.retention,
+            Role::Job => &self.job,
+            Role::Coverage => &self.coverage,
             Role::Crosscheck => &self.crosscheck,
         }
     }

@@ -3,6 +3,7 @@
 pub use secrecy::{ExposeSecret, SecretString};
 
 use crate::error::{Error, Result};
+use crate::kube::secret::Values;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
@@ -10,7 +11,7 @@ use std::path::{Path, PathBuf};
 const CREDENTIAL_BYTES_MAX: u64 = 64 << 10;
 
 /// Where credentials come from. Read again whenever they are needed, because they rotate.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "snake_case")]
 pub struct Source {
     /// A folder with one file a value, as Kubernetes and Vault mount a secret.
@@ -20,31 +21,91 @@ pub struct Source {
     pub env: bool,
     /// A user name alone, for servers that trust or use peer authentication.
     pub user: Option<String>,
+    /// A Secret in a Kubernetes cluster, `namespace/name`, whose keys are named as the files are.
+    pub kube_secret: Option<crate::kube::Reference>,
+    /// The cluster that it is in; `[kubernetes]` of the configuration.
+    #[serde(skip)]
+    pub kubernetes: crate::kube::Config,
+}
+
+/// One look at the credentials. What comes out of a Kubernetes Secret is all of one moment.
+#[derive(Debug)]
+pub enum Look<'s> {
+    /// Files or variables, which are read one by one.
+    Place(&'s Source),
+    /// The values of a Secret.
+    Secret(Values),
 }
 
 impl Source {
-    /// Reads one value: the file `file` of the folder, or the environment variable `variable`.
+    /// Begins to read. A Kubernetes Secret is fetched here, once for all its values.
+    ///
+    /// # Errors
+    /// [`crate::error::Class::Config`] when there is no such Secret or it may not be read;
+    /// [`crate::error::Class::Unavailable`] when its cluster does not answer.
+    pub fn look(&self) -> Result<Look<'_>> {
+        let Some(secret) = &self.kube_secret else { return Ok(Look::Place(self)) };
+        // A runtime of its own: credentials are read where there is none, and on a runtime's own thread.
+        let fetched = std::thread::scope(|scope| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let fetch = || {
+                let runtime = runtime.map_err(|e| Error::unexpected(format!("starting the runtime: {e}")))?;
+                runtime.block_on(Values::read(&self.kubernetes, secret))
+            };
+            scope.spawn(fetch).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        });
+        fetched.map(Look::Secret).map_err(|e| e.context("reading credentials"))
+    }
+
+    /// Reads one value: the file `file` of the folder, that key of the Secret, or the environment variable `variable`.
     ///
     /// # Errors
     /// [`crate::error::Class::Config`] when the value is missing or unreadable. The message names the place, never the value.
     pub fn read(&self, file: &str, variable: &str) -> Result<SecretString> {
-        match (&self.files, self.env) {
+        self.look()?.read(file, variable)
+    }
+
+    /// Like [`Source::read`], but none where the file, key or variable does not exist.
+    ///
+    /// # Errors
+    /// [`crate::error::Class::Config`] when the value exists and cannot be read.
+    pub fn read_optional(&self, file: &str, variable: &str) -> Result<Option<SecretString>> {
+        self.look()?.read_optional(file, variable)
+    }
+}
+
+impl Look<'_> {
+    /// As [`Source::read`].
+    ///
+    /// # Errors
+    /// Those of [`Source::read`].
+    pub fn read(&self, file: &str, variable: &str) -> Result<SecretString> {
+        let source = match self {
+            Self::Secret(values) => return values.get(file),
+            Self::Place(source) => source,
+        };
+        match (&source.files, source.env) {
             (Some(folder), _) => read_file(&folder.join(file)),
             (None, true) => crate::config::environment_variable(variable).map(SecretString::from).ok_or_else(|| {
                 Error::config(format!("the environment variable {variable} is not set"))
                     .hint(format!("set {variable}, or give credentials as `files = \"FOLDER\"`"))
             }),
-            (None, false) => Err(Error::config(format!("no credentials hold `{file}`"))
-                .hint("give credentials as `{ files = \"FOLDER\" }` or `{ env = true }`")),
+            (None, false) => Err(Error::config(format!("no credentials hold `{file}`")).hint(
+                "give credentials as `{ files = \"FOLDER\" }`, `{ env = true }` or `{ kube_secret = \"NAMESPACE/NAME\" }`",
+            )),
         }
     }
 
-    /// Like [`Source::read`], but none where the file or variable does not exist.
+    /// As [`Source::read_optional`].
     ///
     /// # Errors
-    /// [`crate::error::Class::Config`] when the value exists and cannot be read.
+    /// Those of [`Source::read_optional`].
     pub fn read_optional(&self, file: &str, variable: &str) -> Result<Option<SecretString>> {
-        match (&self.files, self.env) {
+        let source = match self {
+            Self::Secret(values) => return values.get_optional(file),
+            Self::Place(source) => source,
+        };
+        match (&source.files, source.env) {
             (Some(folder), _) if !folder.join(file).exists() => Ok(None),
             (Some(_), _) => self.read(file, variable).map(Some),
             (None, true) => Ok(crate::config::environment_variable(variable).map(SecretString::from)),
@@ -104,7 +165,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("password"), "s3cret\n").unwrap();
         std::fs::write(folder.path().join("username"), "\n").unwrap();
-        let source = Source { files: Some(folder.path().into()), env: false, user: None };
+        let source = Source { files: Some(folder.path().into()), ..Source::default() };
         assert_eq!(source.read("password", "X").unwrap().expose_secret(), "s3cret");
         assert!(source.read("username", "X").unwrap_err().message().contains("is empty"));
         assert!(source.read("missing", "X").unwrap_err().message().contains("missing"));

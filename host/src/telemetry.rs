@@ -12,6 +12,10 @@ use tracing_subscriber::fmt::MakeWriter;
 /// The variable that sets what is logged, as tracing's `EnvFilter` has it.
 pub const LOG_VARIABLE: &str = "DOLIBARR_BACKUP_LOG";
 
+/// What is logged unless the variable says otherwise. The Kubernetes client calls every failed request an error, and what
+/// became of it is told by whoever asked.
+const FILTER: &str = "warn,kube_client=off,dolibarr_backup=info";
+
 /// How often a spinner turns. Slow enough for a serial console.
 const SPINNER_TICK: Duration = Duration::from_millis(120);
 
@@ -26,8 +30,7 @@ static BARS: LazyLock<MultiProgress> = LazyLock::new(|| {
 pub fn init() {
     let terminal = std::io::stderr().is_terminal();
     let wanted = crate::config::environment_variable(LOG_VARIABLE);
-    let filter = EnvFilter::try_new(wanted.as_deref().unwrap_or("warn,dolibarr_backup=info"))
-        .unwrap_or_else(|_| EnvFilter::new("warn,dolibarr_backup=info"));
+    let filter = EnvFilter::try_new(wanted.as_deref().unwrap_or(FILTER)).unwrap_or_else(|_| EnvFilter::new(FILTER));
     let format = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(BehindBars)
@@ -58,6 +61,14 @@ pub fn spinner(name: &str) -> ProgressBar {
         bar.enable_steady_tick(SPINNER_TICK);
     }
     bar
+}
+
+/// Writes one line of another program's log to stderr, above the bars. It is shown as it came, without what could move a
+/// cursor.
+pub fn foreign_line(line: &str) {
+    let line = format!("{}\n", crate::capability::printable(line));
+    // Nobody is left to tell when stderr is closed.
+    drop(BehindBars.write_all(line.as_bytes()));
 }
 
 fn show(bar: ProgressBar, name: &str, template: &str) -> ProgressBar {

@@ -14,6 +14,7 @@ mod failed;
 mod image;
 mod input;
 mod killed;
+mod kubernetes;
 mod plugins;
 mod restored;
 mod scene;

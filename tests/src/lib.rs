@@ -10,6 +10,8 @@ pub mod garage;
 pub mod gcs;
 pub mod helm;
 #[cfg(feature = "servers")]
+pub mod kubernetes;
+#[cfg(feature = "servers")]
 pub mod postgres;
 #[cfg(feature = "servers")]
 pub mod registry;

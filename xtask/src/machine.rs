@@ -11,6 +11,12 @@ use std::process::Command;
 /// The S3 server of the tests: a process of its own that checks signatures.
 const GARAGE_VERSION: &str = "2.5.0";
 
+/// The control plane of the tests, by the version that its folder is named after.
+const KUBERNETES: &str = "kubernetes-1.20";
+
+/// Builds it from the distribution's sources, where it lies beside the checkout.
+const KUBERNETES_RECIPE: &str = "../shared/tools/kube-assets-from-debian.sh";
+
 /// Holds the dependencies to `deny.toml`.
 const CARGO_DENY_VERSION: &str = "0.20.2";
 
@@ -203,6 +209,29 @@ fn unpacked(program: &str, package: &str, doing: &str) -> Result<()> {
         quiet(unpack.args(["-c", "dpkg -x *.deb . && rm -- *.deb"]).current_dir(folder), &by_hand).map(drop)
     };
     cache::once(package, |folder| timed(doing, || unpack(folder))).map(drop)
+}
+
+/// A Kubernetes control plane for the tests: the one that `KUBEBUILDER_ASSETS` names, else the cache's, which is filled where
+/// there is a recipe.
+///
+/// # Errors
+/// When there is none.
+pub fn kubernetes() -> Result<()> {
+    if cache::variable("KUBEBUILDER_ASSETS").is_some() {
+        return Ok(());
+    }
+    let folder = cache::folder()?.join(KUBERNETES);
+    if folder.join("kube-apiserver").is_file() {
+        return Ok(());
+    }
+    let recipe = root().join(KUBERNETES_RECIPE);
+    let hint = "set KUBEBUILDER_ASSETS to a folder with etcd, kube-apiserver, kube-controller-manager and kubectl";
+    if !recipe.is_file() {
+        return Err(failure("there is no Kubernetes control plane", hint));
+    }
+    timed("building a Kubernetes control plane, once on this machine, about 6 minutes on 2 cores", || {
+        quiet(Command::new(&recipe).arg(&folder), hint).map(drop)
+    })
 }
 
 /// cargo-deny, on the PATH or from the cache.

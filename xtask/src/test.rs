@@ -97,6 +97,9 @@ impl Checks {
                 self.skipped.note(&format!("archives read with {program}: {package} cannot be installed"));
             }
         }
+        if let Err(error) = machine::kubernetes() {
+            self.skipped.note(&format!("whatever needs Kubernetes: {error:#}"));
+        }
         if let Err(error) = machine::newer_postgres() {
             self.skipped.note(&format!("dumps by a newer pg_dump: {error:#}"));
         }

@@ -8,6 +8,9 @@ use crate::capability::{self, Context, LimitReached, Tally, printable, types};
 use crate::documents::host as documents;
 use crate::error::{Class, Error, Result};
 use crate::grant::Grant;
+use crate::kube::host as kubernetes;
+use crate::kube::job::{Lent, OneShot};
+use crate::kube::volumes::Volumes;
 use crate::postgres::host as postgres;
 use crate::store::host as store;
 use std::time::Duration;
@@ -17,11 +20,13 @@ use wasmtime_wasi::{HostMonotonicClock, HostWallClock, WasiCtx};
 
 mod worlds;
 
+pub(crate) use worlds::coverage::exports::backup::host::covering;
 pub(crate) use worlds::crosscheck::exports::backup::host::crosschecking;
 pub(crate) use worlds::dump::exports::backup::host::dumping;
 pub(crate) use worlds::fingerprint::exports::backup::host::fingerprinting;
+pub(crate) use worlds::job::exports::backup::host::launching;
 pub(crate) use worlds::retention::exports::backup::host::retaining;
-use worlds::{crosscheck, dump, fingerprint, retention};
+use worlds::{coverage, crosscheck, dump, fingerprint, job, retention};
 
 /// What the host copies out of a guest at a time: the arguments of one of its calls, or its answer. A plan over
 /// 10,000 snapshots has about 2 MB.
@@ -77,6 +82,8 @@ pub(super) fn link(
             Grant::TreeEvidence => documents::link_evidence(&mut linker),
             Grant::TreeArchive => documents::link_archive(&mut linker),
             Grant::ObjectWrite => store::add_to_linker(&mut linker),
+            Grant::KubeJob => kubernetes::link_job(&mut linker),
+            Grant::KubeVolumes => kubernetes::link_volumes(&mut linker),
             Grant::TableRows => postgres::link_rows(&mut linker),
             Grant::DocumentsDigests => documents::link_digests(&mut linker),
             Grant::Wasi => wasmtime_wasi::p2::add_to_linker_async(&mut linker),
@@ -128,6 +135,14 @@ impl Plugin {
                 Role::Retention => {
                     let plugin = retention::RetentionPre::new(linked)?.instantiate_async(&mut *store).await?;
                     plugin.backup_host_retaining().call_settings_schema(store).await?
+                }
+                Role::Job => {
+                    let plugin = job::JobPre::new(linked)?.instantiate_async(&mut *store).await?;
+                    plugin.backup_host_launching().call_settings_schema(store).await?
+                }
+                Role::Coverage => {
+                    let plugin = coverage::CoveragePre::new(linked)?.instantiate_async(&mut *store).await?;
+                    plugin.backup_host_covering().call_settings_schema(store).await?
                 }
                 Role::Crosscheck => {
                     let plugin = crosscheck::CrosscheckPre::new(linked)?.instantiate_async(&mut *store).await?;
@@ -207,6 +222,37 @@ impl Plugin {
             }
         }
         called
+    }
+
+    /// Has a job plugin run one backup as a Job.
+    pub async fn run_job(
+        &self,
+        request: &launching::Request,
+        template: OneShot,
+        secrets: Vec<Lent>,
+    ) -> Called<launching::Ended> {
+        self.call("backup", async |store, linked| {
+            let plugin = job::JobPre::new(linked)?.instantiate_async(&mut *store).await?;
+            let from = store.data_mut().table.push(template)?;
+            let mut lent = Vec::new();
+            for secret in secrets {
+                lent.push((secret.place().to_owned(), store.data_mut().table.push(secret)?));
+            }
+            let from = Resource::new_borrow(from.rep());
+            plugin.backup_host_launching().call_backup(store, &self.settings, request, from, &lent).await
+        })
+        .await
+    }
+
+    /// Asks a coverage plugin which volumes are covered.
+    pub async fn judge_coverage(&self, now: jiff::Timestamp, of: Volumes) -> Called<covering::Judgement> {
+        self.call("judge", async |store, linked| {
+            let plugin = coverage::CoveragePre::new(linked)?.instantiate_async(&mut *store).await?;
+            let of = store.data_mut().table.push(of)?;
+            let of = Resource::new_borrow(of.rep());
+            plugin.backup_host_covering().call_judge(store, now.as_second(), &self.settings, of).await
+        })
+        .await
     }
 
     /// Has a crosscheck plugin compare tables with documents. The tables are the plugin's from here on, by name.

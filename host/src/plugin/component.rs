@@ -52,8 +52,9 @@ pub fn read(role: Role, config: &Config, require_digest: bool, folder: Option<&P
     let name = role.name();
     if config.component.as_os_str().is_empty() {
         let shipped = match role {
-            Role::Fingerprint | Role::Dump => name,
+            Role::Fingerprint | Role::Dump | Role::Coverage => name,
             Role::Retention => "retention-tiered",
+            Role::Job => "dump-job",
             Role::Crosscheck => "crosscheck-dolibarr",
         };
         return Err(Error::config(format!("[plugins.{name}] names no component"))

@@ -30,7 +30,8 @@ const OWN_WORDS: &str = "own words";
 /// Longest message: a sentence, a path and what one text of a guest may fill.
 const MESSAGE_BYTES_MAX: usize = 1_500;
 
-const ROLES: [Role; 4] = Role::ALL;
+/// Those that need no cluster; the others are in `kube/tests/hostile.rs`.
+const ROLES: [Role; 4] = [Role::Fingerprint, Role::Dump, Role::Retention, Role::Crosscheck];
 
 /// A component of `tests/guests`.
 fn guest(role: Role) -> PathBuf {
@@ -58,6 +59,8 @@ fn load_file(role: Role, component: &Path, rest: &str) -> Result<Plugin> {
         Role::Fingerprint => plugins.fingerprint = config,
         Role::Dump => plugins.dump = config,
         Role::Retention => plugins.retention = config,
+        Role::Job => plugins.job = config,
+        Role::Coverage => plugins.coverage = config,
         Role::Crosscheck => plugins.crosscheck = config,
     }
     Plugin::load(&Engine::new().unwrap(), &plugins, role, None)
@@ -67,7 +70,7 @@ fn load_file(role: Role, component: &Path, rest: &str) -> Result<Plugin> {
 fn load(role: Role, doing: &str, limits: &str) -> Plugin {
     let settings = match role {
         Role::Dump => format!("dump = {{ {doing} }}"),
-        Role::Fingerprint | Role::Retention | Role::Crosscheck => doing.to_owned(),
+        Role::Fingerprint | Role::Retention | Role::Crosscheck | Role::Job | Role::Coverage => doing.to_owned(),
     };
     load_file(role, &guest(role), &format!("settings = {{ {settings} }}\nlimits = {{ {limits} }}")).unwrap()
 }
@@ -104,6 +107,7 @@ impl Place {
                 let called = plugin.dump_tree(&stamp, ArchiveTree(self.tree.clone()), self.prefix());
                 called.await.result.map(|receipt| receipt.key)
             }
+            Role::Job | Role::Coverage => panic!("these need a cluster: kube/tests.rs"),
             Role::Retention => {
                 let snapshots = snapshots(3);
                 let called = plugin.plan_retention(now(), "Europe/Paris", &snapshots);

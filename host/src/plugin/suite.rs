@@ -45,6 +45,8 @@ fn plugins(role: Role, text: &str) -> Plugins {
         Role::Fingerprint => plugins.fingerprint = config,
         Role::Dump => plugins.dump = config,
         Role::Retention => plugins.retention = config,
+        Role::Job => plugins.job = config,
+        Role::Coverage => plugins.coverage = config,
         Role::Crosscheck => plugins.crosscheck = config,
     }
     plugins

@@ -76,7 +76,7 @@ struct Audited {
 /// [`crate::error::Class::Config`] for a component that cannot be read, or a lock file that cannot be read or written. What
 /// is denied is in the report.
 pub(super) fn run(config: &Config, arguments: &Arguments, folder: Option<&Path>, lock_file: &Path) -> Result<Report> {
-    let audited: Vec<Audited> = Role::ALL.into_iter().map(|role| audit(config, role, folder)).collect::<Result<_>>()?;
+    let audited: Vec<Audited> = config.roles().map(|role| audit(config, role, folder)).collect::<Result<_>>()?;
     let found = Lock::new(audited.iter().map(|plugin| (plugin.role.name().to_owned(), plugin.locked())));
     let known = lock::read(lock_file)?;
     let changes = known.as_ref().map(|known| known.changes(&found)).unwrap_or_default();
@@ -203,6 +203,22 @@ fn scope(config: &Config, plugin: &plugin::Config, grant: Grant) -> Vec<String> 
             let url = config.store.url.trim_end_matches('/');
             sources(|_| true, &|environment, source| format!("{url}/{environment}/{source}/ (new objects alone)"))
         }
+        Grant::KubeJob => {
+            let job = |(environment, own): (&crate::config::Environment, &crate::config::EnvironmentConfig)| {
+                let job = own.job.as_ref()?;
+                let lent: Vec<String> = job.secrets.values().map(|borrowed| borrowed.from.to_string()).collect();
+                let lent = if lent.is_empty() { "no Secret".to_owned() } else { lent.join(", ") };
+                Some(format!("one Job of {environment} in the namespace {}, with {lent}", job.namespace))
+            };
+            config.environments.iter().filter_map(job).collect()
+        }
+        Grant::KubeVolumes => config
+            .coverage
+            .iter()
+            .map(|own| {
+                format!("claims of {}, and Longhorn in {}", crate::kube::volumes::scope(own), own.longhorn_namespace)
+            })
+            .collect(),
         Grant::Wasi => vec!["nothing: a fixed clock, fixed randomness, no file, no network".to_owned()],
     }
 }

@@ -124,11 +124,12 @@ impl Dialer {
     /// Reads the credentials, which may have changed since the last time.
     pub(super) fn login(&self) -> Result<Login> {
         let source = &self.config.credentials;
+        let look = source.look()?;
         let user = match &source.user {
             Some(user) => user.clone(),
-            None => source.read("username", "PGUSER")?.expose_secret().to_owned(),
+            None => look.read("username", "PGUSER")?.expose_secret().to_owned(),
         };
-        Ok(Login { user, password: source.read_optional("password", "PGPASSWORD")? })
+        Ok(Login { user, password: look.read_optional("password", "PGPASSWORD")? })
     }
 
     /// Tells a child where to connect by libpq's variables, so that nothing about the connection is an argument.

@@ -79,7 +79,7 @@ impl ServerConfig {
             database: if database.is_empty() { maintenance_database() } else { database },
             ssl_mode,
             ssl_root_cert,
-            credentials: Source { files: None, env: true, user },
+            credentials: Source { env: true, user, ..Source::default() },
         })
     }
 

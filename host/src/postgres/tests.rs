@@ -29,7 +29,7 @@ fn config(server: &Server, database: &str) -> Config {
         database: database.to_owned(),
         ssl_mode: SslMode::default(),
         ssl_root_cert: None,
-        credentials: Source { files: None, env: false, user: Some("postgres".to_owned()) },
+        credentials: Source { user: Some("postgres".to_owned()), ..Source::default() },
         restore_credentials: None,
         pg_dump: Some(server.bin().join("pg_dump")),
         connect_timeout: 10,
@@ -49,7 +49,7 @@ fn credentials(user: &str, password: &str) -> tempfile::TempDir {
 fn reader_config(server: &Server, database: &str, credentials: &tempfile::TempDir) -> Config {
     Config {
         host: "127.0.0.1".to_owned(),
-        credentials: Source { files: Some(credentials.path().to_owned()), env: false, user: None },
+        credentials: Source { files: Some(credentials.path().to_owned()), ..Source::default() },
         ..config(server, database)
     }
 }

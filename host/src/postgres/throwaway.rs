@@ -112,7 +112,7 @@ impl Throwaway {
             database: database.to_owned(),
             ssl_mode: SslMode::Disable,
             ssl_root_cert: None,
-            credentials: Source { files: None, env: false, user: Some(ADMINISTRATOR.to_owned()) },
+            credentials: Source { user: Some(ADMINISTRATOR.to_owned()), ..Source::default() },
             restore_credentials: None,
             pg_dump: None,
             connect_timeout: super::CONNECT_TIMEOUT_DEFAULT_SECONDS,

@@ -64,7 +64,10 @@ pub(super) async fn on_garage(transport: Option<Transport>) -> Option<Place> {
         endpoint: Some(proxy.as_ref().map_or_else(|| server.endpoint(), Gcs::endpoint)),
         region: Some(Garage::REGION.to_owned()),
         profile,
-        credentials: Some(crate::secret::Source { files: Some(server.credentials()), env: false, user: None }),
+        credentials: Some(crate::secret::Source {
+            files: Some(server.credentials()),
+            ..crate::secret::Source::default()
+        }),
         ca_file: proxy.as_ref().and_then(|proxy| proxy.ca_file().map(std::path::Path::to_owned)),
     };
     let store = Store::S3(open(&config, impatient()).await.unwrap());

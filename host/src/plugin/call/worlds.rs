@@ -48,3 +48,25 @@ pub(super) mod crosscheck {
         },
     });
 }
+pub(super) mod job {
+    wasmtime::component::bindgen!({
+        world: "job", path: "../wit",
+        imports: { default: async | trappable }, exports: { default: async },
+        with: {
+            "backup:host/types": crate::capability::types,
+            "backup:host/log": crate::capability::log,
+            "backup:host/kube-job": crate::kube::host::bindings::backup::host::kube_job,
+        },
+    });
+}
+pub(super) mod coverage {
+    wasmtime::component::bindgen!({
+        world: "coverage", path: "../wit",
+        imports: { default: async | trappable }, exports: { default: async },
+        with: {
+            "backup:host/types": crate::capability::types,
+            "backup:host/log": crate::capability::log,
+            "backup:host/kube-volumes": crate::kube::host::bindings::backup::host::kube_volumes,
+        },
+    });
+}

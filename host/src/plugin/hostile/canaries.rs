@@ -31,7 +31,7 @@ async fn a_guest_finds_in_its_memory_what_it_was_passed_and_no_credential_of_the
     let place = Place::new().await;
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("password"), format!("{PASSWORD}\n")).unwrap();
-    let source = Source { files: Some(folder.path().to_owned()), env: false, user: None };
+    let source = Source { files: Some(folder.path().to_owned()), ..Source::default() };
     let secret: SecretString = source.read("password", "UNSET").unwrap();
     for role in ROLES {
         let settings = "\"do\":\"look\"";

@@ -9,7 +9,7 @@ async fn what_is_wrong_with_a_connection_is_said_with_its_place_and_never_with_t
     let Some(server) = sample() else { return };
     let (good, bad) = (credentials("reader", CANARY), credentials("reader", "canary-wrong"));
     let (nobody, only_user) =
-        (credentials("nobody", CANARY), Source { files: None, env: false, user: Some("reader".into()) });
+        (credentials("nobody", CANARY), Source { user: Some("reader".into()), ..Source::default() });
     let right = || reader_config(&server, "sample", &good);
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -199,7 +199,7 @@ async fn certificates_that_cannot_be_used_are_named() {
         (SslMode::VerifyFull, None, "ssl_root_cert"),
     ];
     for (ssl_mode, ssl_root_cert, text) in cases {
-        let source = Source { files: None, env: false, user: Some("u".into()) };
+        let source = Source { user: Some("u".into()), ..Source::default() };
         let config = Config {
             host: "127.0.0.1".into(),
             port: 1,

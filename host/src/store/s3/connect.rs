@@ -22,11 +22,15 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use url::Url;
 
 /// Longest certificate file that is read: the system's own bundles have 250 KiB.
 const CA_BYTES_MAX: u64 = 4 << 20;
+
+/// How long an access key out of a Kubernetes Secret is used before the API server is asked again: one request a minute
+/// beside thousands to the store, and a rotated key is noticed well before the old one ends.
+const KEPT_SECRET: Duration = Duration::from_secs(60);
 
 /// How long to wait and how often to ask again.
 #[derive(Debug, Clone)]
@@ -117,7 +121,7 @@ pub(super) struct Connection {
 pub(super) async fn connect(config: &Config, patience: &Patience) -> Result<Connection> {
     let source = config.credentials.clone().ok_or_else(|| {
         Error::config("an s3:// store needs `credentials`")
-            .hint("give `credentials = { files = \"FOLDER\" }` or `credentials = { env = true }` in [store]")
+            .hint("give `credentials = { files = \"FOLDER\" }`, `{ env = true }` or `{ kube_secret = \"NAMESPACE/NAME\" }` in [store]")
     })?;
     let facts = config.profile.facts();
     let keys = Arc::new(Keys::new(source.clone()));
@@ -164,10 +168,11 @@ pub(super) async fn connect(config: &Config, patience: &Patience) -> Result<Conn
 
 /// The endpoint that comes with the credentials, the way Longhorn and the AWS tools name it.
 fn endpoint_of(source: &Source) -> Result<Option<String>> {
-    let named = source.read_optional("AWS_ENDPOINTS", "AWS_ENDPOINTS")?;
+    let look = source.look()?;
+    let named = look.read_optional("AWS_ENDPOINTS", "AWS_ENDPOINTS")?;
     let named = match named {
         Some(named) => Some(named),
-        None => source.read_optional("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL")?,
+        None => look.read_optional("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL")?,
     };
     Ok(named.map(|named| named.expose_secret().trim().to_owned()))
 }
@@ -225,17 +230,19 @@ fn read_authorities(file: &Path) -> Result<Vec<u8>> {
     Ok(pem)
 }
 
-/// The access key, read at every use.
+/// The access key, read at every use; out of a Kubernetes Secret, once a minute.
 #[derive(Debug)]
 pub(super) struct Keys {
     source: Source,
     /// The last that were read, to cut them out of servers' messages.
     known: Mutex<Vec<SecretString>>,
+    /// The last out of a Kubernetes Secret, and when.
+    kept: Mutex<Option<(Instant, Credentials)>>,
 }
 
 impl Keys {
     fn new(source: Source) -> Self {
-        Self { source, known: Mutex::new(Vec::new()) }
+        Self { source, known: Mutex::new(Vec::new()), kept: Mutex::new(None) }
     }
 
     /// The secrets that were read last.
@@ -250,11 +257,26 @@ impl Keys {
     }
 
     fn read_now(&self) -> Result<Credentials> {
-        let value = |name: &str| self.source.read(name, name);
+        if self.source.kube_secret.is_none() {
+            return self.read_anew();
+        }
+        // Held while the API server is asked, so that one of many requests asks it.
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, credentials)) = kept.as_ref().filter(|(since, _)| since.elapsed() < KEPT_SECRET) {
+            return Ok(credentials.clone());
+        }
+        let credentials = self.read_anew()?;
+        *kept = Some((Instant::now(), credentials.clone()));
+        Ok(credentials)
+    }
+
+    fn read_anew(&self) -> Result<Credentials> {
+        let look = self.source.look()?;
+        let value = |name: &str| look.read(name, name);
         let mut id = value("AWS_ACCESS_KEY_ID")?;
         let (secret, token) = loop {
             let secret = value("AWS_SECRET_ACCESS_KEY")?;
-            let token = self.source.read_optional("AWS_SESSION_TOKEN", "AWS_SESSION_TOKEN")?;
+            let token = look.read_optional("AWS_SESSION_TOKEN", "AWS_SESSION_TOKEN")?;
             let same = value("AWS_ACCESS_KEY_ID")?;
             // A mounted secret that rotates between two files would give half of each.
             if same.expose_secret() == id.expose_secret() {

@@ -266,9 +266,9 @@ async fn what_is_wrong_at_the_start_is_said_with_a_hint_and_without_a_secret() {
         std::fs::create_dir(&at).unwrap();
         std::fs::write(at.join("AWS_ACCESS_KEY_ID"), id).unwrap();
         std::fs::write(at.join("AWS_SECRET_ACCESS_KEY"), secret).unwrap();
-        Some(Source { files: Some(at), env: false, user: None })
+        Some(Source { files: Some(at), ..Source::default() })
     };
-    let missing = Some(Source { files: Some(folder.path().join("none")), env: false, user: None });
+    let missing = Some(Source { files: Some(folder.path().join("none")), ..Source::default() });
     let good = place.config.clone();
     let canary = "hunter2-canary";
     let table = [
@@ -310,7 +310,7 @@ async fn a_key_that_rotates_is_read_again() {
     write("AWS_ACCESS_KEY_ID", server.key_id());
     write("AWS_SECRET_ACCESS_KEY", "stale");
     write("AWS_ENDPOINTS", &server.endpoint());
-    let credentials = Some(Source { files: Some(folder.path().into()), env: false, user: None });
+    let credentials = Some(Source { files: Some(folder.path().into()), ..Source::default() });
     let config = Config { credentials, endpoint: None, ..place.config.clone() };
     assert_eq!(suite::open(&config, impatient()).await.unwrap_err().class(), Class::Config);
     write("AWS_SECRET_ACCESS_KEY", server.secret());

@@ -1,0 +1,98 @@
+//! `backup` as a Job in the cluster: a plugin composes the handles, the host makes the Job, carries its Secrets, shows its
+//! log, ends with its exit code and takes it away.
+//!
+//! It opens neither the store nor a source: all of that happens in the Job, by the same command.
+
+use crate::config::Config;
+use crate::error::{Class, Error, Result};
+use crate::kube::Cluster;
+use crate::kube::job::OneShot;
+use crate::plugin::call::launching;
+use crate::plugin::{Engine, Plugin, Role};
+use crate::report::{FORMAT_VERSION, Report};
+use crate::snapshot::SnapshotId;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use std::path::Path;
+
+/// What the person asked for.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    /// Dump every source, whatever its fingerprint says.
+    pub force: bool,
+    /// Show what would happen and write nothing.
+    pub dry_run: bool,
+    /// The result is one JSON object.
+    pub json: bool,
+    /// Let the Job go on when this process is interrupted.
+    pub leave: bool,
+}
+
+/// Runs one backup of an environment as a Job. When `interrupted` resolves, the Job is stopped and taken away, unless it is to
+/// be left.
+///
+/// # Errors
+/// Why there is no Job, or it did not run to its end: one sentence with the cluster's reason. A backup that failed in the Job
+/// is in the report.
+pub async fn run(
+    config: &Config,
+    environment: &str,
+    folder: Option<&Path>,
+    options: Options,
+    now: Timestamp,
+    interrupted: impl Future<Output = ()>,
+) -> Result<Report> {
+    let (environment, own) = config.environment(environment)?;
+    let job = own.job.as_ref().ok_or_else(|| {
+        Error::config(format!("the environment `{environment}` has no Job"))
+            .hint(format!("add [env.{environment}.job] with `namespace` and `cron_job`"))
+    })?;
+    let plugin = Plugin::load(&Engine::new()?, &config.plugins, Role::Job, folder)?;
+    plugin.check_settings().await?;
+    let cluster = Cluster::connect(&config.kubernetes).await?;
+    let stamp = SnapshotId::at(now).to_string();
+    let one_shot = OneShot::prepare(cluster, job, environment.as_str(), &stamp, rand::random()).await?;
+    let secrets = one_shot.borrow_secrets().await?;
+    let request = launching::Request {
+        environment: environment.to_string(),
+        force: options.force,
+        dry_run: options.dry_run,
+        json: options.json,
+    };
+    let called = tokio::select! {
+        called = plugin.run_job(&request, one_shot.clone(), secrets) => called.result,
+        () = interrupted => Err(stopped(&one_shot, options.leave)),
+    };
+    let left = options.leave && called.as_ref().is_err_and(|error| error.class() == Class::Interrupted);
+    if !left {
+        one_shot.remove().await;
+    }
+    let ended = called?;
+    let seen = one_shot.ended().ok_or_else(|| plugin.refused("it names the end of a Job that it never followed"))?;
+    if (seen.job.as_str(), seen.exit_code, seen.reason.as_str()) != (&ended.job, ended.exit_code, &ended.reason) {
+        return Err(plugin.refused("it says of the Job's end what the cluster does not"));
+    }
+    let verdict = json!({ "name": seen.job, "exit_code": seen.exit_code, "reason": seen.reason });
+    let mut document = one_shot
+        .take_result()
+        .filter(Value::is_object)
+        .unwrap_or_else(|| json!({ "format_version": FORMAT_VERSION, "environment": environment.as_str() }));
+    document["job"] = verdict;
+    let text = format!("the Job {} ended with {} ({})\n", seen.job, seen.exit_code, seen.reason);
+    let failure = Class::of_exit_code(seen.exit_code).map(|class| {
+        Error::new(class, format!("the Job {} ended with {} ({})", seen.job, seen.exit_code, seen.reason))
+            .hint("its log above says why")
+    });
+    Ok(Report { document, text, failure })
+}
+
+fn stopped(job: &OneShot, leave: bool) -> Error {
+    let shown = job.shown();
+    if !leave {
+        return Error::new(Class::Interrupted, format!("interrupted: the Job {shown} is stopped"))
+            .hint("`--leave-on-interrupt` lets it go on");
+    }
+    let (namespace, name) = shown.split_once('/').unwrap_or_default();
+    Error::new(Class::Interrupted, format!("interrupted: the Job {shown} goes on, if it was started"))
+        .hint(format!("see it with `kubectl --namespace {namespace} logs --follow job/{name}`"))
+}

@@ -1,0 +1,308 @@
+//! What covers a volume: a recurring backup job that reaches it, and a backup that is there and young enough.
+//!
+//! Being enrolled is no proof. A volume can be in a group that no job serves, and a job can serve a group that has no
+//! volume; both look right from one side. So both sides are compared, and then the backups themselves are looked at.
+
+use crate::settings::Settings;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Longhorn's CSI driver.
+const DRIVER: &str = "driver.longhorn.io";
+
+/// Tasks of a recurring job that make a backup away from the volume.
+const BACKUP_TASKS: [&str; 2] = ["backup", "backup-force-create"];
+
+/// A PersistentVolumeClaim.
+#[derive(Debug, Clone)]
+pub struct Claim {
+    pub namespace: String,
+    pub name: String,
+    pub phase: String,
+    /// Empty where it is not bound.
+    pub volume: String,
+}
+
+/// A PersistentVolume.
+#[derive(Debug, Clone)]
+pub struct Volume {
+    pub name: String,
+    pub driver: String,
+    pub handle: String,
+}
+
+/// A Volume of Longhorn.
+#[derive(Debug, Clone)]
+pub struct LonghornVolume {
+    pub name: String,
+    pub groups: Vec<String>,
+    pub jobs: Vec<String>,
+    /// In seconds since 1970; none where there never was one.
+    pub last_backup: Option<i64>,
+}
+
+/// A RecurringJob of Longhorn.
+#[derive(Debug, Clone)]
+pub struct Job {
+    pub name: String,
+    pub task: String,
+    pub groups: Vec<String>,
+}
+
+/// A Backup of Longhorn.
+#[derive(Debug, Clone)]
+pub struct Backup {
+    pub volume: String,
+    pub completed: bool,
+    pub created: Option<i64>,
+}
+
+/// A VolumeSnapshot.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    pub namespace: String,
+    pub claim: String,
+    pub ready: bool,
+    pub created: Option<i64>,
+}
+
+/// All that is known. None where the cluster does not know the kind.
+#[derive(Debug, Clone, Default)]
+pub struct Seen {
+    pub claims: Vec<Claim>,
+    pub volumes: Vec<Volume>,
+    pub longhorn: Option<Vec<LonghornVolume>>,
+    pub jobs: Option<Vec<Job>>,
+    pub backups: Option<Vec<Backup>>,
+    pub snapshots: Vec<Snapshot>,
+}
+
+/// What a volume comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    Covered,
+    Uncovered,
+    Excluded,
+}
+
+/// A job that reaches a volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    pub job: String,
+    /// None where the volume names the job itself.
+    pub group: Option<String>,
+}
+
+/// One claim.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    pub namespace: String,
+    pub claim: String,
+    pub state: State,
+    pub reason: String,
+    pub served_by: Vec<Service>,
+    pub last_backup: Option<i64>,
+}
+
+/// Something about a job or a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remark {
+    pub name: String,
+    pub problem: String,
+}
+
+/// The answer.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Judgement {
+    pub findings: Vec<Finding>,
+    pub jobs: Vec<Remark>,
+    pub groups: Vec<Remark>,
+    pub notes: Vec<String>,
+}
+
+/// Judges every claim, job and group.
+#[must_use]
+pub fn judge(now: i64, settings: &Settings, seen: &Seen) -> Judgement {
+    let jobs = seen.jobs.as_deref().unwrap_or_default();
+    let enrolled = seen.longhorn.as_deref().unwrap_or_default();
+    let mut notes = Vec::new();
+    if seen.longhorn.is_none() {
+        notes.push("Longhorn is not installed, so no recurring job covers anything".to_owned());
+    } else if !jobs.iter().any(is_backup) {
+        notes.push("there is no recurring backup job at all".to_owned());
+    }
+    Judgement {
+        findings: seen.claims.iter().map(|claim| finding(now, settings, seen, claim)).collect(),
+        jobs: jobs.iter().filter_map(|job| remark_on_job(job, enrolled)).collect(),
+        groups: remarks_on_groups(jobs, enrolled),
+        notes,
+    }
+}
+
+fn is_backup(job: &Job) -> bool {
+    BACKUP_TASKS.contains(&job.task.as_str())
+}
+
+fn finding(now: i64, settings: &Settings, seen: &Seen, claim: &Claim) -> Finding {
+    let volume = seen.volumes.iter().find(|volume| volume.name == claim.volume);
+    let longhorn = volume
+        .filter(|volume| volume.driver == DRIVER)
+        .and_then(|volume| seen.longhorn.iter().flatten().find(|longhorn| longhorn.name == volume.handle));
+    let served_by = longhorn.map(|volume| services(volume, seen.jobs.as_deref().unwrap_or_default()));
+    let served_by = served_by.unwrap_or_default();
+    let last_backup = longhorn.and_then(|volume| last_backup(volume, seen.backups.as_deref()));
+    let (state, reason) = if settings.excludes(&claim.namespace, &claim.name) {
+        (State::Excluded, "left out by the settings".to_owned())
+    } else if claim.volume.is_empty() {
+        (State::Excluded, format!("{}: it holds nothing yet", claim.phase.to_lowercase()))
+    } else if let Some(age) = snapshot_age(now, settings, seen, claim) {
+        (State::Covered, format!("a snapshot is ready, {}", ago(age)))
+    } else {
+        match (volume, longhorn) {
+            (None, _) => (State::Uncovered, format!("its volume {} does not exist", claim.volume)),
+            (Some(volume), None) if volume.driver == DRIVER => {
+                (State::Uncovered, format!("Longhorn has no volume {}", volume.handle))
+            }
+            (Some(volume), None) => (State::Uncovered, no_driver(volume)),
+            (Some(_), Some(longhorn)) => judge_longhorn(now, settings, seen, longhorn, &served_by, last_backup),
+        }
+    };
+    Finding { namespace: claim.namespace.clone(), claim: claim.name.clone(), state, reason, served_by, last_backup }
+}
+
+fn no_driver(volume: &Volume) -> String {
+    match volume.driver.as_str() {
+        "" => "a volume without a CSI driver, which nothing here backs up".to_owned(),
+        driver => format!("a volume of {driver}, which no recurring job reaches"),
+    }
+}
+
+fn judge_longhorn(
+    now: i64,
+    settings: &Settings,
+    seen: &Seen,
+    volume: &LonghornVolume,
+    served_by: &[Service],
+    last_backup: Option<i64>,
+) -> (State, String) {
+    let Some(service) = served_by.first() else {
+        return (State::Uncovered, unserved(volume, seen.jobs.as_deref().unwrap_or_default(), last_backup, now));
+    };
+    let by = match &service.group {
+        Some(group) => format!("`{}` serves it through the group `{group}`", service.job),
+        None => format!("`{}` serves it", service.job),
+    };
+    match last_backup {
+        None if volume.last_backup.is_some() => {
+            (State::Uncovered, format!("{by}, and none of its backups is there and complete"))
+        }
+        None => (State::Uncovered, format!("{by}, and it was never backed up")),
+        Some(at) if now.saturating_sub(at) > i64::from(settings.max_age_hours) * 3_600 => {
+            (State::Uncovered, format!("{by}, and its last backup was {}", ago(now.saturating_sub(at))))
+        }
+        Some(at) => (State::Covered, format!("{by}; last backup {}", ago(now.saturating_sub(at)))),
+    }
+}
+
+/// Why no backup job reaches a volume: what it is enrolled in, and the jobs that look as if they did.
+fn unserved(volume: &LonghornVolume, jobs: &[Job], last_backup: Option<i64>, now: i64) -> String {
+    let mut reason = match volume.groups.as_slice() {
+        [] => "it is in no group, and names no backup job".to_owned(),
+        [group] => format!("it is enrolled in the group `{group}` alone, which no backup job serves"),
+        groups => format!("it is enrolled in the groups {}, which no backup job serves", quoted(groups)),
+    };
+    let idle: Vec<&str> =
+        jobs.iter().filter(|job| is_backup(job) && job.groups.is_empty()).map(|job| job.name.as_str()).collect();
+    if let [first, ..] = idle[..] {
+        reason.push_str(&format!("; the backup job `{first}` serves no group"));
+    }
+    match last_backup {
+        None => reason.push_str("; never backed up"),
+        Some(at) => reason.push_str(&format!("; last backup {}", ago(now.saturating_sub(at)))),
+    }
+    reason
+}
+
+fn quoted(words: &[String]) -> String {
+    words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
+}
+
+/// Backup jobs that reach a volume, those that it names itself first.
+fn services(volume: &LonghornVolume, jobs: &[Job]) -> Vec<Service> {
+    let named = jobs
+        .iter()
+        .filter(|job| is_backup(job) && volume.jobs.contains(&job.name))
+        .map(|job| Service { job: job.name.clone(), group: None });
+    let shared = jobs.iter().filter(|job| is_backup(job)).flat_map(|job| {
+        let groups = job.groups.iter().filter(|group| volume.groups.contains(group));
+        groups.map(|group| Service { job: job.name.clone(), group: Some(group.clone()) })
+    });
+    named.chain(shared).collect()
+}
+
+/// The newest backup that is there and complete. What Longhorn notes on the volume counts only where backups cannot be
+/// listed, because it outlives a backup that was deleted.
+fn last_backup(volume: &LonghornVolume, backups: Option<&[Backup]>) -> Option<i64> {
+    let Some(backups) = backups else { return volume.last_backup };
+    let of_volume = backups.iter().filter(|backup| backup.completed && backup.volume == volume.name);
+    of_volume.filter_map(|backup| backup.created).max()
+}
+
+/// The age of the newest snapshot, where one that is young enough counts.
+fn snapshot_age(now: i64, settings: &Settings, seen: &Seen, claim: &Claim) -> Option<i64> {
+    if !settings.snapshots_count {
+        return None;
+    }
+    let of_claim = |s: &&Snapshot| s.ready && s.namespace == claim.namespace && s.claim == claim.name;
+    let newest = seen.snapshots.iter().filter(of_claim).filter_map(|snapshot| snapshot.created).max()?;
+    let age = now.saturating_sub(newest);
+    (age <= i64::from(settings.max_age_hours) * 3_600).then_some(age)
+}
+
+fn remark_on_job(job: &Job, volumes: &[LonghornVolume]) -> Option<Remark> {
+    let named = volumes.iter().filter(|volume| volume.jobs.contains(&job.name)).count();
+    let grouped = |volume: &&LonghornVolume| volume.groups.iter().any(|group| job.groups.contains(group));
+    let problem = match (job.groups.as_slice(), named) {
+        ([], 0) => format!("serves no group, and no volume names it: its {} never runs", job.task),
+        (_, 1..) => return None,
+        (groups, 0) if !volumes.iter().any(|volume| grouped(&volume)) => {
+            format!("serves {}, and no volume is enrolled there", quoted(groups))
+        }
+        (_, 0) => return None,
+    };
+    Some(Remark { name: job.name.clone(), problem })
+}
+
+fn remarks_on_groups(jobs: &[Job], volumes: &[LonghornVolume]) -> Vec<Remark> {
+    let mut sizes: BTreeMap<&str, usize> = BTreeMap::new();
+    for group in volumes.iter().flat_map(|volume| &volume.groups) {
+        *sizes.entry(group).or_default() += 1;
+    }
+    let served: BTreeSet<&str> =
+        jobs.iter().filter(|job| is_backup(job)).flat_map(|job| &job.groups).map(String::as_str).collect();
+    let unserved = sizes.into_iter().filter(|(group, _)| !served.contains(group));
+    unserved
+        .map(|(group, size)| {
+            let others = jobs.iter().filter(|job| job.groups.iter().any(|of| of == group));
+            let tasks: BTreeSet<&str> = others.map(|job| job.task.as_str()).collect();
+            let volumes = if size == 1 { "1 volume".to_owned() } else { format!("{size} volumes") };
+            let problem = match tasks.into_iter().collect::<Vec<_>>()[..] {
+                [] => format!("has {volumes} and no job"),
+                ref tasks => format!("has {volumes} and no backup job, but {} alone", tasks.join(" and ")),
+            };
+            Remark { name: group.to_owned(), problem }
+        })
+        .collect()
+}
+
+/// An age for people.
+fn ago(seconds: i64) -> String {
+    match seconds {
+        ..0 => "in the future of this clock".to_owned(),
+        0..7_200 => format!("{} minutes ago", seconds / 60),
+        7_200..172_800 => format!("{} hours ago", seconds / 3_600),
+        _ => format!("{} days ago", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,422 @@
+//! A real Kubernetes control plane: etcd, the API server with access control and an audit log, and the controller manager, on
+//! free loopback ports with a folder of their own. There is no node: tests play the kubelet.
+//!
+//! Never reached over the network and never left behind by a test that ends, passing or failing.
+
+mod certificates;
+mod kubelet;
+
+pub use kubelet::Kubelet;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
+use std::fs;
+use std::io::Write;
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+/// Names a folder with the programs, as the tools around controllers have it.
+pub const ASSETS_VARIABLE: &str = "KUBEBUILDER_ASSETS";
+
+/// Where `cargo xtask test` puts them otherwise.
+const CACHED: &str = "kubernetes-1.20";
+
+/// What the folder must hold. Without the controller manager no Job gets a pod, and nothing is collected.
+const PROGRAMS: [&str; 4] = ["etcd", "kube-apiserver", "kube-controller-manager", "kubectl"];
+
+/// It starts within seven seconds on an idle machine.
+const START_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// A start can lose its ports to another process between choosing and binding them.
+const START_ATTEMPTS_MAX: u32 = 3;
+
+/// Longest wait of a test for something that the control plane does.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What Jobs, their time to live, owners and namespaces need.
+const CONTROLLERS: &str = "job,cronjob,ttl-after-finished,garbagecollector,namespace,serviceaccount,\
+    serviceaccount-token,root-ca-cert-publisher,resourcequota";
+
+const SERVICES: &str = "10.97.0.0/24";
+
+/// A running control plane. Dropping it ends its processes and removes its data.
+#[derive(Debug)]
+pub struct Kubernetes {
+    /// Ended in the opposite order.
+    processes: Vec<Child>,
+    folder: tempfile::TempDir,
+    programs: PathBuf,
+    port: u16,
+    version: (u32, u32),
+}
+
+/// The folder with the programs, or why tests that need them are skipped.
+///
+/// # Errors
+/// A sentence for the test's output.
+pub fn programs() -> Result<PathBuf, String> {
+    let named = crate::variable(ASSETS_VARIABLE).map(PathBuf::from);
+    let folder = named.or_else(|| crate::cache_folder().map(|cache| cache.join(CACHED)));
+    let folder = folder.ok_or(format!("no Kubernetes: {ASSETS_VARIABLE} is not set"))?;
+    match PROGRAMS.iter().find(|program| !folder.join(program).is_file()) {
+        None => Ok(folder),
+        Some(missing) => {
+            Err(format!("no Kubernetes: {} has no {missing}; {ASSETS_VARIABLE} names another folder", folder.display()))
+        }
+    }
+}
+
+impl Kubernetes {
+    /// The control plane that the tests of this process share: started by the first that asks, ended with the last that holds
+    /// it. None, with a line that says so, where it is not installed.
+    ///
+    /// # Panics
+    /// When it is installed and does not start.
+    #[must_use]
+    pub fn shared() -> Option<Arc<Self>> {
+        static SHARED: Mutex<Weak<Kubernetes>> = Mutex::new(Weak::new());
+        let programs = match programs() {
+            Ok(programs) => programs,
+            Err(why) => {
+                crate::skip(&why);
+                return None;
+            }
+        };
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(running) = shared.upgrade() {
+            return Some(running);
+        }
+        let mut failed = Vec::new();
+        for _ in 0..START_ATTEMPTS_MAX {
+            match Self::try_start(&programs) {
+                Ok(running) => {
+                    let running = Arc::new(running);
+                    *shared = Arc::downgrade(&running);
+                    return Some(running);
+                }
+                Err(error) => failed.push(error),
+            }
+        }
+        panic!("Kubernetes does not start: {failed:#?}");
+    }
+
+    fn try_start(programs: &Path) -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let [port, etcd, peer] = free_ports()?;
+        let version = version(programs)?;
+        certificates::write(folder.path())?;
+        fs::write(folder.path().join("audit.yaml"), AUDIT_POLICY)?;
+        let mut running = Self { processes: Vec::new(), folder, programs: programs.to_owned(), port, version };
+        running.write_kubeconfig("admin", "admin.kubeconfig")?;
+        running.write_kubeconfig("manager", "manager.kubeconfig")?;
+        running.start_etcd(etcd, peer)?;
+        running.start_api_server(etcd)?;
+        running.wait_for("readiness", |own| own.try_kubectl(&["get", "--raw", "/readyz"], "").is_ok())?;
+        running.start_controller_manager()?;
+        let account = ["get", "serviceaccount", "default", "--namespace", "default"];
+        running.wait_for("service accounts", |own| own.try_kubectl(&account, "").is_ok())?;
+        Ok(running)
+    }
+
+    fn start_etcd(&mut self, port: u16, peer: u16) -> Result<()> {
+        let (client, peer) = (format!("http://127.0.0.1:{port}"), format!("http://127.0.0.1:{peer}"));
+        let arguments = [
+            format!("--data-dir={}", self.path("etcd").display()),
+            "--unsafe-no-fsync".to_owned(),
+            format!("--listen-client-urls={client}"),
+            format!("--advertise-client-urls={client}"),
+            format!("--listen-peer-urls={peer}"),
+            format!("--initial-advertise-peer-urls={peer}"),
+            format!("--initial-cluster=default={peer}"),
+        ];
+        self.start("etcd", &arguments)
+    }
+
+    fn start_api_server(&mut self, etcd: u16) -> Result<()> {
+        let file = |name: &str| self.path(name).display().to_string();
+        let mut arguments = vec![
+            format!("--etcd-servers=http://127.0.0.1:{etcd}"),
+            "--bind-address=127.0.0.1".to_owned(),
+            "--advertise-address=127.0.0.1".to_owned(),
+            "--endpoint-reconciler-type=none".to_owned(),
+            format!("--secure-port={}", self.port),
+            format!("--tls-cert-file={}", file("server.crt")),
+            format!("--tls-private-key-file={}", file("server.key")),
+            format!("--client-ca-file={}", file("authority.crt")),
+            format!("--cert-dir={}", file("certificates")),
+            "--authorization-mode=RBAC".to_owned(),
+            "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
+            format!("--service-account-key-file={}", file("accounts.pub")),
+            format!("--service-account-signing-key-file={}", file("accounts.key")),
+            format!("--service-cluster-ip-range={SERVICES}"),
+            format!("--audit-policy-file={}", file("audit.yaml")),
+            format!("--audit-log-path={}", file("audit.log")),
+        ];
+        arguments.extend(self.gates());
+        self.start("kube-apiserver", &arguments)
+    }
+
+    fn start_controller_manager(&mut self) -> Result<()> {
+        let file = |name: &str| self.path(name).display().to_string();
+        let mut arguments = vec![
+            format!("--kubeconfig={}", file("manager.kubeconfig")),
+            "--leader-elect=false".to_owned(),
+            "--secure-port=0".to_owned(),
+            format!("--controllers={CONTROLLERS}"),
+            "--use-service-account-credentials=true".to_owned(),
+            format!("--service-account-private-key-file={}", file("accounts.key")),
+            format!("--root-ca-file={}", file("authority.crt")),
+            format!("--cert-dir={}", file("certificates")),
+        ];
+        if self.version < (1, 24) {
+            // The old port without TLS.
+            arguments.push("--port=0".to_owned());
+        }
+        arguments.extend(self.gates());
+        self.start("kube-controller-manager", &arguments)
+    }
+
+    /// The time to live of finished Jobs is on by itself from 1.21.
+    fn gates(&self) -> Option<String> {
+        (self.version < (1, 21)).then(|| "--feature-gates=TTLAfterFinished=true".to_owned())
+    }
+
+    fn start(&mut self, program: &str, arguments: &[String]) -> Result<()> {
+        let log = fs::File::create(self.path(&format!("{program}.log")))?;
+        let mut command = Command::new(self.programs.join(program));
+        command.args(arguments).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        self.processes.push(command.spawn().with_context(|| format!("{program} cannot be started"))?);
+        Ok(())
+    }
+
+    fn wait_for(&mut self, what: &str, is_there: impl Fn(&Self) -> bool) -> Result<()> {
+        let start = Instant::now();
+        while start.elapsed() < START_TIMEOUT {
+            let ended = self.processes.iter_mut().filter_map(|process| process.try_wait().ok().flatten()).next();
+            if let Some(status) = ended {
+                bail!("a process ended with {status} while starting:\n{}", self.logs());
+            }
+            if is_there(self) {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        bail!("no {what} after {} s:\n{}", START_TIMEOUT.as_secs(), self.logs())
+    }
+
+    fn logs(&self) -> String {
+        let tail = |program: &str| {
+            let text = fs::read_to_string(self.path(&format!("{program}.log"))).unwrap_or_default();
+            let lines: Vec<&str> = text.lines().collect();
+            format!("{program}:\n{}\n", lines[lines.len().saturating_sub(8)..].join("\n"))
+        };
+        PROGRAMS.iter().take(3).map(|program| tail(program)).collect()
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn write_kubeconfig(&self, user: &str, file: &str) -> Result<PathBuf> {
+        let at = |end: &str| self.path(&format!("{user}.{end}")).display().to_string();
+        let server = format!("https://127.0.0.1:{}", self.port);
+        let authority = self.path("authority.crt").display().to_string();
+        let config = json!({
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{ "name": "test", "cluster": { "server": server, "certificate-authority": authority } }],
+            "users": [{ "name": user, "user": { "client-certificate": at("crt"), "client-key": at("key") } }],
+            "contexts": [{ "name": "test", "context": { "cluster": "test", "user": user } }],
+            "current-context": "test",
+        });
+        let path = self.path(file);
+        // JSON is YAML.
+        fs::write(&path, config.to_string())?;
+        Ok(path)
+    }
+
+    /// Major and minor version of the server.
+    #[must_use]
+    pub const fn version(&self) -> (u32, u32) {
+        self.version
+    }
+
+    /// A kubeconfig of a user who may do nothing until a role says so.
+    ///
+    /// # Panics
+    /// When it cannot be written.
+    #[must_use]
+    pub fn kubeconfig(&self, user: &str) -> PathBuf {
+        let made = certificates::write_user(self.folder.path(), user)
+            .and_then(|()| self.write_kubeconfig(user, &format!("{user}.kubeconfig")));
+        made.unwrap_or_else(|error| panic!("no kubeconfig for {user}: {error:#}"))
+    }
+
+    /// Runs `kubectl` as the administrator.
+    ///
+    /// # Errors
+    /// What it says where it fails.
+    pub fn try_kubectl(&self, arguments: &[&str], stdin: &str) -> Result<String> {
+        let mut command = Command::new(self.programs.join("kubectl"));
+        command
+            .env_clear()
+            .arg("--kubeconfig")
+            .arg(self.path("admin.kubeconfig"))
+            .arg("--cache-dir")
+            .arg(self.path("cache"))
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().context("kubectl cannot be started")?;
+        child.stdin.take().context("kubectl has no input")?.write_all(stdin.as_bytes())?;
+        let output = child.wait_with_output()?;
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "kubectl {arguments:?} ended with {}: {stderr}", output.status);
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// The same where it must succeed.
+    ///
+    /// # Panics
+    /// When it fails.
+    #[track_caller]
+    pub fn kubectl(&self, arguments: &[&str], stdin: &str) -> String {
+        self.try_kubectl(arguments, stdin).unwrap_or_else(|error| panic!("{error:#}"))
+    }
+
+    /// Makes objects, or changes them, from YAML.
+    ///
+    /// # Panics
+    /// When the server refuses them.
+    #[track_caller]
+    pub fn apply(&self, yaml: &str) {
+        self.kubectl(&["apply", "--validate=false", "--filename", "-"], yaml);
+    }
+
+    /// A new namespace with a name of its own, ready for pods.
+    ///
+    /// # Panics
+    /// When it is not ready in time.
+    #[must_use]
+    pub fn namespace(&self) -> String {
+        let name = format!("erp-{:08x}", rand::random::<u32>());
+        self.kubectl(&["create", "namespace", &name], "");
+        let account = ["get", "serviceaccount", "default", "--namespace", &name];
+        self.wait("a service account", || self.try_kubectl(&account, "").ok());
+        name
+    }
+
+    /// Grants rules, the inside of a YAML list, to a user in a namespace, or everywhere.
+    ///
+    /// # Panics
+    /// When the server refuses them.
+    pub fn grant(&self, user: &str, namespace: Option<&str>, rules: &str) {
+        let name = format!("{user}-{:08x}", rand::random::<u32>());
+        let (prefix, place) = match namespace {
+            Some(namespace) => ("", format!(", namespace: {namespace}")),
+            None => ("Cluster", String::new()),
+        };
+        self.apply(&format!(
+            "apiVersion: rbac.authorization.k8s.io/v1\nkind: {prefix}Role\nmetadata: {{ name: {name}{place} }}\nrules:\n{rules}\n---\n\
+             apiVersion: rbac.authorization.k8s.io/v1\nkind: {prefix}RoleBinding\nmetadata: {{ name: {name}{place} }}\n\
+             roleRef: {{ apiGroup: rbac.authorization.k8s.io, kind: {prefix}Role, name: {name} }}\n\
+             subjects: [{{ apiGroup: rbac.authorization.k8s.io, kind: User, name: {user} }}]\n"
+        ));
+    }
+
+    /// Objects of a kind in a namespace.
+    ///
+    /// # Panics
+    /// When they cannot be listed.
+    #[track_caller]
+    #[must_use]
+    pub fn list(&self, kind: &str, namespace: &str) -> Vec<Value> {
+        let listed = self.kubectl(&["get", kind, "--namespace", namespace, "--output", "json"], "");
+        let listed: Value = serde_json::from_str(&listed).expect("JSON");
+        listed["items"].as_array().cloned().unwrap_or_default()
+    }
+
+    /// Waits until there is an answer.
+    ///
+    /// # Panics
+    /// When there is none in time.
+    #[track_caller]
+    pub fn wait<T>(&self, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+        let start = Instant::now();
+        loop {
+            if let Some(found) = look() {
+                return found;
+            }
+            assert!(start.elapsed() < PATIENCE, "no {what} after {} s\n{}", PATIENCE.as_secs(), self.logs());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// Every request that a user made and that is answered, with the objects that went to and fro.
+    #[must_use]
+    pub fn audit(&self, user: &str) -> Vec<Value> {
+        // There is none before the first request that is not an administrator's.
+        let text = fs::read_to_string(self.path("audit.log")).unwrap_or_default();
+        let events = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        events.filter(|event| event["user"]["username"] == user).collect()
+    }
+}
+
+impl Drop for Kubernetes {
+    fn drop(&mut self) {
+        for process in self.processes.iter_mut().rev() {
+            drop(process.kill());
+            drop(process.wait());
+        }
+    }
+}
+
+/// Every answered request with what went to and fro.
+const AUDIT_POLICY: &str = "\
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules:
+  - { level: None, userGroups: [\"system:masters\"] }
+  - { level: None, users: [\"system:kube-controller-manager\", \"system:apiserver\"] }
+  - { level: None, userGroups: [\"system:serviceaccounts\"] }
+  - { level: RequestResponse }
+";
+
+fn free_ports() -> Result<[u16; 3]> {
+    let taken: Vec<TcpListener> =
+        (0..3).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).collect::<std::io::Result<_>>()?;
+    let ports: Vec<u16> =
+        taken.iter().map(|listener| listener.local_addr().map(|at| at.port())).collect::<std::io::Result<_>>()?;
+    ports.try_into().map_err(|_| anyhow::anyhow!("three ports"))
+}
+
+fn version(programs: &Path) -> Result<(u32, u32)> {
+    let output = Command::new(programs.join("kube-apiserver")).arg("--version").output()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let numbers: Vec<u32> = text.split(['v', '.', '-', '+', ' ']).filter_map(|part| part.trim().parse().ok()).collect();
+    match numbers[..] {
+        [major, minor, ..] => Ok((major, minor)),
+        _ => bail!("kube-apiserver says of its version: {text}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dropped_control_plane_leaves_neither_a_process_nor_a_folder() {
+        let Some(running) = Kubernetes::shared() else { return };
+        let (port, folder) = (running.port, running.folder.path().to_owned());
+        let namespace = running.namespace();
+        assert!(running.list("pods", &namespace).is_empty());
+        drop(running);
+        assert!(std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err());
+        assert!(!folder.exists());
+    }
+}
