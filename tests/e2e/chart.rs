@@ -3,6 +3,7 @@
 
 mod alerts;
 mod apart;
+mod cluster;
 mod config;
 mod pods;
 mod tenants;
