@@ -1,0 +1,60 @@
+//! What a pg_restore that has ended means: how it ended, and what it said.
+
+use crate::error::{Class, Error, Result};
+use crate::postgres::dump::gist;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+
+/// Whether everything was restored.
+///
+/// # Errors
+/// What was not, with the class that its words call for. It runs in the C locale.
+pub(super) fn judge(status: ExitStatus, stderr: &str) -> Result<()> {
+    const SIGNS: [(&str, Class, &str); 8] = [
+        ("No space left on device", Class::Unavailable, "make room on the server's disk"),
+        ("could not extend file", Class::Unavailable, "make room on the server's disk"),
+        ("permission denied", Class::Config, "restore as a user who may, such as the owner of the target"),
+        ("must be ", Class::Config, "restore as a user who may, such as a superuser"),
+        ("is not available", Class::Config, "install the extension on the target server"),
+        ("connection to server", Class::Unavailable, "look at the server, then restore again"),
+        ("server closed the connection", Class::Unavailable, "look at the server, then restore again"),
+        ("terminating connection", Class::Unavailable, "look at the server, then restore again"),
+    ];
+    if let Some(signal) = status.signal() {
+        return Err(Error::unavailable(format!("pg_restore was killed by signal {signal}"))
+            .hint("look for a memory limit that it ran into, then restore again"));
+    }
+    if status.success() && stderr.trim().is_empty() {
+        return Ok(());
+    }
+    let found = SIGNS.iter().find(|(sign, ..)| stderr.contains(sign));
+    let (class, hint) =
+        found.map_or((Class::Unexpected, "look at the server's log"), |(_, class, hint)| (*class, *hint));
+    let said = match gist(stderr) {
+        said if said.is_empty() => format!("exit code {} and no word", status.code().unwrap_or(-1)),
+        said => said,
+    };
+    Err(Error::new(class, format!("pg_restore failed: {said}")).hint(hint))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_pg_restore_says_has_a_class_and_a_hint() {
+        let failed = ExitStatus::from_raw(1 << 8);
+        for (stderr, class, says) in [
+            ("pg_restore: error: connection to server on socket failed", Class::Unavailable, "connection to server"),
+            ("ERROR:  could not extend file \"x\": No space left on device", Class::Unavailable, "No space left"),
+            ("ERROR:  permission denied for schema public", Class::Config, "permission denied"),
+            ("", Class::Unexpected, "exit code 1"),
+        ] {
+            let error = judge(failed, stderr).unwrap_err();
+            assert!(error.class() == class && error.message().contains(says) && error.advice().is_some(), "{error:?}");
+        }
+        assert!(judge(ExitStatus::from_raw(0), "").is_ok());
+        assert!(judge(ExitStatus::from_raw(0), "pg_restore: warning: errors ignored on restore: 750").is_err());
+        assert!(judge(ExitStatus::from_raw(9), "").unwrap_err().message().contains("signal 9"));
+    }
+}
