@@ -11,6 +11,7 @@ use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Where the configuration is looked for.
 pub const DEFAULT_FILE: &str = "dolibarr-backup.toml";
@@ -184,16 +185,17 @@ impl Config {
     /// [`crate::error::Class::Config`].
     pub fn parse(text: &str) -> Result<Self> {
         let mut file: File = toml::from_str(text).map_err(|e| toml_error(text, &e))?;
+        let kubernetes = Arc::new(file.kubernetes.clone());
         if let Some(credentials) = &mut file.store.credentials {
-            credentials.kubernetes = file.kubernetes.clone();
+            credentials.kubernetes = Some(Arc::clone(&kubernetes));
         }
         for server in file.servers.values_mut() {
-            server.credentials.kubernetes = file.kubernetes.clone();
+            server.credentials.kubernetes = Some(Arc::clone(&kubernetes));
         }
         let mut environments = BTreeMap::new();
         for (name, environment) in file.env {
             let name = checked_name(&name, "an environment")?;
-            let environment = environment.check(&name, &file.kubernetes)?;
+            let environment = environment.check(&name, &kubernetes)?;
             environments.insert(Environment(name), environment);
         }
         if environments.is_empty() {
@@ -237,7 +239,7 @@ impl Config {
 }
 
 impl FileEnvironment {
-    fn check(self, environment: &str, kubernetes: &crate::kube::Config) -> Result<EnvironmentConfig> {
+    fn check(self, environment: &str, kubernetes: &Arc<crate::kube::Config>) -> Result<EnvironmentConfig> {
         if self.sources.is_empty() {
             return Err(Error::config(format!("the environment `{environment}` has no source"))
                 .hint(format!("add a section such as [env.{environment}.sources.db]")));
@@ -251,8 +253,9 @@ impl FileEnvironment {
             }
             let mut source = source(table).map_err(|e| e.context(format!("in [env.{environment}.sources.{name}]")))?;
             if let Source::Postgres(database) = &mut source {
-                for credentials in [&mut database.credentials].into_iter().chain(&mut database.restore_credentials) {
-                    credentials.kubernetes = kubernetes.clone();
+                let others = database.restore_credentials.as_deref_mut();
+                for credentials in [&mut database.credentials].into_iter().chain(others) {
+                    credentials.kubernetes = Some(Arc::clone(kubernetes));
                 }
             }
             sources.insert(name, source);

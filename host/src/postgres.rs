@@ -70,7 +70,7 @@ pub struct Config {
     /// `username` and `password` as files, or `PGUSER` and `PGPASSWORD`; read again for every connection.
     pub credentials: Source,
     /// As `credentials`, of a user who may make databases on this server: for restoring to it.
-    pub restore_credentials: Option<Source>,
+    pub restore_credentials: Option<Box<Source>>,
     /// The pg_dump to use, with the pg_restore beside it. Without it the installed one that fits the server best.
     pub pg_dump: Option<PathBuf>,
     /// Time for one attempt to connect, in seconds.

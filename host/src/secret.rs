@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::kube::secret::Values;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Longest credential file that is read. Passwords and keys are far shorter; anything longer is the wrong file.
 const CREDENTIAL_BYTES_MAX: u64 = 64 << 10;
@@ -22,10 +23,10 @@ pub struct Source {
     /// A user name alone, for servers that trust or use peer authentication.
     pub user: Option<String>,
     /// A Secret in a Kubernetes cluster, `namespace/name`, whose keys are named as the files are.
-    pub kube_secret: Option<crate::kube::Reference>,
+    pub kube_secret: Option<Box<crate::kube::Reference>>,
     /// The cluster that it is in; `[kubernetes]` of the configuration.
     #[serde(skip)]
-    pub kubernetes: crate::kube::Config,
+    pub kubernetes: Option<Arc<crate::kube::Config>>,
 }
 
 /// One look at the credentials. What comes out of a Kubernetes Secret is all of one moment.
@@ -45,12 +46,13 @@ impl Source {
     /// [`crate::error::Class::Unavailable`] when its cluster does not answer.
     pub fn look(&self) -> Result<Look<'_>> {
         let Some(secret) = &self.kube_secret else { return Ok(Look::Place(self)) };
+        let cluster = self.kubernetes.as_deref().cloned().unwrap_or_default();
         // A runtime of its own: credentials are read where there is none, and on a runtime's own thread.
         let fetched = std::thread::scope(|scope| {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let fetch = || {
                 let runtime = runtime.map_err(|e| Error::unexpected(format!("starting the runtime: {e}")))?;
-                runtime.block_on(Values::read(&self.kubernetes, secret))
+                runtime.block_on(Values::read(&cluster, secret))
             };
             scope.spawn(fetch).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         });

@@ -111,15 +111,20 @@ impl Scene {
         Run::new(arguments).folder(self.folder.path())
     }
 
-    /// A run to its end whose configuration is edited first, for mistakes that the builder does not make.
-    #[track_caller]
-    pub fn run_edited(&self, edit: impl Fn(&str) -> String, arguments: &[&str]) -> Outcome {
+    /// A run, not started, whose configuration is edited first, for mistakes that the builder does not make.
+    pub fn edited(&self, edit: impl Fn(&str) -> String, arguments: &[&str]) -> Run {
         self.config.write(self.folder.path()).unwrap();
         let edited = self.folder.path().join("edited.toml");
         std::fs::write(&edited, edit(&self.config.text())).unwrap();
         let named = ["--config", edited.to_str().unwrap()];
         let all: Vec<&str> = named.into_iter().chain(arguments.iter().copied()).collect();
-        Run::new(all).folder(self.folder.path()).finish()
+        Run::new(all).folder(self.folder.path())
+    }
+
+    /// The same to its end.
+    #[track_caller]
+    pub fn run_edited(&self, edit: impl Fn(&str) -> String, arguments: &[&str]) -> Outcome {
+        self.edited(edit, arguments).finish()
     }
 
     /// A run to its end.

@@ -77,7 +77,7 @@ impl Server {
     /// As [`super::Session::open`].
     pub async fn connect(config: &Config) -> Result<Self> {
         let own = Config {
-            credentials: config.restore_credentials.clone().unwrap_or_else(|| config.credentials.clone()),
+            credentials: config.restore_credentials.as_deref().unwrap_or(&config.credentials).clone(),
             ..config.clone()
         };
         own.check()?;

@@ -2,10 +2,14 @@
 
 use super::Laptop;
 use crate::scene::{DATABASE, PASSWORD, ROLE, Scene, complains};
+use std::process::Stdio;
 use tests::kubernetes::Kubernetes;
 
 /// The password after it was changed.
 const ROTATED: &str = "canary-pg-rotated-77aa";
+
+/// The password after it was changed in the middle of a run.
+const ROTATED_IN_A_RUN: &str = "canary-pg-rotated-in-a-run-4b19";
 
 #[test]
 fn a_store_and_a_database_are_reached_with_credentials_of_a_secret_and_a_rotation_is_followed() {
@@ -57,11 +61,29 @@ fn a_store_and_a_database_are_reached_with_credentials_of_a_secret_and_a_rotatio
         assert!(![PASSWORD, ROTATED, garage.secret()].iter().any(|secret| text.contains(secret)), "{text}");
     }
 
+    // A run that waits for a lock is in the middle: its snapshot is open, and pg_dump has yet to log in.
+    let lock = "BEGIN; LOCK TABLE llx_user IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(100)";
+    let mut locking = scene.server.client("psql");
+    locking.args(["--dbname", DATABASE, "--command", lock]).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut locking = locking.spawn().unwrap();
+    let counts = |what: &str| scene.server.psql(DATABASE, &format!("SELECT count(*) FROM {what}")).trim() != "0";
+    let held = "pg_locks WHERE mode = 'AccessExclusiveLock' AND granted AND relation = 'llx_user'::regclass";
+    cluster.wait("lock", || counts(held).then_some(()));
+    let run_on = scene.edited(edit, &backup).start();
+    let waits = "pg_stat_activity WHERE application_name = 'dolibarr-backup' AND wait_event_type = 'Lock'";
+    cluster.wait("run that waits for a lock", || counts(waits).then_some(()));
+    scene.server.psql(DATABASE, &format!("ALTER ROLE {ROLE} PASSWORD '{ROTATED_IN_A_RUN}'"));
+    put("db", &format!("username: {ROLE}, password: {ROTATED_IN_A_RUN}"));
+    scene.server.psql(DATABASE, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(100)' AND pid <> pg_backend_pid()");
+    let survived = run_on.finish().expect_code(0);
+    assert!(!survived.stderr.contains(ROTATED_IN_A_RUN), "{}", survived.stderr);
+    drop(locking.wait());
+
     let audit = cluster.audit(&laptop.user);
     let refused = audit.iter().filter(|event| event["responseStatus"]["code"] == 403).count();
     assert!(audit.iter().all(|event| event["verb"] == "get" && event["objectRef"]["resource"] == "secrets"));
     let of_store = audit.iter().filter(|event| event["objectRef"]["name"] == "s3").count() - refused;
-    assert!(of_store <= 12, "the API server is asked once a minute for the store, not at every request: {of_store}");
+    assert!(of_store <= 15, "the API server is asked once a minute for the store, not at every request: {of_store}");
 
     cluster.kubectl(&["delete", "secret", "s3", "--namespace", &laptop.storage], "");
     complains(&run(&["list", "--env", "prod"]), 64, &format!("has no Secret {}/s3", laptop.storage));
