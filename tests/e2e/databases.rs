@@ -168,7 +168,7 @@ fn a_dump_of_a_newer_server_or_pg_dump_is_refused_before_anything_is_fetched() {
     for folder in ["prod/db", "prod/docs"] {
         std::fs::create_dir_all(scene.store.join(folder)).unwrap();
     }
-    std::fs::write(scene.store.join("prod/docs/20260601T010000Z.tar.gz"), "").unwrap();
+    std::fs::write(scene.store.join("prod/docs/20260601T010000Z.tar.gz"), "not read here").unwrap();
     let versions: Vec<usize> =
         dump.windows(9).enumerate().filter(|(_, w)| w.ends_with(b" (Debian")).map(|(at, _)| at).take(2).collect();
     let &[server, tool] = versions.as_slice() else {
