@@ -198,8 +198,14 @@ async fn fetch(object: &Object, work: &Work, runs: mpsc::Receiver<Run>, ready: m
         let (run, mut packed) = fetched?;
         for member in run.members {
             let packed = packed.split_to(member.span.packed_bytes.min(packed.len()));
-            // Workers that are gone have said why.
-            if ready.send(Job { member, packed }).await.is_err() {
+            // Workers that failed leave their queue full and nobody behind it: without a look at the stop this would
+            // wait for ever.
+            let sent = tokio::select! {
+                biased;
+                () = work.means.stop.cancelled() => return Ok(()),
+                sent = ready.send(Job { member, packed }) => sent,
+            };
+            if sent.is_err() {
                 return Ok(());
             }
         }

@@ -213,6 +213,26 @@ async fn the_failure_of_a_store_comes_through_and_nothing_is_left() {
     }
 }
 
+#[tokio::test]
+async fn a_restore_whose_every_worker_fails_ends() {
+    let base = tempfile::tempdir().unwrap();
+    let root = base.path().join("tree");
+    std::fs::create_dir(&root).unwrap();
+    // A hole is made of tiny members: one read has more of them than the workers' queue has room for.
+    std::fs::File::create(root.join("sparse")).unwrap().set_len(400 << 20).unwrap();
+    let (mut archive, index) = saved(&root).await;
+    for byte in &mut archive {
+        *byte ^= 0x55;
+    }
+    let mut stored = stored(archive, Some(index));
+    stored.object.sha256 = None;
+    let into = base.path().join("into");
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(60), restored(&stored, &into)).await;
+    let error = ended.expect("nobody waits for workers that are gone").unwrap_err();
+    assert_eq!(error.class(), Class::Stale);
+    assert_eq!(names(base.path()), ["tree"]);
+}
+
 /// A little tree of random names, contents, links and times.
 #[derive(Debug, Clone)]
 struct Planted {
