@@ -134,6 +134,20 @@ impl Folder {
         bytes_max: u64,
         judge: impl FnOnce(Standing) -> Result<(), String>,
     ) -> Result<Option<Vec<u8>>, String> {
+        let Some((file, length)) = self.file(name, bytes_max, judge)? else { return Ok(None) };
+        let said = |e: &dyn std::fmt::Display| format!("{}: {e}", self.path.join(name).display());
+        let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or_default());
+        file.take(length).read_to_end(&mut bytes).map_err(|e| said(&e))?;
+        Ok(Some(bytes))
+    }
+
+    /// An open file and its length, if it is there, is a file, is no longer than that, and `judge` agrees to what it is.
+    fn file(
+        &self,
+        name: &str,
+        bytes_max: u64,
+        judge: impl FnOnce(Standing) -> Result<(), String>,
+    ) -> Result<Option<(File, u64)>, String> {
         let said = |e: &dyn std::fmt::Display| format!("{}: {e}", self.path.join(name).display());
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let open = match rustix::fs::openat(&self.open, name, flags, Mode::empty()) {
@@ -146,13 +160,11 @@ impl Folder {
             return Err(said(&"it is no file"));
         }
         judge(Standing { owner: stat.st_uid, mode: stat.st_mode }).map_err(|e| said(&e))?;
-        let mut bytes = Vec::with_capacity(usize::try_from(stat.st_size).unwrap_or(0).min(1 << 28));
-        let read = File::from(open).take(bytes_max.saturating_add(1)).read_to_end(&mut bytes);
-        read.map_err(|e| said(&e))?;
-        if bytes.len() as u64 > bytes_max {
+        let length = u64::try_from(stat.st_size).unwrap_or_default();
+        if length > bytes_max {
             return Err(said(&format_args!("it is longer than {bytes_max} bytes")));
         }
-        Ok(Some(bytes))
+        Ok(Some((File::from(open), length)))
     }
 
     /// Writes a file whole or not at all: two that write the same at the same time both leave a whole one.

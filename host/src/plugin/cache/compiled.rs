@@ -3,14 +3,18 @@
 //! Whoever may write to the user's own files may as well replace the program, and needs no cache for that. Everyone
 //! else is kept out by owner and mode, of the folder and of the file, read from what was opened and not by name. What
 //! is left is accident: a disk that lies, a file that was copied over another, a version of the engine that compiles
-//! otherwise. Against that each file begins with a SHA-256 over what it was made from and all that follows, and what
-//! is hashed is what is loaded.
+//! otherwise. Against that each file ends with a SHA-256 over what it was made from and all that is before, and the file
+//! that is hashed is the one that is loaded. It is mapped and not read: of an interpreter's 37 MB a run touches a part, and a
+//! plugin's memory begins as pages of the file. Files are never written in place, so a mapping never changes.
 
 use super::{Cache, Delay, Folder};
 use crate::plugin::Engine;
 use crate::plugin::component::Component;
 use sha2::{Digest, Sha256};
+use std::fs::File;
 use std::hash::{Hash, Hasher};
+use std::io::Read;
+use std::os::fd::AsRawFd;
 
 /// Components below this are compiled each time. The smallest that ships has 109 kB; what is smaller compiles about as fast
 /// as it is read back.
@@ -22,11 +26,17 @@ const SLOW_BYTES_MIN: usize = 1 << 20;
 /// Largest compiled component that is read. Code is about twice the size of its component.
 const COMPILED_BYTES_MAX: u64 = 512 << 20;
 
-/// How a file begins. Another form gets another number.
-const MAGIC: &[u8; 16] = b"compiled wasm 1\n";
+/// What follows the code, which an ELF file allows. Another form gets another number.
+const MAGIC: &[u8; 16] = b"compiled wasm 2\n";
 
 /// Bytes of the hash behind it.
 const HASH_BYTES: usize = 32;
+
+/// What every file ends with.
+const END_BYTES: usize = MAGIC.len() + HASH_BYTES;
+
+/// Bytes that are hashed at once: they stay in the processor's cache.
+const PIECE_BYTES: usize = 128 << 10;
 
 /// A component's compiled code, from the cache if it is there.
 ///
@@ -76,12 +86,27 @@ impl Key {
         format!("{}-{}.cwasm", self.source, super::super::component::short(&self.engine))
     }
 
-    fn hash(&self, code: &[u8]) -> [u8; HASH_BYTES] {
-        let mut hash = Sha256::new();
-        for part in [&MAGIC[..], self.source.as_bytes(), self.engine.as_bytes(), code] {
-            hash.update(part);
+    /// A hash of everything but the code, which is to follow.
+    fn hasher(&self) -> Sha256 {
+        let parts = [&MAGIC[..], self.source.as_bytes(), self.engine.as_bytes()];
+        parts.iter().fold(Sha256::new(), |hash, part| hash.chain_update(part))
+    }
+
+    /// The hash of a file's code, and what the file ends with.
+    fn read(&self, file: &mut File, length: u64) -> std::io::Result<([u8; HASH_BYTES], [u8; END_BYTES])> {
+        let mut hash = self.hasher();
+        let mut left = length.saturating_sub(END_BYTES as u64);
+        let mut piece = vec![0; PIECE_BYTES];
+        while left > 0 {
+            let wanted = usize::try_from(left).unwrap_or(PIECE_BYTES).min(PIECE_BYTES);
+            let piece = piece.get_mut(..wanted).unwrap_or_default();
+            file.read_exact(piece)?;
+            hash.update(piece);
+            left -= wanted as u64;
         }
-        hash.finalize().into()
+        let mut end = [0; END_BYTES];
+        file.read_exact(&mut end)?;
+        Ok((hash.finalize().into(), end))
     }
 }
 
@@ -113,24 +138,31 @@ fn load(engine: &Engine, cache: &Cache, key: &Key) -> Result<Option<wasmtime::co
     let running = rustix::process::geteuid().as_raw();
     let refused = |why: String| Refused::Folder(format!("{}: {why}", folder.path.display()));
     folder.standing().and_then(|standing| standing.trusted(running)).map_err(refused)?;
-    let file = key.file();
-    let bytes = folder.read(&file, COMPILED_BYTES_MAX, |standing| standing.trusted(running)).map_err(Refused::File)?;
-    let Some(bytes) = bytes else { return Ok(None) };
-    let said = |why: &str| Refused::File(format!("{}: {why}", folder.path.join(&file).display()));
-    let rest = bytes.strip_prefix(MAGIC).ok_or_else(|| said("it is none of this version"))?;
-    let (hash, code) = rest.split_at_checked(HASH_BYTES).ok_or_else(|| said("it is cut off"))?;
-    if key.hash(code) != hash {
-        return Err(said("it is damaged or belongs to another component"));
+    let name = key.file();
+    let said = |why: &dyn std::fmt::Display| Refused::File(format!("{}: {why}", folder.path.join(&name).display()));
+    let open = folder.file(&name, COMPILED_BYTES_MAX, |standing| standing.trusted(running)).map_err(Refused::File)?;
+    let Some((mut file, length)) = open else { return Ok(None) };
+    if length < END_BYTES as u64 {
+        return Err(said(&"it is cut off"));
     }
+    let (hash, end) = key.read(&mut file, length).map_err(|e| said(&e))?;
+    let recorded = end.strip_prefix(MAGIC).ok_or_else(|| said(&"it is none of this version"))?;
+    if hash != recorded {
+        return Err(said(&"it is damaged or belongs to another component"));
+    }
+    // What was opened, whatever its name stands for by now.
+    let opened = format!("/proc/self/fd/{}", file.as_raw_fd());
     // SAFETY: the code is what `store` wrote for this component and this engine: the hash that binds the three is
-    // right, and neither the file nor its folder can be written by anybody but this user and root.
-    let compiled = unsafe { wasmtime::component::Component::deserialize(&engine.wasm, code) };
-    compiled.map(Some).map_err(|e| said(&format!("{e:#}")))
+    // right, neither the file nor its folder can be written by anybody but this user and root, and this program
+    // replaces such files and never writes to them.
+    let compiled = unsafe { wasmtime::component::Component::deserialize_file(&engine.wasm, opened) };
+    compiled.map(Some).map_err(|e| said(&format_args!("{e:#}")))
 }
 
 fn store(cache: &Cache, key: &Key, code: &[u8]) -> Result<(), String> {
     let folder = Folder::make(&cache.compiled())?;
-    folder.write(&key.file(), &[MAGIC, &key.hash(code), code])?;
+    let hash: [u8; HASH_BYTES] = key.hasher().chain_update(code).finalize().into();
+    folder.write(&key.file(), &[code, MAGIC, &hash])?;
     // What an engine before this one compiled of the same component serves nobody any more.
     folder.sweep(|name| name.starts_with(&key.source) && name != key.file());
     Ok(())
@@ -210,15 +242,17 @@ mod tests {
         let file = place.file(&large);
         let whole = std::fs::read(&file).unwrap();
         let last = whole.len() - 1;
-        for at in [0, MAGIC.len(), MAGIC.len() + HASH_BYTES, whole.len() / 2, last] {
+        for at in [0, whole.len() / 2, whole.len() - END_BYTES, whole.len() - HASH_BYTES, last] {
             let mut damaged = whole.clone();
             damaged[at] ^= 1;
+            std::fs::remove_file(&file).unwrap();
             std::fs::write(&file, &damaged).unwrap();
+            mode(&file, 0o600);
             assert!(matches!(place.load(&large), Err(Refused::File(_))), "byte {at}");
             place.compile(&large);
             assert!(place.load(&large).unwrap(), "byte {at} is not mended");
         }
-        for length in [0, MAGIC.len(), MAGIC.len() + 5, last] {
+        for length in [0, MAGIC.len(), END_BYTES, END_BYTES + 5, last] {
             std::fs::write(&file, &whole[..length]).unwrap();
             assert!(matches!(place.load(&large), Err(Refused::File(_))), "{length} bytes");
         }
