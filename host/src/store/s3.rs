@@ -1,5 +1,5 @@
 //! A server that speaks S3, by the subset that every one of them understands: path style, Content-MD5, no trailer, no
-//! checksum header, no precondition where the profile does not honour it, one delete at a time.
+//! checksum header and no precondition where the profile does not honour it, one delete at a time.
 //!
 //! The AWS SDK is used here and in the modules below, and nowhere else. Nothing here believes an answer that leaves
 //! open whether an upload was stored: it looks, and recognises its own object by the `write-id` it gave it.

@@ -4,7 +4,8 @@
 use super::failure::{self, Reading, Uncertain};
 use super::{S3, WRITE_ID};
 use crate::error::{Error, Result};
-use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
+use crate::store::profile::PartChecksum;
+use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -39,7 +40,11 @@ impl Upload {
     async fn ask_to_begin(store: S3, key: String) -> Result<Self> {
         let write_id = new_write_id();
         let ask = store.0.client.create_multipart_upload().bucket(&store.0.bucket).key(&key);
-        let answer = ask.metadata(WRITE_ID, &write_id).send().await;
+        let checksum = match store.0.facts.part_checksum {
+            PartChecksum::Md5 => None,
+            PartChecksum::Crc32c => Some(ChecksumAlgorithm::Crc32C),
+        };
+        let answer = ask.metadata(WRITE_ID, &write_id).set_checksum_algorithm(checksum).send().await;
         let answer = answer.map_err(|error| store.failure(&format!("begin to store {key}"), error))?;
         let id = answer.upload_id().map(str::to_owned);
         let id = id.ok_or_else(|| Error::unexpected(format!("{} gave no id for an upload", store.0.endpoint)))?;

@@ -1,16 +1,18 @@
 //! Uploads: one request where everything fits one part, several parts side by side otherwise.
 //!
 //! Every part but the last has the same size, chosen before the first byte: some servers refuse a last part that is
-//! larger than the others. A part is whole in memory, so that it can be sent again and carries its MD5; SHA-256 of the
-//! whole runs along in order. Memory is bounded by [`IN_FLIGHT_BYTES_MAX`] whatever the object's size.
+//! larger than the others. A part is whole in memory, so that it can be sent again and carries its checksum; SHA-256 of
+//! the whole runs along in order. Memory is bounded by [`IN_FLIGHT_BYTES_MAX`] whatever the object's size.
 //!
-//! The signature covers the MD5 instead of a SHA-256 of the body: nobody can make another body for a given MD5, and a
-//! pass over every byte is saved.
+//! The signature covers the checksum instead of a SHA-256 of the body, which saves a pass over every byte. Nobody can make
+//! another body for a given MD5. A CRC32C tells damage alone; what somebody changes on a line without TLS differs from
+//! the SHA-256 in the record, which travels with an MD5 everywhere.
 
 use super::failure::{self, Reading};
 use super::multipart::{Upload, new_write_id, settled};
 use super::{S3, SHA256, WRITE_ID};
 use crate::error::{Error, Result};
+use crate::store::profile::PartChecksum;
 use crate::store::{Created, ObjectKey, Stored};
 use crate::stream::ByteStream;
 use aws_sdk_s3::primitives::ByteStream as Body;
@@ -271,9 +273,18 @@ impl OrderedHash {
 
 async fn send_part(store: S3, key: String, id: String, part: Part) -> Result<CompletedPart> {
     let Part { number, body, _permit } = part;
-    let (body, md5) = with_md5(body).await?;
     let ask = store.0.client.upload_part().bucket(&store.0.bucket).key(&key).upload_id(id).part_number(number);
-    let ask = ask.body(Body::from(body)).content_md5(md5).customize().config_override(store.0.patience.of_uploads());
+    let (ask, crc32c) = match store.0.facts.part_checksum {
+        PartChecksum::Md5 => {
+            let (body, md5) = with_md5(body).await?;
+            (ask.body(Body::from(body)).content_md5(md5), None)
+        }
+        PartChecksum::Crc32c => {
+            let (body, crc32c) = with_crc32c(body).await?;
+            (ask.body(Body::from(body)).checksum_crc32_c(&crc32c), Some(crc32c))
+        }
+    };
+    let ask = ask.customize().config_override(store.0.patience.of_uploads());
     let answer = ask
         .disable_payload_signing()
         .send()
@@ -282,7 +293,7 @@ async fn send_part(store: S3, key: String, id: String, part: Part) -> Result<Com
     let tag = answer
         .e_tag()
         .ok_or_else(|| Error::unexpected(format!("{} gave no tag for part {number} of {key}", store.0.endpoint)))?;
-    Ok(CompletedPart::builder().part_number(number).e_tag(tag).build())
+    Ok(CompletedPart::builder().part_number(number).e_tag(tag).set_checksum_crc32_c(crc32c).build())
 }
 
 async fn with_md5(body: Bytes) -> Result<(Bytes, String)> {
@@ -291,6 +302,20 @@ async fn with_md5(body: Bytes) -> Result<(Bytes, String)> {
         (body, md5)
     })
     .await
+}
+
+async fn with_crc32c(body: Bytes) -> Result<(Bytes, String)> {
+    compute(move || {
+        let crc32c = crc32c(&body);
+        (body, crc32c)
+    })
+    .await
+}
+
+/// CRC32C (Castagnoli) as a header has it: big-endian, in base64.
+fn crc32c(body: &[u8]) -> String {
+    let sum = crc_fast::crc32_iscsi(body);
+    base64::engine::general_purpose::STANDARD.encode(sum.to_be_bytes())
 }
 
 /// Runs what takes milliseconds of a core on a thread of its own.
@@ -323,6 +348,13 @@ mod tests {
             assert!(holds > 284 * GIB || part_bytes(expected) * PARTS_MAX >= holds + holds / 10, "{expected:?}");
             assert!(part_bytes(expected) <= IN_FLIGHT_BYTES_MAX);
         }
+    }
+
+    #[test]
+    fn a_crc32c_is_that_of_castagnoli() {
+        // RFC 3720, appendix B.4, and the polynomial's usual check.
+        assert_eq!(crc32c(&[0; 32]), base64::engine::general_purpose::STANDARD.encode([0x8a, 0x91, 0x36, 0xaa]));
+        assert_eq!(crc32c(b"123456789"), base64::engine::general_purpose::STANDARD.encode([0xe3, 0x06, 0x92, 0x83]));
     }
 
     async fn sizes(blocks: &[usize], part_bytes: u64) -> Vec<(usize, bool)> {

@@ -114,6 +114,45 @@ async fn a_condition_is_sent_only_where_the_profile_honours_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn parts_carry_the_checksum_that_the_profiles_servers_compare() {
+    use crate::store::profile::{PartChecksum, Profile};
+    for profile in Profile::ALL {
+        let Some(place) = proxied().await else { return };
+        let store = suite::open(&Config { profile, ..place.config.clone() }, impatient()).await.unwrap();
+        let content = noise(2 * PART_BYTES + 1);
+        let store = Store::S3(store);
+        store.put_stream(&key("prod/db/a.dump"), streamed(content.clone())).await.unwrap();
+        let back = collected(store.read(&key("prod/db/a.dump"), None).await.unwrap()).await.unwrap();
+        assert!(back == content, "{profile}");
+        let seen = proxy(&place).seen();
+        let parts: Vec<_> = seen.iter().filter(|request| request.operation == Operation::UploadPart).collect();
+        assert_eq!(parts.len(), 3, "{profile}");
+        for part in parts {
+            let header = |name| part.header(name).is_some();
+            let found = (header("content-md5"), header("x-amz-checksum-crc32c"));
+            let by_crc = profile.facts().part_checksum == PartChecksum::Crc32c;
+            assert_eq!(found, (!by_crc, by_crc), "{profile}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn garage_refuses_a_part_that_was_damaged_on_its_way() {
+    let Some(place) = suite::on_garage(None).await else { return };
+    let store = s3(&place);
+    let (client, bucket, name) = (&store.0.client, &store.0.bucket, format!("{}damaged", store.0.prefix));
+    let begun = client.create_multipart_upload().bucket(bucket).key(&name);
+    let begun = begun.checksum_algorithm(aws_sdk_s3::types::ChecksumAlgorithm::Crc32C).send().await.unwrap();
+    let (good, zero) = ("4waSgw==", "AAAAAA==");
+    for (sum, is_taken) in [(good, true), (zero, false)] {
+        let part = client.upload_part().bucket(bucket).key(&name).upload_id(begun.upload_id().unwrap()).part_number(1);
+        let part = part.body(Body::from_static(b"123456789")).checksum_crc32_c(sum).customize();
+        let answer = part.disable_payload_signing().send().await;
+        assert_eq!(answer.is_ok(), is_taken, "{sum}: {answer:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_fault_that_passes_is_survived() {
     use Operation as O;
     let cut = Fault::ResetRequestAfter(100_000);

@@ -24,8 +24,9 @@ impl Measured {
     }
 }
 
-/// Runs a command to its end.
+/// Runs a command to its end, on a disk that is done with what others wrote before it.
 pub fn measured(command: &mut Command) -> Result<Measured> {
+    rustix::fs::sync();
     let began = Instant::now();
     let mut child = start(command)?;
     let mut peak_kib = 0;
