@@ -1,7 +1,7 @@
 //! The benchmark: release builds of the binary and of what measures it, side by side with the peers in one run.
 
 use crate::run::{loud, say, timed};
-use crate::{machine, plugins};
+use crate::{cache, machine, plugins};
 use anyhow::Result;
 use clap::ValueEnum;
 use std::process::{Command, Stdio};
@@ -65,6 +65,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     if let Err(error) = machine::newer_postgres() {
         say(format_args!("a newer pg_dump is left out: {error:#}"));
     }
+    let rustic = machine::rustic();
+    if let Err(error) = &rustic {
+        say(format_args!("rustic is left out: {error:#}"));
+    }
     plugins::build(&target)?;
     if let Err(error) = plugins::build_python(&target) {
         say(format_args!("the plugin in Python is left out: {error:#}"));
@@ -79,6 +83,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     for what in if arguments.what.is_empty() { all } else { &arguments.what } {
         timed(&format!("measuring {}", what.name()), || {
             let mut bench = Command::new(release.join("bench"));
+            if let Ok(rustic) = &rustic {
+                bench.env("PATH", format!("{}:{}", cache::variable("PATH").unwrap_or_default(), rustic.display()));
+            }
             bench.arg(target.join("bench")).arg(release.join("dolibarr-backup"));
             bench.arg(machine::root().join("bench/results")).arg(what.name());
             bench.args(["--mib", &arguments.mib.unwrap_or(what.mib()).to_string()]);

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The S3 server of the tests: a process of its own that checks signatures.
+const RUSTIC_VERSION: &str = "0.11.4";
 const GARAGE_VERSION: &str = "2.5.0";
 
 /// The control plane of the tests, by the version that its folder is named after.
@@ -167,6 +168,19 @@ pub fn garage() -> Result<PathBuf> {
         })
     })?;
     Ok(folder.join("bin/garage"))
+}
+
+/// A peer for the benchmark. Debian has none.
+///
+/// # Errors
+/// When it cannot be built.
+pub fn rustic() -> Result<PathBuf> {
+    let folder = cache::once(&format!("rustic-{RUSTIC_VERSION}"), |folder| {
+        timed("building rustic, a peer for the benchmark, once on this machine", || {
+            cargo_install("rustic-rs", RUSTIC_VERSION, &["--no-default-features"], folder)
+        })
+    })?;
+    Ok(folder.join("bin"))
 }
 
 /// A registry for the tests: Debian's, unpacked into the cache and not installed, because the package brings a service

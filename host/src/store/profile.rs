@@ -75,14 +75,13 @@ impl Profile {
     /// What its servers do.
     #[must_use]
     pub const fn facts(self) -> Facts {
-        const PLAIN: Facts =
-            Facts {
-                conditional_create: false,
-                region: Some("auto"),
-                endpoint: None,
-                regional_endpoint: false,
-                part_checksum: PartChecksum::Md5,
-            };
+        const PLAIN: Facts = Facts {
+            conditional_create: false,
+            region: Some("auto"),
+            endpoint: None,
+            regional_endpoint: false,
+            part_checksum: PartChecksum::Md5,
+        };
         match self {
             Self::Aws => Facts { conditional_create: true, region: None, regional_endpoint: true, ..PLAIN },
             Self::Gcs => Facts { endpoint: Some("https://storage.googleapis.com"), ..PLAIN },

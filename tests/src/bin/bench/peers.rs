@@ -68,6 +68,22 @@ impl Restic {
     }
 }
 
+/// rustic: restic's format, written in Rust.
+pub struct Rustic {
+    pub repository: PathBuf,
+    pub cache: PathBuf,
+}
+
+impl Rustic {
+    pub fn run(&self, arguments: &[&str], folder: &Path) -> Command {
+        let mut command = Command::new("rustic");
+        command.args(arguments).current_dir(folder).stderr(Stdio::null());
+        command.env("RUSTIC_REPOSITORY", &self.repository).env("RUSTIC_CACHE_DIR", &self.cache);
+        command.env("RUSTIC_PASSWORD", "bench").env("RUSTIC_NO_PROGRESS", "true");
+        command
+    }
+}
+
 /// borg: it deduplicates; without encryption here, with its default compression.
 pub struct Borg {
     pub repository: PathBuf,

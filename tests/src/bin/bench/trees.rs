@@ -70,7 +70,7 @@ pub fn files(tree: &Path) -> Result<u32> {
 
 /// A file near the middle, below the tree.
 pub fn one(tree: &Path) -> Result<String> {
-    let (middle, mut seen, mut found) = (files(tree)? / 2, 0, String::new());
+    let (middle, mut seen, mut found) = ((files(tree)? / 2).max(1), 0, String::new());
     visit(tree, &mut |file| {
         seen += 1;
         if seen == middle {
