@@ -239,7 +239,7 @@ impl<'a> Round<'a> {
         }
         if let Some(rustic) = &self.rustic {
             let target = into("rustic")?.display().to_string();
-            board.add(RESTORE, "rustic", measured(&mut rustic.run(&["restore", "latest:.", &target], self.tree))?);
+            board.add(RESTORE, "rustic", measured(&mut rustic.run(&["restore", "latest", &target], self.tree))?);
         }
         if let Some(borg) = &self.borg {
             board.add(RESTORE, "borg", measured(&mut borg.run(&["extract", "::first"], &into("borg")?))?);
