@@ -28,6 +28,10 @@ const PREFIXES: [&str; 3] = ["pg_dump: error: ", "pg_restore: error: ", "initdb:
 /// Lines of it that reach people.
 const STDERR_LINES_MAX: usize = 3;
 
+/// Room between pg_dump and this program, in place of 64 KiB: on busy cores pg_dump goes on while nobody reads. More needs
+/// privileges.
+const PIPE_BYTES: usize = 1 << 20;
+
 /// A dump of an empty database has more than a kilobyte of definitions in it.
 const DUMP_BYTES_MIN: u64 = 512;
 
@@ -156,6 +160,8 @@ impl Session {
         let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
             return Err(Stop::Failed(Error::unexpected("pg_dump was started without its outputs")));
         };
+        // Where the system gives less, the pipe works all the same.
+        let _ = rustix::pipe::fcntl_setpipe_size(&stdout, PIPE_BYTES);
         let (listed, blocks) = mpsc::channel(LISTED_BLOCKS_IN_FLIGHT_MAX);
         let ((bytes, scanner), stderr, listing) = tokio::try_join!(
             pump(stdout, writer, listed),

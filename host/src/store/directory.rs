@@ -5,12 +5,14 @@
 //! below the root, and the root itself is never made again after the store was opened.
 
 mod disk;
+mod flusher;
 
 use super::{Created, Deleted, GET_BYTES_MAX, LIST_KEYS_MAX, Meta, ObjectKey, Stored};
 use crate::error::{Error, Result};
 use crate::stream::{self, ByteStream};
 use bytes::Bytes;
 use disk::{failure, is_denied, is_missing, meta_of, persist_new, produce, sync_above};
+use flusher::Flusher;
 use sha2::{Digest, Sha256};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -301,13 +303,16 @@ impl Directory {
         if place.symlink_metadata().is_ok() {
             return Err(super::exists(key));
         }
+        let failed = |error: io::Error| failure("write", &place, &error);
+        let mut flusher = Flusher::new(file.as_file()).map_err(failed)?;
         let (mut hasher, mut bytes) = (Sha256::new(), 0);
         while let Some(block) = runtime.block_on(next_unless(gone, &mut content))? {
-            file.write_all(&block).map_err(|error| failure("write", &place, &error))?;
+            file.write_all(&block).map_err(failed)?;
+            flusher.wrote(block.len() as u64).map_err(failed)?;
             hasher.update(&block);
             bytes += block.len() as u64;
         }
-        file.as_file().sync_all().map_err(|error| failure("write", &place, &error))?;
+        flusher.finish().map_err(failed)?;
         if gone.is_cancelled() {
             return Err(abandoned());
         }
