@@ -1,5 +1,6 @@
 //! Against a real API server and controller manager; the tests play the kubelet.
 
+mod borrowed;
 mod coverage;
 mod credentials;
 mod job;
