@@ -7,6 +7,7 @@ mod job;
 mod killed;
 mod lease;
 mod refused;
+mod terminal;
 
 use serde_json::Value;
 use std::path::PathBuf;
