@@ -141,6 +141,12 @@ impl Cli {
         if let Verb::Plugins { verb } = &self.verb {
             return plugins::run(verb, &self.config, plugins_folder().as_deref(), now).await;
         }
+        if let Verb::Status(arguments) = &self.verb
+            && arguments.of_a_fleet()
+        {
+            let fleet = config::Fleet::read(&self.config)?;
+            return status::run_fleet(&fleet, arguments, self.json, plugins_folder().as_deref(), now).await;
+        }
         let config = Config::read(&self.config)?;
         let host = async |of: Of| Host::open(config.clone(), &of.environment, plugins_folder(), now).await;
         match self.verb {

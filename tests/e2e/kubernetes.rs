@@ -3,6 +3,7 @@
 mod borrowed;
 mod coverage;
 mod credentials;
+mod fleet;
 mod job;
 mod killed;
 mod lease;
