@@ -17,6 +17,9 @@ const NOW: &str = "2026-06-30T12:00:00Z";
 /// and nobody gave the laptop's user rights for the last.
 const INSTANCES: [&str; 5] = ["good", "stale", "gone", "wrong", "locked"];
 
+/// Where the pods of one have a plugin that the laptop does not have.
+const OF_THE_PODS: &str = "/plugins/config-map/";
+
 /// One release of the chart with all instances, and the laptop.
 struct Fleet {
     cluster: Arc<Kubernetes>,
@@ -59,6 +62,10 @@ impl Fleet {
             match name {
                 "gone" => entry["store"] = json!({ "endpoint": format!("http://{closed}") }),
                 "locked" => entry["watchers"] = json!([]),
+                "stale" => {
+                    let component = format!("{OF_THE_PODS}retention-last.wasm");
+                    entry["plugins"] = json!({ "retention": { "component": component } });
+                }
                 _ => {}
             }
             entry
@@ -113,6 +120,7 @@ impl Fleet {
             .replace("/run/secrets/s3", &path(&self.garage.credentials()))
             .replace("/run/secrets/db", &path(&folder.join("credentials")))
             .replace("/var/www/documents", &path(&self.scene.documents))
+            .replace(OF_THE_PODS, "")
             .replace("/tmp/components", &path(&folder.join("components")))
             .replace(&format!("database = \"{name}\""), &format!("database = \"{DATABASE}\""));
         let file = path(&folder.join(format!("{name}.toml")));
@@ -171,6 +179,9 @@ fn every_instance_is_a_line_and_none_hides_another() {
     }
     let good = &of("good")["status"];
     assert_eq!((&good["environment"], &good["retention"]["state"]), (&json!("good"), &json!("applied")), "{good}");
+    let unseen = &of("stale")["status"]["retention"];
+    assert_eq!(unseen["state"], "unseen", "{unseen}");
+    assert!(unseen["error"].as_str().unwrap().contains("a file of its pods"), "{unseen}");
     for source in ["db", "docs"] {
         assert_eq!(good["sources"][source]["last_success"], "2026-06-30T10:00:00Z", "{good}");
         assert_eq!(of("stale")["status"]["sources"][source]["last_success"], "2026-06-27T10:00:00Z");
@@ -188,7 +199,7 @@ fn every_instance_is_a_line_and_none_hides_another() {
     };
     for (name, says) in [
         ("good", &["db 2 hours", "docs 2 hours", "applied", "well"][..]),
-        ("stale", &["db 3 days", "stale"]),
+        ("stale", &["db 3 days", "not seen", "stale"]),
         ("gone", &["erp-dolibarr-backup-gone", "unavailable"]),
         ("wrong", &["refused"]),
         ("locked", &["refused"]),
@@ -206,6 +217,12 @@ fn every_instance_is_a_line_and_none_hides_another() {
         assert!(metrics.contains(&line), "`{line}` is not in {metrics}");
         let success = format!("dolibarr_backup_last_success_timestamp_seconds{{{},source=\"db\"}}", labels(name));
         assert_eq!(metrics.contains(&success), reachable == 1, "{metrics}");
+        let retention = format!("dolibarr_backup_retention_ok{{{}}} 1", labels(name));
+        assert_eq!(
+            metrics.contains(&retention),
+            name == "good",
+            "what is not seen is neither well nor wrong: {metrics}"
+        );
     }
 }
 
