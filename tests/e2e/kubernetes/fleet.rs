@@ -3,8 +3,11 @@
 use crate::scene::{DATABASE, Scene, complains};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 use tests::binary::{Outcome, Run};
 use tests::garage::Garage;
 use tests::helm::Helm;
@@ -50,7 +53,7 @@ impl Fleet {
     }
 
     fn values(&self) -> Value {
-        let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let entries = INSTANCES.map(|name| {
             let mut entry = json!({
                 "name": name,
@@ -323,4 +326,78 @@ fn a_config_map_that_somebody_wrote_reaches_no_secret_of_another_namespace() {
     let read = cluster.audit(&user).iter().filter(|event| event["objectRef"]["namespace"] == *ours).count();
     assert_eq!(read, 0, "something of another namespace was read");
     assert!(!folder.path().join("made").exists());
+}
+
+/// Stores that are looked at side by side, as docs/kubernetes.md has it.
+const AT_A_TIME: usize = 8;
+
+/// A server that takes connections and answers nothing. It drops those that it has once so many are there, or after some seconds, and
+/// tells the most that it had at once.
+fn silent_server(until: usize) -> (u16, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (open, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let told = Arc::clone(&most);
+    std::thread::spawn(move || {
+        for connection in listener.incoming() {
+            let now = open.fetch_add(1, Ordering::SeqCst) + 1;
+            most.fetch_max(now, Ordering::SeqCst);
+            let (open, most) = (Arc::clone(&open), Arc::clone(&most));
+            std::thread::spawn(move || {
+                let since = Instant::now();
+                while most.load(Ordering::SeqCst) < until && since.elapsed() < Duration::from_secs(10) {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                // Who connects too late to be counted beside the others is given a while to be counted all the same.
+                std::thread::sleep(Duration::from_millis(300));
+                open.fetch_sub(1, Ordering::SeqCst);
+                drop(connection);
+            });
+        }
+    });
+    (port, told)
+}
+
+#[test]
+fn stores_that_do_not_answer_are_waited_for_side_by_side_and_not_all_at_once() {
+    let Some(cluster) = Kubernetes::shared() else { return };
+    let namespace = cluster.namespace();
+    let user = format!("laptop-{:08x}", rand::random::<u32>());
+    let kubeconfig = cluster.kubeconfig(&user);
+    cluster.grant(
+        &user,
+        Some(&namespace),
+        "- { apiGroups: [''], resources: [secrets, configmaps], verbs: [get, list] }",
+    );
+    cluster.apply(&format!(
+        "apiVersion: v1\nkind: Secret\nmetadata: {{ name: s3, namespace: {namespace} }}\n\
+         stringData: {{ AWS_ACCESS_KEY_ID: x, AWS_SECRET_ACCESS_KEY: x }}\n"
+    ));
+    let (port, most) = silent_server(AT_A_TIME);
+    let map = |number: usize| {
+        let config = format!(
+            "[store]\nurl = \"s3://bucket/erp\"\nendpoint = \"http://127.0.0.1:{port}\"\nregion = \"x\"\n\
+             [env.company-{number}.sources.docs]\nkind = \"directory\"\npath = \"/x\"\n"
+        );
+        json!({
+            "apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": {
+                "name": format!("company-{number}"), "namespace": namespace,
+                "labels": { "app.kubernetes.io/name": "dolibarr-backup" },
+                "annotations": { "dolibarr-backup/store-secret": "s3" },
+            },
+            "data": { "dolibarr-backup.toml": config },
+        })
+    };
+    let maps: Vec<Value> = (0..AT_A_TIME + 4).map(map).collect();
+    cluster.apply(&json!({ "apiVersion": "v1", "kind": "List", "items": maps }).to_string());
+    let folder = tempfile::tempdir().unwrap();
+    let text =
+        format!("[kubernetes]\nkubeconfig = \"{}\"\n[fleet]\nnamespaces = [\"{namespace}\"]\n", kubeconfig.display());
+    std::fs::write(folder.path().join("dolibarr-backup.toml"), text).unwrap();
+    let outcome = Run::new(["--json", "status", "--fleet"]).folder(folder.path()).finish().expect_code(75);
+    let lines = outcome.json()["instances"].as_array().unwrap().clone();
+    assert_eq!(lines.len(), maps.len());
+    assert!(lines.iter().all(|line| line["verdict"] == "unavailable"), "{lines:?}");
+    assert_eq!(most.load(Ordering::SeqCst), AT_A_TIME);
 }
