@@ -57,7 +57,7 @@ enum Verb {
         /// Run in this process, also where the environment has run = "job"
         #[arg(long)]
         here: bool,
-        /// Let the Job in the cluster go on when this process is interrupted
+        /// Let the Job in the cluster go on when this process is interrupted, and do not ask in a terminal
         #[arg(long, conflicts_with = "here")]
         leave_on_interrupt: bool,
     },
@@ -141,6 +141,12 @@ impl Cli {
         if let Verb::Plugins { verb } = &self.verb {
             return plugins::run(verb, &self.config, plugins_folder().as_deref(), now).await;
         }
+        if let Verb::Status(arguments) = &self.verb
+            && arguments.of_a_fleet()
+        {
+            let fleet = config::Fleet::read(&self.config)?;
+            return status::run_fleet(&fleet, arguments, self.json, plugins_folder().as_deref(), now).await;
+        }
         let config = Config::read(&self.config)?;
         let host = async |of: Of| Host::open(config.clone(), &of.environment, plugins_folder(), now).await;
         match self.verb {
@@ -149,7 +155,7 @@ impl Cli {
                 if own.run == config::Run::Job && !here {
                     let options = job::Options { force, dry_run, json: self.json, leave: leave_on_interrupt };
                     let folder = plugins_folder();
-                    return job::run(&config, &of.environment, folder.as_deref(), options, now, interrupted()).await;
+                    return job::run(&config, &of.environment, folder.as_deref(), options, now).await;
                 }
                 backup::run(&host(of).await?, backup::Options { force, dry_run }, now, interrupted()).await
             }

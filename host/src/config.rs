@@ -3,6 +3,10 @@
 //! Every section belongs to the module that uses it; here they are put together, defaults are filled in and
 //! names are checked. It never opens anything but the file itself.
 
+mod fleet;
+
+pub use fleet::Fleet;
+
 use crate::error::{Error, Result};
 use crate::snapshot::SnapshotId;
 use crate::{documents, guard, plugin, postgres, store};
@@ -129,11 +133,28 @@ impl Source {
     }
 }
 
+/// The text of a configuration file.
+fn text(path: &Path) -> Result<String> {
+    let unreadable = |why: String| {
+        Error::config(format!("the configuration {} {why}", path.display()))
+            .hint("name the file with --config FILE, or run where dolibarr-backup.toml is")
+    };
+    let meta = std::fs::metadata(path).map_err(|e| unreadable(format!("cannot be read: {}", e.kind())))?;
+    if meta.len() > FILE_BYTES_MAX {
+        return Err(unreadable(format!("is longer than {FILE_BYTES_MAX} bytes")));
+    }
+    std::fs::read_to_string(path).map_err(|e| unreadable(format!("cannot be read: {e}")))
+}
+
+fn in_file(path: &Path, error: Error) -> Error {
+    error.context(format!("the configuration {}", path.display())).or_hint("README.md has a whole example")
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
     time_zone: Option<String>,
-    store: store::Config,
+    store: Option<store::Config>,
     #[serde(default)]
     env: BTreeMap<String, FileEnvironment>,
     #[serde(default)]
@@ -145,6 +166,8 @@ struct File {
     #[serde(default)]
     kubernetes: crate::kube::Config,
     coverage: Option<crate::kube::volumes::Config>,
+    #[serde(default)]
+    fleet: crate::kube::fleet::Config,
 }
 
 #[derive(Deserialize)]
@@ -164,19 +187,7 @@ impl Config {
     /// # Errors
     /// [`crate::error::Class::Config`] naming the file, the line where there is one, and what is wrong.
     pub fn read(path: &Path) -> Result<Self> {
-        let shown = path.display();
-        let hint = "name the file with --config FILE, or run where dolibarr-backup.toml is";
-        let meta = std::fs::metadata(path)
-            .map_err(|e| Error::config(format!("the configuration {shown} cannot be read: {}", e.kind())).hint(hint))?;
-        if meta.len() > FILE_BYTES_MAX {
-            return Err(
-                Error::config(format!("the configuration {shown} is longer than {FILE_BYTES_MAX} bytes")).hint(hint)
-            );
-        }
-        let text = std::fs::read_to_string(path)
-            .map_err(|e| Error::config(format!("the configuration {shown} cannot be read: {e}")).hint(hint))?;
-        Self::parse(&text)
-            .map_err(|e| e.context(format!("the configuration {shown}")).or_hint("README.md has a whole example"))
+        Self::parse(&text(path)?).map_err(|e| in_file(path, e))
     }
 
     /// Checks a configuration.
@@ -184,9 +195,15 @@ impl Config {
     /// # Errors
     /// [`crate::error::Class::Config`].
     pub fn parse(text: &str) -> Result<Self> {
-        let mut file: File = toml::from_str(text).map_err(|e| toml_error(text, &e))?;
+        Self::of(toml::from_str(text).map_err(|e| toml_error(text, &e))?)
+    }
+
+    fn of(mut file: File) -> Result<Self> {
         let kubernetes = Arc::new(file.kubernetes.clone());
-        if let Some(credentials) = &mut file.store.credentials {
+        let mut store = file.store.ok_or_else(|| {
+            Error::config("no store is configured").hint("add [store] with its `url`; README.md has a whole example")
+        })?;
+        if let Some(credentials) = &mut store.credentials {
             credentials.kubernetes = Some(Arc::clone(&kubernetes));
         }
         for server in file.servers.values_mut() {
@@ -204,7 +221,7 @@ impl Config {
         }
         Ok(Self {
             time_zone: time_zone(file.time_zone.as_deref())?,
-            store: file.store,
+            store,
             environments,
             servers: file.servers,
             plugins: file.plugins.at(cache_folder(), docker_config())?,

@@ -6,6 +6,7 @@ use crate::error::{Class, Error, Result};
 use crate::history::Object;
 use crate::host::Host;
 use crate::postgres::{Contents, Flaw, Origin, Scanner, origin};
+use crate::scratch::Scratch;
 use crate::stream::{BlockingReader, ByteStream, cause, stopped};
 use crate::telemetry;
 use indicatif::HumanBytes;
@@ -26,6 +27,8 @@ pub struct Fetched {
     pub file: NamedTempFile,
     /// What it holds; none for a format that only pg_restore knows.
     pub contents: Option<Contents>,
+    /// Where it lies, so that what a killed process leaves is found.
+    _place: Scratch,
 }
 
 /// Reads from the store where a dump comes from.
@@ -59,15 +62,15 @@ pub async fn dump(host: &Host, object: &Object, scratch: &Path, stop: &Cancellat
                 .hint("name a folder with room with --scratch")
         }
     };
-    let mut file =
-        tempfile::Builder::new().prefix("dolibarr-backup-").suffix(".dump").tempfile_in(scratch).map_err(&failed)?;
+    let place = Scratch::make(scratch).map_err(&failed)?;
+    let mut file = tempfile::Builder::new().suffix(".dump").tempfile_in(place.path()).map_err(&failed)?;
     let (object, stop) = (object.clone(), stop.child_token());
     let _stop_on_drop = stop.clone().drop_guard();
     let runtime = Handle::current();
     let work = move || {
         let contents = read(&object, stream, &runtime, &stop, |block| file.write_all(block).map_err(&failed))?;
         file.flush().map_err(&failed)?;
-        Ok(Fetched { file, contents })
+        Ok(Fetched { file, contents, _place: place })
     };
     let fetched = tokio::task::spawn_blocking(work).await;
     bar.finish_and_clear();

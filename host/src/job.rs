@@ -3,6 +3,8 @@
 //!
 //! It opens neither the store nor a source: all of that happens in the Job, by the same command.
 
+mod interrupt;
+
 use crate::config::Config;
 use crate::error::{Class, Error, Result};
 use crate::kube::Cluster;
@@ -11,6 +13,7 @@ use crate::plugin::call::launching;
 use crate::plugin::{Engine, Plugin, Role};
 use crate::report::{FORMAT_VERSION, Report};
 use crate::snapshot::SnapshotId;
+use interrupt::{Decision, Signals};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -28,8 +31,8 @@ pub struct Options {
     pub leave: bool,
 }
 
-/// Runs one backup of an environment as a Job. When `interrupted` resolves, the Job is stopped and taken away, unless it is to
-/// be left.
+/// Runs one backup of an environment as a Job. On Ctrl-C a person is asked what becomes of it; where there is none it is stopped and
+/// taken away, unless it is to be left.
 ///
 /// # Errors
 /// Why there is no Job, or it did not run to its end: one sentence with the cluster's reason. A backup that failed in the Job
@@ -40,7 +43,6 @@ pub async fn run(
     folder: Option<&Path>,
     options: Options,
     now: Timestamp,
-    interrupted: impl Future<Output = ()>,
 ) -> Result<Report> {
     let (environment, own) = config.environment(environment)?;
     let job = own.job.as_ref().ok_or_else(|| {
@@ -59,15 +61,15 @@ pub async fn run(
         dry_run: options.dry_run,
         json: options.json,
     };
-    let called = tokio::select! {
-        called = plugin.run_job(&request, one_shot.clone(), secrets) => called.result,
-        () = interrupted => Err(stopped(&one_shot, options.leave)),
+    let shown = one_shot.shown();
+    let (called, decision) = tokio::select! {
+        called = plugin.run_job(&request, one_shot.clone(), secrets) => (Some(called.result), Decision::Stop),
+        decision = interrupt::decided(Signals::listen()?, &shown, options.leave) => (None, decision),
     };
-    let left = options.leave && called.as_ref().is_err_and(|error| error.class() == Class::Interrupted);
-    if !left {
+    if decision == Decision::Stop {
         one_shot.remove().await;
     }
-    let ended = called?;
+    let ended = called.unwrap_or_else(|| Err(stopped(&shown, decision)))?;
     let seen = one_shot.ended().ok_or_else(|| plugin.refused("it names the end of a Job that it never followed"))?;
     if (seen.job.as_str(), seen.exit_code, seen.reason.as_str()) != (&ended.job, ended.exit_code, &ended.reason) {
         return Err(plugin.refused("it says of the Job's end what the cluster does not"));
@@ -86,13 +88,14 @@ pub async fn run(
     Ok(Report { document, text, failure })
 }
 
-fn stopped(job: &OneShot, leave: bool) -> Error {
-    let shown = job.shown();
-    if !leave {
-        return Error::new(Class::Interrupted, format!("interrupted: the Job {shown} is stopped"))
-            .hint("`--leave-on-interrupt` lets it go on");
+fn stopped(job: &str, decision: Decision) -> Error {
+    match decision {
+        Decision::Stop => Error::new(Class::Interrupted, format!("interrupted: the Job {job} is stopped"))
+            .hint("`--leave-on-interrupt` lets it go on"),
+        Decision::Leave => {
+            let (namespace, name) = job.split_once('/').unwrap_or_default();
+            Error::new(Class::Interrupted, format!("interrupted: the Job {job} goes on, if it was started"))
+                .hint(format!("see it with `kubectl --namespace {namespace} logs --follow job/{name}`"))
+        }
     }
-    let (namespace, name) = shown.split_once('/').unwrap_or_default();
-    Error::new(Class::Interrupted, format!("interrupted: the Job {shown} goes on, if it was started"))
-        .hint(format!("see it with `kubectl --namespace {namespace} logs --follow job/{name}`"))
 }

@@ -1,10 +1,11 @@
-//! Kubernetes: a backup as a Job from anywhere, credentials out of a Secret, the volumes that no backup covers, and a lease
-//! where a cluster is at hand.
+//! Kubernetes: a backup as a Job from anywhere, credentials out of a Secret, the volumes that no backup covers, the instances
+//! of a fleet, and a lease where a cluster is at hand.
 //!
 //! What is asked of the API server is listed in docs/kubernetes.md, verb by verb. No Secret's value is logged or handed to
 //! a plugin, and the one request that carries any creates the Secret of a Job, which the cluster removes with it.
 
 mod client;
+pub mod fleet;
 pub mod follow;
 pub mod host;
 pub mod job;

@@ -31,6 +31,7 @@ pub mod rehearsal;
 pub mod report;
 pub mod restore;
 pub mod retention;
+pub mod scratch;
 pub mod secret;
 pub mod snapshot;
 pub mod status;

@@ -11,6 +11,7 @@ use crate::host::{Clock, Host};
 use crate::postgres::restore::{Fresh, JOBS_DEFAULT_MAX, Server, check_program};
 use crate::postgres::{self, Origin, Throwaway};
 use crate::proof::{Phase, SourceProof};
+use crate::scratch::Scratch;
 use indicatif::{HumanBytes, HumanCount};
 use std::path::{Path, PathBuf};
 use tokio_util::sync::CancellationToken;
@@ -32,7 +33,7 @@ pub struct Stage {
 /// A place that holds restored things for a while.
 #[derive(Debug)]
 pub struct Rehearsal {
-    folder: tempfile::TempDir,
+    folder: Scratch,
     scratch: PathBuf,
     /// One that somebody named.
     other: Option<postgres::Config>,
@@ -70,7 +71,7 @@ impl Rehearsal {
     /// [`Class::Config`] for a folder that cannot be used, [`Class::Usage`] for a server that there is not.
     pub fn begin(host: &Host, stage: &Stage) -> Result<Self> {
         let scratch = stage.scratch.clone().unwrap_or_else(std::env::temp_dir);
-        let folder = tempfile::Builder::new().prefix("dolibarr-backup-").tempdir_in(&scratch).map_err(|error| {
+        let folder = Scratch::make(&scratch).map_err(|error| {
             Error::config(format!("{} cannot be used: {}", scratch.display(), error.kind()))
                 .hint("name a folder that this user may write to with --scratch")
         })?;

@@ -3,17 +3,18 @@
 //! It begins with what is configured, not with what is stored, so that a source that was never backed up is seen. It opens
 //! no database and no documents folder, takes no lease and writes nothing.
 
+mod fleet;
 mod judge;
 mod metrics;
 mod proofs;
 mod table;
 
-use crate::config::Config;
+use crate::config::{Config, Fleet};
 use crate::error::{Class, Error, Result};
 use crate::guard::{Age, Allowance};
 use crate::history::{self, History};
 use crate::host::Host;
-use crate::plugin::Role;
+use crate::plugin::{Plugin, Role};
 use crate::report::{FORMAT_VERSION, Report};
 use crate::retention;
 use jiff::Timestamp;
@@ -27,6 +28,9 @@ pub struct Arguments {
     /// One environment; all that are configured when it is left out
     #[arg(long = "env", value_name = "NAME")]
     environment: Option<String>,
+    /// Every instance that the chart installed in the Kubernetes cluster, in place of what the configuration names
+    #[arg(long, conflicts_with = "environment")]
+    fleet: bool,
     /// A source whose newest restorable snapshot is older is stale. A day's run and two hours for it to end
     #[arg(long, value_name = "AGE", default_value = "26h", value_parser = age)]
     max_age: Age,
@@ -42,6 +46,50 @@ fn age(text: &str) -> std::result::Result<Age, String> {
     Age::try_from(text.to_owned())
 }
 
+impl Arguments {
+    /// Whether a whole fleet is meant.
+    #[must_use]
+    pub const fn of_a_fleet(&self) -> bool {
+        self.fleet
+    }
+
+    fn check(&self, json: bool) -> Result<()> {
+        if json && self.prometheus {
+            return Err(Error::new(Class::Usage, "metrics are no JSON").hint("leave out --json or --prometheus"));
+        }
+        Ok(())
+    }
+
+    const fn limits(&self) -> Limits {
+        Limits { max_age: self.max_age.0, max_unverified: self.max_unverified.0 }
+    }
+}
+
+/// Whose files a configuration speaks of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Files {
+    /// This machine's.
+    Ours,
+    /// Those of a pod: a plugin that is one of them is not here, and another version of a shipped one may be.
+    OfAPod,
+}
+
+/// Looks at every instance of a fleet.
+///
+/// # Errors
+/// [`Class::Config`] where no instance is found, [`Class::Usage`] for metrics as JSON; the cluster's. What is wrong with an
+/// instance, or keeps it from being looked at, is the report's failure.
+pub async fn run_fleet(
+    config: &Fleet,
+    arguments: &Arguments,
+    json: bool,
+    folder: Option<&Path>,
+    now: Timestamp,
+) -> Result<Report> {
+    arguments.check(json)?;
+    fleet::run(config, arguments.limits(), arguments.prometheus, folder, now).await
+}
+
 /// Looks at one environment or at all.
 ///
 /// # Errors
@@ -54,18 +102,15 @@ pub async fn run(
     folder: Option<&Path>,
     now: Timestamp,
 ) -> Result<Report> {
-    if json && arguments.prometheus {
-        return Err(Error::new(Class::Usage, "metrics are no JSON").hint("leave out --json or --prometheus"));
-    }
+    arguments.check(json)?;
     let names: Vec<&str> = match &arguments.environment {
         Some(name) => vec![config.environment(name)?.0.as_str()],
         None => config.environments.keys().map(|environment| environment.as_str()).collect(),
     };
-    let limits = Limits { max_age: arguments.max_age.0, max_unverified: arguments.max_unverified.0 };
     let mut found = Vec::new();
     for name in names {
         let host = Host::open(config.clone(), name, folder.map(Path::to_owned), now).await?;
-        found.push(look(&host, limits, now).await?);
+        found.push(look(&host, Files::Ours, arguments.limits(), now).await?);
     }
     let document = json!({
         "format_version": FORMAT_VERSION,
@@ -77,32 +122,42 @@ pub async fn run(
 }
 
 /// Looks at one environment.
-async fn look(host: &Host, limits: Limits, now: Timestamp) -> Result<EnvironmentStatus> {
+async fn look(host: &Host, files: Files, limits: Limits, now: Timestamp) -> Result<EnvironmentStatus> {
     let history = history::load(&host.store, &host.environment, &host.sources).await?;
     let proofs = proofs::load(&host.store, &host.environment, &history).await?;
-    let retention = retention_health(host, &history, now).await;
+    let retention = retention_health(host, files, &history, now).await;
     Ok(judge::judge(&host.environment, &host.sources, &history, proofs, retention, limits, now))
 }
 
 /// Whether the last retention was carried out: what it would have forgotten then is still there if it was not. The plan
 /// is made as of the newest complete run, because whatever falls due later is the next run's.
-async fn retention_health(host: &Host, history: &History, now: Timestamp) -> Retention {
+async fn retention_health(host: &Host, files: Files, history: &History, now: Timestamp) -> Retention {
     let runs = || history.snapshots.iter().rev().filter(|run| run.record.is_some() && run.id.taken() <= now);
     let Some(newest) = runs().next() else { return Retention::Never };
     if newest.record.as_ref().is_some_and(|record| !record.complete) {
         return Retention::Frozen;
     }
-    let planned = async {
-        let plugin = host.plugin(Role::Retention).await?;
-        retention::plan(host, &plugin, history, newest.id.taken(), Allowance::default()).await
+    let plugin = match retention_plugin(host, files).await {
+        Ok(plugin) => plugin,
+        Err(error) if files == Files::OfAPod => return Retention::Unseen(error.to_string()),
+        Err(error) => return Retention::Refused(error.to_string()),
     };
-    match planned.await {
+    match retention::plan(host, &plugin, history, newest.id.taken(), Allowance::default()).await {
         Ok(planned) => match planned.forgets().len() {
             0 => Retention::Applied,
             due => Retention::Behind(due),
         },
         Err(error) => Retention::Refused(error.to_string()),
     }
+}
+
+async fn retention_plugin(host: &Host, files: Files) -> Result<Plugin> {
+    let component = &host.plugins().retention.component;
+    let is_a_path = component.components().count() > 1 && !component.starts_with("oci:");
+    if files == Files::OfAPod && is_a_path {
+        return Err(Error::config("its retention plugin is a file of its pods"));
+    }
+    host.plugin(Role::Retention).await
 }
 
 fn failure(found: &[EnvironmentStatus]) -> Option<Error> {

@@ -4,7 +4,7 @@
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::{IsTerminal, Write};
-use std::sync::LazyLock;
+use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
@@ -18,6 +18,12 @@ const FILTER: &str = "warn,kube_client=off,dolibarr_backup=info";
 
 /// How often a spinner turns. Slow enough for a serial console.
 const SPINNER_TICK: Duration = Duration::from_millis(120);
+
+/// Lines that are held back at most while a question stands; what comes beyond is shown at once.
+const HELD_BYTES_MAX: usize = 1 << 20;
+
+/// What is held back; none while lines are shown as they come.
+static HELD: Mutex<Option<Vec<u8>>> = Mutex::new(None);
 
 /// The bars of this process; hidden unless stderr is a terminal.
 static BARS: LazyLock<MultiProgress> = LazyLock::new(|| {
@@ -79,11 +85,36 @@ fn show(bar: ProgressBar, name: &str, template: &str) -> ProgressBar {
     }
 }
 
+/// Holds lines back until the value goes, so that a question stays the last thing on the terminal.
+#[must_use]
+pub fn hold_lines() -> Quiet {
+    HELD.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default();
+    Quiet(())
+}
+
+/// While it lives, lines are held back. There is one at a time.
+#[derive(Debug)]
+pub struct Quiet(());
+
+impl Drop for Quiet {
+    fn drop(&mut self) {
+        let held = HELD.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default();
+        // Nobody is left to tell when stderr is closed.
+        drop(BehindBars.write_all(&held));
+    }
+}
+
 /// Writes log lines above the bars.
 struct BehindBars;
 
 impl Write for BehindBars {
     fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        if let Some(held) = &mut *HELD.lock().unwrap_or_else(PoisonError::into_inner)
+            && held.len() + line.len() <= HELD_BYTES_MAX
+        {
+            held.extend_from_slice(line);
+            return Ok(line.len());
+        }
         BARS.suspend(|| std::io::stderr().write(line))
     }
 

@@ -272,7 +272,10 @@ fn a_restore_that_fails_half_way_leaves_what_was_there_as_it_was() {
     assert_eq!(scene.contents(DATABASE), contents);
 
     // A SIGKILL leaves a database that says what it is, and the next restore names it.
-    let run = command(&scene, &["--into", "sandbox_new", "--server", "lab", "--jobs", "1"]).start();
+    let scratch = scene.folder.path().join("scratch");
+    std::fs::create_dir(&scratch).unwrap();
+    let at = ["--server", "lab", "--jobs", "1", "--scratch", scratch.to_str().unwrap()];
+    let run = command(&scene, &[&["--into", "sandbox_new"][..], &at].concat()).start();
     let killed = run.kill_when(|| !scene.server.psql("postgres", filling).trim().is_empty());
     assert_eq!(killed.signal, Some(9));
     let left: Vec<_> = databases(&scene).difference(&before).cloned().collect();
@@ -290,6 +293,13 @@ fn a_restore_that_fails_half_way_leaves_what_was_there_as_it_was() {
         "--dry-run",
     ]);
     assert!(planned.expect_code(0).stdout.contains(&left[0]));
+
+    // And it leaves the dump, which the next restore removes. One that is only planned changes nothing.
+    let entries = || std::fs::read_dir(&scratch).unwrap().count();
+    let _ = restore(&scene, &[&["--into", "after", "--dry-run"][..], &at].concat()).expect_code(0);
+    assert_eq!(entries(), 1);
+    let _ = restore(&scene, &[&["--into", "after"][..], &at].concat()).expect_code(0);
+    assert_eq!(entries(), 0, "the dump of the killed restore is still there");
 }
 
 #[test]

@@ -1,11 +1,14 @@
 //! Against a real API server and controller manager; the tests play the kubelet.
 
+mod borrowed;
 mod coverage;
 mod credentials;
+mod fleet;
 mod job;
 mod killed;
 mod lease;
 mod refused;
+mod terminal;
 
 use serde_json::Value;
 use std::path::PathBuf;

@@ -4,7 +4,7 @@ use crate::scene::{PASSWORD, Scene};
 use std::collections::BTreeSet;
 
 /// Every argument list of the machine, read while a run is at work.
-fn arguments() -> BTreeSet<Vec<u8>> {
+pub fn arguments() -> BTreeSet<Vec<u8>> {
     let mut all = BTreeSet::new();
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {
         if entry.file_name().to_string_lossy().bytes().all(|b| b.is_ascii_digit()) {
@@ -15,7 +15,8 @@ fn arguments() -> BTreeSet<Vec<u8>> {
     all
 }
 
-fn holds(bytes: &[u8], secret: &str) -> bool {
+/// Whether bytes hold a text.
+pub fn holds(bytes: &[u8], secret: &str) -> bool {
     bytes.windows(secret.len()).any(|window| window == secret.as_bytes())
 }
 

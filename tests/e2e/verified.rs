@@ -373,3 +373,24 @@ fn a_deep_look_without_room_or_server_says_so_and_condemns_nothing() {
     assert_eq!(named["verifications"][0]["sources"]["db"]["compared"], "equal", "{named}");
     assert_eq!(scene.server.psql("postgres", "SELECT datname FROM pg_database ORDER BY 1"), before);
 }
+
+#[test]
+fn what_a_killed_deep_verification_leaves_is_removed_by_the_next() {
+    let Some(scene) = Scene::small() else { return };
+    let scratch = scratch(&scene);
+    scene.backup(&[]);
+    let deep = ["verify", "--env", "prod", "--deep", "--scratch", scratch.to_str().unwrap()];
+    let places = || std::fs::read_dir(&scratch).unwrap().flatten().map(|entry| entry.path());
+    let holds_a_dump = |folder: std::path::PathBuf| {
+        std::fs::read_dir(folder).into_iter().flatten().flatten().any(|entry| {
+            let fetched = std::fs::read_dir(entry.path()).into_iter().flatten().flatten();
+            fetched.into_iter().any(|file| file.path().extension().is_some_and(|end| end == "dump"))
+        })
+    };
+    let killed = scene.command(deep).start().kill_when(|| places().any(holds_a_dump));
+    assert_eq!(killed.signal, Some(9), "it ended before a dump was there: {}", killed.stderr);
+    assert!(entries(&scratch) > 0, "nothing was left");
+    let next = scene.run(deep).expect_code(0);
+    assert_eq!(entries(&scratch), 0, "{}", next.stderr);
+    assert!(next.stderr.contains("which an interrupted run left"), "{}", next.stderr);
+}

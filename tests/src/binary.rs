@@ -1,8 +1,10 @@
 //! Runs the built binary as a user does: a configuration file, arguments, a clean environment; and kills it.
 
 mod config;
+mod terminal;
 
 pub use config::Config;
+pub use terminal::{CTRL_C, Terminal};
 
 use serde_json::Value;
 use std::fs::File;

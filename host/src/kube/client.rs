@@ -42,6 +42,7 @@ pub(super) struct Kind {
     plural: &'static str,
 }
 
+pub(super) const CONFIG_MAPS: Kind = Kind::new("", "v1", "configmaps");
 pub(super) const SECRETS: Kind = Kind::new("", "v1", "secrets");
 pub(super) const PODS: Kind = Kind::new("", "v1", "pods");
 pub(super) const LOGS: Kind = Kind::new("", "v1", "pods/log");

@@ -12,7 +12,7 @@ use crate::postgres::restore::{Existing, Fresh, HINT_IN_USE, JOBS_DEFAULT_MAX, N
 use crate::postgres::{self, Origin};
 use crate::report::{FORMAT_VERSION, Report};
 use crate::stream::stopped;
-use crate::{choice, telemetry};
+use crate::{choice, scratch, telemetry};
 use indicatif::HumanBytes;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -134,6 +134,10 @@ async fn plan(host: &Host, chosen: &Chosen<'_>, source: &postgres::Config, argum
     let notes =
         left.iter().map(|left| format!("`{}` is what an interrupted restore left: drop it", printable(&left.name)));
     let scratch = to.scratch();
+    if !arguments.dry_run {
+        // What a killed run left may be the room that is missing.
+        scratch::sweep(&scratch);
+    }
     fetch::check_room(&scratch, chosen.object.bytes)?;
     let record =
         chosen.snapshot.record.as_ref().and_then(|record| record.sources.get(chosen.source)?.database.as_ref());

@@ -32,6 +32,8 @@ pub(super) enum Retention {
     Behind(usize),
     /// There is no plan, or one that the guard holds back.
     Refused(String),
+    /// The plugin that plans is not here, so nobody can say.
+    Unseen(String),
 }
 
 /// One environment.
@@ -293,7 +295,7 @@ fn unproven(
 
 fn neglected(retention: &Retention) -> Option<Problem> {
     let said = match retention {
-        Retention::Never | Retention::Applied => return None,
+        Retention::Never | Retention::Applied | Retention::Unseen(_) => return None,
         Retention::Frozen => "retention is frozen, because the last run is incomplete".to_owned(),
         Retention::Behind(due) => {
             format!("retention was not carried out: {due} snapshots were due and are still there")

@@ -39,35 +39,83 @@ impl Collector for Metrics {
     }
 }
 
+/// Labels of one environment's metrics.
+pub(super) type Labels = Vec<(&'static str, String)>;
+
+/// An environment that was looked at, or not.
+#[derive(Debug)]
+pub(super) struct Subject<'a> {
+    /// What tells it from the others.
+    pub(super) labels: Labels,
+    /// What was seen; none where it could not be looked at.
+    pub(super) status: Option<&'a EnvironmentStatus>,
+}
+
+/// The metrics of one configuration's environments.
+///
+/// # Errors
+/// As [`encoded`].
+pub(super) fn text(found: &[EnvironmentStatus]) -> Result<String> {
+    let subject = |status| Subject { labels: labels(status), status: Some(status) };
+    encoded(metrics(&found.iter().map(subject).collect::<Vec<_>>()))
+}
+
+/// The same of a fleet, and which of its instances could be looked at. One that could not has no other metric.
+///
+/// # Errors
+/// As [`encoded`].
+pub(super) fn fleet_text(found: &[Subject<'_>]) -> Result<String> {
+    let seen = found.iter().map(|subject| (subject.labels.clone(), i64::from(subject.status.is_some())));
+    let mut all = vec![Metric {
+        name: "reachable",
+        help: "1 if the instance's store could be looked at",
+        values: seen.collect(),
+    }];
+    all.extend(metrics(found));
+    encoded(all)
+}
+
+/// What tells an environment from the others of one configuration.
+pub(super) fn labels(status: &EnvironmentStatus) -> Labels {
+    vec![("env", status.environment.clone())]
+}
+
 /// The text.
 ///
 /// # Errors
 /// Never in practice: it is written to memory.
-pub(super) fn text(found: &[EnvironmentStatus]) -> Result<String> {
+fn encoded(metrics: Vec<Metric>) -> Result<String> {
     let mut registry = Registry::with_prefix(PREFIX);
-    registry.register_collector(Box::new(Metrics(metrics(found))));
+    registry.register_collector(Box::new(Metrics(metrics)));
     let mut text = String::new();
     prometheus_text::encode(&mut text, &registry).map_err(|e| Error::unexpected(format!("writing metrics: {e}")))?;
     Ok(text)
 }
 
-fn metrics(found: &[EnvironmentStatus]) -> Vec<Metric> {
+fn metrics(subjects: &[Subject<'_>]) -> Vec<Metric> {
+    let found: Vec<(&Labels, &EnvironmentStatus)> =
+        subjects.iter().filter_map(|subject| Some((&subject.labels, subject.status?))).collect();
+    let with = |labels: &Labels, name: &'static str, value: &str| {
+        let mut labels = labels.clone();
+        labels.push((name, value.to_owned()));
+        labels
+    };
     let per_source = |name, help, value: &dyn Fn(&super::judge::SourceStatus) -> i64| Metric {
         name,
         help,
         values: found
             .iter()
-            .flat_map(|status| status.sources.iter().map(move |source| (status, source)))
-            .map(|(status, source)| {
-                (vec![("env", status.environment.clone()), ("source", source.source.clone())], value(source))
-            })
+            .flat_map(|(labels, status)| status.sources.iter().map(move |source| (labels, source)))
+            .map(|(labels, source)| (with(labels, "source", &source.source), value(source)))
             .collect(),
     };
-    let per_environment = |name, help, value: &dyn Fn(&EnvironmentStatus) -> i64| Metric {
+    let where_known = |name, help, value: &dyn Fn(&EnvironmentStatus) -> Option<i64>| Metric {
         name,
         help,
-        values: found.iter().map(|status| (vec![("env", status.environment.clone())], value(status))).collect(),
+        values: found.iter().filter_map(|(labels, status)| Some(((*labels).clone(), value(status)?))).collect(),
     };
+    let per_environment =
+        |name, help, value: &dyn Fn(&EnvironmentStatus) -> i64| where_known(name, help, &|status| Some(value(status)));
     let by_state = |status: &EnvironmentStatus| {
         let counts = status.counts;
         [("complete", counts.complete), ("incomplete", counts.incomplete), ("damaged", counts.damaged)]
@@ -110,19 +158,20 @@ fn metrics(found: &[EnvironmentStatus]) -> Vec<Metric> {
             "When the last verification or drill began that passed; 0 for never",
             &|status| seconds(status.proven),
         ),
-        per_environment("retention_ok", "1 unless retention is frozen, refused or was not carried out", &|status| {
-            i64::from(matches!(status.retention, Retention::Applied | Retention::Never))
+        where_known("retention_ok", "1 unless retention is frozen, refused or was not carried out", &|status| {
+            match status.retention {
+                Retention::Applied | Retention::Never => Some(1),
+                Retention::Frozen | Retention::Behind(_) | Retention::Refused(_) => Some(0),
+                Retention::Unseen(_) => None,
+            }
         }),
         Metric {
             name: "snapshots",
             help: "Snapshots in the store, by state",
             values: found
                 .iter()
-                .flat_map(|status| by_state(status).map(|(state, count)| (status, state, count)))
-                .map(|(status, state, count)| {
-                    let labels = vec![("env", status.environment.clone()), ("state", state.to_owned())];
-                    (labels, i64::try_from(count).unwrap_or(i64::MAX))
-                })
+                .flat_map(|(labels, status)| by_state(status).map(|(state, count)| (labels, state, count)))
+                .map(|(labels, state, count)| (with(labels, "state", state), i64::try_from(count).unwrap_or(i64::MAX)))
                 .collect(),
         },
         per_environment("problems", "How many things status complains about", &|status| {

@@ -57,13 +57,14 @@ fn proof(proof: Option<Proof>, zone: &TimeZone) -> String {
     }
 }
 
-fn retention(retention: &Retention) -> String {
+pub(super) fn retention(retention: &Retention) -> String {
     match retention {
         Retention::Never => "never".to_owned(),
         Retention::Applied => "applied".to_owned(),
         Retention::Frozen => "frozen".to_owned(),
         Retention::Behind(due) => format!("behind by {due}"),
         Retention::Refused(_) => "refused".to_owned(),
+        Retention::Unseen(_) => "not seen".to_owned(),
     }
 }
 
@@ -95,6 +96,7 @@ pub(super) fn value(status: &EnvironmentStatus) -> Value {
         Retention::Frozen => ("frozen", None, None),
         Retention::Behind(due) => ("behind", Some(*due), None),
         Retention::Refused(error) => ("refused", None, Some(error)),
+        Retention::Unseen(error) => ("unseen", None, Some(error)),
     };
     json!({
         "environment": status.environment,

@@ -18,6 +18,7 @@ fn install(engine: &Helm, cluster: &Kubernetes, environment: &str, namespace: &s
         ("kubernetesApi", json!({"enabled": true})),
         ("coverage", json!({"enabled": true, "longhornNamespace": namespace})),
         ("launchers", json!([{"kind": "User", "name": "lea"}])),
+        ("watchers", json!([{"kind": "User", "name": "wim"}])),
     ]);
     let request = json!([{"helm": 4, "name": "erp", "namespace": namespace, "values": values}]);
     let answer = engine.ask(&request).unwrap().remove(0);
@@ -152,4 +153,30 @@ fn a_launcher_may_start_the_job_and_no_more() {
     }
     let log = ["auth", "can-i", "get", "pods", "--subresource=log", "--namespace", &namespace, "--as", "lea"];
     assert!(cluster.try_kubectl(&log, "").is_ok());
+}
+
+#[test]
+fn a_watcher_may_find_instances_and_read_the_key_of_the_store_and_no_more() {
+    let Some(engine) = Helm::installed() else { return };
+    let Some(cluster) = Kubernetes::shared() else { return };
+    let (prod, other) = (cluster.namespace(), cluster.namespace());
+    install(&engine, &cluster, "prod", &prod);
+    let may = |verb: &str, what: &str, namespace: &str| {
+        cluster.try_kubectl(&["auth", "can-i", verb, what, "--namespace", namespace, "--as", "wim"], "").is_ok()
+    };
+    let store = "secrets/erp-dolibarr-backup-store";
+    let table = [
+        ("list", "configmaps", true),
+        ("get", store, true),
+        ("patch", store, false),
+        ("list", "secrets", false),
+        ("get", "secrets/vso-db-credentials", false),
+        ("patch", "configmaps", false),
+        ("create", "jobs.batch", false),
+        ("list", "pods", false),
+    ];
+    for (verb, what, allowed) in table {
+        assert_eq!(may(verb, what, &prod), allowed, "{verb} {what}");
+        assert!(!may(verb, what, &other), "{verb} {what} in another namespace");
+    }
 }

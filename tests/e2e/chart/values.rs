@@ -41,6 +41,7 @@ fn nonsense_is_refused_by_name() {
         ("networkPolicy", json!({"store": {"to": [{"everywhere": {}}]}}), "everywhere"),
         ("spread", json!({"from": "25:00"}), "from"),
         ("launchers", json!([{"kind": "Robot", "name": "r2"}]), "kind"),
+        ("watchers", json!([{"kind": "Robot", "name": "r2"}]), "kind"),
         ("fleet", json!([{"namespace": "erp"}]), "name"),
         ("fleet", json!([{"name": "a", "fleet": []}]), "fleet"),
     ];

@@ -51,7 +51,7 @@ impl Scene {
     async fn run_job(&self, settings: &str) -> Result<Report> {
         let plugins = section("job", "kube-job", settings);
         let now = "2026-06-30T12:00:00Z".parse().unwrap();
-        job::run(&self.config(&plugins), "prod", None, job::Options::default(), now, std::future::pending()).await
+        job::run(&self.config(&plugins), "prod", None, job::Options::default(), now).await
     }
 
     async fn judge(&self, settings: &str) -> Result<Report> {
