@@ -17,6 +17,9 @@ use tests::kubernetes::{Kubernetes, Node};
 /// The backup's CronJob and account, of a release named `erp`.
 const BACKUP: &str = "erp-dolibarr-backup";
 
+/// Begins the names of Jobs that are started by hand.
+const BY_HAND: &str = "by-hand-";
+
 /// Who may launch the backup's Job from elsewhere.
 const LAUNCHER: &str = "lea";
 
@@ -166,24 +169,24 @@ impl Cluster {
     /// Starts the Job of a CronJob as the chart's notes say, and waits for its end.
     #[track_caller]
     fn run(&self, cron_job: &str) -> Ended {
-        let from = format!("--from=cronjob/{cron_job}");
-        self.api().kubectl(&["create", "job", "by-hand", &from, "--namespace", &self.namespace], "");
-        self.see_to_its_end("by-hand")
+        let (job, from) = (by_hand(), format!("--from=cronjob/{cron_job}"));
+        self.api().kubectl(&["create", "job", &job, &from, "--namespace", &self.namespace], "");
+        self.see_to_its_end(&job)
     }
 
-    /// Waits for a Job's first pod, and takes the Job away.
+    /// Waits for the end of a Job's first pod, and takes the Job away.
     #[track_caller]
     fn see_to_its_end(&self, job: &str) -> Ended {
-        let pods = || self.api().list("pods", &self.namespace).into_iter();
-        let of_job = |pod: &Value| pod["metadata"]["labels"]["job-name"] == job;
         let ended = |pod: Value| {
-            let state = pod["status"]["containerStatuses"][0]["state"]["terminated"].clone();
+            let state = &pod["status"]["containerStatuses"][0]["state"]["terminated"];
             state["exitCode"].as_i64().map(|code| (code, pod["metadata"]["name"].as_str().unwrap().to_owned()))
         };
-        let (exit_code, pod) = self.api().wait(&format!("end of {job}"), || pods().filter(of_job).find_map(ended));
+        let (exit_code, pod) = self.api().wait(&format!("end of {job}"), || {
+            let pods = self.api().list("pods", &self.namespace).into_iter();
+            pods.filter(|pod| pod["metadata"]["labels"]["job-name"] == job).find_map(ended)
+        });
         let log = self.api().kubectl(&["logs", &pod, "--namespace", &self.namespace], "");
         self.api().kubectl(&["delete", "job", job, "--namespace", &self.namespace], "");
-        self.api().wait("end of the pod", || (!pods().any(|pod| of_job(&pod))).then_some(()));
         Ended { exit_code, log }
     }
 
@@ -193,18 +196,21 @@ impl Cluster {
         let cron_job: Value = serde_json::from_str(&self.api().kubectl(&["get", "--raw", &path], "")).unwrap();
         let mut spec = cron_job["spec"]["jobTemplate"]["spec"].clone();
         spec["template"]["spec"]["containers"][0]["command"] = json!(["/usr/bin/dash", "-c", script]);
-        let metadata = json!({ "name": "instead", "namespace": self.namespace });
+        let name = by_hand();
+        let metadata = json!({ "name": name, "namespace": self.namespace });
         let job = json!({ "apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": spec });
         self.api().apply(&job.to_string());
-        self.see_to_its_end("instead")
+        self.see_to_its_end(&name)
     }
 
-    /// Names of what a Job consists of.
+    /// Names of what a Job consists of, but for those that were started by hand.
     fn left(&self) -> Vec<String> {
-        let kinds = ["jobs", "pods", "secrets"].into_iter();
-        let objects =
-            kinds.flat_map(|kind| self.api().list(kind, &self.namespace).into_iter().map(move |one| (kind, one)));
-        objects.map(|(kind, one)| format!("{kind}/{}", one["metadata"]["name"].as_str().unwrap())).collect()
+        let names = |kind: &'static str| {
+            let objects = self.api().list(kind, &self.namespace).into_iter();
+            objects.map(move |object| format!("{kind}/{}", object["metadata"]["name"].as_str().unwrap()))
+        };
+        let all = ["jobs", "pods", "secrets"].into_iter().flat_map(names);
+        all.filter(|name| !name.contains(BY_HAND)).collect()
     }
 
     /// What an account has asked of the API server, as `verb resource`, without repetitions.
@@ -224,11 +230,16 @@ impl Cluster {
     }
 }
 
+fn by_hand() -> String {
+    format!("{BY_HAND}{:08x}", rand::random::<u32>())
+}
+
 /// One cluster for all of it: its start takes longer than any part.
 #[test]
 fn the_charts_jobs_and_a_laptops_run_on_a_real_node_and_what_they_store_comes_back() {
     let Some(cluster) = Cluster::new() else { return };
     tests::skip("the node puts no network policy into effect, and Kubernetes 1.20 no policy on failed pods");
+    let before = cluster.left();
     the_pod_has_no_rights(&cluster);
     a_run_saves_and_the_next_one_finds_nothing_new(&cluster);
     let laptop = Laptop::new(&cluster);
@@ -238,6 +249,7 @@ fn the_charts_jobs_and_a_laptops_run_on_a_real_node_and_what_they_store_comes_ba
     what_looks_at_the_store_agrees(&cluster);
     the_volume_is_seen(&cluster);
     laptop.restores_what_was_stored();
+    laptop.assert_left(&before);
 }
 
 fn the_pod_has_no_rights(cluster: &Cluster) {

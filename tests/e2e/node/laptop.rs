@@ -11,7 +11,7 @@ use tests::binary::{Outcome, Run};
 use tests::garage::Garage;
 
 /// A pull that cannot succeed is told of long before the limit of 120 s.
-const PULL_REPORT_MAX: Duration = Duration::from_secs(60);
+const PULL_REPORT_MAX: Duration = Duration::from_secs(30);
 
 pub struct Laptop<'a> {
     cluster: &'a Cluster,
@@ -58,7 +58,7 @@ impl<'a> Laptop<'a> {
 
     /// Waits until nothing is there but what was before.
     #[track_caller]
-    fn assert_left(&self, before: &[String]) {
+    pub fn assert_left(&self, before: &[String]) {
         self.cluster.api().wait("end of what a Job leaves", || (self.cluster.left() == before).then_some(()));
     }
 
@@ -89,8 +89,8 @@ impl<'a> Laptop<'a> {
         self.assert_left(&before);
     }
 
+    /// Its pod takes the kubelet half a minute to end; [`Self::assert_left`] is for later.
     pub fn says_that_an_image_cannot_be_had(&self) {
-        let before = self.cluster.left();
         let namespace = &self.cluster.namespace;
         let get = ["get", "cronjobs.v1beta1.batch", BACKUP, "--namespace", namespace, "--output", "json"];
         let mut cron_job: Value = serde_json::from_str(&self.cluster.api().kubectl(&get, "")).unwrap();
@@ -108,7 +108,7 @@ impl<'a> Laptop<'a> {
         self.configure(BACKUP);
         complains(&refused, 64, "ImagePullBackOff");
         assert!(refused.elapsed < PULL_REPORT_MAX, "{:?}", refused.elapsed);
-        self.assert_left(&before);
+        println!("TIME {:?}", refused.elapsed);
     }
 
     pub fn restores_what_was_stored(&self) {

@@ -256,7 +256,9 @@ fn kubelet_configuration(folder: &Path, port: u16, cgroup: &str) -> Value {
         "cgroupRoot": format!("/{cgroup}"),
         "enforceNodeAllocatable": [],
         "failSwapOn": false,
+        // What changes on the node is told at once, and a pod that is deleted is looked at again soon.
         "nodeStatusUpdateFrequency": "1s",
+        "syncFrequency": "2s",
         "makeIPTablesUtilChains": false,
         "resolvConf": "",
         // The machine's disk is not the node's own: nothing is thrown away for want of room.
