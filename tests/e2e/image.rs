@@ -33,6 +33,17 @@ done; shift
 exec env -i PATH=/usr/bin HOME=/tmp /usr/sbin/chroot --userspec=\"$user:$user\" --groups= \"$root\" \"$@\"
 ";
 
+/// The built image's archive; none, with a line that says so, where there is none.
+pub fn file() -> Option<PathBuf> {
+    let folder = tests::binary::program().parent().unwrap().join("image");
+    let mut paths = folder.read_dir().into_iter().flatten().map(|entry| entry.unwrap().path());
+    let found = paths.find(|path| path.extension().is_some_and(|end| end == "tar"));
+    if found.is_none() {
+        tests::skip("the image is not built: cargo xtask image --debug");
+    }
+    found
+}
+
 /// The image's files by their path in the archive.
 struct Image {
     files: BTreeMap<String, Vec<u8>>,
@@ -41,12 +52,7 @@ struct Image {
 impl Image {
     /// The built one; none, with a line that says so, where there is none.
     fn built() -> Option<Self> {
-        let folder = tests::binary::program().parent().unwrap().join("image");
-        let entries = folder.read_dir().into_iter().flatten().map(|entry| entry.unwrap().path());
-        let Some(file) = entries.into_iter().find(|path| path.extension().is_some_and(|end| end == "tar")) else {
-            tests::skip("the image is not built: cargo xtask image --debug");
-            return None;
-        };
+        let file = file()?;
         let mut files = BTreeMap::new();
         for entry in tar::Archive::new(std::fs::File::open(file).unwrap()).entries().unwrap() {
             let mut entry = entry.unwrap();

@@ -15,6 +15,7 @@ mod image;
 mod input;
 mod killed;
 mod kubernetes;
+mod node;
 mod plugins;
 mod restored;
 mod scene;

@@ -38,8 +38,9 @@ fn expected(scene: &Scene) -> std::collections::BTreeSet<Vec<u8>> {
     manifest(&scene.documents, excluded)
 }
 
+/// A folder holds what a backup of the scene's documents must bring back.
 #[track_caller]
-fn same(scene: &Scene, folder: &Path) {
+pub fn same(scene: &Scene, folder: &Path) {
     let restored = manifest(folder, |_, _| false);
     let expected = expected(scene);
     let shown = |lines: Vec<&Vec<u8>>| {

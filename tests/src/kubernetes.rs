@@ -1,12 +1,16 @@
 //! A real Kubernetes control plane: etcd, the API server with access control and an audit log, and the controller manager, on
-//! free loopback ports with a folder of their own. There is no node: tests play the kubelet.
+//! free loopback ports with a folder of their own. There is no node, and tests play the kubelet, unless a [`Node`] is started.
 //!
 //! Never reached over the network and never left behind by a test that ends, passing or failing.
 
 mod certificates;
+mod control_plane;
+mod forward;
 mod kubelet;
+mod node;
 
 pub use kubelet::Kubelet;
+pub use node::Node;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
@@ -27,6 +31,13 @@ const CACHED: &str = "kubernetes-1.20";
 /// What the folder must hold. Without the controller manager no Job gets a pod, and nothing is collected.
 const PROGRAMS: [&str; 4] = ["etcd", "kube-apiserver", "kube-controller-manager", "kubectl"];
 
+/// Lines of each log that are shown with a failure.
+const LINES_SHOWN: usize = 8;
+
+/// What writes a log.
+const LOGGED: [&str; 6] =
+    ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "containerd", "kubelet"];
+
 /// It starts within seven seconds on an idle machine.
 const START_TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -35,12 +46,6 @@ const START_ATTEMPTS_MAX: u32 = 3;
 
 /// Longest wait of a test for something that the control plane does.
 pub const PATIENCE: Duration = Duration::from_secs(60);
-
-/// What Jobs, their time to live, owners and namespaces need.
-const CONTROLLERS: &str = "job,cronjob,ttl-after-finished,garbagecollector,namespace,serviceaccount,\
-    serviceaccount-token,root-ca-cert-publisher,resourcequota";
-
-const SERVICES: &str = "10.97.0.0/24";
 
 /// A running control plane. Dropping it ends its processes and removes its data.
 #[derive(Debug)]
@@ -91,7 +96,7 @@ impl Kubernetes {
         }
         let mut failed = Vec::new();
         for _ in 0..START_ATTEMPTS_MAX {
-            match Self::try_start(&programs) {
+            match Self::try_start(&programs, None) {
                 Ok(running) => {
                     let running = Arc::new(running);
                     *shared = Arc::downgrade(&running);
@@ -103,93 +108,27 @@ impl Kubernetes {
         panic!("Kubernetes does not start: {failed:#?}");
     }
 
-    fn try_start(programs: &Path) -> Result<Self> {
+    /// With a scheduler, and what else pods need to be run, where there is one.
+    fn try_start(programs: &Path, scheduler: Option<&Path>) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let [port, etcd, peer] = free_ports()?;
-        let version = version(programs)?;
+        let version = version(&programs.join("kube-apiserver"))?;
         certificates::write(folder.path())?;
-        fs::write(folder.path().join("audit.yaml"), AUDIT_POLICY)?;
+        fs::write(folder.path().join("audit.yaml"), control_plane::AUDIT_POLICY)?;
         let mut running = Self { processes: Vec::new(), folder, programs: programs.to_owned(), port, version };
         running.write_kubeconfig("admin", "admin.kubeconfig")?;
         running.write_kubeconfig("manager", "manager.kubeconfig")?;
         running.start_etcd(etcd, peer)?;
-        running.start_api_server(etcd)?;
+        running.start_api_server(etcd, scheduler.is_some())?;
         running.wait_for("readiness", |own| own.try_kubectl(&["get", "--raw", "/readyz"], "").is_ok())?;
-        running.start_controller_manager()?;
+        running.start_controller_manager(scheduler.is_some())?;
+        if let Some(scheduler) = scheduler {
+            running.write_kubeconfig("scheduler", "scheduler.kubeconfig")?;
+            running.start_scheduler(scheduler)?;
+        }
         let account = ["get", "serviceaccount", "default", "--namespace", "default"];
         running.wait_for("service accounts", |own| own.try_kubectl(&account, "").is_ok())?;
         Ok(running)
-    }
-
-    fn start_etcd(&mut self, port: u16, peer: u16) -> Result<()> {
-        let (client, peer) = (format!("http://127.0.0.1:{port}"), format!("http://127.0.0.1:{peer}"));
-        let arguments = [
-            format!("--data-dir={}", self.path("etcd").display()),
-            "--unsafe-no-fsync".to_owned(),
-            format!("--listen-client-urls={client}"),
-            format!("--advertise-client-urls={client}"),
-            format!("--listen-peer-urls={peer}"),
-            format!("--initial-advertise-peer-urls={peer}"),
-            format!("--initial-cluster=default={peer}"),
-        ];
-        self.start("etcd", &arguments)
-    }
-
-    fn start_api_server(&mut self, etcd: u16) -> Result<()> {
-        let file = |name: &str| self.path(name).display().to_string();
-        let mut arguments = vec![
-            format!("--etcd-servers=http://127.0.0.1:{etcd}"),
-            "--bind-address=127.0.0.1".to_owned(),
-            "--advertise-address=127.0.0.1".to_owned(),
-            "--endpoint-reconciler-type=none".to_owned(),
-            format!("--secure-port={}", self.port),
-            format!("--tls-cert-file={}", file("server.crt")),
-            format!("--tls-private-key-file={}", file("server.key")),
-            format!("--client-ca-file={}", file("authority.crt")),
-            format!("--cert-dir={}", file("certificates")),
-            "--authorization-mode=RBAC".to_owned(),
-            "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
-            format!("--service-account-key-file={}", file("accounts.pub")),
-            format!("--service-account-signing-key-file={}", file("accounts.key")),
-            format!("--service-cluster-ip-range={SERVICES}"),
-            format!("--audit-policy-file={}", file("audit.yaml")),
-            format!("--audit-log-path={}", file("audit.log")),
-        ];
-        arguments.extend(self.gates());
-        self.start("kube-apiserver", &arguments)
-    }
-
-    fn start_controller_manager(&mut self) -> Result<()> {
-        let file = |name: &str| self.path(name).display().to_string();
-        let mut arguments = vec![
-            format!("--kubeconfig={}", file("manager.kubeconfig")),
-            "--leader-elect=false".to_owned(),
-            "--secure-port=0".to_owned(),
-            format!("--controllers={CONTROLLERS}"),
-            "--use-service-account-credentials=true".to_owned(),
-            format!("--service-account-private-key-file={}", file("accounts.key")),
-            format!("--root-ca-file={}", file("authority.crt")),
-            format!("--cert-dir={}", file("certificates")),
-        ];
-        if self.version < (1, 24) {
-            // The old port without TLS.
-            arguments.push("--port=0".to_owned());
-        }
-        arguments.extend(self.gates());
-        self.start("kube-controller-manager", &arguments)
-    }
-
-    /// The time to live of finished Jobs is on by itself from 1.21.
-    fn gates(&self) -> Option<String> {
-        (self.version < (1, 21)).then(|| "--feature-gates=TTLAfterFinished=true".to_owned())
-    }
-
-    fn start(&mut self, program: &str, arguments: &[String]) -> Result<()> {
-        let log = fs::File::create(self.path(&format!("{program}.log")))?;
-        let mut command = Command::new(self.programs.join(program));
-        command.args(arguments).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        self.processes.push(command.spawn().with_context(|| format!("{program} cannot be started"))?);
-        Ok(())
     }
 
     fn wait_for(&mut self, what: &str, is_there: impl Fn(&Self) -> bool) -> Result<()> {
@@ -211,9 +150,9 @@ impl Kubernetes {
         let tail = |program: &str| {
             let text = fs::read_to_string(self.path(&format!("{program}.log"))).unwrap_or_default();
             let lines: Vec<&str> = text.lines().collect();
-            format!("{program}:\n{}\n", lines[lines.len().saturating_sub(8)..].join("\n"))
+            format!("{program}:\n{}\n", lines[lines.len().saturating_sub(LINES_SHOWN)..].join("\n"))
         };
-        PROGRAMS.iter().take(3).map(|program| tail(program)).collect()
+        LOGGED.iter().map(|program| tail(program)).collect()
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -375,18 +314,6 @@ impl Drop for Kubernetes {
     }
 }
 
-/// Every answered request with what went to and fro.
-const AUDIT_POLICY: &str = "\
-apiVersion: audit.k8s.io/v1
-kind: Policy
-omitStages: [RequestReceived]
-rules:
-  - { level: None, userGroups: [\"system:masters\"] }
-  - { level: None, users: [\"system:kube-controller-manager\", \"system:apiserver\"] }
-  - { level: None, userGroups: [\"system:serviceaccounts\"] }
-  - { level: RequestResponse }
-";
-
 fn free_ports() -> Result<[u16; 3]> {
     let taken: Vec<TcpListener> =
         (0..3).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).collect::<std::io::Result<_>>()?;
@@ -395,13 +322,13 @@ fn free_ports() -> Result<[u16; 3]> {
     ports.try_into().map_err(|_| anyhow::anyhow!("three ports"))
 }
 
-fn version(programs: &Path) -> Result<(u32, u32)> {
-    let output = Command::new(programs.join("kube-apiserver")).arg("--version").output()?;
+fn version(program: &Path) -> Result<(u32, u32)> {
+    let output = Command::new(program).arg("--version").output()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let numbers: Vec<u32> = text.split(['v', '.', '-', '+', ' ']).filter_map(|part| part.trim().parse().ok()).collect();
     match numbers[..] {
         [major, minor, ..] => Ok((major, minor)),
-        _ => bail!("kube-apiserver says of its version: {text}"),
+        _ => bail!("{} says of its version: {text}", program.display()),
     }
 }
 

@@ -86,15 +86,13 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// Makes the image that the tests look at, of what they are run with.
+/// Makes the image that the tests look at, of what they are run with. Returns its file.
 ///
 /// # Errors
 /// When a package cannot be had, or what it is made of is not built.
-pub fn of_tests(target: &Path) -> Result<()> {
+pub fn of_tests(target: &Path) -> Result<PathBuf> {
     let built = target.join("debug");
-    Image { built: &built, name: "dolibarr-backup", user: USER_DEFAULT, epoch: epoch()? }
-        .write(&built.join("image"))?;
-    Ok(())
+    Image { built: &built, name: "dolibarr-backup", user: USER_DEFAULT, epoch: epoch()? }.write(&built.join("image"))
 }
 
 /// The moment that stands in for every time: `SOURCE_DATE_EPOCH`, else that of the last commit, else 1970.

@@ -2,6 +2,8 @@
 //!
 //! Nothing that is there already is asked for again, so a second run needs no network. No service is started.
 
+pub mod kubernetes;
+
 use crate::run::{failure, quiet, say, succeeds, timed};
 use crate::{cache, python};
 use anyhow::{Context, Result};
@@ -11,12 +13,6 @@ use std::process::Command;
 /// The S3 server of the tests: a process of its own that checks signatures.
 const RUSTIC_VERSION: &str = "0.11.4";
 const GARAGE_VERSION: &str = "2.5.0";
-
-/// The control plane of the tests, by the version that its folder is named after.
-const KUBERNETES: &str = "kubernetes-1.20";
-
-/// Builds it from the distribution's sources, where it lies beside the checkout.
-const KUBERNETES_RECIPE: &str = "../shared/tools/kube-assets-from-debian.sh";
 
 /// Holds the dependencies to `deny.toml`.
 const CARGO_DENY_VERSION: &str = "0.20.2";
@@ -202,17 +198,20 @@ pub fn promtool() -> Result<()> {
 
 /// Fetches a Debian package and unpacks it into the cache, unless its program is on the PATH.
 fn unpacked(program: &str, package: &str, doing: &str) -> Result<()> {
-    if on_path(program).is_some() {
-        return Ok(());
-    }
-    let by_hand = format!("fetch it by hand: apt-get download {package}");
-    if on_path("apt-get").is_none() {
-        return Err(failure(format_args!("{package} is missing, and this machine has no apt-get"), by_hand));
-    }
-    let unpack = |folder: &Path| {
+    if on_path(program).is_some() { Ok(()) } else { unpack(package, &[package], doing) }
+}
+
+/// Fetches Debian packages and unpacks them into one folder of the cache. No script of theirs runs.
+fn unpack(folder: &str, packages: &[&str], doing: &str) -> Result<()> {
+    let names = packages.join(" ");
+    let by_hand = format!("fetch it by hand: apt-get download {names}");
+    let fetch = |folder: &Path| {
+        if on_path("apt-get").is_none() {
+            return Err(failure(format_args!("{names} is missing, and this machine has no apt-get"), &by_hand));
+        }
         let download = || {
             let mut command = Command::new("apt-get");
-            command.args(["download", "-q", package]).current_dir(folder);
+            command.args(["download", "-q"]).args(packages).current_dir(folder);
             command
         };
         if !succeeds(&mut download()) {
@@ -220,32 +219,10 @@ fn unpacked(program: &str, package: &str, doing: &str) -> Result<()> {
             quiet(&mut download(), &by_hand)?;
         }
         let mut unpack = Command::new("sh");
-        quiet(unpack.args(["-c", "dpkg -x *.deb . && rm -- *.deb"]).current_dir(folder), &by_hand).map(drop)
+        let script = "set -e; for package in *.deb; do dpkg -x \"$package\" .; done; rm -- *.deb";
+        quiet(unpack.args(["-c", script]).current_dir(folder), &by_hand).map(drop)
     };
-    cache::once(package, |folder| timed(doing, || unpack(folder))).map(drop)
-}
-
-/// A Kubernetes control plane for the tests: the one that `KUBEBUILDER_ASSETS` names, else the cache's, which is filled where
-/// there is a recipe.
-///
-/// # Errors
-/// When there is none.
-pub fn kubernetes() -> Result<()> {
-    if cache::variable("KUBEBUILDER_ASSETS").is_some() {
-        return Ok(());
-    }
-    let folder = cache::folder()?.join(KUBERNETES);
-    if folder.join("kube-apiserver").is_file() {
-        return Ok(());
-    }
-    let recipe = root().join(KUBERNETES_RECIPE);
-    let hint = "set KUBEBUILDER_ASSETS to a folder with etcd, kube-apiserver, kube-controller-manager and kubectl";
-    if !recipe.is_file() {
-        return Err(failure("there is no Kubernetes control plane", hint));
-    }
-    timed("building a Kubernetes control plane, once on this machine, about 6 minutes on 2 cores", || {
-        quiet(Command::new(&recipe).arg(&folder), hint).map(drop)
-    })
+    cache::once(folder, |folder| timed(doing, || fetch(folder))).map(drop)
 }
 
 /// cargo-deny, on the PATH or from the cache.

@@ -10,6 +10,7 @@ mod demo;
 mod image;
 mod machine;
 mod new_plugin;
+mod node;
 mod plugins;
 mod python;
 mod run;
@@ -37,6 +38,8 @@ enum Task {
     Chart(chart::Arguments),
     /// Build an OCI image of the binary, the plugins and PostgreSQL's programs, without a daemon or a registry
     Image(image::Arguments),
+    /// Start a Kubernetes cluster of one node that runs pods, with the image in it, until Ctrl-C
+    Node(node::Arguments),
     /// Make the crate of a new plugin, which builds and passes its tests
     NewPlugin(new_plugin::Arguments),
     /// Measure time, memory and size side by side with peers in the same run, and keep tables and charts
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         Some(Task::Plugins(arguments)) => plugins::run(&arguments),
         Some(Task::Chart(arguments)) => chart::run(&arguments),
         Some(Task::Image(arguments)) => image::run(&arguments),
+        Some(Task::Node(arguments)) => node::run(&arguments),
         Some(Task::NewPlugin(arguments)) => new_plugin::run(&arguments),
         Some(Task::Bench(arguments)) => bench::run(&arguments),
     };

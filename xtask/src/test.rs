@@ -97,8 +97,11 @@ impl Checks {
                 self.skipped.note(&format!("archives read with {program}: {package} cannot be installed"));
             }
         }
-        if let Err(error) = machine::kubernetes() {
+        if let Err(error) = machine::kubernetes::control_plane() {
             self.skipped.note(&format!("whatever needs Kubernetes: {error:#}"));
+        }
+        if let Err(error) = machine::kubernetes::node() {
+            self.skipped.note(&format!("pods that really run: {error:#}"));
         }
         if let Err(error) = machine::newer_postgres() {
             self.skipped.note(&format!("dumps by a newer pg_dump: {error:#}"));

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::path::Path;
 
 /// The API server's own address among the services.
-const FIRST_SERVICE: [u8; 4] = [10, 97, 0, 1];
+pub(super) const FIRST_SERVICE: [u8; 4] = [10, 97, 0, 1];
 
 /// Who signs every certificate of a control plane.
 fn authority() -> Result<CertificateParams> {
@@ -17,7 +17,7 @@ fn authority() -> Result<CertificateParams> {
     Ok(params)
 }
 
-/// Writes the authority, the server's certificate, those of two users, and the key of the service accounts.
+/// Writes the authority, the server's certificate, those of three users, and the key of the service accounts.
 pub(super) fn write(folder: &Path) -> Result<()> {
     let params = authority()?;
     let key = KeyPair::generate()?;
@@ -34,6 +34,7 @@ pub(super) fn write(folder: &Path) -> Result<()> {
 
     sign(folder, &issuer, "admin", "admin", Some("system:masters"))?;
     sign(folder, &issuer, "manager", "system:kube-controller-manager", None)?;
+    sign(folder, &issuer, "scheduler", "system:kube-scheduler", None)?;
     let accounts = KeyPair::generate()?;
     fs::write(folder.join("accounts.key"), accounts.serialize_pem())?;
     fs::write(folder.join("accounts.pub"), accounts.public_key_pem())?;
@@ -44,6 +45,13 @@ pub(super) fn write(folder: &Path) -> Result<()> {
 pub(super) fn write_user(folder: &Path, user: &str) -> Result<()> {
     let key = KeyPair::from_pem(&fs::read_to_string(folder.join("authority.key"))?)?;
     sign(folder, &Issuer::new(authority()?, key), user, user, None)
+}
+
+/// Writes `node.crt` and `node.key` of the kubelet of a node.
+pub(super) fn write_node(folder: &Path, node: &str) -> Result<()> {
+    let key = KeyPair::from_pem(&fs::read_to_string(folder.join("authority.key"))?)?;
+    let issuer = Issuer::new(authority()?, key);
+    sign(folder, &issuer, "node", &format!("system:node:{node}"), Some("system:nodes"))
 }
 
 /// Writes `file.crt` and `file.key` of a user.

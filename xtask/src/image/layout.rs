@@ -77,7 +77,7 @@ pub fn archive(layers: &[Layer], runs: &Runs) -> Result<Vec<u8>> {
     named["platform"] = json!({"architecture": runs.architecture, "os": "linux"});
     // What containerd and what everybody else names an image by.
     named["annotations"] =
-        json!({"io.containerd.image.name": runs.reference, "org.opencontainers.image.ref.name": tag});
+        json!({"io.containerd.image.name": qualified(runs.reference), "org.opencontainers.image.ref.name": tag});
     let index = json!({
         "schemaVersion": 2,
         "mediaType": "application/vnd.oci.image.index.v1+json",
@@ -90,6 +90,16 @@ pub fn archive(layers: &[Layer], runs: &Runs) -> Result<Vec<u8>> {
     let docker = json!([{"Config": path_of(&config), "RepoTags": [runs.reference], "Layers": paths}]);
     files.file("manifest.json", 0o644, bytes(&docker));
     files.tar(runs.epoch)
+}
+
+/// A reference with what is left out in a short one. Kubernetes asks containerd for no other form, and an image that was
+/// imported under a short name is never found.
+fn qualified(reference: &str) -> String {
+    match reference.split_once('/') {
+        None => format!("docker.io/library/{reference}"),
+        Some((host, _)) if host.contains(['.', ':']) || host == "localhost" => reference.to_owned(),
+        Some(_) => format!("docker.io/{reference}"),
+    }
 }
 
 /// Adds a blob and returns its descriptor.
@@ -109,4 +119,22 @@ fn digest(bytes: &[u8]) -> String {
 
 fn bytes(value: &Value) -> Vec<u8> {
     value.to_string().into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_the_one_that_kubernetes_asks_for() {
+        for (reference, want) in [
+            ("dolibarr-backup:0.1.0", "docker.io/library/dolibarr-backup:0.1.0"),
+            ("team/backup:1", "docker.io/team/backup:1"),
+            ("localhost/backup:1", "localhost/backup:1"),
+            ("registry.example.org/team/backup:1", "registry.example.org/team/backup:1"),
+            ("registry:5000/backup:1", "registry:5000/backup:1"),
+        ] {
+            assert_eq!(qualified(reference), want);
+        }
+    }
 }

@@ -1,0 +1,102 @@
+//! The control groups below which the kubelet puts those of its pods: one of this process's own in every hierarchy, so that no
+//! other kubelet of the machine takes them for orphans.
+
+use anyhow::{Context, Result};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Begins the name of every group; the number of the process that made it follows.
+const NAME: &str = "dolibarr-backup-node-";
+
+/// A killed process leaves its group when the kernel is done with it.
+const REMOVAL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What the kubelet asks for.
+const CONTROLLERS: [&str; 3] = ["cpu", "cpuset", "memory"];
+
+/// Control groups. Dropped, they are removed.
+#[derive(Debug)]
+pub(super) struct Cgroups {
+    name: String,
+    folders: Vec<PathBuf>,
+}
+
+/// Why there can be none.
+pub(super) fn possible() -> Result<(), String> {
+    let hierarchies = hierarchies();
+    // The newest kind has every controller in one hierarchy; beside older ones it has none, and is used all the same.
+    let unified = hierarchies.iter().all(|(kind, _, _)| kind == "cgroup2");
+    let has = |name: &&str| hierarchies.iter().any(|(_, _, options)| options.split(',').any(|option| option == *name));
+    let missing = CONTROLLERS.iter().find(|name| !unified && !has(name));
+    let denied =
+        hierarchies.iter().find(|(_, folder, _)| rustix::fs::access(folder, rustix::fs::Access::WRITE_OK).is_err());
+    match (hierarchies.is_empty(), missing, denied) {
+        (true, ..) => Err("a node of Kubernetes needs control groups, and none are mounted".to_owned()),
+        (_, Some(missing), _) => Err(format!("a node of Kubernetes needs the control groups for {missing}")),
+        (.., Some((_, folder, _))) => {
+            Err(format!("a node of Kubernetes makes control groups, and {} cannot be written", folder.display()))
+        }
+        (false, None, None) => Ok(()),
+    }
+}
+
+/// Kind, folder and options of every mounted hierarchy that the kubelet uses.
+fn hierarchies() -> Vec<(String, PathBuf, String)> {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let of = |line: &str| {
+        let mut words = line.split(' ').skip(1);
+        let (folder, kind, options) = (words.next()?, words.next()?, words.next()?);
+        kind.starts_with("cgroup").then(|| (kind.to_owned(), PathBuf::from(folder), options.to_owned()))
+    };
+    mounts.lines().filter_map(of).collect()
+}
+
+impl Cgroups {
+    /// Makes them, and removes those of processes that were killed.
+    pub(super) fn create() -> Result<Self> {
+        let name = format!("{NAME}{}", std::process::id());
+        let mut made = Self { name, folders: Vec::new() };
+        for (_, hierarchy, _) in hierarchies() {
+            remove_left_behind(&hierarchy);
+            let folder = hierarchy.join(&made.name);
+            fs::create_dir(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+            made.folders.push(folder);
+        }
+        Ok(made)
+    }
+
+    /// Their name below each hierarchy.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl Drop for Cgroups {
+    fn drop(&mut self) {
+        let start = Instant::now();
+        while !self.folders.iter().all(|folder| remove(folder)) && start.elapsed() < REMOVAL_TIMEOUT {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+fn remove_left_behind(hierarchy: &Path) {
+    for entry in fs::read_dir(hierarchy).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let process = name.to_str().and_then(|name| name.strip_prefix(NAME));
+        if process.is_some_and(|process| !Path::new("/proc").join(process).exists()) {
+            remove(&entry.path());
+        }
+    }
+}
+
+/// Removes a group and those in it, as far as they are empty. Files in it are the kernel's.
+fn remove(folder: &Path) -> bool {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove(&entry.path());
+        }
+    }
+    fs::remove_dir(folder).is_ok() || !folder.exists()
+}
