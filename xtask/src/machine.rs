@@ -10,8 +10,10 @@ use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The S3 server of the tests: a process of its own that checks signatures.
+/// A peer for the benchmark.
 const RUSTIC_VERSION: &str = "0.11.4";
+
+/// The S3 server of the tests: a process of its own that checks signatures.
 const GARAGE_VERSION: &str = "2.5.0";
 
 /// Holds the dependencies to `deny.toml`.

@@ -108,7 +108,6 @@ impl<'a> Laptop<'a> {
         self.configure(BACKUP);
         complains(&refused, 64, "ImagePullBackOff");
         assert!(refused.elapsed < PULL_REPORT_MAX, "{:?}", refused.elapsed);
-        println!("TIME {:?}", refused.elapsed);
     }
 
     pub fn restores_what_was_stored(&self) {
