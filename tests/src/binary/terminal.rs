@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn a_run_in_a_terminal_sees_one_reads_lines_and_is_interrupted_by_a_key() {
-        let script = "trap 'echo caught; exit 5' INT; test -t 0 && test -t 2 && echo it\\'s one; read line; echo got $line; sleep 60";
+        let script = "trap 'echo caught; exit 5' INT; test -t 0 && test -t 2 && echo it\\'s one; read line; echo got $line; while :; do sleep 0.1; done";
         let mut terminal = Run::of("/bin/sh".into(), ["-c", script]).start_in_terminal();
         terminal.wait_for("it's one", 1);
         terminal.press("words\n");
