@@ -290,7 +290,7 @@ struct Log {
 struct Position {
     /// The time of the last line, as the cluster writes it; such texts sort as the times do.
     time: String,
-    /// The last line that was a JSON object.
+    /// The last line that was a run's result.
     result: Option<Value>,
 }
 
@@ -330,7 +330,8 @@ impl Log {
         }
         time.clone_into(&mut at.time);
         match serde_json::from_str(said) {
-            Ok(Value::Object(object)) => at.result = Some(Value::Object(object)),
+            // A failure is an object too, after the result and on stderr, which a log does not tell apart.
+            Ok(Value::Object(object)) if !object.contains_key("error") => at.result = Some(Value::Object(object)),
             Ok(_) | Err(_) => crate::telemetry::foreign_line(said),
         }
     }

@@ -84,8 +84,15 @@ impl<'a> Laptop<'a> {
         };
         password("another");
         let refused = self.run(&["backup", "--env", "prod"]);
+        let as_json = self.run(&["--json", "backup", "--env", "prod"]).expect_code(64);
         password(crate::scene::PASSWORD);
         complains(&refused, 64, "ended with 64 (Error)");
+        let document = as_json.json();
+        assert_eq!((&document["job"]["exit_code"], &document["error"]), (&json!(64), &Value::Null), "{document}");
+        // The run's own sentence, and this process's.
+        for said in ["password", "ended with 64 (Error)"] {
+            assert!(as_json.stderr.contains(said), "no `{said}` in {}", as_json.stderr);
+        }
         self.assert_left(&before);
     }
 
