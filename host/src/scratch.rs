@@ -14,7 +14,7 @@ use tempfile::TempDir;
 const PREFIX: &str = "dolibarr-backup-scratch-";
 
 /// What its owner holds locked as long as it lives.
-const LOCK: &str = "lock";
+pub const LOCK: &str = "lock";
 
 /// The same before it is locked; whoever sweeps looks at locks alone.
 const LOCK_TO_BE: &str = "lock.new";
@@ -59,21 +59,27 @@ impl Scratch {
 
 /// Removes the folders of processes that are gone. What belongs to somebody else, or is in use, is left alone.
 pub fn sweep(below: &Path) {
+    sweep_after(below, PREFIX, |_| ());
+}
+
+/// [`sweep`] for folders whose names begin otherwise; `end` first ends what still works in one.
+pub fn sweep_after(below: &Path, prefix: &str, end: impl Fn(&Path)) {
     let Ok(entries) = std::fs::read_dir(below) else { return };
     for entry in entries.flatten() {
-        if entry.file_name().to_string_lossy().starts_with(PREFIX) {
-            sweep_one(&entry.path());
+        if entry.file_name().to_string_lossy().starts_with(prefix) {
+            sweep_one(&entry.path(), &end);
         }
     }
 }
 
-fn sweep_one(folder: &Path) {
+fn sweep_one(folder: &Path, end: impl Fn(&Path)) {
     let own =
         folder.symlink_metadata().is_ok_and(|meta| meta.is_dir() && meta.uid() == rustix::process::geteuid().as_raw());
     let Some(lock) = own.then(|| File::open(folder.join(LOCK)).ok()).flatten() else { return };
     if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
         return;
     }
+    end(folder);
     match std::fs::remove_dir_all(folder) {
         Ok(()) => tracing::info!("removed {}, which an interrupted run left", folder.display()),
         Err(error) => tracing::warn!("{} cannot be removed: {}", folder.display(), error.kind()),

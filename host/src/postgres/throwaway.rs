@@ -9,12 +9,13 @@ use super::dump::gist;
 use super::program::{self, Program};
 use super::{Config, SslMode};
 use crate::error::{Error, Result};
+use crate::scratch::{self, LOCK};
 use crate::secret::Source;
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::{File, Permissions};
 use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
@@ -22,9 +23,6 @@ use std::time::{Duration, Instant};
 
 /// How the folder's name begins.
 const PREFIX: &str = "dolibarr-backup-pg-";
-
-/// The lock that the owner holds as long as it lives.
-const LOCK: &str = "lock";
 
 /// What belongs to the server's user.
 const SERVER: &str = "server";
@@ -290,33 +288,15 @@ fn signal(pid: u32, signal: Signal) {
 
 /// Removes the servers of processes that are gone. What belongs to somebody else, or is in use, is left alone.
 pub(super) fn sweep(scratch: &Path) {
-    let Ok(entries) = std::fs::read_dir(scratch) else { return };
-    for entry in entries.flatten() {
-        if entry.file_name().to_string_lossy().starts_with(PREFIX) {
-            sweep_one(&entry.path());
-        }
-    }
-}
-
-fn sweep_one(folder: &Path) {
-    let own =
-        folder.symlink_metadata().is_ok_and(|meta| meta.is_dir() && meta.uid() == rustix::process::geteuid().as_raw());
-    let Some(lock) = own.then(|| File::open(folder.join(LOCK)).ok()).flatten() else { return };
-    if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
-        return;
-    }
-    let data = folder.join(SERVER).join("data");
-    if let Some(pid) = running(&data) {
+    scratch::sweep_after(scratch, PREFIX, |folder| {
+        let data = folder.join(SERVER).join("data");
+        let Some(pid) = running(&data) else { return };
         signal(pid, Signal::QUIT);
         let begun = Instant::now();
         while begun.elapsed() < END_TIMEOUT && running(&data).is_some() {
             std::thread::sleep(POLL_INTERVAL);
         }
-    }
-    match std::fs::remove_dir_all(folder) {
-        Ok(()) => tracing::info!("removed {}, which an interrupted run left", folder.display()),
-        Err(error) => tracing::warn!("{} cannot be removed: {}", folder.display(), error.kind()),
-    }
+    });
 }
 
 /// The process that serves these files: the one that they name, if its command line names them too.

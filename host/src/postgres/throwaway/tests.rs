@@ -1,6 +1,7 @@
 //! A server of its own: how it starts, and that nothing of it is left.
 
 use super::*;
+use std::os::unix::fs::MetadataExt;
 
 #[test]
 fn a_user_is_found_by_name_and_root_never_is() {
