@@ -100,6 +100,31 @@ fn a_run_killed_in_any_phase_leaves_what_is_listed_restorable_and_the_next_run_w
     assert!(first.iter().filter(|n| n.contains("/db/") || n.contains("/docs/")).all(|n| after[n] == before[n]));
 }
 
+/// A run writes sidecars after its record, and may be killed at that too.
+#[test]
+fn what_a_run_left_half_written_after_its_record_is_cleared_by_the_next() {
+    let Some(scene) = Scene::small() else { return };
+    let run = scene.command(["backup", "--env", "prod"]).start();
+    let mark = loop {
+        if let Some(mark) = names(&scene).into_iter().find(|n| n.starts_with("prod/leases/") && n.ends_with(".json")) {
+            break mark;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    };
+    let content = std::fs::read(scene.store.join(&mark)).unwrap();
+    assert_eq!(run.finish().code, Some(0));
+    let before = scene.stored();
+    std::fs::write(scene.store.join(&mark), content).unwrap();
+    std::fs::write(scene.store.join("prod/.upload~half"), "half").unwrap();
+    let next = scene.run(["backup", "--env", "prod"]);
+    assert_eq!(next.code, Some(0), "{}", next.stderr);
+    assert!(next.stderr.contains("an earlier run was killed"), "{}", next.stderr);
+    nothing_lies_about(&scene);
+    every_listed_snapshot_is_restorable(&scene);
+    let after = scene.stored();
+    assert!(before.iter().all(|(name, object)| name.contains(".fp-") || after.get(name) == Some(object)));
+}
+
 #[test]
 fn an_interrupted_run_exits_with_130_and_leaves_nothing() {
     let Some(scene) = Scene::small() else { return };

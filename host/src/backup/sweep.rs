@@ -33,7 +33,14 @@ pub(super) async fn sweep(host: &Host, abandoned: Vec<Abandoned>) -> Result<()> 
     for run in abandoned {
         tracing::warn!(run = %run.run, "an earlier run was killed; clearing what it left");
         let recorded = host.store.head(&history::record_key(&host.environment, run.run)?).await?.is_some();
-        if recorded || clear(host, run.run).await {
+        let cleared = if recorded {
+            // Its objects are a snapshot's; what it wrote after its record may still be half there.
+            abort_uploads(host, run.run).await;
+            true
+        } else {
+            clear(host, run.run).await
+        };
+        if cleared {
             run.forget(&host.store).await?;
         }
     }
@@ -43,15 +50,20 @@ pub(super) async fn sweep(host: &Host, abandoned: Vec<Abandoned>) -> Result<()> 
 /// Deletes every object that a run made and did not commit, and says whether all of it is gone. A failure costs space,
 /// never a snapshot: as long as the lease's mark is there, nobody takes the objects for one.
 pub(super) async fn clear(host: &Host, run: SnapshotId) -> bool {
-    if let Err(error) = host.store.abort_uploads(&format!("{}/", host.environment)).await {
-        // Half an upload is no object; a credential that may not list uploads is no reason to keep the objects.
-        tracing::warn!(run = %run, "what was half uploaded could not be cleared: {error}");
-    }
+    abort_uploads(host, run).await;
     let cleared = delete_objects(host, run).await;
     if let Err(error) = &cleared {
         tracing::warn!(run = %run, "what the run left could not be cleared: {error}");
     }
     cleared.is_ok()
+}
+
+/// Removes what is half uploaded. Half an upload is no object, and a credential that may not list uploads is no reason
+/// to keep a run's objects: a failure is said and no more.
+async fn abort_uploads(host: &Host, run: SnapshotId) {
+    if let Err(error) = host.store.abort_uploads(&format!("{}/", host.environment)).await {
+        tracing::warn!(run = %run, "what was half uploaded could not be cleared: {error}");
+    }
 }
 
 async fn delete_objects(host: &Host, run: SnapshotId) -> Result<()> {
