@@ -1,6 +1,8 @@
 //! A large object's way to the disk while it is still being written.
 //!
-//! The kernel starts to write after seconds or gigabytes, and a sync at the end would then wait for all of it.
+//! The kernel starts to write after seconds or gigabytes, and a sync at the end would then wait for all of it. What is on the
+//! disk leaves the page cache: this program seldom reads it again, and a large backup would push out what the database and
+//! the web server read.
 
 use std::fs::File;
 use std::io;
@@ -8,7 +10,8 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 /// Bytes after which what was written goes to the disk: a fraction of a second of any disk, and many of its largest requests.
-const FLUSH_BYTES: u64 = 64 << 20;
+/// It is also about what a large object takes of the page cache.
+const FLUSH_BYTES: u64 = 16 << 20;
 
 /// Sends a file to the disk beside whoever writes it.
 pub(super) struct Flusher {
@@ -48,18 +51,30 @@ impl Flusher {
     /// # Errors
     /// The disk's, whichever sync it was that met it: the kernel tells of each failure once.
     pub(super) fn finish(self) -> io::Result<()> {
-        if let Some((due, thread)) = self.thread {
-            drop(due);
-            thread.join().map_err(|_| io::Error::other("the thread that syncs has ended"))??;
-        }
-        self.file.sync_all()
+        let Some((due, thread)) = self.thread else { return self.file.sync_all() };
+        drop(due);
+        thread.join().map_err(|_| io::Error::other("the thread that syncs has ended"))??;
+        self.file.sync_all()?;
+        leave_cache(&self.file);
+        Ok(())
     }
 }
 
 fn start(file: File) -> io::Result<(SyncSender<()>, JoinHandle<io::Result<()>>)> {
     let (due, times) = sync_channel(1);
-    let work = move || times.iter().try_for_each(|()| file.sync_data());
+    let work = move || {
+        times.iter().try_for_each(|()| {
+            file.sync_data()?;
+            leave_cache(&file);
+            Ok(())
+        })
+    };
     Ok((due, std::thread::Builder::new().name("sync".to_owned()).spawn(work)?))
+}
+
+/// A wish: where the system does not grant it, nothing is lost.
+fn leave_cache(file: &File) {
+    let _ = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed);
 }
 
 #[cfg(test)]
