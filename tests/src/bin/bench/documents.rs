@@ -1,46 +1,36 @@
 //! The documents half beside its peers.
 
+mod s3;
+
 use super::board::{Board, OURS};
 use super::measure::{bytes, measured, shell};
-use super::peers::{Borg, Restic, Rustic, S3, is_installed};
+use super::peers::{Borg, Restic, Rustic, is_installed};
 use super::trees;
 use anyhow::Result;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use tests::binary::Config;
-use tests::garage::Garage;
 
 const FIRST: &str = "First backup";
-const FIRST_S3: &str = "First backup to an S3 server (Garage, http)";
 const UNCHANGED: &str = "Unchanged day";
 const CHANGED: &str = "One per cent of the files changed";
 const RESTORE: &str = "Restore";
-const RESTORE_S3: &str = "Restore from an S3 server";
 const ONE: &str = "One document";
-const ONE_S3: &str = "One document from an S3 server";
-
-/// Sizes of the extremes.
-const TINY_FILES: [u32; 2] = [100_000, 1_000_000];
-const SPARSE_GIB: u64 = 20;
-const UNIFORM_MIB: u64 = 1_024;
-
-/// Backups of each extreme folder, of which the median counts.
-const EXTREME_BACKUPS: u64 = 3;
 
 /// The binary with its configuration.
-struct Ours<'a> {
+pub struct Ours<'a> {
     binary: &'a Path,
     config: PathBuf,
 }
 
 impl<'a> Ours<'a> {
-    fn new(binary: &'a Path, config: Config, tree: &Path, folder: &Path) -> Result<Self> {
+    pub fn new(binary: &'a Path, config: Config, tree: &Path, folder: &Path) -> Result<Self> {
         fs::create_dir_all(folder)?;
         Ok(Self { binary, config: config.documents(("prod", "docs"), tree).write(folder)? })
     }
 
-    fn run(&self, arguments: &[&str]) -> Command {
+    pub fn run(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(self.binary);
         command.args(arguments).args(["--env", "prod", "--config"]).arg(&self.config).stderr(Stdio::null());
         command
@@ -56,22 +46,12 @@ struct Round<'a> {
     restic: Option<Restic>,
     rustic: Option<Rustic>,
     borg: Option<Borg>,
-    s3: Option<OnS3<'a>>,
     number: usize,
-}
-
-struct OnS3<'a> {
-    server: S3<'a>,
-    ours: Ours<'a>,
-    restic: Option<Restic>,
-    has_aws: bool,
-    key: String,
 }
 
 pub fn measure(folder: &Path, binary: &Path, mib: u64, rounds: usize) -> Result<Board> {
     let tree = folder.join(format!("documents-{mib}"));
     trees::realistic(&tree, mib)?;
-    let garage = tests::garage::program().ok().map(|_| Garage::start()).transpose()?;
     let mut board = Board::new(format!("Documents, {mib} MiB"));
     board.notes.push(format!(
         "{} files; medians of {rounds} rounds in turns. restic deduplicates and encrypts, borg deduplicates; both keep \
@@ -83,53 +63,62 @@ pub fn measure(folder: &Path, binary: &Path, mib: u64, rounds: usize) -> Result<
             board.notes.push(format!("`{program}` is not installed and left out."));
         }
     }
-    if garage.is_none() {
-        board.notes.push("There is no Garage here, so nothing was measured on an S3 server.".to_owned());
-    }
+    let has_server = tests::garage::program().is_ok();
+    board.notes.push(if has_server {
+        "The S3 server is a new Garage in each round, on the same machine; what was stored before it is removed first, \
+         so that its memory is as free for each peer, and one backup that is not measured warms it up."
+            .to_owned()
+    } else {
+        "There is no Garage here, so nothing was measured on an S3 server.".to_owned()
+    });
+    let work = folder.join("round");
     for number in 0..rounds {
-        let round = Round::new(folder, binary, &tree, garage.as_ref(), number)?;
+        let round = Round::new(emptied(&work)?, binary, &tree, number)?;
         round.first(&mut board)?;
         round.again(&mut board, UNCHANGED)?;
         round.restore(&mut board)?;
         round.one(&mut board)?;
         trees::change(&tree, number)?;
         round.again(&mut board, CHANGED)?;
+        if has_server {
+            s3::measure(&mut board, emptied(&work)?, binary, &tree)?;
+        }
     }
+    fs::remove_dir_all(&work)?;
     Ok(board)
 }
 
+/// A folder with nothing in it.
+fn emptied(folder: &Path) -> Result<&Path> {
+    if folder.exists() {
+        fs::remove_dir_all(folder)?;
+    }
+    fs::create_dir_all(folder)?;
+    Ok(folder)
+}
+
+/// Where somebody may restore to: the folder is not there, and what was restored before is gone.
+fn restored(folder: &Path, who: &str) -> Result<PathBuf> {
+    let above = folder.join("restored");
+    Ok(emptied(&above)?.join(who))
+}
+
+/// The folder, made.
+fn made(folder: PathBuf) -> Result<PathBuf> {
+    fs::create_dir_all(&folder)?;
+    Ok(folder)
+}
+
 impl<'a> Round<'a> {
-    fn new(
-        folder: &'a Path,
-        binary: &'a Path,
-        tree: &'a Path,
-        garage: Option<&'a Garage>,
-        number: usize,
-    ) -> Result<Self> {
-        let fresh = |name: &str| {
-            let path = folder.join(name);
-            // Not there in the first round.
-            drop(fs::remove_dir_all(&path));
-            path
-        };
-        let store = fresh("store");
-        let ours = Ours::new(binary, Config::directory_store(&store), tree, &fresh("ours"))?;
-        let cache = fresh("restic-cache");
+    fn new(folder: &'a Path, binary: &'a Path, tree: &'a Path, number: usize) -> Result<Self> {
+        let at = |name: &str| folder.join(name);
+        let store = at("store");
+        let ours = Ours::new(binary, Config::directory_store(&store), tree, &at("ours"))?;
         let restic = is_installed("restic")
-            .then(|| Restic { repository: fresh("restic").display().to_string(), cache: cache.clone() });
-        let rustic =
-            is_installed("rustic").then(|| Rustic { repository: fresh("rustic"), cache: fresh("rustic-cache") });
-        let borg = is_installed("borg").then(|| Borg { repository: fresh("borg"), base: fresh("borg-base") });
-        let key = format!("bench-{}", rand::random::<u64>());
-        let s3 = garage.map(|garage| {
-            let url = format!("s3://{}/{key}", Garage::BUCKET);
-            let config = Config::s3_store(&url, &garage.endpoint(), Garage::REGION, "garage", &garage.credentials());
-            let server = S3(garage);
-            let restic = is_installed("restic").then(|| server.restic(&format!("{key}-restic"), &cache));
-            let ours = Ours::new(binary, config, tree, &fresh("ours-s3"))?;
-            anyhow::Ok(OnS3 { server, ours, restic, has_aws: is_installed("aws"), key })
-        });
-        Ok(Self { folder, tree, ours, store, restic, rustic, borg, s3: s3.transpose()?, number })
+            .then(|| Restic { repository: at("restic").display().to_string(), cache: at("restic-cache") });
+        let rustic = is_installed("rustic").then(|| Rustic { repository: at("rustic"), cache: at("rustic-cache") });
+        let borg = is_installed("borg").then(|| Borg { repository: at("borg"), base: at("borg-base") });
+        Ok(Self { folder, tree, ours, store, restic, rustic, borg, number })
     }
 
     fn archive(&self) -> PathBuf {
@@ -170,17 +159,6 @@ impl<'a> Round<'a> {
             board.add(FIRST, "borg", measured(&mut borg.run(&["create", "::first", "."], self.tree))?);
             board.stored(FIRST, "borg", bytes(&borg.repository));
         }
-        let Some(s3) = &self.s3 else { return Ok(()) };
-        board.add(FIRST_S3, OURS, measured(&mut s3.ours.run(&["backup"]))?);
-        if s3.has_aws {
-            let mut piped = s3.server.tar_to(self.tree, &format!("{}-tar", s3.key));
-            board.add(FIRST_S3, "`tar -czf - \\| aws s3 cp -`", measured(&mut piped)?);
-        }
-        if let Some(restic) = &s3.restic {
-            measured(&mut s3.server.with_credentials(restic.run(&["init"], self.tree)))?;
-            let mut backup = s3.server.with_credentials(restic.run(&["backup", "."], self.tree));
-            board.add(FIRST_S3, "restic", measured(&mut backup)?);
-        }
         Ok(())
     }
 
@@ -210,18 +188,8 @@ impl<'a> Round<'a> {
     }
 
     fn restore(&self, board: &mut Board) -> Result<()> {
-        let into = |name: &str| -> Result<PathBuf> {
-            let folder = self.folder.join("restored");
-            if folder.exists() {
-                fs::remove_dir_all(&folder)?;
-            }
-            let target = folder.join(name);
-            fs::create_dir_all(&target)?;
-            Ok(target)
-        };
-        let target = into("ours")?;
-        fs::remove_dir(&target)?;
-        let text = target.display().to_string();
+        let into = |name: &str| made(restored(self.folder, name)?);
+        let text = restored(self.folder, "ours")?.display().to_string();
         board.add(RESTORE, OURS, measured(&mut self.ours.run(&["restore", "--source", "docs", "--into", &text]))?);
         let target = into("tar")?;
         board.add(
@@ -244,21 +212,6 @@ impl<'a> Round<'a> {
         if let Some(borg) = &self.borg {
             board.add(RESTORE, "borg", measured(&mut borg.run(&["extract", "::first"], &into("borg")?))?);
         }
-        let Some(s3) = &self.s3 else { return Ok(()) };
-        let target = into("ours")?;
-        fs::remove_dir(&target)?;
-        let text = target.display().to_string();
-        board.add(RESTORE_S3, OURS, measured(&mut s3.ours.run(&["restore", "--source", "docs", "--into", &text]))?);
-        if s3.has_aws {
-            let mut piped = s3.server.tar_from(&format!("{}-tar", s3.key), &into("aws")?);
-            board.add(RESTORE_S3, "`aws s3 cp - \\| tar -xzf -`", measured(&mut piped)?);
-        }
-        if let Some(restic) = &s3.restic {
-            let target = into("restic")?.display().to_string();
-            let restore = restic.run(&["restore", "latest", "--target", &target], self.tree);
-            board.add(RESTORE_S3, "restic", measured(&mut s3.server.with_credentials(restore))?);
-        }
-        fs::remove_dir_all(self.folder.join("restored"))?;
         Ok(())
     }
 
@@ -282,71 +235,6 @@ impl<'a> Round<'a> {
         if let Some(borg) = &self.borg {
             board.add(ONE, "borg", measured(&mut borg.run(&["extract", "--stdout", "::first", &path], self.tree))?);
         }
-        let Some(s3) = &self.s3 else { return Ok(()) };
-        fs::remove_file(&target)?;
-        board.add(ONE_S3, OURS, measured(&mut s3.ours.run(&["get", &path, "--output", &text]))?);
-        if let Some(restic) = &s3.restic {
-            let dump = restic.run(&["dump", "latest", &format!("/{path}")], self.tree);
-            board.add(ONE_S3, "restic", measured(&mut s3.server.with_credentials(dump))?);
-        }
         Ok(())
     }
-}
-
-/// They show how time and memory grow, not who is faster.
-pub fn measure_extremes(folder: &Path, binary: &Path) -> Result<Board> {
-    let mut board = Board::new("Documents out of the ordinary");
-    let runs = "Medians of three backups; one run each of everything else. The folder is removed after it.";
-    board.notes.push(runs.to_owned());
-    for count in TINY_FILES {
-        let name = format!("{count} files of 250 bytes");
-        extreme(&mut board, folder, binary, &name, |tree| trees::tiny(tree, count))?;
-    }
-    let name = format!("one sparse file of {SPARSE_GIB} GiB");
-    extreme(&mut board, folder, binary, &name, |tree| trees::sparse(tree, SPARSE_GIB))?;
-    let name = format!("{UNIFORM_MIB} MiB, nothing compressible");
-    extreme(&mut board, folder, binary, &name, |tree| trees::uniform(tree, UNIFORM_MIB, true))?;
-    let name = format!("{UNIFORM_MIB} MiB, everything compressible");
-    extreme(&mut board, folder, binary, &name, |tree| trees::uniform(tree, UNIFORM_MIB, false))?;
-    Ok(board)
-}
-
-fn extreme(
-    board: &mut Board,
-    folder: &Path,
-    binary: &Path,
-    name: &str,
-    make: impl FnOnce(&Path) -> Result<()>,
-) -> Result<()> {
-    let (tree, store, archive) = (folder.join("extreme"), folder.join("store"), folder.join("peer.tar.gz"));
-    for left in [&tree, &store] {
-        // Not there as a rule.
-        drop(fs::remove_dir_all(left));
-    }
-    make(&tree)?;
-    let ours = Ours::new(binary, Config::directory_store(&store), &tree, &folder.join("ours"))?;
-    for _ in 0..EXTREME_BACKUPS {
-        // The store names runs by the second.
-        std::thread::sleep(std::time::Duration::from_millis(1_100));
-        board.add(name, OURS, measured(&mut ours.run(&["backup", "--force"]))?);
-    }
-    board.stored(name, OURS, bytes(&store.join("prod/docs")) / EXTREME_BACKUPS);
-    std::thread::sleep(std::time::Duration::from_millis(1_100));
-    board.add(name, "dolibarr-backup, unchanged", measured(&mut ours.run(&["backup"]))?);
-    let restored = folder.join("restored");
-    let text = restored.display().to_string();
-    let restore = measured(&mut ours.run(&["restore", "--source", "docs", "--into", &text]))?;
-    board.add(name, "dolibarr-backup, restore", restore);
-    fs::remove_dir_all(&restored)?;
-    let get = measured(&mut ours.run(&["get", &trees::one(&tree)?]))?;
-    board.add(name, "dolibarr-backup, one document", get);
-    board.add(
-        name,
-        "`tar -czSf`",
-        measured(Command::new("tar").arg("-czSf").arg(&archive).arg("-C").arg(&tree).arg("."))?,
-    );
-    board.stored(name, "`tar -czSf`", bytes(&archive));
-    fs::remove_dir_all(&tree)?;
-    fs::remove_dir_all(&store)?;
-    Ok(())
 }

@@ -6,6 +6,7 @@
 mod board;
 mod database;
 mod documents;
+mod extremes;
 mod measure;
 mod peers;
 mod plugins;
@@ -54,7 +55,7 @@ fn main() -> Result<()> {
     let Arguments { folder, binary, results, what, mib, rounds } = arguments;
     let (name, board) = match what {
         What::Documents => ("documents", documents::measure(&folder, &binary, mib, rounds)?),
-        What::Extremes => ("extremes", documents::measure_extremes(&folder, &binary)?),
+        What::Extremes => ("extremes", extremes::measure(&folder, &binary)?),
         What::Database => ("database", database::measure(&folder, &binary, mib, rounds)?),
         What::Plugins => ("plugins", plugins::measure(&folder, &binary, mib, rounds)?),
     };

@@ -1,0 +1,75 @@
+//! Documents folders out of the ordinary: they show how time and memory grow, not who is faster.
+
+use super::board::{Board, OURS};
+use super::documents::Ours;
+use super::measure::{bytes, measured};
+use super::trees;
+use anyhow::Result;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use tests::binary::Config;
+
+const TINY_FILES: [u32; 2] = [100_000, 1_000_000];
+const SPARSE_GIB: u64 = 20;
+const UNIFORM_MIB: u64 = 1_024;
+
+/// Backups of each folder, of which the median counts.
+const BACKUPS: u64 = 3;
+
+pub fn measure(folder: &Path, binary: &Path) -> Result<Board> {
+    let mut board = Board::new("Documents out of the ordinary");
+    let runs = "Medians of three backups; one run each of everything else. The folder is removed after it.";
+    board.notes.push(runs.to_owned());
+    for count in TINY_FILES {
+        let name = format!("{count} files of 250 bytes");
+        extreme(&mut board, folder, binary, &name, |tree| trees::tiny(tree, count))?;
+    }
+    let name = format!("one sparse file of {SPARSE_GIB} GiB");
+    extreme(&mut board, folder, binary, &name, |tree| trees::sparse(tree, SPARSE_GIB))?;
+    let name = format!("{UNIFORM_MIB} MiB, nothing compressible");
+    extreme(&mut board, folder, binary, &name, |tree| trees::uniform(tree, UNIFORM_MIB, true))?;
+    let name = format!("{UNIFORM_MIB} MiB, everything compressible");
+    extreme(&mut board, folder, binary, &name, |tree| trees::uniform(tree, UNIFORM_MIB, false))?;
+    Ok(board)
+}
+
+fn extreme(
+    board: &mut Board,
+    folder: &Path,
+    binary: &Path,
+    name: &str,
+    make: impl FnOnce(&Path) -> Result<()>,
+) -> Result<()> {
+    let (tree, store, archive) = (folder.join("extreme"), folder.join("store"), folder.join("peer.tar.gz"));
+    for left in [&tree, &store] {
+        // Not there as a rule.
+        drop(fs::remove_dir_all(left));
+    }
+    make(&tree)?;
+    let ours = Ours::new(binary, Config::directory_store(&store), &tree, &folder.join("ours"))?;
+    for _ in 0..BACKUPS {
+        // The store names runs by the second.
+        std::thread::sleep(std::time::Duration::from_millis(1_100));
+        board.add(name, OURS, measured(&mut ours.run(&["backup", "--force"]))?);
+    }
+    board.stored(name, OURS, bytes(&store.join("prod/docs")) / BACKUPS);
+    std::thread::sleep(std::time::Duration::from_millis(1_100));
+    board.add(name, "dolibarr-backup, unchanged", measured(&mut ours.run(&["backup"]))?);
+    let restored = folder.join("restored");
+    let text = restored.display().to_string();
+    let restore = measured(&mut ours.run(&["restore", "--source", "docs", "--into", &text]))?;
+    board.add(name, "dolibarr-backup, restore", restore);
+    fs::remove_dir_all(&restored)?;
+    let get = measured(&mut ours.run(&["get", &trees::one(&tree)?]))?;
+    board.add(name, "dolibarr-backup, one document", get);
+    board.add(
+        name,
+        "`tar -czSf`",
+        measured(Command::new("tar").arg("-czSf").arg(&archive).arg("-C").arg(&tree).arg("."))?,
+    );
+    board.stored(name, "`tar -czSf`", bytes(&archive));
+    fs::remove_dir_all(&tree)?;
+    fs::remove_dir_all(&store)?;
+    Ok(())
+}
