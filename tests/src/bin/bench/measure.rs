@@ -85,7 +85,7 @@ pub fn machine() -> Result<String> {
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?;
     let cores = std::thread::available_parallelism()?;
     Ok(format!(
-        "{cores} cores ({}), {} GiB of memory, Linux {}; what is read is in the page cache\n",
+        "{cores} cores ({}), {} GiB of memory, Linux {}; what is read is in the page cache, but where the kernel took it back\n",
         model.trim_start_matches([' ', '\t', ':']),
         kib.unwrap_or(0) >> 20,
         kernel.trim()
