@@ -3,6 +3,9 @@
 //!
 //! No secret is ever an argument; the password goes through the child's environment alone.
 
+mod output;
+
+use self::output::Output;
 use super::archive::{Contents, Flaw, Scanner};
 use super::client::Notice;
 use super::program::{NOWHERE, Program, Version};
@@ -10,16 +13,13 @@ use super::{Facts, Session};
 use crate::capability::printable;
 use crate::error::{Class, Error, Result};
 use crate::secret::redact;
-use crate::stream::{BLOCK_BYTES, ByteStream, Writer, channel};
+use crate::stream::{ByteStream, Writer, channel};
 use bytes::Bytes;
-use rustix::io::Errno;
-use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
-use tokio::process::{ChildStdin, ChildStdout};
+use tokio::process::ChildStdin;
 use tokio::sync::mpsc;
 
 /// What pg_dump says on its error output. A dump that works says nothing; beyond this it is read and dropped.
@@ -30,14 +30,6 @@ const PREFIXES: [&str; 3] = ["pg_dump: error: ", "pg_restore: error: ", "initdb:
 
 /// Lines of it that reach people.
 const STDERR_LINES_MAX: usize = 3;
-
-/// Room between pg_dump and this program, in place of 64 KiB: on busy cores pg_dump goes on while nobody reads. More needs
-/// privileges.
-const PIPE_BYTES: usize = 1 << 20;
-
-/// How often a pipe of [`PIPE_BYTES`] is looked into. pg_dump writes 4 KiB at a time; being woken for each takes the cores from
-/// pg_dump and the server. The pipe would be full in this time at 500 MB/s, which no pg_dump reaches.
-const LOOK_INTERVAL: Duration = Duration::from_millis(2);
 
 /// A dump of an empty database has more than a kilobyte of definitions in it.
 const DUMP_BYTES_MIN: u64 = 512;
@@ -70,7 +62,7 @@ pub struct DumpOptions {
 /// How pg_dump compresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Compression {
-    /// zstd where the installed pg_dump has it, else gzip at its default level.
+    /// zstd where the installed pg_dump has it, else gzip.
     #[default]
     Automatic,
     /// Not at all.
@@ -169,7 +161,7 @@ impl Session {
         };
         let (listed, blocks) = mpsc::channel(LISTED_BLOCKS_IN_FLIGHT_MAX);
         let ((bytes, scanner), stderr, listing) = tokio::try_join!(
-            pump(Output::of(stdout)?, writer, listed),
+            pump(Output::of(stdout).map_err(|e| broken_pipe(&e))?, writer, listed),
             async { collect(stderr).await.map_err(|e| Stop::Failed(broken_pipe(&e))) },
             async { self.list(blocks).await.map_err(Stop::Failed) },
         )?;
@@ -230,49 +222,14 @@ fn broken_pipe(error: &std::io::Error) -> Error {
     Error::unexpected(format!("what pg_dump writes cannot be read: {}", error.kind()))
 }
 
-/// What pg_dump writes.
-enum Output {
-    /// A pipe with room, looked into at intervals.
-    Roomy(OwnedFd),
-    /// A pipe that would be full before the next look: the system has given this user all the room that it gives.
-    Narrow(ChildStdout),
-}
-
-impl Output {
-    fn of(stdout: ChildStdout) -> Result<Self> {
-        if rustix::pipe::fcntl_setpipe_size(&stdout, PIPE_BYTES).is_err() {
-            return Ok(Self::Narrow(stdout));
-        }
-        let pipe = stdout.into_owned_fd().map_err(|e| broken_pipe(&e))?;
-        rustix::io::ioctl_fionbio(&pipe, true).map_err(|e| broken_pipe(&e.into()))?;
-        Ok(Self::Roomy(pipe))
-    }
-
-    /// Appends what is there, at least one byte and at most what the block has room for; 0 at the end.
-    async fn read(&mut self, block: &mut Vec<u8>) -> std::io::Result<usize> {
-        match self {
-            Self::Narrow(stdout) => stdout.read_buf(block).await,
-            Self::Roomy(pipe) => loop {
-                match rustix::io::read(&*pipe, rustix::buffer::spare_capacity(block)) {
-                    Err(Errno::AGAIN) => tokio::time::sleep(LOOK_INTERVAL).await,
-                    Err(Errno::INTR) => {}
-                    read => return Ok(read?),
-                }
-            },
-        }
-    }
-}
-
 /// Passes on what pg_dump writes, whole blocks at a time, without a copy.
 async fn pump(mut output: Output, writer: &Writer, listed: mpsc::Sender<Bytes>) -> Result<(u64, Scanner), Stop> {
     let (mut bytes, mut scanner, mut listed) = (0, Scanner::new(), Some(listed));
     loop {
-        let mut block = Vec::with_capacity(BLOCK_BYTES);
-        while block.len() < BLOCK_BYTES && output.read(&mut block).await.map_err(|e| broken_pipe(&e))? > 0 {}
+        let block = output.block().await.map_err(|e| broken_pipe(&e))?;
         if block.is_empty() {
             return Ok((bytes, scanner));
         }
-        let block = Bytes::from(block);
         bytes += block.len() as u64;
         scanner.feed(&block);
         if let Some(sender) = &listed
@@ -408,42 +365,4 @@ fn blame(stderr: &str) -> (Class, &'static str) {
     ];
     let found = SIGNS.iter().find(|(sign, ..)| stderr.contains(sign));
     found.map_or((Class::Unexpected, ""), |(_, class, hint)| (*class, *hint))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    async fn read_all(mut output: Output) -> Vec<u8> {
-        let mut all = Vec::new();
-        loop {
-            let mut block = Vec::with_capacity(BLOCK_BYTES);
-            while block.len() < BLOCK_BYTES && output.read(&mut block).await.unwrap() > 0 {}
-            assert_eq!(block.capacity(), BLOCK_BYTES, "a block that grew was copied");
-            if block.is_empty() {
-                return all;
-            }
-            all.extend(block);
-        }
-    }
-
-    #[tokio::test]
-    async fn a_pipe_is_read_to_its_end_whatever_its_room() {
-        // More than the pipe holds, a pause in which it is empty, and a last word.
-        let script = "seq 1 400000; sleep 0.05; seq 1 9; sleep 0.05; printf end";
-        let start = || {
-            let mut child =
-                tokio::process::Command::new("sh").args(["-c", script]).stdout(Stdio::piped()).spawn().unwrap();
-            (child.stdout.take().unwrap(), child)
-        };
-        let lines = |last: u32| (1..=last).map(|n| format!("{n}\n")).collect::<String>();
-        let expected = lines(400_000) + &lines(9) + "end";
-        let (stdout, mut child) = start();
-        let Ok(roomy @ Output::Roomy(_)) = Output::of(stdout) else { panic!("the pipe has no room") };
-        assert!(read_all(roomy).await == expected.as_bytes());
-        assert!(child.wait().await.unwrap().success());
-        let (stdout, mut child) = start();
-        assert!(read_all(Output::Narrow(stdout)).await == expected.as_bytes());
-        assert!(child.wait().await.unwrap().success());
-    }
 }
