@@ -10,7 +10,6 @@ use crate::scene::{DATABASE, PASSWORD, ROLE, Scene, succeed};
 use laptop::Laptop;
 use serde_json::{Value, json};
 use std::process::Command;
-use std::time::Duration;
 use tests::garage::Garage;
 use tests::helm::Helm;
 use tests::kubernetes::{Kubernetes, Node};
@@ -20,10 +19,6 @@ const BACKUP: &str = "erp-dolibarr-backup";
 
 /// Begins the names of Jobs that are started by hand.
 const BY_HAND: &str = "by-hand-";
-
-/// Longest wait for the end of a Job. It takes seconds, but a kubelet that has missed the end of a container looks again after
-/// a minute or more.
-const JOB_PATIENCE: Duration = Duration::from_secs(180);
 
 /// Who may launch the backup's Job from elsewhere.
 const LAUNCHER: &str = "lea";
@@ -186,19 +181,9 @@ impl Cluster {
             let state = &pod["status"]["containerStatuses"][0]["state"]["terminated"];
             state["exitCode"].as_i64().map(|code| (code, pod["metadata"]["name"].as_str().unwrap().to_owned()))
         };
-        let pods = || {
+        let (exit_code, pod) = self.api().wait(&format!("end of {job}"), || {
             let pods = self.api().list("pods", &self.namespace).into_iter();
-            pods.filter(|pod| pod["metadata"]["labels"]["job-name"] == job).collect::<Vec<_>>()
-        };
-        let found = self.api().within(JOB_PATIENCE, || pods().into_iter().find_map(ended));
-        let (exit_code, pod) = found.unwrap_or_else(|| {
-            let log = |pod: &Value| {
-                let name = pod["metadata"]["name"].as_str().unwrap_or_default();
-                let log = self.api().try_kubectl(&["logs", name, "--namespace", &self.namespace], "");
-                format!("{name}: {}\n{log:?}", pod["status"])
-            };
-            let said = pods().iter().map(log).collect::<Vec<_>>().join("\n");
-            panic!("no end of {job} after {} s\n{said}\n{}", JOB_PATIENCE.as_secs(), self.api().logs())
+            pods.filter(|pod| pod["metadata"]["labels"]["job-name"] == job).find_map(ended)
         });
         let log = self.api().kubectl(&["logs", &pod, "--namespace", &self.namespace], "");
         self.api().kubectl(&["delete", "job", job, "--namespace", &self.namespace], "");

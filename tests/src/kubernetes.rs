@@ -146,9 +146,7 @@ impl Kubernetes {
         bail!("no {what} after {} s:\n{}", START_TIMEOUT.as_secs(), self.logs())
     }
 
-    /// The last lines of what each process logged.
-    #[must_use]
-    pub fn logs(&self) -> String {
+    fn logs(&self) -> String {
         let tail = |program: &str| {
             let text = fs::read_to_string(self.path(&format!("{program}.log"))).unwrap_or_default();
             let lines: Vec<&str> = text.lines().collect();
@@ -286,21 +284,13 @@ impl Kubernetes {
     /// # Panics
     /// When there is none in time.
     #[track_caller]
-    pub fn wait<T>(&self, what: &str, look: impl FnMut() -> Option<T>) -> T {
-        let Some(found) = self.within(PATIENCE, look) else {
-            panic!("no {what} after {} s\n{}", PATIENCE.as_secs(), self.logs());
-        };
-        found
-    }
-
-    /// Waits for an answer as long as that; none when there is none.
-    pub fn within<T>(&self, patience: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
+    pub fn wait<T>(&self, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
         let start = Instant::now();
         loop {
-            let found = look();
-            if found.is_some() || start.elapsed() >= patience {
+            if let Some(found) = look() {
                 return found;
             }
+            assert!(start.elapsed() < PATIENCE, "no {what} after {} s\n{}", PATIENCE.as_secs(), self.logs());
             std::thread::sleep(Duration::from_millis(100));
         }
     }

@@ -119,6 +119,7 @@ fn command(binary: &Path, config: &Path) -> Command {
 
 /// What the run says of the source.
 fn backup(binary: &Path, config: &Path) -> Result<Value> {
+    // As before each peer.
     rustix::fs::sync();
     let output = command(binary, config).stderr(Stdio::inherit()).output()?;
     ensure!(output.status.success(), "the backup ended with {}", output.status);

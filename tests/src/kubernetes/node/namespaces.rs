@@ -12,6 +12,10 @@ use std::time::{Duration, Instant};
 /// The bridge that pods are at.
 pub(super) const BRIDGE: &str = "pods";
 
+/// A bridge without an address of its own has its ports' lowest, another one whenever a pod comes or goes, and what the other pods
+/// send to the node is lost until they ask for it anew, most of a minute later.
+const BRIDGE_ADDRESS: &str = "0a:58:0a:58:00:01";
+
 /// It is a matter of a few mounts.
 const ENTER_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -21,7 +25,7 @@ const END_TIMEOUT: Duration = Duration::from_secs(20);
 const UNSHARE: [&str; 6] = ["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"];
 
 /// What programs of a node write at fixed places lands in memory, and what the kubelet sets for the whole machine in files. Arguments
-/// by name: the folder, the node's address, that of the API server.
+/// by name: the folder, the node's address, that of the API server, the bridge and its address.
 const SETUP: &str = "\
 set -e
 mount --make-rshared /
@@ -33,7 +37,7 @@ for setting in vm/overcommit_memory vm/panic_on_oom kernel/panic kernel/panic_on
   mount --bind $file /proc/sys/$setting
 done
 ip link set lo up
-ip link add $bridge type bridge
+ip link add $bridge address $bridge_address type bridge
 ip address add $node/24 dev $bridge
 ip address add $api/32 dev lo
 ip link set $bridge up
@@ -74,7 +78,9 @@ impl Namespaces {
         let mut first = unshare.spawn().context("unshare cannot be started")?;
         let commands = first.stdin.take();
         let mut entered = Self { first, commands, log };
-        let named = format!("folder={} node={node} api={api} bridge={BRIDGE}\n", quoted(&folder.display().to_string()));
+        let folder_quoted = quoted(&folder.display().to_string());
+        let named =
+            format!("folder={folder_quoted} node={node} api={api} bridge={BRIDGE} bridge_address={BRIDGE_ADDRESS}\n");
         entered.tell(&format!("{named}{SETUP}"))?;
         let start = Instant::now();
         while !folder.join("entered").exists() {
