@@ -108,6 +108,12 @@ fn prod_goes_into_the_sandbox_and_the_old_one_is_kept() {
         "{:?}",
         databases(&scene)
     );
+
+    // Two that would be kept under the same second's name are kept under two.
+    scene.server.create_database("sandbox_before_20360630T235959Z", &[]);
+    let planned = [&swap[..], &["--dry-run", "--now", "2036-06-30T23:59:59Z"]].concat();
+    let planned = restore(&scene, &planned).expect_code(0).json();
+    assert_eq!(planned["plan"]["replaces"]["kept_as"], "sandbox_before_20360701T000000Z", "{planned}");
 }
 
 #[test]

@@ -14,6 +14,7 @@ use crate::report::{FORMAT_VERSION, Report};
 use crate::stream::stopped;
 use crate::{choice, scratch, telemetry};
 use indicatif::HumanBytes;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -124,11 +125,7 @@ async fn plan(host: &Host, chosen: &Chosen<'_>, source: &postgres::Config, argum
     if let Some(owner) = &owner {
         server.check_owner(owner).await?;
     }
-    let stamp = host.clock.now().strftime("%Y%m%dT%H%M%SZ");
-    let aside = format!("{}_before_{stamp}", cut(&place, NAME_BYTES_MAX - "_before_".len() - "20260630T010000Z".len()));
-    if server.look(&aside).await?.is_some() {
-        return Err(Error::new(Class::Usage, format!("the database `{aside}` is there already")).hint("restore again"));
-    }
+    let aside = aside(&server, &place, host.clock.now()).await?;
     let stem = format!("{}{RESTORING}", cut(&into, NAME_BYTES_MAX - RESTORING.len() - 8));
     let left = server.beginning(&stem).await?;
     let notes =
@@ -157,6 +154,18 @@ async fn plan(host: &Host, chosen: &Chosen<'_>, source: &postgres::Config, argum
         owner,
         scratch,
     })
+}
+
+/// The name that what is replaced gets: of the first second from now on that has none yet.
+async fn aside(server: &Server, place: &str, mut at: Timestamp) -> Result<String> {
+    let stem = cut(place, NAME_BYTES_MAX - "_before_".len() - "20260630T010000Z".len());
+    loop {
+        let aside = format!("{stem}_before_{}", at.strftime("%Y%m%dT%H%M%SZ"));
+        if server.look(&aside).await?.is_none() {
+            return Ok(aside);
+        }
+        at += SignedDuration::from_secs(1);
+    }
 }
 
 /// The server that is restored to.
