@@ -12,7 +12,7 @@ use crate::stream::{self, BLOCK_BYTES, ByteStream};
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, BufWriter, Read, Seek, Write};
 use tempfile::SpooledTempFile;
 
 /// First line: what this is, and the version of the format.
@@ -20,6 +20,14 @@ const FIRST_LINE: &str = "dolibarr-backup index 1\n";
 
 /// Memory that an index may take before it goes to a temporary file: that of some hundred thousand documents.
 pub(super) const MEMORY_BYTES_MAX: usize = 8 << 20;
+
+/// Text that is compressed in one go. The compressor hands on what it has at the end of each call, so without it a
+/// million lines cost three million calls to the system once the index is a file.
+const TEXT_BUFFER_BYTES: usize = 64 << 10;
+
+/// Level of the compressor. Of a million entries 1 makes 82 MB in 0.7 s, 2 makes 55 MB in 1.1 s and 6 makes 54 MB in
+/// 1.7 s: most of a line is the digest, which only a code of its own shortens, and 1 has none.
+const LEVEL: u32 = 2;
 
 /// Where an entry is within its member, and what it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,7 +69,7 @@ pub(super) struct Member {
 /// An index in the making.
 #[derive(Debug)]
 pub(super) struct Index {
-    out: GzEncoder<SpooledTempFile>,
+    out: BufWriter<GzEncoder<SpooledTempFile>>,
     offset: u64,
     entries: u64,
     members: u64,
@@ -71,7 +79,8 @@ pub(super) struct Index {
 
 impl Index {
     pub(super) fn new() -> io::Result<Self> {
-        let mut out = GzEncoder::new(tempfile::spooled_tempfile(MEMORY_BYTES_MAX), Compression::fast());
+        let packed = GzEncoder::new(tempfile::spooled_tempfile(MEMORY_BYTES_MAX), Compression::new(LEVEL));
+        let mut out = BufWriter::with_capacity(TEXT_BUFFER_BYTES, packed);
         out.write_all(FIRST_LINE.as_bytes())?;
         Ok(Self { out, offset: 0, entries: 0, members: 0, waiting: None })
     }
@@ -138,7 +147,7 @@ impl Index {
             self.out.write_all(since.as_bytes())?;
         }
         writeln!(self.out, "end\t{}\t{}\t{}", self.entries, self.members, self.offset)?;
-        self.out.finish()
+        self.out.into_inner().map_err(io::IntoInnerError::into_error)?.finish()
     }
 }
 

@@ -3,9 +3,11 @@
 use super::entry::{Entry, Kind, Meta};
 use super::header;
 use super::open::{self, Folders};
+use rustix::buffer::spare_capacity;
 use rustix::fs::SeekFrom;
+use rustix::io::retry_on_intr;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 
@@ -76,16 +78,14 @@ pub(super) fn small(entry: &Entry, bytes_max: u64, folders: &mut Folders, out: &
 /// Appends a file's content, at most as long as `meta` says; whether it was at rest meanwhile.
 fn append(file: &File, meta: &mut Meta, body: usize, out: &mut Vec<u8>) -> io::Result<bool> {
     let size = usize::try_from(meta.size_bytes).map_err(io::Error::other)?;
-    out.reserve(size + PROBE_BYTES);
-    // One byte more than there should be shows that the file has grown.
-    file.take(meta.size_bytes + 1).read_to_end(out)?;
+    // Room for one byte more than there should be, which shows that the file has grown. No second read looks for the
+    // end: what the file is like afterwards tells.
+    out.reserve(size + 1);
+    while retry_on_intr(|| rustix::io::read(file, spare_capacity(out)))? != 0 && out.len() - body < size {}
     let read = out.len() - body;
     out.truncate(body + size.min(read));
     Ok(read == size && meta.is_unchanged(&look(file)?))
 }
-
-/// Room that lets the reader see the end of a file without moving the buffer.
-const PROBE_BYTES: usize = 64;
 
 fn open(entry: &Entry, folders: &mut Folders) -> io::Result<File> {
     let (folder, name) = folders.of(&entry.path)?;

@@ -7,7 +7,7 @@ use super::write::Sink;
 use crate::documents::entry::{Kind, Time, reason};
 use crate::documents::path;
 use crate::error::{Error, Result};
-use std::io::{self, BufReader, Read, Seek, Write};
+use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
 use std::sync::{Mutex, PoisonError};
 use tempfile::SpooledTempFile;
 
@@ -20,13 +20,13 @@ const PATH_BYTES_MAX: u32 = path::BYTES_MAX as u32;
 /// Work that waits for the end.
 #[derive(Debug)]
 pub(super) struct Late {
-    folders: Mutex<SpooledTempFile>,
-    links: Mutex<SpooledTempFile>,
+    folders: Mutex<BufWriter<SpooledTempFile>>,
+    links: Mutex<BufWriter<SpooledTempFile>>,
 }
 
 impl Late {
     pub(super) fn new() -> Self {
-        let spool = || Mutex::new(tempfile::spooled_tempfile(MEMORY_BYTES_MAX));
+        let spool = || Mutex::new(BufWriter::new(tempfile::spooled_tempfile(MEMORY_BYTES_MAX)));
         Self { folders: spool(), links: spool() }
     }
 
@@ -74,12 +74,13 @@ impl Late {
     }
 }
 
-fn put(spool: &Mutex<SpooledTempFile>, record: &[u8]) -> Result<()> {
+fn put(spool: &Mutex<BufWriter<SpooledTempFile>>, record: &[u8]) -> Result<()> {
     spool.lock().unwrap_or_else(PoisonError::into_inner).write_all(record).map_err(lost)
 }
 
-fn back(spool: Mutex<SpooledTempFile>) -> Result<BufReader<SpooledTempFile>> {
-    let mut spool = spool.into_inner().unwrap_or_else(PoisonError::into_inner);
+fn back(spool: Mutex<BufWriter<SpooledTempFile>>) -> Result<BufReader<SpooledTempFile>> {
+    let spool = spool.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let mut spool = spool.into_inner().map_err(|error| lost(error.into_error()))?;
     spool.rewind().map_err(lost)?;
     Ok(BufReader::new(spool))
 }
