@@ -58,6 +58,11 @@ pub fn measure(folder: &Path, binary: &Path, mib: u64, rounds: usize) -> Result<
          repositories of their own format. dolibarr-backup writes one `tar.gz` and its index.",
         trees::files(&tree)?
     ));
+    board.notes.push(
+        "The first backup finds the folder in the page cache, where `cat` has put it. By the day on which some files \
+         changed, the restores have pushed it out: it is read from the disk."
+            .to_owned(),
+    );
     for program in ["restic", "rustic", "borg", "pigz", "aws"] {
         if !is_installed(program) {
             board.notes.push(format!("`{program}` is not installed and left out."));
