@@ -3,97 +3,16 @@
 //! A pure function over the plan. It refuses a plan that is no answer to the question, turns single decisions from
 //! forget to keep, and holds back a plan that forgets too much at once. It never turns a keep into a forget.
 
+mod config;
+
+pub use self::config::{Age, Config, FiscalYearEnd};
+
+use self::config::fiscal_year;
 use crate::snapshot::SnapshotId;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
-use jiff::{SignedDuration, Timestamp, ToSpan};
-use serde::Deserialize;
+use jiff::{Timestamp, ToSpan};
 use std::collections::{BTreeMap, BTreeSet};
-
-/// Years that accounting has to be kept in France: Code de commerce, article L123-22.
-const LEGAL_YEARS: u16 = 10;
-
-/// A snapshot this young may be the only one of a day that is not over.
-const MIN_AGE_HOURS: u32 = 24;
-
-/// A day of daily runs drops one or two snapshots; fifty in one run is a changed policy, and somebody should say so.
-const MAX_FORGET: usize = 50;
-
-/// `[guard]` of the configuration.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Config {
-    /// Completed fiscal years of which one snapshot is always kept.
-    pub legal_years: u16,
-    /// Last day of the fiscal year, `MM-DD`.
-    pub fiscal_year_end: FiscalYearEnd,
-    /// No younger snapshot is forgotten: `24h`, `90m`, `7d`.
-    pub min_age: Age,
-    /// No more snapshots are forgotten in one run without `--allow-mass-forget`.
-    pub max_forget: usize,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            legal_years: LEGAL_YEARS,
-            fiscal_year_end: FiscalYearEnd { month: 12, day: 31 },
-            min_age: Age(SignedDuration::from_hours(i64::from(MIN_AGE_HOURS))),
-            max_forget: MAX_FORGET,
-        }
-    }
-}
-
-/// A span of time in the configuration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub struct Age(pub SignedDuration);
-
-impl TryFrom<String> for Age {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        let wrong = || format!("`{text}` is no age, which looks like 24h, 90m or 7d");
-        let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(wrong)?;
-        let number: u32 = number.parse().map_err(|_| wrong())?;
-        let seconds_each = match unit {
-            "m" => 60,
-            "h" => 3_600,
-            "d" => 86_400,
-            _ => return Err(wrong()),
-        };
-        Ok(Self(SignedDuration::from_secs(i64::from(number) * seconds_each)))
-    }
-}
-
-/// The last day of a fiscal year. The 29th of February means the month's last day in every year.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub struct FiscalYearEnd {
-    month: i8,
-    day: i8,
-}
-
-impl TryFrom<String> for FiscalYearEnd {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        let wrong = || format!("`{text}` is no day of the year, which looks like 12-31");
-        let (month, day) = text.split_once('-').ok_or_else(wrong)?;
-        let (month, day) = (month.parse().map_err(|_| wrong())?, day.parse().map_err(|_| wrong())?);
-        // A leap year has every day that a fiscal year can end on.
-        Date::new(2024, month, day).map_err(|_| wrong())?;
-        Ok(Self { month, day })
-    }
-}
-
-impl FiscalYearEnd {
-    /// The last day of the fiscal year that ends in a calendar year.
-    fn in_year(self, year: i16) -> Option<Date> {
-        let first = Date::new(year, self.month, 1).ok()?;
-        Date::new(year, self.month, self.day.min(first.days_in_month())).ok()
-    }
-}
 
 /// What the guard knows of a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -246,16 +165,6 @@ fn protected(
     rules
 }
 
-impl Config {
-    /// The last days of the completed fiscal years that are kept, seen from a day; newest first.
-    #[must_use]
-    pub fn completed_years(&self, today: Date) -> Vec<Date> {
-        let Some(running) = fiscal_year(self.fiscal_year_end, today) else { return Vec::new() };
-        let back = 1..=i16::try_from(self.legal_years).unwrap_or(i16::MAX);
-        back.filter_map(|years| self.fiscal_year_end.in_year(running.year().checked_sub(years)?)).collect()
-    }
-}
-
 /// The newest complete snapshot within each of the last completed fiscal years that has one.
 fn legal_floor(
     config: &Config,
@@ -282,12 +191,6 @@ fn legal_floor(
         .filter(|(end, _)| end.year() > oldest.year())
         .map(|(end, id)| (id, format!("the legal floor of the fiscal year that ended on {end}")))
         .collect()
-}
-
-/// The last day of the fiscal year that a day is in.
-fn fiscal_year(end: FiscalYearEnd, day: Date) -> Option<Date> {
-    let this = end.in_year(day.year())?;
-    if day <= this { Some(this) } else { end.in_year(day.year().checked_add(1)?) }
 }
 
 #[cfg(test)]
@@ -420,19 +323,6 @@ mod tests {
         assert_eq!(run(&config, false), Err(Refusal::TooMany { planned: 19, allowed: 18 }));
         assert!(run(&config, true).is_ok());
         assert!(run(&Config { max_forget: 19, ..config }, false).is_ok());
-    }
-
-    #[test]
-    fn ages_and_fiscal_year_ends_are_read_strictly() {
-        for good in ["0m", "24h", "7d", "90m"] {
-            assert!(Age::try_from(good.to_owned()).is_ok(), "{good}");
-        }
-        for bad in ["", "h", "24", "-1h", "1.5h", "24 h", "24é", "99999999999d"] {
-            assert!(Age::try_from(bad.to_owned()).is_err(), "{bad}");
-        }
-        for bad in ["", "12", "13-01", "02-30", "12-32", "00-10", "2026-12-31"] {
-            assert!(FiscalYearEnd::try_from(bad.to_owned()).is_err(), "{bad}");
-        }
     }
 
     proptest! {

@@ -4,7 +4,13 @@
 //! It passes requests on as they came, with the client's Host header, so the client's signature stays valid behind it.
 //! Every connection serves one request. It never repairs a request and it never answers from memory.
 
-use anyhow::{Context, Result, bail};
+mod request;
+mod rules;
+
+pub use self::request::{Operation, Request};
+
+use self::rules::{answer_of_fault, refuse, refuse_parts, without_md5_of_parts};
+use anyhow::{Result, bail};
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -16,15 +22,6 @@ use std::time::{Duration, Instant};
 /// Longest head of a request or an answer. Real ones have less than 4 KiB.
 const HEAD_BYTES_MAX: usize = 64 << 10;
 
-/// Most headers in one head.
-const HEADERS_MAX: usize = 64;
-
-/// Smallest part of a multipart upload but the last.
-const PART_BYTES_MIN: u64 = 5 << 20;
-
-/// Most keys in one DeleteObjects.
-const DELETE_KEYS_MAX: usize = 1_000;
-
 /// A peer that says nothing for this long is gone.
 const SILENCE_SECONDS_MAX: u64 = 60;
 
@@ -35,26 +32,6 @@ pub enum Transport {
     Plain,
     /// TLS, with a certificate that only [`Gcs::ca_file`] vouches for.
     Tls,
-}
-
-/// What a request asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-#[expect(missing_docs, reason = "the names of the S3 operations")]
-pub enum Operation {
-    AbortMultipartUpload,
-    CompleteMultipartUpload,
-    CopyObject,
-    CreateMultipartUpload,
-    DeleteObject,
-    DeleteObjects,
-    GetObject,
-    HeadObject,
-    ListMultipartUploads,
-    ListObjects,
-    ListParts,
-    PutObject,
-    UploadPart,
-    UploadPartCopy,
 }
 
 /// What goes wrong with a request.
@@ -78,39 +55,6 @@ pub enum Fault {
     ResetRequestAfter(u64),
     /// The connection ends after this many bytes of the answer's body.
     ResetAnswerAfter(u64),
-}
-
-/// A request as it was on the wire.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Request {
-    /// What it asks for.
-    pub operation: Operation,
-    /// Its method.
-    pub method: String,
-    /// Path and query.
-    pub target: String,
-    /// Names in lower case.
-    pub headers: Vec<(String, String)>,
-}
-
-impl Request {
-    /// The value of a header.
-    #[must_use]
-    pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(header, _)| header == name).map(|(_, value)| value.as_str())
-    }
-
-    fn body_bytes(&self) -> u64 {
-        self.header("content-length").and_then(|value| value.parse().ok()).unwrap_or(0)
-    }
-
-    fn query(&self, name: &str) -> Option<&str> {
-        let (_, query) = self.target.split_once('?')?;
-        query.split('&').find_map(|pair| match pair.split_once('=') {
-            Some((key, value)) => (key == name).then_some(value),
-            None => (pair == name).then_some(""),
-        })
-    }
 }
 
 #[derive(Debug, Default)]
@@ -280,7 +224,7 @@ fn serve(connection: TcpStream, shared: &Shared) -> Result<()> {
 /// One request and its answer.
 fn exchange(mut client: impl Stream, shared: &Shared) -> Result<()> {
     let (head, early) = read_head(&mut client)?;
-    let request = parse_request(&head)?;
+    let request = Request::parse(&head)?;
     shared.state().seen.push(request.clone());
     let bytes = request.body_bytes();
     let refused = refuse(&request).or_else(|| refuse_parts(&request, &mut shared.state()));
@@ -365,145 +309,6 @@ fn read_head(stream: &mut impl Read) -> Result<(Vec<u8>, Vec<u8>)> {
     }
 }
 
-fn parse_request(head: &[u8]) -> Result<Request> {
-    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
-    let mut parsed = httparse::Request::new(&mut headers);
-    parsed.parse(head)?;
-    let method = parsed.method.context("no method")?.to_owned();
-    let target = parsed.path.context("no path")?.to_owned();
-    let headers = parsed.headers.iter();
-    let headers = headers
-        .map(|header| (header.name.to_ascii_lowercase(), String::from_utf8_lossy(header.value).into_owned()))
-        .collect();
-    let mut request = Request { operation: Operation::GetObject, method, target, headers };
-    request.operation = operation(&request)?;
-    Ok(request)
-}
-
-fn operation(request: &Request) -> Result<Operation> {
-    let has = |name: &str| request.query(name).is_some();
-    let copies = request.header("x-amz-copy-source").is_some();
-    let path = request.target.split('?').next().unwrap_or_default();
-    let is_bucket = !path.trim_matches('/').contains('/');
-    Ok(match request.method.as_str() {
-        "HEAD" => Operation::HeadObject,
-        "GET" if has("uploads") => Operation::ListMultipartUploads,
-        "GET" if has("uploadId") => Operation::ListParts,
-        "GET" if is_bucket => Operation::ListObjects,
-        "GET" => Operation::GetObject,
-        "PUT" if has("partNumber") && copies => Operation::UploadPartCopy,
-        "PUT" if has("partNumber") => Operation::UploadPart,
-        "PUT" if copies => Operation::CopyObject,
-        "PUT" => Operation::PutObject,
-        "POST" if has("uploads") => Operation::CreateMultipartUpload,
-        "POST" if has("uploadId") => Operation::CompleteMultipartUpload,
-        "POST" if has("delete") => Operation::DeleteObjects,
-        "DELETE" if has("uploadId") => Operation::AbortMultipartUpload,
-        "DELETE" => Operation::DeleteObject,
-        other => bail!("the proxy does not know {other} {}", request.target),
-    })
-}
-
-/// The answer to a request that Google Cloud Storage refuses by its head.
-fn refuse(request: &Request) -> Option<String> {
-    let has = |name: &str| request.header(name).is_some();
-    let starts = |prefix: &str| request.headers.iter().any(|(name, _)| name.starts_with(prefix));
-    let value = |name: &str| request.header(name).unwrap_or_default();
-    let signed = value("authorization").split("SignedHeaders=").nth(1).and_then(|rest| rest.split(',').next());
-    let is_signed = |name: &str| signed.is_some_and(|signed| signed.split(';').any(|header| header == name));
-    let is_upload = matches!(request.method.as_str(), "PUT" | "POST");
-
-    if is_upload && !has("content-length") {
-        return Some(answer(
-            "411 Length Required",
-            "text/html",
-            "<html><title>Error 411 (Length Required)!!1</title></html>",
-        ));
-    }
-    if value("content-encoding").contains("aws-chunked")
-        || has("x-amz-trailer")
-        || value("x-amz-content-sha256").starts_with("STREAMING-")
-        || is_signed("accept-encoding")
-    {
-        return Some(error("403 Forbidden", "SignatureDoesNotMatch", "the signature does not match"));
-    }
-    if starts("x-goog-") && starts("x-amz-") {
-        return Some(error("400 Bad Request", "ExcessHeaderValues", "x-goog and x-amz headers do not mix"));
-    }
-    if request.operation == Operation::UploadPartCopy {
-        return Some(error("400 Bad Request", "NotImplemented", "UploadPartCopy is not implemented"));
-    }
-    if request.operation == Operation::CreateMultipartUpload && (has("if-match") || has("if-none-match")) {
-        return Some(error("400 Bad Request", "NotImplemented", "no precondition on an initiate"));
-    }
-    if request.operation == Operation::CompleteMultipartUpload && starts("x-amz-checksum-") {
-        return Some(error("412 Precondition Failed", "PreconditionFailed", "a composite checksum"));
-    }
-    if request.operation == Operation::DeleteObjects && !has("content-md5") && !has("x-amz-checksum-crc32") {
-        return Some(error("400 Bad Request", "MissingContentMD5", "neither Content-MD5 nor CRC32"));
-    }
-    // The shortest entry of the list has 31 bytes; a body beyond a thousand of the longest has too many in any case.
-    if request.operation == Operation::DeleteObjects && request.body_bytes() > (DELETE_KEYS_MAX * 1_100) as u64 {
-        return Some(error("400 Bad Request", "MalformedXML", "more than 1,000 keys"));
-    }
-    if request.target.contains("%0D") || request.target.contains("%0A") {
-        return Some(error("400 Bad Request", "InvalidArgument", "a line break in a key"));
-    }
-    if has("x-amz-tagging") || request.query("versionId").is_some() || request.query("tagging").is_some() {
-        return Some(error("400 Bad Request", "NotImplemented", "no tags and no versions by this interface"));
-    }
-    let class = value("x-amz-storage-class");
-    if !class.is_empty() && class != "STANDARD" {
-        return Some(error("400 Bad Request", "InvalidStorageClass", "a storage class of another provider"));
-    }
-    None
-}
-
-/// Remembers the sizes of parts, and refuses to complete an upload with a small one before the last.
-fn refuse_parts(request: &Request, state: &mut State) -> Option<String> {
-    let upload = request.query("uploadId")?.to_owned();
-    match request.operation {
-        Operation::UploadPart => {
-            let number = request.query("partNumber")?.parse().ok()?;
-            state.parts.entry(upload).or_default().insert(number, request.body_bytes());
-            None
-        }
-        Operation::CompleteMultipartUpload => {
-            let parts = state.parts.get(&upload)?;
-            let is_small = parts.values().rev().skip(1).any(|bytes| *bytes < PART_BYTES_MIN);
-            is_small.then(|| error("400 Bad Request", "EntityTooSmall", "a part before the last is too small"))
-        }
-        _ => None,
-    }
-}
-
-/// The answer that a fault gives in the server's stead, if it gives one.
-fn answer_of_fault(fault: Fault) -> Option<String> {
-    match fault {
-        Fault::TooManyRequests => Some(answer(
-            "429 Too Many Requests",
-            "application/xml",
-            "<?xml version='1.0'?><RateLimit><Reason>rateLimitExceeded</Reason></RateLimit>",
-        )),
-        Fault::SlowDown => Some(error("503 Service Unavailable", "SlowDown", "reduce your request rate")),
-        Fault::AccessDenied => Some(error("403 Forbidden", "AccessDenied", "access denied")),
-        Fault::ErrorIn200 => Some(error("200 OK", "InternalError", "an internal error, please try again")),
-        Fault::Swallow => Some("HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n".to_owned()),
-        Fault::CommitThenDrop | Fault::Stall(_) | Fault::ResetRequestAfter(_) | Fault::ResetAnswerAfter(_) => None,
-    }
-}
-
-fn error(status: &str, code: &str, message: &str) -> String {
-    let body =
-        format!("<?xml version='1.0' encoding='UTF-8'?><Error><Code>{code}</Code><Message>{message}</Message></Error>");
-    answer(status, "application/xml", &body)
-}
-
-fn answer(status: &str, kind: &str, body: &str) -> String {
-    let bytes = body.len();
-    format!("HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {bytes}\r\nconnection: close\r\n\r\n{body}")
-}
-
 /// A head with `connection: close`, each other line passed through `change`.
 fn closing(head: &[u8], change: impl Fn(&str) -> String) -> Vec<u8> {
     let head = String::from_utf8_lossy(head);
@@ -516,12 +321,6 @@ fn closing(head: &[u8], change: impl Fn(&str) -> String) -> Vec<u8> {
     }
     changed.push_str("connection: close\r\n\r\n");
     changed.into_bytes()
-}
-
-/// Google Cloud Storage has no MD5 for an object of several parts, and its ETag does not look like one.
-fn without_md5_of_parts(line: &str) -> String {
-    let is_of_parts = line.to_ascii_lowercase().starts_with("etag:") && line.contains('-');
-    if is_of_parts { "etag: \"CKih16GjycICEAE=\"".to_owned() } else { line.to_owned() }
 }
 
 /// Reads and forgets `bytes` of a body of which `early` is here already.

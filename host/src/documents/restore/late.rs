@@ -17,11 +17,14 @@ const MEMORY_BYTES_MAX: usize = 2 << 20;
 /// Longest path that is read back: none longer is ever put in.
 const PATH_BYTES_MAX: u32 = path::BYTES_MAX as u32;
 
+/// A list on its way to disk.
+type Spool = Mutex<BufWriter<SpooledTempFile>>;
+
 /// Work that waits for the end.
 #[derive(Debug)]
 pub(super) struct Late {
-    folders: Mutex<BufWriter<SpooledTempFile>>,
-    links: Mutex<BufWriter<SpooledTempFile>>,
+    folders: Spool,
+    links: Spool,
 }
 
 impl Late {
@@ -74,11 +77,11 @@ impl Late {
     }
 }
 
-fn put(spool: &Mutex<BufWriter<SpooledTempFile>>, record: &[u8]) -> Result<()> {
+fn put(spool: &Spool, record: &[u8]) -> Result<()> {
     spool.lock().unwrap_or_else(PoisonError::into_inner).write_all(record).map_err(lost)
 }
 
-fn back(spool: Mutex<BufWriter<SpooledTempFile>>) -> Result<BufReader<SpooledTempFile>> {
+fn back(spool: Spool) -> Result<BufReader<SpooledTempFile>> {
     let spool = spool.into_inner().unwrap_or_else(PoisonError::into_inner);
     let mut spool = spool.into_inner().map_err(|error| lost(error.into_error()))?;
     spool.rewind().map_err(lost)?;

@@ -71,7 +71,7 @@ async fn a_document_takes_one_read_of_the_index_and_one_of_the_archive() {
 }
 
 #[tokio::test]
-async fn a_million_entries_pass_by_one_by_one() {
+async fn the_entries_of_a_large_index_pass_by_one_by_one() {
     let entries = 200_000_u32;
     let mut index = index::Index::new().unwrap();
     let line = |n: u32| index::Line {

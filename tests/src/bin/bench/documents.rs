@@ -60,7 +60,7 @@ pub fn measure(folder: &Path, binary: &Path, mib: u64, rounds: usize) -> Result<
     ));
     board.notes.push(
         "The first backup finds the folder in the page cache, where `cat` has put it. By the day on which some files \
-         changed, the restores have pushed it out: it is read from the disk."
+         changed, the restores may have pushed it out, so that it is read from the disk."
             .to_owned(),
     );
     for program in ["restic", "rustic", "borg", "pigz", "aws"] {
