@@ -81,10 +81,8 @@ fn prod_goes_into_the_sandbox_and_the_old_one_is_kept() {
 
     let mut visitor = scene.server.client("psql");
     let mut visitor = visitor.args(["sandbox", "-c", "SELECT pg_sleep(60)"]).spawn().unwrap();
-    while scene.server.psql("postgres", "SELECT count(*) FROM pg_stat_activity WHERE datname = 'sandbox'").trim() == "0"
-    {
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    let visits = "SELECT count(*) FROM pg_stat_activity WHERE datname = 'sandbox' AND query LIKE '%pg_sleep(60)'";
+    eventually("the visit", || scene.server.psql("postgres", visits).trim() != "0");
     let before = databases(&scene);
     let held = restore(&scene, &swap);
     assert_eq!(held.code, Some(64), "{}", held.stderr);

@@ -53,6 +53,11 @@ fn nothing_lies_about(scene: &Scene) {
     assert!(stray.is_empty(), "{stray:#?}");
 }
 
+/// The name of the mark of a run that holds the lease.
+fn lease(scene: &Scene) -> Option<String> {
+    names(scene).into_iter().find(|name| name.starts_with("prod/leases/") && name.ends_with(".json"))
+}
+
 #[track_caller]
 fn every_listed_snapshot_is_restorable(scene: &Scene) {
     for snapshot in scene.list() {
@@ -104,14 +109,13 @@ fn a_run_killed_in_any_phase_leaves_what_is_listed_restorable_and_the_next_run_w
 #[test]
 fn what_a_run_left_half_written_after_its_record_is_cleared_by_the_next() {
     let Some(scene) = Scene::small() else { return };
-    let run = scene.command(["backup", "--env", "prod"]).start();
-    let mark = loop {
-        if let Some(mark) = names(&scene).into_iter().find(|n| n.starts_with("prod/leases/") && n.ends_with(".json")) {
-            break mark;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(2));
-    };
-    let content = std::fs::read(scene.store.join(&mark)).unwrap();
+    let mut run = scene.command(["backup", "--env", "prod"]).start();
+    let mut found = None;
+    run.wait_until("its lease was seen", || {
+        found = lease(&scene).and_then(|mark| Some((std::fs::read(scene.store.join(&mark)).ok()?, mark)));
+        found.is_some()
+    });
+    let (content, mark) = found.unwrap();
     assert_eq!(run.finish().code, Some(0));
     let before = scene.stored();
     std::fs::write(scene.store.join(&mark), content).unwrap();
@@ -131,12 +135,10 @@ fn an_interrupted_run_exits_with_130_and_leaves_nothing() {
     write_ballast(&scene);
     scene.backup(&[]);
     let before = scene.stored();
-    let run = scene.command(["backup", "--env", "prod", "--force"]).start();
-    let pid = rustix::process::Pid::from_raw(run.id().cast_signed()).unwrap();
     let then = names(&scene).len();
-    while names(&scene).len() < then + 2 {
-        std::thread::sleep(std::time::Duration::from_millis(2));
-    }
+    let mut run = scene.command(["backup", "--env", "prod", "--force"]).start();
+    let pid = rustix::process::Pid::from_raw(run.id().cast_signed()).unwrap();
+    run.wait_until("it stored anything", || names(&scene).len() >= then + 2);
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     let outcome = run.finish();
     complains(&outcome, 130, "interrupted");
@@ -148,12 +150,10 @@ fn a_second_run_at_the_same_time_gives_way_and_says_to_whom() {
     let Some(scene) = Scene::small() else { return };
     write_ballast(&scene);
     scene.backup(&[]);
-    let run = scene.command(["backup", "--env", "prod", "--force"]).start();
+    let mut run = scene.command(["backup", "--env", "prod", "--force"]).start();
     let pid = run.id();
     // Marks written within seconds of each other count as simultaneous and are tried again; the first stays.
-    while !names(&scene).iter().any(|name| name.starts_with("prod/leases/") && name.ends_with(".json")) {
-        std::thread::sleep(std::time::Duration::from_millis(2));
-    }
+    run.wait_until("its lease was seen", || lease(&scene).is_some());
     rustix::process::kill_process(
         rustix::process::Pid::from_raw(pid.cast_signed()).unwrap(),
         rustix::process::Signal::STOP,

@@ -330,14 +330,9 @@ fn a_deep_look_that_is_killed_leaves_what_the_next_one_sweeps() {
         std::thread::sleep(Duration::from_millis(50));
     }
 
-    let interrupted = scene.command(deep).start();
-    let pid = interrupted.id();
-    let begun = Instant::now();
-    while servers().is_empty() {
-        assert!(begun.elapsed() < Duration::from_secs(60), "no server was started");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    signal(pid, rustix::process::Signal::INT);
+    let mut interrupted = scene.command(deep).start();
+    interrupted.wait_until("a server was started", || !servers().is_empty());
+    signal(interrupted.id(), rustix::process::Signal::INT);
     let interrupted = interrupted.finish();
     assert_eq!(interrupted.code, Some(130), "{}", interrupted.stderr);
     let left: Vec<_> = std::fs::read_dir(&scratch).unwrap().flatten().map(|entry| entry.file_name()).collect();
@@ -355,13 +350,11 @@ fn a_deep_look_without_room_or_server_says_so_and_condemns_nothing() {
     let elsewhere = ["verify", "--env", "prod", "--deep", "--server", "postgres://postgres@127.0.0.1:1/"];
     complains(&scene.run(elsewhere), 75, "127.0.0.1:1");
     assert!(!scene.stored().keys().any(|key| key.contains("failed")), "a snapshot was condemned");
-    let begun = scene.command(["verify", "--env", "prod", "--deep", "--server", "lab"]).start();
+    let mut begun = scene.command(["verify", "--env", "prod", "--deep", "--server", "lab"]).start();
     let before =
         scene.server.psql("postgres", "SELECT datname FROM pg_database WHERE datname NOT LIKE '%scratch%' ORDER BY 1");
-    while scene.server.psql("postgres", "SELECT count(*) FROM pg_database WHERE datname LIKE '%scratch%'").trim() == "0"
-    {
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    let scratch = "SELECT count(*) FROM pg_database WHERE datname LIKE '%scratch%'";
+    begun.wait_until("its database was made", || scene.server.psql("postgres", scratch).trim() != "0");
     signal(begun.id(), rustix::process::Signal::TERM);
     assert_eq!(begun.finish().code, Some(130));
     assert_eq!(

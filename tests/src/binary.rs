@@ -115,6 +115,17 @@ impl Running {
         self.child.id()
     }
 
+    /// Waits until the condition holds, while the run goes on.
+    ///
+    /// # Panics
+    /// When the run ends before it does, or hangs.
+    #[track_caller]
+    pub fn wait_until(&mut self, what: &str, condition: impl FnMut() -> bool) {
+        if let Some(status) = self.wait_unless(condition) {
+            panic!("the run ended before {what} ({status}); its standard error:\n{}", text(&mut self.stderr));
+        }
+    }
+
     /// Waits for the end.
     ///
     /// # Panics
@@ -246,5 +257,11 @@ mod tests {
     fn a_run_that_ends_before_the_condition_holds_is_not_killed() {
         let outcome = shell("exit 0").start().kill_when(|| false);
         assert_eq!((outcome.code, outcome.signal), (Some(0), None));
+    }
+
+    #[test]
+    #[should_panic(expected = "the run ended before dawn (exit status: 3); its standard error:\nno light")]
+    fn a_run_that_ends_while_it_is_waited_for_something_else_is_told() {
+        shell("echo no light >&2; exit 3").start().wait_until("dawn", || false);
     }
 }

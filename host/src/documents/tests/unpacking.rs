@@ -138,6 +138,17 @@ async fn what_stock_tar_made_comes_back_whatever_its_dialect() {
     }
 }
 
+/// Waits until a folder holds these names.
+async fn holds(folder: &Path, expected: &[&str]) {
+    for _ in 0..2_000 {
+        if names(folder) == expected {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    panic!("{:?} did not become {expected:?}", names(folder));
+}
+
 #[tokio::test]
 async fn a_restore_that_is_dropped_or_stopped_leaves_nothing() {
     let base = tempfile::tempdir().unwrap();
@@ -171,17 +182,16 @@ async fn a_restore_that_is_dropped_or_stopped_leaves_nothing() {
             let stop = CancellationToken::new();
             let work = restore(&slow, into.clone(), "x".to_owned(), &stop);
             let mut work = Box::pin(work);
+            let begun = holds(base.path(), &[".into.restoring-x", "tree"]);
+            tokio::select! {
+                ended = &mut work => panic!("it cannot be done: {ended:?}"),
+                () = begun => {}
+            }
             let waited = tokio::time::timeout(std::time::Duration::from_millis(300), &mut work).await;
             assert!(waited.is_err(), "it cannot be done");
-            assert_eq!(names(base.path()), [".into.restoring-x", "tree"]);
             if drop_it {
                 drop(work);
-                for _ in 0..500 {
-                    if names(base.path()) == ["tree"] {
-                        break;
-                    }
-                    tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-                }
+                holds(base.path(), &["tree"]).await;
             } else {
                 stop.cancel();
                 assert_eq!(work.await.unwrap_err().class(), Class::Interrupted);
