@@ -30,7 +30,7 @@ mod tests;
 pub use archive::ArchiveOptions;
 pub use check::{Checked, check};
 pub use digests::{Digests, DocumentState, Listed, Listing};
-pub use get::{Document, Got, each, get, look_up, shown_path};
+pub use get::{Content, Document, Got, Target, each, get, look_up, shown_path};
 pub use object::{Archive, Fetch, Object};
 pub use report::{ArchiveReport, EXCLUDED_FOLDERS_MAX, PROBLEMS_MAX, Problem, WhenUnreadable};
 pub use summary::{Depth, Summary};

@@ -4,7 +4,7 @@
 
 use crate::choice::{self, Which};
 use crate::config::Source;
-use crate::documents::{self, Got, shown_path};
+use crate::documents::{self, Content, Got, Target, shown_path};
 use crate::error::{Class, Error, Result};
 use crate::history;
 use crate::host::Host;
@@ -20,6 +20,7 @@ use std::io::{self, Write as _};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
+use tempfile::NamedTempFile;
 use tokio_util::sync::CancellationToken;
 
 /// What the person asked for.
@@ -78,8 +79,9 @@ async fn get(
     tracing::info!(snapshot = %snapshot.id, object = %object.key, "reading");
     let (mut text, mut documents) = (String::new(), Vec::new());
     for (path, target) in arguments.paths.iter().zip(targets) {
-        let got = documents::get(&archive, path.as_bytes(), stop).await?;
-        let document = got.document.clone();
+        let file = target.as_deref().map(Unfinished::new).transpose()?;
+        let goal = file.as_ref().map(Unfinished::target).transpose()?;
+        let Got { document, content } = documents::get(&archive, path.as_bytes(), goal, stop).await?;
         let shown = shown_path(&document.path);
         if let Some(target) = target {
             let _ = writeln!(text, "{} ({}) of {shown}", target.display(), HumanBytes(document.size_bytes));
@@ -90,9 +92,12 @@ async fn get(
             "sha256": document.sha256,
             "output": target.as_ref().map(|target| target.to_string_lossy()),
         }));
-        let target = target.clone();
-        let written = tokio::task::spawn_blocking(move || write(got, target.as_deref())).await;
-        written.map_err(|error| Error::unexpected(format!("the thread that writes ended: {error}")))??;
+        let modified = document.modified;
+        let written = tokio::task::spawn_blocking(move || match file {
+            Some(file) => file.finish(modified),
+            None => print(content),
+        });
+        written.await.map_err(|error| Error::unexpected(format!("the thread that writes ended: {error}")))??;
     }
     let document = json!({
         "format_version": FORMAT_VERSION,
@@ -136,30 +141,48 @@ fn targets(arguments: &Arguments, json: bool) -> Result<Vec<Option<PathBuf>>> {
     arguments.paths.iter().map(target).collect()
 }
 
-fn write(mut got: Got, target: Option<&Path>) -> Result<()> {
-    let Some(target) = target else {
-        let mut out = io::stdout().lock();
-        return match io::copy(&mut got.content, &mut out).and_then(|_| out.flush()) {
-            // A reader such as `head` that has enough is no failure of ours.
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-                Err(Error::unexpected(format!("writing the document: {error}")))
-            }
-            Ok(()) | Err(_) => Ok(()),
-        };
-    };
-    let failed = |error: io::Error| {
-        Error::config(format!("{} cannot be written: {error}", target.display()))
-            .hint("name another place with --output")
-    };
-    let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
-    io::copy(&mut got.content, &mut file).map_err(failed)?;
-    let (seconds, nanoseconds) = got.document.modified;
-    // A time before 1970 is not worth a failure here.
-    if let Ok(seconds) = u64::try_from(seconds) {
-        let modified = UNIX_EPOCH + Duration::new(seconds, nanoseconds);
-        file.as_file().set_times(FileTimes::new().set_modified(modified)).map_err(failed)?;
+fn print(mut content: Content) -> Result<()> {
+    let mut out = io::stdout().lock();
+    match io::copy(&mut content, &mut out).and_then(|_| out.flush()) {
+        // A reader such as `head` that has enough is no failure of ours.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Error::unexpected(format!("writing the document: {error}")))
+        }
+        Ok(()) | Err(_) => Ok(()),
     }
-    file.as_file().sync_all().map_err(failed)?;
-    file.persist_noclobber(target).map(drop).map_err(|error| failed(error.error))
+}
+
+/// A file that gets its name once all of it is there. Dropped before, it is gone.
+struct Unfinished {
+    file: NamedTempFile,
+    path: PathBuf,
+}
+
+impl Unfinished {
+    fn new(path: &Path) -> Result<Self> {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+        let file = NamedTempFile::new_in(folder).map_err(|error| failed(path, &error))?;
+        Ok(Self { file, path: path.to_owned() })
+    }
+
+    fn target(&self) -> Result<Target> {
+        let file = self.file.as_file().try_clone().map_err(|error| failed(&self.path, &error))?;
+        Ok(Target { file, path: self.path.clone() })
+    }
+
+    fn finish(self, (seconds, nanoseconds): (i64, u32)) -> Result<()> {
+        let Self { file, path } = self;
+        // A time before 1970 is not worth a failure here.
+        if let Ok(seconds) = u64::try_from(seconds) {
+            let modified = UNIX_EPOCH + Duration::new(seconds, nanoseconds);
+            let times = FileTimes::new().set_modified(modified);
+            file.as_file().set_times(times).map_err(|error| failed(&path, &error))?;
+        }
+        file.as_file().sync_all().map_err(|error| failed(&path, &error))?;
+        file.persist_noclobber(&path).map(drop).map_err(|error| failed(&path, &error.error))
+    }
+}
+
+fn failed(target: &Path, error: &io::Error) -> Error {
+    Error::config(format!("{} cannot be written: {error}", target.display())).hint("name another place with --output")
 }

@@ -145,6 +145,12 @@ fn a_document_goes_to_stdout_or_to_new_files_and_never_over_one_that_exists() {
     complains(&get(&["--source", "db", "large"]), 2, "no such source as `db`");
     let both = get(&["--json", "large"]).expect_code(2);
     assert!(both.stderr.contains("cannot both go to stdout"), "{}", both.stderr);
+    let absent = folder.join("absent/large");
+    complains(&get(&["large", "--output", absent.to_str().unwrap()]), 64, "absent/large cannot be written");
+    let Some(disk) = crate::verified::small_disk(&scene, "64k") else { return };
+    let full = get(&["large", "--output", disk.path.join("large").to_str().unwrap()]);
+    complains(&full, 64, "small/large cannot be written: no space left on device");
+    assert_eq!(std::fs::read_dir(&disk.path).unwrap().count(), 0, "something is left");
 }
 
 #[test]

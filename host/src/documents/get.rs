@@ -1,23 +1,27 @@
 //! Reading single documents back: through the index with one ranged read each, or by a pass over the archive.
 //!
-//! A document is handed out whole and compared with its SHA-256, or not at all.
+//! A document is handed out whole and compared with its SHA-256, or not at all. Where it is kept in a file, zeros become holes.
 
-use super::entry::{Kind, shown};
+use super::entry::{Kind, reason, shown};
 use super::index::reader::{Item, Span};
 use super::index::{Digest, Line};
 use super::object::{Archive, Means, Object, blocking};
 use super::path;
-use super::restore::{Described, archive_unreadable, damaged, next_entry, padding, skip};
+use super::restore::{Described, archive_unreadable, damaged, fill, next_entry, padding, skip};
 use crate::error::{Class, Error, Result};
 use flate2::bufread::MultiGzDecoder;
 use sha2::{Digest as _, Sha256};
 use std::cmp::Ordering;
-use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
-use tempfile::SpooledTempFile;
+use std::fs::File;
+use std::io::{self, BufReader, Cursor, Read, Seek, SeekFrom};
+use std::path::PathBuf;
 use tokio_util::sync::CancellationToken;
 
-/// Memory that a document may take before it goes to a temporary file.
-const MEMORY_BYTES_MAX: usize = 8 << 20;
+/// The largest document that is kept in memory and not in a temporary file, in bytes.
+const MEMORY_BYTES_MAX: u64 = 8 << 20;
+
+/// What is read, hashed and written at once.
+const PIECE_BYTES: usize = 1 << 20;
 
 /// What an index says of one entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,13 +40,40 @@ pub struct Document {
     pub first: Option<Vec<u8>>,
 }
 
+/// The content of a document that was read back, at its beginning.
+#[derive(Debug)]
+pub enum Content {
+    /// A small one.
+    Memory(Cursor<Vec<u8>>),
+    /// A large one, or one that was to go to a file.
+    File(File),
+}
+
+impl Read for Content {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Memory(content) => content.read(buffer),
+            Self::File(file) => file.read(buffer),
+        }
+    }
+}
+
+/// A file that a document goes to. When that fails, what it holds is worth nothing.
+#[derive(Debug)]
+pub struct Target {
+    /// New and empty.
+    pub file: File,
+    /// What people know it by.
+    pub path: PathBuf,
+}
+
 /// A document that was read back.
 #[derive(Debug)]
 pub struct Got {
     /// What is known of it.
     pub document: Document,
-    /// Its content, rewound.
-    pub content: SpooledTempFile,
+    /// What is in it.
+    pub content: Content,
 }
 
 /// A path for people: on one line and without loss.
@@ -51,18 +82,20 @@ pub fn shown_path(path: &[u8]) -> String {
     shown(path)
 }
 
-/// Reads one document back. With an index that is two reads: the index up to its line, and the range that holds it.
+/// Reads one document back: to a file, or to where the caller reads it from. With an index that is two reads: the index up to its
+/// line, and the range that holds it.
 ///
 /// # Errors
-/// Of class [`Class::Usage`] when there is no such document, or it is no file; [`Class::Stale`] when it is damaged.
-pub async fn get(archive: &Archive, wanted: &[u8], stop: &CancellationToken) -> Result<Got> {
+/// Of class [`Class::Usage`] when there is no such document, or it is no file; [`Class::Stale`] when it is damaged;
+/// [`Class::Config`] when the file cannot be written.
+pub async fn get(archive: &Archive, wanted: &[u8], target: Option<Target>, stop: &CancellationToken) -> Result<Got> {
     let archive = archive.clone();
     let wanted = path::below(wanted).map_err(|_| nobody(wanted))?;
     blocking(stop, move |means| {
         if archive.index.is_some() {
-            by_index(&archive, &wanted, &means)
+            by_index(&archive, &wanted, target, &means)
         } else {
-            by_pass(&archive.object, wanted, &means)
+            by_pass(&archive.object, wanted, target, &means)
         }
     })
     .await
@@ -116,7 +149,7 @@ pub async fn look_up(archive: &Archive, wanted: &[u8], stop: &CancellationToken)
     .await
 }
 
-fn by_index(archive: &Archive, wanted: &[u8], means: &Means) -> Result<Got> {
+fn by_index(archive: &Archive, wanted: &[u8], target: Option<Target>, means: &Means) -> Result<Got> {
     let (found, spans) = find(archive, wanted, means)?;
     let (line, spans) = match &found.linked {
         Some(first) => find(archive, first, means)?,
@@ -127,7 +160,7 @@ fn by_index(archive: &Archive, wanted: &[u8], means: &Means) -> Result<Got> {
     let reader = archive.object.read(Some(range), means, false)?;
     let mut plain = MultiGzDecoder::new(reader);
     skip(&mut plain, line.content_at as u64)?;
-    let content = content(&mut plain, wanted, line.size_bytes, line.digest)?;
+    let content = content(&mut plain, wanted, line.size_bytes, line.digest, target)?;
     let document = Document { path: wanted.to_vec(), first: found.linked, ..Document::of(&line) };
     Ok(Got { document, content })
 }
@@ -182,7 +215,7 @@ fn no_file(path: &[u8], kind: &Kind) -> Option<Error> {
 }
 
 /// Reads the archive until the document is there.
-fn by_pass(object: &Object, mut wanted: Vec<u8>, means: &Means) -> Result<Got> {
+fn by_pass(object: &Object, mut wanted: Vec<u8>, target: Option<Target>, means: &Means) -> Result<Got> {
     let asked = wanted.clone();
     let mut first = None;
     loop {
@@ -200,7 +233,7 @@ fn by_pass(object: &Object, mut wanted: Vec<u8>, means: &Means) -> Result<Got> {
             }
             (Some(_), Some(_)) => return Err(damaged("a further name refers to a further name")),
             (None, _) => {
-                let content = content(&mut input, &asked, entry.size_bytes, Digest::None)?;
+                let content = content(&mut input, &asked, entry.size_bytes, Digest::None, target)?;
                 let document = Document {
                     path: asked,
                     kind: name_of(&entry.kind),
@@ -225,28 +258,64 @@ fn pass_to(input: &mut impl Read, wanted: &[u8]) -> Result<Option<Described>> {
     Ok(None)
 }
 
-/// Reads a content to memory or a temporary file, and compares it.
-fn content(input: &mut impl Read, path: &[u8], size_bytes: u64, digest: Digest) -> Result<SpooledTempFile> {
-    let lost = |error: io::Error| {
-        Error::unexpected(format!("a temporary file cannot be written: {}", super::entry::reason(&error)))
-            .hint("make room where temporary files go (TMPDIR)")
+/// Reads a content, and compares it.
+fn content(
+    input: &mut impl Read,
+    path: &[u8],
+    size_bytes: u64,
+    digest: Digest,
+    target: Option<Target>,
+) -> Result<Content> {
+    let mut hasher = Sha256::new();
+    let content = match target {
+        None if size_bytes <= MEMORY_BYTES_MAX => {
+            let mut content = vec![0; usize::try_from(size_bytes).unwrap_or_default()];
+            input.read_exact(&mut content).map_err(archive_unreadable)?;
+            hasher.update(&content);
+            Content::Memory(Cursor::new(content))
+        }
+        None => {
+            let lost = |error: io::Error| {
+                Error::unexpected(format!("a temporary file cannot be written: {}", reason(&error)))
+                    .hint("make room where temporary files go (TMPDIR), or name a file with --output")
+            };
+            let file = tempfile::tempfile().map_err(lost)?;
+            Content::File(copy(input, file, size_bytes, &mut hasher, lost)?)
+        }
+        Some(Target { file, path }) => {
+            let lost = |error: io::Error| {
+                Error::config(format!("{} cannot be written: {}", path.display(), reason(&error)))
+                    .hint("make room there, or name another place with --output")
+            };
+            Content::File(copy(input, file, size_bytes, &mut hasher, lost)?)
+        }
     };
-    let mut spool = tempfile::spooled_tempfile(MEMORY_BYTES_MAX);
-    let (mut hasher, mut left) = (Sha256::new(), size_bytes);
-    let mut block = vec![0; 64 << 10];
-    while left > 0 {
-        let length = usize::try_from(left).unwrap_or(block.len()).min(block.len());
-        let piece = block.get_mut(..length).unwrap_or_default();
-        input.read_exact(piece).map_err(archive_unreadable)?;
-        hasher.update(&*piece);
-        spool.write_all(piece).map_err(lost)?;
-        left -= length as u64;
-    }
     if matches!(digest, Digest::Sha256(expected) if expected != <[u8; 32]>::from(hasher.finalize())) {
         return Err(damaged(&format!("the content of `{}` is not the one that was archived", shown(path))));
     }
-    spool.seek(SeekFrom::Start(0)).map_err(lost)?;
-    Ok(spool)
+    Ok(content)
+}
+
+/// Reads a content to a file, which it rewinds.
+fn copy(
+    input: &mut impl Read,
+    mut file: File,
+    size_bytes: u64,
+    hasher: &mut Sha256,
+    lost: impl Fn(io::Error) -> Error,
+) -> Result<File> {
+    let mut piece = vec![0; PIECE_BYTES];
+    let mut offset = 0;
+    while offset < size_bytes {
+        let length = usize::try_from(size_bytes - offset).unwrap_or(PIECE_BYTES).min(PIECE_BYTES);
+        let piece = piece.get_mut(..length).unwrap_or_default();
+        input.read_exact(piece).map_err(archive_unreadable)?;
+        hasher.update(&*piece);
+        fill(&file, piece, offset).map_err(&lost)?;
+        offset += length as u64;
+    }
+    file.set_len(size_bytes).and_then(|()| file.seek(SeekFrom::Start(0))).map_err(&lost)?;
+    Ok(file)
 }
 
 impl Document {

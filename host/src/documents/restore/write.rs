@@ -223,7 +223,7 @@ fn times(modified: Time) -> Timestamps {
 ///
 /// # Errors
 /// The system's.
-pub(super) fn fill(file: &File, content: &[u8], offset: u64) -> io::Result<bool> {
+pub(in crate::documents) fn fill(file: &File, content: &[u8], offset: u64) -> io::Result<bool> {
     let (mut data, mut at, mut zeros) = (0, 0, 0);
     let put = |from: usize, to: usize| match content.get(from..to) {
         Some(piece) if !piece.is_empty() => file.write_all_at(piece, offset + from as u64),

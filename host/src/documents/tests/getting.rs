@@ -4,10 +4,11 @@ use super::unpacking::{object, saved, stored};
 use super::*;
 use crate::error::Class;
 use std::io::Read as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use tokio_util::sync::CancellationToken;
 
 async fn got(archive: &Archive, path: &[u8]) -> Result<(Document, Vec<u8>)> {
-    let mut got = get(archive, path, &CancellationToken::new()).await?;
+    let mut got = get(archive, path, None, &CancellationToken::new()).await?;
     let mut content = Vec::new();
     got.content.read_to_end(&mut content).unwrap();
     Ok((got.document, content))
@@ -68,6 +69,43 @@ async fn a_document_takes_one_read_of_the_index_and_one_of_the_archive() {
     }
     let error = got(&stored(broken, Some(index)), b"large").await.unwrap_err();
     assert_eq!(error.class(), Class::Stale, "{error:?}");
+}
+
+#[tokio::test]
+async fn a_document_goes_to_a_file_with_its_holes_and_a_full_disk_is_told() {
+    let base = tempfile::tempdir().unwrap();
+    let root = base.path().join("tree");
+    std::fs::create_dir(&root).unwrap();
+    let sparse = std::fs::File::create(root.join("sparse")).unwrap();
+    sparse.write_all_at(b"begin", 0).unwrap();
+    sparse.write_all_at(b"middle", (10 << 20) + 7).unwrap();
+    sparse.set_len(20 << 20).unwrap();
+    let expected = std::fs::read(root.join("sparse")).unwrap();
+    std::fs::write(root.join("small"), "a few bytes").unwrap();
+    let (bytes, index) = saved(&root).await;
+    for index in [Some(index), None] {
+        let archive = stored(bytes.clone(), index);
+        let stop = CancellationToken::new();
+        for (path, expected) in [(&b"sparse"[..], &expected[..]), (b"small", b"a few bytes")] {
+            let named = base.path().join("named");
+            let file =
+                std::fs::File::options().read(true).write(true).create(true).truncate(true).open(&named).unwrap();
+            let target = Target { file, path: named.clone() };
+            let to_file = get(&archive, path, Some(target), &stop).await.unwrap();
+            assert_eq!(to_file.document.size_bytes, expected.len() as u64);
+            assert!(matches!(to_file.content, Content::File(_)));
+            assert!(std::fs::read(&named).unwrap() == expected, "{}", entry::shown(path));
+            let kept = std::fs::metadata(&named).unwrap().blocks() * 512;
+            assert!(kept <= 1 << 20, "{kept} bytes are on the disk");
+            let (_, streamed) = got(&archive, path).await.unwrap();
+            assert!(streamed == expected, "{}", entry::shown(path));
+        }
+        let file = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let target = Target { file, path: "/mnt/stick/small".into() };
+        let error = get(&archive, b"small", Some(target), &stop).await.unwrap_err();
+        assert_eq!(error.message(), "/mnt/stick/small cannot be written: no space left on device");
+        assert_eq!(error.class(), Class::Config);
+    }
 }
 
 #[tokio::test]

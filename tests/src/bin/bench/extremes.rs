@@ -61,7 +61,8 @@ fn extreme(
     let restore = measured(&mut ours.run(&["restore", "--source", "docs", "--into", &text]))?;
     board.add(name, "dolibarr-backup, restore", restore);
     fs::remove_dir_all(&restored)?;
-    let get = measured(&mut ours.run(&["get", &trees::one(&tree)?]))?;
+    let get = measured(&mut ours.run(&["get", &trees::one(&tree)?, "--output", &text]))?;
+    fs::remove_file(&restored)?;
     board.add(name, "dolibarr-backup, one document", get);
     board.add(
         name,
