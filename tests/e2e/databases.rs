@@ -1,6 +1,6 @@
 //! Databases that come back: into fresh ones, into a sandbox, at each of ten days; and what stays as it was where they cannot.
 
-use crate::scene::{DATABASE, ROLE, Scene, complains, key, manifest};
+use crate::scene::{DATABASE, ROLE, Scene, complains, key, manifest, signal};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -225,11 +225,6 @@ fn pg_restore_of(parent: u32) -> Option<u32> {
         stat.contains("(pg_restore)") && after.flatten() == Some(parent.to_string())
     });
     children.next()
-}
-
-fn signal(pid: u32, signal: rustix::process::Signal) {
-    let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
-    rustix::process::kill_process(pid, signal).unwrap();
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! A run that is killed, interrupted or overtaken leaves every listed snapshot restorable, and the next run works.
 
-use crate::scene::{Scene, complains};
+use crate::scene::{Scene, complains, signal};
 use std::collections::BTreeSet;
 
 /// Content that does not shrink and takes a moment to archive, so that a run can be met in every phase.
@@ -137,9 +137,8 @@ fn an_interrupted_run_exits_with_130_and_leaves_nothing() {
     let before = scene.stored();
     let then = names(&scene).len();
     let mut run = scene.command(["backup", "--env", "prod", "--force"]).start();
-    let pid = rustix::process::Pid::from_raw(run.id().cast_signed()).unwrap();
     run.wait_until("it stored anything", || names(&scene).len() >= then + 2);
-    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    signal(run.id(), rustix::process::Signal::TERM);
     let outcome = run.finish();
     complains(&outcome, 130, "interrupted");
     assert_eq!(scene.stored(), before);
@@ -154,17 +153,9 @@ fn a_second_run_at_the_same_time_gives_way_and_says_to_whom() {
     let pid = run.id();
     // Marks written within seconds of each other count as simultaneous and are tried again; the first stays.
     run.wait_until("its lease was seen", || lease(&scene).is_some());
-    rustix::process::kill_process(
-        rustix::process::Pid::from_raw(pid.cast_signed()).unwrap(),
-        rustix::process::Signal::STOP,
-    )
-    .unwrap();
+    signal(pid, rustix::process::Signal::STOP);
     let second = scene.run(["backup", "--env", "prod"]);
-    rustix::process::kill_process(
-        rustix::process::Pid::from_raw(pid.cast_signed()).unwrap(),
-        rustix::process::Signal::CONT,
-    )
-    .unwrap();
+    signal(pid, rustix::process::Signal::CONT);
     complains(&second, 11, &format!("process {pid}"));
     let first = run.finish();
     assert_eq!(first.code, Some(0), "{}", first.stderr);

@@ -199,6 +199,13 @@ pub fn complains(outcome: &Outcome, code: i32, says: &str) {
     assert!(!stderr.contains("panicked at") && !stderr.contains("stack backtrace"), "{stderr}");
 }
 
+/// Sends a signal to a process, which must be there.
+#[track_caller]
+pub fn signal(pid: u32, signal: rustix::process::Signal) {
+    let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
+    rustix::process::kill_process(pid, signal).unwrap();
+}
+
 /// The key of a source's object in a snapshot or a run's record.
 #[track_caller]
 pub fn key(sources: &serde_json::Value, source: &str) -> String {

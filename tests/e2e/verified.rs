@@ -1,7 +1,7 @@
 //! What `verify` finds: every byte that is not as it was, every record that is not the one it was; and that a restore
 //! refuses the same before it touches a target.
 
-use crate::scene::{DATABASE, Scene, complains, key};
+use crate::scene::{DATABASE, Scene, complains, key, signal};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use std::collections::BTreeSet;
@@ -65,11 +65,6 @@ fn scratch(scene: &Scene) -> PathBuf {
 
 fn entries(folder: &Path) -> usize {
     std::fs::read_dir(folder).unwrap().count()
-}
-
-fn signal(pid: u32, signal: rustix::process::Signal) {
-    let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
-    rustix::process::kill_process(pid, signal).unwrap();
 }
 
 #[test]

@@ -7,7 +7,7 @@ use super::index::reader::{Item, Span};
 use super::index::{Digest, Line};
 use super::object::{Archive, Means, Object, blocking};
 use super::path;
-use super::restore::{Described, archive_unreadable, damaged, fill, next_entry, padding, skip};
+use super::restore::{Described, archive_unreadable, damaged, next_entry, padding, pour, skip};
 use crate::error::{Class, Error, Result};
 use flate2::bufread::MultiGzDecoder;
 use sha2::{Digest as _, Sha256};
@@ -19,9 +19,6 @@ use tokio_util::sync::CancellationToken;
 
 /// The largest document that is kept in memory and not in a temporary file, in bytes.
 const MEMORY_BYTES_MAX: u64 = 8 << 20;
-
-/// What is read, hashed and written at once.
-const PIECE_BYTES: usize = 1 << 20;
 
 /// What an index says of one entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -302,19 +299,14 @@ fn copy(
     mut file: File,
     size_bytes: u64,
     hasher: &mut Sha256,
-    lost: impl Fn(io::Error) -> Error,
+    failed: impl Fn(io::Error) -> Error,
 ) -> Result<File> {
-    let mut piece = vec![0; PIECE_BYTES];
-    let mut offset = 0;
-    while offset < size_bytes {
-        let length = usize::try_from(size_bytes - offset).unwrap_or(PIECE_BYTES).min(PIECE_BYTES);
-        let piece = piece.get_mut(..length).unwrap_or_default();
-        input.read_exact(piece).map_err(archive_unreadable)?;
-        hasher.update(&*piece);
-        fill(&file, piece, offset).map_err(&lost)?;
-        offset += length as u64;
-    }
-    file.set_len(size_bytes).and_then(|()| file.seek(SeekFrom::Start(0))).map_err(&lost)?;
+    let hash = |piece: &[u8]| {
+        hasher.update(piece);
+        Ok(())
+    };
+    pour(input, &file, size_bytes, hash, &failed)?;
+    file.seek(SeekFrom::Start(0)).map_err(failed)?;
     Ok(file)
 }
 

@@ -13,7 +13,7 @@ mod write;
 pub(super) use indexed::described;
 pub(super) use parse::{Described, damaged, next as next_entry, unreadable as archive_unreadable};
 pub(super) use streamed::{padding, skip};
-pub(super) use write::fill;
+pub(super) use write::pour;
 
 use super::entry::{Kind, shown};
 use super::index::Digest;

@@ -19,6 +19,17 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
+/// Waits until a condition holds, and says what is the case instead where it never does.
+async fn eventually(condition: impl Fn() -> bool, instead: impl Fn() -> String) {
+    for _ in 0..2_000 {
+        if condition() {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    panic!("{}", instead());
+}
+
 /// What must be the same of an entry after unpacking.
 #[derive(Debug, PartialEq, Eq)]
 struct Facts {

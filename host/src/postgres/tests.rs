@@ -13,6 +13,7 @@ use crate::stream::ByteStream;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tests::postgres::Server;
 
 /// A password that must turn up nowhere.
@@ -20,6 +21,18 @@ const CANARY: &str = "canary-7f3a9c";
 
 /// Every kind of column and table that a digest has to get right, and a role that may only read.
 const SAMPLE: &str = include_str!("tests/sample.sql");
+
+/// Waits until something is there.
+async fn wait_for<T>(mut found: impl FnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(found) = found() {
+            return found;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(20), "waited in vain");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
 
 /// A configuration for the administrator, who needs no password on the socket.
 fn config(server: &Server, database: &str) -> Config {

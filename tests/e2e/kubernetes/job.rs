@@ -124,8 +124,7 @@ fn a_job_ends_with_its_own_exit_code_and_one_that_is_interrupted_is_stopped_or_l
         let pod = laptop.kubelet.pod_of(&laptop.namespace);
         laptop.kubelet.bind(&pod);
         laptop.kubelet.run(&pod, &["dumping"]);
-        let pid = rustix::process::Pid::from_raw(i32::try_from(run.id()).unwrap()).unwrap();
-        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+        crate::scene::signal(run.id(), rustix::process::Signal::INT);
         let outcome = run.finish();
         crate::scene::complains(&outcome, 130, if leave { "goes on" } else { "is stopped" });
         if leave {

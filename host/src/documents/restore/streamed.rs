@@ -19,9 +19,6 @@ use std::io::{self, BufReader, Read};
 /// Largest file that is handed to another thread. Larger ones are written as they are read.
 const SMALL_BYTES_MAX: u64 = 1 << 20;
 
-/// Bytes of a large file that are written at once.
-const PIECE_BYTES: usize = 1 << 20;
-
 /// Bytes that are unpacked at once.
 const BUFFER_BYTES: usize = 256 << 10;
 
@@ -98,20 +95,9 @@ fn read(object: &Object, work: &Work, files: &Sender<Small>) -> Result<()> {
 
 fn large(described: &Described, input: &mut Input, sink: &mut Sink, work: &Work) -> Result<()> {
     let file = sink.file(&described.path)?;
+    let go_on = |_: &[u8]| if work.is_stopped() { Err(stopped()) } else { Ok(()) };
     let failed = |error: io::Error| io_failure(&described.path, &error);
-    let mut piece = vec![0; PIECE_BYTES];
-    let mut offset = 0;
-    while offset < described.size_bytes {
-        if work.is_stopped() {
-            return Ok(());
-        }
-        let length = usize::try_from(described.size_bytes - offset).unwrap_or(PIECE_BYTES).min(PIECE_BYTES);
-        let piece = piece.get_mut(..length).unwrap_or_default();
-        input.read_exact(piece).map_err(unreadable)?;
-        write::fill(&file, piece, offset).map_err(failed)?;
-        offset += length as u64;
-    }
-    file.set_len(described.size_bytes).map_err(failed)?;
+    write::pour(input, &file, described.size_bytes, go_on, failed)?;
     sink.finish(&file, described)
 }
 

@@ -3,14 +3,14 @@
 //! Every step is relative to a folder that was opened before it and follows no link, and nothing that exists is
 //! written to: a file is made new or not at all.
 
-use super::parse::{Described, refused};
+use super::parse::{Described, refused, unreadable};
 use crate::documents::entry::{Kind, Time, reason, shown};
 use crate::documents::path;
 use crate::error::{Error, Result};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid};
 use rustix::io::Errno;
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
@@ -23,6 +23,9 @@ const BLOCK_BYTES: usize = 4_096;
 
 /// The shortest run of zeros that becomes a hole: shorter ones are cheaper to write than to skip.
 const HOLE_BYTES_MIN: usize = 16 * BLOCK_BYTES;
+
+/// Bytes of a content that are read and written at once.
+const PIECE_BYTES: usize = 1 << 20;
 
 /// What holes are compared with.
 const ZEROS: [u8; BLOCK_BYTES] = [0; BLOCK_BYTES];
@@ -223,7 +226,7 @@ fn times(modified: Time) -> Timestamps {
 ///
 /// # Errors
 /// The system's.
-pub(in crate::documents) fn fill(file: &File, content: &[u8], offset: u64) -> io::Result<bool> {
+pub(super) fn fill(file: &File, content: &[u8], offset: u64) -> io::Result<bool> {
     let (mut data, mut at, mut zeros) = (0, 0, 0);
     let put = |from: usize, to: usize| match content.get(from..to) {
         Some(piece) if !piece.is_empty() => file.write_all_at(piece, offset + from as u64),
@@ -244,6 +247,31 @@ pub(in crate::documents) fn fill(file: &File, content: &[u8], offset: u64) -> io
     let ends_in_hole = zeros >= HOLE_BYTES_MIN;
     put(data, if ends_in_hole { at - zeros } else { at })?;
     Ok(ends_in_hole)
+}
+
+/// Writes a content to a new file as it is read, and leaves holes where it is made of zeros. `seen` gets each piece before it is
+/// written.
+///
+/// # Errors
+/// When the archive ends early; those of `seen`; what `failed` makes of the system's.
+pub(in crate::documents) fn pour(
+    input: &mut impl Read,
+    file: &File,
+    size_bytes: u64,
+    mut seen: impl FnMut(&[u8]) -> Result<()>,
+    failed: impl Fn(io::Error) -> Error,
+) -> Result<()> {
+    let mut piece = vec![0; PIECE_BYTES];
+    let mut offset = 0;
+    while offset < size_bytes {
+        let length = usize::try_from(size_bytes - offset).unwrap_or(PIECE_BYTES).min(PIECE_BYTES);
+        let piece = piece.get_mut(..length).unwrap_or_default();
+        input.read_exact(piece).map_err(unreadable)?;
+        seen(piece)?;
+        fill(file, piece, offset).map_err(&failed)?;
+        offset += length as u64;
+    }
+    file.set_len(size_bytes).map_err(&failed)
 }
 
 /// The failure of whoever writes below the new folder.

@@ -195,13 +195,8 @@ async fn dropping_a_summary_ends_every_thread() {
 
 /// Every thread that reads a tree holds its root.
 async fn ended(tree: &Tree, what: &str) {
-    for _ in 0..1_000 {
-        if Arc::strong_count(&tree.root) == 1 {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("{} threads are left: {what}", Arc::strong_count(&tree.root) - 1);
+    let left = || Arc::strong_count(&tree.root) - 1;
+    eventually(|| left() == 0, || format!("{} threads are left: {what}", left())).await;
 }
 
 #[tokio::test]

@@ -140,13 +140,7 @@ async fn what_stock_tar_made_comes_back_whatever_its_dialect() {
 
 /// Waits until a folder holds these names.
 async fn holds(folder: &Path, expected: &[&str]) {
-    for _ in 0..2_000 {
-        if names(folder) == expected {
-            return;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
-    panic!("{:?} did not become {expected:?}", names(folder));
+    eventually(|| names(folder) == expected, || format!("{:?} did not become {expected:?}", names(folder))).await;
 }
 
 #[tokio::test]

@@ -1,7 +1,6 @@
 use super::*;
 use crate::error::Class;
 use crate::secret::SecretString;
-use std::time::{Duration, Instant};
 use tests::postgres::Options;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -116,9 +115,7 @@ async fn tls_is_used_and_checked_exactly_as_the_mode_says() {
             let read = || server.psql("postgres", "SELECT pg_conf_load_time()");
             let before = read();
             server.psql("postgres", "SELECT pg_reload_conf()");
-            while read() == before {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
+            wait_for(|| (read() != before).then_some(())).await;
             rule_in_force = rule;
         }
         let config = Config {
@@ -284,11 +281,7 @@ async fn a_read_that_is_given_up_stops_on_the_server_too() {
     let query = tokio::spawn(async move { reader.query("SELECT pg_sleep(60)", &[]).await.map(drop) });
     let running = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%pg_sleep(60)' AND pid <> pg_backend_pid()";
     for count in ["1", "0"] {
-        let begun = Instant::now();
-        while server.psql("d", running).trim() != count {
-            assert!(begun.elapsed() < Duration::from_secs(20), "{count} such queries were never seen");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        wait_for(|| (server.psql("d", running).trim() == count).then_some(())).await;
         query.abort();
     }
 }

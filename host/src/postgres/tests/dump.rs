@@ -3,7 +3,7 @@ use crate::error::Class;
 use crate::postgres::Compression;
 use crate::postgres::archive::{Contents, Flaw, Scanner};
 use std::os::unix::fs::PermissionsExt;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A folder with a pg_dump that is a shell script, beside the real pg_restore. In the script `$REAL` is the real pg_dump.
 fn fake(server: &Server, version: &str, script: &str) -> tempfile::TempDir {
@@ -142,17 +142,6 @@ async fn dropping_the_stream_ends_pg_dump_whatever_it_is_doing() {
         assert!(is_running(pid), "{script}");
         drop(stream);
         wait_for(|| (!is_running(pid)).then_some(())).await;
-    }
-}
-
-async fn wait_for<T>(mut found: impl FnMut() -> Option<T>) -> T {
-    let begun = Instant::now();
-    loop {
-        if let Some(found) = found() {
-            return found;
-        }
-        assert!(begun.elapsed() < Duration::from_secs(20), "waited in vain");
-        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
