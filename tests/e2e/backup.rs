@@ -1,17 +1,8 @@
 //! The main job: what is stored is restorable with stock tools and equal to what was there.
 
-use crate::scene::{DATABASE, Scene, key, manifest, raw, succeed};
-use std::os::unix::ffi::OsStrExt;
+use crate::scene::{DATABASE, Scene, excluded, key, manifest, raw, succeed};
 use std::path::Path;
 use std::process::Command;
-
-/// What the shipped excludes leave out, said a second time and without globs.
-fn excluded(path: &Path, folder: bool) -> bool {
-    let name = path.file_name().unwrap().as_bytes();
-    let preview = name.windows(13).any(|part| part == b".pdf_preview-") && name.ends_with(b".png");
-    let nested = ["admin/documents", "admin/backup"].iter().any(|nested| path == Path::new(nested));
-    (folder && name == b"temp") || name.ends_with(b".log") || preview || nested
-}
 
 #[track_caller]
 fn restores_equal(scene: &Scene, snapshot: &serde_json::Value) {

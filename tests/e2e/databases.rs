@@ -1,6 +1,9 @@
-//! Databases that come back: into fresh ones, into a sandbox, at each of ten days; and what stays as it was where they cannot.
+//! Databases that come back: into fresh ones, into a sandbox, on a new machine; and what cannot be, said in one sentence.
 
-use crate::scene::{DATABASE, ROLE, Scene, complains, key, manifest, signal};
+mod days;
+mod failing;
+
+use crate::scene::{DATABASE, ROLE, Scene, complains, excluded, key, manifest, signal};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -194,17 +197,6 @@ fn a_dump_of_a_newer_server_or_pg_dump_is_refused_before_anything_is_fetched() {
     assert_eq!(scene.contents("adopted"), scene.contents(DATABASE));
 }
 
-/// Makes the scene's database slow to restore: each row of one table takes a while anywhere but in its own database.
-fn slow_down(scene: &Scene, rows: u32) {
-    let sql = format!(
-        "CREATE FUNCTION slowly(i int) RETURNS boolean LANGUAGE sql AS \
-         $$ SELECT CASE WHEN current_database() = '{DATABASE}' THEN true ELSE pg_sleep(0.2) IS NOT NULL END $$; \
-         CREATE TABLE zz_slow (i int CHECK (public.slowly(i))); INSERT INTO zz_slow SELECT generate_series(1, {rows}); \
-         GRANT SELECT ON zz_slow TO {ROLE}"
-    );
-    scene.server.psql(DATABASE, &sql);
-}
-
 /// Waits until a condition holds.
 #[track_caller]
 fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
@@ -213,191 +205,6 @@ fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
         assert!(begun.elapsed() < Duration::from_secs(60), "{what} did not happen");
         std::thread::sleep(Duration::from_millis(20));
     }
-}
-
-/// The pg_restore that a run has started.
-fn pg_restore_of(parent: u32) -> Option<u32> {
-    let entries = std::fs::read_dir("/proc").unwrap().flatten();
-    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    let mut children = pids.filter(|pid| {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let after = stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace().nth(1).map(str::to_owned));
-        stat.contains("(pg_restore)") && after.flatten() == Some(parent.to_string())
-    });
-    children.next()
-}
-
-#[test]
-fn a_restore_that_fails_half_way_leaves_what_was_there_as_it_was() {
-    use rustix::process::Signal;
-    let Some(scene) = scene() else { return };
-    slow_down(&scene, 300);
-    scene.backup(&[]);
-    scene.server.create_database("sandbox", &[]);
-    scene.server.psql("sandbox", "CREATE TABLE theirs AS SELECT 1 AS a");
-    let (before, contents) = (databases(&scene), scene.contents(DATABASE));
-    let filling =
-        "SELECT pid FROM pg_stat_activity WHERE datname LIKE '%\\_restoring\\_%' AND query ILIKE 'COPY %zz_slow%'";
-    for (what, code, says) in [
-        ("pg_restore is killed", 75, "signal 9"),
-        ("its connection is cut", 75, "pg_restore failed"),
-        ("the server crashes", 75, "pg_restore failed"),
-        ("it is interrupted", 130, "interrupted"),
-    ] {
-        let run =
-            command(&scene, &["--target-env", "sandbox", "--into", "sandbox_new", "--swap", "sandbox", "--jobs", "1"])
-                .start();
-        eventually("a restore under way", || !scene.server.psql("postgres", filling).trim().is_empty());
-        let backend: u32 = scene.server.psql("postgres", filling).lines().next().unwrap().trim().parse().unwrap();
-        match what {
-            "pg_restore is killed" => signal(pg_restore_of(run.id()).unwrap(), Signal::KILL),
-            "its connection is cut" => {
-                drop(scene.server.psql("postgres", &format!("SELECT pg_terminate_backend({backend})")))
-            }
-            "the server crashes" => signal(backend, Signal::KILL),
-            _ => signal(run.id(), Signal::TERM),
-        }
-        let ended = run.finish();
-        assert_eq!(ended.code, Some(code), "{what}: {}", ended.stderr);
-        assert!(
-            ended.stderr.contains(says) && ended.stderr.contains("nothing else was touched"),
-            "{what}: {}",
-            ended.stderr
-        );
-        eventually("the server back", || scene.server.client("pg_isready").arg("-q").status().unwrap().success());
-        assert_eq!(databases(&scene), before, "{what}");
-        assert_eq!(scene.server.psql("sandbox", "SELECT a FROM theirs").trim(), "1", "{what}");
-    }
-    assert_eq!(scene.contents(DATABASE), contents);
-
-    // A SIGKILL leaves a database that says what it is, and the next restore names it.
-    let scratch = scene.folder.path().join("scratch");
-    std::fs::create_dir(&scratch).unwrap();
-    let at = ["--server", "lab", "--jobs", "1", "--scratch", scratch.to_str().unwrap()];
-    let run = command(&scene, &[&["--into", "sandbox_new"][..], &at].concat()).start();
-    let killed = run.kill_when(|| !scene.server.psql("postgres", filling).trim().is_empty());
-    assert_eq!(killed.signal, Some(9));
-    let left: Vec<_> = databases(&scene).difference(&before).cloned().collect();
-    assert!(left.len() == 1 && left[0].starts_with("sandbox_new_restoring_"), "{left:?}");
-    let planned = scene.run([
-        "restore",
-        "--env",
-        "prod",
-        "--source",
-        "db",
-        "--into",
-        "sandbox_new",
-        "--server",
-        "lab",
-        "--dry-run",
-    ]);
-    assert!(planned.expect_code(0).stdout.contains(&left[0]));
-
-    // And it leaves the dump, which the next restore removes. One that is only planned changes nothing.
-    let entries = || std::fs::read_dir(&scratch).unwrap().count();
-    let _ = restore(&scene, &[&["--into", "after", "--dry-run"][..], &at].concat()).expect_code(0);
-    assert_eq!(entries(), 1);
-    let _ = restore(&scene, &[&["--into", "after"][..], &at].concat()).expect_code(0);
-    assert_eq!(entries(), 0, "the dump of the killed restore is still there");
-}
-
-#[test]
-fn somebody_who_connects_during_the_restore_costs_the_swap_and_nothing_else() {
-    let Some(scene) = scene() else { return };
-    slow_down(&scene, 15);
-    scene.backup(&[]);
-    scene.server.create_database("sandbox", &[]);
-    scene.server.psql("sandbox", "CREATE TABLE theirs AS SELECT 1 AS a");
-    let run = command(&scene, &["--target-env", "sandbox", "--into", "sandbox_new", "--swap", "sandbox"]).start();
-    let restoring = "SELECT count(*) FROM pg_database WHERE datname LIKE '%\\_restoring\\_%'";
-    eventually("a restore under way", || scene.server.psql("postgres", restoring).trim() == "1");
-    let mut visitor = scene.server.client("psql");
-    let mut visitor = visitor.args(["sandbox", "-c", "SELECT pg_sleep(60)"]).spawn().unwrap();
-    let ended = run.finish();
-    assert_eq!(ended.code, Some(64), "{}", ended.stderr);
-    assert!(
-        ended.stderr.contains("stays as `sandbox_new`") && ended.stderr.contains("stop Dolibarr"),
-        "{}",
-        ended.stderr
-    );
-    scene.server.psql("postgres", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'sandbox'");
-    visitor.wait().unwrap();
-    assert_eq!(scene.server.psql("sandbox", "SELECT a FROM theirs").trim(), "1");
-    assert_eq!(scene.contents("sandbox_new"), scene.contents(DATABASE));
-    assert_eq!(scene.server.psql("postgres", restoring).trim(), "0");
-}
-
-#[test]
-fn an_empty_scratch_disk_is_noticed_before_anything_is_made() {
-    let Some(scene) = scene() else { return };
-    scene.backup(&[]);
-    let Some(mount) = crate::verified::small_disk(&scene, "8k") else { return };
-    let before = databases(&scene);
-    let scratch = mount.path.to_str().unwrap();
-    let arguments =
-        ["restore", "--env", "prod", "--source", "db", "--into", "new", "--server", "lab", "--scratch", scratch];
-    complains(&scene.run(arguments), 1, "not enough space");
-    assert_eq!(databases(&scene), before);
-}
-
-/// Changes in both halves; every third day a document is rewritten and another one goes.
-fn live_a_day(scene: &Scene, day: u32) {
-    let sql = format!(
-        "UPDATE llx_facture SET note_public = 'day {day}', total_ht = total_ht + {day} WHERE rowid % 10 = {};\
-         CREATE TABLE llx_day_{day} AS SELECT {day} AS day; GRANT SELECT ON llx_day_{day} TO {ROLE}",
-        day % 10
-    );
-    scene.server.psql(DATABASE, &sql);
-    let invoices = scene.documents.join("facture");
-    std::fs::write(invoices.join(format!("day-{day}.pdf")), format!("%PDF day {day}")).unwrap();
-    if day.is_multiple_of(3) {
-        std::fs::write(invoices.join(format!("day-{}.pdf", day - 1)), format!("%PDF again on {day}")).unwrap();
-        std::fs::remove_file(invoices.join(format!("day-{}.pdf", day - 2))).unwrap();
-    }
-}
-
-/// Lives ten days, and restores both halves of each.
-fn ten_days(scene: &Scene, excluded: impl Fn(&std::path::Path, bool) -> bool + Copy) {
-    let mut days = Vec::new();
-    for day in 1..=10 {
-        live_a_day(scene, day);
-        scene.backup(&["--now", &format!("2026-06-{day:02}T01:00:00Z")]);
-        days.push((day, scene.contents(DATABASE), manifest(&scene.documents, excluded)));
-    }
-    for (day, contents, documents) in days {
-        let (at, name) = (format!("2026-06-{day:02}T01:00:00Z"), format!("day_{day}"));
-        let done = restore(scene, &["--at", &at, "--into", &name, "--server", "lab"]).expect_code(0).json();
-        assert_eq!(done["restored"]["compared"], "equal", "{done}");
-        assert_eq!(scene.contents(&name), contents, "day {day}");
-        let into = scene.folder.path().join(&name);
-        let arguments = ["restore", "--env", "prod", "--source", "docs", "--at", &at, "--into", into.to_str().unwrap()];
-        let _ = scene.run(arguments).expect_code(0);
-        assert_eq!(manifest(&into, |_, _| false), documents, "day {day}");
-        std::fs::remove_dir_all(&into).unwrap();
-        scene.server.psql("postgres", &format!("DROP DATABASE {name}"));
-    }
-}
-
-fn excluded(path: &std::path::Path, is_folder: bool) -> bool {
-    let text = path.to_string_lossy();
-    tests::sample::EXCLUDED.contains(&&*text)
-        || is_folder && (text == "temp" || text.ends_with("/temp"))
-        || text == "admin/backup"
-        || text == "admin/documents"
-        || text.ends_with(".log")
-        || text.contains(".pdf_preview-") && text.ends_with(".png")
-}
-
-#[test]
-fn ten_days_of_changes_come_back_day_by_day() {
-    let Some(scene) = scene() else { return };
-    ten_days(&scene, excluded);
-}
-
-#[test]
-fn ten_days_of_a_real_dolibarr_come_back_day_by_day() {
-    let Some(scene) = Scene::real().and_then(with_targets) else { return };
-    ten_days(&scene, excluded);
 }
 
 #[test]
@@ -420,54 +227,6 @@ fn a_new_machine_needs_nothing_but_the_store_and_its_credentials() {
     let _ = run(&["--source", "docs", "--into", into.to_str().unwrap()]).expect_code(0);
     assert_eq!(scene.contents("recovered"), scene.contents(DATABASE));
     assert_eq!(manifest(&into, |_, _| false), manifest(&scene.documents, excluded));
-}
-
-#[test]
-fn a_disk_that_fills_up_half_way_leaves_what_was_there_as_it_was() {
-    let Some(scene) = scene() else { return };
-    let rows = "CREATE TABLE zz_large AS SELECT i, repeat(md5(i::text), 60) AS t FROM generate_series(1, 20000) AS i";
-    scene.server.psql(
-        DATABASE,
-        &format!("{rows}; ALTER TABLE zz_large ALTER t SET STORAGE EXTERNAL; GRANT SELECT ON zz_large TO {ROLE}"),
-    );
-    scene.backup(&[]);
-    scene.server.create_database("sandbox", &[]);
-    scene.server.psql("sandbox", "CREATE TABLE theirs AS SELECT 1 AS a");
-    let Some(disk) = crate::verified::small_disk(&scene, "24m") else { return };
-    if let Some((user, group)) = scene.server.owner() {
-        std::os::unix::fs::chown(&disk.path, Some(user), Some(group)).unwrap();
-    }
-    // A new database is made where its template is.
-    scene.server.psql("postgres", &format!("CREATE TABLESPACE small LOCATION '{}'", disk.path.display()));
-    scene.server.psql("postgres", "ALTER DATABASE template0 SET TABLESPACE small");
-    let before = databases(&scene);
-    let full = restore(&scene, &["--target-env", "sandbox", "--into", "sandbox_new", "--swap", "sandbox"]);
-    assert_eq!(full.code, Some(75), "{}", full.stderr);
-    assert!(full.stderr.contains("No space left") && full.stderr.contains("make room"), "{}", full.stderr);
-    assert!(full.stderr.contains("nothing else was touched"), "{}", full.stderr);
-    assert_eq!(databases(&scene), before);
-    assert_eq!(scene.server.psql("sandbox", "SELECT a FROM theirs").trim(), "1");
-    scene.server.psql("postgres", "ALTER DATABASE template0 SET TABLESPACE pg_default");
-}
-
-#[test]
-fn a_disk_that_fills_up_under_documents_leaves_no_folder() {
-    let Some(scene) = scene() else { return };
-    // Nobody counted what is in an archive of another tool.
-    let folder = scene.folder.path().join("tree");
-    std::fs::create_dir(&folder).unwrap();
-    std::fs::write(folder.join("large"), vec![b'x'; 20 << 20]).unwrap();
-    for folder in ["prod/db", "prod/docs"] {
-        std::fs::create_dir_all(scene.store.join(folder)).unwrap();
-    }
-    std::fs::write(scene.store.join("prod/db/20260601T010000Z.dump"), "PGDMP").unwrap();
-    let archive = scene.store.join("prod/docs/20260601T010000Z.tar.gz");
-    crate::scene::succeed(std::process::Command::new("tar").arg("-czf").arg(archive).arg("-C").arg(&folder).arg("."));
-    let Some(disk) = crate::verified::small_disk(&scene, "5m") else { return };
-    let into = disk.path.join("into");
-    let full = scene.run(["restore", "--env", "prod", "--source", "docs", "--into", into.to_str().unwrap()]);
-    complains(&full, 1, "no space is left for `large`");
-    assert_eq!(std::fs::read_dir(&disk.path).unwrap().count(), 0, "{}", full.stderr);
 }
 
 #[test]

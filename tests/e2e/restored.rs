@@ -1,7 +1,7 @@
 //! What comes back: whole documents folders and single documents, from a folder and from a server, compared with what
 //! was saved; and what is said where nothing can come back.
 
-use crate::scene::{Scene, complains, key, manifest, raw, succeed};
+use crate::scene::{Scene, complains, excluded, key, manifest, raw, succeed};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
@@ -26,23 +26,11 @@ fn complicate(documents: &Path) {
     }
 }
 
-/// Everything but what the dump plugin leaves out.
-fn expected(scene: &Scene) -> std::collections::BTreeSet<Vec<u8>> {
-    let excluded = |path: &Path, _: bool| {
-        let text = path.to_string_lossy();
-        tests::sample::EXCLUDED.contains(&&*text)
-            || text.ends_with("/temp")
-            || text == "admin/backup"
-            || text == "admin/documents"
-    };
-    manifest(&scene.documents, excluded)
-}
-
 /// A folder holds what a backup of the scene's documents must bring back.
 #[track_caller]
 pub fn same(scene: &Scene, folder: &Path) {
     let restored = manifest(folder, |_, _| false);
-    let expected = expected(scene);
+    let expected = manifest(&scene.documents, excluded);
     let shown = |lines: Vec<&Vec<u8>>| {
         let cut = |line: &&Vec<u8>| String::from_utf8_lossy(&line[..line.len().min(120)]).into_owned();
         lines.iter().map(cut).collect::<Vec<_>>()

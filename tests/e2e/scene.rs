@@ -237,6 +237,14 @@ fn collect(root: &Path, folder: &Path, files: &mut BTreeMap<String, Vec<u8>>) {
     }
 }
 
+/// What the shipped excludes leave out, said a second time and without globs.
+pub fn excluded(path: &Path, folder: bool) -> bool {
+    let name = path.file_name().unwrap().as_bytes();
+    let preview = name.windows(13).any(|part| part == b".pdf_preview-") && name.ends_with(b".png");
+    let nested = ["admin/documents", "admin/backup"].iter().any(|nested| path == Path::new(nested));
+    (folder && name == b"temp") || name.ends_with(b".log") || preview || nested
+}
+
 /// Everything that an archive must reproduce of a tree, a line an entry: path, kind, mode, time, size, content or target.
 pub fn manifest(root: &Path, excluded: impl Fn(&Path, bool) -> bool) -> BTreeSet<Vec<u8>> {
     let mut lines = BTreeSet::new();

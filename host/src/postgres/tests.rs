@@ -1,5 +1,6 @@
 //! Against a real server: what is shared by the tests of connecting, of evidence and of dumps.
 
+mod compression;
 mod connect;
 mod dump;
 mod evidence;
