@@ -7,7 +7,7 @@ mod fleet;
 
 pub use fleet::Fleet;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, reason};
 use crate::snapshot::SnapshotId;
 use crate::{documents, guard, plugin, postgres, store};
 use jiff::tz::TimeZone;
@@ -139,11 +139,11 @@ fn text(path: &Path) -> Result<String> {
         Error::config(format!("the configuration {} {why}", path.display()))
             .hint("name the file with --config FILE, or run where dolibarr-backup.toml is")
     };
-    let meta = std::fs::metadata(path).map_err(|e| unreadable(format!("cannot be read: {}", e.kind())))?;
+    let meta = std::fs::metadata(path).map_err(|e| unreadable(format!("cannot be read: {}", reason(&e))))?;
     if meta.len() > FILE_BYTES_MAX {
         return Err(unreadable(format!("is longer than {FILE_BYTES_MAX} bytes")));
     }
-    std::fs::read_to_string(path).map_err(|e| unreadable(format!("cannot be read: {e}")))
+    std::fs::read_to_string(path).map_err(|e| unreadable(format!("cannot be read: {}", reason(&e))))
 }
 
 fn in_file(path: &Path, error: Error) -> Error {

@@ -132,7 +132,7 @@ impl Tree {
                 .hint("run as a user who may read it, such as the web server's"),
             error => Error::unavailable(format!(
                 "the documents folder {shown} cannot be opened: {}",
-                entry::reason(&error.into())
+                crate::error::reason(&error.into())
             ))
             .hint("check the volume that it is on"),
         })?;

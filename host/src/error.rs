@@ -171,6 +171,14 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
+/// Why the system refused, without its number.
+pub(crate) fn reason(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or(&text);
+    let mut chars = text.chars();
+    chars.next().map_or_else(String::new, |first| first.to_lowercase().chain(chars).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -203,5 +211,11 @@ mod tests {
         assert_eq!(retried, [Class::Unavailable]);
         let codes: std::collections::BTreeSet<_> = all.into_iter().map(Class::exit_code).collect();
         assert_eq!(codes.len(), all.len(), "two classes share a code");
+    }
+
+    #[test]
+    fn a_reason_is_a_lowercase_phrase() {
+        assert_eq!(reason(&std::io::Error::from_raw_os_error(13)), "permission denied");
+        assert_eq!(reason(&std::io::Error::other("its kind is unknown")), "its kind is unknown");
     }
 }

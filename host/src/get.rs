@@ -5,7 +5,7 @@
 use crate::choice::{self, Which};
 use crate::config::Source;
 use crate::documents::{self, Content, Got, Target, shown_path};
-use crate::error::{Class, Error, Result};
+use crate::error::{Class, Error, Result, reason};
 use crate::history;
 use crate::host::Host;
 use crate::report::{FORMAT_VERSION, Report};
@@ -146,7 +146,7 @@ fn print(mut content: Content) -> Result<()> {
     match io::copy(&mut content, &mut out).and_then(|_| out.flush()) {
         // A reader such as `head` that has enough is no failure of ours.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Error::unexpected(format!("writing the document: {error}")))
+            Err(Error::unexpected(format!("writing the document: {}", reason(&error))))
         }
         Ok(()) | Err(_) => Ok(()),
     }
@@ -184,5 +184,6 @@ impl Unfinished {
 }
 
 fn failed(target: &Path, error: &io::Error) -> Error {
-    Error::config(format!("{} cannot be written: {error}", target.display())).hint("name another place with --output")
+    Error::config(format!("{} cannot be written: {}", target.display(), reason(error)))
+        .hint("name another place with --output")
 }

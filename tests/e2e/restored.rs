@@ -134,7 +134,9 @@ fn a_document_goes_to_stdout_or_to_new_files_and_never_over_one_that_exists() {
     let both = get(&["--json", "large"]).expect_code(2);
     assert!(both.stderr.contains("cannot both go to stdout"), "{}", both.stderr);
     let absent = folder.join("absent/large");
-    complains(&get(&["large", "--output", absent.to_str().unwrap()]), 64, "absent/large cannot be written");
+    let nowhere = get(&["large", "--output", absent.to_str().unwrap()]);
+    complains(&nowhere, 64, "absent/large cannot be written: no such file or directory");
+    assert!(nowhere.stderr.contains("no such file or directory\nhint: "), "more than that is said: {}", nowhere.stderr);
     let Some(disk) = crate::verified::small_disk(&scene, "64k") else { return };
     let full = get(&["large", "--output", disk.path.join("large").to_str().unwrap()]);
     complains(&full, 64, "small/large cannot be written: no space left on device");

@@ -4,7 +4,7 @@
 //! order. The same tree gives the same bytes. A file that changes, shrinks or vanishes while it is read never aborts the
 //! archive, unless that was asked for, and never damages what comes after it.
 
-use super::entry::{Kind, Meta, reason};
+use super::entry::{Kind, Meta};
 use super::exclude::Matcher;
 use super::header::{self, END};
 use super::index::{Digest, Index, Line, Member};
@@ -15,7 +15,7 @@ use super::plan::{self, Job, Name, Part, Planned, Shared};
 use super::read::{self, Small};
 use super::report::{ArchiveReport, Ledger, WhenUnreadable};
 use super::walk::Walk;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, reason};
 use crate::stream::{self, BLOCK_BYTES, ByteStream};
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};

@@ -1,13 +1,13 @@
 //! Single documents by name: whether they are there, their size and their MD5, which is the digest that Dolibarr notes. The
 //! one capability that says names of files; no byte of one leaves this module, and no path leads out of the folder.
 
-use super::entry::{Entry, Kind, reason};
+use super::entry::{Entry, Kind};
 use super::exclude::Matcher;
 use super::open::Folders;
 use super::pipeline::{self, Outlet};
 use super::walk::{Found, Walk};
 use super::{StopOnDrop, Tree, path, summary};
-use crate::error::{Class, Error, Result};
+use crate::error::{Class, Error, Result, reason};
 use md5::Md5;
 use std::io;
 use std::ops::ControlFlow;

@@ -136,14 +136,6 @@ fn escape(text: &mut String, bytes: &[u8]) {
     }
 }
 
-/// Why the system refused, without its number.
-pub(super) fn reason(error: &io::Error) -> String {
-    let text = error.to_string();
-    let text = text.split(" (os error").next().unwrap_or(&text);
-    let mut chars = text.chars();
-    chars.next().map_or_else(String::new, |first| first.to_lowercase().chain(chars).collect())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -162,11 +154,5 @@ mod tests {
         ] {
             assert_eq!(shown(path), expected);
         }
-    }
-
-    #[test]
-    fn a_reason_is_a_lowercase_phrase() {
-        assert_eq!(reason(&io::Error::from_raw_os_error(13)), "permission denied");
-        assert_eq!(reason(&io::Error::other("its kind is unknown")), "its kind is unknown");
     }
 }

@@ -2,13 +2,13 @@
 //!
 //! A document is handed out whole and compared with its SHA-256, or not at all. Where it is kept in a file, zeros become holes.
 
-use super::entry::{Kind, reason, shown};
+use super::entry::{Kind, shown};
 use super::index::reader::{Item, Span};
 use super::index::{Digest, Line};
 use super::object::{Archive, Means, Object, blocking};
 use super::path;
 use super::restore::{Described, archive_unreadable, damaged, next_entry, padding, pour, skip};
-use crate::error::{Class, Error, Result};
+use crate::error::{Class, Error, Result, reason};
 use flate2::bufread::MultiGzDecoder;
 use sha2::{Digest as _, Sha256};
 use std::cmp::Ordering;

@@ -5,9 +5,9 @@
 
 pub(super) mod reader;
 
-use super::entry::{Kind, Time, reason, shown};
+use super::entry::{Kind, Time, shown};
 use super::header;
-use crate::error::Error;
+use crate::error::{Error, reason};
 use crate::stream::{self, BLOCK_BYTES, ByteStream};
 use bytes::Bytes;
 use flate2::Compression;

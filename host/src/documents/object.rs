@@ -2,9 +2,8 @@
 //!
 //! Where they are and how they are fetched is the caller's business; here is only what can be asked of them.
 
-use super::entry::reason;
 use super::index::reader::{Reader, damaged};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, reason};
 use crate::stream::{BlockingReader, ByteStream};
 use futures::future::BoxFuture;
 use std::fmt;

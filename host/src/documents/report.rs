@@ -121,7 +121,7 @@ impl Ledger {
 
     /// [`Ledger::problem`] with the system's reason.
     pub(super) fn unreadable(&self, path: &[u8], error: &io::Error) {
-        self.unreadable_because(path, error.kind(), &super::entry::reason(error));
+        self.unreadable_because(path, error.kind(), &crate::error::reason(error));
     }
 
     /// [`Ledger::unreadable`] with the reason as text.

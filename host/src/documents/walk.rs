@@ -242,7 +242,7 @@ impl Found {
     }
 
     fn unreadable(path: Vec<u8>, error: &io::Error) -> Self {
-        Self::Unreadable { path, why: error.kind(), reason: super::entry::reason(error) }
+        Self::Unreadable { path, why: error.kind(), reason: crate::error::reason(error) }
     }
 }
 

@@ -4,10 +4,10 @@
 //! relative and below a folder that came before it, and none comes twice. Whoever restores relies on that.
 
 use super::{Digest, Line};
-use crate::documents::entry::{Kind, reason};
+use crate::documents::entry::Kind;
 use crate::documents::header::{self, TAR_BLOCK_BYTES};
 use crate::documents::path;
-use crate::error::{Class, Error, Result};
+use crate::error::{Class, Error, Result, reason};
 use crate::stream::cause;
 use flate2::bufread::GzDecoder;
 use std::cmp::Ordering;

@@ -4,9 +4,9 @@
 
 use super::parse::Described;
 use super::write::Sink;
-use crate::documents::entry::{Kind, Time, reason};
+use crate::documents::entry::{Kind, Time};
 use crate::documents::path;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, reason};
 use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
 use std::sync::{Mutex, PoisonError};
 use tempfile::SpooledTempFile;

@@ -3,10 +3,10 @@
 //! It reads headers and decides nothing but one thing: a path that would leave the folder, or that no folder can hold, is
 //! refused here, so nobody behind it ever sees one.
 
-use crate::documents::entry::{Kind, Time, reason, shown};
+use crate::documents::entry::{Kind, Time, shown};
 use crate::documents::header::{self, TAR_BLOCK_BYTES};
 use crate::documents::path;
-use crate::error::{Class, Error, Result};
+use crate::error::{Class, Error, Result, reason};
 use crate::stream::cause;
 use std::io::{self, Read};
 use tar::{EntryType, Header, PaxExtensions};

@@ -5,8 +5,8 @@
 
 use super::parse::Described;
 use super::write::{FOLDER_MODE, Privileged, Sink};
-use crate::documents::entry::{reason, shown};
-use crate::error::{Class, Error, Result};
+use crate::documents::entry::shown;
+use crate::error::{Class, Error, Result, reason};
 use rustix::fs::{Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use std::ffi::{OsStr, OsString};

@@ -4,9 +4,9 @@
 //! written to: a file is made new or not at all.
 
 use super::parse::{Described, refused, unreadable};
-use crate::documents::entry::{Kind, Time, reason, shown};
+use crate::documents::entry::{Kind, Time, shown};
 use crate::documents::path;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, reason};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid};
 use rustix::io::Errno;
 use std::fs::File;
