@@ -7,7 +7,7 @@ use crate::error::{Class, Error, Result};
 use crate::history::{History, Object, Snapshot};
 use crate::host::Host;
 use crate::postgres::{self, ServerConfig};
-use crate::snapshot::{ArchiveRecord, SnapshotId};
+use crate::snapshot::{ArchiveRecord, Condition, SnapshotId};
 use crate::store::ObjectKey;
 use futures::FutureExt;
 use jiff::Timestamp;
@@ -17,11 +17,11 @@ use std::sync::Arc;
 /// Snapshots that a message names when the one asked for is not there.
 const NEAREST_MAX: usize = 3;
 
-/// Which snapshot; the newest complete one when neither is given.
+/// Which snapshot; the newest that has what is asked for when neither is given.
 #[derive(Debug, Clone, Default, clap::Args)]
 #[group(multiple = false)]
 pub struct Which {
-    /// The last complete snapshot at or before this time: 2026-06-30T01:00:00Z, or 2026-06-30T03:00 or 2026-06-30 (its end) in the business time zone
+    /// The last snapshot at or before this time that has it whole: 2026-06-30T01:00:00Z, or 2026-06-30T03:00 or 2026-06-30 (its end) in the business time zone
     #[arg(long, value_name = "TIME")]
     pub at: Option<String>,
     /// This snapshot, as `list` names it
@@ -29,29 +29,68 @@ pub struct Which {
     pub snapshot: Option<String>,
 }
 
-/// The snapshot that is meant.
+/// What a snapshot has to have whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted<'a> {
+    /// One source.
+    Source(&'a str),
+    /// Every source that it names.
+    All,
+}
+
+impl Wanted<'_> {
+    fn is_met(self, snapshot: &Snapshot) -> bool {
+        match self {
+            Self::Source(source) => snapshot.has_whole(source),
+            Self::All => snapshot.complete && !snapshot.retired,
+        }
+    }
+
+    fn describe(self) -> String {
+        match self {
+            Self::Source(source) => format!("whole snapshot of {}", crate::capability::printable(source)),
+            Self::All => "complete snapshot".to_owned(),
+        }
+    }
+}
+
+/// The snapshot that is meant. One that is named by its id is taken as it is; see [`usable`].
 ///
 /// # Errors
 /// Of class [`Class::Usage`] where there is none, naming the nearest.
-pub fn snapshot<'h>(history: &'h History, which: &Which, zone: &TimeZone) -> Result<&'h Snapshot> {
+pub fn snapshot<'h>(history: &'h History, which: &Which, wanted: Wanted<'_>, zone: &TimeZone) -> Result<&'h Snapshot> {
     if let Some(text) = &which.snapshot {
         let text = text.as_str();
         let id: SnapshotId = text.parse().map_err(|error| usage(error).hint(nearest(history, None)))?;
-        let found = history.snapshots.iter().find(|snapshot| snapshot.id == id);
-        return found.ok_or_else(|| {
+        return history.snapshot(id).ok_or_else(|| {
             let forgotten = if history.forgotten.contains(&id) { "was forgotten" } else { "does not exist" };
             usage(format!("the snapshot {id} {forgotten}")).hint(nearest(history, Some(id.taken())))
         });
     }
     let at = which.at.as_deref().map(|text| moment(text, zone)).transpose()?;
-    let complete = || history.snapshots.iter().filter(|snapshot| snapshot.complete);
-    let found = complete().rev().find(|snapshot| at.is_none_or(|at| snapshot.id.taken() <= at));
-    found.ok_or_else(|| match (at, complete().next()) {
-        (Some(at), Some(first)) => usage(format!("no complete snapshot is from {at} or before"))
+    let whole = || history.snapshots.iter().filter(|snapshot| wanted.is_met(snapshot));
+    let found = whole().rev().find(|snapshot| at.is_none_or(|at| snapshot.id.taken() <= at));
+    found.ok_or_else(|| match (at, whole().next()) {
+        (Some(at), Some(first)) => usage(format!("no {} is from {at} or before", wanted.describe()))
             .hint(format!("the first one is {}; `list` shows all", first.id)),
-        _ => usage("there is no complete snapshot")
-            .hint(format!("{}; an incomplete one can be named with --snapshot", nearest(history, at))),
+        _ => usage(format!("there is no {}", wanted.describe()))
+            .hint(format!("{}; another one can be named with --snapshot", nearest(history, at))),
     })
+}
+
+/// Refuses a state of a source that is not whole, unless a person said that it may be partial.
+///
+/// # Errors
+/// Of class [`Class::Stale`], saying what is missing.
+pub fn usable(snapshot: &Snapshot, source: &str, allow_partial: bool) -> Result<()> {
+    let Some(state) = snapshot.sources.get(source) else { return Ok(()) };
+    if allow_partial || !matches!(state.condition, Condition::Partial | Condition::Suspect) {
+        return Ok(());
+    }
+    let doubts = snapshot.record.as_ref().and_then(|record| Some(record.sources.get(source)?.doubts.join("; ")));
+    let why = doubts.filter(|doubts| !doubts.is_empty()).unwrap_or_else(|| "entries could not be read".to_owned());
+    Err(Error::new(Class::Stale, format!("{source} is {} in the snapshot {}: {why}", state.condition, snapshot.id))
+        .hint("take another snapshot, or say --allow-partial to have what there is"))
 }
 
 /// A time as a person gives it. A day alone means its end.
@@ -74,7 +113,7 @@ fn moment(text: &str, zone: &TimeZone) -> Result<Timestamp> {
         None => text.parse::<jiff::civil::DateTime>().ok().and_then(local),
     };
     found.ok_or_else(|| {
-        usage(format!("`{}` is no time", crate::capability::printable(text)))
+        usage(format!("`{}` is not a valid time", crate::capability::printable(text)))
             .hint("write 2026-06-30T01:00:00Z, or 2026-06-30T03:00 or 2026-06-30 in the business time zone")
     })
 }
@@ -220,32 +259,23 @@ fn usage(text: impl std::fmt::Display) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::{BTreeMap, BTreeSet};
+    use std::collections::BTreeSet;
 
     fn history(ids: &[(&str, bool)]) -> History {
-        let snapshot = |(id, complete): &(&str, bool)| Snapshot {
-            id: id.parse().unwrap(),
-            record: None,
-            record_sha256: None,
-            damage: None,
-            complete: *complete,
-            adopted: false,
-            verified: false,
-            pinned: false,
-            sources: BTreeMap::new(),
+        let snapshot = |(id, complete): &(&str, bool)| {
+            let condition = if *complete { Condition::Whole } else { Condition::Partial };
+            crate::history::tests::of_one_source(id, "docs", condition)
         };
         let forgotten = BTreeSet::from(["20250101T000000Z".parse().unwrap()]);
-        History {
-            snapshots: ids.iter().map(snapshot).collect(),
-            orphans: Vec::new(),
-            forgotten,
-            verifications: Vec::new(),
-        }
+        let mut history = History::of(ids.iter().map(snapshot).collect());
+        history.forgotten = forgotten;
+        history
     }
 
     fn chosen(history: &History, at: Option<&str>, id: Option<&str>) -> Result<String> {
         let which = Which { at: at.map(str::to_owned), snapshot: id.map(str::to_owned) };
-        snapshot(history, &which, &TimeZone::get("Europe/Paris").unwrap()).map(|snapshot| snapshot.id.to_string())
+        snapshot(history, &which, Wanted::All, &TimeZone::get("Europe/Paris").unwrap())
+            .map(|snapshot| snapshot.id.to_string())
     }
 
     const IDS: [(&str, bool); 4] = [
@@ -279,10 +309,10 @@ mod tests {
         let (some, none) = (history(&IDS), history(&[]));
         for (history, at, id, says, hint) in [
             (&some, Some("2026-06-27"), None, "no complete snapshot is from", "the first one is 20260628T010000Z"),
-            (&some, Some("yesterday"), None, "`yesterday` is no time", "2026-06-30"),
+            (&some, Some("yesterday"), None, "`yesterday` is not a valid time", "2026-06-30"),
             (&some, None, Some("20260629T020000Z"), "does not exist", "nearest are 20260629T010000Z, 20260629T220000Z"),
             (&some, None, Some("20250101T000000Z"), "was forgotten", "nearest are 20260628T010000Z"),
-            (&some, None, Some("latest"), "`latest` is no snapshot id", "newest are 20260630T010000Z"),
+            (&some, None, Some("latest"), "`latest` is not a valid snapshot id", "newest are 20260630T010000Z"),
             (&none, None, None, "there is no complete snapshot", "no snapshot at all"),
             (&none, None, Some("20260629T020000Z"), "does not exist", "no snapshot at all"),
         ] {

@@ -1,5 +1,6 @@
 //! The command line: what can be asked for, and the way from an answer to stdout, stderr and the exit code.
 
+use crate::accept;
 use crate::backup;
 use crate::config::{self, Config, DEFAULT_FILE};
 use crate::coverage;
@@ -16,7 +17,7 @@ use crate::restore;
 use crate::status;
 use crate::verify;
 use clap::{Parser, Subcommand};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -30,15 +31,33 @@ pub struct Cli {
     /// Print the result as one JSON object
     #[arg(long, global = true)]
     json: bool,
-    /// Take this moment for the present, as 2026-06-30T01:00:00Z; for tests and simulations only
-    #[arg(long, global = true, value_name = "TIME")]
-    now: Option<Timestamp>,
+    /// `prune --now` deletes what lies in the bin already, without waiting for its time. With a time, as 2026-06-30T01:00:00Z, take that for the present; for tests and simulations only
+    #[arg(long, global = true, value_name = "TIME", num_args = 0..=1, default_missing_value = WITHOUT_TIME)]
+    now: Option<Now>,
     #[command(subcommand)]
     verb: Verb,
 }
 
+/// What `--now` stands for without a time.
+const WITHOUT_TIME: &str = "at once";
+
+/// `--now` with or without a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Now {
+    At(Timestamp),
+    AtOnce,
+}
+
+impl std::str::FromStr for Now {
+    type Err = jiff::Error;
+
+    fn from_str(text: &str) -> std::result::Result<Self, Self::Err> {
+        if text == WITHOUT_TIME { Ok(Self::AtOnce) } else { text.parse().map(Self::At) }
+    }
+}
+
 const EXIT_CODES: &str = "\
-Exit codes: 0 done; 1 unexpected, such as a source that failed; 2 usage; 3 committed, but the retention is not done; \
+Exit codes: 0 done; 1 unexpected, such as a source that failed; 2 usage; 3 committed, but a source is partial or suspect, or the retention is not done; \
 4 something is stale, missing, damaged, not covered or not what was recorded; 11 another run holds the lease; 64 configuration or grant; 70 a plugin trapped; 71 a plugin was refused; \
 75 a service was unavailable, worth a retry; 130 interrupted";
 
@@ -61,8 +80,15 @@ enum Verb {
         #[arg(long, conflicts_with = "here")]
         leave_on_interrupt: bool,
     },
+    /// Answer what waits for a person, as `status` shows it: another database, a folder that collapsed, a source that is new or gone
+    Accept(accept::Arguments),
     /// Find volumes of the Kubernetes cluster that no backup covers
     Coverage,
+    /// Found an environment in a store, once, before its first backup
+    Init {
+        #[command(flatten)]
+        of: Of,
+    },
     /// Show the snapshots, what each source was, and why each is kept
     List {
         #[command(flatten)]
@@ -77,12 +103,8 @@ enum Verb {
     Prune {
         #[command(flatten)]
         of: Of,
-        /// Show what would be kept and forgotten, and why; change nothing
-        #[arg(long)]
-        dry_run: bool,
-        /// Forget more snapshots than the guard allows in one run, and adopted ones
-        #[arg(long)]
-        allow_mass_forget: bool,
+        #[command(flatten)]
+        options: PruneOptions,
     },
     /// Show whether everything configured is backed up, proven and pruned; from the store alone
     Status(status::Arguments),
@@ -94,7 +116,18 @@ enum Verb {
     Find(find::FindArguments),
     /// Show the versions of one document across the snapshots
     History(find::VersionsArguments),
-    /// Read snapshots back and hold them against their records
+    /// Take a snapshot out of the bin and keep it
+    Unforget {
+        #[command(flatten)]
+        of: Of,
+        /// The snapshot, as `list` names it
+        #[arg(value_name = "ID")]
+        id: String,
+        /// Let a snapshot that was kept so be forgotten again
+        #[arg(long)]
+        release: bool,
+    },
+    /// Read snapshots back and check them against their records
     Verify(verify::Arguments),
     /// Restore a snapshot to a scratch place, look at it, time it, and leave a dated report
     Drill(drill::Arguments),
@@ -137,7 +170,16 @@ impl Cli {
     }
 
     async fn dispatch(self, clock: fn() -> Timestamp) -> Result<Report> {
-        let now = self.now.unwrap_or_else(clock);
+        let given = match self.now {
+            Some(Now::At(moment)) => Some(moment),
+            Some(Now::AtOnce) if !matches!(self.verb, Verb::Prune { .. }) => {
+                return Err(Error::new(Class::Usage, "--now without a time goes with `prune` alone")
+                    .hint("leave it out, or give a time such as 2026-06-30T01:00:00Z"));
+            }
+            Some(Now::AtOnce) | None => None,
+        };
+        let at_once = self.now == Some(Now::AtOnce);
+        let now = given.unwrap_or_else(clock);
         if let Verb::Plugins { verb } = &self.verb {
             return plugins::run(verb, &self.config, plugins_folder().as_deref(), now).await;
         }
@@ -148,7 +190,12 @@ impl Cli {
             return status::run_fleet(&fleet, arguments, self.json, plugins_folder().as_deref(), now).await;
         }
         let config = Config::read(&self.config)?;
-        let host = async |of: Of| Host::open(config.clone(), &of.environment, plugins_folder(), now).await;
+        let shift = given.map_or(SignedDuration::ZERO, |now| now.duration_since(clock()));
+        let host = async |of: Of| {
+            let mut host = Host::open(config.clone(), &of.environment, plugins_folder(), now).await?;
+            host.clock = host.clock.moved_by(shift);
+            Ok::<_, Error>(host)
+        };
         match self.verb {
             Verb::Backup { of, force, dry_run, here, leave_on_interrupt } => {
                 let (_, own) = config.environment(&of.environment)?;
@@ -165,8 +212,15 @@ impl Cli {
                 status::run(&config, &arguments, self.json, plugins_folder().as_deref(), now).await
             }
             Verb::List { of } => list::list(&host(of).await?).await,
-            Verb::Prune { of, dry_run, allow_mass_forget } => {
-                list::prune(&host(of).await?, PruneOptions { dry_run, allow_mass_forget }).await
+            Verb::Prune { of, options } => {
+                let options = PruneOptions { now: at_once, ..options };
+                list::prune(&host(of).await?, options, interrupted()).await
+            }
+            Verb::Unforget { of, id, release } => list::unforget(&host(of).await?, &id, release).await,
+            Verb::Init { of } => accept::init(&host(of).await?).await,
+            Verb::Accept(arguments) => {
+                let of = Of { environment: arguments.environment.clone() };
+                accept::accept(&host(of).await?, &arguments).await
             }
             Verb::Restore(arguments) => {
                 let of = Of { environment: arguments.environment.clone() };

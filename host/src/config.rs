@@ -27,7 +27,7 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 const NAME_BYTES_MAX: usize = 63;
 
 /// Folders of an environment that hold no source's objects.
-const RESERVED: [&str; 5] = ["snapshots", "forgotten", "verified", "drills", "leases"];
+pub(crate) const RESERVED: [&str; 6] = ["snapshots", "forgotten", "verified", "drills", "leases", "environment"];
 
 /// An environment variable's value; none where it is unset, empty or not UTF-8.
 #[must_use]
@@ -65,11 +65,31 @@ pub struct Config {
     pub plugins: plugin::Plugins,
     /// Rules that no plugin overrides.
     pub guard: guard::Config,
+    /// How long a run may take.
+    pub deadlines: Deadlines,
     /// Which cluster, where one is needed.
     pub kubernetes: crate::kube::Config,
     /// Which of its volumes `coverage` looks at.
     pub coverage: Option<crate::kube::volumes::Config>,
 }
+
+/// `[deadlines]` of the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Deadlines {
+    /// How long a whole run may take. What was not saved by then has failed, and the rest is recorded; so it should be less
+    /// than what a scheduler allows.
+    pub run: guard::Age,
+}
+
+impl Default for Deadlines {
+    fn default() -> Self {
+        Self { run: guard::Age(jiff::SignedDuration::from_hours(RUN_HOURS)) }
+    }
+}
+
+/// The next day's run is then due.
+const RUN_HOURS: i64 = 23;
 
 /// One environment's name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -164,6 +184,8 @@ struct File {
     #[serde(default)]
     guard: guard::Config,
     #[serde(default)]
+    deadlines: Deadlines,
+    #[serde(default)]
     kubernetes: crate::kube::Config,
     coverage: Option<crate::kube::volumes::Config>,
     #[serde(default)]
@@ -226,6 +248,7 @@ impl Config {
             servers: file.servers,
             plugins: file.plugins.at(cache_folder(), docker_config())?,
             guard: file.guard,
+            deadlines: file.deadlines,
             kubernetes: file.kubernetes,
             coverage: file.coverage,
         })

@@ -30,7 +30,7 @@ mod tests;
 pub use archive::ArchiveOptions;
 pub use check::{Checked, check};
 pub use digests::{Digests, DocumentState, Listed, Listing};
-pub use get::{Content, Document, Got, Target, each, get, look_up, shown_path};
+pub use get::{Content, Document, Got, Target, count_below, each, get, look_up, shown_path};
 pub use object::{Archive, Fetch, Object};
 pub use report::{ArchiveReport, EXCLUDED_FOLDERS_MAX, PROBLEMS_MAX, Problem, WhenUnreadable};
 pub use summary::{Depth, Summary};
@@ -78,6 +78,8 @@ struct Seen {
     expected_bytes: Option<u64>,
     /// Whether a summary looked at times of change.
     with_times: bool,
+    /// Entries that a summary could not read.
+    unreadable: u64,
     report: Option<ArchiveReport>,
     index: Option<SpooledTempFile>,
 }
@@ -168,7 +170,10 @@ impl Tree {
             .ok_or_else(|| Error::unexpected("the summary of the documents was stopped"))?;
         let entries = summary.files.saturating_add(summary.excluded_files);
         let content = summary.bytes.saturating_add(summary.excluded_bytes);
-        self.seen().expected_bytes = Some(content.saturating_add(entries.saturating_mul(ENTRY_BYTES_MAX)));
+        let mut seen = self.seen();
+        seen.unreadable = seen.unreadable.max(summary.unreadable);
+        seen.expected_bytes = Some(content.saturating_add(entries.saturating_mul(ENTRY_BYTES_MAX)));
+        drop(seen);
         Ok(summary)
     }
 
@@ -214,6 +219,12 @@ impl Tree {
     #[must_use]
     pub fn rests_on_times(&self) -> bool {
         self.seen().with_times
+    }
+
+    /// Entries that a summary of this run could not read: what it says is not the whole folder.
+    #[must_use]
+    pub fn unreadable_when_summarised(&self) -> u64 {
+        self.seen().unreadable
     }
 
     /// The patterns that were passed in so far.

@@ -5,7 +5,7 @@
 
 mod page;
 
-use crate::choice::{self, Which};
+use crate::choice::{self, Wanted, Which};
 use crate::config::Source;
 use crate::crosscheck::{self, CrosscheckReport, Verdict};
 use crate::documents::{self, Tree};
@@ -16,7 +16,7 @@ use crate::postgres::Session;
 use crate::proof::{Depth, Drill, FORMAT_VERSION, SourceProof};
 use crate::rehearsal::{Place, Rehearsal, Stage};
 use crate::report::{self, Report};
-use crate::snapshot::{SnapshotId, to_bytes};
+use crate::snapshot::to_bytes;
 use crate::store::Created;
 use crate::stream::unless;
 use crate::verify::{self, Chain};
@@ -63,8 +63,8 @@ struct Outcome {
 pub async fn run(host: &Host, arguments: &Arguments, interrupted: impl Future<Output = ()>) -> Result<Report> {
     let stop = CancellationToken::new();
     let _stop_on_drop = stop.clone().drop_guard();
-    let id = SnapshotId::at(host.clock.now());
-    let history = history::load(&host.store, &host.environment, &host.sources).await?;
+    let history = history::load(&host.store, &host.environment, &host.sources, host.clock.now()).await?;
+    let id = verify::moment(&history, host.clock.now());
     let snapshot = chosen(host, &history, arguments.oldest)?;
     let chain = verify::check_chain(&host.store, &host.environment, &history).await?;
     let mut rehearsal = Rehearsal::begin(host, &arguments.stage)?;
@@ -105,7 +105,7 @@ pub async fn run(host: &Host, arguments: &Arguments, interrupted: impl Future<Ou
 /// The snapshot that is restored.
 fn chosen<'h>(host: &Host, history: &'h History, oldest: bool) -> Result<&'h Snapshot> {
     if !oldest {
-        return choice::snapshot(history, &Which::default(), &host.time_zone);
+        return choice::snapshot(history, &Which::default(), Wanted::All, &host.time_zone);
     }
     history.snapshots.iter().find(|snapshot| snapshot.complete).ok_or_else(|| {
         Error::new(Class::Usage, format!("{} has no complete snapshot to drill", host.environment))

@@ -60,9 +60,9 @@ pub struct VersionsArguments {
 /// Of class [`Class::Usage`] for a pattern that is none; [`Class::Stale`] where the archive has no index, or a damaged one.
 pub async fn find(host: &Host, arguments: &FindArguments, as_json: bool) -> Result<Report> {
     let matcher = Pattern::new(&arguments.pattern)?;
-    let history = history::load(&host.store, &host.environment, &host.sources).await?;
+    let history = history::load(&host.store, &host.environment, &host.sources, host.clock.now()).await?;
     let (source, _) = choice::source(host, arguments.source.as_deref(), is_folder)?;
-    let snapshot = choice::snapshot(&history, &arguments.which, &host.time_zone)?;
+    let snapshot = choice::snapshot(&history, &arguments.which, choice::Wanted::Source(source), &host.time_zone)?;
     let object = choice::object(snapshot, source)?;
     let archive = choice::archive(host, &history, object, false).await?;
     let found = Arc::new(Mutex::new((Vec::new(), 0_u64)));
@@ -101,7 +101,7 @@ pub async fn find(host: &Host, arguments: &FindArguments, as_json: bool) -> Resu
 /// # Errors
 /// Of class [`Class::Usage`] when no snapshot has it; the store's.
 pub async fn versions(host: &Host, arguments: &VersionsArguments) -> Result<Report> {
-    let history = history::load(&host.store, &host.environment, &host.sources).await?;
+    let history = history::load(&host.store, &host.environment, &host.sources, host.clock.now()).await?;
     let (source, _) = choice::source(host, arguments.source.as_deref(), is_folder)?;
     let path = arguments.path.as_bytes();
     let (mut versions, mut unknown) = (Vec::<(Option<Document>, Vec<SnapshotId>)>::new(), Vec::new());

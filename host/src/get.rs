@@ -70,10 +70,10 @@ async fn get(
     targets: &[Option<PathBuf>],
     stop: &CancellationToken,
 ) -> Result<Report> {
-    let history = history::load(&host.store, &host.environment, &host.sources).await?;
+    let history = history::load(&host.store, &host.environment, &host.sources, host.clock.now()).await?;
     let is_folder = |source: &Source| matches!(source, Source::Directory(_));
     let (source, _) = choice::source(host, arguments.source.as_deref(), is_folder)?;
-    let snapshot = choice::snapshot(&history, &arguments.which, &host.time_zone)?;
+    let snapshot = choice::snapshot(&history, &arguments.which, choice::Wanted::Source(source), &host.time_zone)?;
     let object = choice::object(snapshot, source)?;
     let archive = choice::archive(host, &history, object, arguments.ignore_index).await?;
     tracing::info!(snapshot = %snapshot.id, object = %object.key, "reading");

@@ -1,13 +1,14 @@
 //! The guard: rules on a retention plan that no plugin and no setting of a plugin overrides.
 //!
-//! A pure function over the plan. It refuses a plan that is no answer to the question, turns single decisions from
-//! forget to keep, and holds back a plan that forgets too much at once. It never turns a keep into a forget.
+//! A pure function over the plan. It refuses a plan that does not answer the question, turns single decisions from
+//! forget to keep, source by source, and lets only so many snapshots go at once. It never turns a keep into a forget.
 
 mod config;
 
 pub use self::config::{Age, Config, FiscalYearEnd};
 
 use self::config::fiscal_year;
+use crate::history::Serves;
 use crate::snapshot::SnapshotId;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
@@ -19,18 +20,22 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct Subject {
     /// Its id.
     pub id: SnapshotId,
-    /// Whether every source is restorable from it.
-    pub complete: bool,
-    /// Whether its last verification succeeded.
+    /// Whether its verifications come to a proof.
     pub verified: bool,
-    /// Whether the configuration pins it.
+    /// Whether the configuration pins it, or `unforget` keeps it.
     pub pinned: bool,
     /// Whether it was made from objects without a record.
     pub adopted: bool,
+    /// Whether it may be forgotten at all: an adopted one may when a person said so.
+    pub may_age: bool,
     /// Whether its record cannot be read.
     pub damaged: bool,
-    /// The sources that it holds a state of.
-    pub sources: BTreeSet<String>,
+    /// Whether a person said that it serves nothing.
+    pub retired: bool,
+    /// Whether it lies in the bin already.
+    pub binned: bool,
+    /// The sources that it names, and whether it can answer for each.
+    pub sources: BTreeMap<String, Serves>,
 }
 
 /// One line of a plan.
@@ -45,143 +50,143 @@ pub struct Decision {
 /// A plan by snapshot.
 pub type Plan = BTreeMap<SnapshotId, Decision>;
 
-/// Why a plan is not carried out as a whole.
+/// Why a plan is not carried out at all: it does not answer the question, which is the plugin's fault.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// The plan is no answer to the question: the plugin's fault.
-    #[error("the plan {0}")]
-    Invalid(String),
-    /// The plan forgets more than one run may.
-    #[error("the plan forgets {planned} snapshots, and one run may forget {allowed}")]
-    TooMany {
-        /// How many it forgets after the other rules.
-        planned: usize,
-        /// How many one run may.
-        allowed: usize,
-    },
+#[error("the plan {0}")]
+pub struct Refusal(String);
+
+/// A plan after the rules.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Guarded {
+    /// Every snapshot with its verdict.
+    pub plan: Plan,
+    /// Snapshots that may go and wait for a later run, because only so many enter the bin at once.
+    pub deferred: BTreeSet<SnapshotId>,
 }
 
-/// What a run may do beyond the ordinary.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Allowance {
-    /// `--allow-mass-forget`: more than `max_forget`, and adopted snapshots.
-    pub mass_forget: bool,
-}
-
-/// Pairs a plugin's answer with the question: one decision for every subject and none beside.
+/// Pairs a plugin's answer with the question: one decision for every snapshot and none for another one.
 ///
 /// # Errors
-/// [`Refusal::Invalid`] that names the first snapshot that is wrong.
-pub fn match_up(subjects: &[Subject], answer: Vec<(String, Decision)>) -> Result<Plan, Refusal> {
-    let known: BTreeSet<SnapshotId> = subjects.iter().map(|subject| subject.id).collect();
+/// [`Refusal`] that names the first snapshot that is wrong.
+pub fn match_up(known: &BTreeSet<SnapshotId>, answer: Vec<(String, Decision)>) -> Result<Plan, Refusal> {
     let mut plan = Plan::new();
     for (id, decision) in answer {
         let shown = crate::capability::printable(&id);
         let parsed = id.parse::<SnapshotId>().ok().filter(|id| known.contains(id));
         let Some(id) = parsed else {
-            return Err(Refusal::Invalid(format!("names the snapshot `{shown}`, which there is not")));
+            return Err(Refusal(format!("names an unknown snapshot `{shown}`")));
         };
         if decision.reasons.is_empty() {
-            return Err(Refusal::Invalid(format!("gives no reason for {id}")));
+            return Err(Refusal(format!("gives no reason for {id}")));
         }
         if plan.insert(id, decision).is_some() {
-            return Err(Refusal::Invalid(format!("names the snapshot {id} twice")));
+            return Err(Refusal(format!("names the snapshot {id} twice")));
         }
     }
     match known.iter().find(|id| !plan.contains_key(id)) {
-        Some(missing) => Err(Refusal::Invalid(format!("leaves out the snapshot {missing}"))),
+        Some(missing) => Err(Refusal(format!("leaves out the snapshot {missing}"))),
         None => Ok(plan),
     }
 }
 
-/// Applies the rules to a plan.
-///
-/// # Errors
-/// [`Refusal::TooMany`] when the plan still forgets more than one run may.
+/// Applies the rules to a plan. `allow_more` lifts the limit of what enters the bin at once.
+#[must_use]
 pub fn apply(
     config: &Config,
-    allowance: Allowance,
+    allow_more: bool,
     time_zone: &TimeZone,
     now: Timestamp,
     subjects: &[Subject],
     mut plan: Plan,
-) -> Result<Plan, Refusal> {
-    for (id, rule) in protected(config, allowance, time_zone, now, subjects) {
+) -> Guarded {
+    for (id, rule) in protected(config, time_zone, now, subjects) {
         let Some(decision) = plan.get_mut(&id) else { continue };
         if !decision.keep {
             decision.keep = true;
             decision.reasons = vec![format!("guard: {rule}")];
         }
     }
-    let planned = plan.values().filter(|decision| !decision.keep).count();
-    if planned > config.max_forget && !allowance.mass_forget {
-        return Err(Refusal::TooMany { planned, allowed: config.max_forget });
-    }
-    Ok(plan)
+    let binned: BTreeSet<SnapshotId> = subjects.iter().filter(|subject| subject.binned).map(|s| s.id).collect();
+    // The plan is in the order of time, so what waits is the newest.
+    let entering = plan.iter().filter(|(id, decision)| !decision.keep && !binned.contains(id)).map(|(id, _)| *id);
+    let allowed = if allow_more { usize::MAX } else { config.max_forget };
+    let deferred = entering.skip(allowed).collect();
+    Guarded { plan, deferred }
 }
 
 /// Every snapshot that a rule protects, with the rule.
-fn protected(
-    config: &Config,
-    allowance: Allowance,
-    time_zone: &TimeZone,
-    now: Timestamp,
-    subjects: &[Subject],
-) -> Vec<(SnapshotId, String)> {
-    let complete: Vec<&Subject> = subjects.iter().filter(|subject| subject.complete).collect();
+fn protected(config: &Config, time_zone: &TimeZone, now: Timestamp, subjects: &[Subject]) -> Vec<(SnapshotId, String)> {
     let mut rules = Vec::new();
-    if let Some(newest) = complete.iter().map(|s| s.id).max() {
-        rules.push((newest, "the newest complete snapshot".to_owned()));
-    }
-    let mut newest_of_source: BTreeMap<&str, SnapshotId> = BTreeMap::new();
-    for subject in subjects {
-        for source in &subject.sources {
-            let newest = newest_of_source.entry(source).or_insert(subject.id);
-            *newest = subject.id.max(*newest);
-        }
-    }
-    for (source, id) in newest_of_source {
-        rules.push((id, format!("the newest snapshot of {source}")));
-    }
-    if let Some(verified) = subjects.iter().filter(|s| s.verified).map(|s| s.id).max() {
-        rules.push((verified, "the last verified snapshot".to_owned()));
+    let sources: BTreeSet<&String> = subjects.iter().flat_map(|subject| subject.sources.keys()).collect();
+    for source in sources {
+        rules.extend(of_source(config, time_zone, now, subjects, source));
     }
     for subject in subjects {
         let age = now.duration_since(subject.id.taken());
-        if age < config.min_age.0 {
+        // Nothing waits for a snapshot that a person gave up.
+        if age < config.min_age.0 && !subject.retired {
             rules.push((subject.id, "younger than min_age".to_owned()));
         }
         if subject.pinned {
             rules.push((subject.id, "pinned".to_owned()));
         }
-        if subject.damaged {
+        if subject.damaged && !subject.retired {
             rules.push((subject.id, "its record cannot be read".to_owned()));
         }
-        if subject.adopted && !allowance.mass_forget {
-            rules.push((subject.id, "adopted; --allow-mass-forget forgets it".to_owned()));
+        if !subject.may_age {
+            rules.push((subject.id, "adopted; `accept --adopted` lets it age".to_owned()));
         }
     }
-    rules.extend(legal_floor(config, time_zone, now, &complete));
     rules
 }
 
-/// The newest complete snapshot within each of the last completed fiscal years that has one.
+/// What one source needs, whatever becomes of the others.
+fn of_source(
+    config: &Config,
+    time_zone: &TimeZone,
+    now: Timestamp,
+    subjects: &[Subject],
+    source: &str,
+) -> Vec<(SnapshotId, String)> {
+    let serves = |subject: &Subject| subject.sources.get(source).copied().unwrap_or(Serves::Nothing);
+    let holders: Vec<&Subject> = subjects.iter().filter(|subject| serves(subject) != Serves::Nothing).collect();
+    let mut rules = Vec::new();
+    // One from the future was made under a wrong clock and must not take the place of the newest one.
+    let past = || holders.iter().filter(|subject| subject.id.taken() <= now);
+    if let Some(newest) = past().max_by_key(|subject| (serves(subject), subject.id)) {
+        rules.push((newest.id, format!("the newest snapshot of {source}")));
+    } else if let Some(last) = subjects.iter().filter(|s| s.sources.contains_key(source)).map(|s| s.id).max() {
+        rules.push((last, format!("the only trace of {source}")));
+    }
+    if let Some(verified) = holders.iter().filter(|subject| subject.verified).map(|subject| subject.id).max() {
+        rules.push((verified, format!("the last verified snapshot of {source}")));
+    }
+    let years = legal_floor(config, time_zone, now, holders.iter().map(|subject| (serves(subject), subject.id)));
+    rules.extend(
+        years
+            .into_iter()
+            .map(|(id, end)| (id, format!("the legal floor of the fiscal year that ended on {end}, of {source}"))),
+    );
+    rules
+}
+
+/// The newest state within each of the last completed fiscal years that has one; a whole one before any other.
 fn legal_floor(
     config: &Config,
     time_zone: &TimeZone,
     now: Timestamp,
-    complete: &[&Subject],
-) -> Vec<(SnapshotId, String)> {
+    states: impl Iterator<Item = (Serves, SnapshotId)>,
+) -> Vec<(SnapshotId, Date)> {
     let today = now.to_zoned_datetime(time_zone.clone()).date();
-    let mut newest: BTreeMap<Date, SnapshotId> = BTreeMap::new();
-    for subject in complete {
-        let day = subject.id.taken().to_zoned_datetime(time_zone.clone()).date();
+    let mut newest: BTreeMap<Date, (Serves, SnapshotId)> = BTreeMap::new();
+    for state in states {
+        let day = state.1.taken().to_zoned_datetime(time_zone.clone()).date();
         let Some(end) = fiscal_year(config.fiscal_year_end, day) else { continue };
         if end >= today {
             continue;
         }
-        let kept = newest.entry(end).or_insert(subject.id);
-        *kept = subject.id.max(*kept);
+        let kept = newest.entry(end).or_insert(state);
+        *kept = state.max(*kept);
     }
     let Some(running) = fiscal_year(config.fiscal_year_end, today) else { return Vec::new() };
     let oldest = running.saturating_sub(i32::from(config.legal_years).saturating_add(1).years());
@@ -189,7 +194,7 @@ fn legal_floor(
         .into_iter()
         // The running year ends in `running`; of the completed ones `legal_years` end after `oldest`.
         .filter(|(end, _)| end.year() > oldest.year())
-        .map(|(end, id)| (id, format!("the legal floor of the fiscal year that ended on {end}")))
+        .map(|(end, (_, id))| (id, end))
         .collect()
 }
 
@@ -201,36 +206,42 @@ mod tests {
     fn subject(id: &str) -> Subject {
         Subject {
             id: id.parse().unwrap(),
-            complete: true,
             verified: false,
             pinned: false,
             adopted: false,
+            may_age: true,
             damaged: false,
-            sources: ["db".to_owned(), "docs".to_owned()].into(),
+            retired: false,
+            binned: false,
+            sources: [("db".to_owned(), Serves::First), ("docs".to_owned(), Serves::First)].into(),
         }
+    }
+
+    fn with(id: &str, db: Serves, docs: Serves) -> Subject {
+        Subject { sources: [("db".to_owned(), db), ("docs".to_owned(), docs)].into(), ..subject(id) }
     }
 
     fn forget_all(subjects: &[Subject]) -> Plan {
         subjects.iter().map(|s| (s.id, Decision { keep: false, reasons: vec!["test".into()] })).collect()
     }
 
-    fn kept(config: &Config, allowance: Allowance, now: &str, subjects: &[Subject]) -> Vec<String> {
+    fn kept(config: &Config, now: &str, subjects: &[Subject]) -> Vec<String> {
         let zone = TimeZone::get("Europe/Paris").unwrap();
-        let plan = apply(config, allowance, &zone, now.parse().unwrap(), subjects, forget_all(subjects)).unwrap();
-        plan.into_iter().filter(|(_, decision)| decision.keep).map(|(id, _)| id.to_string()).collect()
+        let guarded = apply(config, true, &zone, now.parse().unwrap(), subjects, forget_all(subjects));
+        guarded.plan.into_iter().filter(|(_, decision)| decision.keep).map(|(id, _)| id.to_string()).collect()
     }
 
     #[test]
     fn a_plan_that_is_no_answer_is_refused_whole() {
-        let subjects = [subject("20260101T010000Z"), subject("20260102T010000Z")];
+        let subjects = ["20260101T010000Z", "20260102T010000Z"].map(|id| id.parse().unwrap()).into();
         let forget = || Decision { keep: false, reasons: vec!["old".into()] };
         let both = || vec![("20260101T010000Z".to_owned(), forget()), ("20260102T010000Z".to_owned(), forget())];
         assert_eq!(match_up(&subjects, both()).unwrap().len(), 2);
         let table: [(&str, Vec<(String, Decision)>); 5] = [
             ("leaves out", both().into_iter().take(1).collect()),
             ("twice", both().into_iter().chain(both()).collect()),
-            ("which there is not", both().into_iter().chain([("20990101T000000Z".to_owned(), forget())]).collect()),
-            ("which there is not", vec![("\u{1b}[2J".to_owned(), forget())]),
+            ("an unknown snapshot", both().into_iter().chain([("20990101T000000Z".to_owned(), forget())]).collect()),
+            ("an unknown snapshot", vec![("\u{1b}[2J".to_owned(), forget())]),
             ("no reason", both().into_iter().map(|(id, _)| (id, Decision { keep: true, reasons: vec![] })).collect()),
         ];
         for (expected, answer) in table {
@@ -251,7 +262,7 @@ mod tests {
             subject("20260310T010000Z"),
             subject("20260311T010000Z"),
         ];
-        let kept = kept(&Config::default(), Allowance::default(), "2026-06-30T12:00:00Z", &subjects);
+        let kept = kept(&Config::default(), "2026-06-30T12:00:00Z", &subjects);
         assert_eq!(kept, ["20161231T225959Z", "20161231T230000Z", "20180101T010000Z", "20260311T010000Z"]);
     }
 
@@ -265,7 +276,7 @@ mod tests {
         ];
         let years = |legal_years| Config { legal_years, ..Config::default() };
         let now = "2026-07-30T12:00:00Z";
-        let kept = |n| kept(&years(n), Allowance::default(), now, &subjects);
+        let kept = |n| kept(&years(n), now, &subjects);
         assert_eq!(kept(10), ["20160601T010000Z", "20250601T010000Z", "20260601T010000Z"]);
         assert_eq!(kept(11).len(), 4);
         assert_eq!(kept(1), ["20250601T010000Z", "20260601T010000Z"]);
@@ -276,12 +287,9 @@ mod tests {
     fn a_fiscal_year_that_ends_in_june_or_february_has_its_own_floor() {
         let subjects = [subject("20240229T120000Z"), subject("20240301T120000Z"), subject("20260601T010000Z")];
         let february = Config { fiscal_year_end: "02-29".to_owned().try_into().unwrap(), ..Config::default() };
-        assert_eq!(kept(&february, Allowance::default(), "2026-07-01T00:00:00Z", &subjects).len(), 3);
+        assert_eq!(kept(&february, "2026-07-01T00:00:00Z", &subjects).len(), 3);
         let december = Config::default();
-        assert_eq!(
-            kept(&december, Allowance::default(), "2026-07-01T00:00:00Z", &subjects),
-            ["20240301T120000Z", "20260601T010000Z"]
-        );
+        assert_eq!(kept(&december, "2026-07-01T00:00:00Z", &subjects), ["20240301T120000Z", "20260601T010000Z"]);
     }
 
     #[test]
@@ -291,38 +299,71 @@ mod tests {
         subjects[1].verified = true;
         subjects[2].damaged = true;
         subjects[3].adopted = true;
-        subjects[4].complete = false; // incomplete, old: may go
-        subjects[5].sources = ["db".to_owned()].into();
+        subjects[3].may_age = false;
+        subjects[4].adopted = true; // a person said that it may age
         let now = "2026-06-07T02:00:00Z";
         assert_eq!(
-            kept(&Config::default(), Allowance::default(), now, &subjects),
+            kept(&Config::default(), now, &subjects),
             ["20260601T010000Z", "20260602T010000Z", "20260603T010000Z", "20260604T010000Z", "20260607T010000Z"]
         );
-        assert!(
-            !kept(&Config::default(), Allowance { mass_forget: true }, now, &subjects)
-                .contains(&"20260604T010000Z".to_owned())
+    }
+
+    #[test]
+    fn each_source_has_its_own_newest_state_and_its_own_legal_floor() {
+        use Serves::{First, Nothing, Second};
+        let subjects = [
+            with("20241230T010000Z", First, First),
+            with("20241231T010000Z", First, Nothing), // docs failed on the last day of the year
+            with("20251230T010000Z", Second, First),  // db was partial all year
+            with("20251231T010000Z", Second, Nothing),
+            with("20260601T010000Z", First, Nothing),
+            with("20260602T010000Z", Nothing, First),
+            with("20260603T010000Z", Second, Second), // suspect: it takes nobody's place
+        ];
+        assert_eq!(
+            kept(&Config::default(), "2026-06-30T00:00:00Z", &subjects),
+            [
+                "20241230T010000Z",
+                "20241231T010000Z",
+                "20251230T010000Z",
+                "20251231T010000Z",
+                "20260601T010000Z",
+                "20260602T010000Z"
+            ]
         );
     }
 
     #[test]
-    fn a_snapshot_from_the_future_counts_as_young() {
-        let subjects = [subject("20260601T010000Z"), subject("20300101T010000Z"), subject("20310101T010000Z")];
-        let kept = kept(&Config::default(), Allowance::default(), "2026-06-07T02:00:00Z", &subjects);
-        assert_eq!(kept, ["20300101T010000Z", "20310101T010000Z"]);
+    fn a_retired_snapshot_goes_unless_it_is_the_only_trace_of_a_source() {
+        use Serves::{First, Nothing};
+        let retired = |id| Subject { retired: true, damaged: true, ..with(id, Nothing, Nothing) };
+        let now = "2026-06-30T00:00:00Z";
+        let both = [with("20260601T010000Z", First, First), retired("20360601T010000Z")];
+        assert_eq!(kept(&Config::default(), now, &both), ["20260601T010000Z"]);
+        assert_eq!(kept(&Config::default(), now, &[retired("20360601T010000Z")]), ["20360601T010000Z"]);
     }
 
     #[test]
-    fn forgetting_more_than_allowed_needs_the_flag() {
-        let subjects: Vec<_> = (10..30).map(|day| subject(&format!("202606{day}T010000Z"))).collect();
-        let config = Config { max_forget: 18, ..Config::default() };
-        let zone = TimeZone::UTC;
+    fn a_snapshot_from_the_future_counts_as_young_and_takes_nobodys_place() {
+        let subjects = [subject("20260601T010000Z"), subject("20300101T010000Z"), subject("20310101T010000Z")];
+        let kept = kept(&Config::default(), "2026-06-07T02:00:00Z", &subjects);
+        assert_eq!(kept, ["20260601T010000Z", "20300101T010000Z", "20310101T010000Z"]);
+    }
+
+    #[test]
+    fn of_more_than_so_many_the_oldest_go_first_and_what_lies_in_the_bin_does_not_count() {
+        let mut subjects: Vec<_> = (10..30).map(|day| subject(&format!("202606{day}T010000Z"))).collect();
         let now = "2026-12-01T00:00:00Z".parse().unwrap();
-        let run = |config: &Config, mass_forget| {
-            apply(config, Allowance { mass_forget }, &zone, now, &subjects, forget_all(&subjects))
+        let deferred = |subjects: &[Subject], max_forget, allow_more| {
+            let config = Config { max_forget, ..Config::default() };
+            let guarded = apply(&config, allow_more, &TimeZone::UTC, now, subjects, forget_all(subjects));
+            guarded.deferred.into_iter().map(|id| id.to_string()).collect::<Vec<_>>()
         };
-        assert_eq!(run(&config, false), Err(Refusal::TooMany { planned: 19, allowed: 18 }));
-        assert!(run(&config, true).is_ok());
-        assert!(run(&Config { max_forget: 19, ..config }, false).is_ok());
+        // The newest stays, so nineteen may go.
+        assert_eq!(deferred(&subjects, 17, false), ["20260627T010000Z", "20260628T010000Z"]);
+        assert!(deferred(&subjects, 19, false).is_empty() && deferred(&subjects, 17, true).is_empty());
+        subjects[0].binned = true;
+        assert_eq!(deferred(&subjects, 17, false), ["20260628T010000Z"]);
     }
 
     proptest! {
@@ -336,30 +377,33 @@ mod tests {
         ) {
             let base = 1_400_000_000_i64;
             let at = |day: i64| Timestamp::from_second(base + day * 86_400).unwrap();
-            let subjects: Vec<Subject> = days.iter().zip(&flags).map(|(day, (complete, verified, pinned, db))| Subject {
-                id: SnapshotId::at(at(*day)),
-                complete: *complete,
+            let subjects: Vec<Subject> = days.iter().zip(&flags).map(|(day, (whole, verified, pinned, db))| Subject {
                 verified: *verified,
                 pinned: *pinned,
-                adopted: false,
-                damaged: false,
-                sources: if *db { ["db".to_owned()].into() } else { BTreeSet::new() },
+                id: SnapshotId::at(at(*day)),
+                sources: if *db {
+                    [("db".to_owned(), if *whole { Serves::First } else { Serves::Second })].into()
+                } else {
+                    BTreeMap::new()
+                },
+                ..subject("20260101T000000Z")
             }).collect();
             let plan: Plan = subjects.iter().zip(&keeps)
                 .map(|(s, keep)| (s.id, Decision { keep: *keep, reasons: vec!["x".into()] })).collect();
-            let config = Config { max_forget: usize::MAX, ..Config::default() };
             let now = at(now_day);
-            let guarded = apply(&config, Allowance::default(), &TimeZone::UTC, now, &subjects, plan.clone()).unwrap();
+            let guarded = apply(&Config::default(), true, &TimeZone::UTC, now, &subjects, plan.clone()).plan;
             prop_assert_eq!(guarded.len(), plan.len());
             for subject in &subjects {
                 let decision = &guarded[&subject.id];
                 prop_assert!(decision.keep || !plan[&subject.id].keep, "a keep became a forget");
                 prop_assert!(decision.keep || !subject.pinned);
-                prop_assert!(decision.keep || now.duration_since(subject.id.taken()) >= config.min_age.0);
+                prop_assert!(decision.keep || now.duration_since(subject.id.taken()) >= Config::default().min_age.0);
             }
-            let newest = |what: &dyn Fn(&&Subject) -> bool| subjects.iter().filter(what).map(|s| s.id).max();
-            for protected in [newest(&|s| s.complete), newest(&|s| s.verified), newest(&|s| s.sources.contains("db"))]
-                .into_iter().flatten() {
+            let past = |s: &&Subject| s.id.taken() <= now;
+            let whole = |s: &&Subject| s.sources.get("db") == Some(&Serves::First);
+            let newest = subjects.iter().filter(past).filter(whole).map(|s| s.id).max();
+            let proven = subjects.iter().filter(|s| s.verified && s.sources.contains_key("db")).map(|s| s.id).max();
+            for protected in [newest, proven].into_iter().flatten() {
                 prop_assert!(guarded[&protected].keep);
             }
         }

@@ -11,7 +11,7 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The host of one command for one environment.
 #[derive(Debug)]
@@ -38,13 +38,35 @@ pub struct Host {
 pub struct Clock {
     began: Timestamp,
     since: Instant,
+    /// How far it was moved from the machine's time, for tests and simulations.
+    shift: SignedDuration,
 }
 
 impl Clock {
     /// A clock that shows `began` now.
     #[must_use]
     pub fn starting_at(began: Timestamp) -> Self {
-        Self { began, since: Instant::now() }
+        Self { began, since: Instant::now(), shift: SignedDuration::ZERO }
+    }
+
+    /// The same clock, which somebody moved by so much from the machine's time.
+    #[must_use]
+    pub const fn moved_by(mut self, shift: SignedDuration) -> Self {
+        self.shift = shift;
+        self
+    }
+
+    /// What this clock shows when the store's shows a moment: whoever moves the machine's time in a simulation moves the
+    /// store's with it.
+    #[must_use]
+    pub fn shown_by(&self, store: Timestamp) -> Timestamp {
+        store.checked_add(self.shift).unwrap_or(store)
+    }
+
+    /// Time since the command began.
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        self.since.elapsed()
     }
 
     /// The time now. Never earlier than when the command began, whatever is done to the machine's clock.
@@ -115,6 +137,12 @@ impl Host {
         let (cluster, clock) = (Cluster::connect(&self.config.kubernetes).await?, self.clock);
         let now = move || clock.now();
         ClusterLease::take(cluster, namespace, self.environment.as_str(), &lease::holder(), now).await.map(Some)
+    }
+
+    /// What is left of the run's own limit.
+    #[must_use]
+    pub fn time_left(&self) -> Duration {
+        self.config.deadlines.run.0.unsigned_abs().saturating_sub(self.clock.elapsed())
     }
 
     /// The configuration that this command works with.

@@ -1,6 +1,7 @@
 //! The host: it owns every capability and every secret, and runs the policy plugins.
 #![warn(missing_docs)]
 
+pub mod accept;
 pub mod backup;
 pub mod capability;
 pub mod choice;
@@ -11,6 +12,7 @@ pub mod coverage;
 pub mod crosscheck;
 pub mod documents;
 pub mod drill;
+pub mod environment;
 pub mod error;
 pub mod fetch;
 pub mod find;
@@ -27,6 +29,7 @@ pub mod plugin;
 pub mod plugins;
 pub mod postgres;
 pub mod proof;
+pub mod questions;
 pub mod rehearsal;
 pub mod report;
 pub mod restore;

@@ -1,14 +1,20 @@
-//! `list` and `prune`: the two verbs that look at the history without making a snapshot.
+//! `list`, `prune` and `unforget`: the verbs that look at the history without making a snapshot.
 
-use crate::error::Result;
-use crate::guard::Allowance;
+use crate::backup::sweep;
+use crate::environment;
+use crate::error::{Class, Error, Result};
 use crate::history;
 use crate::host::Host;
-use crate::lease::Lease;
+use crate::lease::{Lease, since_boot};
 use crate::plugin::Role;
+use crate::questions::{self, Asked, expected, obstacles};
 use crate::report::{self, Report};
-use crate::retention;
+use crate::retention::{self, Bin, Wait};
 use crate::snapshot::SnapshotId;
+use crate::store::Deleted;
+use serde_json::json;
+use std::pin::pin;
+use tokio_util::sync::CancellationToken;
 
 /// Shows what the store holds and why it is kept. Takes no lease and changes nothing.
 ///
@@ -16,46 +22,135 @@ use crate::snapshot::SnapshotId;
 /// The store's. A retention plugin that fails leaves a list without reasons.
 pub async fn list(host: &Host) -> Result<Report> {
     let now = host.clock.now();
-    let history = history::load(&host.store, &host.environment, &host.sources).await?;
+    let history = history::load(&host.store, &host.environment, &host.sources, now).await?;
     let plan = match host.plugin(Role::Retention).await {
-        Ok(plugin) => retention::plan(host, &plugin, &history, now, Allowance { mass_forget: true }).await,
+        Ok(plugin) => retention::plan_of(host, &plugin, &history, now, true).await,
         Err(error) => Err(error),
     };
-    Ok(report::of_list(host, &history, plan, now))
+    let questions = questions::questions(Asked::of(host), &history, now);
+    Ok(report::of_list(host, &history, plan, &questions, now))
 }
 
 /// What the person asked `prune` for.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, clap::Args)]
 pub struct PruneOptions {
-    /// Show the plan and change nothing.
+    /// Show what would be kept, put into the bin and deleted, and why; change nothing
+    #[arg(long)]
     pub dry_run: bool,
-    /// Forget more than the guard allows in one run, and adopted snapshots.
-    pub allow_mass_forget: bool,
+    /// Whether what lies in the bin already has waited long enough: `--now` without a time.
+    #[arg(skip)]
+    pub now: bool,
+    /// Put more snapshots into the bin than the guard allows at once
+    #[arg(long)]
+    pub no_limit: bool,
 }
 
-/// Plans the retention and carries it out.
+/// Plans the retention and carries it out: takes back, deletes what is due, and puts into the bin what may go.
 ///
 /// # Errors
-/// The plugin's, the guard's, the store's, and the lease's.
-pub async fn prune(host: &Host, options: PruneOptions) -> Result<Report> {
+/// The plugin's, the store's, and the lease's; [`Class::RetentionIncomplete`] where something waits for an answer.
+pub async fn prune(host: &Host, options: PruneOptions, interrupted: impl Future<Output = ()>) -> Result<Report> {
     let plugin = host.plugin(Role::Retention).await?;
     let now = host.clock.now();
-    let allowance = Allowance { mass_forget: options.allow_mass_forget };
+    let load = async || history::load(&host.store, &host.environment, &host.sources, now).await;
     if options.dry_run {
-        let history = history::load(&host.store, &host.environment, &host.sources).await?;
-        let planned = retention::plan(host, &plugin, &history, now, allowance).await?;
-        return Ok(report::of_prune(host, &history, &planned, None));
+        let history = load().await?;
+        let planned = retention::plan_of(host, &plugin, &history, now, options.no_limit).await?;
+        let bin = Bin { days: host.guard.bin_days, store_now: now };
+        let wait = if options.now { Wait::Over } else { bin.wait() };
+        let steps = planned.steps(&history, wait, Some(bin.store_now), &expected(&history, &host.sources));
+        let why = obstacles(Asked::of(host), &history, now);
+        return Ok(report::of_prune_preview(host, &history, &planned, &steps, &why));
     }
-    let (lease, _) = Lease::take(&host.store, &host.environment, SnapshotId::at(now)).await?;
+    let (lease, abandoned) = Lease::take(&host.store, &host.environment, since_boot).await?;
     let lease = lease.and(host.cluster_lease().await).await?;
-    let result = async {
-        let history = history::load(&host.store, &host.environment, &host.sources).await?;
-        let planned = retention::plan(host, &plugin, &history, now, allowance).await?;
+    let stop = CancellationToken::new();
+    let result = {
+        let work = async {
+            let history = load().await?;
+            sweep(host, &lease, abandoned, &history).await?;
+            let mut why = obstacles(Asked::of(host), &history, now);
+            if let Some(doubt) = questions::clock_doubt(now, host.clock.shown_by(lease.store_time()), &history) {
+                why.push(format!(
+                    "the time is doubted: {}; set the clock, or run `backup` and then `accept`",
+                    questions::describe(doubt)
+                ));
+            }
+            if !why.is_empty() {
+                let hint = format!("`status --env {}` shows what waits, and the command for each", host.environment);
+                return Err(retention::frozen(&why).hint(hint));
+            }
+            let planned = retention::plan_of(host, &plugin, &history, now, options.no_limit).await?;
+            let bin = Bin::of(host, &lease, &history);
+            let wait = if options.now { Wait::Over } else { bin.wait() };
+            let steps = planned.steps(&history, wait, Some(bin.store_now), &expected(&history, &host.sources));
+            let applied = retention::apply(&bin.hands(host, &lease, &stop), &history, &planned, &steps, now).await;
+            Ok(report::of_prune(host, &history, &planned, &applied))
+        };
+        let mut work = pin!(work);
+        tokio::select! {
+            result = work.as_mut() => result,
+            () = interrupted => {
+                stop.cancel();
+                work.await
+            }
+        }
+    };
+    lease.release().await;
+    result
+}
+
+/// Takes a snapshot out of the bin, and keeps it from then on; with `release` it may go again.
+///
+/// # Errors
+/// [`Class::Usage`] for a snapshot that there is not; the store's, and the lease's.
+pub async fn unforget(host: &Host, id: &str, release: bool) -> Result<Report> {
+    let now = host.clock.now();
+    let id: SnapshotId = id.parse().map_err(|error| Error::new(Class::Usage, error).hint("`list` shows the ids"))?;
+    let (lease, abandoned) = Lease::take(&host.store, &host.environment, since_boot).await?;
+    let lease = lease.and(host.cluster_lease().await).await?;
+    let work = async {
+        let history = history::load(&host.store, &host.environment, &host.sources, now).await?;
+        sweep(host, &lease, abandoned, &history).await?;
+        let Some(snapshot) = history.snapshot(id) else {
+            let gone = if history.forgotten.contains(&id) { "is deleted" } else { "does not exist" };
+            return Err(
+                Error::new(Class::Usage, format!("the snapshot {id} {gone}")).hint("`list` shows those that there are")
+            );
+        };
+        let stored = history.environment.as_ref().ok_or_else(|| {
+            Error::config(format!("{} was never initialised", host.environment))
+                .hint(format!("run `init --env {}` first; nothing is forgotten before", host.environment))
+        })?;
         lease.check().await?;
-        let applied = retention::apply(host, &history, &planned, now).await;
-        Ok(report::of_prune(host, &history, &planned, Some(&applied)))
+        let mut next = stored.file.clone();
+        let changed = if release { next.kept.remove(&id) } else { next.kept.insert(id) };
+        next.reason = format!("unforget {id}{}", if release { " --release" } else { "" });
+        if changed {
+            environment::write(&host.store, &host.environment, Some(stored), next, now).await?;
+        }
+        // From here on the next plan keeps it, also where the certificate cannot be deleted.
+        if !release && snapshot.binned.is_some() {
+            let deleted = host.store.delete(&history::certificate_key(&host.environment, id)?).await?;
+            if deleted == Deleted::Retained {
+                tracing::warn!("the store refused to delete the certificate of {id} (object lock or retention rule)");
+            }
+        }
+        let said = match (release, changed) {
+            (true, true) => "may be forgotten again",
+            (true, false) => "was not kept by `unforget`",
+            (false, _) => "is kept, until `unforget --release` says otherwise",
+        };
+        let document = json!({
+            "format_version": report::FORMAT_VERSION,
+            "environment": host.environment.as_str(),
+            "snapshot": id,
+            "kept": !release,
+            "changed": changed,
+        });
+        Ok(Report { document, text: format!("the snapshot {id} of {} {said}\n", host.environment), failure: None })
     }
     .await;
     lease.release().await;
-    result
+    work
 }

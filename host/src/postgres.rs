@@ -32,8 +32,10 @@ use crate::secret::Source;
 use client::{Connection, Dialer};
 use program::Program;
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 /// PostgreSQL's own default.
 const PORT_DEFAULT: u16 = 5432;
@@ -41,6 +43,9 @@ const PORT_DEFAULT: u16 = 5432;
 /// Time for one attempt to connect, log in included. A healthy server answers in milliseconds; a pod that is just
 /// being scheduled is the scheduler's to retry.
 const CONNECT_TIMEOUT_DEFAULT_SECONDS: u16 = 10;
+
+/// Time for opening a source. It takes a few small queries; a server that is silent for a minute after the login hangs.
+const OPEN_TIMEOUT_DEFAULT_SECONDS: u16 = 60;
 
 /// The oldest server that the queries are written for. PostgreSQL 12 has had no fixes since 2024.
 const SERVER_MAJOR_MIN: u32 = 13;
@@ -76,6 +81,9 @@ pub struct Config {
     /// Time for one attempt to connect, in seconds.
     #[serde(default = "connect_timeout_default")]
     pub connect_timeout: u16,
+    /// Time for opening the source, from the first attempt to connect to the snapshot, in seconds.
+    #[serde(default = "open_timeout_default")]
+    pub open_timeout: u16,
     /// Most connections that read evidence at a time. Without it as many as there are cores, and at most four: more would
     /// compete with the people who work in Dolibarr.
     pub connections: Option<u8>,
@@ -87,6 +95,10 @@ const fn port_default() -> u16 {
 
 const fn connect_timeout_default() -> u16 {
     CONNECT_TIMEOUT_DEFAULT_SECONDS
+}
+
+const fn open_timeout_default() -> u16 {
+    OPEN_TIMEOUT_DEFAULT_SECONDS
 }
 
 /// How TLS is used, exactly as libpq defines it. A Unix socket never uses it.
@@ -134,6 +146,9 @@ impl Config {
         if self.connect_timeout == 0 {
             return Err(Error::config("`connect_timeout` must be at least one second"));
         }
+        if self.open_timeout == 0 {
+            return Err(Error::config("`open_timeout` must be at least one second"));
+        }
         if self.connections.is_some_and(|count| !(1..=CONNECTIONS_MAX).contains(&count)) {
             return Err(Error::config(format!("`connections` must be from 1 to {CONNECTIONS_MAX}")));
         }
@@ -156,6 +171,8 @@ pub struct Facts {
     pub database_bytes: u64,
     /// The server's encoding of the database, such as `UTF8`.
     pub encoding: String,
+    /// Which database it is: the server's `system_identifier` and the database's name. None where the server does not say.
+    pub identity: Option<String>,
     /// Ordinary tables outside PostgreSQL's own schemas and its extensions. A dump with fewer is not whole.
     pub tables: u64,
 }
@@ -175,6 +192,8 @@ pub struct Session {
     catalog: tokio::sync::OnceCell<Arc<evidence::Catalog>>,
     /// Connections that read evidence at a time.
     readers_max: usize,
+    /// Rows of each table that evidence counted without a filter.
+    rows: Mutex<BTreeMap<TableName, u64>>,
 }
 
 impl std::fmt::Debug for Session {
@@ -196,6 +215,18 @@ impl Session {
     /// cannot be reached or takes no connection now. Nothing was written anywhere.
     pub async fn open(config: &Config, scope: String) -> Result<Arc<Self>> {
         config.check()?;
+        let late = |_| {
+            Err(Error::unavailable(format!(
+                "the database `{}` on {}:{} answered nothing for {} s after it was connected to",
+                config.database, config.host, config.port, config.open_timeout
+            ))
+            .hint("look at the server and what is between; `open_timeout` of the source allows more"))
+        };
+        let limit = Duration::from_secs(u64::from(config.open_timeout));
+        tokio::time::timeout(limit, Self::open_now(config, scope)).await.unwrap_or_else(late)
+    }
+
+    async fn open_now(config: &Config, scope: String) -> Result<Arc<Self>> {
         let programs = program::installed(config.pg_dump.as_deref()).await?;
         let dialer = Dialer::new(config)?;
         let holder = dialer.connect().await?;
@@ -218,6 +249,7 @@ impl Session {
             database_bytes: u64::try_from(holder.read::<i64>(&row, 2)?).unwrap_or(0),
             encoding: holder.read(&row, 3)?,
             tables: u64::try_from(holder.read::<i64>(&row, 5)?).unwrap_or(0),
+            identity: identity(&dialer).await,
         };
         let snapshot: String = holder.read(&row, 4)?;
         if snapshot.is_empty() || !snapshot.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
@@ -230,7 +262,8 @@ impl Session {
         let (idle, catalog) = (Mutex::default(), tokio::sync::OnceCell::new());
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let readers_max = config.connections.map_or(cores.min(CONNECTIONS_DEFAULT), usize::from);
-        Ok(Arc::new(Self { scope, facts, program, dialer, holder, snapshot, idle, catalog, readers_max }))
+        let rows = Mutex::default();
+        Ok(Arc::new(Self { scope, facts, program, dialer, holder, snapshot, idle, catalog, readers_max, rows }))
     }
 
     /// Environment and source: `prod/db`.
@@ -243,6 +276,13 @@ impl Session {
     #[must_use]
     pub fn facts(&self) -> Facts {
         self.facts.clone()
+    }
+
+    /// Rows of all tables that evidence has counted whole so far; none where it has counted none.
+    #[must_use]
+    pub fn rows_read(&self) -> Option<u64> {
+        let rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
+        (!rows.is_empty()).then(|| rows.values().fold(0, |sum: u64, rows| sum.saturating_add(*rows)))
     }
 
     /// Ends the transactions and with them every lock. Dropping the session does too, without waiting for it.
@@ -278,3 +318,16 @@ const FACTS: &str = "SELECT current_setting('server_version'), current_setting('
      (SELECT count(*) FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace \
          WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_' \
          AND NOT EXISTS (SELECT FROM pg_depend AS d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'))";
+
+/// The server that the database is on and its name. Everybody may ask, but a server that is not quite PostgreSQL may refuse, and an
+/// error would end the snapshot: so a connection of its own asks.
+const IDENTITY: &str = "SELECT system_identifier::text || '/' || current_database() FROM pg_control_system()";
+
+async fn identity(dialer: &Dialer) -> Option<String> {
+    let asked = async {
+        let connection = dialer.connect().await?;
+        let row = connection.query_one(IDENTITY, &[]).await?;
+        connection.read::<String>(&row, 0)
+    };
+    asked.await.inspect_err(|error| tracing::debug!("the server does not say which one it is: {error}")).ok()
+}

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::history::key;
 use crate::snapshot::SnapshotId;
 use crate::store::ObjectKey;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -36,6 +36,37 @@ impl fmt::Display for Depth {
     }
 }
 
+/// What the verifications of a snapshot come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Standing {
+    /// Nobody looked.
+    #[default]
+    Unproven,
+    /// The last one passed, and none that looked more closely failed since.
+    Passed,
+    /// One failed, and none that looked as closely passed later.
+    Failed,
+}
+
+/// How far ahead the clock of whoever verified may have been.
+const AHEAD_MAX: SignedDuration = SignedDuration::from_mins(15);
+
+/// What the verifications of a snapshot come to. A failure is undone only by a later one that looked at least as closely; of
+/// two in the same second the failure counts. What passed in the future proves nothing.
+#[must_use]
+pub fn standing(marks: &[Mark], snapshot: SnapshotId, now: Timestamp) -> Standing {
+    let of = || marks.iter().filter(|mark| mark.snapshot == snapshot);
+    let passed = || of().filter(|mark| mark.passed && !mark.is_from_the_future(now));
+    let undone = |failed: &Mark| passed().any(|later| later.at > failed.at && later.depth >= failed.depth);
+    if of().any(|mark| !mark.passed && !undone(mark)) {
+        Standing::Failed
+    } else if passed().next().is_some() {
+        Standing::Passed
+    } else {
+        Standing::Unproven
+    }
+}
+
 /// What the key of a verification record says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Mark {
@@ -55,6 +86,12 @@ impl Mark {
     pub fn name(self) -> String {
         let verdict = if self.passed { "passed" } else { "failed" };
         format!("{}-{}-{}-{verdict}.json", self.snapshot, self.at, self.depth)
+    }
+
+    /// Whether the clock of whoever verified was ahead of this one.
+    #[must_use]
+    pub fn is_from_the_future(self, now: Timestamp) -> bool {
+        self.at.taken().duration_since(now) > AHEAD_MAX
     }
 
     /// Takes the one spelling that [`Mark::name`] writes, and no other.
@@ -254,6 +291,50 @@ mod tests {
             "20260630T010000Z-20260701T020000Z-deep-passed-x.json",
         ] {
             assert_eq!(Mark::parse(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_failure_stands_until_something_as_close_passes_later_and_the_future_proves_nothing() {
+        let now: Timestamp = "2026-07-20T00:00:00Z".parse().unwrap();
+        let snapshot: SnapshotId = "20260630T010000Z".parse().unwrap();
+        let of = |names: &[&str]| {
+            let mark = |name: &&str| Mark::parse(&format!("20260630T010000Z-{name}.json")).unwrap();
+            standing(&names.iter().map(mark).collect::<Vec<_>>(), snapshot, now)
+        };
+        for (case, names, expected) in [
+            ("nothing", &[][..], Standing::Unproven),
+            ("passed", &["20260701T020000Z-read-passed"], Standing::Passed),
+            ("failed", &["20260701T020000Z-read-failed"], Standing::Failed),
+            (
+                "a later one that looked less closely",
+                &["20260701T020000Z-deep-failed", "20260702T020000Z-read-passed"],
+                Standing::Failed,
+            ),
+            (
+                "a later one that looked as closely",
+                &["20260701T020000Z-deep-failed", "20260702T020000Z-deep-passed"],
+                Standing::Passed,
+            ),
+            (
+                "a later one that looked more closely",
+                &["20260701T020000Z-read-failed", "20260702T020000Z-deep-passed"],
+                Standing::Passed,
+            ),
+            (
+                "one of the same second",
+                &["20260701T020000Z-deep-passed", "20260701T020000Z-deep-failed"],
+                Standing::Failed,
+            ),
+            ("an earlier one", &["20260701T020000Z-deep-passed", "20260702T020000Z-read-failed"], Standing::Failed),
+            ("one from the future", &["20360701T020000Z-deep-passed"], Standing::Unproven),
+            (
+                "a failure that only the future undoes",
+                &["20260701T020000Z-read-failed", "20360701T020000Z-deep-passed"],
+                Standing::Failed,
+            ),
+        ] {
+            assert_eq!(of(names), expected, "{case}");
         }
     }
 

@@ -6,8 +6,10 @@ use crate::guard::Plan;
 use crate::history::{History, Snapshot};
 use crate::host::Host;
 use crate::plugin::call::dumping;
-use crate::retention::{Applied, Planned};
-use crate::snapshot::{Outcome, Record, SnapshotId};
+use crate::proof::Standing;
+use crate::questions::Question;
+use crate::retention::{self, Applied, Planned, Steps};
+use crate::snapshot::{Condition, Outcome, Record, SnapshotId, SourceRecord};
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use indicatif::{HumanBytes, HumanCount, HumanDuration};
 use jiff::Timestamp;
@@ -35,9 +37,9 @@ pub struct Report {
 pub enum Retention {
     /// Carried out.
     Applied(Planned, Applied),
-    /// Not even planned, because a source failed.
-    Frozen,
-    /// No plan, or one that is not carried out.
+    /// Not even planned, and why, a sentence each.
+    Frozen(Vec<String>),
+    /// No plan.
     Refused(Error),
 }
 
@@ -50,15 +52,16 @@ pub fn of_backup(
     retention: Retention,
     history: &History,
 ) -> Report {
-    let mut text = format!(
-        "snapshot {} of {}{}\n",
-        record.id,
-        host.environment,
-        if record.complete { "" } else { " is incomplete" }
-    );
+    let worst = record.sources.values().map(SourceRecord::condition).max().unwrap_or(Condition::Failed);
+    let shown = if worst == Condition::Whole { String::new() } else { format!(" is {worst}") };
+    let mut text = format!("snapshot {} of {}{shown}\n", record.id, host.environment);
     for (name, source) in &record.sources {
         let size = source.object.as_ref().map(|object| HumanBytes(object.bytes).to_string()).unwrap_or_default();
         let _ = writeln!(text, "  {name:<10} {:<10} {size:>11}  {}", source.outcome, source.reason);
+        let condition = source.condition();
+        if !matches!(condition, Condition::Whole | Condition::Failed) {
+            let _ = writeln!(text, "  {:<10} {condition}: {}", "", source.doubts.join("; "));
+        }
         if let Some(archive) = &source.archive {
             let _ = writeln!(
                 text,
@@ -81,21 +84,47 @@ pub fn of_backup(
             text.push_str(&retention_text(planned, applied, history));
             (retention_value("applied", &planned.plan, planned, Some(applied)), applied_failure(applied))
         }
-        Retention::Frozen => {
-            text.push_str("  retention  frozen, because the run is incomplete; nothing was forgotten\n");
-            (json!({ "state": "frozen" }), None)
+        Retention::Frozen(why) => {
+            text.push_str("  retention  frozen; nothing was forgotten\n");
+            for obstacle in why {
+                let _ = writeln!(text, "             because {obstacle}");
+            }
+            (json!({ "state": "frozen", "because": why }), Some(frozen_failure(host, why)))
         }
         Retention::Refused(error) => {
             let _ = writeln!(text, "  retention  not done: {error}");
             (json!({ "state": "refused", "error": error.to_string() }), Some(retention_incomplete(error)))
         }
     };
-    let failure = run_failure(&failures, record.sources.len()).or(retention_failure);
+    let failure =
+        run_failure(&failures, record.sources.len()).or_else(|| doubtful(host, &record)).or(retention_failure);
     Report {
         document: json!({ "format_version": FORMAT_VERSION, "environment": host.environment.as_str(), "dry_run": false, "snapshot": record, "retention": value }),
         text,
         failure,
     }
+}
+
+/// The failure of a run whose snapshot has a partial or suspect source.
+fn doubtful(host: &Host, record: &Record) -> Option<Error> {
+    let odd = record.sources.iter().filter(|(_, source)| source.condition() != Condition::Whole);
+    let said: Vec<String> =
+        odd.map(|(name, source)| format!("{name} is {}: {}", source.condition(), source.doubts.join("; "))).collect();
+    let suspect = record.sources.values().any(|source| source.condition() == Condition::Suspect);
+    let hint = if suspect {
+        format!(
+            "if that is meant, run `accept --env {}`; if it is not, mend it and run the backup again",
+            host.environment
+        )
+    } else {
+        "mend the cause, such as the rights of a folder, and run the backup again".to_owned()
+    };
+    (!said.is_empty()).then(|| Error::new(Class::RetentionIncomplete, said.join("; ")).hint(hint))
+}
+
+fn frozen_failure(host: &Host, why: &[String]) -> Error {
+    retention::frozen(why)
+        .hint(format!("`status --env {}` shows what waits, and the command for each", host.environment))
 }
 
 /// What a run would do.
@@ -135,7 +164,13 @@ pub fn of_preview<'a>(
 
 /// What the store holds. `plan` says why each snapshot is kept; where it failed, the list is shown without reasons.
 #[must_use]
-pub fn of_list(host: &Host, history: &History, plan: Result<Planned, Error>, now: Timestamp) -> Report {
+pub fn of_list(
+    host: &Host,
+    history: &History,
+    plan: Result<Planned, Error>,
+    questions: &[Question],
+    now: Timestamp,
+) -> Report {
     let rows: Vec<Value> = history.snapshots.iter().rev().map(|s| snapshot_value(s, plan.as_ref().ok())).collect();
     let mut document =
         json!({ "format_version": FORMAT_VERSION, "environment": host.environment.as_str(), "snapshots": rows });
@@ -147,9 +182,10 @@ pub fn of_list(host: &Host, history: &History, plan: Result<Planned, Error>, now
         let _ =
             writeln!(text, "{} snapshots, {} in objects", history.snapshots.len(), HumanBytes(stored_bytes(history)));
     }
-    for error in history.damaged() {
-        let _ = writeln!(text, "warning: {error}");
+    for question in questions {
+        let _ = writeln!(text, "waits: {} (answer with `{}`)", question.said, question.command);
     }
+    document["waiting"] = questions_value(questions);
     match plan {
         Ok(planned) => {
             for note in &planned.notes {
@@ -165,57 +201,105 @@ pub fn of_list(host: &Host, history: &History, plan: Result<Planned, Error>, now
     Report { document, text, failure: None }
 }
 
-/// What a prune did, or would do where nothing was applied.
+/// What waits for a person, for machines.
 #[must_use]
-pub fn of_prune(host: &Host, history: &History, planned: &Planned, applied: Option<&Applied>) -> Report {
+pub fn questions_value(questions: &[Question]) -> Value {
+    let each = |question: &Question| {
+        json!({
+            "kind": question.kind,
+            "source": question.source,
+            "snapshots": question.snapshots,
+            "said": question.said,
+            "command": question.command,
+        })
+    };
+    questions.iter().map(each).collect()
+}
+
+/// What a prune would do. `obstacles` is why it would not.
+#[must_use]
+pub fn of_prune_preview(
+    host: &Host,
+    history: &History,
+    planned: &Planned,
+    steps: &Steps,
+    obstacles: &[String],
+) -> Report {
     let mut text = String::new();
-    let empty = Applied::default();
-    if applied.is_none() {
-        for (id, decision) in &planned.plan {
-            let verb = if decision.keep { "keep" } else { "forget" };
-            let _ = writeln!(text, "  {id}  {verb:<6}  {}", decision.reasons.join(", "));
-        }
-        let objects = history.unreferenced_without(&planned.forgets());
-        let bytes: u64 = objects.iter().map(|(_, bytes)| bytes).sum();
-        let _ = writeln!(
-            text,
-            "a prune now would forget {} of {} snapshots and delete {} objects ({}); nothing was changed",
-            planned.forgets().len(),
-            planned.plan.len(),
-            objects.len(),
-            HumanBytes(bytes)
-        );
-        for note in &planned.notes {
-            let _ = writeln!(text, "note: {note}");
-        }
-    } else {
-        text.push_str(&retention_text(planned, applied.unwrap_or(&empty), history));
+    for (id, decision) in &planned.plan {
+        let binned = history.snapshot(*id).is_some_and(|snapshot| snapshot.binned.is_some());
+        let verb = match (decision.keep, binned) {
+            (true, true) => "take back",
+            (true, false) => "keep",
+            (false, _) if planned.deferred.contains(id) => "later",
+            (false, false) => "bin",
+            (false, true) if steps.due.contains(id) => "delete",
+            (false, true) => "in bin",
+        };
+        let _ = writeln!(text, "  {id}  {verb:<9}  {}", decision.reasons.join(", "));
     }
-    let state = if applied.is_some() { "applied" } else { "planned" };
-    let mut value = retention_value(state, &planned.plan, planned, applied);
-    if applied.is_none() {
-        value["would_prune"] = objects_value(&history.unreferenced_without(&planned.forgets()));
+    let objects = history.unreferenced_without(&steps.due.iter().copied().collect());
+    let bytes: u64 = objects.iter().map(|(_, bytes)| bytes).sum();
+    let _ = writeln!(
+        text,
+        "a prune now would put {} of {} snapshots into the bin, take {} back, and delete {} with {} objects ({}); nothing was changed",
+        steps.entering.len(),
+        planned.plan.len(),
+        steps.taken_back.len(),
+        steps.due.len(),
+        objects.len(),
+        HumanBytes(bytes)
+    );
+    for obstacle in obstacles {
+        let _ = writeln!(text, "but it would not: {obstacle}");
     }
-    let document = json!({ "format_version": FORMAT_VERSION, "environment": host.environment.as_str(), "dry_run": applied.is_none(), "retention": value });
-    Report { document, text, failure: applied.and_then(applied_failure) }
+    for note in &planned.notes {
+        let _ = writeln!(text, "note: {note}");
+    }
+    let mut value = retention_value("planned", &planned.plan, planned, None);
+    value["would_bin"] = json!(steps.entering);
+    value["would_take_back"] = json!(steps.taken_back);
+    value["would_forget"] = json!(steps.due);
+    value["would_prune"] = objects_value(&objects);
+    value["frozen_because"] = json!(obstacles);
+    let document = json!({ "format_version": FORMAT_VERSION, "environment": host.environment.as_str(), "dry_run": true, "retention": value });
+    Report { document, text, failure: None }
+}
+
+/// What a prune did.
+#[must_use]
+pub fn of_prune(host: &Host, history: &History, planned: &Planned, applied: &Applied) -> Report {
+    let text = retention_text(planned, applied, history);
+    let value = retention_value("applied", &planned.plan, planned, Some(applied));
+    let document = json!({ "format_version": FORMAT_VERSION, "environment": host.environment.as_str(), "dry_run": false, "retention": value });
+    Report { document, text, failure: applied_failure(applied) }
 }
 
 fn retention_text(planned: &Planned, applied: &Applied, history: &History) -> String {
     let bytes: u64 = applied.pruned.iter().map(|(_, bytes)| bytes).sum();
+    let before = history.snapshots.iter().filter(|snapshot| snapshot.binned.is_some()).count();
+    let in_bin = (before + applied.binned.len()).saturating_sub(applied.taken_back.len() + applied.forgotten.len());
     let mut text = format!(
-        "  retention  {} of {} snapshots kept, {} forgotten, {} objects ({}) deleted\n",
+        "  retention  {} snapshots, {in_bin} of them in the bin; {} deleted with {} objects ({})\n",
         history.snapshots.len().saturating_sub(applied.forgotten.len()),
-        history.snapshots.len(),
         applied.forgotten.len(),
         applied.pruned.len(),
         HumanBytes(bytes)
     );
-    for id in &applied.forgotten {
-        let reasons = planned.plan.get(id).map(|decision| decision.reasons.join(", ")).unwrap_or_default();
-        let _ = writeln!(text, "             forgotten {id}: {reasons}");
+    for (verb, ids) in
+        [("into the bin", &applied.binned), ("out of the bin", &applied.taken_back), ("deleted", &applied.forgotten)]
+    {
+        for id in ids {
+            let reasons = planned.plan.get(id).map(|decision| decision.reasons.join(", ")).unwrap_or_default();
+            let _ = writeln!(text, "             {verb}: {id}: {reasons}");
+        }
+    }
+    if !planned.deferred.is_empty() {
+        let count = planned.deferred.len();
+        let _ = writeln!(text, "             {count} more may go and wait for the next runs (max_forget)");
     }
     for key in &applied.retained {
-        let _ = writeln!(text, "             the store keeps {key} by a rule of its own");
+        let _ = writeln!(text, "             the store refused to delete {key} (object lock or retention rule)");
     }
     for failure in &applied.failures {
         let _ = writeln!(text, "             failed: {failure}");
@@ -231,9 +315,10 @@ fn retention_value(state: &str, plan: &Plan, planned: &Planned, applied: Option<
         .iter()
         .map(|(id, decision)| json!({ "id": id, "verdict": if decision.keep { "keep" } else { "forget" }, "reasons": decision.reasons }))
         .collect();
-    let mut value =
-        json!({ "state": state, "plan": decisions, "plan_millis": planned.plan_millis, "notes": planned.notes });
+    let mut value = json!({ "state": state, "plan": decisions, "deferred": planned.deferred, "plan_millis": planned.plan_millis, "notes": planned.notes });
     if let Some(applied) = applied {
+        value["binned"] = json!(applied.binned);
+        value["taken_back"] = json!(applied.taken_back);
         value["forgotten"] = json!(applied.forgotten);
         value["pruned"] = objects_value(&applied.pruned);
         value["retained"] = json!(applied.retained);
@@ -254,6 +339,7 @@ fn snapshot_value(snapshot: &Snapshot, plan: Option<&Planned>) -> Value {
             let object = state.object.as_ref();
             let value = json!({
                 "outcome": state.outcome,
+                "condition": state.condition,
                 "fingerprint": state.fingerprint,
                 "key": object.map(|o| &o.key),
                 "bytes": object.map(|o| o.bytes),
@@ -270,9 +356,13 @@ fn snapshot_value(snapshot: &Snapshot, plan: Option<&Planned>) -> Value {
         "id": snapshot.id,
         "taken": snapshot.id.taken(),
         "complete": snapshot.complete,
+        "condition": snapshot.condition(),
         "adopted": snapshot.adopted,
-        "verified": snapshot.verified,
+        "verified": snapshot.standing == Standing::Passed,
+        "disproved": snapshot.standing == Standing::Failed,
         "pinned": snapshot.pinned,
+        "retired": snapshot.retired,
+        "in_bin_since": snapshot.binned,
         "damaged": snapshot.damage.as_ref().map(ToString::to_string),
         "sources": sources,
         "keep": reasons(true),
@@ -284,7 +374,7 @@ fn list_table(host: &Host, history: &History, plan: Option<&Planned>, now: Times
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     let mut header = vec!["SNAPSHOT".to_owned(), format!("TAKEN ({})", host.time_zone_name()), "AGE".to_owned()];
-    header.extend(host.sources.sources.keys().map(|source| source.to_uppercase()));
+    header.extend(history.sources.keys().map(|source| source.to_uppercase()));
     header.extend(["SIZE".to_owned(), "KEPT FOR".to_owned()]);
     table.set_header(header);
     for snapshot in history.snapshots.iter().rev() {
@@ -293,9 +383,9 @@ fn list_table(host: &Host, history: &History, plan: Option<&Planned>, now: Times
             Cell::new(local(snapshot.id.taken(), &host.time_zone)),
             Cell::new(age(snapshot.id.taken(), now)).set_alignment(CellAlignment::Right),
         ];
-        row.extend(host.sources.sources.keys().map(|source| Cell::new(source_cell(snapshot, source))));
+        row.extend(history.sources.keys().map(|source| Cell::new(source_cell(snapshot, source))));
         row.push(Cell::new(HumanBytes(snapshot.bytes())).set_alignment(CellAlignment::Right));
-        row.push(Cell::new(kept_for(snapshot, plan)));
+        row.push(Cell::new(kept_for(host, snapshot, plan)));
         table.add_row(row);
     }
     table
@@ -307,24 +397,34 @@ fn source_cell(snapshot: &Snapshot, source: &str) -> String {
         Some(object) if !object.present && state.outcome != Outcome::Failed => {
             format!("{}, OBJECT MISSING", state.outcome)
         }
+        Some(_) if matches!(state.condition, Condition::Partial | Condition::Suspect) => {
+            format!("{}, {}", state.outcome, state.condition.to_string().to_uppercase())
+        }
         Some(_) | None => state.outcome.to_string(),
     }
 }
 
-fn kept_for(snapshot: &Snapshot, plan: Option<&Planned>) -> String {
-    let incomplete = if snapshot.damage.is_some() {
-        "damaged record; "
-    } else if snapshot.complete {
-        ""
-    } else {
-        "incomplete; "
-    };
-    let reasons = match plan.and_then(|planned| planned.plan.get(&snapshot.id)) {
-        Some(decision) if decision.keep => shortened(&decision.reasons),
-        Some(decision) => format!("to be forgotten: {}", shortened(&decision.reasons)),
-        None => String::new(),
-    };
-    format!("{incomplete}{reasons}")
+fn kept_for(host: &Host, snapshot: &Snapshot, plan: Option<&Planned>) -> String {
+    let mut notes = Vec::new();
+    if snapshot.damage.is_some() {
+        notes.push("damaged record".to_owned());
+    }
+    if snapshot.retired {
+        notes.push("retired".to_owned());
+    }
+    if snapshot.clock_doubted {
+        notes.push("its time is doubted".to_owned());
+    }
+    if let Some(since) = snapshot.binned {
+        let until = local(retention::due(since, host.guard.bin_days), &host.time_zone);
+        notes.push(format!("in the bin until {until}"));
+    }
+    match plan.and_then(|planned| planned.plan.get(&snapshot.id)) {
+        Some(decision) if decision.keep || snapshot.binned.is_some() => notes.push(shortened(&decision.reasons)),
+        Some(decision) => notes.push(format!("may go: {}", shortened(&decision.reasons))),
+        None => {}
+    }
+    notes.join("; ")
 }
 
 /// Reasons that fit a line; `--json` has them all.
@@ -340,9 +440,20 @@ pub(crate) fn local(moment: Timestamp, zone: &TimeZone) -> String {
     moment.to_zoned_datetime(zone.clone()).strftime("%Y-%m-%d %H:%M").to_string()
 }
 
+/// How old something is. A run that began in the second of another one is named a second later.
 pub(crate) fn age(moment: Timestamp, now: Timestamp) -> String {
     let passed = now.duration_since(moment);
-    if passed.is_negative() { "in the future".to_owned() } else { span(passed) }
+    if passed < -crate::questions::SKEW_MAX {
+        "in the future".to_owned()
+    } else {
+        span(passed.max(jiff::SignedDuration::ZERO))
+    }
+}
+
+/// `5 days ago`, or `in the future`.
+pub(crate) fn ago(moment: Timestamp, now: Timestamp) -> String {
+    let age = age(moment, now);
+    if age.starts_with("in ") { age } else { format!("{age} ago") }
 }
 
 /// A span of time in its largest unit.
@@ -363,21 +474,25 @@ fn stored_bytes(history: &History) -> u64 {
     objects.values().sum()
 }
 
-/// The failure of a run whose snapshot is incomplete. Only when every source's failure is worth a retry, the run is.
+/// The failure of a run in which sources failed. Failures of one class keep its exit code: only when every source's failure is
+/// worth a retry, the run is.
 fn run_failure(failures: &[(String, Error)], sources: usize) -> Option<Error> {
     let (_, first) = failures.first()?;
-    let retry = failures.iter().all(|(_, error)| error.class() == Class::Unavailable);
-    let class = if retry { Class::Unavailable } else { Class::Unexpected };
+    let alike = failures.iter().all(|(_, error)| error.class() == first.class());
+    let class = if alike { first.class() } else { Class::Unexpected };
     let said: Vec<String> = failures.iter().map(|(name, error)| format!("{name}: {error}")).collect();
     let error = Error::new(class, format!("{} of {sources} sources failed: {}", failures.len(), said.join("; ")));
     Some(match first.advice() {
         Some(hint) => error.hint(hint),
-        None => error
-            .hint("the snapshot is recorded as incomplete and retention is frozen; mend the cause and run it again"),
+        None => error.hint("the failure is recorded and nothing was forgotten; mend the cause and run it again"),
     })
 }
 
 fn applied_failure(applied: &Applied) -> Option<Error> {
+    if applied.interrupted {
+        let error = Error::new(Class::RetentionIncomplete, "the retention was interrupted between two steps");
+        return Some(error.hint("the snapshot is committed; the next run goes on"));
+    }
     let first = applied.failures.first()?;
     Some(retention_incomplete(
         &first.clone().context(format!("{} steps of the retention failed, first", applied.failures.len())),

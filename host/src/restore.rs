@@ -38,6 +38,9 @@ pub struct Arguments {
     /// Restore into what this environment itself consists of
     #[arg(long)]
     same_environment: bool,
+    /// Restore a snapshot in which the source is partial or suspect, too
+    #[arg(long)]
+    allow_partial: bool,
     #[command(flatten)]
     to: To,
 }
@@ -81,10 +84,12 @@ struct Chosen<'h> {
 /// # Errors
 /// Of class [`Class::Usage`] for a snapshot, a source or a target that cannot be; the store's; those of the source's kind.
 pub async fn run(host: &Host, arguments: &Arguments, interrupted: impl Future<Output = ()>) -> Result<Report> {
-    let history = history::load(&host.store, &host.environment, &host.sources).await?;
+    let history = history::load(&host.store, &host.environment, &host.sources, host.clock.now()).await?;
     let (name, source) = choice::source(host, arguments.source.as_deref(), |_| true)?;
-    let snapshot = choice::snapshot(&history, &arguments.which, &host.time_zone)?;
+    let wanted = choice::Wanted::Source(name);
+    let snapshot = choice::snapshot(&history, &arguments.which, wanted, &host.time_zone)?;
     let object = choice::object(snapshot, name)?;
+    choice::usable(snapshot, name, arguments.allow_partial)?;
     let chosen = Chosen { history: &history, snapshot, source: name, object };
     match source {
         Source::Directory(_) => {
@@ -146,11 +151,11 @@ impl Chosen<'_> {
     fn text(&self, host: &Host) -> String {
         let taken = self.snapshot.id.taken();
         format!(
-            "snapshot {} of {}, taken {} ({} ago)\n  {:<10} {}, {}\n",
+            "snapshot {} of {}, taken {} ({})\n  {:<10} {}, {}\n",
             self.snapshot.id,
             host.environment,
             report::local(taken, &host.time_zone),
-            report::age(taken, host.clock.now()),
+            report::ago(taken, host.clock.now()),
             self.source,
             self.object.key,
             HumanBytes(self.object.bytes),

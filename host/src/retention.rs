@@ -1,21 +1,25 @@
-//! Retention: the plugin proposes, the guard decides, and only then is anything forgotten or pruned.
+//! Retention: the plugin proposes, the guard decides, and forgetting takes two steps, days apart.
 //!
-//! Planning is pure and shown before it acts; applying collects failures instead of stopping, because every single
-//! step leaves a store in which each listed snapshot is restorable: certificate, record, and objects last.
+//! Planning is pure and shown before it acts. It goes source by source: a snapshot may go if no source needs it. What may go
+//! gets a certificate and lies in the bin, still restorable; a later run plans anew, takes back what is wanted again, and
+//! deletes the rest when its time is up. Applying collects failures instead of stopping, because every single step leaves a
+//! store in which each listed snapshot is restorable: certificate, record, and objects last.
 
 use crate::capability::{Tally, printable};
 use crate::error::{Class, Error, Result};
-use crate::guard::{self, Allowance, Decision, Plan, Refusal, Subject};
-use crate::history::{self, History, Snapshot};
+use crate::guard::{self, Decision, Guarded, Plan, Subject};
+use crate::history::{self, History, Orphan, Serves, Snapshot};
 use crate::host::Host;
+use crate::lease::Lease;
 use crate::plugin::Plugin;
 use crate::plugin::call::retaining;
 use crate::snapshot::{Certificate, FORMAT_VERSION, Previous, SnapshotId};
-use crate::store::{Created, Deleted, ObjectKey};
+use crate::store::{Created, Deleted, ObjectKey, Store};
 use bytes::Bytes;
 use futures::StreamExt;
-use jiff::Timestamp;
-use std::collections::BTreeSet;
+use jiff::{SignedDuration, Timestamp};
+use std::collections::{BTreeMap, BTreeSet};
+use tokio_util::sync::CancellationToken;
 
 /// Deletions under way at the same time. One by one is what every server can do; this many hide the latency.
 const DELETIONS_IN_FLIGHT_MAX: usize = 8;
@@ -23,12 +27,17 @@ const DELETIONS_IN_FLIGHT_MAX: usize = 8;
 /// Lines that a plan may carry for the operator.
 const NOTES_MAX: usize = 100;
 
+/// Runs with every source whole that have to pass while a snapshot lies in the bin: two mornings on which somebody could see it.
+pub const WHOLE_RUNS_IN_BIN: usize = 2;
+
 /// What is to happen, decided.
-#[derive(Debug)]
+#[derive(Debug, Clone, Default)]
 pub struct Planned {
     /// Every snapshot with its verdict, after the guard.
     pub plan: Plan,
-    /// What the plugin says besides.
+    /// Snapshots that may go and wait for a later run.
+    pub deferred: BTreeSet<SnapshotId>,
+    /// Lines of the plugin for the operator.
     pub notes: Vec<String>,
     /// What the plugin did while it planned.
     pub tally: Tally,
@@ -37,85 +46,255 @@ pub struct Planned {
     plugin_sha256: String,
 }
 
+/// The steps that a plan comes to now.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Steps {
+    /// In the bin, and wanted again.
+    pub taken_back: Vec<SnapshotId>,
+    /// In the bin, and their time is up.
+    pub due: Vec<SnapshotId>,
+    /// On their way into the bin.
+    pub entering: Vec<SnapshotId>,
+    /// In the bin, and staying there.
+    pub waiting: Vec<SnapshotId>,
+}
+
 /// What has happened.
 #[derive(Debug, Default)]
 pub struct Applied {
-    /// Snapshots that are forgotten.
+    /// Snapshots that left the bin, because they are wanted again.
+    pub taken_back: Vec<SnapshotId>,
+    /// Snapshots that entered the bin.
+    pub binned: Vec<SnapshotId>,
+    /// Snapshots that are deleted.
     pub forgotten: Vec<SnapshotId>,
     /// Objects that are deleted, with their sizes.
     pub pruned: Vec<(ObjectKey, u64)>,
-    /// Records and objects that the store keeps by a rule of its own.
+    /// Records and objects that the store refused to delete.
     pub retained: Vec<ObjectKey>,
     /// What failed.
     pub failures: Vec<Error>,
+    /// Whether it was stopped between two steps.
+    pub interrupted: bool,
 }
 
-/// Asks the plugin and applies the guard. Changes nothing.
+/// How long a snapshot lies in the bin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// So many days by the store's time, and [`WHOLE_RUNS_IN_BIN`] whole runs.
+    Days(u16),
+    /// What lies there already has waited long enough: a person says so.
+    Over,
+}
+
+/// Who proposes a plan: what it is asked is one source's snapshots, oldest first.
+pub(crate) trait Propose {
+    /// A plan for the snapshots that were passed in.
+    fn propose(
+        &self,
+        now: Timestamp,
+        time_zone: &str,
+        snapshots: Vec<retaining::Snapshot>,
+    ) -> impl Future<Output = (Result<retaining::RetentionPlan>, Tally)>;
+
+    /// The refusal of an answer.
+    fn refused(&self, why: String) -> Error;
+
+    /// SHA-256 of what decides.
+    fn digest(&self) -> &str;
+}
+
+impl Propose for Plugin {
+    async fn propose(
+        &self,
+        now: Timestamp,
+        time_zone: &str,
+        snapshots: Vec<retaining::Snapshot>,
+    ) -> (Result<retaining::RetentionPlan>, Tally) {
+        let called = self.plan_retention(now, time_zone, &snapshots).await;
+        (called.result, called.tally)
+    }
+
+    fn refused(&self, why: String) -> Error {
+        Self::refused(self, why)
+    }
+
+    fn digest(&self) -> &str {
+        Self::digest(self)
+    }
+}
+
+/// What a plan follows from, besides the history.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules<'a> {
+    /// Rules that no plugin overrides.
+    pub guard: &'a guard::Config,
+    /// The business time zone.
+    pub time_zone: &'a jiff::tz::TimeZone,
+    /// Whether more may enter the bin than the guard allows at once.
+    pub allow_more: bool,
+}
+
+impl<'a> Rules<'a> {
+    /// Those of a configuration.
+    #[must_use]
+    pub fn of(host: &'a Host) -> Self {
+        Self { guard: &host.guard, time_zone: &host.time_zone, allow_more: false }
+    }
+
+    fn time_zone_name(&self) -> &'a str {
+        self.time_zone.iana_name().unwrap_or("UTC")
+    }
+}
+
+/// Asks the plugin, source by source, and applies the guard. Changes nothing.
 ///
-/// Where there are adopted snapshots beside recorded ones, the plugin is asked for the recorded ones alone too: what it keeps
-/// of them then stays. Nobody knows what an adopted object is worth, so one must not take the place of a recorded one.
+/// A state that is not whole, and an adopted object, must not take the place of a whole and recorded one: nobody knows what
+/// they are worth. So where there are such ones, the plugin is asked without them too, and what it keeps then stays as well.
 ///
 /// # Errors
-/// The plugin's; [`Class::PluginRefused`] for a plan that is no answer; [`Class::RetentionIncomplete`] for one that
-/// forgets too much at once.
-pub async fn plan(
+/// The plugin's; [`Class::PluginRefused`] for a plan that does not answer the question.
+pub(crate) async fn plan(
+    rules: Rules<'_>,
+    proposer: &impl Propose,
+    history: &History,
+    now: Timestamp,
+) -> Result<Planned> {
+    let subjects = history.subjects();
+    let sources: BTreeSet<&String> = subjects.iter().flat_map(|subject| subject.sources.keys()).collect();
+    let mut proposed = Proposed::default();
+    for source in sources {
+        let named: Vec<&Subject> = subjects.iter().filter(|s| s.sources.contains_key(source) && !s.retired).collect();
+        let mut asked = BTreeSet::new();
+        for (with_adopted, least) in
+            [(true, Serves::First), (false, Serves::First), (true, Serves::Second), (false, Serves::Second)]
+        {
+            let question: Vec<(SnapshotId, bool)> = named
+                .iter()
+                .filter(|subject| with_adopted || !subject.adopted)
+                .map(|subject| (subject.id, subject.sources.get(source).is_some_and(|serves| *serves >= least)))
+                .collect();
+            // On most days all of these are one question.
+            if !question.is_empty() && asked.insert(question.clone()) {
+                proposed.ask(rules, proposer, history, source, &question, now).await?;
+            }
+        }
+    }
+    let Proposed { mut keeps, forgets, notes, tally } = proposed;
+    let plan = subjects
+        .iter()
+        .map(|subject| {
+            let kept = keeps.remove(&subject.id).map(|reasons| reasons.shown(subject));
+            let decision = match kept {
+                Some(reasons) => Decision { keep: true, reasons },
+                None if subject.retired => Decision { keep: false, reasons: vec!["retired by `accept`".to_owned()] },
+                None => {
+                    let reasons = forgets.get(&subject.id).cloned().unwrap_or_else(|| "names no source".to_owned());
+                    Decision { keep: false, reasons: vec![reasons] }
+                }
+            };
+            (subject.id, decision)
+        })
+        .collect();
+    let Guarded { plan, deferred } = guard::apply(rules.guard, rules.allow_more, rules.time_zone, now, &subjects, plan);
+    let notes = notes.into_iter().take(NOTES_MAX).collect();
+    Ok(Planned { plan, deferred, notes, tally, plan_millis: 0, plugin_sha256: proposer.digest().to_owned() })
+}
+
+/// [`plan`] with the plugin of a host, timed.
+///
+/// # Errors
+/// As there.
+pub async fn plan_of(
     host: &Host,
     plugin: &Plugin,
     history: &History,
     now: Timestamp,
-    allowance: Allowance,
+    allow_more: bool,
 ) -> Result<Planned> {
     let began = host.clock.now();
-    let subjects = history.subjects();
-    let Proposed { mut plan, notes, mut tally } = propose(host, plugin, history, &subjects, now).await?;
-    let recorded: Vec<Subject> = subjects.iter().filter(|subject| !subject.adopted).cloned().collect();
-    if !recorded.is_empty() && recorded.len() < subjects.len() {
-        let alone = propose(host, plugin, history, &recorded, now).await?;
-        plan.extend(alone.plan.into_iter().filter(|(_, decision)| decision.keep));
-        for (function, count) in alone.tally {
-            let sum = tally.entry(function).or_default();
-            sum.calls += count.calls;
-            sum.bytes += count.bytes;
-        }
-    }
-    let plan_millis = host.clock.millis_since(began);
-    let plan = guard::apply(&host.guard, allowance, &host.time_zone, now, &subjects, plan).map_err(|refusal| {
-        match refusal {
-        Refusal::Invalid(_) => plugin.refused(refusal),
-        Refusal::TooMany { .. } => Error::new(Class::RetentionIncomplete, refusal).hint(format!(
-            "look at `prune --env {} --dry-run --allow-mass-forget`, then run it without --dry-run if that is meant",
-            host.environment
-        )),
-    }
-    })?;
-    Ok(Planned { plan, notes, tally, plan_millis, plugin_sha256: plugin.digest().to_owned() })
+    let rules = Rules { allow_more, ..Rules::of(host) };
+    let planned = plan(rules, plugin, history, now).await?;
+    Ok(Planned { plan_millis: host.clock.millis_since(began), ..planned })
 }
 
-/// What the plugin proposes, paired with the question.
+/// What the plugin answered so far.
+#[derive(Default)]
 struct Proposed {
-    plan: Plan,
+    keeps: BTreeMap<SnapshotId, Reasons>,
+    forgets: BTreeMap<SnapshotId, String>,
     notes: Vec<String>,
     tally: Tally,
 }
 
-async fn propose(
-    host: &Host,
-    plugin: &Plugin,
-    history: &History,
-    subjects: &[Subject],
-    now: Timestamp,
-) -> Result<Proposed> {
-    let ids: BTreeSet<SnapshotId> = subjects.iter().map(|subject| subject.id).collect();
-    let asked: Vec<_> = history.snapshots.iter().filter(|snapshot| ids.contains(&snapshot.id)).map(asked).collect();
-    let called = plugin.plan_retention(now, host.time_zone_name(), &asked).await;
-    let answer = called.result?;
-    let decisions = answer.decisions.into_iter().map(|decision| {
-        let reasons = decision.reasons.iter().map(|reason| printable(reason)).collect();
-        (decision.id, Decision { keep: decision.verdict == retaining::Verdict::Keep, reasons })
-    });
-    let plan = guard::match_up(subjects, decisions.collect()).map_err(|refusal| plugin.refused(refusal))?;
-    let notes = answer.notes.iter().take(NOTES_MAX).map(|note| printable(note)).collect();
-    Ok(Proposed { plan, notes, tally: called.tally })
+/// Reasons in the order in which they came, each with the sources that it is one for.
+#[derive(Debug, Clone, Default)]
+struct Reasons(Vec<(String, BTreeSet<String>)>);
+
+impl Reasons {
+    fn add(&mut self, source: &str, reason: String) {
+        match self.0.iter_mut().find(|(known, _)| *known == reason) {
+            Some((_, sources)) => drop(sources.insert(source.to_owned())),
+            None => self.0.push((reason, BTreeSet::from([source.to_owned()]))),
+        }
+    }
+
+    /// A reason that is not one for every source of the snapshot names those that it is one for.
+    fn shown(self, subject: &Subject) -> Vec<String> {
+        let each = |(reason, sources): (String, BTreeSet<String>)| {
+            if sources.len() == subject.sources.len() {
+                return reason;
+            }
+            let named: Vec<&str> = sources.iter().map(String::as_str).collect();
+            format!("{reason} ({})", named.join(", "))
+        };
+        self.0.into_iter().map(each).collect()
+    }
+}
+
+impl Proposed {
+    async fn ask(
+        &mut self,
+        rules: Rules<'_>,
+        proposer: &impl Propose,
+        history: &History,
+        source: &str,
+        question: &[(SnapshotId, bool)],
+        now: Timestamp,
+    ) -> Result<()> {
+        let asked = question.iter().filter_map(|(id, complete)| {
+            let snapshot = history.snapshot(*id)?;
+            Some(retaining::Snapshot { complete: *complete, ..asked(snapshot) })
+        });
+        let (answer, tally) = proposer.propose(now, rules.time_zone_name(), asked.collect()).await;
+        for (function, count) in tally {
+            let sum = self.tally.entry(function).or_default();
+            sum.calls += count.calls;
+            sum.bytes += count.bytes;
+        }
+        let answer = answer?;
+        let decisions = answer.decisions.into_iter().map(|decision| {
+            let reasons = decision.reasons.iter().map(|reason| printable(reason)).collect();
+            (decision.id, Decision { keep: decision.verdict == retaining::Verdict::Keep, reasons })
+        });
+        let ids: BTreeSet<SnapshotId> = question.iter().map(|(id, _)| *id).collect();
+        let plan =
+            guard::match_up(&ids, decisions.collect()).map_err(|refusal| proposer.refused(refusal.to_string()))?;
+        for (id, decision) in plan {
+            if decision.keep {
+                let reasons = self.keeps.entry(id).or_default();
+                decision.reasons.into_iter().for_each(|reason| reasons.add(source, reason));
+            } else {
+                self.forgets.entry(id).or_insert_with(|| decision.reasons.join(", "));
+            }
+        }
+        for note in answer.notes.iter().map(|note| printable(note)) {
+            if !self.notes.contains(&note) {
+                self.notes.push(note);
+            }
+        }
+        Ok(())
+    }
 }
 
 fn asked(snapshot: &Snapshot) -> retaining::Snapshot {
@@ -125,78 +304,260 @@ fn asked(snapshot: &Snapshot) -> retaining::Snapshot {
         complete: snapshot.complete,
         bytes: snapshot.bytes(),
         pinned: snapshot.pinned,
-        verified: snapshot.verified,
+        verified: snapshot.standing == crate::proof::Standing::Passed,
         adopted: snapshot.adopted,
     }
 }
 
 impl Planned {
-    /// The snapshots that the plan forgets.
+    /// The snapshots that the plan forgets, whatever lies in the bin already.
     #[must_use]
     pub fn forgets(&self) -> BTreeSet<SnapshotId> {
         self.plan.iter().filter(|(_, decision)| !decision.keep).map(|(id, _)| *id).collect()
     }
+
+    /// What the plan comes to now. `store_now` is the time by the store's clock, which the bin goes by; without it nothing is
+    /// due. `expected` are the sources that a whole run saves.
+    #[must_use]
+    pub fn steps(
+        &self,
+        history: &History,
+        wait: Wait,
+        store_now: Option<Timestamp>,
+        expected: &BTreeSet<&str>,
+    ) -> Steps {
+        let mut steps = Steps::default();
+        for snapshot in &history.snapshots {
+            let Some(decision) = self.plan.get(&snapshot.id) else { continue };
+            match (decision.keep, snapshot.binned) {
+                (true, Some(_)) => steps.taken_back.push(snapshot.id),
+                (true, None) => {}
+                (false, None) if self.deferred.contains(&snapshot.id) => {}
+                (false, None) => steps.entering.push(snapshot.id),
+                (false, Some(since)) if has_waited(history, wait, since, store_now, expected) => {
+                    steps.due.push(snapshot.id);
+                }
+                (false, Some(_)) => steps.waiting.push(snapshot.id),
+            }
+        }
+        steps
+    }
 }
 
-/// Carries a plan out: forgets snapshots one by one, oldest first, then deletes what nothing refers to any more.
-pub async fn apply(host: &Host, history: &History, planned: &Planned, now: Timestamp) -> Applied {
+/// Whether what entered the bin at a moment has lain there long enough.
+fn has_waited(
+    history: &History,
+    wait: Wait,
+    since: Timestamp,
+    store_now: Option<Timestamp>,
+    expected: &BTreeSet<&str>,
+) -> bool {
+    let Wait::Days(days) = wait else { return true };
+    let days = SignedDuration::from_hours(24 * i64::from(days));
+    let runs = history
+        .snapshots
+        .iter()
+        .filter(|run| run.stored.is_some_and(|stored| stored > since) && run.is_whole(expected));
+    store_now.is_some_and(|now| now.duration_since(since) >= days) && runs.count() >= WHOLE_RUNS_IN_BIN
+}
+
+/// When a snapshot that enters or entered the bin may be deleted at the earliest.
+#[must_use]
+pub fn due(since: Timestamp, days: u16) -> Timestamp {
+    since.checked_add(SignedDuration::from_hours(24 * i64::from(days))).unwrap_or(since)
+}
+
+/// The bin of an environment in one run.
+#[derive(Debug, Clone, Copy)]
+pub struct Bin {
+    /// Days that a snapshot lies in it: those of the configuration or of the environment, whichever are more.
+    pub days: u16,
+    /// The time by the store's clock.
+    pub store_now: Timestamp,
+}
+
+impl Bin {
+    /// The bin of an environment whose lease is held.
+    #[must_use]
+    pub fn of(host: &Host, lease: &Lease, history: &History) -> Self {
+        let of_file = history.environment.as_ref().map_or(0, |stored| stored.file.guard.bin_days);
+        Self { days: host.guard.bin_days.max(of_file), store_now: lease.store_now() }
+    }
+
+    /// How long a snapshot lies in it.
+    #[must_use]
+    pub const fn wait(&self) -> Wait {
+        Wait::Days(self.days)
+    }
+
+    pub(crate) fn hands<'a>(&self, host: &'a Host, lease: &'a Lease, stop: &'a CancellationToken) -> Hands<'a> {
+        Hands {
+            store: &host.store,
+            environment: &host.environment,
+            lease,
+            stop,
+            bin_days: self.days,
+            store_now: self.store_now,
+        }
+    }
+}
+
+/// What carrying a plan out takes.
+pub(crate) struct Hands<'a> {
+    /// The store.
+    pub store: &'a Store,
+    /// The environment whose lease is held.
+    pub environment: &'a crate::config::Environment,
+    /// Asked before each batch.
+    pub lease: &'a Lease,
+    /// Raised when the person interrupts: nothing new is begun then.
+    pub stop: &'a CancellationToken,
+    /// Days that a snapshot lies in the bin.
+    pub bin_days: u16,
+    /// The time by the store's clock.
+    pub store_now: Timestamp,
+}
+
+/// Carries a plan out: takes back, deletes what is due, oldest first, and puts into the bin what may go.
+pub(crate) async fn apply(
+    hands: &Hands<'_>,
+    history: &History,
+    planned: &Planned,
+    steps: &Steps,
+    now: Timestamp,
+) -> Applied {
     let mut applied = Applied::default();
-    let mut gone = BTreeSet::new();
-    for snapshot in history.snapshots.iter().filter(|s| planned.plan.get(&s.id).is_some_and(|d| !d.keep)) {
-        match forget(host, snapshot, planned, now).await {
-            Ok(Deleted::Gone) => {
-                gone.insert(snapshot.id);
-                applied.forgotten.push(snapshot.id);
-            }
-            Ok(Deleted::Retained) => applied.retained.extend(history::record_key(&host.environment, snapshot.id)),
-            Err(error) => applied.failures.push(error.context(format!("forgetting {}", snapshot.id))),
+    let orphans = hands.ripe_orphans(history);
+    let nothing =
+        steps.taken_back.is_empty() && steps.due.is_empty() && steps.entering.is_empty() && orphans.is_empty();
+    if nothing || !hands.may_go_on(&mut applied).await {
+        return applied;
+    }
+    for id in &steps.taken_back {
+        match hands.take_back(*id).await {
+            Ok(Deleted::Gone) => applied.taken_back.push(*id),
+            Ok(Deleted::Retained) => applied.retained.extend(history::certificate_key(hands.environment, *id)),
+            Err(error) => applied.failures.push(error.context(format!("taking {id} out of the bin"))),
         }
     }
-    let deletions = history.unreferenced_without(&gone).into_iter().map(|(key, bytes)| async move {
-        let deleted = prune(host, &key).await;
-        (key, bytes, deleted)
-    });
-    let mut deletions = futures::stream::iter(deletions).buffered(DELETIONS_IN_FLIGHT_MAX);
-    while let Some((key, bytes, deleted)) = deletions.next().await {
-        match deleted {
-            Ok(Deleted::Gone) => applied.pruned.push((key, bytes)),
-            Ok(Deleted::Retained) => applied.retained.push(key),
-            Err(error) => applied.failures.push(error.context(format!("pruning {key}"))),
+    for id in &steps.entering {
+        if hands.stop.is_cancelled() {
+            applied.interrupted = true;
+            return applied;
+        }
+        let Some(snapshot) = history.snapshot(*id) else { continue };
+        match hands.put_into_bin(snapshot, planned, now).await {
+            Ok(()) => applied.binned.push(*id),
+            Err(error) => applied.failures.push(error.context(format!("putting {id} into the bin"))),
         }
     }
+    hands.delete(history, steps, orphans, &mut applied).await;
     applied
 }
 
-/// Leaves the certificate first: from then on the snapshot's objects can never be taken for adopted ones.
-async fn forget(host: &Host, snapshot: &Snapshot, planned: &Planned, now: Timestamp) -> Result<Deleted> {
-    let environment = &host.environment;
-    let certificate = Certificate {
-        format_version: FORMAT_VERSION,
-        id: snapshot.id,
-        environment: environment.to_string(),
-        record_sha256: snapshot.record_sha256.clone(),
-        previous: snapshot.record.as_ref().and_then(|record| record.previous.clone()),
-        objects: snapshot.adopted_objects().cloned().collect(),
-        forgotten: now,
-        plugin_sha256: planned.plugin_sha256.clone(),
-        reasons: planned.plan.get(&snapshot.id).map(|decision| decision.reasons.clone()).unwrap_or_default(),
-    };
-    let body = Bytes::from(crate::snapshot::to_bytes(&certificate)?);
-    // One that exists is from a run that was stopped right here.
-    let (Created::Created | Created::Exists) =
-        host.store.create(&history::certificate_key(environment, snapshot.id)?, body).await?;
-    if snapshot.adopted {
-        return Ok(Deleted::Gone);
+impl Hands<'_> {
+    /// Whether the lease holds and nobody interrupted.
+    async fn may_go_on(&self, applied: &mut Applied) -> bool {
+        if self.stop.is_cancelled() {
+            applied.interrupted = true;
+            return false;
+        }
+        match self.lease.check().await {
+            Ok(()) => true,
+            Err(error) => {
+                applied.failures.push(error);
+                false
+            }
+        }
     }
-    host.store.delete(&history::record_key(environment, snapshot.id)?).await
-}
 
-/// Deletes an object, and its index where it has one.
-async fn prune(host: &Host, key: &ObjectKey) -> Result<Deleted> {
-    if let Some(stem) = key.as_str().strip_suffix(".tar.gz") {
-        host.store.delete(&history::key(&format!("{stem}.index"))?).await?;
+    /// Objects that a certificate names, whose record is gone, and whose time is up: a record that was lost while it lay in the
+    /// bin does not take its objects with it at once.
+    fn ripe_orphans<'h>(&self, history: &'h History) -> Vec<&'h Orphan> {
+        history.orphans.iter().filter(|orphan| self.store_now >= due(orphan.since, self.bin_days)).collect()
     }
-    host.store.delete(key).await
+
+    async fn take_back(&self, id: SnapshotId) -> Result<Deleted> {
+        self.store.delete(&history::certificate_key(self.environment, id)?).await
+    }
+
+    /// Leaves the certificate: from then on the snapshot's objects can never be taken for adopted ones.
+    async fn put_into_bin(&self, snapshot: &Snapshot, planned: &Planned, now: Timestamp) -> Result<()> {
+        let certificate = Certificate {
+            format_version: FORMAT_VERSION,
+            id: snapshot.id,
+            environment: self.environment.to_string(),
+            record_sha256: snapshot.record_sha256.clone(),
+            previous: snapshot.record.as_ref().and_then(|record| record.previous.clone()),
+            objects: snapshot.certified_objects().cloned().collect(),
+            forgotten: now,
+            due: Some(due(self.store_now, self.bin_days)),
+            plugin_sha256: planned.plugin_sha256.clone(),
+            reasons: planned.plan.get(&snapshot.id).map(|decision| decision.reasons.clone()).unwrap_or_default(),
+        };
+        let body = Bytes::from(crate::snapshot::to_bytes(&certificate)?);
+        let key = history::certificate_key(self.environment, snapshot.id)?;
+        // One that exists is from a run that was stopped right here.
+        let (Created::Created | Created::Exists) = self.store.create(&key, body).await?;
+        Ok(())
+    }
+
+    /// Deletes the records that are due, then the objects that nothing refers to any more.
+    async fn delete(&self, history: &History, steps: &Steps, orphans: Vec<&Orphan>, applied: &mut Applied) {
+        let mut gone = BTreeSet::new();
+        for id in &steps.due {
+            if !self.may_go_on(applied).await {
+                break;
+            }
+            let Some(snapshot) = history.snapshot(*id) else { continue };
+            match self.forget(snapshot).await {
+                Ok(Deleted::Gone) => {
+                    gone.insert(*id);
+                    applied.forgotten.push(*id);
+                }
+                Ok(Deleted::Retained) => applied.retained.extend(history::record_key(self.environment, *id)),
+                Err(error) => applied.failures.push(error.context(format!("forgetting {id}"))),
+            }
+        }
+        let orphans = orphans.into_iter().map(|orphan| (orphan.key.clone(), orphan.bytes));
+        let mut free: Vec<_> = history.unreferenced_without(&gone).into_iter().chain(orphans).collect();
+        free.sort_unstable();
+        free.dedup();
+        for batch in free.chunks(DELETIONS_IN_FLIGHT_MAX) {
+            if !self.may_go_on(applied).await {
+                return;
+            }
+            let deletions = batch.iter().map(|(key, bytes)| async move { (key, *bytes, self.prune(key).await) });
+            let mut deletions = futures::stream::iter(deletions).buffered(DELETIONS_IN_FLIGHT_MAX);
+            while let Some((key, bytes, deleted)) = deletions.next().await {
+                match deleted {
+                    Ok(Deleted::Gone) => applied.pruned.push((key.clone(), bytes)),
+                    Ok(Deleted::Retained) => applied.retained.push(key.clone()),
+                    Err(error) => applied.failures.push(error.context(format!("pruning {key}"))),
+                }
+            }
+        }
+    }
+
+    /// An adopted snapshot has no record; its certificate says that it is forgotten.
+    async fn forget(&self, snapshot: &Snapshot) -> Result<Deleted> {
+        if snapshot.adopted {
+            return Ok(Deleted::Gone);
+        }
+        self.store.delete(&history::record_key(self.environment, snapshot.id)?).await
+    }
+
+    /// Deletes an object, and its index where it has one. The index goes first, because nothing names it once the archive is
+    /// gone; where the store retains it, the archive stays too.
+    async fn prune(&self, key: &ObjectKey) -> Result<Deleted> {
+        if let Some(stem) = key.as_str().strip_suffix(".tar.gz") {
+            let index = history::key(&format!("{stem}.index"))?;
+            if self.store.delete(&index).await? == Deleted::Retained {
+                return Ok(Deleted::Retained);
+            }
+        }
+        self.store.delete(key).await
+    }
 }
 
 impl Snapshot {
@@ -205,4 +566,15 @@ impl Snapshot {
     pub fn link(&self) -> Option<Previous> {
         self.record_sha256.clone().map(|sha256| Previous { id: self.id, sha256 })
     }
+}
+
+/// The failure of whoever would forget while something keeps it from being done.
+#[must_use]
+pub fn frozen(why: &[String]) -> Error {
+    let more = match why.len() {
+        0 | 1 => String::new(),
+        count => format!(", and {} more", count - 1),
+    };
+    let first = why.first().map_or("something waits for an answer", String::as_str);
+    Error::new(Class::RetentionIncomplete, format!("nothing was forgotten: {first}{more}"))
 }

@@ -11,8 +11,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-/// Version of the record's format. A field that is added, dropped or read differently raises it.
-pub const FORMAT_VERSION: u32 = 1;
+/// Version of the record's format. A field that is added, dropped or read differently raises it. Version 2 added the
+/// condition of each source, what was measured of it, and the store's time.
+pub const FORMAT_VERSION: u32 = 2;
 
 /// How a snapshot's moment is spelt in keys.
 const STAMP: &str = "%Y%m%dT%H%M%SZ";
@@ -23,7 +24,7 @@ pub struct SnapshotId(Timestamp);
 
 /// A text that is no snapshot id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no snapshot id, which looks like 20260630T010000Z")]
+#[error("`{0}` is not a valid snapshot id; expected one such as 20260630T010000Z")]
 pub struct NoSnapshotId(String);
 
 impl SnapshotId {
@@ -37,6 +38,12 @@ impl SnapshotId {
     #[must_use]
     pub const fn taken(self) -> Timestamp {
         self.0
+    }
+
+    /// The id of the next second.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0 + jiff::SignedDuration::from_secs(1))
     }
 }
 
@@ -99,6 +106,12 @@ pub struct Record {
     /// What the run warned of.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+    /// The time by the store when the run began. Version 1 did not record it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store_time: Option<Timestamp>,
+    /// Why the time of this run is not to be trusted; none where it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_doubt: Option<ClockDoubt>,
     /// The record before this one.
     pub previous: Option<Previous>,
 }
@@ -111,6 +124,70 @@ pub struct Previous {
     pub id: SnapshotId,
     /// SHA-256 of its bytes.
     pub sha256: String,
+}
+
+/// Why the moment that a run takes for the present may be wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum ClockDoubt {
+    /// The machine's clock and the store's differ by so many seconds; positive where the machine's is ahead.
+    Skew {
+        /// The machine's time less the store's.
+        seconds: i64,
+    },
+    /// Nothing was recorded for so long that the clock may have jumped ahead.
+    Gap {
+        /// The newest moment that was known.
+        newest: SnapshotId,
+    },
+    /// Something that is known is from the future.
+    Behind {
+        /// The newest moment that was known.
+        newest: SnapshotId,
+    },
+}
+
+/// How much of a source its object holds. One word for a snapshot is the worst of its sources.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Condition {
+    /// All that was to be read was read.
+    Whole,
+    /// Entries that exist could not be read.
+    Partial,
+    /// All was read, but it is another thing than before, or most of what was there before is gone.
+    Suspect,
+    /// There is no object.
+    Failed,
+}
+
+impl fmt::Display for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Whole => "whole",
+            Self::Partial => "partial",
+            Self::Suspect => "suspect",
+            Self::Failed => "failed",
+        })
+    }
+}
+
+/// How much a source held, as far as it was counted. What one run counts is compared with what an earlier one counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Measure {
+    /// Entries of a folder that are not folders.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files: Option<u64>,
+    /// Content of the regular files among them, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// Tables of a database.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tables: Option<u64>,
+    /// Rows of the tables that the fingerprint counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows: Option<u64>,
 }
 
 /// What became of a source in a run.
@@ -166,6 +243,18 @@ pub struct SourceRecord {
     /// What the archive holds and leaves out; only where one was made in this run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub archive: Option<ArchiveRecord>,
+    /// How much of the source the object holds. Version 1 did not record it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub condition: Option<Condition>,
+    /// Why it is not whole, a sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub doubts: Vec<String>,
+    /// Which database it was: the server's `system_identifier` and the database's name. A folder has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<String>,
+    /// How much it held.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub measure: Option<Measure>,
 }
 
 /// An object that holds a source's state.
@@ -219,6 +308,15 @@ pub struct ArchiveRecord {
     pub problems: Vec<ProblemRecord>,
     /// The member index beside the archive; none where it could not be made. The archive is whole without it.
     pub index: Option<ObjectRecord>,
+    /// Entries that exist and could not be read. Version 1 counted them among the problems.
+    #[serde(default)]
+    pub unreadable_total: u64,
+    /// Entries that an earlier archive has below folders that could not be listed; none where nobody knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub below_unreadable: Option<u64>,
+    /// Entries that vanished between being listed and being read.
+    #[serde(default)]
+    pub vanished_total: u64,
 }
 
 /// An entry that could not be archived as it was.
@@ -264,7 +362,7 @@ pub struct TallyRecord {
     pub bytes: u64,
 }
 
-/// The certificate of a forgotten snapshot.
+/// The certificate of a snapshot that is in the bin, or forgotten: it is in the bin for as long as its record is there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Certificate {
@@ -278,11 +376,14 @@ pub struct Certificate {
     pub record_sha256: Option<String>,
     /// The link to the record before it, so that the chain can be followed across it.
     pub previous: Option<Previous>,
-    /// Objects of an adopted snapshot, which has no record that names them: only these are explained by this certificate.
+    /// Objects that it refers to: only these are explained by this certificate. Version 1 named those of adopted snapshots alone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub objects: Vec<ObjectKey>,
-    /// When it was forgotten.
+    /// When it was put in the bin; in version 1, when it was forgotten.
     pub forgotten: Timestamp,
+    /// When it may be deleted at the earliest, by the store's time. Version 1 had no bin.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub due: Option<Timestamp>,
     /// SHA-256 of the retention plugin that planned it.
     pub plugin_sha256: String,
     /// The plan's reasons.
@@ -293,6 +394,37 @@ pub struct Certificate {
 #[derive(Deserialize)]
 struct Versioned {
     format_version: u32,
+}
+
+/// How version 1 began the reason of an entry that exists and could not be read.
+const UNREADABLE_OF_VERSION_1: &str = "cannot be read";
+
+impl SourceRecord {
+    /// How much of the source the object holds. Version 1 did not say so; of an archive its problems do. An object that is
+    /// carried over is judged by the record of the run that made it.
+    #[must_use]
+    pub fn condition(&self) -> Condition {
+        let unreadable = |archive: &ArchiveRecord| {
+            archive.problems.iter().any(|problem| problem.reason.starts_with(UNREADABLE_OF_VERSION_1))
+        };
+        match self.condition {
+            Some(condition) => condition,
+            None if self.object.is_none() => Condition::Failed,
+            None if self.archive.as_ref().is_some_and(unreadable) => Condition::Partial,
+            None => Condition::Whole,
+        }
+    }
+
+    /// How much it held, as far as the record says.
+    #[must_use]
+    pub fn measured(&self) -> Measure {
+        let archived = |archive: &ArchiveRecord| Measure {
+            files: Some(archive.files),
+            bytes: Some(archive.bytes),
+            ..Measure::default()
+        };
+        self.measure.or_else(|| self.archive.as_ref().map(archived)).unwrap_or_default()
+    }
 }
 
 impl Record {

@@ -11,12 +11,13 @@ mod table;
 
 use crate::config::{Config, Fleet};
 use crate::error::{Class, Error, Result};
-use crate::guard::{Age, Allowance};
+use crate::guard::Age;
 use crate::history::{self, History};
 use crate::host::Host;
 use crate::plugin::{Plugin, Role};
+use crate::questions::{Asked, expected, obstacles};
 use crate::report::{FORMAT_VERSION, Report};
-use crate::retention;
+use crate::retention::{self, Wait};
 use jiff::Timestamp;
 use judge::{EnvironmentStatus, Limits, Retention};
 use serde_json::json;
@@ -55,7 +56,9 @@ impl Arguments {
 
     fn check(&self, json: bool) -> Result<()> {
         if json && self.prometheus {
-            return Err(Error::new(Class::Usage, "metrics are no JSON").hint("leave out --json or --prometheus"));
+            return Err(
+                Error::new(Class::Usage, "--json and --prometheus cannot be combined").hint("leave out one of them")
+            );
         }
         Ok(())
     }
@@ -123,18 +126,18 @@ pub async fn run(
 
 /// Looks at one environment.
 async fn look(host: &Host, files: Files, limits: Limits, now: Timestamp) -> Result<EnvironmentStatus> {
-    let history = history::load(&host.store, &host.environment, &host.sources).await?;
-    let proofs = proofs::load(&host.store, &host.environment, &history).await?;
+    let history = history::load(&host.store, &host.environment, &host.sources, now).await?;
+    let proofs = proofs::load(&host.store, &host.environment, &history, now).await?;
     let retention = retention_health(host, files, &history, now).await;
-    Ok(judge::judge(&host.environment, &host.sources, &history, proofs, retention, limits, now))
+    Ok(judge::judge(Asked::of(host), &history, proofs, retention, limits, now))
 }
 
-/// Whether the last retention was carried out: what it would have forgotten then is still there if it was not. The plan
-/// is made as of the newest complete run, because whatever falls due later is the next run's.
+/// Whether the last retention was carried out: what it would have put into the bin or deleted then is still there if it was
+/// not. The plan is made as of the newest run, because whatever falls due later is the next run's.
 async fn retention_health(host: &Host, files: Files, history: &History, now: Timestamp) -> Retention {
     let runs = || history.snapshots.iter().rev().filter(|run| run.record.is_some() && run.id.taken() <= now);
     let Some(newest) = runs().next() else { return Retention::Never };
-    if newest.record.as_ref().is_some_and(|record| !record.complete) {
+    if !obstacles(Asked::of(host), history, now).is_empty() {
         return Retention::Frozen;
     }
     let plugin = match retention_plugin(host, files).await {
@@ -142,11 +145,15 @@ async fn retention_health(host: &Host, files: Files, history: &History, now: Tim
         Err(error) if files == Files::OfAPod => return Retention::Unseen(error.to_string()),
         Err(error) => return Retention::Refused(error.to_string()),
     };
-    match retention::plan(host, &plugin, history, newest.id.taken(), Allowance::default()).await {
-        Ok(planned) => match planned.forgets().len() {
-            0 => Retention::Applied,
-            due => Retention::Behind(due),
-        },
+    match retention::plan_of(host, &plugin, history, newest.id.taken(), false).await {
+        Ok(planned) => {
+            let bin = Wait::Days(host.guard.bin_days);
+            let steps = planned.steps(history, bin, newest.stored, &expected(history, &host.sources));
+            match steps.entering.len() + steps.due.len() {
+                0 => Retention::Applied,
+                left => Retention::Behind(left),
+            }
+        }
         Err(error) => Retention::Refused(error.to_string()),
     }
 }
@@ -168,5 +175,5 @@ fn failure(found: &[EnvironmentStatus]) -> Option<Error> {
         more => format!(", and {more} more"),
     };
     let said = format!("{}: {}{more}", status.environment, first.said);
-    Some(Error::new(Class::Stale, said).hint(first.kind.advice()))
+    Some(Error::new(Class::Stale, said).hint(first.advice()))
 }

@@ -273,8 +273,7 @@ impl Store {
     pub async fn settle(&self) {
         match self {
             Self::S3(s3) => s3.settle().await,
-            // A folder's uploads clean up on threads that the runtime joins when it ends.
-            Self::Directory(_) => {}
+            Self::Directory(directory) => directory.settle().await,
         }
     }
 }

@@ -11,6 +11,7 @@ pub use blocking::{BlockingReader, cause, stopped, unless};
 use crate::error::{Error, Result};
 use bytes::Bytes;
 use indicatif::ProgressBar;
+use std::sync::Arc;
 use tokio::sync::mpsc;
 
 /// Size that producers aim at for one block. Large enough that passing one on costs nothing against filling it.
@@ -38,6 +39,25 @@ pub struct ByteStream {
     expected_bytes: Option<u64>,
     ended: bool,
     observer: Option<ProgressBar>,
+    guard: Option<Guard>,
+}
+
+/// Whether what a stream fills may still come into being; asked when the stream has ended.
+#[derive(Clone)]
+pub struct Guard(Arc<dyn Fn() -> Result<()> + Send + Sync>);
+
+impl Guard {
+    /// A guard that asks `may`.
+    #[must_use]
+    pub fn new(may: impl Fn() -> Result<()> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(may))
+    }
+}
+
+impl std::fmt::Debug for Guard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Guard")
+    }
 }
 
 impl std::fmt::Debug for Item {
@@ -58,7 +78,7 @@ pub struct Closed;
 #[must_use]
 pub fn channel(expected_bytes: Option<u64>) -> (Writer, ByteStream) {
     let (sender, receiver) = mpsc::channel(BLOCKS_IN_FLIGHT_MAX);
-    (Writer { sender }, ByteStream { receiver, expected_bytes, ended: false, observer: None })
+    (Writer { sender }, ByteStream { receiver, expected_bytes, ended: false, observer: None, guard: None })
 }
 
 impl Writer {
@@ -130,6 +150,13 @@ impl ByteStream {
         self
     }
 
+    /// Lets the stream end well only if the guard agrees in the very end, so that nothing is stored by a run that was overtaken.
+    #[must_use]
+    pub fn guarded(mut self, guard: Guard) -> Self {
+        self.guard = Some(guard);
+        self
+    }
+
     /// The next block; none after the producer said that it was done.
     ///
     /// # Errors
@@ -146,6 +173,9 @@ impl ByteStream {
                 Ok(Some(block))
             }
             Some(Ok(Item::End)) => {
+                if let Some(Guard(may)) = &self.guard {
+                    may()?;
+                }
                 self.ended = true;
                 Ok(None)
             }

@@ -77,7 +77,7 @@ fn a_scripts_store_is_listed_restored_and_read_whatever_its_stamps() {
     same(&scene.documents, &at("newest"));
     let _ = restore("2026-06-29", &at("older")).expect_code(0);
     assert_eq!(std::fs::read(at("older").join(&invoice)).unwrap(), before);
-    complains(&restore("2026-06-27", &at("never")), 2, "no complete snapshot is from");
+    complains(&restore("2026-06-27", &at("never")), 2, "no whole snapshot of docs is from");
     let output = at("one.pdf");
     let got =
         ["get", "--env", "prod", "--snapshot", "20260628T010000Z", &invoice, "--output", output.to_str().unwrap()];
@@ -88,8 +88,13 @@ fn a_scripts_store_is_listed_restored_and_read_whatever_its_stamps() {
     scene.server.restore("again", &dump);
     assert_eq!(scene.contents("again"), scene.contents(crate::scene::DATABASE));
     assert_eq!(scene.stored(), untouched, "nothing of that changes the store");
-    let status = scene.run(["--json", "status", "--now", "2026-07-02T12:00:00Z"]).expect_code(0).json();
-    assert_eq!(status["environments"][0]["snapshots"]["adopted"], 5);
+    let now = ["--now", "2026-07-02T12:00:00Z"];
+    let status = || scene.run(["--json", "status"].into_iter().chain(now));
+    let before_init = status().expect_code(4).json();
+    assert_eq!(before_init["environments"][0]["problems"][0]["command"], "init --env prod");
+    let init = scene.run(["init", "--env", "prod"].into_iter().chain(now)).expect_code(0);
+    assert!(init.stdout.contains("5 adopted from objects without a record"), "{}", init.stdout);
+    assert_eq!(status().expect_code(0).json()["environments"][0]["snapshots"]["adopted"], 5);
 
     // Nobody recorded what they should be, so it is read whether they are whole.
     let verify = |code| {
@@ -144,10 +149,15 @@ fn a_scripts_store_enters_retention_without_losing_anything() {
     let stored = scene.stored();
     assert!(by_script.iter().all(|(key, bytes)| key.ends_with(".fp-db") || stored.get(key) == Some(bytes)));
 
-    let planned = prune(&["--dry-run", "--allow-mass-forget"]);
-    let doomed = planned["retention"]["would_prune"].as_array().unwrap().len();
-    assert_eq!(doomed, 12, "{planned}");
-    let pruned = prune(&["--allow-mass-forget"]);
+    let accepted = scene.run(["accept", "--env", "prod", "--adopted", "--now", now[1]]).expect_code(0);
+    assert!(accepted.stdout.contains("adopted snapshots may age"), "{}", accepted.stdout);
+    let planned = prune(&["--dry-run"]);
+    assert_eq!(planned["retention"]["would_bin"].as_array().unwrap().len(), adopted, "{planned}");
+    let binned = prune(&[]);
+    assert_eq!(binned["retention"]["binned"].as_array().unwrap().len(), adopted, "{binned}");
+    assert_eq!(ids(&scene.list()).len(), adopted + 2, "what lies in the bin is there");
+    assert_eq!(prune(&[])["retention"]["forgotten"].as_array().unwrap().len(), 0, "and for a week");
+    let pruned = scene.empty_bin(now[1]);
     assert_eq!(pruned["retention"]["forgotten"].as_array().unwrap().len(), adopted, "{pruned}");
     assert_eq!(ids(&scene.list()), ["20260617T010000Z", "20260616T010000Z"]);
     let stored = scene.stored();
@@ -193,9 +203,11 @@ fn a_script_that_still_runs_beside_the_program_loses_nothing_to_it() {
     let _ = scene.backup(&["--now", "2026-06-30T01:00:01Z"]);
     script.db("2026-06-30_23-00-00");
     script.mark("prod/docs/2026-06-30_23-00-00.tar.gz", "cut off");
-    let pruned =
-        scene.run(["--json", "prune", "--env", "prod", "--now", "2026-07-30T12:00:00Z", "--allow-mass-forget"]);
-    let pruned = pruned.expect_code(0).json();
+    let now = ["--now", "2026-07-30T12:00:00Z"];
+    let _ = scene.run(["accept", "--env", "prod", "--adopted"].into_iter().chain(now)).expect_code(0);
+    let binned = scene.run(["--json", "prune", "--env", "prod"].into_iter().chain(now)).expect_code(0).json();
+    assert!(!binned["retention"]["binned"].as_array().unwrap().is_empty(), "{binned}");
+    let pruned = scene.empty_bin(now[1]);
     let kept: Vec<&str> = pruned["retention"]["plan"]
         .as_array()
         .unwrap()
@@ -204,7 +216,7 @@ fn a_script_that_still_runs_beside_the_program_loses_nothing_to_it() {
         .map(|line| line["id"].as_str().unwrap())
         .collect();
     assert!(
-        kept.contains(&"20260630T010001Z"),
+        kept.contains(&"20260630T010002Z"),
         "the script's broken archive took the place of the day's run: {pruned}"
     );
     let left = ids(&scene.list()).len();
@@ -217,7 +229,7 @@ fn a_script_that_still_runs_beside_the_program_loses_nothing_to_it() {
         "--source",
         "docs",
         "--snapshot",
-        "20260630T010001Z",
+        "20260630T010002Z",
         "--into",
         into.to_str().unwrap(),
     ];

@@ -24,7 +24,8 @@ fn a_drill_restores_both_halves_and_leaves_a_dated_report_and_nothing_else() {
     std::fs::create_dir(&scratch).unwrap();
     scene.backup(&["--now", "2025-12-31T01:00:00Z"]);
     scene.server.psql(DATABASE, tests::sample::CHANGE_INVOICE);
-    scene.backup(&["--now", "2026-06-30T01:00:00Z"]);
+    // Half a year without a run waits for an answer.
+    let _ = scene.run(["backup", "--env", "prod", "--now", "2026-06-30T01:00:00Z"]).expect_code(3);
     let databases = scene.server.psql("postgres", "SELECT datname FROM pg_database ORDER BY 1");
 
     let place = ["--scratch", scratch.to_str().unwrap()];

@@ -30,11 +30,6 @@ fn a_mistake_in_the_configuration_writes_nothing() {
         (replace("[store]", "[store"), 64, "line"),
         (replace("[store]", "[stores]"), 64, "unknown field `stores`, expected one of"),
         (replace("kind = \"postgres\"", "kind = \"mysql\""), 64, "unknown kind `mysql`"),
-        (replace("database = \"erp\"", "database = \"absent\""), 64, "absent"),
-        (replace(&credentials, "/nonexistent"), 64, "/nonexistent"),
-        (replace("kind = \"postgres\"", &old), 64, "9.6"),
-        (replace(&format!("{documents}\""), &format!("{documents}/absent\"")), 64, "does not exist"),
-        (replace(&format!("{documents}\""), &format!("{documents}/install.lock\"")), 64, "is not a folder"),
         (replace(&format!("file://{store}"), "file:///nonexistent/a/b"), 64, "/nonexistent/a"),
         (replace(&format!("file://{store}"), "file:///proc/erp"), 64, "/proc/erp"),
         (replace(&format!("file://{store}"), "ftp://example/x"), 64, "ftp"),
@@ -50,13 +45,30 @@ fn a_mistake_in_the_configuration_writes_nothing() {
         complains(&run, code, says);
         assert_eq!(scene.stored(), before, "`{says}` changed the store");
     }
+    // A source that is wrong fails by itself: the other one is saved, and the record says what failed.
+    let sources = [
+        (replace("database = \"erp\"", "database = \"absent\""), "db", "absent"),
+        (replace(&credentials, "/nonexistent"), "db", "/nonexistent"),
+        (replace("kind = \"postgres\"", &old), "db", "9.6"),
+        (replace(&format!("{documents}\""), &format!("{documents}/absent\"")), "docs", "does not exist"),
+        (replace(&format!("{documents}\""), &format!("{documents}/install.lock\"")), "docs", "is not a folder"),
+    ];
+    for (edit, source, says) in sources {
+        let run = scene.run_edited(edit, &["--json", "backup", "--env", "prod"]).expect_code(64);
+        assert!(run.stderr.contains(says), "{}", run.stderr);
+        let saved = run.json();
+        for (name, found) in saved["snapshot"]["sources"].as_object().unwrap() {
+            assert_eq!(found["condition"] == "failed", name == source, "{says}: {saved}");
+        }
+    }
+    let before = scene.stored();
     complains(&scene.run(["backup", "--env", "prd"]), 64, "unknown environment `prd`");
     complains(&scene.run(["--config", "absent.toml", "list", "--env", "prod"]), 64, "absent.toml");
     std::fs::write(scene.folder.path().join("credentials/password"), "wrong").unwrap();
-    complains(&scene.run(["backup", "--env", "prod"]), 64, "password authentication failed");
     assert_eq!(scene.run(["backup"]).code, Some(2));
     assert_eq!(scene.run(["--version"]).code, Some(0));
     assert_eq!(scene.stored(), before);
+    complains(&scene.run(["backup", "--env", "prod"]), 64, "password authentication failed");
 }
 
 #[test]
@@ -64,7 +76,7 @@ fn a_wrong_setting_of_a_plugin_is_told_before_anything_is_written() {
     let Some(mut scene) = Scene::small() else { return };
     scene.config = scene.config.fingerprint_settings("databse = \"tms\"");
     complains(&scene.run(["backup", "--env", "prod"]), 64, "databse");
-    assert!(scene.stored().is_empty(), "{:?}", scene.stored().keys());
+    assert!(scene.data().is_empty(), "{:?}", scene.data().keys());
 }
 
 #[test]
@@ -91,9 +103,8 @@ fn a_wrong_bucket_key_or_address_of_an_s3_server_is_told_apart() {
 }
 
 #[test]
-fn a_hostile_plugin_ends_with_its_exit_code_and_a_store_as_before() {
+fn a_hostile_plugin_ends_with_its_exit_code_and_costs_its_own_work_alone() {
     let Some(scene) = Scene::small() else { return };
-    let before = scene.stored();
     let guests = tests::binary::program().parent().unwrap().join("guests");
     let hostile = |role: &str, behaviour: &str| {
         let component = guests.join(format!("hostile-{role}.wasm"));
@@ -108,18 +119,32 @@ fn a_hostile_plugin_ends_with_its_exit_code_and_a_store_as_before() {
         }
     };
     for (role, behaviour, code) in HOSTILE {
+        let objects = || scene.data().into_keys().filter(|key| key.contains("/db/") || key.contains("/docs/"));
+        let before = objects().count();
         let run = scene.run_edited(hostile(role, behaviour), &["backup", "--env", "prod", "--force"]);
         complains(&run, code, &format!("`{role}`"));
-        assert_eq!(scene.stored(), before, "{role} {behaviour}");
+        let newest = &scene.list()[0];
+        for (name, source) in newest["sources"].as_object().unwrap() {
+            // Without a fingerprint a source is saved all the same; without a dump plugin it is not.
+            let expected = if role == "fingerprint" { "whole" } else { "failed" };
+            assert_eq!(source["condition"], expected, "{role} {behaviour}: {name} of {newest}");
+            assert!(role != "fingerprint" || source["fingerprint"] == "", "{source}");
+        }
+        let made = if role == "fingerprint" { 3 } else { 0 };
+        assert_eq!(
+            objects().count(),
+            before + made,
+            "{role} {behaviour}: a dump, an archive and its index, or nothing"
+        );
     }
 }
 
 /// Role, behaviour as the guests' README names it, exit code. A retention that misbehaves is met after the commit, so
 /// it ends with 3 and the snapshot stays; `prune` has its own code.
 const HOSTILE: [(&str, &str, i32); 5] = [
+    ("dump", "plan = { do = \"carry-all\" }", 71),
     ("fingerprint", "do = \"panic\"", 70),
     ("fingerprint", "do = \"long-value\", bytes = 100000", 71),
-    ("dump", "plan = { do = \"carry-all\" }", 71),
     ("dump", "plan = { do = \"dump-all\" }, dump = { do = \"panic-with-stream\" }", 70),
     ("dump", "plan = { do = \"dump-all\" }, dump = { do = \"never-store\" }", 71),
 ];

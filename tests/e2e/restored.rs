@@ -164,11 +164,11 @@ fn a_time_or_an_id_chooses_the_snapshot_and_what_is_not_there_is_said() {
     ] {
         assert_eq!(get(more).expect_code(0).stdout, expected, "{more:?}");
     }
-    complains(&get(&["--at", "2026-06-01"]), 2, "no complete snapshot is from");
+    complains(&get(&["--at", "2026-06-01"]), 2, "no whole snapshot of docs is from");
     let unknown = get(&["--snapshot", "20260629T020000Z"]);
     complains(&unknown, 2, "does not exist");
     assert!(unknown.stderr.contains("the nearest are 20260629T010000Z"), "{}", unknown.stderr);
-    complains(&get(&["--snapshot", "newest"]), 2, "is no snapshot id");
+    complains(&get(&["--snapshot", "newest"]), 2, "is not a valid snapshot id");
     assert_eq!(get(&["--snapshot", "20260628T010000Z", "--at", "2026-06-29"]).code, Some(2));
     complains(&scene.run(["restore", "--env", "prod", "--into", "x"]), 2, "several sources");
     complains(&scene.run(["restore", "--env", "prod", "--source", "docs", "--into", "none/x"]), 64, "does not exist");

@@ -147,6 +147,27 @@ impl Scene {
         listed["snapshots"].as_array().unwrap().clone()
     }
 
+    /// As if everything in the bin had entered it so many days earlier: a folder's time is that of its files.
+    pub fn age_bin(&self, environment: &str, days: u64) {
+        let then = std::time::SystemTime::now() - std::time::Duration::from_secs(days * 24 * 3600);
+        for entry in std::fs::read_dir(self.store.join(environment).join("forgotten")).into_iter().flatten() {
+            let file = std::fs::File::options().write(true).open(entry.unwrap().path()).unwrap();
+            file.set_modified(then).unwrap();
+        }
+    }
+
+    /// Deletes what lies in the bin, as a prune does after a week.
+    #[track_caller]
+    pub fn empty_bin(&self, now: &str) -> serde_json::Value {
+        self.age_bin("prod", 8);
+        self.run(["--json", "prune", "--env", "prod", "--now", now]).expect_code(0).json()
+    }
+
+    /// Every file of a store that is a folder, by its path below it, but for the environment's own.
+    pub fn data(&self) -> BTreeMap<String, Vec<u8>> {
+        self.stored().into_iter().filter(|(key, _)| !key.contains("/environment/")).collect()
+    }
+
     /// Every file of a store that is a folder, by its path below it.
     pub fn stored(&self) -> BTreeMap<String, Vec<u8>> {
         let mut files = BTreeMap::new();

@@ -86,12 +86,13 @@ fn what_is_configured_and_was_never_backed_up_is_seen_and_neither_source_is_open
     assert_eq!((prod["healthy"].as_bool(), problems(prod).len()), (Some(true), 0), "{prod}");
     assert_eq!(prod["sources"]["docs"]["last_snapshot"], "20260630T010000Z");
     assert_eq!(prod["retention"]["state"], "applied");
-    assert_eq!(problems(sandbox), [("never", Some("db")), ("never", Some("docs"))]);
+    assert_eq!(problems(sandbox), [("never", Some("db")), ("never", Some("docs")), ("waiting", None)]);
+    assert_eq!(sandbox["problems"][2]["command"], "init --env sandbox");
     assert_eq!(sandbox["sources"]["db"]["last_success"], Value::Null);
     assert_eq!(files(&office.at("store")), before, "a status writes nothing");
 
     let shown = office.run(&["status", "--now", "2026-06-30T12:00:00Z"]);
-    complains(&shown, 4, "sandbox: db was never backed up, and 1 more");
+    complains(&shown, 4, "sandbox: db was never backed up whole, and 2 more");
     assert!(shown.stdout.contains("never") && shown.stdout.contains("2026-06-30 03:00"), "{}", shown.stdout);
     let alone = office.run(&["status", "--env", "prod", "--now", "2026-06-30T12:00:00Z"]).expect_code(0);
     assert!(alone.stdout.contains("all is well"), "{}", alone.stdout);
@@ -120,9 +121,17 @@ fn what_cannot_be_asked_is_said_in_one_sentence() {
     let office = Office::new("");
     complains(&office.run(&["status", "--env", "prd"]), 64, "unknown environment `prd`");
     let both = office.run(&["--json", "status", "--prometheus"]).expect_code(2);
-    assert!(both.stderr.contains("metrics are no JSON") && both.stdout.is_empty(), "{}", both.stderr);
+    assert!(
+        both.stderr.contains("--json and --prometheus cannot be combined") && both.stdout.is_empty(),
+        "{}",
+        both.stderr
+    );
     let soon = office.run(&["status", "--max-age", "soon"]).expect_code(2);
-    assert!(soon.stderr.contains("`soon` is no age, which looks like 24h, 90m or 7d"), "{}", soon.stderr);
+    assert!(
+        soon.stderr.contains("`soon` is not a valid age; expected a number with a unit, such as 24h, 90m or 7d"),
+        "{}",
+        soon.stderr
+    );
     let gone = office.run(&["status", "--config", "gone.toml"]);
     complains(&gone, 64, "gone.toml");
 }
@@ -158,7 +167,7 @@ fn a_source_that_failed_in_the_last_run_is_named_and_freezes_retention() {
     assert_eq!(failed.code, Some(75), "{}", failed.stderr);
     let status = scene.run(now).expect_code(4).json();
     let prod = &status["environments"][0];
-    assert_eq!(problems(prod), [("failed", Some("db")), ("retention", None)], "{prod}");
+    assert_eq!(problems(prod), [("failed", Some("db"))], "{prod}");
     assert_eq!(prod["retention"]["state"], "frozen");
     assert_eq!(prod["sources"]["db"]["last_snapshot"], "20260630T010000Z");
     assert_eq!(prod["sources"]["docs"]["last_snapshot"], "20260630T020000Z");
@@ -182,12 +191,17 @@ fn retention_that_was_not_carried_out_is_seen_until_it_is() {
     assert_eq!(problems(&behind["environments"][0]), [("retention", None)]);
     assert_eq!(behind["environments"][0]["retention"]["due"], 3);
     office.configure(&keep(2, "max_forget = 1"));
-    let refused = office.status(4, now, &[]);
-    assert_eq!(refused["environments"][0]["retention"]["state"], "refused", "{refused}");
-    let text = office.run(&["status", "--now", now]).stdout;
-    assert!(text.contains("the plan forgets 3 snapshots, and one run may forget 1"), "{text}");
-    let _ = office.run(&["prune", "--env", "prod", "--allow-mass-forget", "--now", now]).expect_code(0);
-    let _ = office.status(0, now, &[]);
+    assert_eq!(
+        office.status(4, now, &[])["environments"][0]["retention"]["due"],
+        1,
+        "the oldest, and the others later"
+    );
+    let _ = office.run(&["prune", "--env", "prod", "--now", now]).expect_code(0);
+    let one = office.status(4, now, &[]);
+    assert_eq!(one["environments"][0]["retention"]["due"], 1, "the next one");
+    let _ = office.run(&["prune", "--env", "prod", "--no-limit", "--now", now]).expect_code(0);
+    let binned = office.status(0, now, &[]);
+    assert_eq!(binned["environments"][0]["snapshots"]["in_bin"], 3, "{binned}");
     // A plugin that cannot be had is no reason to hide the rest.
     office.configure("[plugins.retention]\ncomponent = \"gone.wasm\"\n");
     let without = office.status(4, now, &[]);
@@ -227,7 +241,7 @@ fn a_verification_or_drill_that_is_missing_too_long_or_failed_is_said() {
 #[test]
 fn what_verify_and_drill_leave_in_the_store_is_what_status_reads() {
     let Some(scene) = Scene::small() else { return };
-    scene.backup(&["--now", "2026-05-01T01:00:00Z"]);
+    scene.backup(&["--now", "2026-05-17T01:00:00Z"]);
     scene.backup(&["--now", "2026-06-30T01:00:00Z"]);
     let run = |verb: &[&str], now: &str, code: i32| {
         let all = [&["--json"], verb, &["--now", now]].concat();
@@ -289,6 +303,7 @@ fn metrics_are_valid_stable_and_say_never_as_zero() {
             "dolibarr_backup_last_success_timestamp_seconds",
             "dolibarr_backup_last_saved_timestamp_seconds",
             "dolibarr_backup_object_size_bytes",
+            "dolibarr_backup_source_whole",
             "dolibarr_backup_last_complete_timestamp_seconds",
             "dolibarr_backup_last_verification_timestamp_seconds",
             "dolibarr_backup_last_verification_passed",
@@ -297,6 +312,8 @@ fn metrics_are_valid_stable_and_say_never_as_zero() {
             "dolibarr_backup_last_proof_timestamp_seconds",
             "dolibarr_backup_retention_ok",
             "dolibarr_backup_snapshots",
+            "dolibarr_backup_bin_snapshots",
+            "dolibarr_backup_waiting",
             "dolibarr_backup_problems",
         ]
     );
@@ -307,7 +324,12 @@ fn metrics_are_valid_stable_and_say_never_as_zero() {
         ("dolibarr_backup_retention_ok{env=\"prod\"}", "1"),
         ("dolibarr_backup_snapshots{env=\"prod\",state=\"complete\"}", "1"),
         ("dolibarr_backup_problems{env=\"prod\"}", "0"),
-        ("dolibarr_backup_problems{env=\"sandbox\"}", "2"),
+        ("dolibarr_backup_problems{env=\"sandbox\"}", "3"),
+        ("dolibarr_backup_source_whole{env=\"prod\",source=\"docs\"}", "1"),
+        ("dolibarr_backup_source_whole{env=\"sandbox\",source=\"docs\"}", "0"),
+        ("dolibarr_backup_waiting{env=\"prod\"}", "0"),
+        ("dolibarr_backup_waiting{env=\"sandbox\"}", "1"),
+        ("dolibarr_backup_bin_snapshots{env=\"prod\"}", "0"),
     ] {
         assert_eq!(samples.get(sample).map(String::as_str), Some(value), "{sample} in:\n{text}");
     }

@@ -42,6 +42,7 @@ pub fn program() -> PathBuf {
 #[derive(Debug)]
 pub struct Run {
     command: Command,
+    founds: bool,
 }
 
 impl Run {
@@ -57,7 +58,34 @@ impl Run {
     fn of<'a>(program: PathBuf, arguments: impl IntoIterator<Item = &'a str>) -> Self {
         let mut command = Command::new(program);
         command.args(arguments).env_clear().env("PATH", PATH).stdin(Stdio::null());
-        Self { command }
+        Self { command, founds: true }
+    }
+
+    /// Without the `init` that comes before a `backup`, as an administrator runs it once.
+    #[must_use]
+    pub const fn without_init(mut self) -> Self {
+        self.founds = false;
+        self
+    }
+
+    /// Founds the environment that a `backup` is of, where nobody did. What goes wrong here goes wrong in the run itself.
+    fn found(&self) {
+        let words: Vec<&str> = self.command.get_args().filter_map(std::ffi::OsStr::to_str).collect();
+        let writes = words.contains(&"backup") && !words.contains(&"--dry-run") && !words.contains(&"plugins");
+        if !self.founds || !writes {
+            return;
+        }
+        let named = |name: &str| words.windows(2).find(|pair| pair[0] == name).map(|pair| pair[1]);
+        let mut init = Command::new(self.command.get_program());
+        for name in ["--config", "--now"] {
+            init.args(named(name).into_iter().flat_map(|value| [name, value]));
+        }
+        init.args(["init", "--env", named("--env").unwrap_or("prod")]).env_clear().stdin(Stdio::null());
+        init.envs(self.command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        if let Some(folder) = self.command.get_current_dir() {
+            init.current_dir(folder);
+        }
+        drop(init.output());
     }
 
     /// With one more variable in the environment.
@@ -89,6 +117,7 @@ impl Run {
     /// When it cannot be started.
     #[must_use]
     pub fn start(mut self) -> Running {
+        self.found();
         // Files, not pipes: nobody has to read along, and they outlive a kill.
         let stdout = tempfile::tempfile().expect("a temporary file");
         let stderr = tempfile::tempfile().expect("a temporary file");

@@ -1,16 +1,24 @@
 //! The dumps of a run: the plugin composes, the host moves the bytes and checks the receipt.
 
-use super::record::{carried, failed, saved};
-use super::{Opened, Plugins, Tallies, Work, add, fatal_unless_the_sources_own};
+use super::record::{Dump, carried, failed, saved};
+use super::sweep::delete;
+use super::{Opened, Plugins, Tallies, Work, add};
+use crate::choice;
 use crate::documents;
 use crate::error::{Error, Result};
 use crate::history::{self, History};
 use crate::host::Host;
+use crate::lease::Lease;
 use crate::plugin::call::dumping;
 use crate::postgres;
 use crate::snapshot::{ObjectRecord, SnapshotId, SourceRecord};
 use crate::store::host::Prefix;
 use std::collections::BTreeMap;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// What is kept of the run's own limit for the commit and the retention.
+const RESERVE: Duration = Duration::from_secs(60);
 
 /// What the dumps came to.
 pub(super) struct Dumped {
@@ -19,9 +27,14 @@ pub(super) struct Dumped {
 }
 
 /// Carries the decisions out in their order. A source that fails does not keep the next one from being saved.
+///
+/// # Errors
+/// When the lease is lost: then nothing of the run may be committed.
+#[expect(clippy::too_many_arguments, reason = "each is a phase's own result")]
 pub(super) async fn dump(
     host: &Host,
     plugins: &Plugins,
+    lease: &Lease,
     work: &[Work],
     decisions: &[dumping::Decision],
     history: &History,
@@ -34,6 +47,8 @@ pub(super) async fn dump(
         if let Err(error) = &source.opened {
             sources.insert(source.name.clone(), failed(source, error));
             failures.push((source.name.clone(), error.clone()));
+        } else if let Some(error) = &source.fingerprint_failure {
+            failures.push((source.name.clone(), error.clone().context("saved without a fingerprint")));
         }
     }
     for decision in decisions {
@@ -44,15 +59,13 @@ pub(super) async fn dump(
             dumping::Action::Carry => carried(source, opened, reason, history, id.taken()),
             dumping::Action::Dump => {
                 tracing::info!(source = %source.name, "dumping: {reason}");
-                let began = host.clock.now();
-                match dump_one(host, plugins, source, opened, id, tallies).await {
-                    Ok(object) => {
-                        let millis = host.clock.millis_since(began);
-                        let index = store_index(host, source, opened, id).await;
-                        saved(source, opened, reason, object, index, millis)
-                    }
+                match dump_in_time(host, plugins, lease, source, opened, history, id, tallies).await {
+                    Ok(dump) => saved(source, opened, reason, dump, history, id.taken()),
                     Err(error) => {
-                        let error = fatal_unless_the_sources_own(host, &source.name, error)?;
+                        if !lease.fence().holds() {
+                            return Err(error);
+                        }
+                        tracing::error!(source = %format!("{}/{}", host.environment, source.name), "{error}");
                         let record = failed(source, &error);
                         failures.push((source.name.clone(), error));
                         record
@@ -65,17 +78,47 @@ pub(super) async fn dump(
     Ok(Dumped { sources, failures })
 }
 
-/// Has the plugin dump one source and checks its receipt against what the host really stored.
+/// Dumps one source with its index, within what is left of the run's own limit.
+#[expect(clippy::too_many_arguments, reason = "each is a phase's own result")]
+async fn dump_in_time(
+    host: &Host,
+    plugins: &Plugins,
+    lease: &Lease,
+    source: &Work,
+    opened: &Opened,
+    history: &History,
+    id: SnapshotId,
+    tallies: &mut Tallies,
+) -> Result<Dump> {
+    let began = host.clock.now();
+    let left = host.time_left().saturating_sub(RESERVE);
+    let dumping = async {
+        let object = dump_one(host, plugins, lease, source, opened, id, tallies).await?;
+        let millis = host.clock.millis_since(began);
+        let index = store_index(host, lease, source, opened, id).await;
+        let below_unreadable = below_unreadable(host, source, opened, history, id).await;
+        Ok(Dump { object, index, below_unreadable, millis })
+    };
+    let late = |_| {
+        Err(Error::unavailable(format!("{} was not saved within the run's limit", source.name))
+            .hint("look at what is slow; `run` in [deadlines] is the limit"))
+    };
+    tokio::time::timeout(left, dumping).await.unwrap_or_else(late)
+}
+
+/// Has the plugin dump one source and checks its receipt against what the host really stored. What it stored besides is
+/// deleted at once.
 async fn dump_one(
     host: &Host,
     plugins: &Plugins,
+    lease: &Lease,
     source: &Work,
     opened: &Opened,
     id: SnapshotId,
     tallies: &mut Tallies,
 ) -> Result<ObjectRecord> {
     let scope = format!("{}/{}", host.environment, source.name);
-    let into = Prefix::new(host.store.clone(), scope, id);
+    let into = Prefix::new(host.store.clone(), scope, id, lease.fencing(id));
     let stamp = id.to_string();
     let called = match opened.clone() {
         Opened::Database(session) => {
@@ -84,25 +127,38 @@ async fn dump_one(
         Opened::Tree(tree) => plugins.dump.dump_tree(&stamp, documents::host::ArchiveTree(tree), into.clone()).await,
     };
     add(&mut tallies.dump, called.tally);
-    let receipt = called.result?;
     let stored = into.stored();
-    let [(key, object)] = stored.as_slice() else {
-        return Err(plugins.dump.refused(format!("it stored {} objects where one was asked for", stored.len())));
-    };
-    if (receipt.key.as_str(), receipt.bytes, &receipt.sha256) != (key.as_str(), object.bytes, &object.sha256) {
-        return Err(plugins.dump.refused("it answered a receipt that the host did not give"));
+    let checked = called.result.and_then(|receipt| {
+        let [(key, object)] = stored.as_slice() else {
+            return Err(plugins.dump.refused(format!("it stored {} objects where one was asked for", stored.len())));
+        };
+        if (receipt.key.as_str(), receipt.bytes, &receipt.sha256) != (key.as_str(), object.bytes, &object.sha256) {
+            return Err(plugins.dump.refused("it answered a receipt that the host did not give"));
+        }
+        Ok(ObjectRecord { key: key.clone(), bytes: object.bytes, sha256: object.sha256.clone(), made: id.taken() })
+    });
+    if checked.is_err() {
+        delete(host, stored.iter().map(|(key, _)| key)).await;
     }
-    Ok(ObjectRecord { key: key.clone(), bytes: object.bytes, sha256: object.sha256.clone(), made: id.taken() })
+    checked
 }
 
 /// Stores the archive's index beside it. It makes one document quick to find and is not needed to restore, so a
 /// failure costs that and nothing else.
-async fn store_index(host: &Host, source: &Work, opened: &Opened, id: SnapshotId) -> Option<ObjectRecord> {
+async fn store_index(
+    host: &Host,
+    lease: &Lease,
+    source: &Work,
+    opened: &Opened,
+    id: SnapshotId,
+) -> Option<ObjectRecord> {
     let Opened::Tree(tree) = opened else { return None };
     let index = tree.index()?;
     let stored = async {
         let key = history::key(&format!("{}/{}/{id}.index", host.environment, source.name))?;
-        let stored = host.store.put_stream(&key, index).await?;
+        let fencing = lease.fencing(id);
+        (fencing.announce)(key.clone()).await?;
+        let stored = host.store.put_stream(&key, index.guarded(fencing.guard)).await?;
         Ok::<_, Error>(ObjectRecord { key, bytes: stored.bytes, sha256: stored.sha256, made: id.taken() })
     };
     match stored.await {
@@ -112,4 +168,25 @@ async fn store_index(host: &Host, source: &Work, opened: &Opened, id: SnapshotId
             None
         }
     }
+}
+
+/// How many entries the last whole archive has below folders that could not be listed now. None where nobody can say.
+async fn below_unreadable(
+    host: &Host,
+    source: &Work,
+    opened: &Opened,
+    history: &History,
+    id: SnapshotId,
+) -> Option<u64> {
+    let Opened::Tree(tree) = opened else { return None };
+    let folders = tree.report()?.unreadable;
+    if folders.is_empty() {
+        return None;
+    }
+    let (_, state) = history.last_whole(&source.name, id.taken())?;
+    let counted = async {
+        let archive = choice::archive(host, history, state.object.as_ref()?, false).await.ok()?;
+        documents::count_below(&archive, folders, &CancellationToken::new()).await.ok()?
+    };
+    counted.await
 }

@@ -1,21 +1,39 @@
 //! What the record says of a run: plain data put together from what the phases came to.
 
+use super::state::{self, Findings};
 use super::{Opened, Plugins, Tallies, Work};
 use crate::capability::Tally;
 use crate::error::Error;
 use crate::history::{self, History};
 use crate::host::Host;
 use crate::snapshot::{
-    ArchiveRecord, DatabaseRecord, FORMAT_VERSION, ObjectRecord, Outcome, ProblemRecord, Record, SnapshotId,
-    SourceRecord,
+    ArchiveRecord, ClockDoubt, Condition, DatabaseRecord, FORMAT_VERSION, ObjectRecord, Outcome, ProblemRecord, Record,
+    SnapshotId, SourceRecord,
 };
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 
-pub(super) fn failed(source: &Work, error: &Error) -> SourceRecord {
-    SourceRecord { outcome: Outcome::Failed, reason: error.to_string(), ..blank(source) }
+/// The moment of a run, by the machine and by the store.
+pub(super) struct When {
+    pub(super) id: SnapshotId,
+    pub(super) store_time: Timestamp,
+    pub(super) clock_doubt: Option<ClockDoubt>,
 }
 
+/// What a dump came to.
+pub(super) struct Dump {
+    pub(super) object: ObjectRecord,
+    pub(super) index: Option<ObjectRecord>,
+    pub(super) below_unreadable: Option<u64>,
+    pub(super) millis: u64,
+}
+
+pub(super) fn failed(source: &Work, error: &Error) -> SourceRecord {
+    let doubts = vec![error.to_string()];
+    SourceRecord { reason: error.to_string(), condition: Some(Condition::Failed), doubts, ..blank(source) }
+}
+
+/// An object is carried over only from a whole state, so the source is whole.
 pub(super) fn carried(
     source: &Work,
     opened: &Opened,
@@ -23,27 +41,49 @@ pub(super) fn carried(
     history: &History,
     now: Timestamp,
 ) -> SourceRecord {
-    let object = history.carried(&source.name, now).map(|(_, object)| object);
-    SourceRecord { outcome: Outcome::Unchanged, reason, object, database: database(opened), ..blank(source) }
+    let (state, object) = history.carried(&source.name, now).unzip();
+    SourceRecord {
+        outcome: Outcome::Unchanged,
+        reason,
+        object,
+        database: database(opened),
+        condition: Some(Condition::Whole),
+        identity: state.and_then(|state| state.identity.clone()),
+        measure: state.map(|state| state.measure),
+        ..blank(source)
+    }
 }
 
 pub(super) fn saved(
     source: &Work,
     opened: &Opened,
     reason: String,
-    object: ObjectRecord,
-    index: Option<ObjectRecord>,
-    dump_millis: u64,
+    dump: Dump,
+    history: &History,
+    now: Timestamp,
 ) -> SourceRecord {
+    let archive = archive(opened, dump.index, dump.below_unreadable);
+    let findings = state::judge(opened, &source.name, archive.as_ref(), history, now);
+    let condition = findings.condition();
+    let Findings { doubts, identity, measure, .. } = findings;
     let mut record = SourceRecord {
         outcome: Outcome::Saved,
         reason,
-        object: Some(object),
+        object: Some(dump.object),
         database: database(opened),
-        dump_millis: Some(dump_millis),
-        archive: archive(opened, index),
+        dump_millis: Some(dump.millis),
+        archive,
+        condition: Some(condition),
+        doubts,
+        identity,
+        measure: Some(measure),
         ..blank(source)
     };
+    if condition != Condition::Whole {
+        tracing::error!(source = %source.name, "{condition}: {}", record.doubts.join("; "));
+        // Without it nothing is carried over: the source is saved every night until it is whole.
+        record.fingerprint = None;
+    }
     if let Opened::Tree(tree) = opened {
         let excludes = tree.excludes();
         let blind = excludes.blind();
@@ -71,6 +111,10 @@ fn blank(source: &Work) -> SourceRecord {
         fingerprint_millis: source.fingerprint_millis,
         dump_millis: None,
         archive: None,
+        condition: None,
+        doubts: Vec::new(),
+        identity: None,
+        measure: None,
     }
 }
 
@@ -84,7 +128,7 @@ fn database(opened: &Opened) -> Option<DatabaseRecord> {
     })
 }
 
-fn archive(opened: &Opened, index: Option<ObjectRecord>) -> Option<ArchiveRecord> {
+fn archive(opened: &Opened, index: Option<ObjectRecord>, below_unreadable: Option<u64>) -> Option<ArchiveRecord> {
     let Opened::Tree(tree) = opened else { return None };
     let report = tree.report()?;
     Some(ArchiveRecord {
@@ -98,6 +142,9 @@ fn archive(opened: &Opened, index: Option<ObjectRecord>) -> Option<ArchiveRecord
         problems_total: report.problems_total,
         problems: report.problems.into_iter().map(|p| ProblemRecord { path: p.path, reason: p.reason }).collect(),
         index,
+        unreadable_total: report.unreadable_total,
+        below_unreadable,
+        vanished_total: report.vanished_total,
     })
 }
 
@@ -105,18 +152,25 @@ fn archive(opened: &Opened, index: Option<ObjectRecord>) -> Option<ArchiveRecord
 pub(super) fn record(
     host: &Host,
     plugins: &Plugins,
-    work: &[Work],
     sources: BTreeMap<String, SourceRecord>,
     history: &History,
-    id: SnapshotId,
+    when: When,
     tallies: &Tallies,
 ) -> Record {
-    let complete = work.len() == host.sources.sources.len() && sources.values().all(|source| source.object.is_some());
+    let When { id, store_time, clock_doubt } = when;
+    let expected = crate::questions::expected(history, &host.sources);
+    let whole = |source: &SourceRecord| source.condition() == Condition::Whole;
+    let complete = sources.values().all(whole) && expected.into_iter().all(|name| sources.contains_key(name));
     let mut warnings: Vec<String> = history.damaged().map(ToString::to_string).collect();
     for (name, source) in &sources {
-        if let Some(archive) = source.archive.as_ref().filter(|archive| archive.problems_total > 0) {
-            warnings.push(format!("{} files of {name} could not be archived as they were", archive.problems_total));
+        let Some(archive) = &source.archive else { continue };
+        let others = archive.problems_total.saturating_sub(archive.unreadable_total);
+        if others > 0 {
+            warnings.push(format!("{others} files of {name} could not be archived as they were"));
         }
+    }
+    if let Some(doubt) = clock_doubt {
+        warnings.push(format!("the time of this run is doubted: {}", crate::questions::describe(doubt)));
     }
     Record {
         format_version: FORMAT_VERSION,
@@ -134,6 +188,8 @@ pub(super) fn record(
             plugins.retention.record(&Tally::new()),
         ],
         warnings,
+        store_time: Some(store_time),
+        clock_doubt,
         previous: history.previous(id.taken()).and_then(history::Snapshot::link),
     }
 }

@@ -264,19 +264,23 @@ impl<'l> Scribe<'l> {
             header::pad(&mut self.plain, meta.size_bytes);
             self.ends(digest);
         }
-        let trouble = match filled {
+        let (trouble, unread) = match filled {
             // Every part before the last was read by now, because they are hashed in order.
             Ok(()) if part.is_last() && !file.large.is_unchanged() => {
-                "changed while it was read; what is archived may mix both states".to_owned()
+                ("changed while it was read; what is archived may mix both states".to_owned(), false)
             }
             Ok(()) => return,
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                "became shorter while it was read; zeros stand for what is missing".to_owned()
+                ("became shorter while it was read; zeros stand for what is missing".to_owned(), false)
             }
-            Err(error) => format!("cannot be read around byte {offset}, where zeros stand: {}", reason(&error)),
+            Err(error) => (format!("cannot be read around byte {offset}, where zeros stand: {}", reason(&error)), true),
         };
         if file.is_first_trouble() {
-            self.ledger.problem(&file.path, &trouble);
+            if unread {
+                self.ledger.unread(&file.path, &trouble);
+            } else {
+                self.ledger.problem(&file.path, &trouble);
+            }
         }
     }
 

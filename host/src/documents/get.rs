@@ -15,6 +15,8 @@ use std::cmp::Ordering;
 use std::fs::File;
 use std::io::{self, BufReader, Cursor, Read, Seek, SeekFrom};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{self, AtomicU64};
 use tokio_util::sync::CancellationToken;
 
 /// The largest document that is kept in memory and not in a temporary file, in bytes.
@@ -122,6 +124,29 @@ pub async fn each(
         Ok(true)
     })
     .await
+}
+
+/// How many entries an index has at or below some paths; none where the archive has no index.
+///
+/// # Errors
+/// When the index is damaged.
+pub async fn count_below(archive: &Archive, paths: Vec<Vec<u8>>, stop: &CancellationToken) -> Result<Option<u64>> {
+    let count = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&count);
+    let is_below = move |entry: &[u8]| {
+        paths.iter().any(|path| {
+            path.is_empty()
+                || entry.strip_prefix(path.as_slice()).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
+        })
+    };
+    let each = move |document: Document| {
+        if document.kind != "folder" && is_below(&document.path) {
+            counted.fetch_add(1, atomic::Ordering::Relaxed);
+        }
+        Ok(true)
+    };
+    let has_index = self::each(archive, stop, each).await?;
+    Ok(has_index.then(|| count.load(atomic::Ordering::Relaxed)))
 }
 
 /// What an index says of one path; none where it has no such entry, or the archive no index.

@@ -2,6 +2,7 @@
 
 use super::entry::{Entry, Kind, shown};
 use crate::error::{Class, Error};
+use rustix::io::Errno;
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -50,6 +51,12 @@ pub struct ArchiveReport {
     pub problems: Vec<Problem>,
     /// How many there are.
     pub problems_total: u64,
+    /// Those of them that are entries which exist and could not be read: permissions, a failing disk, a stale handle.
+    pub unreadable_total: u64,
+    /// Paths of the first [`PROBLEMS_MAX`] of those, in bytes, in path order.
+    pub unreadable: Vec<Vec<u8>>,
+    /// Those of them that vanished between being listed and being read.
+    pub vanished_total: u64,
 }
 
 /// A report in the making, shared by everyone who works on the archive.
@@ -126,11 +133,32 @@ impl Ledger {
 
     /// [`Ledger::unreadable`] with the reason as text.
     pub(super) fn unreadable_because(&self, path: &[u8], why: io::ErrorKind, reason: &str) {
-        if why == io::ErrorKind::NotFound {
-            self.problem(path, "vanished before it was read");
-        } else {
-            self.problem(path, &format!("cannot be read: {reason}"));
+        match why {
+            io::ErrorKind::NotFound => {
+                self.kept().report.vanished_total += 1;
+                self.problem(path, "vanished before it was read");
+            }
+            // Another kind of entry has its name by now, so what was listed is gone.
+            io::ErrorKind::NotADirectory | io::ErrorKind::Other => {
+                self.problem(path, &format!("cannot be read: {reason}"));
+            }
+            link if link == io::Error::from(Errno::LOOP).kind() => {
+                self.problem(path, &format!("cannot be read: {reason}"));
+            }
+            _ => self.unread(path, &format!("cannot be read: {reason}")),
         }
+    }
+
+    /// Notes an entry that exists and could not be read, or not to its end.
+    pub(super) fn unread(&self, path: &[u8], reason: &str) {
+        {
+            let report = &mut self.kept().report;
+            report.unreadable_total += 1;
+            if report.unreadable.len() < PROBLEMS_MAX {
+                report.unreadable.push(path.to_vec());
+            }
+        }
+        self.problem(path, reason);
     }
 
     /// Why the archive has failed.
@@ -142,6 +170,7 @@ impl Ledger {
     pub(super) fn finish(&self) -> ArchiveReport {
         let mut report = self.kept().report.clone();
         report.problems.sort();
+        report.unreadable.sort();
         report
     }
 }

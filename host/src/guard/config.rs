@@ -13,6 +13,9 @@ const MIN_AGE_HOURS: u32 = 24;
 /// A day of daily runs drops one or two snapshots; fifty in one run is a changed policy, and somebody should say so.
 const MAX_FORGET: usize = 50;
 
+/// Days between the two steps of forgetting: a week holds a person who reads alerts on working days.
+const BIN_DAYS: u16 = 7;
+
 /// `[guard]` of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -23,8 +26,10 @@ pub struct Config {
     pub fiscal_year_end: FiscalYearEnd,
     /// No younger snapshot is forgotten: `24h`, `90m`, `7d`.
     pub min_age: Age,
-    /// No more snapshots are forgotten in one run without `--allow-mass-forget`.
+    /// No more snapshots enter the bin in one run; the oldest come first.
     pub max_forget: usize,
+    /// Days that a snapshot lies in the bin before it is deleted.
+    pub bin_days: u16,
 }
 
 impl Default for Config {
@@ -34,6 +39,7 @@ impl Default for Config {
             fiscal_year_end: FiscalYearEnd { month: 12, day: 31 },
             min_age: Age(SignedDuration::from_hours(i64::from(MIN_AGE_HOURS))),
             max_forget: MAX_FORGET,
+            bin_days: BIN_DAYS,
         }
     }
 }
@@ -57,10 +63,11 @@ impl TryFrom<String> for Age {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        let wrong = || format!("`{text}` is no age, which looks like 24h, 90m or 7d");
+        let wrong = || format!("`{text}` is not a valid age; expected a number with a unit, such as 24h, 90m or 7d");
         let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(wrong)?;
         let number: u32 = number.parse().map_err(|_| wrong())?;
         let seconds_each = match unit {
+            "s" => 1,
             "m" => 60,
             "h" => 3_600,
             "d" => 86_400,
@@ -82,12 +89,18 @@ impl TryFrom<String> for FiscalYearEnd {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        let wrong = || format!("`{text}` is no day of the year, which looks like 12-31");
+        let wrong = || format!("`{text}` is not a valid day of the year; expected a month and a day, such as 12-31");
         let (month, day) = text.split_once('-').ok_or_else(wrong)?;
         let (month, day) = (month.parse().map_err(|_| wrong())?, day.parse().map_err(|_| wrong())?);
         // A leap year has every day that a fiscal year can end on.
         Date::new(2024, month, day).map_err(|_| wrong())?;
         Ok(Self { month, day })
+    }
+}
+
+impl std::fmt::Display for FiscalYearEnd {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:02}-{:02}", self.month, self.day)
     }
 }
 

@@ -8,9 +8,9 @@ use super::keys::{Found, Keys};
 use super::{Object, Snapshot, State, certificate_key};
 use crate::config::{Environment, EnvironmentConfig};
 use crate::error::Result;
-use crate::snapshot::{Certificate, Outcome, SnapshotId};
+use crate::snapshot::{Certificate, Condition, Measure, Outcome, SnapshotId};
 use crate::store::{ObjectKey, Store};
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How far from the moment of its name a snapshot may be whose own second is taken. There are fewer spellings than this.
@@ -21,22 +21,60 @@ fn seconds(moment: SnapshotId) -> impl Iterator<Item = SnapshotId> {
     (0..=SECONDS_APART_MAX).map(move |after| SnapshotId::at(moment.taken() + SignedDuration::from_secs(after)))
 }
 
-/// Objects that certificates name. Only those certificates are read that could name one that is there: of a store in which
-/// every prune ran to its end, none.
+/// Why an object without a record is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Explained {
+    /// A certificate of a recorded snapshot names it: its deletion was decided, and stopped half way.
+    Forgotten {
+        /// When the certificate was written, by the store's time.
+        since: Timestamp,
+    },
+    /// The certificate of an adopted snapshot names it: that snapshot lies in the bin.
+    Binned {
+        /// The snapshot.
+        id: SnapshotId,
+        /// When the certificate was written, by the store's time.
+        since: Timestamp,
+    },
+    /// A certificate of version 1, which names no objects, is of its moment: it may be that run's or a script's.
+    Unclear,
+}
+
+/// What certificates say of objects that no record names. Only those certificates are read that could name one that is there:
+/// of a store in which every prune ran to its end, none.
 ///
 /// # Errors
 /// The store's. A certificate that cannot be read explains nothing, so what it might name stays.
-pub(super) async fn explained(store: &Store, environment: &Environment, keys: &Keys) -> Result<BTreeSet<ObjectKey>> {
-    let foreign = keys.objects.values().filter(|found| !found.own);
+pub(super) async fn explained(
+    store: &Store,
+    environment: &Environment,
+    keys: &Keys,
+    free: &BTreeMap<&ObjectKey, &Found>,
+) -> Result<BTreeMap<ObjectKey, Explained>> {
     let near: BTreeSet<SnapshotId> =
-        foreign.flat_map(|found| seconds(found.moment)).filter(|id| keys.forgotten.contains(id)).collect();
-    let mut explained = BTreeSet::new();
+        free.values().flat_map(|found| seconds(found.moment)).filter(|id| keys.certificates.contains_key(id)).collect();
+    let mut explained = BTreeMap::new();
     for id in near {
+        let Some(since) = keys.certificates.get(&id).copied() else { continue };
         let Some(bytes) = store.get(&certificate_key(environment, id)?).await? else { continue };
-        match serde_json::from_slice::<Certificate>(&bytes) {
-            Ok(certificate) => explained.extend(certificate.objects),
-            Err(error) => tracing::warn!("the certificate of {id} of {environment} cannot be read: {error}"),
+        let certificate = match serde_json::from_slice::<Certificate>(&bytes) {
+            Ok(certificate) => certificate,
+            Err(error) => {
+                tracing::warn!("the certificate of {id} of {environment} cannot be read: {error}");
+                let own = free.iter().filter(|(_, found)| found.own && found.moment == id);
+                explained.extend(own.map(|(key, _)| ((*key).clone(), Explained::Unclear)));
+                continue;
+            }
+        };
+        let named = match (&certificate.record_sha256, certificate.due) {
+            (None, Some(_)) => Explained::Binned { id, since },
+            (Some(_), _) | (None, None) => Explained::Forgotten { since },
+        };
+        if certificate.record_sha256.is_some() && certificate.objects.is_empty() {
+            let own = free.iter().filter(|(_, found)| found.own && found.moment == id);
+            explained.extend(own.map(|(key, _)| ((*key).clone(), Explained::Unclear)));
         }
+        explained.extend(certificate.objects.into_iter().map(|key| (key, named)));
     }
     Ok(explained)
 }
@@ -46,15 +84,39 @@ pub(super) async fn explained(store: &Store, environment: &Environment, keys: &K
 pub(super) fn adopt<'a>(
     config: &EnvironmentConfig,
     keys: &Keys,
+    under_way: &BTreeSet<SnapshotId>,
     free: impl Iterator<Item = (&'a ObjectKey, &'a Found)>,
+    explained: &BTreeMap<ObjectKey, Explained>,
     snapshots: &mut BTreeMap<SnapshotId, Snapshot>,
 ) {
     let taken: BTreeSet<SnapshotId> =
-        snapshots.keys().chain(&keys.records).chain(&keys.forgotten).chain(&keys.under_way).copied().collect();
+        snapshots.keys().chain(keys.records.keys()).chain(keys.certificates.keys()).chain(under_way).copied().collect();
+    let mut binned: BTreeMap<SnapshotId, (Timestamp, Group)> = BTreeMap::new();
+    let mut others = Vec::new();
+    for (key, found) in free {
+        match explained.get(key) {
+            Some(Explained::Binned { id, since }) => {
+                let (_, group) = binned.entry(*id).or_insert_with(|| (*since, Group::new()));
+                group.insert(found.source.clone(), object(key, found));
+            }
+            Some(Explained::Forgotten { .. } | Explained::Unclear) => {}
+            None => others.push((key, found)),
+        }
+    }
+    let mut named: BTreeMap<SnapshotId, (Option<Timestamp>, Group)> =
+        binned.into_iter().map(|(id, (since, group))| (id, (Some(since), group))).collect();
+    named.extend(self::named(grouped(others.into_iter()), taken).into_iter().map(|(id, group)| (id, (None, group))));
     let mut newest: BTreeMap<String, Object> = BTreeMap::new();
-    for (id, group) in named(grouped(free), taken) {
-        let state =
-            |outcome, object: &Object| State { outcome, object: Some(object.clone()), fingerprint: String::new() };
+    for (id, (binned, group)) in named {
+        let state = |outcome, object: &Object| State {
+            outcome,
+            condition: if object.present { Condition::Whole } else { Condition::Failed },
+            object: Some(object.clone()),
+            fingerprint: String::new(),
+            measure: Measure::default(),
+            identity: None,
+            given_up: false,
+        };
         let carried = newest.iter().map(|(source, object)| (source.clone(), state(Outcome::Unchanged, object)));
         let mut sources: BTreeMap<String, State> = carried.collect();
         for (source, object) in group {
@@ -64,25 +126,18 @@ pub(super) fn adopt<'a>(
                 newest.insert(source, object);
             }
         }
-        snapshots.insert(
-            id,
-            Snapshot {
-                id,
-                record: None,
-                record_sha256: None,
-                damage: None,
-                complete: config.sources.keys().all(|source| sources.get(source).is_some_and(State::is_restorable)),
-                adopted: true,
-                verified: keys.is_verified(id),
-                pinned: config.pinned.contains(&id),
-                sources,
-            },
-        );
+        let complete = config.sources.keys().all(|source| sources.get(source).is_some_and(State::is_restorable));
+        snapshots.insert(id, Snapshot { complete, adopted: true, binned, sources, ..Snapshot::blank(id) });
     }
 }
 
 /// Objects of one snapshot by source.
 type Group = BTreeMap<String, Object>;
+
+fn object(key: &ObjectKey, found: &Found) -> Object {
+    let present = found.bytes > 0;
+    Object { key: key.clone(), bytes: found.bytes, sha256: None, made: found.moment.taken(), present }
+}
 
 /// Puts the objects of each moment together, one of each source; a further one of a source begins a further group. This
 /// program's own spelling comes first.
@@ -91,8 +146,7 @@ fn grouped<'a>(free: impl Iterator<Item = (&'a ObjectKey, &'a Found)>) -> BTreeM
     free.sort_by_key(|(key, found)| (found.moment, !found.own, *key));
     let mut moments: BTreeMap<SnapshotId, Vec<Group>> = BTreeMap::new();
     for (key, found) in free {
-        let present = found.bytes > 0;
-        let object = Object { key: key.clone(), bytes: found.bytes, sha256: None, made: found.moment.taken(), present };
+        let object = object(key, found);
         let groups = moments.entry(found.moment).or_default();
         match groups.iter_mut().find(|group| !group.contains_key(&found.source)) {
             Some(group) => drop(group.insert(found.source.clone(), object)),

@@ -1,14 +1,14 @@
 //! The keys of an environment: how they are composed, and what a listing of them says. Parsed strictly; a key that does
 //! not parse is not touched.
 
-use crate::config::{Environment, EnvironmentConfig};
+use crate::config::{Environment, RESERVED};
 use crate::error::{Error, Result};
 use crate::proof::Mark;
 use crate::snapshot::SnapshotId;
-use crate::store::ObjectKey;
-use jiff::ZonedDateTime;
+use crate::store::{Meta, ObjectKey};
 use jiff::civil::{Date, DateTime};
 use jiff::tz::TimeZone;
+use jiff::{Timestamp, ZonedDateTime};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Spellings of a moment in the names that scripts give to their objects: `date` of coreutils with the usual formats. The
@@ -49,20 +49,28 @@ const DAYS: [&str; 2] = ["%Y%m%d", "%Y-%m-%d"];
 /// What one listing of an environment's keys comes to.
 #[derive(Debug, Default)]
 pub(super) struct Keys {
-    pub records: BTreeSet<SnapshotId>,
-    pub forgotten: BTreeSet<SnapshotId>,
+    /// Records, with when each was written by the store's time.
+    pub records: BTreeMap<SnapshotId, Timestamp>,
+    /// Certificates, with when each was written by the store's time.
+    pub certificates: BTreeMap<SnapshotId, Timestamp>,
+    /// Versions of the environment's file.
+    pub environment_files: BTreeSet<SnapshotId>,
     pub verified: Vec<Mark>,
-    /// Runs that hold the lease, or held it when they were killed.
-    pub under_way: BTreeSet<SnapshotId>,
-    /// Objects of the configured sources.
+    /// Marks of runs that hold the lease, or held it when they were killed.
+    pub leases: Vec<ObjectKey>,
+    /// What may be an object of a source.
     pub objects: BTreeMap<ObjectKey, Found>,
+    /// Every moment that some name spells as this program does: no run takes one of them for its id.
+    pub stamps: BTreeSet<SnapshotId>,
 }
 
-/// An object of a configured source.
+/// What may be an object of a source: it lies in a folder that no other kind of file has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Found {
     pub bytes: u64,
     pub source: String,
+    /// The kind of source that has such objects.
+    pub kind: &'static str,
     /// What its name says.
     pub moment: SnapshotId,
     /// Whether the moment is spelt as this program does, so that the run of that moment can have made it.
@@ -90,17 +98,13 @@ pub fn certificate_key(environment: &Environment, id: SnapshotId) -> Result<Obje
 /// # Errors
 /// When it is none, which a checked name rules out.
 pub fn key(text: &str) -> Result<ObjectKey> {
-    ObjectKey::parse(text).ok_or_else(|| Error::unexpected(format!("`{text}` is no object key")))
+    ObjectKey::parse(text).ok_or_else(|| Error::unexpected(format!("`{text}` is not a valid object key")))
 }
 
 /// Sorts the keys of an environment by what they are. A key that does not parse is not touched.
-pub(super) fn sort(
-    environment: &Environment,
-    config: &EnvironmentConfig,
-    listed: impl Iterator<Item = (ObjectKey, u64)>,
-) -> Keys {
+pub(super) fn sort(environment: &Environment, listed: impl Iterator<Item = Meta>) -> Keys {
     let mut keys = Keys::default();
-    for (key, bytes) in listed {
+    for Meta { key, bytes, modified } in listed {
         let mut parts = key.as_str().split('/');
         let (Some(first), Some(folder), Some(name), None) = (parts.next(), parts.next(), parts.next(), parts.next())
         else {
@@ -109,36 +113,30 @@ pub(super) fn sort(
         if first != environment.as_str() {
             continue;
         }
-        let id = |name: &str| name.strip_suffix(".json").and_then(|stem| stem.parse::<SnapshotId>().ok());
-        if folder == "leases" {
-            keys.under_way.extend(name.split('.').next().and_then(|run| run.parse::<SnapshotId>().ok()));
-            continue;
+        let own = name.split('.').next().and_then(|stem| stem.parse::<SnapshotId>().ok());
+        if folder == "snapshots" || folder == "forgotten" || !RESERVED.contains(&folder) {
+            keys.stamps.extend(own);
         }
+        let id = |name: &str| name.strip_suffix(".json").and_then(|stem| stem.parse::<SnapshotId>().ok());
         match (folder, id(name)) {
-            ("snapshots", Some(id)) => drop(keys.records.insert(id)),
-            ("forgotten", Some(id)) => drop(keys.forgotten.insert(id)),
+            ("leases", _) => keys.leases.push(key),
+            ("snapshots", Some(id)) => drop(keys.records.insert(id, modified)),
+            ("forgotten", Some(id)) => drop(keys.certificates.insert(id, modified)),
+            (crate::environment::FOLDER, Some(stamp)) => drop(keys.environment_files.insert(stamp)),
             ("verified", None) => keys.verified.extend(Mark::parse(name)),
+            _ if RESERVED.contains(&folder) => {}
             _ => {
-                if let (Some(kind), Some((stem, extension))) =
-                    (config.sources.get(folder).map(crate::config::Source::kind), name.split_once('.'))
-                    && is_object(kind, extension)
+                if let Some((stem, extension)) = name.split_once('.')
+                    && let Some(kind) = kind_of(extension)
                     && let Some(moment) = moment(stem)
                 {
-                    let own = moment.to_string() == stem;
-                    keys.objects.insert(key.clone(), Found { bytes, source: folder.to_owned(), moment, own });
+                    let (source, own) = (folder.to_owned(), own == Some(moment));
+                    keys.objects.insert(key, Found { bytes, source, kind, moment, own });
                 }
             }
         }
     }
     keys
-}
-
-impl Keys {
-    /// Whether the last verification of a snapshot passed.
-    pub(super) fn is_verified(&self, snapshot: SnapshotId) -> bool {
-        let of_snapshot = self.verified.iter().filter(|mark| mark.snapshot == snapshot);
-        of_snapshot.max_by_key(|mark| mark.at).is_some_and(|mark| mark.passed)
-    }
 }
 
 /// The moment that an object's name spells. A spelling has to be exact: what does not come out again as it went in is none.
@@ -164,11 +162,12 @@ fn moment(stem: &str) -> Option<SnapshotId> {
     plain.or_else(|| ZONED_STAMPS.iter().find_map(zoned)).map(SnapshotId::at)
 }
 
-/// Whether an extension is that of a source's main object; an archive's index is none.
-fn is_object(kind: &str, extension: &str) -> bool {
-    match kind {
-        "postgres" => extension == "dump",
-        _ => extension == "tar.gz",
+/// The kind of source whose main objects have an extension; an archive's index is no main object.
+fn kind_of(extension: &str) -> Option<&'static str> {
+    match extension {
+        "dump" => Some("postgres"),
+        "tar.gz" => Some("directory"),
+        _ => None,
     }
 }
 

@@ -3,6 +3,7 @@
 use super::keys::sort;
 use super::*;
 use crate::snapshot::{FORMAT_VERSION, SourceRecord};
+use crate::store::Meta;
 
 fn config() -> EnvironmentConfig {
     let text = "[store]\nurl = \"file:///x\"\n[env.prod.sources.db]\nkind = \"postgres\"\ndatabase = \"erp\"\n\
@@ -16,12 +17,39 @@ fn environment() -> Environment {
     crate::config::Config::parse(text).unwrap().environment("prod").unwrap().0.clone()
 }
 
+fn now() -> Timestamp {
+    "2026-06-30T12:00:00Z".parse().unwrap()
+}
+
+fn keys(listed: &[(&str, u64)]) -> Keys {
+    let meta =
+        |(key, bytes): &(&str, u64)| Meta { key: ObjectKey::parse(key).unwrap(), bytes: *bytes, modified: now() };
+    sort(&environment(), listed.iter().map(meta))
+}
+
+/// A snapshot of one source, with an object unless it failed.
+pub(crate) fn of_one_source(id: &str, source: &str, condition: Condition) -> Snapshot {
+    let key = ObjectKey::parse(&format!("prod/{source}/{id}.tar.gz")).filter(|_| condition != Condition::Failed);
+    Snapshot::of_one_source(id.parse().unwrap(), source, condition, key)
+}
+
+fn built(
+    listed: &[(&str, u64)],
+    records: Vec<(SnapshotId, Result<Record>, String)>,
+    explained: &[(&str, Explained)],
+    announced: Announced,
+) -> History {
+    let (config, mut keys) = (config(), keys(listed));
+    let sources = sources(&config, None, &records);
+    keys.objects.retain(|_, found| sources.contains_key(&found.source));
+    let explained = explained.iter().map(|(key, why)| (ObjectKey::parse(key).unwrap(), *why)).collect();
+    let facts = Facts { config: &config, file: None, damage: None, sources, announced, explained, now: now() };
+    build(&keys, records, facts)
+}
+
 fn history(listed: &[(&str, u64)], records: Vec<Record>) -> History {
-    let config = config();
-    let listed = listed.iter().map(|(key, bytes)| (ObjectKey::parse(key).unwrap(), *bytes));
-    let keys = sort(&environment(), &config, listed);
     let records = records.into_iter().map(|record| (record.id, Ok(record), "hash".to_owned())).collect();
-    build(&config, &keys, records, &BTreeSet::new())
+    built(listed, records, &[], Announced::default())
 }
 
 fn record(id: &str, objects: &[(&str, &str, u64)]) -> Record {
@@ -40,6 +68,10 @@ fn record(id: &str, objects: &[(&str, &str, u64)]) -> Record {
             fingerprint_millis: None,
             dump_millis: None,
             archive: None,
+            condition: Some(Condition::Whole),
+            doubts: vec![],
+            identity: None,
+            measure: None,
         };
         ((*name).to_owned(), source)
     };
@@ -55,6 +87,8 @@ fn record(id: &str, objects: &[(&str, &str, u64)]) -> Record {
         sources: objects.iter().map(source).collect(),
         plugins: vec![],
         warnings: vec![],
+        store_time: None,
+        clock_doubt: None,
         previous: None,
     }
 }
@@ -155,7 +189,7 @@ fn an_empty_object_is_a_dump_that_failed_and_what_was_there_before_is_carried_on
     );
     assert_eq!(history.snapshots.iter().map(|s| s.complete).collect::<Vec<_>>(), [true, false, true]);
     assert!(!history.snapshots[1].sources["db"].is_restorable());
-    assert_eq!(history.snapshots[1].adopted_objects().count(), 2, "its certificate explains the empty one too");
+    assert_eq!(history.snapshots[1].certified_objects().count(), 2, "its certificate explains the empty one too");
 }
 
 #[test]
@@ -164,10 +198,10 @@ fn a_name_of_a_moment_that_a_run_has_is_adopted_beside_it_and_never_deleted() {
     let listed = [
         ("prod/db/20260101T010000Z.dump", 5),
         ("prod/db/20260101-010000.dump", 6),
-        ("prod/leases/20260101T010001Z.00ff.json", 1),
         ("prod/forgotten/20260101T010002Z.json", 1),
     ];
-    let history = history(&listed, vec![run]);
+    let under_way = Announced { runs: ["20260101T010001Z".parse().unwrap()].into(), ..Announced::default() };
+    let history = built(&listed, vec![(run.id, Ok(run), "hash".to_owned())], &[], under_way);
     let (saved, found) = (Outcome::Saved, Outcome::Adopted);
     assert_eq!(
         databases(&history),
@@ -189,21 +223,53 @@ fn a_certificate_explains_the_objects_that_it_names_and_no_other_of_its_moment()
         ("prod/db/20260101_010000.dump", 6),
         ("prod/forgotten/20260101T010000Z.json", 1),
     ];
-    let config = config();
-    let listed = listed.iter().map(|(key, bytes)| (ObjectKey::parse(key).unwrap(), *bytes));
-    let keys = sort(&environment(), &config, listed);
-    let named = BTreeSet::from([ObjectKey::parse("prod/db/20260101-010000.dump").unwrap()]);
-    let history = build(&config, &keys, vec![], &named);
+    let explained = [("prod/db/20260101-010000.dump", Explained::Forgotten { since: now() })];
+    let history = built(&listed, vec![], &explained, Announced::default());
     assert_eq!(
-        history.orphans.iter().map(|(key, _)| key.as_str()).collect::<Vec<_>>(),
+        history.orphans.iter().map(|orphan| orphan.key.as_str()).collect::<Vec<_>>(),
         ["prod/db/20260101-010000.dump"]
     );
     assert_eq!(
         databases(&history),
         [("20260101T010001Z".to_owned(), "prod/db/20260101_010000.dump", Outcome::Adopted)]
     );
-    let kept: Vec<_> = history.snapshots[0].adopted_objects().map(ObjectKey::as_str).collect();
+    let kept: Vec<_> = history.snapshots[0].certified_objects().map(ObjectKey::as_str).collect();
     assert_eq!(kept, ["prod/db/20260101_010000.dump"]);
+}
+
+#[test]
+fn an_adopted_snapshot_in_the_bin_keeps_its_id_and_its_objects() {
+    let listed = [
+        ("prod/db/20260101-010000.dump", 5),
+        ("prod/docs/20260101-010000.tar.gz", 5),
+        ("prod/forgotten/20260101T010000Z.json", 1),
+    ];
+    let binned = Explained::Binned { id: "20260101T010000Z".parse().unwrap(), since: now() };
+    let explained = [("prod/db/20260101-010000.dump", binned), ("prod/docs/20260101-010000.tar.gz", binned)];
+    let history = built(&listed, vec![], &explained, Announced::default());
+    assert!(history.orphans.is_empty() && history.forgotten.is_empty());
+    let [snapshot] = history.snapshots.as_slice() else { panic!("{:?}", history.snapshots) };
+    assert_eq!((snapshot.id.to_string().as_str(), snapshot.binned), ("20260101T010000Z", Some(now())));
+    assert!(snapshot.complete && snapshot.adopted);
+}
+
+/// A source failed in that run, and a script saved it in the same second: nobody's word explains its object.
+#[test]
+fn an_object_of_the_stamp_of_a_run_that_does_not_name_it_is_adopted_and_never_an_orphan() {
+    let run = record("20260101T010000Z", &[("docs", "prod/docs/20260101T010000Z.tar.gz", 5)]);
+    let listed = [("prod/docs/20260101T010000Z.tar.gz", 5), ("prod/db/20260101T010000Z.dump", 7)];
+    let history = history(&listed, vec![run]);
+    assert!(history.orphans.is_empty());
+    let adopted: Vec<_> = history.snapshots.iter().filter(|s| s.adopted).map(|s| s.id.to_string()).collect();
+    assert_eq!(adopted, ["20260101T010001Z"]);
+}
+
+#[test]
+fn a_source_that_only_a_record_names_is_judged_like_any_other() {
+    let object = "prod/mails/20260101T010000Z.tar.gz";
+    let history = history(&[(object, 5)], vec![record("20260101T010000Z", &[("mails", object, 5)])]);
+    assert_eq!(history.snapshots[0].serves("mails"), Serves::First);
+    assert!(history.sources.contains_key("mails") && history.sources.contains_key("db"));
 }
 
 #[test]
@@ -224,16 +290,103 @@ fn keys_of_another_environment_or_that_do_not_parse_are_not_touched() {
 
 #[test]
 fn what_a_run_has_not_committed_is_neither_a_snapshot_nor_an_orphan() {
-    let history =
-        history(&[("prod/db/20260101T010000Z.dump", 5), ("prod/leases/20260101T010000Z.00ff.json", 1)], vec![]);
-    assert!(history.snapshots.is_empty() && history.orphans.is_empty());
+    let listed = [("prod/db/20260101T010000Z.dump", 5), ("prod/db/20260102T010000Z.dump", 5)];
+    let named = || Announced {
+        keys: [ObjectKey::parse("prod/db/20260101T010000Z.dump").unwrap()].into(),
+        ..Announced::default()
+    };
+    let version_1 = || Announced { runs: ["20260101T010000Z".parse().unwrap()].into(), ..Announced::default() };
+    for announced in [named(), version_1()] {
+        let history = built(&listed, vec![], &[], announced);
+        let ids: Vec<_> = history.snapshots.iter().map(|snapshot| snapshot.id.to_string()).collect();
+        assert_eq!(ids, ["20260102T010000Z"]);
+        assert!(history.orphans.is_empty());
+    }
+    let unclear = built(&listed, vec![], &[], Announced { unclear: true, ..Announced::default() });
+    assert!(unclear.snapshots.is_empty() && unclear.orphans.is_empty(), "in doubt nothing is taken for anything");
 }
 
 #[test]
-fn an_object_of_a_forgotten_snapshot_is_an_orphan_and_never_comes_back_as_adopted() {
-    let history = history(&[("prod/db/20260101T010000Z.dump", 5), ("prod/forgotten/20260101T010000Z.json", 1)], vec![]);
-    assert!(history.snapshots.is_empty());
-    assert_eq!(history.orphans.len(), 1);
+fn an_object_that_a_certificate_names_is_an_orphan_and_never_comes_back_as_adopted() {
+    let listed = [("prod/db/20260101T010000Z.dump", 5), ("prod/forgotten/20260101T010000Z.json", 1)];
+    let of = |why| built(&listed, vec![], &[("prod/db/20260101T010000Z.dump", why)], Announced::default());
+    let forgotten = of(Explained::Forgotten { since: now() });
+    assert!(forgotten.snapshots.is_empty());
+    assert_eq!((forgotten.orphans.len(), forgotten.orphans[0].since), (1, now()));
+    let unclear = of(Explained::Unclear);
+    assert!(unclear.snapshots.is_empty() && unclear.orphans.is_empty(), "a certificate of version 1 names nothing");
+}
+
+#[test]
+fn a_snapshot_with_a_record_and_a_certificate_lies_in_the_bin() {
+    let object = "prod/db/20260101T010000Z.dump";
+    let listed =
+        [(object, 5), ("prod/forgotten/20260101T010000Z.json", 1), ("prod/snapshots/20260101T010000Z.json", 1)];
+    let history = history(&listed, vec![record("20260101T010000Z", &[("db", object, 5)])]);
+    assert_eq!(history.snapshots[0].binned, Some(now()));
+    assert!(history.forgotten.is_empty() && history.orphans.is_empty());
+}
+
+#[test]
+fn a_partial_or_suspect_state_is_not_carried_over_and_serves_second() {
+    let with = |condition| {
+        let mut record = record("20260102T010000Z", &[("db", "prod/db/20260102T010000Z.dump", 5)]);
+        record.sources.get_mut("db").unwrap().condition = Some(condition);
+        let whole = self::record("20260101T010000Z", &[("db", "prod/db/20260101T010000Z.dump", 5)]);
+        history(&[("prod/db/20260101T010000Z.dump", 5), ("prod/db/20260102T010000Z.dump", 5)], vec![whole, record])
+    };
+    for condition in [Condition::Partial, Condition::Suspect] {
+        let history = with(condition);
+        assert_eq!(history.snapshots[1].serves("db"), Serves::Second);
+        assert!(history.carried("db", now()).is_none() && !history.snapshots[1].complete);
+        assert_eq!(history.last_whole("db", now()).unwrap().0.to_string(), "20260101T010000Z");
+    }
+    assert!(with(Condition::Whole).carried("db", now()).is_some());
+}
+
+#[test]
+fn an_archive_of_version_1_with_unreadable_entries_is_partial_wherever_it_is_carried_over() {
+    let object = ("docs", "prod/docs/20260101T010000Z.tar.gz", 5);
+    let mut made = record("20260101T010000Z", &[object]);
+    let mut carried = record("20260102T010000Z", &[object]);
+    let problem =
+        crate::snapshot::ProblemRecord { path: "facture".into(), reason: "cannot be read: permission denied".into() };
+    let archive: crate::snapshot::ArchiveRecord = serde_json::from_value(serde_json::json!({
+        "files": 1, "bytes": 1, "excluded_files": 0, "excluded_bytes": 0, "exclude": [], "excluded_folders": [],
+        "excluded_folders_total": 0, "problems_total": 1, "problems": [problem], "index": null,
+    }))
+    .unwrap();
+    made.sources.get_mut("docs").unwrap().archive = Some(archive);
+    for record in [&mut made, &mut carried] {
+        let source = record.sources.get_mut("docs").unwrap();
+        source.condition = None;
+        source.outcome =
+            if record.id.to_string().starts_with("20260101") { Outcome::Saved } else { Outcome::Unchanged };
+    }
+    let history = history(&[("prod/docs/20260101T010000Z.tar.gz", 5)], vec![made, carried]);
+    assert!(history.snapshots.iter().all(|snapshot| snapshot.serves("docs") == Serves::Second));
+}
+
+#[test]
+fn an_object_that_a_verification_found_damaged_is_not_carried_over() {
+    let record = record("20260101T010000Z", &[("db", "prod/db/20260101T010000Z.dump", 5)]);
+    let listed = |verdict: &'static str| [("prod/db/20260101T010000Z.dump", 5), (verdict, 1)];
+    let failed =
+        history(&listed("prod/verified/20260101T010000Z-20260102T020000Z-read-failed.json"), vec![record.clone()]);
+    assert!(failed.carried("db", now()).is_none());
+    let passed = history(&listed("prod/verified/20260101T010000Z-20260102T020000Z-read-passed.json"), vec![record]);
+    assert!(passed.carried("db", now()).is_some());
+}
+
+#[test]
+fn a_run_gets_an_id_that_no_name_in_the_store_has() {
+    let listed = [
+        ("prod/db/20260630T120000Z.dump", 5),
+        ("prod/other/20260630T120001Z.index", 5),
+        ("prod/forgotten/20260630T120002Z.json", 1),
+        ("prod/environment/20260630T120003Z.json", 1),
+    ];
+    assert_eq!(history(&listed, vec![]).free_id(now()).to_string(), "20260630T120003Z");
 }
 
 #[test]
@@ -250,12 +403,11 @@ fn an_object_lives_as_long_as_any_kept_snapshot_refers_to_it() {
 
 #[test]
 fn a_record_that_cannot_be_read_freezes_every_deletion() {
-    let config = config();
     let listed = [("prod/db/20260101T010000Z.dump", 5), ("prod/forgotten/20260101T010000Z.json", 1)];
-    let keys =
-        sort(&environment(), &config, listed.into_iter().map(|(key, bytes)| (ObjectKey::parse(key).unwrap(), bytes)));
     let id: SnapshotId = "20260202T010000Z".parse().unwrap();
-    let history = build(&config, &keys, vec![(id, Err(Error::unexpected("damaged")), "h".into())], &BTreeSet::new());
+    let explained = [("prod/db/20260101T010000Z.dump", Explained::Forgotten { since: now() })];
+    let damaged = vec![(id, Err(Error::unexpected("damaged")), "h".into())];
+    let history = built(&listed, damaged, &explained, Announced::default());
     assert!(history.orphans.is_empty());
     assert!(history.unreferenced_without(&[id].into()).is_empty());
     assert!(history.subjects()[0].damaged);
@@ -265,7 +417,8 @@ fn a_record_that_cannot_be_read_freezes_every_deletion() {
 fn a_snapshot_from_the_future_is_neither_carried_nor_chained_to() {
     let past = record("20260101T010000Z", &[("db", "prod/db/20260101T010000Z.dump", 5)]);
     let future = record("20990101T010000Z", &[("db", "prod/db/20990101T010000Z.dump", 5)]);
-    let history = history(&[], vec![past, future]);
+    let listed = [("prod/db/20260101T010000Z.dump", 5), ("prod/db/20990101T010000Z.dump", 5)];
+    let history = history(&listed, vec![past, future]);
     let now = "2026-06-30T00:00:00Z".parse().unwrap();
     assert_eq!(history.previous(now).unwrap().id.to_string(), "20260101T010000Z");
     assert!(history.carried("db", now).unwrap().1.key.as_str().contains("20260101"));

@@ -8,10 +8,11 @@ use super::client::LEASES;
 use super::{Cluster, Namespace};
 use crate::capability::printable;
 use crate::error::{Class, Error, Result};
+use crate::lease::since_boot;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -45,6 +46,9 @@ struct Held {
     /// As it was last written.
     object: tokio::sync::Mutex<Value>,
     lost: AtomicBool,
+    /// When the last renewal that succeeded began, in milliseconds since the machine was started: a machine that slept may
+    /// have been overtaken.
+    renewed_millis: AtomicU64,
 }
 
 /// What a lease looks like from outside.
@@ -74,6 +78,7 @@ impl ClusterLease {
                 wait_for_its_end(&cluster, namespace, &name, object).await?;
             }
             let wanted = taken(before.as_ref(), &name, holder, now());
+            let began = since_boot();
             let written = match before {
                 Some(_) => cluster.replace(LEASES, namespace.as_str(), &name, &wanted).await?,
                 None => cluster.create(LEASES, namespace.as_str(), &wanted).await?,
@@ -85,6 +90,7 @@ impl ClusterLease {
                 name,
                 object: tokio::sync::Mutex::new(object),
                 lost: AtomicBool::new(false),
+                renewed_millis: AtomicU64::new(began),
             };
             let held = Arc::new(held);
             let renewal = AbortOnDropHandle::new(tokio::spawn(renew(Arc::clone(&held), now)));
@@ -99,7 +105,8 @@ impl ClusterLease {
     /// # Errors
     /// [`Class::Unavailable`] when it could not be renewed for so long that another run may have taken over.
     pub fn check(&self) -> Result<()> {
-        if !self.held.lost.load(Ordering::Relaxed) {
+        let silent = since_boot().saturating_sub(self.held.renewed_millis.load(Ordering::Acquire));
+        if !self.held.lost.load(Ordering::Relaxed) && u128::from(silent) < LIFE.as_millis() {
             return Ok(());
         }
         Err(Error::unavailable(format!("the lease {} was lost while the run went on", self.held.shown()))
@@ -132,15 +139,15 @@ impl Held {
 }
 
 async fn renew(held: Arc<Held>, now: impl Fn() -> Timestamp + Send) {
-    let mut renewed = Instant::now();
     loop {
         tokio::time::sleep(RENEWAL).await;
+        let began = since_boot();
         let mut object = held.object.lock().await;
         object["spec"]["renewTime"] = json!(moment(now()));
         match held.write(&object).await {
             Ok(Some(written)) => {
                 *object = written;
-                renewed = Instant::now();
+                held.renewed_millis.fetch_max(began, Ordering::AcqRel);
             }
             Ok(None) => {
                 tracing::warn!("somebody else took the lease {}", held.shown());
@@ -149,7 +156,8 @@ async fn renew(held: Arc<Held>, now: impl Fn() -> Timestamp + Send) {
             }
             Err(error) => tracing::warn!("the lease {} could not be renewed: {error}", held.shown()),
         }
-        if renewed.elapsed() + RENEWAL >= LIFE {
+        let silent = Duration::from_millis(since_boot().saturating_sub(held.renewed_millis.load(Ordering::Acquire)));
+        if silent + RENEWAL >= LIFE {
             held.lost.store(true, Ordering::Relaxed);
         }
     }

@@ -95,7 +95,7 @@ impl Place {
     }
 
     fn prefix(&self) -> Prefix {
-        Prefix::new(self.store.clone(), "prod/docs".to_owned(), stamp())
+        Prefix::new(self.store.clone(), "prod/docs".to_owned(), stamp(), crate::store::host::Fencing::none())
     }
 
     /// Calls the plugin as a run does.

@@ -5,7 +5,7 @@ use super::call::{dumping, retaining};
 use super::component::{self, Component};
 use super::*;
 use crate::error::Class;
-use crate::guard::{self, Allowance, Decision, Subject};
+use crate::guard::{self, Decision};
 use crate::snapshot::SnapshotId;
 use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeSet;
@@ -100,18 +100,7 @@ async fn every_retention_plugin_answers_exactly_what_it_was_asked() {
                 snapshot.adopted = index % 5 == 0;
             }
             let plan = plan(&plugin, &snapshots).await.unwrap();
-            let subjects: Vec<Subject> = snapshots
-                .iter()
-                .map(|s| Subject {
-                    id: s.id.parse().unwrap(),
-                    complete: s.complete,
-                    verified: s.verified,
-                    pinned: s.pinned,
-                    adopted: s.adopted,
-                    damaged: false,
-                    sources: BTreeSet::new(),
-                })
-                .collect();
+            let ids: BTreeSet<SnapshotId> = snapshots.iter().map(|s| s.id.parse().unwrap()).collect();
             let answer = plan
                 .decisions
                 .iter()
@@ -119,11 +108,8 @@ async fn every_retention_plugin_answers_exactly_what_it_was_asked() {
                     (d.id.clone(), Decision { keep: d.verdict == retaining::Verdict::Keep, reasons: d.reasons.clone() })
                 })
                 .collect();
-            let matched =
-                guard::match_up(&subjects, answer).unwrap_or_else(|e| panic!("{component}, {days} days: {e}"));
-            let allowance = Allowance { mass_forget: true };
-            let zone = jiff::tz::TimeZone::get("Europe/Paris").unwrap();
-            guard::apply(&guard::Config::default(), allowance, &zone, now(), &subjects, matched).unwrap();
+            let matched = guard::match_up(&ids, answer).unwrap_or_else(|e| panic!("{component}, {days} days: {e}"));
+            assert_eq!(matched.len(), ids.len());
         }
     }
 }

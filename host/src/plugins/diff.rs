@@ -3,13 +3,14 @@
 
 use super::settings;
 use crate::error::{Class, Error, Result};
-use crate::guard::{Allowance, Decision};
+use crate::guard::Decision;
 use crate::history;
 use crate::host::Host;
 use crate::plugin::component::{self, Import};
 use crate::plugin::{self, Plugins, Role};
+use crate::questions::expected;
 use crate::report::{FORMAT_VERSION, Report};
-use crate::retention::{self, Planned};
+use crate::retention::{self, Planned, Wait};
 use crate::snapshot::SnapshotId;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -126,14 +127,12 @@ fn missing(of: &Side, from: &Side) -> Vec<String> {
 
 async fn compare(host: &Host, old: &Side, new: &Side, text: &mut String) -> Result<Value> {
     let now = host.clock.now();
-    let history = history::load(&host.store, &host.environment, &host.sources).await?;
+    let history = history::load(&host.store, &host.environment, &host.sources, now).await?;
     let mut plans = Vec::new();
     for side in [old, new] {
-        // A changed policy forgets much at once by nature; that the guard would hold it back is said below.
-        let allowance = Allowance { mass_forget: true };
         let plugins = Plugins { retention: side.config.clone(), ..host.plugins().clone() };
         let plugin = host.plugin_of(&plugins, Role::Retention).await?;
-        plans.push(retention::plan(host, &plugin, &history, now, allowance).await?);
+        plans.push(retention::plan_of(host, &plugin, &history, now, false).await?);
     }
     let [before, after] = plans.as_slice() else { return Ok(Value::Null) };
     let forgets = differing(before, after, true);
@@ -154,13 +153,17 @@ async fn compare(host: &Host, old: &Side, new: &Side, text: &mut String) -> Resu
         let reasons = after.plan.get(id).map(|decision| decision.reasons.join(", ")).unwrap_or_default();
         let _ = writeln!(text, "the guard keeps {id} against NEW: {reasons}");
     }
-    let forgotten = after.forgets().len();
-    let held_back = forgotten > host.guard.max_forget;
-    if held_back {
-        let allowed = host.guard.max_forget;
+    let lists = |planned: &Planned| {
+        planned.steps(&history, Wait::Days(host.guard.bin_days), None, &expected(&history, &host.sources))
+    };
+    let (old_steps, new_steps) = (lists(before), lists(after));
+    for (side, steps, planned) in [("OLD", &old_steps, before), ("NEW", &new_steps, after)] {
         let _ = writeln!(
             text,
-            "the guard would hold NEW back: it forgets {forgotten} snapshots and one run may forget {allowed}, unless --allow-mass-forget says that it is meant"
+            "the next run with {side} would put {} snapshots into the bin and take {} back; {} more would wait for later runs",
+            steps.entering.len(),
+            steps.taken_back.len(),
+            planned.deferred.len()
         );
     }
     let rows = |lines: &[(SnapshotId, &Decision, &Decision)]| -> Vec<Value> {
@@ -171,7 +174,9 @@ async fn compare(host: &Host, old: &Side, new: &Side, text: &mut String) -> Resu
         "new_forgets": rows(&forgets),
         "new_keeps": rows(&keeps),
         "guard_keeps": guarded,
-        "guard_holds_back": held_back,
+        "new_enters_bin": new_steps.entering,
+        "new_takes_back": new_steps.taken_back,
+        "new_deferred": after.deferred,
         "old_notes": before.notes,
         "new_notes": after.notes,
     }))

@@ -48,7 +48,7 @@ struct Sum {
 pub(super) async fn run(host: &Host, arguments: &Arguments) -> Result<Report> {
     let now = host.clock.now();
     let from = now.checked_sub(arguments.since.0).unwrap_or(jiff::Timestamp::MIN);
-    let history = history::load(&host.store, &host.environment, &host.sources).await?;
+    let history = history::load(&host.store, &host.environment, &host.sources, now).await?;
     let records: Vec<&Record> = history
         .snapshots
         .iter()

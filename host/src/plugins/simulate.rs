@@ -6,11 +6,13 @@
 use super::settings;
 use crate::config::Config;
 use crate::error::{Class, Error, Result};
-use crate::guard::{self, Allowance, Decision, Plan, Refusal, Subject};
-use crate::plugin::call::retaining;
+use crate::guard;
+use crate::history::{History, Snapshot};
 use crate::plugin::{Engine, Plugin, Plugins, Role};
 use crate::report::{FORMAT_VERSION, Report};
-use crate::snapshot::SnapshotId;
+use crate::retention::{self, Rules, Wait};
+use crate::snapshot::{Condition, SnapshotId};
+use crate::store::ObjectKey;
 use clap::ValueEnum;
 use jiff::civil::{Date, Weekday};
 use jiff::tz::TimeZone;
@@ -22,6 +24,9 @@ use std::path::{Path, PathBuf};
 
 /// Longest simulation: what the law wants twice over, and then some.
 const YEARS_MAX: u16 = 40;
+
+/// The one source of a simulation.
+const SOURCE: &str = "all";
 
 /// Local hour of the daily run.
 const RUN_HOUR: i8 = 1;
@@ -82,8 +87,11 @@ struct Outcome {
     failed: usize,
     kept: BTreeMap<SnapshotId, Made>,
     most: usize,
+    /// What lies in the bin, and since when.
+    binned: BTreeMap<SnapshotId, Timestamp>,
     guarded: BTreeSet<String>,
-    held_back: usize,
+    /// How often a snapshot had to wait for a later run.
+    deferred: usize,
     /// Owed points that were not there, with the first day on which that was so.
     lost: BTreeMap<String, Date>,
 }
@@ -173,57 +181,39 @@ fn run_of(day: Date, zone: &TimeZone) -> Option<SnapshotId> {
     day.at(RUN_HOUR, 0, 0, 0).to_zoned_datetime(zone.clone()).ok().map(|run| SnapshotId::at(run.timestamp()))
 }
 
+/// One night's retention, by the program's own steps: what may go lies in the bin first.
 async fn prune(config: &Config, plugin: &Plugin, now: Timestamp, outcome: &mut Outcome) -> Result<()> {
-    let asked: Vec<_> = outcome
-        .kept
-        .iter()
-        .map(|(id, made)| retaining::Snapshot {
-            id: id.to_string(),
-            taken: id.taken().as_second(),
-            complete: made.complete,
-            bytes: 1,
-            pinned: false,
-            verified: false,
-            adopted: false,
-        })
-        .collect();
-    let answer = plugin.plan_retention(now, config.time_zone.iana_name().unwrap_or("UTC"), &asked).await.result?;
-    let decisions = answer
-        .decisions
-        .into_iter()
-        .map(|d| (d.id, Decision { keep: d.verdict == retaining::Verdict::Keep, reasons: d.reasons }))
-        .collect();
-    let subjects: Vec<Subject> = outcome.kept.iter().map(|(id, made)| subject(*id, *made)).collect();
-    let plan = guard::match_up(&subjects, decisions).map_err(|refusal| plugin.refused(refusal))?;
-    match guard::apply(&config.guard, Allowance::default(), &config.time_zone, now, &subjects, plan) {
-        Ok(plan) => forget(&plan, outcome),
-        Err(Refusal::TooMany { .. }) => outcome.held_back += 1,
-        Err(refusal @ Refusal::Invalid(_)) => return Err(plugin.refused(refusal)),
+    let history = history(outcome);
+    let rules = Rules { guard: &config.guard, time_zone: &config.time_zone, allow_more: false };
+    let planned = retention::plan(rules, plugin, &history, now).await?;
+    let wait = Wait::Days(config.guard.bin_days);
+    let steps = planned.steps(&history, wait, Some(now), &BTreeSet::from([SOURCE]));
+    for id in &steps.taken_back {
+        outcome.binned.remove(id);
     }
+    for id in &steps.due {
+        outcome.binned.remove(id);
+        outcome.kept.remove(id);
+    }
+    outcome.binned.extend(steps.entering.iter().map(|id| (*id, now)));
+    outcome.deferred += planned.deferred.len();
+    let reasons = planned.plan.values().flat_map(|decision| &decision.reasons);
+    outcome.guarded.extend(reasons.filter_map(|reason| reason.strip_prefix("guard: ")).map(str::to_owned));
     Ok(())
 }
 
-fn subject(id: SnapshotId, made: Made) -> Subject {
-    Subject {
-        id,
-        complete: made.complete,
-        verified: false,
-        pinned: false,
-        adopted: false,
-        damaged: false,
-        sources: if made.complete { BTreeSet::from(["all".to_owned()]) } else { BTreeSet::new() },
-    }
-}
-
-fn forget(plan: &Plan, outcome: &mut Outcome) {
-    for (id, decision) in plan {
-        if !decision.keep {
-            outcome.kept.remove(id);
+/// What a store would hold.
+fn history(outcome: &Outcome) -> History {
+    let snapshot = |(id, made): (&SnapshotId, &Made)| {
+        let condition = if made.complete { Condition::Whole } else { Condition::Failed };
+        let object = made.complete.then(|| made.object.to_string().replace('-', ""));
+        Snapshot {
+            binned: outcome.binned.get(id).copied(),
+            stored: Some(id.taken()),
+            ..Snapshot::of_one_source(*id, SOURCE, condition, object.and_then(|name| ObjectKey::parse(&name)))
         }
-        outcome
-            .guarded
-            .extend(decision.reasons.iter().filter_map(|reason| reason.strip_prefix("guard: ")).map(str::to_owned));
-    }
+    };
+    History::of(outcome.kept.iter().map(snapshot).collect())
 }
 
 /// The points in time that are owed on a day, each the first moment after it.
@@ -269,11 +259,12 @@ fn report(
     let objects: BTreeSet<Date> = outcome.kept.values().map(|made| made.object).collect();
     let component = plugins.retention.component.display();
     let mut text = format!(
-        "{component} over {} years, {} runs, {} of them failed, up to {today}\n  ends with {} snapshots and {} objects a source; at most {} snapshots\n",
+        "{component} over {} years, {} runs, {} of them failed, up to {today}\n  ends with {} snapshots, {} of them in the bin, and {} objects a source; at most {} snapshots\n",
         arguments.years,
         outcome.runs,
         outcome.failed,
         outcome.kept.len(),
+        outcome.binned.len(),
         objects.len(),
         outcome.most,
     );
@@ -297,9 +288,8 @@ fn report(
             let _ = writeln!(text, "    lost: {label}");
         }
     }
-    if outcome.held_back > 0 {
-        let _ =
-            writeln!(text, "  the guard held {} prunes back, because they forgot too much at once", outcome.held_back);
+    if outcome.deferred > 0 {
+        let _ = writeln!(text, "  {} times a snapshot waited for a later run, because of max_forget", outcome.deferred);
     }
     for rule in &outcome.guarded {
         let _ = writeln!(text, "  the guard kept: {rule}");
@@ -317,7 +307,8 @@ fn report(
         "objects": objects.len(),
         "lost": lost_now,
         "ever_lost": outcome.lost.iter().map(|(label, day)| json!({ "point": label, "since": day })).collect::<Vec<_>>(),
-        "guard_held_back": outcome.held_back,
+        "in_bin": outcome.binned.len(),
+        "deferred": outcome.deferred,
         "guard_kept": outcome.guarded,
         "kept": outcome.kept.keys().collect::<Vec<_>>(),
     });

@@ -212,7 +212,12 @@ impl Session {
             }
             Digest { table: selection.table.clone(), rows: rows.unsigned_abs(), content: seal.finish() }
         };
-        Ok(selections.iter().zip(seals).zip(answers).map(digest).collect())
+        let digests: Vec<Digest> = selections.iter().zip(seals).zip(answers).map(digest).collect();
+        let whole = selections.iter().zip(&digests).filter(|(selection, _)| selection.skip_rows.is_none());
+        let mut rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
+        rows.extend(whole.map(|(_, digest)| (digest.table.clone(), digest.rows)));
+        drop(rows);
+        Ok(digests)
     }
 
     /// Size on disk of tables together, those that do not exist left out.

@@ -96,6 +96,7 @@ impl ServerConfig {
             restore_credentials: None,
             pg_dump: None,
             connect_timeout: super::CONNECT_TIMEOUT_DEFAULT_SECONDS,
+            open_timeout: super::OPEN_TIMEOUT_DEFAULT_SECONDS,
             connections: None,
         }
     }

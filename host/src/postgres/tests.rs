@@ -47,6 +47,7 @@ fn config(server: &Server, database: &str) -> Config {
         restore_credentials: None,
         pg_dump: Some(server.bin().join("pg_dump")),
         connect_timeout: 10,
+        open_timeout: 60,
         connections: None,
     }
 }

@@ -122,6 +122,7 @@ impl Throwaway {
             restore_credentials: None,
             pg_dump: None,
             connect_timeout: super::CONNECT_TIMEOUT_DEFAULT_SECONDS,
+            open_timeout: super::OPEN_TIMEOUT_DEFAULT_SECONDS,
             connections: None,
         }
     }

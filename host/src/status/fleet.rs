@@ -113,7 +113,7 @@ impl Line {
     /// In one word, or the kinds of what is wrong.
     fn verdict(&self) -> String {
         match &self.seen {
-            Ok(status) if status.is_healthy() => "well".to_owned(),
+            Ok(status) if status.is_healthy() => "healthy".to_owned(),
             Ok(status) => {
                 let kinds: BTreeSet<_> = status.problems.iter().map(|problem| problem.kind).collect();
                 kinds.into_iter().map(super::judge::Kind::name).collect::<Vec<_>>().join(", ")
@@ -137,7 +137,7 @@ impl Line {
     /// The class and the advice of what is wrong; none where all is well.
     fn failure(&self) -> Option<(Class, String)> {
         match &self.seen {
-            Ok(status) => status.problems.first().map(|problem| (Class::Stale, problem.kind.advice().to_owned())),
+            Ok(status) => status.problems.first().map(|problem| (Class::Stale, problem.advice())),
             Err(error) => {
                 let known = error.clone().or_default_hint();
                 Some((error.class(), known.advice().unwrap_or_default().to_owned()))

@@ -1,14 +1,13 @@
 //! What an environment's status comes to: a pure function of the configured inventory and of what the store holds.
 
 use super::proofs::{Proof, Proofs};
-use crate::config::{Environment, EnvironmentConfig};
-use crate::history::{History, Snapshot, State};
+use crate::history::{History, Snapshot};
+use crate::proof::Standing;
+use crate::questions::{self, Asked, Question, expected};
 use crate::report::span;
-use crate::snapshot::{Outcome, SnapshotId};
+use crate::snapshot::{Condition, Outcome, SnapshotId};
 use jiff::{SignedDuration, Timestamp};
-
-/// Snapshots that a problem names; `list` shows the others.
-const NAMED_MAX: usize = 3;
+use std::collections::BTreeSet;
 
 /// How old things may be.
 #[derive(Debug, Clone, Copy)]
@@ -26,11 +25,11 @@ pub(super) enum Retention {
     Never,
     /// Nothing that was due at the last run is left.
     Applied,
-    /// The last run is incomplete, so nothing is forgotten.
+    /// Something waits for an answer, or a source is not whole, so nothing is forgotten.
     Frozen,
-    /// So many snapshots were due at the last run and are still there.
+    /// So many snapshots should have been put into the bin or deleted by the last run, and were not.
     Behind(usize),
-    /// There is no plan, or one that the guard holds back.
+    /// There is no plan.
     Refused(String),
     /// The plugin that plans is not here, so nobody can say.
     Unseen(String),
@@ -50,6 +49,8 @@ pub(super) struct EnvironmentStatus {
     /// The last verification or drill that passed.
     pub(super) proven: Option<Timestamp>,
     pub(super) retention: Retention,
+    /// What waits for an answer.
+    pub(super) waiting: Vec<Question>,
     pub(super) counts: Counts,
     /// Everything that is not as it should be; nothing where all is well.
     pub(super) problems: Vec<Problem>,
@@ -63,6 +64,8 @@ pub(super) struct Counts {
     pub(super) damaged: usize,
     /// Of the complete and incomplete ones, those without a record.
     pub(super) adopted: usize,
+    /// Of all of them, those in the bin.
+    pub(super) binned: usize,
 }
 
 /// One configured source.
@@ -75,6 +78,8 @@ pub(super) struct SourceStatus {
     pub(super) saved: Option<(Timestamp, u64)>,
     /// What became of it in the newest run.
     pub(super) outcome: Option<Outcome>,
+    /// How much of it the newest run saved; none where that run does not name it.
+    pub(super) condition: Option<Condition>,
 }
 
 /// What is wrong.
@@ -84,6 +89,8 @@ pub(super) struct Problem {
     pub(super) source: Option<String>,
     /// One sentence that begins in lower case.
     pub(super) said: String,
+    /// The command that makes it right, after `dolibarr-backup`; what caused it may have to be mended first.
+    pub(super) command: String,
 }
 
 /// Kinds of problems, by what is to be done.
@@ -95,8 +102,16 @@ pub(super) enum Kind {
     Stale,
     /// The last run failed.
     Failed,
+    /// The last run could not read all of it.
+    Partial,
+    /// Another thing than before, or most of it is gone.
+    Suspect,
     /// Something that the store should hold is not there, or cannot be read.
     Missing,
+    /// A clock is or was wrong.
+    Clock,
+    /// The configuration and the environment disagree, or nobody ran `init`.
+    Waiting,
     /// Nobody proved for too long that it can be restored.
     Unverified,
     /// The last proof failed.
@@ -112,23 +127,44 @@ impl Kind {
             Self::Never => "never",
             Self::Stale => "stale",
             Self::Failed => "failed",
+            Self::Partial => "partial",
+            Self::Suspect => "suspect",
             Self::Missing => "missing",
+            Self::Clock => "clock",
+            Self::Waiting => "waiting",
             Self::Unverified => "unverified",
             Self::Disproved => "disproved",
             Self::Retention => "retention",
         }
     }
 
-    /// What to do.
-    pub(super) const fn advice(self) -> &'static str {
-        match self {
-            Self::Never | Self::Stale => "run `backup`, and look at why whatever should run it did not",
-            Self::Failed => "look at the last run's log; `list` shows what became of each source",
-            Self::Missing => "look at `list` for what is missing, and at who may delete from the store",
-            Self::Unverified => "run `verify` or `drill`",
-            Self::Disproved => "look at the last report of `verify` or `drill` in the store",
-            Self::Retention => "look at `prune --dry-run`",
+    const fn of(question: questions::Kind) -> Self {
+        match question {
+            questions::Kind::Suspect => Self::Suspect,
+            questions::Kind::Lost | questions::Kind::DamagedRecord => Self::Missing,
+            questions::Kind::Clock | questions::Kind::Future => Self::Clock,
+            questions::Kind::Uninitialised
+            | questions::Kind::FileDamaged
+            | questions::Kind::NewSource
+            | questions::Kind::GoneSource
+            | questions::Kind::Guard
+            | questions::Kind::TimeZone => Self::Waiting,
         }
+    }
+}
+
+impl Problem {
+    /// What to do.
+    pub(super) fn advice(&self) -> String {
+        let first = match self.kind {
+            Kind::Never | Kind::Stale => "look at why the scheduled run did not happen; ",
+            Kind::Failed | Kind::Partial => "mend the cause that the last run's log names; ",
+            Kind::Suspect | Kind::Waiting | Kind::Clock => "if that is meant, ",
+            Kind::Missing => "look for a copy and put it back, or, if it is lost for good, ",
+            Kind::Disproved => "look at the report in the store, and make a new backup; ",
+            Kind::Unverified | Kind::Retention => "",
+        };
+        format!("{first}run `{}`", self.command)
     }
 }
 
@@ -141,51 +177,63 @@ impl EnvironmentStatus {
 
 /// Judges.
 pub(super) fn judge(
-    environment: &Environment,
-    config: &EnvironmentConfig,
+    asked: Asked<'_>,
     history: &History,
     proofs: Proofs,
     retention: Retention,
     limits: Limits,
     now: Timestamp,
 ) -> EnvironmentStatus {
+    let environment = asked.environment;
     // A snapshot from the future was made under a wrong clock and says nothing of how old the backup is.
-    let past: Vec<&Snapshot> = history.snapshots.iter().filter(|snapshot| snapshot.id.taken() <= now).collect();
-    let sources: Vec<SourceStatus> = config.sources.keys().map(|source| source_status(source, &past)).collect();
+    let is_past = |snapshot: &&Snapshot| snapshot.id.taken() <= now && !snapshot.retired;
+    let past: Vec<&Snapshot> = history.snapshots.iter().filter(is_past).collect();
+    let mut names: BTreeSet<&str> = expected(history, asked.config);
+    names.extend(asked.config.sources.keys().map(String::as_str));
+    let sources: Vec<SourceStatus> = names.iter().map(|source| source_status(source, &past)).collect();
     let verification = proofs.verifications.last().map(|(_, proof)| *proof);
-    let passed = proofs.verifications.iter().filter(|(_, proof)| proof.passed).map(|(_, proof)| proof.at);
     let mut status = EnvironmentStatus {
-        environment: environment.to_string(),
+        environment: environment.to_owned(),
         sources,
         complete: past.iter().rev().find(|snapshot| snapshot.complete).map(|snapshot| snapshot.id),
         verification,
         drill: proofs.drill,
-        proven: passed.chain(proofs.drill_passed).max(),
+        proven: proofs.passed.max(proofs.drill_passed),
         retention,
+        waiting: questions::questions(asked, history, now),
         counts: counts(history),
         problems: Vec::new(),
     };
     let mut problems = stale(&status, limits, now);
-    problems.extend(failed(&past));
-    problems.extend(missing(history));
-    problems.extend(future(history, now));
-    problems.extend(unproven(&status, &proofs, &past, limits, now));
-    problems.extend(neglected(&status.retention));
+    problems.extend(not_whole(environment, &past, &names));
+    problems.extend(status.waiting.iter().map(waiting));
+    problems.extend(unproven(&status, history, &past, limits, now));
+    problems.extend(neglected(environment, &status.retention));
     status.problems = problems;
     status
 }
 
+fn waiting(question: &Question) -> Problem {
+    Problem {
+        kind: Kind::of(question.kind),
+        source: question.source.clone(),
+        said: question.said.clone(),
+        command: question.command.clone(),
+    }
+}
+
 fn source_status(source: &str, past: &[&Snapshot]) -> SourceStatus {
     let newest_first = || past.iter().rev();
-    let restorable = newest_first().find_map(|snapshot| {
-        let object = snapshot.sources.get(source)?.object.as_ref().filter(|object| object.present)?;
-        Some((snapshot.id, object))
-    });
+    let whole = newest_first().find(|snapshot| snapshot.has_whole(source));
+    let object = whole.and_then(|snapshot| snapshot.sources.get(source)?.object.as_ref());
+    let recorded = newest_first().find(|snapshot| snapshot.record.is_some()).or_else(|| newest_first().next());
+    let last = recorded.and_then(|snapshot| snapshot.sources.get(source));
     SourceStatus {
         source: source.to_owned(),
-        restorable: restorable.map(|(id, _)| id),
-        saved: restorable.map(|(_, object)| (object.made, object.bytes)),
-        outcome: newest_first().next().and_then(|snapshot| Some(snapshot.sources.get(source)?.outcome)),
+        restorable: whole.map(|snapshot| snapshot.id),
+        saved: object.map(|object| (object.made, object.bytes)),
+        outcome: last.map(|state| state.outcome),
+        condition: last.map(|state| state.condition),
     }
 }
 
@@ -196,6 +244,7 @@ fn counts(history: &History) -> Counts {
         incomplete: count(|snapshot| !snapshot.complete && snapshot.damage.is_none()),
         damaged: count(|snapshot| snapshot.damage.is_some()),
         adopted: count(|snapshot| snapshot.adopted),
+        binned: count(|snapshot| snapshot.binned.is_some()),
     }
 }
 
@@ -203,106 +252,91 @@ fn stale(status: &EnvironmentStatus, limits: Limits, now: Timestamp) -> Vec<Prob
     let problem = |source: &SourceStatus| {
         let name = &source.source;
         let (kind, said) = match source.restorable {
-            None => (Kind::Never, format!("{name} was never backed up")),
+            None => (Kind::Never, format!("{name} was never backed up whole")),
             Some(id) => {
                 let age = now.duration_since(id.taken());
                 if age <= limits.max_age {
                     return None;
                 }
-                (Kind::Stale, format!("the last backup of {name} is {} old", span(age)))
+                (Kind::Stale, format!("the last whole backup of {name} is {} old", span(age)))
             }
         };
-        Some(Problem { kind, source: Some(name.clone()), said })
+        let command = format!("backup --env {}", status.environment);
+        Some(Problem { kind, source: Some(name.clone()), said, command })
     };
     status.sources.iter().filter_map(problem).collect()
 }
 
-/// What failed in the newest run.
-fn failed(past: &[&Snapshot]) -> Vec<Problem> {
-    let Some(newest) = past.last() else { return Vec::new() };
-    let failed = newest.sources.iter().filter(|(_, state)| state.outcome == Outcome::Failed);
-    failed
-        .map(|(source, _)| Problem {
-            kind: Kind::Failed,
-            source: Some(source.clone()),
-            said: format!("{source} failed in the last run, {}", newest.id),
-        })
-        .collect()
-}
-
-/// Snapshots that are no longer what they were.
-fn missing(history: &History) -> Vec<Problem> {
-    let lost = |snapshot: &&Snapshot| {
-        let gone = |state: &State| state.outcome != Outcome::Failed && state.object.is_some() && !state.is_restorable();
-        snapshot.sources.values().any(gone)
+/// What failed or could not be read in the newest run; it stays so until a run has it whole. A suspect source is a question.
+fn not_whole(environment: &str, past: &[&Snapshot], names: &BTreeSet<&str>) -> Vec<Problem> {
+    let newest_first = || past.iter().rev();
+    // A script's store has no records, and its newest moment says as much.
+    let newest = newest_first().find(|snapshot| snapshot.record.is_some()).or_else(|| newest_first().next());
+    let Some(newest) = newest else { return Vec::new() };
+    let problem = |name: &&str| {
+        let state = newest.sources.get(*name);
+        let doubts = || newest.record.as_ref().and_then(|record| Some(record.sources.get(*name)?.doubts.join("; ")));
+        let (kind, said) = match state.map(|state| state.condition) {
+            Some(Condition::Whole | Condition::Suspect) => return None,
+            Some(Condition::Failed) => (Kind::Failed, format!("{name} failed in the last run, {}", newest.id)),
+            Some(Condition::Partial) => {
+                let doubts = doubts().unwrap_or_default();
+                (Kind::Partial, format!("{name} is partial in the last run, {}: {doubts}", newest.id))
+            }
+            None => (Kind::Failed, format!("{name} was not saved in the last run, {}", newest.id)),
+        };
+        let command = format!("backup --env {environment}");
+        Some(Problem { kind, source: Some((*name).to_owned()), said, command })
     };
-    let damaged = |snapshot: &&Snapshot| snapshot.damage.is_some();
-    let named = |wanted: &dyn Fn(&&Snapshot) -> bool, what: &str| {
-        let ids: Vec<String> =
-            history.snapshots.iter().filter(wanted).map(|snapshot| snapshot.id.to_string()).collect();
-        let shown = ids.get(..NAMED_MAX).unwrap_or(&ids).join(", ");
-        let more = if ids.len() > NAMED_MAX { ", …" } else { "" };
-        let said = format!("{} snapshots {what}: {shown}{more}", ids.len());
-        (!ids.is_empty()).then_some(Problem { kind: Kind::Missing, source: None, said })
-    };
-    let lost = named(&lost, "have lost an object");
-    lost.into_iter().chain(named(&damaged, "have a record that cannot be read")).collect()
-}
-
-/// Recorded runs under a clock that was ahead. A script's local time may look so for some hours.
-fn future(history: &History, now: Timestamp) -> Option<Problem> {
-    let ahead: Vec<_> =
-        history.snapshots.iter().filter(|snapshot| !snapshot.adopted && snapshot.id.taken() > now).collect();
-    let first = ahead.first()?;
-    let said = format!("{} snapshots are from the future, the first is {}: a clock is wrong", ahead.len(), first.id);
-    Some(Problem { kind: Kind::Missing, source: None, said })
+    names.iter().filter_map(problem).collect()
 }
 
 /// What nobody proved, or somebody disproved.
 fn unproven(
     status: &EnvironmentStatus,
-    proofs: &Proofs,
+    history: &History,
     past: &[&Snapshot],
     limits: Limits,
     now: Timestamp,
 ) -> Vec<Problem> {
+    let environment = &status.environment;
+    let of = |kind, said, command| Problem { kind, source: None, said, command };
     let mut problems = Vec::new();
-    let of = |kind, said| Problem { kind, source: None, said };
-    let there = |id: &SnapshotId| past.iter().any(|snapshot| snapshot.id == *id);
-    let bad: Vec<&SnapshotId> =
-        proofs.verifications.iter().filter(|(id, proof)| !proof.passed && there(id)).map(|(id, _)| id).collect();
-    if let Some(last) = bad.last() {
-        let said = format!("the last verification of {} snapshots failed, such as of {last}", bad.len());
-        problems.push(of(Kind::Disproved, said));
+    let known =
+        |id: &SnapshotId| history.environment.as_ref().is_some_and(|stored| stored.file.known_failures.contains(id));
+    let failed = past.iter().filter(|snapshot| snapshot.standing == Standing::Failed);
+    let failed: Vec<SnapshotId> = failed.map(|snapshot| snapshot.id).filter(|id| !known(id)).collect();
+    if let Some(last) = failed.last() {
+        let said = format!("the verification of {} snapshots failed, such as of {last}", failed.len());
+        problems.push(of(Kind::Disproved, said, format!("accept --env {environment} --lost")));
     }
     if let Some(drill) = status.drill.filter(|drill| !drill.passed) {
-        problems.push(of(Kind::Disproved, format!("the last drill, of {}, failed", drill.at)));
+        let said = format!("the last drill, of {}, failed", drill.at);
+        problems.push(of(Kind::Disproved, said, format!("drill --env {environment}")));
     }
     // What is younger than the limit needs no proof yet.
     let Some(first) = past.iter().find(|snapshot| snapshot.complete) else { return problems };
     let since = status.proven.unwrap_or_else(|| first.id.taken());
     if now.duration_since(since) > limits.max_unverified {
-        problems.push(of(
-            Kind::Unverified,
-            match status.proven {
-                Some(_) => format!("nothing was verified or drilled for {}", span(now.duration_since(since))),
-                None => "nothing was ever verified or drilled".to_owned(),
-            },
-        ));
+        let said = match status.proven {
+            Some(_) => format!("nothing was verified or drilled for {}", span(now.duration_since(since))),
+            None => "nothing was ever verified or drilled".to_owned(),
+        };
+        problems.push(of(Kind::Unverified, said, format!("verify --env {environment}")));
     }
     problems
 }
 
-fn neglected(retention: &Retention) -> Option<Problem> {
+/// A frozen retention is no problem of its own: what freezes it is one.
+fn neglected(environment: &str, retention: &Retention) -> Option<Problem> {
     let said = match retention {
-        Retention::Never | Retention::Applied | Retention::Unseen(_) => return None,
-        Retention::Frozen => "retention is frozen, because the last run is incomplete".to_owned(),
+        Retention::Never | Retention::Applied | Retention::Frozen | Retention::Unseen(_) => return None,
         Retention::Behind(due) => {
-            format!("retention was not carried out: {due} snapshots were due and are still there")
+            format!("retention was not carried out: {due} snapshots should have been put into the bin or deleted")
         }
         Retention::Refused(why) => format!("retention is not done: {why}"),
     };
-    Some(Problem { kind: Kind::Retention, source: None, said })
+    Some(Problem { kind: Kind::Retention, source: None, said, command: format!("prune --env {environment}") })
 }
 
 #[cfg(test)]

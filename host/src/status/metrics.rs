@@ -4,6 +4,7 @@
 use super::judge::{EnvironmentStatus, Retention};
 use super::proofs::Proof;
 use crate::error::{Error, Result};
+use crate::snapshot::Condition;
 use jiff::Timestamp;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, prometheus_text};
@@ -134,6 +135,9 @@ fn metrics(subjects: &[Subject<'_>]) -> Vec<Metric> {
         per_source("object_size_bytes", "Size of that object", &|source| {
             source.saved.map_or(0, |(_, bytes)| i64::try_from(bytes).unwrap_or(i64::MAX))
         }),
+        per_source("source_whole", "1 if the newest run has the source whole", &|source| {
+            i64::from(source.condition == Some(Condition::Whole))
+        }),
         per_environment(
             "last_complete_timestamp_seconds",
             "When the newest snapshot was taken that every source is restorable from; 0 for never",
@@ -174,10 +178,14 @@ fn metrics(subjects: &[Subject<'_>]) -> Vec<Metric> {
                 .map(|(labels, state, count)| (with(labels, "state", state), i64::try_from(count).unwrap_or(i64::MAX)))
                 .collect(),
         },
-        per_environment("problems", "How many things status complains about", &|status| {
-            i64::try_from(status.problems.len()).unwrap_or(i64::MAX)
-        }),
+        per_environment("bin_snapshots", "Snapshots in the bin", &|status| count(status.counts.binned)),
+        per_environment("waiting", "How many questions wait for an answer", &|status| count(status.waiting.len())),
+        per_environment("problems", "How many things status complains about", &|status| count(status.problems.len())),
     ]
+}
+
+fn count(of: usize) -> i64 {
+    i64::try_from(of).unwrap_or(i64::MAX)
 }
 
 fn seconds(moment: Option<Timestamp>) -> i64 {

@@ -23,7 +23,7 @@ pub(super) fn text(found: &[EnvironmentStatus], zone: &TimeZone, now: Timestamp)
     let mut text = format!("{}\n", table.trim_fmt());
     for status in found {
         for problem in &status.problems {
-            let _ = writeln!(text, "{}: {}", status.environment, problem.said);
+            let _ = writeln!(text, "{}: {} (`{}`)", status.environment, problem.said, problem.command);
         }
     }
     if found.iter().all(EnvironmentStatus::is_healthy) {
@@ -81,6 +81,7 @@ pub(super) fn value(status: &EnvironmentStatus) -> Value {
                 "last_saved": source.saved.map(|(made, _)| made),
                 "bytes": source.saved.map(|(_, bytes)| bytes),
                 "last_outcome": source.outcome,
+                "last_condition": source.condition,
             });
             (source.source.clone(), value)
         })
@@ -88,7 +89,7 @@ pub(super) fn value(status: &EnvironmentStatus) -> Value {
     let problems: Vec<Value> = status
         .problems
         .iter()
-        .map(|problem| json!({ "kind": problem.kind.name(), "source": problem.source, "said": problem.said }))
+        .map(|problem| json!({ "kind": problem.kind.name(), "source": problem.source, "said": problem.said, "command": problem.command }))
         .collect();
     let (state, due, error) = match &status.retention {
         Retention::Never => ("never", None, None),
@@ -112,7 +113,9 @@ pub(super) fn value(status: &EnvironmentStatus) -> Value {
             "incomplete": status.counts.incomplete,
             "damaged": status.counts.damaged,
             "adopted": status.counts.adopted,
+            "in_bin": status.counts.binned,
         },
+        "waiting": crate::report::questions_value(&status.waiting),
         "problems": problems,
     })
 }

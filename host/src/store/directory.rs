@@ -19,11 +19,16 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 use tempfile::NamedTempFile;
 use tokio_util::sync::CancellationToken;
 
 /// How temporary files begin. The tilde keeps them out of every listing: no object's key has one.
 const TEMPORARY_PREFIX: &str = ".upload~";
+
+/// How long uploads that were given up are waited for. Each ends at its next block.
+const SETTLE_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// Only the owner enters a folder. Files are made with 0600 by `tempfile`.
 const FOLDER_MODE: u32 = 0o700;
@@ -32,6 +37,8 @@ const FOLDER_MODE: u32 = 0o700;
 #[derive(Debug, Clone)]
 pub struct Directory {
     root: PathBuf,
+    /// Held by every upload, also by one that nobody waits for any more.
+    uploads: Arc<RwLock<()>>,
 }
 
 impl Directory {
@@ -51,7 +58,7 @@ impl Directory {
                 Err(error) => return Err(failure("open the store", &root, &error)),
             }
             std::fs::read_dir(&root).map_err(|error| failure("open the store", &root, &error))?;
-            Ok(Self { root })
+            Ok(Self { root, uploads: Arc::default() })
         })
         .await
     }
@@ -72,7 +79,24 @@ impl Directory {
         // Dropping this future stops the thread at its next block.
         let _guard = gone.clone().drop_guard();
         let runtime = tokio::runtime::Handle::current();
-        blocking(move || directory.receive(&key, content, &gone, &runtime)).await
+        blocking(move || {
+            let uploads = Arc::clone(&directory.uploads);
+            let _upload = uploads.read().unwrap_or_else(PoisonError::into_inner);
+            directory.receive(&key, content, &gone, &runtime)
+        })
+        .await
+    }
+
+    /// See [`super::Store::settle`].
+    pub async fn settle(&self) {
+        let uploads = Arc::clone(&self.uploads);
+        let settled = blocking(move || {
+            drop(uploads.write().unwrap_or_else(PoisonError::into_inner));
+            Ok(())
+        });
+        if tokio::time::timeout(SETTLE_TIME_MAX, settled).await.is_err() {
+            tracing::warn!("an upload to the folder goes on");
+        }
     }
 
     /// See [`super::Store::put`].

@@ -4,7 +4,8 @@ use crate::capability::{Context, types};
 use crate::error::{Class, Error, Result};
 use crate::snapshot::SnapshotId;
 use crate::store::{ObjectKey, Store, Stored};
-use crate::stream::ByteStream;
+use crate::stream::{ByteStream, Guard};
+use futures::future::BoxFuture;
 use std::sync::{Arc, Mutex, PoisonError};
 use wasmtime::component::{HasSelf, Linker, Resource};
 
@@ -25,6 +26,30 @@ use bindings::backup::host::object_write;
 /// Longest extension of an object's name: `tar.gz` and `index` need six.
 const EXTENSION_BYTES_MAX: usize = 16;
 
+/// What a run does around every object that it makes: it says so before, and asks whether it still may in the end.
+#[derive(Clone)]
+pub struct Fencing {
+    /// Says which object is about to be made.
+    pub announce: Arc<dyn Fn(ObjectKey) -> BoxFuture<'static, Result<()>> + Send + Sync>,
+    /// Whether it may come into being.
+    pub guard: Guard,
+}
+
+#[cfg(test)]
+impl Fencing {
+    /// Of nobody who holds a lease.
+    pub(crate) fn none() -> Self {
+        use futures::FutureExt;
+        Self { announce: Arc::new(|_| async { Ok(()) }.boxed()), guard: Guard::new(|| Ok(())) }
+    }
+}
+
+impl std::fmt::Debug for Fencing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Fencing")
+    }
+}
+
 /// Where one run may put objects of one source. The handle behind `object-write.prefix`.
 #[derive(Debug, Clone)]
 pub struct Prefix {
@@ -32,6 +57,7 @@ pub struct Prefix {
     /// `prod/db`: environment and source.
     scope: String,
     stamp: SnapshotId,
+    fencing: Fencing,
     /// What was stored through any copy of this prefix, to hold a plugin's receipt against; one object at most.
     stored: Arc<Mutex<Vec<(ObjectKey, Stored)>>>,
 }
@@ -39,8 +65,8 @@ pub struct Prefix {
 impl Prefix {
     /// A prefix for one run.
     #[must_use]
-    pub fn new(store: Arc<Store>, scope: String, stamp: SnapshotId) -> Self {
-        Self { store, scope, stamp, stored: Arc::default() }
+    pub fn new(store: Arc<Store>, scope: String, stamp: SnapshotId, fencing: Fencing) -> Self {
+        Self { store, scope, stamp, fencing, stored: Arc::default() }
     }
 
     /// What was stored under it so far.
@@ -55,6 +81,8 @@ impl Prefix {
             let message = format!("the plugin stores {key} besides {first}, and one object was asked for");
             return Err(Error::new(Class::PluginRefused, message));
         }
+        (self.fencing.announce)(key.clone()).await?;
+        let content = content.guarded(self.fencing.guard.clone());
         let bar = crate::telemetry::bar(&self.scope, content.expected_bytes());
         let stored = self.store.put_stream(&key, content.observed(bar.clone())).await;
         bar.finish_and_clear();

@@ -26,6 +26,7 @@ impl Run {
     /// When it cannot be started.
     #[must_use]
     pub fn start_in_terminal(self) -> Terminal {
+        self.found();
         let words = [self.command.get_program()].into_iter().chain(self.command.get_args());
         let words: Vec<String> = words.map(|word| quoted(word.to_str().expect("a word of UTF-8"))).collect();
         let mut command = Command::new("script");
@@ -37,7 +38,7 @@ impl Run {
         if let Some(folder) = self.command.get_current_dir() {
             command.current_dir(folder);
         }
-        Terminal(Run { command }.start())
+        Terminal(Run { command, founds: false }.start())
     }
 }
 

@@ -47,7 +47,7 @@ async fn no_guest_finds_the_credentials_of_the_store_that_it_writes_to() {
     let Some((server, store)) = garage().await else { return };
     let place = Place::new().await;
     for secret in [server.key_id(), server.secret()] {
-        let into = Prefix::new(store.clone(), "prod/docs".to_owned(), stamp());
+        let into = Prefix::new(store.clone(), "prod/docs".to_owned(), stamp(), crate::store::host::Fencing::none());
         let plugin = looking_for(Role::Dump, secret);
         let called = plugin.dump_tree(&stamp().to_string(), ArchiveTree(place.tree.clone()), into.clone()).await;
         assert!(!found(called.result, |_| String::new()));

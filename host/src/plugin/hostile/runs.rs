@@ -2,9 +2,9 @@
 //! is as before.
 
 use super::*;
+use crate::accept;
 use crate::backup;
 use crate::config;
-use crate::guard::Allowance;
 use crate::history;
 use crate::host::Host;
 use crate::report::Report;
@@ -43,7 +43,9 @@ impl Scene {
     }
 
     async fn run(&self, dump: &str, retention: &str, now: Timestamp) -> Result<Report> {
-        let host = self.host(dump, retention, now).await;
+        let mut host = self.host(dump, retention, now).await;
+        host.clock = host.clock.moved_by(now.duration_since(machine()));
+        accept::init(&host).await?;
         backup::run(&host, backup::Options::default(), now, std::future::pending()).await
     }
 
@@ -57,14 +59,26 @@ impl Scene {
     }
 }
 
+/// The time of the machine that the store is on.
+#[expect(clippy::disallowed_methods, reason = "the store's files have the machine's time")]
+fn machine() -> Timestamp {
+    Timestamp::now()
+}
+
+/// What of a store are objects.
+fn objects(store: &BTreeMap<PathBuf, Vec<u8>>) -> BTreeMap<PathBuf, Vec<u8>> {
+    let kept = |path: &Path| path.to_string_lossy().contains("/docs/");
+    store.iter().filter(|(path, _)| kept(path)).map(|(path, bytes)| (path.clone(), bytes.clone())).collect()
+}
+
 const KEEP: &str = "do = \"keep\"";
 
 #[tokio::test]
-async fn what_a_dump_plugin_names_claims_or_drops_ends_the_run_and_leaves_the_store_as_it_was() {
+async fn what_a_dump_plugin_names_claims_or_drops_fails_the_source_and_leaves_no_object() {
     let scene = Scene::new();
     scene.history(1).await;
-    let before = scene.store();
-    assert!(before.len() >= 2, "a record and an object: {:?}", before.keys());
+    let before = objects(&scene.store());
+    assert_eq!(before.len(), 2, "an archive and its index: {:?}", before.keys());
     let table = [
         ("dump = { do = \"store-as\", name = \"../STAMP.tar.gz\" }", Class::PluginRefused, "named an object `"),
         ("dump = { do = \"store-as-and-pretend\", name = \"../x\" }", Class::PluginRefused, "stored 0 objects"),
@@ -81,9 +95,11 @@ async fn what_a_dump_plugin_names_claims_or_drops_ends_the_run_and_leaves_the_st
         ("plan = { do = \"leave-out\" }", Class::PluginRefused, "one decision for every"),
     ];
     for (dump, class, expected) in table {
-        let error = scene.run(dump, KEEP, now()).await.map(|_| ()).expect_err(dump);
-        assert_blamed(&error, Role::Dump, class, expected);
-        let after = scene.store();
+        let report = scene.run(dump, KEEP, now()).await.expect(dump);
+        assert_blamed(&report.failure.expect(dump), Role::Dump, class, expected);
+        assert_eq!(report.document["snapshot"]["sources"]["docs"]["condition"], "failed", "{dump}");
+        assert_eq!(report.document["retention"]["state"], "frozen", "{dump}");
+        let after = objects(&scene.store());
         assert!(after == before, "{dump}: {:?} became {:?}", before.keys(), after.keys());
     }
 }
@@ -92,25 +108,27 @@ async fn what_a_dump_plugin_names_claims_or_drops_ends_the_run_and_leaves_the_st
 async fn unchanged_without_an_object_is_refused_and_with_one_it_is_carried() {
     let scene = Scene::new();
     let carry = "plan = { do = \"carry-all\" }";
-    let error = scene.run(carry, KEEP, now()).await.map(|_| ()).unwrap_err();
+    let error = scene.run(carry, KEEP, now()).await.unwrap().failure.unwrap();
     assert_blamed(
         &error,
         Role::Dump,
         Class::PluginRefused,
         "`prod/docs` unchanged, and the store holds no object of it",
     );
-    assert_eq!(scene.store(), BTreeMap::new());
+    assert_eq!(objects(&scene.store()), BTreeMap::new());
 
+    let scene = Scene::new();
     scene.history(1).await;
     let report = scene.run(carry, KEEP, now()).await.unwrap();
     assert_eq!(report.document["snapshot"]["sources"]["docs"]["outcome"], "unchanged");
 
     let object = scene.store().into_keys().find(|path| path.to_string_lossy().ends_with(".tar.gz")).unwrap();
     std::fs::remove_file(object).unwrap();
-    let before = scene.store();
-    let error = scene.run(carry, KEEP, now() + SignedDuration::from_hours(1)).await.map(|_| ()).unwrap_err();
+    let before = objects(&scene.store());
+    let report = scene.run(carry, KEEP, now() + SignedDuration::from_hours(1)).await.unwrap();
+    let error = report.failure.unwrap();
     assert_blamed(&error, Role::Dump, Class::PluginRefused, "the store holds no object of it");
-    assert_eq!(scene.store(), before);
+    assert_eq!(objects(&scene.store()), before);
 }
 
 #[tokio::test]
@@ -129,21 +147,18 @@ async fn a_retention_plan_that_is_no_answer_forgets_nothing() {
     scene.history(4).await;
     let before = scene.store();
     for (doing, expected) in [
-        (
-            "do = \"name-unknown\", id = \"20200101T000000Z\"",
-            "names the snapshot `20200101T000000Z`, which there is not",
-        ),
-        ("do = \"name-unknown\", id = \"\\u001b[2J\"", "which there is not"),
-        ("do = \"name-unknown\", id = \"\"", "which there is not"),
+        ("do = \"name-unknown\", id = \"20200101T000000Z\"", "names an unknown snapshot `20200101T000000Z`"),
+        ("do = \"name-unknown\", id = \"\\u001b[2J\"", "an unknown snapshot"),
+        ("do = \"name-unknown\", id = \"\"", "an unknown snapshot"),
         ("do = \"name-twice\"", "twice"),
         ("do = \"leave-out\"", "leaves out the snapshot"),
         ("do = \"no-reasons\"", "gives no reason"),
-        ("do = \"many-decisions\", count = 100000", "which there is not"),
+        ("do = \"many-decisions\", count = 100000", "an unknown snapshot"),
     ] {
         let host = scene.host("", doing, now()).await;
         let plugin = host.plugin(Role::Retention).await.unwrap();
-        let history = history::load(&host.store, &host.environment, &host.sources).await.unwrap();
-        let planned = retention::plan(&host, &plugin, &history, now(), Allowance { mass_forget: true }).await;
+        let history = history::load(&host.store, &host.environment, &host.sources, now()).await.unwrap();
+        let planned = retention::plan_of(&host, &plugin, &history, now(), true).await;
         assert_blamed(&planned.map(|_| ()).unwrap_err(), Role::Retention, Class::PluginRefused, expected);
     }
     let after_the_last = now() + SignedDuration::from_hours(1);
@@ -156,16 +171,20 @@ async fn a_retention_plan_that_is_no_answer_forgets_nothing() {
 }
 
 #[tokio::test]
-async fn a_plan_that_forgets_everything_leaves_the_newest_snapshot_restorable() {
+async fn a_plan_that_forgets_everything_deletes_nothing_at_once_and_never_the_newest() {
     let scene = Scene::new();
     scene.history(4).await;
+    let before = scene.store();
     let report = scene.run("", "do = \"forget-everything\"", now()).await.unwrap();
     assert_eq!(report.failure, None);
-    let left: Vec<_> =
-        scene.store().into_keys().filter(|path| path.components().any(|c| c.as_os_str() == "snapshots")).collect();
-    assert_eq!(left.len(), 1, "{left:?}");
-    let key = report.document["snapshot"]["sources"]["docs"]["object"]["key"].as_str().unwrap();
-    assert!(scene.store().keys().any(|path| path.ends_with(key)), "{key} is gone");
+    let after = scene.store();
+    let kept = |path: &&PathBuf| !path.to_string_lossy().contains("/.fp-");
+    assert!(before.keys().filter(kept).all(|path| after.contains_key(path)), "something was deleted in one step");
+    let binned = report.document["retention"]["binned"].as_array().unwrap();
+    assert_eq!(binned.len(), 4, "all but the newest: {binned:?}");
+    let back = scene.run("", KEEP, now() + SignedDuration::from_hours(24)).await.unwrap();
+    assert_eq!(back.document["retention"]["taken_back"].as_array().map(Vec::len), Some(4));
+    assert!(!scene.store().keys().any(|path| path.to_string_lossy().contains("/forgotten/")));
 }
 
 #[tokio::test]
@@ -175,8 +194,8 @@ async fn reasons_of_megabytes_and_escapes_reach_the_certificate_as_short_lines()
     for doing in ["do = \"long-reason\", bytes = 10485760", "do = \"reason\", text = \"\\u001b[2J\\r\\n\""] {
         let host = scene.host("", doing, now()).await;
         let plugin = host.plugin(Role::Retention).await.unwrap();
-        let history = history::load(&host.store, &host.environment, &host.sources).await.unwrap();
-        let planned = retention::plan(&host, &plugin, &history, now(), Allowance::default()).await.unwrap();
+        let history = history::load(&host.store, &host.environment, &host.sources, now()).await.unwrap();
+        let planned = retention::plan_of(&host, &plugin, &history, now(), false).await.unwrap();
         let reasons: Vec<&String> = planned.plan.values().flat_map(|decision| &decision.reasons).collect();
         assert!(reasons.iter().all(|reason| reason.len() <= 1_003 && !reason.chars().any(char::is_control)), "{doing}");
     }

@@ -212,6 +212,7 @@ async fn certificates_that_cannot_be_used_are_named() {
             restore_credentials: None,
             pg_dump: None,
             connect_timeout: 1,
+            open_timeout: 10,
             connections: None,
         };
         let error = super::super::tls::connector(&config).err().expect("it is refused");

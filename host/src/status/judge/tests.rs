@@ -1,9 +1,10 @@
 //! Stores in every state that matters, and what is said of each.
 
 use super::*;
-use crate::config::Config;
+use crate::config::{Config, Environment, EnvironmentConfig};
+use crate::environment::{EnvironmentFile, Stored};
 use crate::error::Error;
-use crate::history::Object;
+use crate::snapshot::Record;
 use crate::store::ObjectKey;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,29 +29,42 @@ fn inventory() -> (Environment, EnvironmentConfig) {
 
 /// A snapshot so many minutes ago, with the outcome of each source, and how many minutes ago each object was made.
 fn snapshot(minutes: i64, db: (Outcome, i64), docs: (Outcome, i64)) -> Snapshot {
-    let state = |(outcome, made): (Outcome, i64), key: &str| State {
-        outcome,
-        object: (outcome != Outcome::Failed).then(|| Object {
-            key: ObjectKey::parse(key).unwrap(),
-            bytes: 7,
-            sha256: None,
-            made: ago(made),
-            present: true,
-        }),
-        fingerprint: String::new(),
+    let id = SnapshotId::at(ago(minutes));
+    let state = |(outcome, made): (Outcome, i64), name: &str| {
+        let condition = if outcome == Outcome::Failed { Condition::Failed } else { Condition::Whole };
+        let key = ObjectKey::parse(name).filter(|_| outcome != Outcome::Failed);
+        let mut state = Snapshot::of_one_source(id, name, condition, key).sources.remove(name).unwrap();
+        state.outcome = outcome;
+        if let Some(object) = &mut state.object {
+            (object.bytes, object.made) = (7, ago(made));
+        }
+        (name.to_owned(), state)
     };
-    let sources = BTreeMap::from([("db".to_owned(), state(db, "a")), ("docs".to_owned(), state(docs, "b"))]);
-    Snapshot {
-        id: SnapshotId::at(ago(minutes)),
-        record: None,
-        record_sha256: None,
-        damage: None,
-        complete: db.0 != Outcome::Failed && docs.0 != Outcome::Failed,
-        adopted: false,
-        verified: false,
-        pinned: false,
-        sources,
-    }
+    let sources = BTreeMap::from([state(db, "db"), state(docs, "docs")]);
+    let complete = db.0 != Outcome::Failed && docs.0 != Outcome::Failed;
+    Snapshot { complete, sources, ..recorded(Snapshot::of_one_source(id, "db", Condition::Failed, None)) }
+}
+
+/// The same with a record, of which only that it is there counts.
+fn recorded(snapshot: Snapshot) -> Snapshot {
+    let moment = snapshot.id.taken();
+    let record = Record {
+        format_version: 2,
+        id: snapshot.id,
+        environment: "prod".into(),
+        started: moment,
+        finished: moment,
+        time_zone: "UTC".into(),
+        host_version: String::new(),
+        complete: true,
+        sources: BTreeMap::new(),
+        plugins: Vec::new(),
+        warnings: Vec::new(),
+        store_time: None,
+        clock_doubt: None,
+        previous: None,
+    };
+    Snapshot { record: Some(record), ..snapshot }
 }
 
 /// Both sources saved at that moment.
@@ -60,10 +74,14 @@ fn saved(minutes: i64) -> Snapshot {
 
 fn judged(snapshots: Vec<Snapshot>, proofs: Proofs, retention: Retention) -> EnvironmentStatus {
     let (environment, config) = inventory();
-    let history = History { snapshots, orphans: Vec::new(), forgotten: BTreeSet::new(), verifications: Vec::new() };
+    let guard = crate::guard::Config::default();
+    let file = EnvironmentFile::first(&environment, &config, &BTreeMap::new(), &guard, "UTC", ago(0));
+    let mut history = History::of(snapshots);
+    history.environment = Some(Stored { stamp: SnapshotId::at(ago(0)), sha256: String::new(), file });
     let limits =
         Limits { max_age: SignedDuration::from_hours(26), max_unverified: SignedDuration::from_hours(35 * 24) };
-    judge(&environment, &config, &history, proofs, retention, limits, now())
+    let asked = Asked { environment: "prod", config: &config, guard: &guard, time_zone: "UTC" };
+    judge(asked, &history, proofs, retention, limits, now())
 }
 
 fn alone(snapshots: Vec<Snapshot>) -> EnvironmentStatus {
@@ -80,7 +98,7 @@ fn what_is_configured_and_was_never_backed_up_is_seen_in_an_empty_store() {
     let never = Kind::Never;
     assert_eq!(
         said(&status),
-        [(never, Some("db"), "db was never backed up"), (never, Some("docs"), "docs was never backed up"),]
+        [(never, Some("db"), "db was never backed up whole"), (never, Some("docs"), "docs was never backed up whole"),]
     );
     assert_eq!((status.complete, status.verification, status.proven), (None, None, None));
     assert!(!status.is_healthy());
@@ -93,7 +111,7 @@ fn a_source_is_stale_beyond_the_limit_and_not_at_it() {
         assert_eq!(status.is_healthy(), healthy, "{minutes} minutes: {:?}", status.problems);
     }
     let status = alone(vec![saved(50 * HOUR)]);
-    assert_eq!(said(&status)[0], (Kind::Stale, Some("db"), "the last backup of db is 2 days old"));
+    assert_eq!(said(&status)[0], (Kind::Stale, Some("db"), "the last whole backup of db is 2 days old"));
 }
 
 #[test]
@@ -111,10 +129,10 @@ fn a_failed_source_is_named_and_its_last_good_state_counts() {
     let failed = snapshot(HOUR, (Outcome::Failed, 0), (Outcome::Saved, HOUR));
     let status = judged(vec![saved(25 * HOUR), failed], Proofs::default(), Retention::Frozen);
     let kinds: Vec<_> = status.problems.iter().map(|problem| (problem.kind, problem.source.as_deref())).collect();
-    assert_eq!(kinds, [(Kind::Failed, Some("db")), (Kind::Retention, None)], "not stale yet");
+    assert_eq!(kinds, [(Kind::Failed, Some("db"))], "not stale yet");
     assert_eq!(status.sources[0].restorable, Some(SnapshotId::at(ago(25 * HOUR))));
     assert_eq!(status.complete, Some(SnapshotId::at(ago(25 * HOUR))));
-    assert_eq!(status.counts, Counts { complete: 1, incomplete: 1, damaged: 0, adopted: 0 });
+    assert_eq!(status.counts, Counts { complete: 1, incomplete: 1, damaged: 0, adopted: 0, binned: 0 });
 }
 
 #[test]
@@ -131,8 +149,9 @@ fn what_the_store_lost_is_missing_and_no_state_to_restore() {
     let status = alone(vec![saved(100 * HOUR), damaged, lost]);
     let kinds: Vec<_> = status.problems.iter().map(|problem| (problem.kind, problem.source.as_deref())).collect();
     assert_eq!(kinds, [(Kind::Stale, Some("db")), (Kind::Missing, None), (Kind::Missing, None)]);
-    assert!(status.problems[1].said.contains("1 snapshots have lost an object: 20260630T110000Z"), "{status:?}");
-    assert!(status.problems[2].said.contains("cannot be read: 20260630T100000Z"), "{status:?}");
+    assert_eq!(status.problems[1].said, "1 snapshot lost an object: 20260630T110000Z");
+    assert_eq!(status.problems[2].said, "1 snapshot has a record that cannot be read: 20260630T100000Z");
+    assert!(status.problems[1..].iter().all(|problem| problem.command == "accept --env prod --lost"), "{status:?}");
 }
 
 #[test]
@@ -144,18 +163,15 @@ fn many_lost_snapshots_are_counted_and_the_first_named() {
     };
     let status = alone((1..=9).rev().map(|n| lost(n * HOUR)).collect());
     let missing = status.problems.iter().find(|problem| problem.kind == Kind::Missing).unwrap();
-    assert!(
-        missing.said.starts_with("9 snapshots have lost an object: ") && missing.said.ends_with(", …"),
-        "{missing:?}"
-    );
+    assert!(missing.said.starts_with("9 snapshots lost an object: ") && missing.said.ends_with(", …"), "{missing:?}");
 }
 
 #[test]
 fn a_clock_that_was_ahead_does_not_make_a_backup_fresh() {
     let status = alone(vec![saved(30 * HOUR), saved(-HOUR)]);
     let kinds: Vec<_> = status.problems.iter().map(|problem| problem.kind).collect();
-    assert_eq!(kinds, [Kind::Stale, Kind::Stale, Kind::Missing], "{status:?}");
-    let adopted = Snapshot { adopted: true, ..saved(-HOUR) };
+    assert_eq!(kinds, [Kind::Stale, Kind::Stale, Kind::Clock], "{status:?}");
+    let adopted = Snapshot { adopted: true, record: None, ..saved(-HOUR) };
     assert!(alone(vec![saved(HOUR), adopted]).is_healthy(), "a script's local time is ahead of UTC");
 }
 
@@ -179,6 +195,7 @@ fn a_proof_is_missed_only_once_the_first_snapshot_is_older_than_the_limit() {
         let id = SnapshotId::at(ago(DAY));
         let proofs = Proofs {
             verifications: of(verified).map(|proof| (id, proof)).into_iter().collect(),
+            passed: of(verified).map(|proof| proof.at),
             drill: of(drilled),
             drill_passed: of(drilled).map(|proof| proof.at),
         };
@@ -191,17 +208,13 @@ fn a_proof_is_missed_only_once_the_first_snapshot_is_older_than_the_limit() {
 
 #[test]
 fn a_proof_that_failed_is_a_problem_until_the_snapshot_passes_or_is_gone() {
+    let failed = |minutes| Snapshot { standing: Standing::Failed, ..saved(minutes) };
     let snapshots = || vec![saved(25 * HOUR), saved(HOUR)];
-    let of = |minutes, proof| (SnapshotId::at(ago(minutes)), proof);
-    let bad = of(25 * HOUR, proof(9, false));
-    let good = of(HOUR, proof(5, true));
-    let status =
-        judged(snapshots(), Proofs { verifications: vec![bad, good], ..Proofs::default() }, Retention::Applied);
+    let status = judged(vec![failed(25 * HOUR), saved(HOUR)], Proofs::default(), Retention::Applied);
     assert_eq!(status.problems.len(), 1, "{status:?}");
-    assert_eq!(status.problems[0].kind, Kind::Disproved);
-    assert_eq!(status.verification, Some(proof(5, true)));
-    let of_forgotten = Proofs { verifications: vec![of(90 * HOUR, proof(9, false)), good], ..Proofs::default() };
-    assert!(judged(snapshots(), of_forgotten, Retention::Applied).is_healthy());
+    let problem = &status.problems[0];
+    assert_eq!((problem.kind, problem.command.as_str()), (Kind::Disproved, "accept --env prod --lost"));
+    assert!(judged(snapshots(), Proofs::default(), Retention::Applied).is_healthy());
     let drilled = Proofs { drill: Some(proof(3, false)), drill_passed: Some(ago(99)), ..Proofs::default() };
     let status = judged(snapshots(), drilled, Retention::Applied);
     assert_eq!(status.problems[0].said, "the last drill, of 2026-06-30T11:57:00Z, failed");
@@ -212,8 +225,8 @@ fn retention_that_does_not_do_its_work_is_a_problem_of_its_own() {
     for (retention, expected) in [
         (Retention::Never, None),
         (Retention::Applied, None),
-        (Retention::Frozen, Some("frozen")),
-        (Retention::Behind(3), Some("3 snapshots were due and are still there")),
+        (Retention::Frozen, None),
+        (Retention::Behind(3), Some("3 snapshots should have been put into the bin or deleted")),
         (Retention::Refused("too many".into()), Some("retention is not done: too many")),
     ] {
         let status = judged(vec![saved(HOUR)], Proofs::default(), retention);
@@ -225,8 +238,20 @@ fn retention_that_does_not_do_its_work_is_a_problem_of_its_own() {
 
 #[test]
 fn every_kind_of_problem_has_a_name_of_its_own_and_advice() {
-    let all =
-        [Kind::Never, Kind::Stale, Kind::Failed, Kind::Missing, Kind::Unverified, Kind::Disproved, Kind::Retention];
+    let all = [
+        Kind::Never,
+        Kind::Stale,
+        Kind::Failed,
+        Kind::Partial,
+        Kind::Suspect,
+        Kind::Missing,
+        Kind::Clock,
+        Kind::Waiting,
+        Kind::Unverified,
+        Kind::Disproved,
+        Kind::Retention,
+    ];
     assert_eq!(all.iter().map(|kind| kind.name()).collect::<BTreeSet<_>>().len(), all.len());
-    assert!(all.iter().all(|kind| !kind.advice().is_empty()));
+    let problem = |kind| Problem { kind, source: None, said: String::new(), command: "backup --env prod".into() };
+    assert!(all.into_iter().all(|kind| problem(kind).advice().ends_with("run `backup --env prod`")));
 }

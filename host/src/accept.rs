@@ -1,0 +1,235 @@
+//! `init` and `accept`: the verbs that write the environment's own file.
+
+use crate::backup::sweep;
+use crate::config::Source;
+use crate::environment::{self, EnvironmentFile};
+use crate::error::{Class, Error, Result};
+use crate::history::{self, History};
+use crate::host::Host;
+use crate::lease::{Lease, since_boot};
+use crate::postgres::Session;
+use crate::questions::{self, Answer, Asked, Kind, Question};
+use crate::report::{self, Report};
+use jiff::Timestamp;
+use serde_json::json;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+/// What the person asked `accept` for.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Arguments {
+    /// Environment, as the configuration names it
+    #[arg(long = "env", value_name = "NAME")]
+    pub environment: String,
+    /// Show what waits and what would change; change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// No run saves this source any more, and its snapshots age; may be given several times
+    #[arg(long, value_name = "SOURCE")]
+    retire: Vec<String>,
+    /// Give up what is lost: objects that are missing, records that cannot be read, snapshots of which a verification failed
+    #[arg(long)]
+    lost: bool,
+    /// Let the adopted snapshots that there are now age like recorded ones
+    #[arg(long)]
+    adopted: bool,
+}
+
+/// Makes the environment's own file, and shows what the store holds. Where there is one, nothing is changed.
+///
+/// # Errors
+/// [`Class::Config`] where the machine's clock and the store's are apart; the store's and the lease's.
+pub async fn init(host: &Host) -> Result<Report> {
+    let now = host.clock.now();
+    let load = async || history::load(&host.store, &host.environment, &host.sources, now).await;
+    let history = load().await?;
+    if history.environment.is_some() && history.environment_damage.is_none() {
+        return Ok(of_init(host, &history, false));
+    }
+    let identities = identities(host).await;
+    let (lease, abandoned) = Lease::take(&host.store, &host.environment, since_boot).await?;
+    let lease = lease.and(host.cluster_lease().await).await?;
+    let made = async {
+        check_clock(host, &lease, now)?;
+        let history = load().await?;
+        sweep(host, &lease, abandoned, &history).await?;
+        if history.environment.is_some() && history.environment_damage.is_none() {
+            return Ok((history, false));
+        }
+        lease.check().await?;
+        let zone = host.time_zone_name();
+        let mut file = EnvironmentFile::first(&host.environment, &host.sources, &identities, &host.guard, zone, now);
+        if history.environment_damage.is_some() {
+            file.reason = "init: the version before could not be read".to_owned();
+        }
+        // The stamp of a version that cannot be read must not stay the newest.
+        let at = history.newest_file().map_or(now, |stamp| now.max(stamp.next().taken()));
+        environment::write(&host.store, &host.environment, None, file, at).await?;
+        Ok((load().await?, true))
+    }
+    .await;
+    lease.release().await;
+    let (history, made): (History, bool) = made?;
+    Ok(of_init(host, &history, made))
+}
+
+/// An environment that is founded under a wrong clock would doubt every run after it.
+fn check_clock(host: &Host, lease: &Lease, now: Timestamp) -> Result<()> {
+    let skew = now.duration_since(host.clock.shown_by(lease.store_time()));
+    if skew.abs() <= questions::SKEW_MAX {
+        return Ok(());
+    }
+    let doubt = crate::snapshot::ClockDoubt::Skew { seconds: skew.as_secs() };
+    Err(Error::config(questions::describe(doubt)).hint("set the clock of this machine, then run it again"))
+}
+
+/// Which database is behind each name. One that is out of reach is asked by the first run.
+async fn identities(host: &Host) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    for (name, source) in &host.sources.sources {
+        let Source::Postgres(config) = source else { continue };
+        match Session::open(config, format!("{}/{name}", host.environment)).await {
+            Ok(session) => {
+                found.extend(session.facts().identity.map(|identity| (name.clone(), identity)));
+                session.close().await;
+            }
+            Err(error) => tracing::warn!("{name} could not be asked which database it is: {error}"),
+        }
+    }
+    found
+}
+
+fn of_init(host: &Host, history: &History, made: bool) -> Report {
+    let now = host.clock.now();
+    let (environment, store) = (&host.environment, host.store.describe());
+    let did = if made { "is initialised" } else { "was initialised already; nothing was changed" };
+    let mut text = format!("{environment} in {store} {did}\n");
+    let id = history.environment.as_ref().map(|stored| stored.file.id.clone());
+    if let Some(stored) = &history.environment {
+        for (name, source) in &stored.file.sources {
+            let identity = source.identity.as_deref().map(|identity| format!(", {identity}")).unwrap_or_default();
+            let _ = writeln!(text, "  {name:<10} {}{identity}", source.kind);
+        }
+    }
+    let adopted = history.snapshots.iter().filter(|snapshot| snapshot.adopted).count();
+    let recorded = history.snapshots.len() - adopted;
+    let _ = writeln!(text, "  found      {recorded} snapshots, and {adopted} adopted from objects without a record");
+    if adopted > 0 {
+        let _ = writeln!(text, "  adopted ones are kept until `accept --env {environment} --adopted` lets them age");
+    }
+    let document = json!({
+        "format_version": report::FORMAT_VERSION,
+        "environment": environment.as_str(),
+        "made": made,
+        "id": id,
+        "snapshots": recorded,
+        "adopted": adopted,
+        "waiting": report::questions_value(&questions::questions(Asked::of(host), history, now)),
+    });
+    Report { document, text, failure: None }
+}
+
+/// Shows what waits and writes the answer.
+///
+/// # Errors
+/// [`Class::Usage`] for an unknown source; [`Class::Config`] where the environment was never initialised, or the clock of this
+/// machine is wrong; the store's and the lease's. What stays open is the report's failure, of class [`Class::Stale`].
+pub async fn accept(host: &Host, arguments: &Arguments) -> Result<Report> {
+    let now = host.clock.now();
+    let (lease, abandoned) = Lease::take(&host.store, &host.environment, since_boot).await?;
+    let lease = lease.and(host.cluster_lease().await).await?;
+    let done = async {
+        check_clock(host, &lease, now)?;
+        let history = history::load(&host.store, &host.environment, &host.sources, now).await?;
+        if !arguments.dry_run {
+            sweep(host, &lease, abandoned, &history).await?;
+        }
+        answer(host, &lease, &history, arguments, now).await
+    }
+    .await;
+    lease.release().await;
+    done
+}
+
+async fn answer(
+    host: &Host,
+    lease: &Lease,
+    history: &History,
+    arguments: &Arguments,
+    now: Timestamp,
+) -> Result<Report> {
+    let environment = &host.environment;
+    let Some(stored) = &history.environment else {
+        let why = history.environment_damage.clone();
+        return Err(why
+            .unwrap_or_else(|| Error::config(format!("{environment} was never initialised")))
+            .hint(format!("run `init --env {environment}`")));
+    };
+    let retire: BTreeSet<String> = arguments.retire.iter().cloned().collect();
+    check_retired(host, &stored.file, &retire)?;
+    let waiting = questions::questions(Asked::of(host), history, now);
+    let answer = Answer { retire, lost: arguments.lost, adopted: arguments.adopted };
+    let (next, changes) = questions::answer(Asked::of(host), history, &stored.file, &answer, now);
+    let open = left_open(&waiting, &answer);
+    if !arguments.dry_run && !changes.is_empty() {
+        lease.check().await?;
+        environment::write(&host.store, environment, Some(stored), next, now).await?;
+    }
+    let mut text = String::new();
+    for question in &waiting {
+        let _ = writeln!(text, "waited: {}", question.said);
+    }
+    let verb = if arguments.dry_run { "would change" } else { "changed" };
+    for change in &changes {
+        let _ = writeln!(text, "{verb}: {change}");
+    }
+    if changes.is_empty() {
+        text.push_str("nothing was changed\n");
+    }
+    for question in &open {
+        let _ = writeln!(text, "still waits: {} (answer with `{}`)", question.said, question.command);
+    }
+    let document = json!({
+        "format_version": report::FORMAT_VERSION,
+        "environment": environment.as_str(),
+        "dry_run": arguments.dry_run,
+        "waited": report::questions_value(&waiting),
+        "changes": changes,
+        "still_waiting": report::questions_value(&open),
+    });
+    let failure = open.first().map(|question| {
+        Error::new(Class::Stale, format!("{environment}: {}", question.said))
+            .hint(format!("run `{}` if that is meant", question.command))
+    });
+    Ok(Report { document, text, failure })
+}
+
+fn check_retired(host: &Host, file: &EnvironmentFile, retire: &BTreeSet<String>) -> Result<()> {
+    for name in retire {
+        let shown = crate::capability::printable(name);
+        if !file.sources.contains_key(name) {
+            let known = file.sources.keys().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+            return Err(Error::new(Class::Usage, format!("{} has no source `{shown}` to retire", host.environment))
+                .hint(format!("--retire takes {known}")));
+        }
+        if host.sources.sources.contains_key(name) {
+            return Err(Error::new(
+                Class::Usage,
+                format!("the source `{shown}` is configured, so it cannot be retired"),
+            )
+            .hint("remove it from the configuration first"));
+        }
+    }
+    Ok(())
+}
+
+/// What the answer leaves open, because it takes a word of its own.
+fn left_open(waiting: &[Question], answer: &Answer) -> Vec<Question> {
+    let is_open = |question: &&Question| match question.kind {
+        Kind::GoneSource => question.source.as_ref().is_some_and(|source| !answer.retire.contains(source)),
+        Kind::Lost | Kind::DamagedRecord => !answer.lost,
+        Kind::Uninitialised | Kind::FileDamaged => true,
+        Kind::NewSource | Kind::Suspect | Kind::Guard | Kind::TimeZone | Kind::Clock | Kind::Future => false,
+    };
+    waiting.iter().filter(is_open).cloned().collect()
+}

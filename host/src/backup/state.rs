@@ -1,0 +1,152 @@
+//! What a source is in a run: whole, partial or suspect, judged by itself and against its own last whole state.
+
+use super::Opened;
+use crate::history::History;
+use crate::snapshot::{ArchiveRecord, Condition, Measure};
+use indicatif::HumanCount;
+use jiff::Timestamp;
+
+/// A folder that had fewer files may lose most of them to one person's tidying up.
+const FILES_MIN: u64 = 10;
+
+/// Content of so few bytes may be one document that was replaced.
+const BYTES_MIN: u64 = 1 << 20;
+
+/// A database with fewer tables is no Dolibarr, which has over three hundred.
+const TABLES_MIN: u64 = 10;
+
+/// So few rows are settings that somebody may have cleared.
+const ROWS_MIN: u64 = 100;
+
+/// What was found of one source.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Findings {
+    /// Why it is not whole, a sentence each.
+    pub(super) doubts: Vec<String>,
+    pub(super) identity: Option<String>,
+    pub(super) measure: Measure,
+    pub(super) partial: bool,
+}
+
+impl Findings {
+    pub(super) fn condition(&self) -> Condition {
+        match (self.partial, self.doubts.is_empty()) {
+            (true, _) => Condition::Partial,
+            (false, false) => Condition::Suspect,
+            (false, true) => Condition::Whole,
+        }
+    }
+}
+
+/// Which database is open; none of a folder.
+fn identity(opened: &Opened) -> Option<String> {
+    match opened {
+        Opened::Database(session) => session.facts().identity,
+        Opened::Tree(_) => None,
+    }
+}
+
+/// How much an open source holds, as far as this run counted it.
+fn measure(opened: &Opened) -> Measure {
+    match opened {
+        Opened::Database(session) => {
+            Measure { tables: Some(session.facts().tables), rows: session.rows_read(), ..Measure::default() }
+        }
+        Opened::Tree(tree) => {
+            let report = tree.report();
+            Measure {
+                files: report.as_ref().map(|report| report.files),
+                bytes: report.as_ref().map(|report| report.bytes),
+                ..Measure::default()
+            }
+        }
+    }
+}
+
+/// The identity that a source is expected to have: what a person accepted, or else what the last whole one had.
+fn known_identity<'h>(name: &str, history: &'h History, now: Timestamp) -> Option<&'h str> {
+    let of_file = history.environment.as_ref().and_then(|stored| stored.file.sources.get(name)?.identity.as_deref());
+    of_file.or_else(|| history.last_whole(name, now).and_then(|(_, state)| state.identity.as_deref()))
+}
+
+/// Whether another database stands behind a source's name than before.
+pub(super) fn is_another(opened: &Opened, name: &str, history: &History, now: Timestamp) -> bool {
+    match (known_identity(name, history, now), identity(opened)) {
+        (Some(known), Some(found)) => known != found,
+        (Some(_) | None, _) => false,
+    }
+}
+
+/// Judges a source that was dumped in this run.
+pub(super) fn judge(
+    opened: &Opened,
+    name: &str,
+    archive: Option<&ArchiveRecord>,
+    history: &History,
+    now: Timestamp,
+) -> Findings {
+    let (identity, measure) = (identity(opened), measure(opened));
+    let mut findings = Findings { identity, measure, ..Findings::default() };
+    if let Some(archive) = archive.filter(|archive| archive.unreadable_total > 0) {
+        findings.partial = true;
+        let below = match archive.below_unreadable {
+            Some(below @ 1..) => {
+                format!(", and {} that the last whole archive has below them are missing", HumanCount(below))
+            }
+            Some(0) | None => String::new(),
+        };
+        findings.doubts.push(format!("{} entries could not be read{below}", HumanCount(archive.unreadable_total)));
+        return findings;
+    }
+    if let (Some(known), Some(found)) = (known_identity(name, history, now), &findings.identity)
+        && known != found
+    {
+        findings.doubts.push(format!("it is another database than before ({known} became {found})"));
+    }
+    let replaced = history.environment.as_ref().and_then(|stored| stored.file.replaced.get(name).copied());
+    let before = history.last_whole(name, now).filter(|(id, _)| replaced.is_none_or(|replaced| *id > replaced));
+    if let Some((id, state)) = before {
+        findings.doubts.extend(collapsed(state.measure, measure).map(|what| format!("{what} since {id}")));
+    }
+    findings
+}
+
+/// Whether most of what was there is gone, and what of it.
+fn collapsed(before: Measure, now: Measure) -> Option<String> {
+    let counts = [
+        ("files", before.files, now.files, FILES_MIN),
+        ("bytes", before.bytes, now.bytes, BYTES_MIN),
+        ("tables", before.tables, now.tables, TABLES_MIN),
+        ("rows", before.rows, now.rows, ROWS_MIN),
+    ];
+    counts.into_iter().find_map(|(what, before, now, least)| {
+        let (before, now) = (before?, now?);
+        let gone = (before > 0 && now == 0) || (before >= least && now < before / 2);
+        gone.then(|| format!("most of its {what} are gone: {} of {} are left", HumanCount(now), HumanCount(before)))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn most_means_more_than_half_and_of_a_few_all() {
+        let files = |files| Measure { files: Some(files), ..Measure::default() };
+        for (before, now, gone) in [
+            (0, 0, false),
+            (3, 1, false),
+            (3, 0, true),
+            (10, 5, false),
+            (10, 4, true),
+            (1_000, 499, true),
+            (5, 900, false),
+        ] {
+            assert_eq!(collapsed(files(before), files(now)).is_some(), gone, "{before} to {now}");
+        }
+        assert_eq!(collapsed(files(10), Measure::default()), None, "what nobody counted is not gone");
+        let rows = |rows| Measure { files: Some(1), rows: Some(rows), ..Measure::default() };
+        let said = collapsed(rows(12_345), rows(0)).unwrap();
+        assert_eq!(said, "most of its rows are gone: 0 of 12,345 are left");
+    }
+}

@@ -1,0 +1,356 @@
+//! The environment's own file: what the store itself knows of an environment, whatever configuration happens to run.
+//!
+//! Each file is immutable and names the hash of the one before; the newest counts. `init` makes the first one, and every
+//! answer of a person makes the next. The type here is the persisted format and the changes that an answer makes to it;
+//! which questions there are is decided in [`crate::questions`].
+
+use crate::config::{Environment, EnvironmentConfig};
+use crate::error::{Error, Result};
+use crate::guard;
+use crate::history::key;
+use crate::snapshot::{SnapshotId, to_bytes};
+use crate::store::{Created, ObjectKey, Store};
+use bytes::Bytes;
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Version of the format. A field that is added, dropped or read differently raises it.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// The folder below the environment.
+pub const FOLDER: &str = "environment";
+
+/// One version of the file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EnvironmentFile {
+    /// See [`FORMAT_VERSION`].
+    pub format_version: u32,
+    /// The environment.
+    pub environment: String,
+    /// Drawn by `init`: whether two stores hold the same environment.
+    pub id: String,
+    /// When this version was written.
+    pub written: Timestamp,
+    /// What it was written for, in a sentence.
+    pub reason: String,
+    /// Version of the host.
+    pub host_version: String,
+    /// The version before; none for the first one.
+    pub previous: Option<PreviousFile>,
+    /// The business time zone, an IANA name.
+    pub time_zone: String,
+    /// Rules that no plugin overrides.
+    pub guard: GuardRules,
+    /// The sources that every run is expected to save.
+    pub sources: BTreeMap<String, KnownSource>,
+    /// Sources that are saved no more; their snapshots age.
+    #[serde(default)]
+    pub retired_sources: BTreeMap<String, KnownSource>,
+    /// Suspect states that a person accepted.
+    #[serde(default)]
+    pub accepted: BTreeSet<AcceptedState>,
+    /// Snapshots whose time was doubted and is right.
+    #[serde(default)]
+    pub trusted_times: BTreeSet<SnapshotId>,
+    /// Snapshots whose time may be wrong, as a person knows: they answer only where no other one does.
+    #[serde(default)]
+    pub doubted_times: BTreeSet<SnapshotId>,
+    /// States whose object is lost, as a person knows.
+    #[serde(default)]
+    pub given_up: BTreeSet<AcceptedState>,
+    /// Snapshots of which a verification failed, as a person knows.
+    #[serde(default)]
+    pub known_failures: BTreeSet<SnapshotId>,
+    /// Snapshots that serve nothing: of a wrong clock, or with a damaged record.
+    #[serde(default)]
+    pub retired_snapshots: BTreeSet<SnapshotId>,
+    /// Snapshots that `unforget` keeps.
+    #[serde(default)]
+    pub kept: BTreeSet<SnapshotId>,
+    /// Adopted snapshots up to this one may age; none may without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adopted_age_up_to: Option<SnapshotId>,
+    /// Sources that a restore replaced, and when: what was measured before says nothing of what is there now.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub replaced: BTreeMap<String, SnapshotId>,
+}
+
+/// A link to the version before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PreviousFile {
+    /// Its stamp.
+    pub stamp: SnapshotId,
+    /// SHA-256 of its bytes, in lower-case hexadecimal.
+    pub sha256: String,
+}
+
+/// A source as the store knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KnownSource {
+    /// `postgres` or `directory`.
+    pub kind: String,
+    /// Which database it is; none of a folder, and where nobody could ask yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<String>,
+    /// When it was added or retired.
+    pub since: Timestamp,
+}
+
+/// The state of one source in one snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AcceptedState {
+    /// The snapshot.
+    pub snapshot: SnapshotId,
+    /// The source.
+    pub source: String,
+}
+
+/// The guard's rules as they are persisted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GuardRules {
+    /// Completed fiscal years of which one state of each source is kept.
+    pub legal_years: u16,
+    /// Last day of the fiscal year, `MM-DD`.
+    pub fiscal_year_end: String,
+    /// No younger snapshot is forgotten.
+    pub min_age_seconds: u64,
+    /// No more snapshots enter the bin in one run.
+    pub max_forget: usize,
+    /// Days that a snapshot lies in the bin.
+    pub bin_days: u16,
+}
+
+/// A version of the file as it lies in the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// Its stamp.
+    pub stamp: SnapshotId,
+    /// SHA-256 of its bytes.
+    pub sha256: String,
+    /// What it says.
+    pub file: EnvironmentFile,
+}
+
+impl GuardRules {
+    /// The rules of a configuration.
+    #[must_use]
+    pub fn of(config: &guard::Config) -> Self {
+        Self {
+            legal_years: config.legal_years,
+            fiscal_year_end: config.fiscal_year_end.to_string(),
+            min_age_seconds: config.min_age.0.as_secs().unsigned_abs(),
+            max_forget: config.max_forget,
+            bin_days: config.bin_days,
+        }
+    }
+
+    /// How a configuration weakens these rules, a phrase each; nothing where it keeps or strengthens them.
+    #[must_use]
+    pub fn weakened_by(&self, config: &guard::Config) -> Vec<String> {
+        let new = Self::of(config);
+        let mut found = Vec::new();
+        let mut compare = |name: &str, weaker: bool, old: &dyn std::fmt::Display, new: &dyn std::fmt::Display| {
+            if weaker {
+                found.push(format!("{name} {old} becomes {new}"));
+            }
+        };
+        compare("legal_years", new.legal_years < self.legal_years, &self.legal_years, &new.legal_years);
+        compare(
+            "fiscal_year_end",
+            new.fiscal_year_end != self.fiscal_year_end,
+            &self.fiscal_year_end,
+            &new.fiscal_year_end,
+        );
+        let seconds = |seconds: u64| format!("{seconds}s");
+        let (old_age, new_age) = (seconds(self.min_age_seconds), seconds(new.min_age_seconds));
+        compare("min_age", new.min_age_seconds < self.min_age_seconds, &old_age, &new_age);
+        compare("max_forget", new.max_forget > self.max_forget, &self.max_forget, &new.max_forget);
+        compare("bin_days", new.bin_days < self.bin_days, &self.bin_days, &new.bin_days);
+        found
+    }
+}
+
+impl EnvironmentFile {
+    /// The first version, of what a configuration names.
+    #[must_use]
+    pub fn first(
+        environment: &Environment,
+        config: &EnvironmentConfig,
+        identities: &BTreeMap<String, String>,
+        guard: &guard::Config,
+        time_zone: &str,
+        now: Timestamp,
+    ) -> Self {
+        let known = |(name, source): (&String, &crate::config::Source)| {
+            let identity = identities.get(name).cloned();
+            (name.clone(), KnownSource { kind: source.kind().to_owned(), identity, since: now })
+        };
+        Self {
+            format_version: FORMAT_VERSION,
+            environment: environment.to_string(),
+            id: format!("{:032x}", rand::random::<u128>()),
+            written: now,
+            reason: "init".to_owned(),
+            host_version: env!("CARGO_PKG_VERSION").to_owned(),
+            previous: None,
+            time_zone: time_zone.to_owned(),
+            guard: GuardRules::of(guard),
+            sources: config.sources.iter().map(known).collect(),
+            retired_sources: BTreeMap::new(),
+            accepted: BTreeSet::new(),
+            trusted_times: BTreeSet::new(),
+            doubted_times: BTreeSet::new(),
+            given_up: BTreeSet::new(),
+            known_failures: BTreeSet::new(),
+            retired_snapshots: BTreeSet::new(),
+            kept: BTreeSet::new(),
+            adopted_age_up_to: None,
+            replaced: BTreeMap::new(),
+        }
+    }
+
+    /// Whether a person accepted the suspect state of a source.
+    #[must_use]
+    pub fn has_accepted(&self, snapshot: SnapshotId, source: &str) -> bool {
+        self.accepted.contains(&AcceptedState { snapshot, source: source.to_owned() })
+    }
+
+    /// Whether a person gave the state of a source up, because its object is lost.
+    #[must_use]
+    pub fn has_given_up(&self, snapshot: SnapshotId, source: &str) -> bool {
+        self.given_up.contains(&AcceptedState { snapshot, source: source.to_owned() })
+    }
+
+    /// Drops what is said of snapshots that are gone.
+    pub fn forget_all_but(&mut self, there: &BTreeSet<SnapshotId>) {
+        self.accepted.retain(|state| there.contains(&state.snapshot));
+        self.given_up.retain(|state| there.contains(&state.snapshot));
+        for ids in [
+            &mut self.trusted_times,
+            &mut self.doubted_times,
+            &mut self.known_failures,
+            &mut self.retired_snapshots,
+            &mut self.kept,
+        ] {
+            ids.retain(|id| there.contains(id));
+        }
+    }
+
+    /// Reads a stored version.
+    ///
+    /// # Errors
+    /// [`crate::error::Class::Unexpected`] when it cannot be read, is of a newer format, or of another environment.
+    pub fn parse(bytes: &[u8], environment: &Environment, stamp: SnapshotId) -> Result<Self> {
+        let damaged = |why: String| {
+            Error::unexpected(format!("the environment's file {environment}/{FOLDER}/{stamp}.json {why}"))
+                .hint("nothing is forgotten while it is damaged; put a copy of it back")
+        };
+        let version: Versioned = serde_json::from_slice(bytes).map_err(|e| damaged(format!("cannot be read: {e}")))?;
+        if version.format_version > FORMAT_VERSION {
+            let found = version.format_version;
+            return Err(damaged(format!("has format {found}, and this version reads up to {FORMAT_VERSION}"))
+                .hint("use the newer version of dolibarr-backup that wrote it"));
+        }
+        let file: Self = serde_json::from_slice(bytes).map_err(|e| damaged(format!("cannot be read: {e}")))?;
+        if file.environment != environment.as_str() {
+            return Err(damaged(format!("belongs to `{}`", crate::capability::printable(&file.environment))));
+        }
+        Ok(file)
+    }
+}
+
+/// The one field that every version has.
+#[derive(Deserialize)]
+struct Versioned {
+    format_version: u32,
+}
+
+/// Key of one version.
+///
+/// # Errors
+/// Never for a checked environment name.
+pub fn file_key(environment: &Environment, stamp: SnapshotId) -> Result<ObjectKey> {
+    key(&format!("{environment}/{FOLDER}/{stamp}.json"))
+}
+
+/// Writes the version after `before`, or the first one.
+///
+/// # Errors
+/// The store's; [`crate::error::Class::Held`] where somebody else wrote one at the same moment.
+pub async fn write(
+    store: &Store,
+    environment: &Environment,
+    before: Option<&Stored>,
+    mut file: EnvironmentFile,
+    now: Timestamp,
+) -> Result<Stored> {
+    // The newest counts, so a clock that went back must not put this one behind the one that it replaces.
+    let after = before.map(|before| before.stamp.taken() + SignedDuration::from_secs(1));
+    let stamp = SnapshotId::at(after.map_or(now, |after| after.max(now)));
+    file.previous = before.map(|before| PreviousFile { stamp: before.stamp, sha256: before.sha256.clone() });
+    file.written = now;
+    file.host_version = env!("CARGO_PKG_VERSION").to_owned();
+    let body = Bytes::from(to_bytes(&file)?);
+    let sha256 = hex::encode(Sha256::digest(&body));
+    match store.create(&file_key(environment, stamp)?, body).await? {
+        Created::Created => Ok(Stored { stamp, sha256, file }),
+        Created::Exists => Err(Error::new(
+            crate::error::Class::Held,
+            format!("the environment's file of {environment} was changed by somebody else just now"),
+        )
+        .hint("look at what changed, then run it again")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules() -> GuardRules {
+        GuardRules::of(&guard::Config::default())
+    }
+
+    #[test]
+    fn a_guard_is_weakened_by_less_and_by_another_year_and_not_by_more() {
+        let default = guard::Config::default();
+        let weaker = |config: guard::Config| rules().weakened_by(&config);
+        assert!(weaker(default.clone()).is_empty());
+        assert_eq!(weaker(guard::Config { legal_years: 1, ..default.clone() }), ["legal_years 10 becomes 1"]);
+        assert_eq!(weaker(guard::Config { bin_days: 0, ..default.clone() }), ["bin_days 7 becomes 0"]);
+        assert_eq!(weaker(guard::Config { max_forget: 51, ..default.clone() }), ["max_forget 50 becomes 51"]);
+        let june = guard::Config { fiscal_year_end: "06-30".to_owned().try_into().unwrap(), ..default.clone() };
+        assert_eq!(weaker(june), ["fiscal_year_end 12-31 becomes 06-30"]);
+        let stronger = guard::Config { legal_years: 11, max_forget: 1, bin_days: 30, ..default };
+        assert!(weaker(stronger).is_empty());
+    }
+
+    #[test]
+    fn a_file_is_read_back_and_a_newer_an_edited_or_another_environments_one_is_refused() {
+        let config = crate::config::Config::parse(
+            "[store]\nurl = \"file:///x\"\n[env.prod.sources.docs]\nkind = \"directory\"\npath = \"/d\"\n",
+        )
+        .unwrap();
+        let (environment, sources) = config.environment("prod").unwrap();
+        let stamp: SnapshotId = "20260630T010000Z".parse().unwrap();
+        let file = EnvironmentFile::first(environment, sources, &BTreeMap::new(), &config.guard, "UTC", stamp.taken());
+        assert_eq!(file.sources["docs"].kind, "directory");
+        let text = String::from_utf8(to_bytes(&file).unwrap()).unwrap();
+        assert_eq!(EnvironmentFile::parse(text.as_bytes(), environment, stamp).unwrap(), file);
+        for (edited, says) in [
+            (text.replace("\"format_version\": 1", "\"format_version\": 9"), "newer version"),
+            (text.replace("\"environment\": \"prod\"", "\"environment\": \"sandbox\""), "put a copy"),
+            (text.replace("\"id\"", "\"surprise\": 1, \"id\""), "put a copy"),
+            (String::new(), "put a copy"),
+        ] {
+            let error = EnvironmentFile::parse(edited.as_bytes(), environment, stamp).unwrap_err();
+            assert!(error.advice().unwrap().contains(says), "{error:?}");
+        }
+    }
+}

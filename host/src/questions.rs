@@ -1,0 +1,481 @@
+//! What waits for a person: everything in which the store and a configuration, a clock or a source disagree.
+//!
+//! A pure function of what the store holds and of what is configured. As long as anything is asked, runs save and nothing is
+//! forgotten; each question names the command that answers it.
+
+use crate::config::EnvironmentConfig;
+use crate::environment::{AcceptedState, EnvironmentFile, KnownSource};
+use crate::guard;
+use crate::history::{History, Snapshot};
+use crate::proof::Standing;
+use crate::snapshot::{ClockDoubt, Condition, SnapshotId};
+use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
+use std::collections::BTreeSet;
+
+/// How far the machine's clock and the store's may be apart. Clocks that are kept in step differ by less than a second; this
+/// holds for one that is set by hand, and moves no snapshot to another day but around midnight.
+pub const SKEW_MAX: SignedDuration = SignedDuration::from_mins(15);
+
+/// The longest time without a run that needs no explanation: a month's closure and two weeks.
+pub const GAP_MAX: SignedDuration = SignedDuration::from_hours(45 * 24);
+
+/// From here on a clock was wrong by so much that the snapshot's day is wrong too.
+const WRONG_DAY: SignedDuration = SignedDuration::from_hours(24);
+
+/// Snapshots that a question names; `list` shows the others.
+const NAMED_MAX: usize = 3;
+
+/// What a question is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// Nobody ran `init`.
+    Uninitialised,
+    /// The environment's file cannot be read.
+    FileDamaged,
+    /// The configuration has a source that the environment does not.
+    NewSource,
+    /// The environment has a source that the configuration does not.
+    GoneSource,
+    /// A source is another thing than before, or most of it is gone.
+    Suspect,
+    /// The configuration weakens a rule of the guard.
+    Guard,
+    /// The configuration has another time zone.
+    TimeZone,
+    /// The time of a run is doubted.
+    Clock,
+    /// A snapshot is from the future.
+    Future,
+    /// An object that a record names is missing.
+    Lost,
+    /// A record cannot be read.
+    DamagedRecord,
+}
+
+/// One question.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Question {
+    /// What it is about.
+    pub kind: Kind,
+    /// The source that it is about.
+    pub source: Option<String>,
+    /// The snapshots that it is about, oldest first.
+    pub snapshots: Vec<SnapshotId>,
+    /// One sentence that begins in lower case.
+    pub said: String,
+    /// The command that answers it, after `dolibarr-backup`.
+    pub command: String,
+}
+
+/// What questions follow from.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// The environment's name.
+    pub environment: &'a str,
+    /// What is configured of it.
+    pub config: &'a EnvironmentConfig,
+    /// Rules that no plugin overrides, as configured.
+    pub guard: &'a guard::Config,
+    /// The configured time zone, an IANA name.
+    pub time_zone: &'a str,
+}
+
+impl<'a> Asked<'a> {
+    /// Of one host.
+    #[must_use]
+    pub fn of(host: &'a crate::host::Host) -> Self {
+        Self {
+            environment: host.environment.as_str(),
+            config: &host.sources,
+            guard: &host.guard,
+            time_zone: host.time_zone_name(),
+        }
+    }
+}
+
+/// The sources that a run is expected to save: those of the environment's file, or of the configuration where there is none.
+#[must_use]
+pub fn expected<'a>(history: &'a History, config: &'a EnvironmentConfig) -> BTreeSet<&'a str> {
+    match &history.environment {
+        Some(stored) => stored.file.sources.keys().map(String::as_str).collect(),
+        None => config.sources.keys().map(String::as_str).collect(),
+    }
+}
+
+/// Why the moment that a run takes for the present may be wrong. `store_now` is the same moment by the store's clock.
+#[must_use]
+pub fn clock_doubt(now: Timestamp, store_now: Timestamp, history: &History) -> Option<ClockDoubt> {
+    let skew = now.duration_since(store_now);
+    if skew.abs() > SKEW_MAX {
+        return Some(ClockDoubt::Skew { seconds: skew.as_secs() });
+    }
+    let newest = history.newest_moment()?;
+    let since = now.duration_since(newest.taken());
+    if since < -SKEW_MAX {
+        Some(ClockDoubt::Behind { newest })
+    } else if since > GAP_MAX {
+        Some(ClockDoubt::Gap { newest })
+    } else {
+        None
+    }
+}
+
+/// Everything that waits for a person.
+#[must_use]
+pub fn questions(asked: Asked<'_>, history: &History, now: Timestamp) -> Vec<Question> {
+    let environment = asked.environment;
+    let mut found = Vec::new();
+    match (&history.environment, &history.environment_damage) {
+        (_, Some(damage)) => found.push(Question {
+            said: format!("{damage}; `init` writes a new one from the configuration"),
+            ..question(Kind::FileDamaged, format!("init --env {environment}"))
+        }),
+        (None, None) => found.push(Question {
+            said: "the environment was never initialised, so nothing is forgotten".to_owned(),
+            ..question(Kind::Uninitialised, format!("init --env {environment}"))
+        }),
+        (Some(stored), None) => {
+            found.extend(of_sources(asked, &stored.file));
+            found.extend(of_rules(asked, &stored.file));
+        }
+    }
+    let accept = || format!("accept --env {environment}");
+    for source in expected(history, asked.config) {
+        found.extend(suspect(history, source, now).map(|said| said.into_question(accept())));
+    }
+    found.extend(of_time(history, now).into_iter().map(|said| said.into_question(accept())));
+    let give_up = || format!("accept --env {environment} --lost");
+    found.extend(of_losses(history).into_iter().map(|said| said.into_question(give_up())));
+    found
+}
+
+fn question(kind: Kind, command: String) -> Question {
+    Question { kind, source: None, snapshots: Vec::new(), said: String::new(), command }
+}
+
+/// A question without its command.
+struct Said {
+    kind: Kind,
+    source: Option<String>,
+    snapshots: Vec<SnapshotId>,
+    text: String,
+}
+
+impl Said {
+    fn into_question(self, command: String) -> Question {
+        let Self { kind, source, snapshots, text } = self;
+        Question { kind, source, snapshots, said: text, command }
+    }
+}
+
+fn of_sources(asked: Asked<'_>, file: &EnvironmentFile) -> Vec<Question> {
+    let Asked { environment, config, .. } = asked;
+    let mut found = Vec::new();
+    for name in file.sources.keys().filter(|name| !config.sources.contains_key(*name)) {
+        found.push(Question {
+            source: Some(name.clone()),
+            said: format!(
+                "the environment has the source {name}, and this configuration does not: put it back, or retire it"
+            ),
+            ..question(Kind::GoneSource, format!("accept --env {environment} --retire {name}"))
+        });
+    }
+    for (name, source) in &config.sources {
+        let said = match file.sources.get(name) {
+            Some(known) if known.kind == source.kind() => continue,
+            Some(known) => {
+                format!("the source {name} was of kind {}, and is configured as {}", known.kind, source.kind())
+            }
+            None => format!("the configuration has a source {name} that the environment does not have"),
+        };
+        let command = format!("accept --env {environment}");
+        found.push(Question { source: Some(name.clone()), said, ..question(Kind::NewSource, command) });
+    }
+    found
+}
+
+fn of_rules(asked: Asked<'_>, file: &EnvironmentFile) -> Vec<Question> {
+    let command = || format!("accept --env {}", asked.environment);
+    let mut found = Vec::new();
+    let weakened = file.guard.weakened_by(asked.guard);
+    if !weakened.is_empty() {
+        let said = format!("this configuration weakens the guard: {}", weakened.join(", "));
+        found.push(Question { said, ..question(Kind::Guard, command()) });
+    }
+    if file.time_zone != asked.time_zone {
+        let (old, new) = (&file.time_zone, crate::capability::printable(asked.time_zone));
+        let said = format!("the time zone {old} becomes {new}, which moves days and fiscal years");
+        found.push(Question { said, ..question(Kind::TimeZone, command()) });
+    }
+    found
+}
+
+/// The newest recorded state of a source, if it is suspect.
+fn suspect(history: &History, source: &str, now: Timestamp) -> Option<Said> {
+    let newest = newest_of(history, source, now)?;
+    let is_suspect =
+        |snapshot: &Snapshot| snapshot.sources.get(source).is_some_and(|state| state.condition == Condition::Suspect);
+    if !is_suspect(newest) {
+        return None;
+    }
+    let whole = history.last_whole(source, now).map(|(id, _)| id);
+    let since = |snapshot: &&Snapshot| whole.is_none_or(|whole| snapshot.id > whole);
+    let suspects = history.snapshots.iter().filter(since).filter(|snapshot| is_suspect(snapshot) && !snapshot.retired);
+    let doubts = newest.record.as_ref().and_then(|record| Some(record.sources.get(source)?.doubts.join("; ")));
+    let text = format!("{source} is suspect in {}: {}", newest.id, doubts.unwrap_or_default());
+    let snapshots = suspects.map(|snapshot| snapshot.id).collect();
+    Some(Said { kind: Kind::Suspect, source: Some(source.to_owned()), snapshots, text })
+}
+
+/// The newest record that names a source and is not from the future.
+fn newest_of<'h>(history: &'h History, source: &str, now: Timestamp) -> Option<&'h Snapshot> {
+    let mut recorded = history.snapshots.iter().rev().filter(|snapshot| snapshot.record.is_some() && !snapshot.retired);
+    recorded.find(|snapshot| snapshot.id.taken() <= now && snapshot.sources.contains_key(source))
+}
+
+fn of_time(history: &History, now: Timestamp) -> Vec<Said> {
+    let mut found = Vec::new();
+    let file = history.environment.as_ref().map(|stored| &stored.file);
+    let open = || history.snapshots.iter().filter(|snapshot| !snapshot.retired && !snapshot.adopted);
+    let known = |snapshot: &&Snapshot| file.is_some_and(|file| file.doubted_times.contains(&snapshot.id));
+    let doubted: Vec<&Snapshot> = open().filter(|snapshot| snapshot.clock_doubted && !known(snapshot)).collect();
+    if let Some(doubt) = doubted.first().and_then(|snapshot| snapshot.record.as_ref()?.clock_doubt) {
+        let ids: Vec<SnapshotId> = doubted.iter().map(|snapshot| snapshot.id).collect();
+        let text = format!("the time of {} is doubted: {}", named(&ids), describe(doubt));
+        found.push(Said { kind: Kind::Clock, source: None, snapshots: ids, text });
+    }
+    let ahead: Vec<SnapshotId> = open().map(|snapshot| snapshot.id).filter(|id| is_ahead(*id, now)).collect();
+    if !ahead.is_empty() {
+        let is = if ahead.len() == 1 { "is" } else { "are" };
+        let text = format!("{} {is} from the future, so a clock is or was wrong: {}", counted(&ahead), listed(&ahead));
+        found.push(Said { kind: Kind::Future, source: None, snapshots: ahead, text });
+    }
+    found
+}
+
+fn is_ahead(id: SnapshotId, now: Timestamp) -> bool {
+    id.taken().duration_since(now) > SKEW_MAX
+}
+
+fn of_losses(history: &History) -> Vec<Said> {
+    let mut found = Vec::new();
+    let lost: Vec<SnapshotId> =
+        history.snapshots.iter().filter(|snapshot| snapshot.lost().next().is_some()).map(|s| s.id).collect();
+    if !lost.is_empty() {
+        let text = format!("{} lost an object: {}", counted(&lost), listed(&lost));
+        found.push(Said { kind: Kind::Lost, source: None, snapshots: lost, text });
+    }
+    let damaged = history.snapshots.iter().filter(|snapshot| snapshot.damage.is_some() && !snapshot.retired);
+    let damaged: Vec<SnapshotId> = damaged.map(|snapshot| snapshot.id).collect();
+    if !damaged.is_empty() {
+        let text = {
+            let has = if damaged.len() == 1 { "has" } else { "have" };
+            let ids = listed(&damaged);
+            format!("{} {has} a record that cannot be read: {ids}", counted(&damaged))
+        };
+        found.push(Said { kind: Kind::DamagedRecord, source: None, snapshots: damaged, text });
+    }
+    found
+}
+
+/// `1 snapshot`, or `5 snapshots`.
+fn counted(ids: &[SnapshotId]) -> String {
+    let count = ids.len();
+    format!("{count} snapshot{}", if count == 1 { "" } else { "s" })
+}
+
+/// The first of them.
+fn listed(ids: &[SnapshotId]) -> String {
+    let shown: Vec<String> = ids.iter().take(NAMED_MAX).map(ToString::to_string).collect();
+    let more = if ids.len() > NAMED_MAX { ", …" } else { "" };
+    format!("{}{more}", shown.join(", "))
+}
+
+/// Both.
+fn named(ids: &[SnapshotId]) -> String {
+    format!("{} ({})", counted(ids), listed(ids))
+}
+
+/// Why a time is doubted, for people.
+#[must_use]
+pub fn describe(doubt: ClockDoubt) -> String {
+    match doubt {
+        ClockDoubt::Skew { seconds } => {
+            let (by, how) = (seconds.unsigned_abs(), if seconds > 0 { "ahead of" } else { "behind" });
+            format!("the machine's clock was {by} s {how} the store's")
+        }
+        ClockDoubt::Gap { newest } => format!("nothing was recorded since {newest}, or the clock jumped ahead"),
+        ClockDoubt::Behind { newest } => format!("{newest} was in its future"),
+    }
+}
+
+/// What a person lets happen by an answer, beyond what plain `accept` answers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Answer {
+    /// Sources that are saved no more.
+    pub retire: BTreeSet<String>,
+    /// Whether lost objects, damaged records and failed verifications are known.
+    pub lost: bool,
+    /// Whether adopted snapshots may age.
+    pub adopted: bool,
+}
+
+/// Writes an answer into the environment's file. Gives back what changes, a sentence each, and what is left open.
+#[must_use]
+pub fn answer(
+    asked: Asked<'_>,
+    history: &History,
+    file: &EnvironmentFile,
+    answer: &Answer,
+    now: Timestamp,
+) -> (EnvironmentFile, Vec<String>) {
+    let mut next = file.clone();
+    let mut changes = Vec::new();
+    for question in questions(asked, history, now) {
+        match question.kind {
+            Kind::Uninitialised | Kind::FileDamaged => {}
+            Kind::GoneSource => {}
+            Kind::NewSource => {
+                let Some(name) = question.source else { continue };
+                let Some(source) = asked.config.sources.get(&name) else { continue };
+                let identity = history.last_whole(&name, now).and_then(|(_, state)| state.identity.clone());
+                let known = KnownSource { kind: source.kind().to_owned(), identity, since: now };
+                next.retired_sources.remove(&name);
+                next.sources.insert(name.clone(), known);
+                changes.push(format!("the source {name} belongs to the environment"));
+            }
+            Kind::Suspect => {
+                let Some(name) = question.source else { continue };
+                let newest = newest_of(history, &name, now).and_then(|snapshot| snapshot.sources.get(&name));
+                if let (Some(known), Some(state)) = (next.sources.get_mut(&name), newest)
+                    && state.identity.is_some()
+                {
+                    known.identity.clone_from(&state.identity);
+                }
+                let states = question.snapshots.iter();
+                next.accepted.extend(states.map(|id| AcceptedState { snapshot: *id, source: name.clone() }));
+                changes.push(format!("{name} is what it is in {}", named(&question.snapshots)));
+            }
+            Kind::Guard => {
+                next.guard = crate::environment::GuardRules::of(asked.guard);
+                changes.push("the guard has the configured rules".to_owned());
+            }
+            Kind::TimeZone => {
+                asked.time_zone.clone_into(&mut next.time_zone);
+                changes.push(format!("the time zone is {}", next.time_zone));
+            }
+            Kind::Clock => changes.extend(judge_times(history, &question.snapshots, &mut next, now)),
+            Kind::Future => {
+                next.retired_snapshots.extend(&question.snapshots);
+                changes.push(format!("{} retired: their clock was wrong", named(&question.snapshots)));
+            }
+            Kind::Lost if answer.lost => {
+                for snapshot in history.snapshots.iter().filter(|s| question.snapshots.contains(&s.id)) {
+                    let states =
+                        snapshot.lost().map(|source| AcceptedState { snapshot: snapshot.id, source: source.clone() });
+                    next.given_up.extend(states);
+                }
+                changes.push(format!("what is lost of {} is given up", named(&question.snapshots)));
+            }
+            Kind::DamagedRecord if answer.lost => {
+                next.retired_snapshots.extend(&question.snapshots);
+                changes.push(format!("{} retired: their record cannot be read", named(&question.snapshots)));
+            }
+            Kind::Lost | Kind::DamagedRecord => {}
+        }
+    }
+    if answer.lost {
+        let failed = history.snapshots.iter().filter(|snapshot| snapshot.standing == Standing::Failed);
+        let failed: Vec<SnapshotId> =
+            failed.map(|snapshot| snapshot.id).filter(|id| !next.known_failures.contains(id)).collect();
+        if !failed.is_empty() {
+            changes.push(format!("the failed verification of {} is known", named(&failed)));
+            next.known_failures.extend(failed);
+        }
+    }
+    for name in &answer.retire {
+        if let Some(known) = next.sources.remove(name) {
+            next.retired_sources.insert(name.clone(), KnownSource { since: now, ..known });
+            changes.push(format!("the source {name} is retired: its snapshots age, and no run saves it"));
+        }
+    }
+    if answer.adopted {
+        let newest = history.snapshots.iter().rev().find(|snapshot| snapshot.adopted).map(|snapshot| snapshot.id);
+        if newest.is_some() && newest > next.adopted_age_up_to {
+            next.adopted_age_up_to = newest;
+            changes.push("adopted snapshots may age like recorded ones".to_owned());
+        }
+    }
+    if changes.is_empty() {
+        return (file.clone(), changes);
+    }
+    next.forget_all_but(&history.snapshots.iter().map(|snapshot| snapshot.id).collect());
+    next.reason = format!("accept: {}", changes.join("; "));
+    (next, changes)
+}
+
+/// Sorts doubted snapshots by what is known now: certainly wrong, certainly right, or neither.
+fn judge_times(history: &History, ids: &[SnapshotId], next: &mut EnvironmentFile, now: Timestamp) -> Vec<String> {
+    let (mut wrong, mut right, mut unclear) = (Vec::new(), Vec::new(), Vec::new());
+    for snapshot in history.snapshots.iter().filter(|snapshot| ids.contains(&snapshot.id)) {
+        let Some(doubt) = snapshot.record.as_ref().and_then(|record| record.clock_doubt) else { continue };
+        let of = match doubt {
+            _ if is_ahead(snapshot.id, now) => &mut wrong,
+            ClockDoubt::Skew { seconds }
+                if i64::try_from(seconds.unsigned_abs()).unwrap_or(i64::MAX) > WRONG_DAY.as_secs() =>
+            {
+                &mut wrong
+            }
+            ClockDoubt::Skew { .. } | ClockDoubt::Gap { .. } => &mut right,
+            // What it met in its future is in ours too: that one is wrong.
+            ClockDoubt::Behind { newest } if is_ahead(newest, now) => &mut right,
+            ClockDoubt::Behind { .. } => &mut unclear,
+        };
+        of.push(snapshot.id);
+    }
+    let mut changes = Vec::new();
+    if !wrong.is_empty() {
+        changes.push(format!("{} retired: their clock was wrong", named(&wrong)));
+        next.retired_snapshots.extend(wrong);
+    }
+    if !right.is_empty() {
+        changes.push(format!("the time of {} is right", named(&right)));
+        next.trusted_times.extend(right);
+    }
+    if !unclear.is_empty() {
+        changes
+            .push(format!("{} answer only where no other one does, because their time may be wrong", named(&unclear)));
+        next.doubted_times.extend(unclear);
+    }
+    changes
+}
+
+/// Why nothing may be forgotten, a sentence each: every question, and every expected source that is not whole in the newest run.
+#[must_use]
+pub fn obstacles(asked: Asked<'_>, history: &History, now: Timestamp) -> Vec<String> {
+    let mut found: Vec<String> = questions(asked, history, now)
+        .into_iter()
+        .map(|question| format!("{} (answer with `{}`)", question.said, question.command))
+        .collect();
+    let Some(newest) = history.previous(now) else {
+        found.push("no run of this program is recorded".to_owned());
+        return found;
+    };
+    for source in expected(history, asked.config) {
+        if newest.has_whole(source) {
+            continue;
+        }
+        let state = newest.sources.get(source);
+        // A suspect one is asked about already.
+        match state.map(|state| state.condition) {
+            Some(Condition::Suspect) => {}
+            Some(Condition::Whole) | None => {
+                found.push(format!("{source} was not saved in the last run, {}", newest.id))
+            }
+            Some(condition) => found.push(format!("{source} is {condition} in the last run, {}", newest.id)),
+        }
+    }
+    found
+}
