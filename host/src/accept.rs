@@ -52,7 +52,7 @@ pub async fn init(host: &Host) -> Result<Report> {
     let made = async {
         check_clock(host, &lease, now)?;
         let history = load().await?;
-        sweep(host, &lease, abandoned, &history).await?;
+        sweep(&host.store, &host.environment, &lease, abandoned, &history).await?;
         if history.environment.is_some() && history.environment_damage.is_none() {
             return Ok((history, false));
         }
@@ -142,7 +142,7 @@ pub async fn accept(host: &Host, arguments: &Arguments) -> Result<Report> {
         check_clock(host, &lease, now)?;
         let history = history::load(&host.store, &host.environment, &host.sources, now).await?;
         if !arguments.dry_run {
-            sweep(host, &lease, abandoned, &history).await?;
+            sweep(&host.store, &host.environment, &lease, abandoned, &history).await?;
         }
         answer(host, &lease, &history, arguments, now).await
     }

@@ -56,8 +56,13 @@ impl Clock {
         self
     }
 
-    /// What this clock shows when the store's shows a moment: whoever moves the machine's time in a simulation moves the
-    /// store's with it.
+    /// How far it was moved from the machine's time. Whoever moves that in a simulation moves the store's with it.
+    #[must_use]
+    pub const fn shift(&self) -> SignedDuration {
+        self.shift
+    }
+
+    /// What this clock shows when the store's shows a moment.
     #[must_use]
     pub fn shown_by(&self, store: Timestamp) -> Timestamp {
         store.checked_add(self.shift).unwrap_or(store)

@@ -68,7 +68,7 @@ pub async fn prune(host: &Host, options: PruneOptions, interrupted: impl Future<
     let result = {
         let work = async {
             let history = load().await?;
-            sweep(host, &lease, abandoned, &history).await?;
+            sweep(&host.store, &host.environment, &lease, abandoned, &history).await?;
             let mut why = obstacles(Asked::of(host), &history, now);
             if let Some(doubt) = questions::clock_doubt(now, host.clock.shown_by(lease.store_time()), &history) {
                 why.push(format!(
@@ -81,10 +81,17 @@ pub async fn prune(host: &Host, options: PruneOptions, interrupted: impl Future<
                 return Err(retention::frozen(&why).hint(hint));
             }
             let planned = retention::plan_of(host, &plugin, &history, now, options.no_limit).await?;
-            let bin = Bin::of(host, &lease, &history);
+            let bin = Bin::of(&host.guard, &lease, &history);
             let wait = if options.now { Wait::Over } else { bin.wait() };
             let steps = planned.steps(&history, wait, Some(bin.store_now), &expected(&history, &host.sources));
-            let applied = retention::apply(&bin.hands(host, &lease, &stop), &history, &planned, &steps, now).await;
+            let applied = retention::apply(
+                &bin.hands(&host.store, &host.environment, &lease, &stop),
+                &history,
+                &planned,
+                &steps,
+                now,
+            )
+            .await;
             Ok(report::of_prune(host, &history, &planned, &applied))
         };
         let mut work = pin!(work);
@@ -111,7 +118,7 @@ pub async fn unforget(host: &Host, id: &str, release: bool) -> Result<Report> {
     let lease = lease.and(host.cluster_lease().await).await?;
     let work = async {
         let history = history::load(&host.store, &host.environment, &host.sources, now).await?;
-        sweep(host, &lease, abandoned, &history).await?;
+        sweep(&host.store, &host.environment, &lease, abandoned, &history).await?;
         let Some(snapshot) = history.snapshot(id) else {
             let gone = if history.forgotten.contains(&id) { "is deleted" } else { "does not exist" };
             return Err(

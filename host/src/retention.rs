@@ -87,15 +87,41 @@ pub enum Wait {
     Over,
 }
 
+/// What a proposer is told of a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    /// Its id.
+    pub id: SnapshotId,
+    /// Whether the source that is asked about is restorable from it.
+    pub complete: bool,
+    /// Of all objects that it refers to.
+    pub bytes: u64,
+    /// Whether the configuration pins it, or `unforget` keeps it.
+    pub pinned: bool,
+    /// Whether its verifications come to a proof.
+    pub verified: bool,
+    /// Whether it was made from objects without a record.
+    pub adopted: bool,
+}
+
+/// What a proposer answers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Proposal {
+    /// A decision for every snapshot, by the id as the proposer wrote it.
+    pub decisions: Vec<(String, Decision)>,
+    /// Lines for the operator.
+    pub notes: Vec<String>,
+}
+
 /// Who proposes a plan: what it is asked is one source's snapshots, oldest first.
-pub(crate) trait Propose {
-    /// A plan for the snapshots that were passed in.
+pub trait Propose {
+    /// A plan for the snapshots that were passed in, and what was done for it.
     fn propose(
         &self,
         now: Timestamp,
         time_zone: &str,
-        snapshots: Vec<retaining::Snapshot>,
-    ) -> impl Future<Output = (Result<retaining::RetentionPlan>, Tally)>;
+        snapshots: &[Candidate],
+    ) -> impl Future<Output = (Result<Proposal>, Tally)>;
 
     /// The refusal of an answer.
     fn refused(&self, why: String) -> Error;
@@ -105,14 +131,29 @@ pub(crate) trait Propose {
 }
 
 impl Propose for Plugin {
-    async fn propose(
-        &self,
-        now: Timestamp,
-        time_zone: &str,
-        snapshots: Vec<retaining::Snapshot>,
-    ) -> (Result<retaining::RetentionPlan>, Tally) {
-        let called = self.plan_retention(now, time_zone, &snapshots).await;
-        (called.result, called.tally)
+    async fn propose(&self, now: Timestamp, time_zone: &str, snapshots: &[Candidate]) -> (Result<Proposal>, Tally) {
+        let asked: Vec<_> = snapshots
+            .iter()
+            .map(|candidate| retaining::Snapshot {
+                id: candidate.id.to_string(),
+                taken: candidate.id.taken().as_second(),
+                complete: candidate.complete,
+                bytes: candidate.bytes,
+                pinned: candidate.pinned,
+                verified: candidate.verified,
+                adopted: candidate.adopted,
+            })
+            .collect();
+        let called = self.plan_retention(now, time_zone, &asked).await;
+        let decision = |decision: retaining::Decision| {
+            let reasons = decision.reasons.iter().map(|reason| printable(reason)).collect();
+            (decision.id, Decision { keep: decision.verdict == retaining::Verdict::Keep, reasons })
+        };
+        let proposal = called.result.map(|plan| Proposal {
+            decisions: plan.decisions.into_iter().map(decision).collect(),
+            notes: plan.notes.iter().map(|note| printable(note)).collect(),
+        });
+        (proposal, called.tally)
     }
 
     fn refused(&self, why: String) -> Error {
@@ -154,12 +195,7 @@ impl<'a> Rules<'a> {
 ///
 /// # Errors
 /// The plugin's; [`Class::PluginRefused`] for a plan that does not answer the question.
-pub(crate) async fn plan(
-    rules: Rules<'_>,
-    proposer: &impl Propose,
-    history: &History,
-    now: Timestamp,
-) -> Result<Planned> {
+pub async fn plan(rules: Rules<'_>, proposer: &impl Propose, history: &History, now: Timestamp) -> Result<Planned> {
     let subjects = history.subjects();
     let sources: BTreeSet<&String> = subjects.iter().flat_map(|subject| subject.sources.keys()).collect();
     let mut proposed = Proposed::default();
@@ -262,24 +298,19 @@ impl Proposed {
         question: &[(SnapshotId, bool)],
         now: Timestamp,
     ) -> Result<()> {
-        let asked = question.iter().filter_map(|(id, complete)| {
-            let snapshot = history.snapshot(*id)?;
-            Some(retaining::Snapshot { complete: *complete, ..asked(snapshot) })
-        });
-        let (answer, tally) = proposer.propose(now, rules.time_zone_name(), asked.collect()).await;
+        let asked: Vec<Candidate> = question
+            .iter()
+            .filter_map(|(id, complete)| Some(Candidate::of(history.snapshot(*id)?, *complete)))
+            .collect();
+        let (answer, tally) = proposer.propose(now, rules.time_zone_name(), &asked).await;
         for (function, count) in tally {
             let sum = self.tally.entry(function).or_default();
             sum.calls += count.calls;
             sum.bytes += count.bytes;
         }
         let answer = answer?;
-        let decisions = answer.decisions.into_iter().map(|decision| {
-            let reasons = decision.reasons.iter().map(|reason| printable(reason)).collect();
-            (decision.id, Decision { keep: decision.verdict == retaining::Verdict::Keep, reasons })
-        });
         let ids: BTreeSet<SnapshotId> = question.iter().map(|(id, _)| *id).collect();
-        let plan =
-            guard::match_up(&ids, decisions.collect()).map_err(|refusal| proposer.refused(refusal.to_string()))?;
+        let plan = guard::match_up(&ids, answer.decisions).map_err(|refusal| proposer.refused(refusal.to_string()))?;
         for (id, decision) in plan {
             if decision.keep {
                 let reasons = self.keeps.entry(id).or_default();
@@ -288,7 +319,7 @@ impl Proposed {
                 self.forgets.entry(id).or_insert_with(|| decision.reasons.join(", "));
             }
         }
-        for note in answer.notes.iter().map(|note| printable(note)) {
+        for note in answer.notes {
             if !self.notes.contains(&note) {
                 self.notes.push(note);
             }
@@ -297,15 +328,16 @@ impl Proposed {
     }
 }
 
-fn asked(snapshot: &Snapshot) -> retaining::Snapshot {
-    retaining::Snapshot {
-        id: snapshot.id.to_string(),
-        taken: snapshot.id.taken().as_second(),
-        complete: snapshot.complete,
-        bytes: snapshot.bytes(),
-        pinned: snapshot.pinned,
-        verified: snapshot.standing == crate::proof::Standing::Passed,
-        adopted: snapshot.adopted,
+impl Candidate {
+    fn of(snapshot: &Snapshot, complete: bool) -> Self {
+        Self {
+            id: snapshot.id,
+            complete,
+            bytes: snapshot.bytes(),
+            pinned: snapshot.pinned,
+            verified: snapshot.standing == crate::proof::Standing::Passed,
+            adopted: snapshot.adopted,
+        }
     }
 }
 
@@ -379,9 +411,9 @@ pub struct Bin {
 impl Bin {
     /// The bin of an environment whose lease is held.
     #[must_use]
-    pub fn of(host: &Host, lease: &Lease, history: &History) -> Self {
+    pub fn of(guard: &guard::Config, lease: &Lease, history: &History) -> Self {
         let of_file = history.environment.as_ref().map_or(0, |stored| stored.file.guard.bin_days);
-        Self { days: host.guard.bin_days.max(of_file), store_now: lease.store_now() }
+        Self { days: guard.bin_days.max(of_file), store_now: lease.store_now() }
     }
 
     /// How long a snapshot lies in it.
@@ -390,20 +422,22 @@ impl Bin {
         Wait::Days(self.days)
     }
 
-    pub(crate) fn hands<'a>(&self, host: &'a Host, lease: &'a Lease, stop: &'a CancellationToken) -> Hands<'a> {
-        Hands {
-            store: &host.store,
-            environment: &host.environment,
-            lease,
-            stop,
-            bin_days: self.days,
-            store_now: self.store_now,
-        }
+    /// What carrying a plan out takes.
+    #[must_use]
+    pub const fn hands<'a>(
+        &self,
+        store: &'a Store,
+        environment: &'a crate::config::Environment,
+        lease: &'a Lease,
+        stop: &'a CancellationToken,
+    ) -> Hands<'a> {
+        Hands { store, environment, lease, stop, bin_days: self.days, store_now: self.store_now }
     }
 }
 
 /// What carrying a plan out takes.
-pub(crate) struct Hands<'a> {
+#[derive(Debug)]
+pub struct Hands<'a> {
     /// The store.
     pub store: &'a Store,
     /// The environment whose lease is held.
@@ -419,13 +453,7 @@ pub(crate) struct Hands<'a> {
 }
 
 /// Carries a plan out: takes back, deletes what is due, oldest first, and puts into the bin what may go.
-pub(crate) async fn apply(
-    hands: &Hands<'_>,
-    history: &History,
-    planned: &Planned,
-    steps: &Steps,
-    now: Timestamp,
-) -> Applied {
+pub async fn apply(hands: &Hands<'_>, history: &History, planned: &Planned, steps: &Steps, now: Timestamp) -> Applied {
     let mut applied = Applied::default();
     let orphans = hands.ripe_orphans(history);
     let nothing =

@@ -138,7 +138,7 @@ async fn dump_one(
         Ok(ObjectRecord { key: key.clone(), bytes: object.bytes, sha256: object.sha256.clone(), made: id.taken() })
     });
     if checked.is_err() {
-        delete(host, stored.iter().map(|(key, _)| key)).await;
+        delete(&host.store, stored.iter().map(|(key, _)| key)).await;
     }
     checked
 }

@@ -1,5 +1,6 @@
 //! What the record says of a run: plain data put together from what the phases came to.
 
+use super::course::When;
 use super::state::{self, Findings};
 use super::{Opened, Plugins, Tallies, Work};
 use crate::capability::Tally;
@@ -7,18 +8,11 @@ use crate::error::Error;
 use crate::history::{self, History};
 use crate::host::Host;
 use crate::snapshot::{
-    ArchiveRecord, ClockDoubt, Condition, DatabaseRecord, FORMAT_VERSION, ObjectRecord, Outcome, ProblemRecord, Record,
-    SnapshotId, SourceRecord,
+    ArchiveRecord, Condition, DatabaseRecord, FORMAT_VERSION, ObjectRecord, Outcome, ProblemRecord, Record,
+    SourceRecord,
 };
 use jiff::Timestamp;
 use std::collections::BTreeMap;
-
-/// The moment of a run, by the machine and by the store.
-pub(super) struct When {
-    pub(super) id: SnapshotId,
-    pub(super) store_time: Timestamp,
-    pub(super) clock_doubt: Option<ClockDoubt>,
-}
 
 /// What a dump came to.
 pub(super) struct Dump {

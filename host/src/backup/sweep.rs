@@ -2,38 +2,47 @@
 //!
 //! Nothing is deleted by the look of its name: only what a mark says that its run would make, and never what a record names.
 
+use crate::config::Environment;
 use crate::error::{Error, Result};
 use crate::history::{self, History};
-use crate::host::Host;
 use crate::lease::{Abandoned, Lease, Mark};
-use crate::store::ObjectKey;
+use crate::store::{ObjectKey, Store};
 
 /// Clears what runs left that ended without a word: their uploads, and what they announced and no record names. The mark of a
 /// run goes last, so that what could not be cleared is tried again by the next run.
-pub(crate) async fn sweep(host: &Host, lease: &Lease, abandoned: Vec<Abandoned>, history: &History) -> Result<()> {
+///
+/// # Errors
+/// The store's, and the lease's.
+pub async fn sweep(
+    store: &Store,
+    environment: &Environment,
+    lease: &Lease,
+    abandoned: Vec<Abandoned>,
+    history: &History,
+) -> Result<()> {
     if abandoned.is_empty() {
         return Ok(());
     }
     lease.check().await?;
     // Also of those that wrote their record: they may have been killed at what is written after it.
-    abort_uploads(host).await;
+    abort_uploads(store, environment).await;
     for left in abandoned {
         let run = left.mark.run.map_or_else(|| "without an id".to_owned(), |id| id.to_string());
         if !left.mark.names_keys() {
             tracing::warn!(run, "a run of an older version was killed; what it left is listed as adopted");
-            left.forget(&host.store).await?;
+            left.forget(store).await?;
             continue;
         }
         tracing::warn!(run, "an earlier run was killed; clearing what it left");
-        if clear_after(host, history, &left.mark).await? {
-            left.forget(&host.store).await?;
+        if clear_after(store, environment, history, &left.mark).await? {
+            left.forget(store).await?;
         }
     }
     Ok(())
 }
 
 /// Clears what a mark names, and says whether it is gone. In doubt everything stays, and the mark too.
-async fn clear_after(host: &Host, history: &History, mark: &Mark) -> Result<bool> {
+async fn clear_after(store: &Store, environment: &Environment, history: &History, mark: &Mark) -> Result<bool> {
     if history.damaged().next().is_some() {
         tracing::warn!("a record cannot be read and may name what an earlier run left, so that stays");
         return Ok(false);
@@ -41,25 +50,25 @@ async fn clear_after(host: &Host, history: &History, mark: &Mark) -> Result<bool
     // The record may have come after the listing.
     if let Some(run) = mark.run
         && history.snapshot(run).is_none()
-        && host.store.head(&history::record_key(&host.environment, run)?).await?.is_some()
+        && store.head(&history::record_key(environment, run)?).await?.is_some()
     {
         tracing::warn!(run = %run, "the record of an earlier run was written late; what it names stays");
         return Ok(false);
     }
     let free = mark.keys.iter().filter(|key| !history.refers_to(key));
-    Ok(delete(host, free).await)
+    Ok(delete(store, free).await)
 }
 
 /// Ends a run that commits nothing: clears what it announced, and gives the lease back. A run that was overtaken clears
 /// nothing, because whoever overtook it has.
-pub(super) async fn undo(host: &Host, lease: Lease, error: Error) -> Error {
-    host.store.settle().await;
+pub(super) async fn undo(store: &Store, environment: &Environment, lease: Lease, error: Error) -> Error {
+    store.settle().await;
     let announced = lease.announced().await;
     let cleared = lease.fence().holds() && {
         if !announced.is_empty() {
-            abort_uploads(host).await;
+            abort_uploads(store, environment).await;
         }
-        delete(host, announced.iter()).await
+        delete(store, announced.iter()).await
     };
     // A mark that stays tells the next run what to clear.
     if cleared {
@@ -72,18 +81,18 @@ pub(super) async fn undo(host: &Host, lease: Lease, error: Error) -> Error {
 
 /// Removes what is half uploaded below the environment, whose lease this run holds. Half an upload is no object, and a
 /// credential that may not list uploads is no reason to keep a run's objects: a failure is logged and no more.
-async fn abort_uploads(host: &Host) {
-    if let Err(error) = host.store.abort_uploads(&format!("{}/", host.environment)).await {
+async fn abort_uploads(store: &Store, environment: &Environment) {
+    if let Err(error) = store.abort_uploads(&format!("{environment}/")).await {
         tracing::warn!("what was half uploaded could not be cleared: {error}");
     }
 }
 
 /// Deletes what a run made and did not commit, and says whether all of it is gone. A failure costs space, never a snapshot: as
 /// long as the lease's mark is there, nobody takes the objects for one.
-pub(super) async fn delete(host: &Host, keys: impl Iterator<Item = &ObjectKey>) -> bool {
+pub(super) async fn delete(store: &Store, keys: impl Iterator<Item = &ObjectKey>) -> bool {
     let mut gone = true;
     for key in keys {
-        if let Err(error) = host.store.delete(key).await {
+        if let Err(error) = store.delete(key).await {
             tracing::warn!(key = %key, "what the run left could not be cleared: {error}");
             gone = false;
         }

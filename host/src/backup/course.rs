@@ -1,0 +1,324 @@
+//! The course of a run, whatever it saves: lease, history, what killed runs left, the sources, the record, and the retention.
+//!
+//! One commit behind a fence. Before it a run may stop anywhere and leaves nothing; from it on the snapshot exists, and nothing
+//! that it refers to is cleared by anybody.
+
+use super::sweep::{sweep, undo};
+use crate::config::{Environment, EnvironmentConfig};
+use crate::error::{Class, Error, Result};
+use crate::guard;
+use crate::history::{self, History};
+use crate::host::Host;
+use crate::kube::lease::ClusterLease;
+use crate::lease::{Abandoned, Lease, Monotonic, since_boot};
+use crate::questions::{self, Asked};
+use crate::report::Retention;
+use crate::retention::{self, Bin, Propose, Rules};
+use crate::snapshot::{ClockDoubt, Outcome, Record, SnapshotId};
+use crate::store::{Created, ObjectKey, Store};
+use bytes::Bytes;
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// How long writing the record may take: less than what is left of the lease when it begins.
+const COMMIT_TIME_MAX: Duration = Duration::from_secs(25);
+
+/// What a run works on.
+#[derive(Debug, Clone, Copy)]
+pub struct Course<'a> {
+    /// The store.
+    pub store: &'a Arc<Store>,
+    /// The environment.
+    pub environment: &'a Environment,
+    /// What is configured of it.
+    pub sources: &'a EnvironmentConfig,
+    /// Rules that no plugin overrides.
+    pub guard: &'a guard::Config,
+    /// The business time zone.
+    pub time_zone: &'a TimeZone,
+    /// The clock that a lease goes by.
+    pub monotonic: Monotonic,
+    /// How far the machine's time was moved, for tests and simulations: the store's is moved with it.
+    pub shift: SignedDuration,
+}
+
+/// The moment of a run, by the machine and by the store.
+#[derive(Debug, Clone, Copy)]
+pub struct When {
+    /// The run's id, its time by the machine's clock.
+    pub id: SnapshotId,
+    /// The same moment by the store's.
+    pub store_time: Timestamp,
+    /// Why the machine's may be wrong.
+    pub clock_doubt: Option<ClockDoubt>,
+}
+
+/// What saving the sources came to.
+#[derive(Debug)]
+pub struct Saved {
+    /// The record, not written yet.
+    pub record: Record,
+    /// What failed, by source.
+    pub failures: Vec<(String, Error)>,
+}
+
+/// Whoever saves the sources.
+pub trait Save {
+    /// Saves every source by itself. Each object is announced under the lease before it is made.
+    ///
+    /// # Errors
+    /// When the lease is lost: then nothing of the run may be committed. A source that fails is no error here.
+    fn save(&mut self, lease: &Lease, history: &History, when: When) -> impl Future<Output = Result<Saved>>;
+}
+
+/// A run that committed its snapshot.
+#[derive(Debug)]
+pub struct Done {
+    /// The record.
+    pub record: Record,
+    /// What failed, by source.
+    pub failures: Vec<(String, Error)>,
+    /// What became of the retention.
+    pub retention: Retention,
+    /// What the store held when the retention began.
+    pub history: History,
+}
+
+/// Everything that a run has before it commits.
+struct Prepared {
+    record: Record,
+    history: History,
+    failures: Vec<(String, Error)>,
+}
+
+/// What became of the record.
+enum Committed {
+    /// It is there.
+    Yes,
+    /// It is certainly not there, and why.
+    No(Error),
+    /// Nobody can say, and why.
+    Unknown(Error),
+}
+
+impl<'a> Course<'a> {
+    /// Of one host.
+    #[must_use]
+    pub fn of(host: &'a Host) -> Self {
+        Self {
+            store: &host.store,
+            environment: &host.environment,
+            sources: &host.sources,
+            guard: &host.guard,
+            time_zone: &host.time_zone,
+            monotonic: since_boot,
+            shift: host.clock.shift(),
+        }
+    }
+
+    fn asked(&self) -> Asked<'a> {
+        Asked {
+            environment: self.environment.as_str(),
+            config: self.sources,
+            guard: self.guard,
+            time_zone: self.time_zone.iana_name().unwrap_or("UTC"),
+        }
+    }
+
+    async fn load(&self, now: Timestamp, before: Option<&History>) -> Result<History> {
+        history::load_after(self.store, self.environment, self.sources, now, before).await
+    }
+}
+
+/// Runs. `interrupted` resolves when the run is to stop: before the commit at once, after it between two steps.
+///
+/// # Errors
+/// Whatever kept the run from committing a snapshot. What goes wrong after that is in the result.
+pub async fn run(
+    course: &Course<'_>,
+    saver: &mut impl Save,
+    proposer: &impl Propose,
+    cluster_lease: impl Future<Output = Result<Option<ClusterLease>>>,
+    now: Timestamp,
+    interrupted: impl Future<Output = ()>,
+) -> Result<Done> {
+    let (lease, abandoned) = Lease::take(course.store, course.environment, course.monotonic).await?;
+    let lease = lease.and(cluster_lease.await).await?;
+    let mut interrupted = pin!(interrupted);
+    let prepared = tokio::select! {
+        biased;
+        () = interrupted.as_mut() => Err(Error::new(Class::Interrupted, "the run was interrupted before its snapshot was committed")
+            .hint("nothing of it is listed; run it again")),
+        prepared = prepare(course, saver, &lease, abandoned, now) => prepared,
+    };
+    let prepared = match prepared {
+        Ok(prepared) => prepared,
+        Err(error) => return Err(undo(course.store, course.environment, lease, error).await),
+    };
+    match commit(course, &lease, &prepared.record).await {
+        Committed::Yes => {}
+        Committed::No(error) => return Err(undo(course.store, course.environment, lease, error).await),
+        Committed::Unknown(error) => {
+            lease.leave().await;
+            return Err(error
+                .hint("its record may be in the store: `list` shows whether it is; the next run clears what is not"));
+        }
+    }
+    let done = {
+        let stop = CancellationToken::new();
+        let mut rest = pin!(finish(course, proposer, &lease, prepared, &stop));
+        tokio::select! {
+            biased;
+            done = rest.as_mut() => done,
+            () = interrupted.as_mut() => {
+                stop.cancel();
+                rest.await
+            }
+        }
+    };
+    lease.release().await;
+    Ok(done)
+}
+
+/// Everything between taking the lease and the commit.
+async fn prepare(
+    course: &Course<'_>,
+    saver: &mut impl Save,
+    lease: &Lease,
+    abandoned: Vec<Abandoned>,
+    now: Timestamp,
+) -> Result<Prepared> {
+    let history = course.load(now, None).await?;
+    founded(course, &history)?;
+    sweep(course.store, course.environment, lease, abandoned, &history).await?;
+    let store_time = lease.store_time().checked_add(course.shift).unwrap_or(lease.store_time());
+    let clock_doubt = questions::clock_doubt(now, store_time, &history);
+    let when = When { id: history.free_id(now), store_time, clock_doubt };
+    let Saved { record, failures } = saver.save(lease, &history, when).await?;
+    Ok(Prepared { record, history, failures })
+}
+
+/// Refuses a store that holds nothing of the environment: a mistyped bucket or a disk that is not mounted must not be
+/// founded anew.
+fn founded(course: &Course<'_>, history: &History) -> Result<()> {
+    let unknown = history.environment.is_none() && history.environment_damage.is_none();
+    if unknown && !history.snapshots.iter().any(|snapshot| !snapshot.adopted) {
+        let (environment, store) = (course.environment, course.store.describe());
+        return Err(Error::config(format!("the store {store} does not have the environment {environment}"))
+            .hint(format!(
+                "if it is new, run `dolibarr-backup init --env {environment}` first; if it is not, the url is wrong or the disk is not mounted"
+            )));
+    }
+    Ok(())
+}
+
+/// Writes the record under the lease. From here on the snapshot exists. An answer that got lost is asked for again.
+async fn commit(course: &Course<'_>, lease: &Lease, record: &Record) -> Committed {
+    let body = match record.to_bytes() {
+        Ok(body) => Bytes::from(body),
+        Err(error) => return Committed::No(error),
+    };
+    let key = match history::record_key(course.environment, record.id) {
+        Ok(key) => key,
+        Err(error) => return Committed::No(error),
+    };
+    if let Err(error) = lease.check().await {
+        return Committed::No(error);
+    }
+    let written = tokio::time::timeout(COMMIT_TIME_MAX, course.store.create(&key, body.clone())).await;
+    let failure = match written {
+        Ok(Ok(Created::Created)) => return Committed::Yes,
+        Ok(Ok(Created::Exists)) => Error::unexpected(format!("a record of snapshot {} exists already", record.id)),
+        Ok(Err(error)) => error,
+        Err(_) => Error::unavailable("the store did not answer when the record was written"),
+    };
+    match course.store.get(&key).await {
+        Ok(Some(there)) if there == body => Committed::Yes,
+        // A request that is still under way may write it yet.
+        Ok(None) if failure.class() != Class::Unavailable => Committed::No(failure),
+        Ok(_) | Err(_) => Committed::Unknown(failure),
+    }
+}
+
+/// What comes after the commit: the marks for tools that read them, the look at what is really there, and the retention.
+async fn finish(
+    course: &Course<'_>,
+    proposer: &impl Propose,
+    lease: &Lease,
+    prepared: Prepared,
+    stop: &CancellationToken,
+) -> Done {
+    let Prepared { record, history: before, failures } = prepared;
+    let now = record.id.taken();
+    for (name, source) in &record.sources {
+        let Some(fingerprint) = source.fingerprint.clone().filter(|_| source.outcome == Outcome::Saved) else {
+            continue;
+        };
+        if let Err(error) = mark(course, name, fingerprint).await {
+            // A store with locked retention refuses to overwrite; nothing of ours reads the mark.
+            tracing::debug!("the mark .fp-{name} was not written: {error}");
+        }
+    }
+    let again = course.load(now, Some(&before)).await;
+    let history = match again.and_then(|history| read_back(&history, &record).map(|()| history)) {
+        Ok(history) => history,
+        Err(error) => {
+            return Done { record, failures, retention: Retention::Refused(error), history: before };
+        }
+    };
+    let retention = retain(course, proposer, lease, &history, now, stop).await;
+    Done { record, failures, retention, history }
+}
+
+/// The record is what was written, and whatever it names is there at its size.
+fn read_back(history: &History, record: &Record) -> Result<()> {
+    let failed = |what: String| {
+        Error::unexpected(format!("the snapshot {} was committed, and {what}", record.id))
+            .hint("look at who else writes to the store, and run `verify`")
+    };
+    let snapshot =
+        history.snapshot(record.id).ok_or_else(|| failed("its record is not in the store any more".to_owned()))?;
+    if snapshot.record.as_ref() != Some(record) {
+        return Err(failed("its record in the store is another one".to_owned()));
+    }
+    match snapshot.lost().next() {
+        Some(source) => Err(failed(format!("the object of {source} is not in the store"))),
+        None => Ok(()),
+    }
+}
+
+async fn mark(course: &Course<'_>, source: &str, fingerprint: String) -> Result<()> {
+    let key: ObjectKey = history::key(&format!("{}/.fp-{source}", course.environment))?;
+    course.store.put(&key, Bytes::from(format!("{fingerprint}\n"))).await
+}
+
+/// Retention after a committed run; frozen while anything is not as it should be, because a failure must never be followed by
+/// forgetting.
+async fn retain(
+    course: &Course<'_>,
+    proposer: &impl Propose,
+    lease: &Lease,
+    history: &History,
+    now: Timestamp,
+    stop: &CancellationToken,
+) -> Retention {
+    let obstacles = questions::obstacles(course.asked(), history, now);
+    if !obstacles.is_empty() {
+        return Retention::Frozen(obstacles);
+    }
+    let rules = Rules { guard: course.guard, time_zone: course.time_zone, allow_more: false };
+    let planned = match retention::plan(rules, proposer, history, now).await {
+        Ok(planned) => planned,
+        Err(error) => return Retention::Refused(error),
+    };
+    let bin = Bin::of(course.guard, lease, history);
+    let expected = questions::expected(history, course.sources);
+    let steps = planned.steps(history, bin.wait(), Some(bin.store_now), &expected);
+    let hands = bin.hands(course.store, course.environment, lease, stop);
+    let applied = retention::apply(&hands, history, &planned, &steps, now).await;
+    Retention::Applied(planned, applied)
+}
