@@ -226,7 +226,7 @@ async fn decide(
                 Opened::Database(_) => dumping::Kind::Database,
                 Opened::Tree(_) => dumping::Kind::Tree,
             };
-            let same = !state::is_another(opened, &source.name, history, now);
+            let same = !state::is_another(state::identity(opened).as_deref(), &source.name, history, now);
             let carried = history.carried(&source.name, now).filter(|_| same).map(|(state, object)| dumping::Carried {
                 made: object.made.as_second(),
                 bytes: object.bytes,

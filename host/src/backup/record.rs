@@ -1,7 +1,7 @@
 //! What the record says of a run: plain data put together from what the phases came to.
 
 use super::course::When;
-use super::state::{self, Findings};
+use super::state::{self, Judgement, Seen};
 use super::{Opened, Plugins, Tallies, Work};
 use crate::capability::Tally;
 use crate::error::Error;
@@ -57,9 +57,9 @@ pub(super) fn saved(
     now: Timestamp,
 ) -> SourceRecord {
     let archive = archive(opened, dump.index, dump.below_unreadable);
-    let findings = state::judge(opened, &source.name, archive.as_ref(), history, now);
-    let condition = findings.condition();
-    let Findings { doubts, identity, measure, .. } = findings;
+    let seen = Seen::of(opened, archive.as_ref());
+    let Judgement { condition, doubts } = state::judge(&source.name, &seen, history, now);
+    let Seen { identity, measure, .. } = seen;
     let mut record = SourceRecord {
         outcome: Outcome::Saved,
         reason,

@@ -18,28 +18,42 @@ const TABLES_MIN: u64 = 10;
 /// So few rows are settings that somebody may have cleared.
 const ROWS_MIN: u64 = 100;
 
-/// What was found of one source.
+/// What a run saw of one source.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Findings {
-    /// Why it is not whole, a sentence each.
-    pub(super) doubts: Vec<String>,
-    pub(super) identity: Option<String>,
-    pub(super) measure: Measure,
-    pub(super) partial: bool,
+pub struct Seen {
+    /// Which database it is; none of a folder.
+    pub identity: Option<String>,
+    /// How much it holds.
+    pub measure: Measure,
+    /// Entries that exist and could not be read.
+    pub unreadable: u64,
+    /// Entries that the last whole archive has below those; none where nobody knows.
+    pub below_unreadable: Option<u64>,
 }
 
-impl Findings {
-    pub(super) fn condition(&self) -> Condition {
-        match (self.partial, self.doubts.is_empty()) {
-            (true, _) => Condition::Partial,
-            (false, false) => Condition::Suspect,
-            (false, true) => Condition::Whole,
+/// What a source is by that.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Judgement {
+    /// How much of it was saved.
+    pub condition: Condition,
+    /// Why it is not whole, a sentence each.
+    pub doubts: Vec<String>,
+}
+
+impl Seen {
+    /// Of an open source, once it was dumped.
+    pub(super) fn of(opened: &Opened, archive: Option<&ArchiveRecord>) -> Self {
+        Self {
+            identity: identity(opened),
+            measure: measure(opened),
+            unreadable: archive.map_or(0, |archive| archive.unreadable_total),
+            below_unreadable: archive.and_then(|archive| archive.below_unreadable),
         }
     }
 }
 
 /// Which database is open; none of a folder.
-fn identity(opened: &Opened) -> Option<String> {
+pub(super) fn identity(opened: &Opened) -> Option<String> {
     match opened {
         Opened::Database(session) => session.facts().identity,
         Opened::Tree(_) => None,
@@ -70,45 +84,40 @@ fn known_identity<'h>(name: &str, history: &'h History, now: Timestamp) -> Optio
 }
 
 /// Whether another database stands behind a source's name than before.
-pub(super) fn is_another(opened: &Opened, name: &str, history: &History, now: Timestamp) -> bool {
-    match (known_identity(name, history, now), identity(opened)) {
+#[must_use]
+pub fn is_another(identity: Option<&str>, name: &str, history: &History, now: Timestamp) -> bool {
+    match (known_identity(name, history, now), identity) {
         (Some(known), Some(found)) => known != found,
         (Some(_) | None, _) => false,
     }
 }
 
 /// Judges a source that was dumped in this run.
-pub(super) fn judge(
-    opened: &Opened,
-    name: &str,
-    archive: Option<&ArchiveRecord>,
-    history: &History,
-    now: Timestamp,
-) -> Findings {
-    let (identity, measure) = (identity(opened), measure(opened));
-    let mut findings = Findings { identity, measure, ..Findings::default() };
-    if let Some(archive) = archive.filter(|archive| archive.unreadable_total > 0) {
-        findings.partial = true;
-        let below = match archive.below_unreadable {
+#[must_use]
+pub fn judge(name: &str, seen: &Seen, history: &History, now: Timestamp) -> Judgement {
+    if seen.unreadable > 0 {
+        let below = match seen.below_unreadable {
             Some(below @ 1..) => {
                 format!(", and {} that the last whole archive has below them are missing", HumanCount(below))
             }
             Some(0) | None => String::new(),
         };
-        findings.doubts.push(format!("{} entries could not be read{below}", HumanCount(archive.unreadable_total)));
-        return findings;
+        let doubt = format!("{} entries could not be read{below}", HumanCount(seen.unreadable));
+        return Judgement { condition: Condition::Partial, doubts: vec![doubt] };
     }
-    if let (Some(known), Some(found)) = (known_identity(name, history, now), &findings.identity)
+    let mut doubts = Vec::new();
+    if let (Some(known), Some(found)) = (known_identity(name, history, now), &seen.identity)
         && known != found
     {
-        findings.doubts.push(format!("it is another database than before ({known} became {found})"));
+        doubts.push(format!("it is another database than before ({known} became {found})"));
     }
     let replaced = history.environment.as_ref().and_then(|stored| stored.file.replaced.get(name).copied());
     let before = history.last_whole(name, now).filter(|(id, _)| replaced.is_none_or(|replaced| *id > replaced));
     if let Some((id, state)) = before {
-        findings.doubts.extend(collapsed(state.measure, measure).map(|what| format!("{what} since {id}")));
+        doubts.extend(collapsed(state.measure, seen.measure).map(|what| format!("{what} since {id}")));
     }
-    findings
+    let condition = if doubts.is_empty() { Condition::Whole } else { Condition::Suspect };
+    Judgement { condition, doubts }
 }
 
 /// Whether most of what was there is gone, and what of it.

@@ -16,7 +16,8 @@ wit_bindgen::generate!({ world: "retention", path: "../../wit", generate_all });
 use backup::host::types::{Error, Timestamp};
 use exports::backup::host::retaining::{self, Guest, RetentionPlan, Verdict};
 
-struct Plugin;
+/// What the component exports. Natively it decides the same, for tests and simulations.
+pub struct Plugin;
 
 impl Guest for Plugin {
     fn settings_schema() -> String {

@@ -19,7 +19,7 @@ fn proxy(place: &Place) -> &Gcs {
 fn s3(place: &Place) -> &S3 {
     match &place.store {
         Store::S3(s3) => s3,
-        Store::Directory(_) => panic!("the place is a folder"),
+        Store::Directory(_) | Store::Memory(_) => panic!("the place is no server"),
     }
 }
 

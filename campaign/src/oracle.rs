@@ -1,0 +1,221 @@
+//! Who knows what is owed. It reads the stored JSON by itself and shares no code with guard, policy or history.
+
+use bytes::Bytes;
+use dolibarr_backup::store::ObjectKey;
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, ToSpan};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+/// Owed by the default policy: the ends of the last so many days, months and calendar years.
+const DAYS_OWED: i32 = 30;
+const MONTHS_OWED: i32 = 12;
+const YEARS_OWED: i32 = 10;
+
+/// Runs that may commit while an object lies about that nothing explains.
+const UNEXPLAINED_RUNS_MAX: u32 = 1;
+
+/// A rule that was broken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// The day.
+    pub day: u32,
+    /// What was wrong.
+    pub what: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "on day {}: {}", self.day, self.what)
+    }
+}
+
+/// A state of a source as a record has it.
+struct State {
+    id: String,
+    /// The record says that the time is doubted.
+    doubted: bool,
+    condition: String,
+    key: String,
+}
+
+/// What it remembers.
+#[derive(Default)]
+pub struct Oracle {
+    /// Ids of all records that were ever there.
+    ever: BTreeSet<String>,
+    /// The history that nobody pruned: by source and time.
+    states: BTreeMap<String, BTreeMap<Timestamp, State>>,
+    /// The newest version of the environment's file.
+    environment: Value,
+    lost: BTreeSet<String>,
+    by_script: BTreeSet<String>,
+    unexplained: BTreeMap<String, u32>,
+    /// What each record and certificate names; neither ever changes.
+    named: BTreeMap<String, Vec<String>>,
+    /// What was there at the last look; nothing is looked for again before that changes or a period ends.
+    last_look: Option<(Date, usize, usize)>,
+}
+
+impl Oracle {
+    /// An object is lost, and nobody can give it back.
+    pub fn lost(&mut self, key: &ObjectKey) {
+        self.lost.insert(key.to_string());
+    }
+
+    /// A script puts an object there.
+    pub fn by_script(&mut self, key: &ObjectKey) {
+        self.by_script.insert(key.to_string());
+    }
+
+    /// Whether a script put it there.
+    pub fn is_by_script(&self, key: &ObjectKey) -> bool {
+        self.by_script.contains(key.as_str())
+    }
+
+    /// Remembers what is new.
+    pub fn observe(&mut self, objects: &BTreeMap<ObjectKey, Bytes>) {
+        for (key, bytes) in objects {
+            let new = between(key, "prod/snapshots/").filter(|id| !self.ever.contains(*id));
+            let Some((id, taken)) = new.and_then(|id| Some((id, moment(id)?))) else { continue };
+            self.ever.insert(id.to_owned());
+            let record = parsed(bytes);
+            for (source, state) in record["sources"].as_object().into_iter().flatten() {
+                let (Some(condition), Some(key)) = (state["condition"].as_str(), state["object"]["key"].as_str())
+                else {
+                    continue;
+                };
+                let doubted = !record["clock_doubt"].is_null();
+                let state = State { id: id.to_owned(), doubted, condition: condition.to_owned(), key: key.to_owned() };
+                self.states.entry(source.clone()).or_default().insert(taken, state);
+            }
+        }
+        let newest = objects.iter().filter(|(key, _)| between(key, "prod/environment/").is_some()).next_back();
+        if let Some((_, bytes)) = newest {
+            self.environment = parsed(bytes);
+        }
+    }
+
+    /// Wants every owed state that the history which nobody pruned gives, and says how many there are.
+    pub fn check(&mut self, day: u32, now: Timestamp, objects: &BTreeMap<ObjectKey, Bytes>) -> Result<u64, Violation> {
+        self.observe(objects);
+        let zone = TimeZone::get("Europe/Paris").expect("a zone");
+        let today = now.to_zoned_datetime(zone.clone()).date();
+        let look = (today.first_of_month(), self.ever.len(), objects.len());
+        // Without a deletion there is nothing to miss; a new month moves what is owed.
+        if self.last_look.is_some_and(|last| last.0 == look.0 && last.2 <= look.2 && day % 10 != 0) {
+            self.last_look = Some(look);
+            return Ok(0);
+        }
+        self.last_look = Some(look);
+        let there = |key: &str| ObjectKey::parse(key).is_some_and(|key| objects.contains_key(&key));
+        let kept = |id: &str| there(&format!("prod/snapshots/{id}.json"));
+        let points = owed(today, &zone);
+        let mut looked_for = 0;
+        for (source, states) in &self.states {
+            for (label, end) in &points {
+                let before = || states.range(..*end).rev().filter(|(taken, _)| **taken <= now);
+                let mut whole = before().map(|(_, state)| state).filter(|state| self.is_whole(state, source));
+                let Some(expected) = whole.next() else { continue };
+                // What somebody lost is missing, and what hangs on it too.
+                if self.lost.contains(&expected.key) {
+                    continue;
+                }
+                looked_for += 1;
+                let left = |state: &&State| kept(&state.id) && there(&state.key);
+                let actual = std::iter::once(expected).chain(whole).find(left);
+                if actual.is_none_or(|actual| actual.key != expected.key) {
+                    let State { id, key, .. } = expected;
+                    let instead = actual.map_or("nothing", |actual| actual.id.as_str());
+                    let what =
+                        format!("{source} of the end of {label} is {key} of {id}, and what is left is {instead}");
+                    return Err(Violation { day, what });
+                }
+            }
+        }
+        Ok(looked_for)
+    }
+
+    /// Whether a state is whole, as far as nobody doubts its time.
+    fn is_whole(&self, state: &State, source: &str) -> bool {
+        let id = state.id.as_str();
+        let lists =
+            |name: &str| self.environment[name].as_array().is_some_and(|ids| ids.iter().any(|known| known == id));
+        let accepted = || {
+            let states = self.environment["accepted"].as_array();
+            states.is_some_and(|states| states.iter().any(|s| s["snapshot"] == id && s["source"] == source))
+        };
+        if lists("retired_snapshots") || (state.doubted && !lists("trusted_times")) {
+            return false;
+        }
+        state.condition == "whole" || (state.condition == "suspect" && accepted())
+    }
+
+    /// Wants a reason for every object, one run after it was first seen without.
+    pub fn unexplained(&mut self, day: u32, objects: &BTreeMap<ObjectKey, Bytes>) -> Result<(), Violation> {
+        let mut explained = BTreeSet::new();
+        for (key, bytes) in objects {
+            if key.as_str().starts_with("prod/leases/") {
+                explained.extend(names(bytes));
+            } else if between(key, "prod/snapshots/").or_else(|| between(key, "prod/forgotten/")).is_some() {
+                if !self.named.contains_key(key.as_str()) {
+                    self.named.insert(key.to_string(), names(bytes));
+                }
+                explained.extend(self.named.get(key.as_str()).into_iter().flatten().cloned());
+            }
+        }
+        let own = ["db", "docs", "papers", "mails"];
+        let is_object = |key: &str| key.split('/').nth(1).is_some_and(|folder| own.contains(&folder));
+        let odd: Vec<String> = objects
+            .keys()
+            .map(|key| key.to_string())
+            .filter(|key| is_object(key) && !explained.contains(key) && !self.by_script.contains(key))
+            .collect();
+        self.unexplained.retain(|key, _| odd.contains(key));
+        for key in odd {
+            let runs = self.unexplained.entry(key.clone()).or_default();
+            *runs += 1;
+            if *runs > UNEXPLAINED_RUNS_MAX {
+                return Err(Violation { day, what: format!("nothing explains {key}") });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The ends that are owed, each as the first moment after it.
+fn owed(today: Date, zone: &TimeZone) -> Vec<(String, Timestamp)> {
+    let start = |day: Date| day.to_zoned_datetime(zone.clone()).expect("a day").timestamp();
+    let days = (0..DAYS_OWED).map(|back| today.saturating_sub(back.days()));
+    let months = (0..MONTHS_OWED).map(|back| today.first_of_month().saturating_sub(back.months()));
+    let years = (0..YEARS_OWED).map(|back| today.first_of_year().saturating_sub(back.years()));
+    let before = |day: Date| day.yesterday().expect("a day before");
+    days.map(|day| (format!("the day {}", before(day)), start(day)))
+        .chain(months.map(|day| (before(day).strftime("the month %Y-%m").to_string(), start(day))))
+        .chain(years.map(|day| (before(day).strftime("the year %Y").to_string(), start(day))))
+        .collect()
+}
+
+/// The objects that a record, a certificate or a mark names.
+fn names(bytes: &Bytes) -> Vec<String> {
+    let value = parsed(bytes);
+    let sources = value["sources"].as_object().into_iter().flat_map(|sources| sources.values());
+    let named = sources.map(|source| &source["object"]["key"]);
+    let lists = ["keys", "objects"].into_iter().filter_map(|list| value[list].as_array()).flatten();
+    named.chain(lists).filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
+fn between<'k>(key: &'k ObjectKey, folder: &str) -> Option<&'k str> {
+    key.as_str().strip_prefix(folder)?.strip_suffix(".json")
+}
+
+fn parsed(bytes: &Bytes) -> Value {
+    serde_json::from_slice(bytes).unwrap_or_default()
+}
+
+fn moment(id: &str) -> Option<Timestamp> {
+    let civil = jiff::civil::DateTime::strptime("%Y%m%dT%H%M%SZ", id).ok()?;
+    Some(civil.to_zoned_datetime(TimeZone::UTC).ok()?.timestamp())
+}

@@ -1,0 +1,240 @@
+//! Runs on the simulated store: the host's own course of a run, with a saver that knows what the sources hold.
+
+use crate::world::Truth;
+use bytes::Bytes;
+use dolibarr_backup::backup::course::{self, Course, Done, Save, Saved, When};
+use dolibarr_backup::backup::state::{self, Judgement, Seen};
+use dolibarr_backup::capability::Tally;
+use dolibarr_backup::config::Config;
+use dolibarr_backup::error::{Error, Result};
+use dolibarr_backup::guard::Decision;
+use dolibarr_backup::history::{self, History};
+use dolibarr_backup::lease::Lease;
+use dolibarr_backup::questions;
+use dolibarr_backup::retention::{Candidate, Proposal, Propose};
+use dolibarr_backup::snapshot::{Condition, FORMAT_VERSION, ObjectRecord, Outcome, Record, SourceRecord};
+use dolibarr_backup::store::{ObjectKey, Store};
+use dolibarr_backup::stream;
+use jiff::{SignedDuration, Timestamp};
+use retention_tiered::Plugin;
+use retention_tiered::exports::backup::host::retaining::{self, Guest};
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// The environment of every campaign.
+pub const ENVIRONMENT: &str = "prod";
+
+thread_local! {
+    /// The clock that leases go by. A thread simulates one history at a time.
+    static MONOTONIC_MILLIS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Sets the clock that leases go by.
+pub fn set_monotonic(millis: u64) {
+    MONOTONIC_MILLIS.set(millis);
+}
+
+/// The clock that leases go by.
+pub fn monotonic() -> u64 {
+    MONOTONIC_MILLIS.get()
+}
+
+/// What one run works with, by itself: a run that is killed takes nothing with it.
+#[derive(Clone)]
+pub struct Setting {
+    pub store: Arc<Store>,
+    pub config: Arc<Config>,
+    /// What each configured source holds now.
+    pub truths: BTreeMap<String, Truth>,
+    /// The machine's clock.
+    pub now: Timestamp,
+    /// A plugin that forgets everything is configured.
+    pub wild: bool,
+    /// Raised to interrupt.
+    pub signal: Arc<AtomicBool>,
+}
+
+/// One run to its end.
+pub async fn run(setting: Setting) -> Result<Done> {
+    let Setting { store, config, truths, now, wild, signal } = setting;
+    let (environment, sources) = config.environment(ENVIRONMENT)?;
+    let course = Course {
+        store: &store,
+        environment,
+        sources,
+        guard: &config.guard,
+        time_zone: &config.time_zone,
+        monotonic,
+        shift: SignedDuration::ZERO,
+    };
+    let mut saver = Saver { store: &store, sources, zone: course.time_zone.iana_name().unwrap_or("UTC"), truths };
+    let interrupted = std::future::poll_fn(|_| {
+        if signal.load(Ordering::Relaxed) { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+    });
+    course::run(&course, &mut saver, &Policy { wild }, async { Ok(None) }, now, interrupted).await
+}
+
+struct Saver<'a> {
+    store: &'a Store,
+    sources: &'a dolibarr_backup::config::EnvironmentConfig,
+    zone: &'a str,
+    truths: BTreeMap<String, Truth>,
+}
+
+impl Save for Saver<'_> {
+    async fn save(&mut self, lease: &Lease, history: &History, when: When) -> Result<Saved> {
+        let (mut sources, mut failures) = (BTreeMap::new(), Vec::new());
+        for (name, truth) in &self.truths {
+            let record = match self.save_one(name, truth, lease, history, when).await {
+                Ok(record) => record,
+                Err(error) if !lease.fence().holds() => return Err(error),
+                Err(error) => {
+                    failures.push((name.clone(), error.clone()));
+                    let blank = blank(truth, Outcome::Failed, Condition::Failed);
+                    SourceRecord { reason: error.to_string(), ..blank }
+                }
+            };
+            sources.insert(name.clone(), record);
+        }
+        let expected = questions::expected(history, self.sources);
+        let whole = |source: &SourceRecord| source.condition() == Condition::Whole;
+        let complete = sources.values().all(whole) && expected.iter().all(|name| sources.contains_key(*name));
+        let id = when.id;
+        let record = Record {
+            format_version: FORMAT_VERSION,
+            id,
+            environment: ENVIRONMENT.to_owned(),
+            started: id.taken(),
+            finished: id.taken(),
+            time_zone: self.zone.to_owned(),
+            host_version: "simulated".to_owned(),
+            complete,
+            sources,
+            plugins: Vec::new(),
+            warnings: Vec::new(),
+            store_time: Some(when.store_time),
+            clock_doubt: when.clock_doubt,
+            previous: history.previous(id.taken()).and_then(history::Snapshot::link),
+        };
+        Ok(Saved { record, failures })
+    }
+}
+
+impl Saver<'_> {
+    async fn save_one(
+        &self,
+        name: &str,
+        truth: &Truth,
+        lease: &Lease,
+        history: &History,
+        when: When,
+    ) -> Result<SourceRecord> {
+        let (id, now) = (when.id, when.id.taken());
+        if truth.is_out {
+            return Err(Error::unavailable(format!("{name} is out of reach")));
+        }
+        let fingerprint = truth.content();
+        let another = state::is_another(truth.identity.as_deref(), name, history, now);
+        if let Some((before, object)) = history.carried(name, now).filter(|_| !another)
+            && before.fingerprint == fingerprint
+            && before.is_restorable()
+            && truth.unreadable == 0
+        {
+            let (identity, measure) = (before.identity.clone(), before.measure);
+            let blank = blank(truth, Outcome::Unchanged, Condition::Whole);
+            let (object, measure) = (Some(object), Some(measure));
+            return Ok(SourceRecord { fingerprint: Some(fingerprint), object, identity, measure, ..blank });
+        }
+        let extension = if truth.kind == "postgres" { "dump" } else { "tar.gz" };
+        let text = format!("{ENVIRONMENT}/{name}/{id}.{extension}");
+        let key = ObjectKey::parse(&text).ok_or_else(|| Error::unexpected("a key of the simulation"))?;
+        let fencing = lease.fencing(id);
+        (fencing.announce)(key.clone()).await?;
+        let (writer, content) = stream::channel(None);
+        // Both fit in what a stream holds.
+        let sent = writer.send(Bytes::from(fingerprint.clone())).await.is_ok() && writer.finish().await.is_ok();
+        assert!(sent, "the other half is right here");
+        let stored = self.store.put_stream(&key, content.guarded(fencing.guard)).await?;
+        let seen = Seen {
+            identity: truth.identity.clone(),
+            measure: truth.measure,
+            unreadable: truth.unreadable,
+            below_unreadable: None,
+        };
+        let Judgement { condition, doubts } = state::judge(name, &seen, history, now);
+        let object = ObjectRecord { key, bytes: stored.bytes, sha256: stored.sha256, made: now };
+        Ok(SourceRecord {
+            fingerprint: (condition == Condition::Whole).then_some(fingerprint),
+            object: Some(object),
+            doubts,
+            identity: seen.identity,
+            measure: Some(seen.measure),
+            ..blank(truth, Outcome::Saved, condition)
+        })
+    }
+}
+
+fn blank(truth: &Truth, outcome: Outcome, condition: Condition) -> SourceRecord {
+    SourceRecord {
+        kind: truth.kind.to_owned(),
+        outcome,
+        reason: String::new(),
+        fingerprint: None,
+        basis: None,
+        object: None,
+        database: None,
+        fingerprint_millis: None,
+        dump_millis: None,
+        archive: None,
+        condition: Some(condition),
+        doubts: Vec::new(),
+        identity: None,
+        measure: None,
+    }
+}
+
+/// The shipped retention, run natively; or a plugin that forgets everything.
+struct Policy {
+    wild: bool,
+}
+
+impl Propose for Policy {
+    async fn propose(&self, now: Timestamp, time_zone: &str, snapshots: &[Candidate]) -> (Result<Proposal>, Tally) {
+        if self.wild {
+            let forget = || Decision { keep: false, reasons: vec!["wild".to_owned()] };
+            let decisions = snapshots.iter().map(|candidate| (candidate.id.to_string(), forget())).collect();
+            return (Ok(Proposal { decisions, notes: Vec::new() }), Tally::new());
+        }
+        let asked = snapshots
+            .iter()
+            .map(|candidate| retaining::Snapshot {
+                id: candidate.id.to_string(),
+                taken: candidate.id.taken().as_second(),
+                complete: candidate.complete,
+                bytes: candidate.bytes,
+                pinned: candidate.pinned,
+                verified: candidate.verified,
+                adopted: candidate.adopted,
+            })
+            .collect();
+        let answer = Plugin::plan(now.as_second(), time_zone.to_owned(), String::new(), asked);
+        let proposal = answer.map_err(|_| Error::unexpected("the shipped retention refuses its own settings"));
+        let decision = |decision: retaining::Decision| {
+            let keep = decision.verdict == retaining::Verdict::Keep;
+            (decision.id, Decision { keep, reasons: decision.reasons })
+        };
+        let proposal = proposal
+            .map(|plan| Proposal { decisions: plan.decisions.into_iter().map(decision).collect(), notes: plan.notes });
+        (proposal, Tally::new())
+    }
+
+    fn refused(&self, why: String) -> Error {
+        Error::unexpected(why)
+    }
+
+    fn digest(&self) -> &str {
+        "simulated"
+    }
+}

@@ -1,0 +1,526 @@
+//! The world of one history: what the sources really hold, what is configured, and what happens on each day.
+
+use crate::Tally;
+use crate::events::{Event, Scheduled};
+use crate::oracle::{Oracle, Violation};
+use crate::runs::{self, ENVIRONMENT, Setting};
+use bytes::Bytes;
+use dolibarr_backup::backup::course::Done;
+use dolibarr_backup::config::Config;
+use dolibarr_backup::environment::{self, EnvironmentFile};
+use dolibarr_backup::error::Result;
+use dolibarr_backup::report::Retention;
+use dolibarr_backup::snapshot::Measure;
+use dolibarr_backup::store::memory::{Fault, Memory};
+use dolibarr_backup::store::{ObjectKey, Store};
+use jiff::{SignedDuration, Timestamp};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
+use std::time::Duration;
+
+/// The first day of every history, give or take a year: 2014-06-01T01:00:00Z.
+const BEGIN: i64 = 1_401_584_400;
+
+/// How often a future is polled in vain before the virtual clock moves.
+const POLLS_MAX: u32 = 40;
+
+/// How far the virtual clock moves then.
+const NAP: Duration = Duration::from_millis(500);
+
+/// What a source really holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Truth {
+    /// Which source it is, whatever the configuration calls it.
+    pub label: &'static str,
+    pub kind: &'static str,
+    pub version: u64,
+    pub is_out: bool,
+    pub unreadable: u64,
+    pub is_empty: bool,
+    pub measure: Measure,
+    pub identity: Option<String>,
+}
+
+impl Truth {
+    fn new(label: &'static str, kind: &'static str) -> Self {
+        let database = kind == "postgres";
+        let measure = if database {
+            Measure { tables: Some(300), rows: Some(50_000), ..Measure::default() }
+        } else {
+            Measure { files: Some(1_000), bytes: Some(5_000_000_000), ..Measure::default() }
+        };
+        Self {
+            label,
+            kind,
+            version: 1,
+            is_out: false,
+            unreadable: 0,
+            is_empty: false,
+            measure,
+            identity: database.then(|| "1/erp".to_owned()),
+        }
+    }
+
+    /// What an object of it holds, and its fingerprint.
+    pub fn content(&self) -> String {
+        let what = match (self.is_empty, self.unreadable > 0) {
+            (true, _) => "empty".to_owned(),
+            (false, true) => format!("part of {}", self.version),
+            (false, false) => self.version.to_string(),
+        };
+        format!("{}:{}:{what}", self.label, self.identity.as_deref().unwrap_or_default())
+    }
+
+    /// Whether a run that claims to have saved it may be believed.
+    fn is_sound(&self) -> bool {
+        !self.is_out && self.unreadable == 0 && self.identity.as_deref().is_none_or(|identity| identity == "1/erp")
+    }
+}
+
+/// Until which day something lasts; over by then.
+#[derive(Debug, Clone, Default)]
+pub struct Lasting {
+    out: BTreeMap<&'static str, u32>,
+    unreadable: u32,
+    empty: BTreeMap<&'static str, u32>,
+    other_database: u32,
+    renamed: u32,
+    removed: u32,
+    zone: u32,
+    weak_guard: u32,
+    wild: u32,
+    holiday: u32,
+}
+
+/// Everything of one history.
+pub struct World {
+    pub(crate) memory: Memory,
+    pub(crate) store: Arc<Store>,
+    pub(crate) random: StdRng,
+    pub(crate) day: u32,
+    begin: i64,
+    /// Whether the store's clock is the machine's, as in a folder.
+    store_is_local: bool,
+    pub(crate) truths: BTreeMap<&'static str, Truth>,
+    pub(crate) lasting: Lasting,
+    /// The documents were renamed for good.
+    pub(crate) renamed_for_good: bool,
+    /// Somebody has to say that the old name is retired.
+    pub(crate) must_retire: bool,
+    pub(crate) has_mails: bool,
+    pub(crate) oracle: Oracle,
+    /// What happened in all.
+    pub tally: Tally,
+}
+
+type Running = Pin<Box<dyn Future<Output = Result<Done>>>>;
+
+/// What happens to the run of a night.
+#[derive(Debug, Clone, Copy)]
+enum Trouble {
+    Kill,
+    Interrupt,
+    Race,
+    Pause(u16),
+}
+
+impl World {
+    /// The world of a seed.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        let mut random = StdRng::seed_from_u64(seed ^ 0x5eed);
+        let begin = BEGIN + random.random_range(0..365) * 86_400;
+        let memory = Memory::new(at(begin));
+        let truths = [Truth::new("db", "postgres"), Truth::new("docs", "directory"), Truth::new("mails", "directory")];
+        Self {
+            store: Arc::new(Store::Memory(memory.clone())),
+            memory,
+            day: 0,
+            begin,
+            store_is_local: random.random_bool(0.5),
+            truths: truths.into_iter().map(|truth| (truth.label, truth)).collect(),
+            lasting: Lasting::default(),
+            renamed_for_good: false,
+            must_retire: false,
+            has_mails: false,
+            oracle: Oracle::default(),
+            tally: Tally::default(),
+            random,
+        }
+    }
+
+    /// The true time.
+    pub(crate) fn now(&self) -> Timestamp {
+        at(self.begin + i64::from(self.day) * 86_400)
+    }
+
+    pub(crate) fn broken(&self, what: impl Into<String>) -> Violation {
+        Violation { day: self.day, what: what.into() }
+    }
+
+    /// Lives through the years.
+    pub(crate) async fn live(&mut self, years: u16, events: &[Scheduled]) -> Result<(), Violation> {
+        self.set_clocks(self.now());
+        self.init().await?;
+        let mut events = events.iter().peekable();
+        for day in 0..u32::from(years) * 365 {
+            self.day = day;
+            self.set_clocks(self.now());
+            self.change();
+            let mut troubles = Vec::new();
+            while let Some(scheduled) = events.next_if(|scheduled| scheduled.day <= day) {
+                self.happen(scheduled.event, &mut troubles);
+            }
+            if self.lasting.holiday <= day {
+                self.night(&troubles).await?;
+            }
+            self.memory.heal();
+            self.set_clocks(self.now());
+            self.react().await?;
+            let now = self.now();
+            self.tally.owed += self.oracle.check(day, now, &self.memory.objects())?;
+        }
+        Ok(())
+    }
+
+    /// Founds the environment, as an administrator does before the first backup.
+    async fn init(&self) -> Result<(), Violation> {
+        let config = self.config();
+        let founded = async {
+            let (environment, sources) = config.environment(ENVIRONMENT)?;
+            let file = EnvironmentFile::first(
+                environment,
+                sources,
+                &BTreeMap::new(),
+                &config.guard,
+                config.time_zone.iana_name().unwrap_or("UTC"),
+                self.now(),
+            );
+            environment::write(&self.store, environment, None, file, self.now()).await
+        };
+        founded.await.map(drop).map_err(|error| self.broken(format!("init: {error}")))
+    }
+
+    /// Sets the machine's clock, and the store's where that is another one.
+    fn set_clocks(&self, machine: Timestamp) {
+        self.memory.set_now(if self.store_is_local { machine } else { self.now() });
+        let passed = self.now().as_second() - self.begin;
+        runs::set_monotonic(u64::try_from(passed * 1_000).unwrap_or(0) + 1_000_000);
+    }
+
+    /// What changes in the sources from day to day.
+    fn change(&mut self) {
+        for truth in self.truths.values_mut() {
+            truth.version += u64::from(self.random.random_bool(0.6));
+        }
+        let (day, lasting) = (self.day, &self.lasting);
+        let lasts = |until: Option<&u32>| until.is_some_and(|until| *until > day);
+        for (label, truth) in &mut self.truths {
+            truth.is_out = lasts(lasting.out.get(label));
+            let is_empty = lasts(lasting.empty.get(label));
+            if is_empty != truth.is_empty {
+                let Truth { label, kind, version, .. } = truth.clone();
+                *truth = Truth { version, is_empty, ..Truth::new(label, kind) };
+                if is_empty {
+                    let none = |count: Option<u64>| count.map(|_| 0);
+                    let Measure { files, bytes, tables, rows } = truth.measure;
+                    truth.measure = Measure { files: none(files), bytes: none(bytes), tables, rows: none(rows) };
+                }
+            }
+        }
+        if let Some(docs) = self.truths.get_mut("docs") {
+            docs.unreadable = if self.lasting.unreadable > day { 7 } else { 0 };
+        }
+        if let Some(db) = self.truths.get_mut("db") {
+            let server = if self.lasting.other_database > day { "2/erp" } else { "1/erp" };
+            db.identity = Some(server.to_owned());
+        }
+    }
+
+    fn happen(&mut self, event: Event, troubles: &mut Vec<Event>) {
+        let label = |database: bool| if database { "db" } else { "docs" };
+        let until = |days: u16| self.day + u32::from(days);
+        match event {
+            Event::Outage { database, days } => drop(self.lasting.out.insert(label(database), until(days))),
+            Event::Unreadable { days } => self.lasting.unreadable = until(days),
+            Event::Emptied { database, days, meant } => {
+                let until = if meant { u32::MAX } else { until(days) };
+                self.lasting.empty.insert(label(database), until);
+            }
+            Event::OtherDatabase { days } => self.lasting.other_database = until(days),
+            Event::Renamed { meant: true, .. } if !self.renamed_for_good => {
+                (self.renamed_for_good, self.must_retire) = (true, true);
+            }
+            Event::Renamed { days, .. } => self.lasting.renamed = until(days),
+            Event::Removed { days } => self.lasting.removed = until(days),
+            Event::Added => self.has_mails = true,
+            Event::TimeZone { days } => self.lasting.zone = until(days),
+            Event::WeakGuard { days } => self.lasting.weak_guard = until(days),
+            Event::WildPlugin { days } => self.lasting.wild = until(days),
+            Event::Holiday { days } => self.lasting.holiday = until(days),
+            Event::Script { same } => self.script(same),
+            Event::Lost => self.lose(),
+            Event::Disproved => self.disprove(),
+            Event::Kill { .. }
+            | Event::Interrupt { .. }
+            | Event::Race { .. }
+            | Event::Pause { .. }
+            | Event::StoreFault { .. }
+            | Event::Clock { .. } => troubles.push(event),
+        }
+        self.change_nothing_but_what_lasts();
+    }
+
+    /// What an event of today makes of the sources is so today already.
+    fn change_nothing_but_what_lasts(&mut self) {
+        let versions: Vec<u64> = self.truths.values().map(|truth| truth.version).collect();
+        self.change();
+        for (truth, version) in self.truths.values_mut().zip(versions) {
+            truth.version = version;
+        }
+    }
+
+    fn script(&mut self, same: bool) {
+        let moment = self.now() - SignedDuration::from_hours(if same { 0 } else { 3 });
+        let stamp = moment.strftime("%Y%m%dT%H%M%SZ");
+        if let Some(key) = ObjectKey::parse(&format!("{ENVIRONMENT}/db/{stamp}.dump")) {
+            self.oracle.by_script(&key);
+            self.memory.place(key, Bytes::from(format!("script {stamp}")));
+        }
+    }
+
+    /// One of the objects, not the newest, is gone.
+    fn lose(&mut self) {
+        let objects = self.memory.objects();
+        let of_source = |key: &&ObjectKey| key.as_str().starts_with("prod/docs/") && !self.oracle.is_by_script(key);
+        let keys: Vec<&ObjectKey> = objects.keys().filter(of_source).collect();
+        if keys.len() > 3 {
+            let key = keys[self.random.random_range(0..keys.len() - 1)].clone();
+            self.memory.take_away(&key);
+            self.oracle.lost(&key);
+        }
+    }
+
+    /// The newest snapshot, says a verification.
+    fn disprove(&mut self) {
+        let objects = self.memory.objects();
+        let records =
+            objects.keys().filter_map(|key| key.as_str().strip_prefix("prod/snapshots/")?.strip_suffix(".json"));
+        if let Some(newest) = records.last() {
+            let at = self.now().strftime("%Y%m%dT%H%M%SZ");
+            let name = format!("{ENVIRONMENT}/verified/{newest}-{at}-read-failed.json");
+            self.memory.place(ObjectKey::parse(&name).expect("a key"), Bytes::from_static(b"{}"));
+        }
+    }
+
+    /// Whether anything that somebody will undo lasts.
+    pub(crate) fn has_a_mistake(&self) -> bool {
+        let Lasting { empty, other_database, renamed, removed, zone, weak_guard, .. } = &self.lasting;
+        let is_mistaken = empty.values().any(|until| *until > self.day && *until < u32::MAX);
+        is_mistaken || [other_database, renamed, removed, zone, weak_guard].into_iter().any(|until| *until > self.day)
+    }
+
+    /// The configuration of today.
+    pub(crate) fn config(&self) -> Arc<Config> {
+        let lasts = |until: u32| until > self.day;
+        let zone = if lasts(self.lasting.zone) { "America/Martinique" } else { "Europe/Paris" };
+        let guard = if lasts(self.lasting.weak_guard) { "legal_years = 0\nbin_days = 0" } else { "" };
+        let sources: String = self
+            .configured()
+            .into_iter()
+            .map(|(name, label)| match label {
+                "db" => format!(
+                    "[env.prod.sources.{name}]\nkind = \"postgres\"\nhost = \"h\"\ndatabase = \"erp\"\ncredentials = {{ user = \"u\" }}\n"
+                ),
+                _ => format!("[env.prod.sources.{name}]\nkind = \"directory\"\npath = \"/{label}\"\n"),
+            })
+            .collect();
+        let text = format!("time_zone = \"{zone}\"\n[store]\nurl = \"file:///simulated\"\n{sources}[guard]\n{guard}\n");
+        Arc::new(Config::parse(&text).expect("a configuration of the simulation"))
+    }
+
+    /// Configured sources: the name in the configuration, and which source it is.
+    fn configured(&self) -> Vec<(&'static str, &'static str)> {
+        let mut sources = vec![("db", "db")];
+        let renamed = self.renamed_for_good || self.lasting.renamed > self.day;
+        if self.lasting.removed <= self.day {
+            sources.push((if renamed { "papers" } else { "docs" }, "docs"));
+        }
+        if self.has_mails {
+            sources.push(("mails", "mails"));
+        }
+        sources
+    }
+
+    fn setting(&self, machine: Timestamp) -> Setting {
+        let truth =
+            |(name, label): (&'static str, &'static str)| Some((name.to_owned(), self.truths.get(label)?.clone()));
+        Setting {
+            store: Arc::clone(&self.store),
+            config: self.config(),
+            truths: self.configured().into_iter().filter_map(truth).collect(),
+            now: machine,
+            wild: self.lasting.wild > self.day,
+            signal: Arc::new(AtomicBool::new(false)),
+        }
+    }
+
+    /// The run of a night, with what happens to it.
+    async fn night(&mut self, troubles: &[Event]) -> Result<(), Violation> {
+        let mut machine = self.now();
+        let mut trouble = None;
+        for event in troubles {
+            match *event {
+                Event::Clock { hours } => machine += SignedDuration::from_hours(i64::from(hours)),
+                Event::Kill { step } => trouble = Some((step, Trouble::Kill)),
+                Event::Interrupt { step } => trouble = Some((step, Trouble::Interrupt)),
+                Event::Race { step } => trouble = Some((step, Trouble::Race)),
+                Event::Pause { step, seconds } => trouble = Some((step, Trouble::Pause(seconds))),
+                Event::StoreFault { step, lost, times } => {
+                    let fault = if lost { Fault::AnswerLost } else { Fault::Refused };
+                    (0..u64::from(times)).for_each(|next| self.memory.fail(u64::from(step) + next, fault));
+                }
+                _ => {}
+            }
+        }
+        self.set_clocks(machine);
+        let setting = self.setting(machine);
+        let signal = Arc::clone(&setting.signal);
+        let truths = setting.truths.clone();
+        self.tally.runs += 1;
+        let mut first: Running = Box::pin(runs::run(setting));
+        let mut step = 0;
+        loop {
+            match trouble {
+                Some((at, Trouble::Kill)) if at == step => {
+                    drop(first);
+                    self.let_requests_end().await;
+                    return Ok(());
+                }
+                Some((at, Trouble::Interrupt)) if at == step => signal.store(true, Ordering::Relaxed),
+                Some((at, Trouble::Race)) if at == step => {
+                    return self.race(first, truths, machine).await;
+                }
+                Some((at, Trouble::Pause(seconds))) if at == step => {
+                    let later = machine + SignedDuration::from_secs(i64::from(seconds));
+                    self.memory.set_now(if self.store_is_local { later } else { self.now() + (later - machine) });
+                    runs::set_monotonic(runs::monotonic() + u64::from(seconds) * 1_000);
+                    let setting = self.setting(later);
+                    let (other_truths, mut second): (_, Running) =
+                        (setting.truths.clone(), Box::pin(runs::run(setting)));
+                    self.tally.runs += 1;
+                    let ended = self.to_the_end(&mut second).await;
+                    self.judge(ended, &other_truths)?;
+                }
+                _ => {}
+            }
+            if let Some(ended) = self.step(&mut first).await {
+                return self.judge(ended, &truths);
+            }
+            step += 1;
+        }
+    }
+
+    /// Two runs at once, each a step at a time in no order.
+    async fn race(
+        &mut self,
+        first: Running,
+        truths: BTreeMap<String, Truth>,
+        machine: Timestamp,
+    ) -> Result<(), Violation> {
+        self.tally.runs += 1;
+        let mut running = vec![first, Box::pin(runs::run(self.setting(machine)))];
+        while !running.is_empty() {
+            let next = self.random.random_range(0..running.len());
+            if let Some(ended) = self.step(&mut running[next]).await {
+                drop(running.remove(next));
+                self.judge(ended, &truths)?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn to_the_end(&mut self, running: &mut Running) -> Result<Done> {
+        loop {
+            if let Some(ended) = self.step(running).await {
+                return ended;
+            }
+        }
+    }
+
+    /// One step: until the run waits for an answer of the store. A run that waits for a clock gets it.
+    async fn step(&mut self, running: &mut Running) -> Option<Result<Done>> {
+        let before = self.memory.operations();
+        for _ in 0..POLLS_MAX {
+            if let Poll::Ready(ended) = futures::poll!(running.as_mut()) {
+                return Some(ended);
+            }
+            // What the run has begun beside itself goes on.
+            tokio::task::yield_now().await;
+            if self.memory.operations() > before {
+                return None;
+            }
+        }
+        tokio::time::sleep(NAP).await;
+        None
+    }
+
+    /// What a killed process had sent is carried out all the same.
+    async fn let_requests_end(&self) {
+        for _ in 0..8 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Whether a run said of itself what is true.
+    fn judge(&mut self, ended: Result<Done>, truths: &BTreeMap<String, Truth>) -> Result<(), Violation> {
+        let objects = self.memory.objects();
+        let Ok(done) = ended else {
+            self.oracle.observe(&objects);
+            return Ok(());
+        };
+        self.tally.committed += 1;
+        self.oracle.observe(&objects);
+        self.oracle.unexplained(self.day, &objects)?;
+        let id = done.record.id;
+        let key = format!("{ENVIRONMENT}/snapshots/{id}.json");
+        if !objects.keys().any(|key_| key_.as_str() == key) {
+            return Err(self.broken(format!("the run {id} says that it committed, and its record is not there")));
+        }
+        let mut all_done = done.failures.is_empty() && done.record.complete;
+        match &done.retention {
+            Retention::Applied(_, applied) => {
+                all_done &= applied.failures.is_empty() && !applied.interrupted;
+                self.tally.forgotten += applied.forgotten.len() as u64;
+            }
+            Retention::Frozen(_) | Retention::Refused(_) => all_done = false,
+        }
+        if !all_done {
+            return Ok(());
+        }
+        self.tally.succeeded += 1;
+        for (name, source) in &done.record.sources {
+            let Some(truth) = truths.get(name) else { continue };
+            let object = source.object.as_ref().and_then(|object| objects.get(&object.key));
+            if object.is_none_or(|object| *object != truth.content()) {
+                return Err(
+                    self.broken(format!("the run {id} claims to hold {name}, and its object holds something else"))
+                );
+            }
+            if !truth.is_sound() {
+                return Err(self.broken(format!("the run {id} claims that all is well, and {name} is not sound")));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_second(seconds).expect("a moment of the simulation")
+}
