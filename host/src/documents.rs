@@ -8,6 +8,7 @@ mod check;
 mod digests;
 mod entry;
 mod exclude;
+mod failure;
 mod get;
 mod header;
 pub mod host;
@@ -32,7 +33,7 @@ pub use check::{Checked, check};
 pub use digests::{Digests, DocumentState, Listed, Listing};
 pub use get::{Content, Document, Got, Target, count_below, each, get, look_up, shown_path};
 pub use object::{Archive, Fetch, Object};
-pub use report::{ArchiveReport, EXCLUDED_FOLDERS_MAX, PROBLEMS_MAX, Problem, WhenUnreadable};
+pub use report::{ArchiveReport, EXCLUDED_FOLDERS_MAX, PROBLEMS_MAX, Problem, UnreadableEntry, WhenUnreadable};
 pub use summary::{Depth, Summary};
 
 use crate::error::{Error, Result};
@@ -78,7 +79,7 @@ struct Seen {
     expected_bytes: Option<u64>,
     /// Whether a summary looked at times of change.
     with_times: bool,
-    /// Entries that a summary could not read.
+    /// The most entries that a summary could not read.
     unreadable: u64,
     report: Option<ArchiveReport>,
     index: Option<SpooledTempFile>,
@@ -221,7 +222,8 @@ impl Tree {
         self.seen().with_times
     }
 
-    /// Entries that a summary of this run could not read: what it says is not the whole folder.
+    /// Entries that the summaries of this run could not read; of several summaries, the largest number. A fingerprint
+    /// made of such a summary does not cover the whole folder.
     #[must_use]
     pub fn unreadable_when_summarised(&self) -> u64 {
         self.seen().unreadable

@@ -44,7 +44,8 @@ const PORT_DEFAULT: u16 = 5432;
 /// being scheduled is the scheduler's to retry.
 const CONNECT_TIMEOUT_DEFAULT_SECONDS: u16 = 10;
 
-/// Time for opening a source. It takes a few small queries; a server that is silent for a minute after the login hangs.
+/// Time for opening a source. A healthy server answers the few small queries in milliseconds; one that has not answered
+/// after a minute hangs, and without a limit the run would hang with it.
 const OPEN_TIMEOUT_DEFAULT_SECONDS: u16 = 60;
 
 /// The oldest server that the queries are written for. PostgreSQL 12 has had no fixes since 2024.
@@ -81,7 +82,7 @@ pub struct Config {
     /// Time for one attempt to connect, in seconds.
     #[serde(default = "connect_timeout_default")]
     pub connect_timeout: u16,
-    /// Time for opening the source, from the first attempt to connect to the snapshot, in seconds.
+    /// Time for opening the source, from the first attempt to connect until its snapshot is open, in seconds.
     #[serde(default = "open_timeout_default")]
     pub open_timeout: u16,
     /// Most connections that read evidence at a time. Without it as many as there are cores, and at most four: more would
@@ -171,7 +172,8 @@ pub struct Facts {
     pub database_bytes: u64,
     /// The server's encoding of the database, such as `UTF8`.
     pub encoding: String,
-    /// Which database it is: the server's `system_identifier` and the database's name. None where the server does not say.
+    /// Which database it is: the server's `system_identifier` and the database's name, as in `7431234567890123456/erp`.
+    /// None where the server refuses to report it.
     pub identity: Option<String>,
     /// Ordinary tables outside PostgreSQL's own schemas and its extensions. A dump with fewer is not whole.
     pub tables: u64,
@@ -192,7 +194,7 @@ pub struct Session {
     catalog: tokio::sync::OnceCell<Arc<evidence::Catalog>>,
     /// Connections that read evidence at a time.
     readers_max: usize,
-    /// Rows of each table that evidence counted without a filter.
+    /// Rows of each table that evidence digested without a row filter.
     rows: Mutex<BTreeMap<TableName, u64>>,
 }
 
@@ -212,24 +214,18 @@ impl Session {
     ///
     /// # Errors
     /// Class `Config` for what the configuration, a role's rights or a missing program cause, `Unavailable` for a server that
-    /// cannot be reached or takes no connection now. Nothing was written anywhere.
+    /// cannot be reached, takes no connection now, or does not answer within `open_timeout`. Nothing was written anywhere.
     pub async fn open(config: &Config, scope: String) -> Result<Arc<Self>> {
         config.check()?;
-        let late = |_| {
-            Err(Error::unavailable(format!(
-                "the database `{}` on {}:{} answered nothing for {} s after it was connected to",
-                config.database, config.host, config.port, config.open_timeout
-            ))
-            .hint("look at the server and what is between; `open_timeout` of the source allows more"))
-        };
         let limit = Duration::from_secs(u64::from(config.open_timeout));
-        tokio::time::timeout(limit, Self::open_now(config, scope)).await.unwrap_or_else(late)
+        tokio::time::timeout(limit, Self::open_now(config, scope)).await.unwrap_or_else(|_| Err(too_late(config)))
     }
 
     async fn open_now(config: &Config, scope: String) -> Result<Arc<Self>> {
         let programs = program::installed(config.pg_dump.as_deref()).await?;
         let dialer = Dialer::new(config)?;
         let holder = dialer.connect().await?;
+        let identity = identity(&holder, &scope).await;
         holder.begin(None).await?;
         let row = holder.query_one(FACTS, &[]).await?;
         let server_major = u32::try_from(holder.read::<i32>(&row, 1)? / 10_000).unwrap_or(0);
@@ -249,7 +245,7 @@ impl Session {
             database_bytes: u64::try_from(holder.read::<i64>(&row, 2)?).unwrap_or(0),
             encoding: holder.read(&row, 3)?,
             tables: u64::try_from(holder.read::<i64>(&row, 5)?).unwrap_or(0),
-            identity: identity(&dialer).await,
+            identity,
         };
         let snapshot: String = holder.read(&row, 4)?;
         if snapshot.is_empty() || !snapshot.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
@@ -278,7 +274,8 @@ impl Session {
         self.facts.clone()
     }
 
-    /// Rows of all tables that evidence has counted whole so far; none where it has counted none.
+    /// Rows of all tables that evidence has digested without a row filter so far, each table once; none where it has
+    /// digested no table like that.
     #[must_use]
     pub fn rows_read(&self) -> Option<u64> {
         let rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
@@ -319,15 +316,27 @@ const FACTS: &str = "SELECT current_setting('server_version'), current_setting('
          WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_' \
          AND NOT EXISTS (SELECT FROM pg_depend AS d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'))";
 
-/// The server that the database is on and its name. Everybody may ask, but a server that is not quite PostgreSQL may refuse, and an
-/// error would end the snapshot: so a connection of its own asks.
-const IDENTITY: &str = "SELECT system_identifier::text || '/' || current_database() FROM pg_control_system()";
+/// The number that a server got when its data folder was made; a replica has the number of its primary. Every role may ask.
+const IDENTITY: &str = "SELECT system_identifier::pg_catalog.text, pg_catalog.current_database()::pg_catalog.text \
+     FROM pg_catalog.pg_control_system()";
 
-async fn identity(dialer: &Dialer) -> Option<String> {
+/// Which database a connection is to. It must be asked before the transaction begins: a server that refuses to say it
+/// would end the transaction, and the snapshot with it.
+async fn identity(connection: &Connection, scope: &str) -> Option<String> {
     let asked = async {
-        let connection = dialer.connect().await?;
         let row = connection.query_one(IDENTITY, &[]).await?;
-        connection.read::<String>(&row, 0)
+        let (server, database): (String, String) = (connection.read(&row, 0)?, connection.read(&row, 1)?);
+        Ok::<_, Error>(format!("{server}/{database}"))
     };
-    asked.await.inspect_err(|error| tracing::debug!("the server does not say which one it is: {error}")).ok()
+    let refused = |error: &Error| tracing::debug!(scope, %error, "the server does not report its system identifier");
+    asked.await.inspect_err(refused).ok()
+}
+
+fn too_late(config: &Config) -> Error {
+    let Config { host, port, database, open_timeout, .. } = config;
+    Error::unavailable(format!(
+        "database `{database}` on {host}:{port}: no snapshot was opened within {open_timeout} s, because the server has stopped \
+         answering or answers too slowly"
+    ))
+    .hint("check whether the server, a pooler or a firewall between holds the connection; a slow server needs a larger `open_timeout`")
 }

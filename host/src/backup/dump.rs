@@ -179,7 +179,7 @@ async fn below_unreadable(
     id: SnapshotId,
 ) -> Option<u64> {
     let Opened::Tree(tree) = opened else { return None };
-    let folders = tree.report()?.unreadable;
+    let folders: Vec<_> = tree.report()?.unreadable.into_iter().map(|entry| entry.path).collect();
     if folders.is_empty() {
         return None;
     }

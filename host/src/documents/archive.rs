@@ -194,7 +194,7 @@ impl<'l> Scribe<'l> {
                 return self.grown(Arc::new(Shared::new(entry.path, large)), outlet);
             }
             Err(error) => {
-                self.ledger.unreadable(&entry.path, &error);
+                self.ledger.unread(&entry.path, &error);
                 return Ok(());
             }
         };
@@ -264,23 +264,25 @@ impl<'l> Scribe<'l> {
             header::pad(&mut self.plain, meta.size_bytes);
             self.ends(digest);
         }
-        let (trouble, unread) = match filled {
+        let trouble = match filled {
             // Every part before the last was read by now, because they are hashed in order.
             Ok(()) if part.is_last() && !file.large.is_unchanged() => {
-                ("changed while it was read; what is archived may mix both states".to_owned(), false)
+                "changed while it was read; what is archived may mix both states"
             }
             Ok(()) => return,
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                ("became shorter while it was read; zeros stand for what is missing".to_owned(), false)
+                "became shorter while it was read; zeros stand for what is missing"
             }
-            Err(error) => (format!("cannot be read around byte {offset}, where zeros stand: {}", reason(&error)), true),
+            Err(error) => {
+                if file.is_first_unreadable() {
+                    let trouble = format!("cannot be read around byte {offset}, where zeros stand: {}", reason(&error));
+                    self.ledger.unreadable(&file.path, false, &trouble);
+                }
+                return;
+            }
         };
         if file.is_first_trouble() {
-            if unread {
-                self.ledger.unread(&file.path, &trouble);
-            } else {
-                self.ledger.problem(&file.path, &trouble);
-            }
+            self.ledger.problem(&file.path, trouble);
         }
     }
 

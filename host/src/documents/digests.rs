@@ -3,6 +3,7 @@
 
 use super::entry::{Entry, Kind};
 use super::exclude::Matcher;
+use super::failure::Failure;
 use super::open::Folders;
 use super::pipeline::{self, Outlet};
 use super::walk::{Found, Walk};
@@ -217,10 +218,10 @@ fn page(walk: &mut Walk, skip_to: Option<&str>, count: u32, stop: &AtomicBool) -
                     Err(_) => listing.unnamed += 1,
                 }
             }
-            Found::Unreadable { path, why, .. } if why != io::ErrorKind::NotFound && beyond(&path) => {
+            Found::Unreadable(unseen) if unseen.failure != Failure::Vanished && beyond(&unseen.path) => {
                 listing.unreadable += 1;
             }
-            Found::Entry(_) | Found::Excluded { .. } | Found::Unreadable { .. } => {}
+            Found::Entry(_) | Found::Excluded { .. } | Found::Unreadable(_) => {}
         }
         if listing.documents.len() >= count as usize {
             listing.next = listing.documents.last().map(|last| last.path.clone());

@@ -2,6 +2,7 @@
 
 use super::open;
 use rustix::fs::{FileType, Stat};
+use rustix::io::Errno;
 use std::io;
 use std::os::fd::BorrowedFd;
 
@@ -58,7 +59,11 @@ impl Meta {
         let kind = match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => Kind::File,
             FileType::Directory => Kind::Folder,
-            FileType::Symlink => Kind::Link(rustix::fs::readlinkat(folder, name, Vec::new())?.into_bytes()),
+            FileType::Symlink => match rustix::fs::readlinkat(folder, name, Vec::new()) {
+                Ok(target) => Kind::Link(target.into_bytes()),
+                Err(Errno::INVAL) => return Err(io::Error::other("it is no longer a symbolic link")),
+                Err(error) => return Err(error.into()),
+            },
             FileType::Fifo => Kind::Fifo,
             FileType::Socket => Kind::Socket,
             FileType::CharacterDevice => Kind::CharacterDevice,

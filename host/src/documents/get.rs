@@ -15,8 +15,6 @@ use std::cmp::Ordering;
 use std::fs::File;
 use std::io::{self, BufReader, Cursor, Read, Seek, SeekFrom};
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{self, AtomicU64};
 use tokio_util::sync::CancellationToken;
 
 /// The largest document that is kept in memory and not in a temporary file, in bytes.
@@ -126,27 +124,58 @@ pub async fn each(
     .await
 }
 
-/// How many entries an index has at or below some paths; none where the archive has no index.
+/// How many entries other than folders an index has at or below some paths, each entry once; none where the archive has
+/// no index. The empty path is the root. Memory stays flat, however large the index is.
 ///
 /// # Errors
 /// When the index is damaged.
 pub async fn count_below(archive: &Archive, paths: Vec<Vec<u8>>, stop: &CancellationToken) -> Result<Option<u64>> {
-    let count = Arc::new(AtomicU64::new(0));
-    let counted = Arc::clone(&count);
-    let is_below = move |entry: &[u8]| {
-        paths.iter().any(|path| {
-            path.is_empty()
-                || entry.strip_prefix(path.as_slice()).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
-        })
-    };
-    let each = move |document: Document| {
-        if document.kind != "folder" && is_below(&document.path) {
-            counted.fetch_add(1, atomic::Ordering::Relaxed);
+    let archive = archive.clone();
+    let mut below = Below::new(paths);
+    blocking(stop, move |means| {
+        let (Some(object), Some(mut reader)) = (&archive.index, archive.index(&means, true)?) else { return Ok(None) };
+        let named = |error: Error| error.context(&object.name);
+        let mut count = 0;
+        while let Some(item) = reader.next().map_err(named)? {
+            if let Item::Entry(line) = item
+                && line.kind != Kind::Folder
+            {
+                count += u64::from(below.holds(&line.path));
+            }
         }
-        Ok(true)
-    };
-    let has_index = self::each(archive, stop, each).await?;
-    Ok(has_index.then(|| count.load(atomic::Ordering::Relaxed)))
+        object.check(reader.into_inner()).map_err(named)?;
+        Ok(Some(count))
+    })
+    .await
+}
+
+/// Paths that entries are compared with, both in path order, so that one comparison an entry is enough.
+struct Below {
+    paths: Vec<Vec<u8>>,
+    next: usize,
+}
+
+impl Below {
+    fn new(mut paths: Vec<Vec<u8>>) -> Self {
+        paths.sort_by(|a, b| path::order(a, b));
+        // What lies below another one of them comes right after it.
+        paths.dedup_by(|later, kept| later == kept || path::is_below(later, kept));
+        Self { paths, next: 0 }
+    }
+
+    /// Whether an entry is one of the paths or below one. Entries must come in path order.
+    fn holds(&mut self, entry: &[u8]) -> bool {
+        while let Some(path) = self.paths.get(self.next) {
+            if path == entry || path::is_below(entry, path) {
+                return true;
+            }
+            if path::order(path, entry) == Ordering::Greater {
+                return false;
+            }
+            self.next += 1;
+        }
+        false
+    }
 }
 
 /// What an index says of one path; none where it has no such entry, or the archive no index.

@@ -57,6 +57,12 @@ impl Folders {
         Ok(self.deep.as_ref().map_or_else(|| self.root.as_fd(), |(_, folder)| folder.as_fd()))
     }
 
+    /// Closes what is open on the way, so that the next step finds what has its name by now.
+    pub(super) fn forget(&mut self) {
+        self.way.clear();
+        self.deep = None;
+    }
+
     /// The folder that an entry is in, and the entry's name.
     pub(super) fn of<'p>(&mut self, path: &'p [u8]) -> io::Result<(BorrowedFd<'_>, &'p [u8])> {
         let (folder, name) = split(path);

@@ -95,6 +95,7 @@ pub(super) struct Shared {
     pub(super) path: Vec<u8>,
     pub(super) large: Large,
     troubled: AtomicBool,
+    unreadable: AtomicBool,
     hash: Mutex<Hash>,
     hashed: Condvar,
 }
@@ -109,7 +110,8 @@ impl Shared {
     /// A file that is read in [`Shared::parts`].
     pub(super) fn new(path: Vec<u8>, large: Large) -> Self {
         let hash = Mutex::new(Hash { next: 0, state: Some(Sha256::new()) });
-        Self { path, large, troubled: AtomicBool::new(false), hash, hashed: Condvar::new() }
+        let (troubled, unreadable) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { path, large, troubled, unreadable, hash, hashed: Condvar::new() }
     }
 
     /// Parts of [`MEMBER_BYTES`], the last one shorter; at least one, for the headers.
@@ -140,6 +142,12 @@ impl Shared {
     /// Whether this is the first trouble with it: one line a file is enough.
     pub(super) fn is_first_trouble(&self) -> bool {
         !self.troubled.swap(true, Ordering::AcqRel)
+    }
+
+    /// Whether this is the first part of it that cannot be read. That counts even where other trouble was noted before.
+    pub(super) fn is_first_unreadable(&self) -> bool {
+        self.troubled.store(true, Ordering::Release);
+        !self.unreadable.swap(true, Ordering::AcqRel)
     }
 }
 
@@ -185,8 +193,8 @@ pub(super) fn plan<R>(walk: Walk, folders: &mut Folders, ledger: &Ledger, inlet:
                 ledger.excluded(&entry, top);
                 continue;
             }
-            Found::Unreadable { path, why, reason } => {
-                ledger.unreadable_because(&path, why, &reason);
+            Found::Unreadable(unseen) => {
+                ledger.unseen(&unseen);
                 continue;
             }
         };
@@ -221,7 +229,7 @@ fn plan_large<R>(
     let large = match Large::open(&entry, folders) {
         Ok(large) => large,
         Err(error) => {
-            ledger.unreadable(&entry.path, &error);
+            ledger.unread(&entry.path, &error);
             return Ok(());
         }
     };

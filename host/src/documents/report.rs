@@ -1,8 +1,10 @@
 //! What an archive held, left out and stumbled over, collected while it is made.
 
 use super::entry::{Entry, Kind, shown};
+use super::failure::Failure;
+use super::path;
+use super::walk::Unseen;
 use crate::error::{Class, Error};
-use rustix::io::Errno;
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -30,6 +32,15 @@ pub struct Problem {
     pub reason: String,
 }
 
+/// An entry that exists and could not be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnreadableEntry {
+    /// Path below the root, in bytes; empty for the root.
+    pub path: Vec<u8>,
+    /// It is a folder that could not be listed. An entry that could not even be looked at may be a folder too.
+    pub is_folder: bool,
+}
+
 /// What became of an archive.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ArchiveReport {
@@ -51,10 +62,11 @@ pub struct ArchiveReport {
     pub problems: Vec<Problem>,
     /// How many there are.
     pub problems_total: u64,
-    /// Those of them that are entries which exist and could not be read: permissions, a failing disk, a stale handle.
+    /// Those of them that exist and could not be read, or not to their end: permission denied, an I/O error, a stale
+    /// handle. A folder that cannot be listed counts once, whatever lies below it.
     pub unreadable_total: u64,
-    /// Paths of the first [`PROBLEMS_MAX`] of those, in bytes, in path order.
-    pub unreadable: Vec<Vec<u8>>,
+    /// Up to [`PROBLEMS_MAX`] of those, in path order. Beyond that, folders are kept rather than anything else.
+    pub unreadable: Vec<UnreadableEntry>,
     /// Those of them that vanished between being listed and being read.
     pub vanished_total: u64,
 }
@@ -70,6 +82,19 @@ pub(super) struct Ledger {
 struct Kept {
     report: ArchiveReport,
     failure: Option<Error>,
+}
+
+impl ArchiveReport {
+    fn unreadable(&mut self, entry: UnreadableEntry) {
+        self.unreadable_total += 1;
+        if self.unreadable.len() < PROBLEMS_MAX {
+            self.unreadable.push(entry);
+        } else if entry.is_folder
+            && let Some(other) = self.unreadable.iter_mut().rfind(|kept| !kept.is_folder)
+        {
+            *other = entry;
+        }
+    }
 }
 
 impl Ledger {
@@ -126,38 +151,36 @@ impl Ledger {
         }
     }
 
-    /// [`Ledger::problem`] with the system's reason.
-    pub(super) fn unreadable(&self, path: &[u8], error: &io::Error) {
-        self.unreadable_because(path, error.kind(), &crate::error::reason(error));
+    /// Notes what the walk could not see.
+    pub(super) fn unseen(&self, unseen: &Unseen) {
+        let Unseen { path, is_folder, excluded, failure, reason } = unseen;
+        // The archive lacks nothing that was to be in it.
+        let failure = if *excluded && *failure == Failure::Unreadable { Failure::Unfit } else { *failure };
+        if *excluded && failure == Failure::Vanished {
+            return;
+        }
+        self.failed(path, *is_folder, failure, reason);
     }
 
-    /// [`Ledger::unreadable`] with the reason as text.
-    pub(super) fn unreadable_because(&self, path: &[u8], why: io::ErrorKind, reason: &str) {
-        match why {
-            io::ErrorKind::NotFound => {
+    /// Notes a file that could not be opened or read.
+    pub(super) fn unread(&self, path: &[u8], error: &io::Error) {
+        self.failed(path, false, Failure::of(error), &crate::error::reason(error));
+    }
+
+    fn failed(&self, path: &[u8], is_folder: bool, failure: Failure, reason: &str) {
+        match failure {
+            Failure::Vanished => {
                 self.kept().report.vanished_total += 1;
                 self.problem(path, "vanished before it was read");
             }
-            // Another kind of entry has its name by now, so what was listed is gone.
-            io::ErrorKind::NotADirectory | io::ErrorKind::Other => {
-                self.problem(path, &format!("cannot be read: {reason}"));
-            }
-            link if link == io::Error::from(Errno::LOOP).kind() => {
-                self.problem(path, &format!("cannot be read: {reason}"));
-            }
-            _ => self.unread(path, &format!("cannot be read: {reason}")),
+            Failure::Unfit => self.problem(path, &format!("cannot be read: {reason}")),
+            Failure::Unreadable => self.unreadable(path, is_folder, &format!("cannot be read: {reason}")),
         }
     }
 
     /// Notes an entry that exists and could not be read, or not to its end.
-    pub(super) fn unread(&self, path: &[u8], reason: &str) {
-        {
-            let report = &mut self.kept().report;
-            report.unreadable_total += 1;
-            if report.unreadable.len() < PROBLEMS_MAX {
-                report.unreadable.push(path.to_vec());
-            }
-        }
+    pub(super) fn unreadable(&self, path: &[u8], is_folder: bool, reason: &str) {
+        self.kept().report.unreadable(UnreadableEntry { path: path.to_vec(), is_folder });
         self.problem(path, reason);
     }
 
@@ -170,7 +193,31 @@ impl Ledger {
     pub(super) fn finish(&self) -> ArchiveReport {
         let mut report = self.kept().report.clone();
         report.problems.sort();
-        report.unreadable.sort();
+        report.unreadable.sort_by(|a, b| path::order(&a.path, &b.path));
         report
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_list_of_what_is_unreadable_keeps_folders_and_all_are_counted() {
+        let ledger = Ledger::new(Vec::new(), WhenUnreadable::Report);
+        for n in 0..PROBLEMS_MAX {
+            ledger.unreadable(format!("f{n:04}").as_bytes(), false, "cannot be read");
+        }
+        for folder in ["z", "a"] {
+            ledger.unreadable(folder.as_bytes(), true, "cannot be read");
+        }
+        ledger.unreadable(b"late", false, "cannot be read");
+        let report = ledger.finish();
+        let total = PROBLEMS_MAX as u64 + 3;
+        assert_eq!((report.unreadable_total, report.problems_total, report.vanished_total), (total, total, 0));
+        let folders = report.unreadable.iter().filter(|entry| entry.is_folder).count();
+        assert_eq!((report.unreadable.len(), folders), (PROBLEMS_MAX, 2));
+        assert!(report.unreadable.is_sorted_by(|a, b| path::order(&a.path, &b.path).is_le()));
+        assert_eq!(report.unreadable.last().unwrap().path, b"z");
     }
 }

@@ -5,6 +5,7 @@
 
 use super::entry::{Entry, Kind};
 use super::exclude::Matcher;
+use super::failure::Failure;
 use super::open::{self, Folders};
 use super::pipeline::{self, Gone, Inlet, Outlet};
 use super::walk::{Found, Walk};
@@ -174,7 +175,7 @@ fn hash(found: &Found, folders: &mut Folders, buffer: &mut [u8], stop: &AtomicBo
             hashed.lines.extend_from_slice(&content);
         }
         // It is gone, as if it had been before the walk began.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) if Failure::of(&error) == Failure::Vanished => {}
         Err(_) => {
             unread(&mut hashed.lines, &entry.path);
             hashed.unreadable += 1;
@@ -225,7 +226,7 @@ impl Summary {
                 self.excluded_bytes = self.excluded_bytes.saturating_add(entry.content_bytes());
                 None
             }
-            Found::Unreadable { .. } => {
+            Found::Unreadable(_) => {
                 self.unreadable += u64::from(unreadable(found).is_some());
                 None
             }
@@ -233,10 +234,10 @@ impl Summary {
     }
 }
 
-/// The path of what could not be seen. What vanished between being listed and being looked at is not there.
+/// The path of what could not be seen and counts. What vanished between being listed and being looked at is not there.
 fn unreadable(found: &Found) -> Option<&[u8]> {
     match found {
-        Found::Unreadable { path, why, .. } if *why != io::ErrorKind::NotFound => Some(path),
+        Found::Unreadable(unseen) if unseen.failure != Failure::Vanished && !unseen.excluded => Some(&unseen.path),
         _ => None,
     }
 }

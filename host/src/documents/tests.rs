@@ -7,6 +7,7 @@ mod indexed;
 mod restoring;
 mod summarising;
 mod unpacking;
+mod unreadable;
 
 use super::*;
 use rustix::fs::{AtFlags, FileType, Timespec, Timestamps, UTIME_NOW};

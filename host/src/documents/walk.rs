@@ -7,12 +7,14 @@
 
 use super::entry::{Entry, Kind};
 use super::exclude::Matcher;
+use super::failure::Failure;
 use super::open::{self, Folders};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 /// Threads that list folders. They wait for a disk or a network most of the time, so there may be more than cores.
@@ -33,7 +35,20 @@ pub(super) enum Found {
     /// An entry that is left out; `top` where it matched a pattern itself and not only lies in a folder that did.
     Excluded { entry: Entry, top: bool },
     /// An entry, or the inside of a folder, that cannot be seen.
-    Unreadable { path: Vec<u8>, why: io::ErrorKind, reason: String },
+    Unreadable(Unseen),
+}
+
+/// What the walk could not see.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Unseen {
+    pub(super) path: Vec<u8>,
+    /// It is a folder, and it could not be listed. Otherwise nobody could even see what it is.
+    pub(super) is_folder: bool,
+    /// It is left out, so nobody misses it.
+    pub(super) excluded: bool,
+    pub(super) failure: Failure,
+    /// The system's.
+    pub(super) reason: String,
 }
 
 /// The walk itself, an iterator.
@@ -67,6 +82,8 @@ struct Names {
     excluded: bool,
     bytes: Vec<u8>,
     places: Vec<(usize, usize)>,
+    /// A chunk of it said already that the folder cannot be reached any more.
+    lost: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -240,9 +257,27 @@ impl Found {
             _ => None,
         }
     }
+}
 
-    fn unreadable(path: Vec<u8>, error: &io::Error) -> Self {
-        Self::Unreadable { path, why: error.kind(), reason: crate::error::reason(error) }
+impl Unseen {
+    fn entry(path: Vec<u8>, excluded: bool, error: &io::Error) -> Found {
+        let (failure, reason) = (Failure::of(error), crate::error::reason(error));
+        Found::Unreadable(Self { path, is_folder: false, excluded, failure, reason })
+    }
+
+    /// A folder that cannot be listed has vanished only where its name is gone too: a server that lost a folder, or a
+    /// mount that went away, may give the same error. The root never vanishes, because it is what is to be archived.
+    fn folder(path: Vec<u8>, excluded: bool, error: &io::Error, folders: &mut Folders) -> Found {
+        let mut failure = Failure::of(error);
+        if path.is_empty() {
+            failure = Failure::Unreadable;
+        } else if failure == Failure::Vanished {
+            folders.forget();
+            let there = folders.of(&path).and_then(|(folder, name)| open::stat(folder, name));
+            failure = there.map_or_else(|error| Failure::of(&error), |_| Failure::Unreadable);
+        }
+        let reason = crate::error::reason(error);
+        Found::Unreadable(Self { path, is_folder: true, excluded, failure, reason })
     }
 }
 
@@ -259,9 +294,14 @@ impl Names {
     /// Reads and sorts the names in a folder.
     fn read(path: Vec<u8>, excluded: bool, folders: &mut Folders) -> Result<Self, Box<Found>> {
         let mut names = Self { folder: path, excluded, ..Self::default() };
-        match names.fill(folders) {
-            Ok(()) => {}
-            Err(error) => return Err(Box::new(Found::unreadable(names.folder, &error))),
+        let mut filled = names.fill(folders);
+        if filled.as_ref().is_err_and(|error| Failure::of(error) == Failure::Vanished) {
+            // Another folder may have its name by now, while the old one was still open.
+            folders.forget();
+            filled = names.fill(folders);
+        }
+        if let Err(error) = filled {
+            return Err(Box::new(Unseen::folder(names.folder, excluded, &error, folders)));
         }
         let Self { bytes, places, .. } = &mut names;
         places.sort_unstable_by(|(a, a_end), (b, b_end)| bytes.get(*a..*a_end).cmp(&bytes.get(*b..*b_end)));
@@ -269,6 +309,8 @@ impl Names {
     }
 
     fn fill(&mut self, folders: &mut Folders) -> io::Result<()> {
+        self.bytes.clear();
+        self.places.clear();
         let folder = open::list(folders.at(&self.folder)?)?;
         let mut buffer = Vec::with_capacity(LIST_BUFFER_BYTES);
         let mut entries = rustix::fs::RawDir::new(folder, buffer.spare_capacity_mut());
@@ -292,7 +334,7 @@ impl Lister {
     /// The root as an entry.
     fn root(&mut self) -> Found {
         let stat = self.folders.at(b"").and_then(|folder| Entry::stat(folder, b"", Vec::new()));
-        stat.map_or_else(|error| Found::unreadable(Vec::new(), &error), Found::Entry)
+        stat.map_or_else(|error| Unseen::folder(Vec::new(), false, &error, &mut self.folders), Found::Entry)
     }
 
     fn list(&mut self, what: What) -> Listing {
@@ -312,7 +354,8 @@ impl Lister {
         let Self { folders, matcher } = self;
         let folder = match folders.at(&names.folder) {
             Ok(folder) => folder,
-            Err(error) => return vec![Found::unreadable(names.folder.clone(), &error)],
+            Err(_) if names.lost.swap(true, Ordering::Relaxed) => return Vec::new(),
+            Err(error) => return vec![Unseen::folder(names.folder.clone(), names.excluded, &error, folders)],
         };
         let look = |name: &[u8]| {
             let mut path = names.folder.clone();
@@ -321,7 +364,10 @@ impl Lister {
             }
             path.extend_from_slice(name);
             match Entry::stat(folder, name, path.clone()) {
-                Err(error) => Found::unreadable(path, &error),
+                Err(error) => {
+                    let excluded = names.excluded || matcher.matches(&path, false);
+                    Unseen::entry(path, excluded, &error)
+                }
                 Ok(entry) if names.excluded => Found::Excluded { entry, top: false },
                 Ok(entry) if matcher.matches(&entry.path, entry.meta.kind == Kind::Folder) => {
                     Found::Excluded { entry, top: true }

@@ -147,6 +147,13 @@ struct Question {
     bytes: u64,
 }
 
+impl Question {
+    /// Whether it counts every row of its table.
+    const fn is_unfiltered(&self) -> bool {
+        self.equal.is_empty() && self.begins.is_empty()
+    }
+}
+
 type Answer = (i64, Option<String>, Option<String>);
 
 impl Session {
@@ -205,6 +212,7 @@ impl Session {
             questions.push(question);
             seals.push(seal);
         }
+        let whole: Vec<bool> = questions.iter().map(Question::is_unfiltered).collect();
         let answers = self.ask(questions).await?;
         let digest = |((selection, mut seal), (rows, high, low)): ((&Selection, Sealed), Answer)| {
             for part in [rows.to_string(), high.unwrap_or_default(), low.unwrap_or_default()] {
@@ -213,10 +221,9 @@ impl Session {
             Digest { table: selection.table.clone(), rows: rows.unsigned_abs(), content: seal.finish() }
         };
         let digests: Vec<Digest> = selections.iter().zip(seals).zip(answers).map(digest).collect();
-        let whole = selections.iter().zip(&digests).filter(|(selection, _)| selection.skip_rows.is_none());
-        let mut rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
-        rows.extend(whole.map(|(_, digest)| (digest.table.clone(), digest.rows)));
-        drop(rows);
+        let whole = digests.iter().zip(whole).filter(|(_, whole)| *whole);
+        let rows = whole.map(|(digest, _)| (digest.table.clone(), digest.rows));
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner).extend(rows);
         Ok(digests)
     }
 
@@ -300,8 +307,8 @@ impl<'a> Work<'a> {
     async fn through(&self, reader: &Connection) -> Result<()> {
         while let Some((at, question)) = self.next() {
             let both: [Parameter<'_>; 2] = [(&question.equal, Type::TEXT_ARRAY), (&question.begins, Type::TEXT_ARRAY)];
-            let filtered = !(question.equal.is_empty() && question.begins.is_empty());
-            let row = reader.query_one(&question.sql, if filtered { &both } else { &[] }).await?;
+            let parameters: &[Parameter<'_>] = if question.is_unfiltered() { &[] } else { &both };
+            let row = reader.query_one(&question.sql, parameters).await?;
             let answer = (reader.read(&row, 0)?, reader.read(&row, 1)?, reader.read(&row, 2)?);
             if let Some(slot) = self.answers.lock().unwrap_or_else(PoisonError::into_inner).get_mut(at) {
                 *slot = answer;

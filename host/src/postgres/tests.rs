@@ -4,6 +4,7 @@ mod compression;
 mod connect;
 mod dump;
 mod evidence;
+mod opening;
 mod real;
 mod rows;
 

@@ -90,7 +90,9 @@ async fn what_changes_under_the_archive_is_named_and_damages_nothing_else() {
     ] {
         assert_eq!(problem(&report, path).unwrap_or_default(), reason, "{path}");
     }
-    assert_eq!(report.problems_total, 7);
+    assert_eq!((report.problems_total, report.vanished_total), (7, 3));
+    assert_eq!(report.unreadable, [], "what is gone or has changed leaves no gap");
+    assert_eq!(report.unreadable_total, 0);
 
     let after = unpacked(&bytes.unwrap());
     let content = |path: &str| after.get(path.as_bytes()).map(|f| f.content.clone());
@@ -242,7 +244,7 @@ fn unpacked_names(bytes: &[u8]) -> Vec<String> {
 }
 
 /// Root may read everything, so the test runs once more as somebody who may not.
-fn again_as_nobody(test: &str) {
+pub(super) fn again_as_nobody(test: &str) {
     let this = std::env::current_exe().unwrap();
     let run = |arguments: &[&str]| {
         Command::new("runuser").args(["-u", "nobody", "--"]).arg(&this).args(arguments).current_dir("/").output()

@@ -63,7 +63,7 @@ fn an_excluded_folder_takes_its_inside_along() {
         match found {
             Found::Entry(entry) => kept.push(String::from_utf8(entry.path).unwrap()),
             Found::Excluded { entry, top } => left.push((String::from_utf8(entry.path).unwrap(), top)),
-            other @ Found::Unreadable { .. } => panic!("{other:?}"),
+            other @ Found::Unreadable(_) => panic!("{other:?}"),
         }
     }
     assert_eq!(kept, ["", "f", "f/a.pdf"]);
@@ -95,4 +95,79 @@ fn a_walk_that_is_dropped_early_leaves_no_thread() {
         walk.next();
     }
     drop(walk);
+}
+
+/// What a lister says of a folder that it cannot list.
+fn unlisted(lister: &mut Lister, path: &[u8]) -> Unseen {
+    match lister.list(What::Folder { path: path.to_vec(), excluded: false }).found.pop() {
+        Some(Found::Unreadable(unseen)) => unseen,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn lister(path: &Path) -> Lister {
+    let root = rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
+    Lister { folders: Folders::new(Arc::new(root)), matcher: Matcher::new(&[]).unwrap() }
+}
+
+#[test]
+fn a_folder_that_is_gone_has_vanished_and_one_in_its_place_is_listed() {
+    let tree = tempfile::tempdir().unwrap();
+    let folder = tree.path().join("a/b");
+    std::fs::create_dir_all(&folder).unwrap();
+    let mut lister = lister(tree.path());
+    lister.folders.at(b"a/b").unwrap();
+    std::fs::remove_dir(&folder).unwrap();
+    let unseen = unlisted(&mut lister, b"a/b");
+    assert_eq!((unseen.failure, unseen.is_folder), (Failure::Vanished, true));
+
+    std::fs::create_dir(&folder).unwrap();
+    lister.folders.at(b"a/b").unwrap();
+    std::fs::remove_dir(&folder).unwrap();
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(folder.join("1"), "").unwrap();
+    let listing = lister.list(What::Folder { path: b"a/b".to_vec(), excluded: false });
+    assert!(matches!(listing.found.as_slice(), [Found::Entry(entry)] if entry.path == b"a/b/1"), "{listing:?}");
+
+    std::fs::remove_dir_all(&folder).unwrap();
+    std::os::unix::fs::symlink("/etc", &folder).unwrap();
+    let unseen = unlisted(&mut lister, b"a/b");
+    assert_eq!((unseen.failure, unseen.is_folder), (Failure::Unfit, true));
+}
+
+#[test]
+fn a_folder_that_is_there_has_not_vanished_whatever_the_error_says() {
+    let tree = tempfile::tempdir().unwrap();
+    std::fs::create_dir(tree.path().join("a")).unwrap();
+    let mut folders = lister(tree.path()).folders;
+    let missing = io::Error::from(rustix::io::Errno::NOENT);
+    let stale = io::Error::from(rustix::io::Errno::STALE);
+    for (path, error, expected) in [
+        (&b"a"[..], &missing, Failure::Unreadable),
+        (b"a", &stale, Failure::Unreadable),
+        (b"b", &missing, Failure::Vanished),
+        (b"b/c", &missing, Failure::Vanished),
+        (b"", &missing, Failure::Unreadable),
+    ] {
+        match Unseen::folder(path.to_vec(), false, error, &mut folders) {
+            Found::Unreadable(unseen) => assert_eq!(unseen.failure, expected, "{path:?} {error}"),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_large_folder_that_is_lost_after_its_names_were_read_is_named_once() {
+    let tree = tempfile::tempdir().unwrap();
+    let folder = tree.path().join("a");
+    std::fs::create_dir(&folder).unwrap();
+    for n in 0..2 * CHUNK_ENTRIES {
+        std::fs::write(folder.join(n.to_string()), "").unwrap();
+    }
+    let mut first = lister(tree.path());
+    let names = Arc::new(Names::read(b"a".to_vec(), false, &mut first.folders).unwrap());
+    std::fs::remove_dir_all(&folder).unwrap();
+    let mut other = lister(tree.path());
+    assert_eq!(other.list(What::Chunk(Arc::clone(&names), 0)).found.len(), 1);
+    assert_eq!(other.list(What::Chunk(names, 1)).found.len(), 0);
 }

@@ -27,6 +27,7 @@ async fn what_is_wrong_with_a_connection_is_said_with_its_place_and_never_with_t
         ),
         (Config { host: "a,b".into(), ..right() }, Class::Config, "one server"),
         (Config { database: String::new(), ..right() }, Class::Config, "empty"),
+        (Config { open_timeout: 0, ..right() }, Class::Config, "`open_timeout` must be at least one second"),
     ];
     for (config, class, text) in cases {
         let error = refusal(&config).await;
@@ -34,7 +35,7 @@ async fn what_is_wrong_with_a_connection_is_said_with_its_place_and_never_with_t
         assert!(error.message().contains(text), "{error} does not say {text:?}");
         let shown = format!("{error:?} {config:?}");
         assert!(!shown.contains("canary"), "{shown}");
-        if class != Class::Config || !text.contains("empty") && !text.contains("one server") {
+        if class != Class::Config || !["empty", "one server", "one second"].iter().any(|part| text.contains(part)) {
             assert!(
                 error.message().contains(&config.host) && error.message().contains(&config.port.to_string()),
                 "{error}"
@@ -291,11 +292,14 @@ async fn a_read_that_is_given_up_stops_on_the_server_too() {
 fn a_configuration_has_defaults_and_no_unknown_key() {
     let text = "host = 'db'\ndatabase = 'erp'\ncredentials = { user = 'u' }\n";
     let config: Config = toml::from_str(text).unwrap();
-    assert_eq!((config.port, config.ssl_mode, config.connect_timeout), (5432, SslMode::Prefer, 10));
+    assert_eq!((config.port, config.ssl_mode), (5432, SslMode::Prefer));
+    assert_eq!((config.connect_timeout, config.open_timeout), (10, 60));
     let config: Config =
         toml::from_str(&format!("{text}ssl_mode = 'verify-full'\nssl_root_cert = 'system'\nport = 6432")).unwrap();
     assert_eq!((config.port, config.ssl_mode), (6432, SslMode::VerifyFull));
-    for wrong in ["sslmode = 'disable'", "ssl_mode = 'VerifyFull'", "port = 70000", "password = 'x'"] {
+    for wrong in
+        ["sslmode = 'disable'", "ssl_mode = 'VerifyFull'", "port = 70000", "password = 'x'", "open_timeout = -1"]
+    {
         assert!(toml::from_str::<Config>(&format!("{text}{wrong}")).is_err(), "{wrong}");
     }
     for mode in
