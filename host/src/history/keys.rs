@@ -141,6 +141,9 @@ pub(super) fn sort(environment: &Environment, listed: impl Iterator<Item = Meta>
 
 /// The moment that an object's name spells. A spelling has to be exact: what does not come out again as it went in is none.
 fn moment(stem: &str) -> Option<SnapshotId> {
+    if let Ok(own) = stem.parse() {
+        return Some(own);
+    }
     // A year may have a sign, and none of these has.
     if !stem.starts_with(|first: char| first.is_ascii_digit()) {
         return None;
