@@ -108,4 +108,18 @@ legal_years = {{ int64 $v.guard.legalYears }}
 fiscal_year_end = {{ toJson $v.guard.fiscalYearEnd }}
 min_age = {{ toJson $v.guard.minAge }}
 max_forget = {{ int64 $v.guard.maxForget }}
+bin_days = {{ int64 $v.guard.binDays }}
+
+[deadlines]
+run = {{ include "dolibarr-backup.runDeadline" $v.backup.activeDeadlineSeconds | toJson }}
+{{- end -}}
+
+{{/*
+How long a run may take: five minutes less than its Job, or half where the Job has no more than ten. A run that reaches its own
+limit records what it has; one that reaches the Job's is killed.
+*/}}
+{{- define "dolibarr-backup.runDeadline" -}}
+{{- $job := int64 . -}}
+{{- $run := ternary (sub $job 300) (div $job 2) (gt $job 600) -}}
+{{- if mod $run 60 }}{{ $run }}s{{ else }}{{ div $run 60 }}m{{ end -}}
 {{- end -}}

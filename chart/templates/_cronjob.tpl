@@ -1,5 +1,5 @@
 {{/*
-A CronJob for one verb. It takes what dolibarr-backup.pod takes, and schedule, suspend, deadline and the limits of the history.
+A CronJob for one verb. It takes what dolibarr-backup.job takes, and schedule.
 */}}
 {{- define "dolibarr-backup.cronjob" -}}
 {{- $v := .it.v -}}
@@ -24,34 +24,40 @@ spec:
       labels:
         {{- include "dolibarr-backup.labels" . | nindent 8 }}
     spec:
-      activeDeadlineSeconds: {{ int64 .deadline }}
-      backoffLimit: {{ int64 $v.backup.retries }}
-      podFailurePolicy:
-        rules:
-          # A drained node is nobody's failure.
-          - action: Ignore
-            onPodConditions:
-              - type: DisruptionTarget
-                status: "True"
-          # 75 says that a service was unavailable, which alone is worth a retry.
-          - action: FailJob
-            onExitCodes:
-              containerName: {{ .component }}
-              operator: NotIn
-              values: [75]
-            # The schema that Kubernetes 1.27 publishes asks for it in every rule.
-            onPodConditions: []
-      template:
-        metadata:
-          labels:
-            {{- include "dolibarr-backup.labels" . | nindent 12 }}
-            {{- with $v.pod.labels }}
-            {{- toYaml . | nindent 12 }}
-            {{- end }}
-          {{- with $v.pod.annotations }}
-          annotations:
-            {{- toYaml . | nindent 12 }}
-          {{- end }}
-        spec:
-          {{- include "dolibarr-backup.pod" . | nindent 10 }}
+      {{- include "dolibarr-backup.job" . | nindent 6 }}
+{{- end -}}
+
+{{/* What a Job is: how long it may take, when it is retried, and its pod. It takes what dolibarr-backup.pod takes, and deadline. */}}
+{{- define "dolibarr-backup.job" -}}
+{{- $v := .it.v -}}
+activeDeadlineSeconds: {{ int64 .deadline }}
+backoffLimit: {{ int64 $v.backup.retries }}
+podFailurePolicy:
+  rules:
+    # A drained node is nobody's failure.
+    - action: Ignore
+      onPodConditions:
+        - type: DisruptionTarget
+          status: "True"
+    # 75 says that a service was unavailable, which alone is worth a retry.
+    - action: FailJob
+      onExitCodes:
+        containerName: {{ .component }}
+        operator: NotIn
+        values: [75]
+      # The schema that Kubernetes 1.27 publishes asks for it in every rule.
+      onPodConditions: []
+template:
+  metadata:
+    labels:
+      {{- include "dolibarr-backup.labels" . | nindent 6 }}
+      {{- with $v.pod.labels }}
+      {{- toYaml . | nindent 6 }}
+      {{- end }}
+    {{- with $v.pod.annotations }}
+    annotations:
+      {{- toYaml . | nindent 6 }}
+    {{- end }}
+  spec:
+    {{- include "dolibarr-backup.pod" . | nindent 4 }}
 {{- end -}}

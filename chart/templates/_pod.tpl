@@ -4,6 +4,16 @@ what the verb needs: store, sources (database and documents), scratch (a place t
 account (its ServiceAccount, if it is not the instance's).
 */}}
 
+{{/* A command that runs a verb once in the cluster: the backup's Job with other arguments. It takes the instance and the verb. */}}
+{{- define "dolibarr-backup.byHand" -}}
+{{- $it := .it -}}
+{{- $arguments := list "--config" "/etc/dolibarr-backup/dolibarr-backup.toml" .verb "--env" $it.environment -}}
+kubectl --namespace {{ $it.namespace }} create job {{ $it.fullname }}-by-hand --from=cronjob/{{ $it.fullname }} --dry-run=client --output=json |
+  kubectl patch --local --filename=- --type=json --output=json \
+    --patch='[{"op": "replace", "path": "/spec/template/spec/containers/0/args", "value": {{ toJson $arguments }}}]' |
+  kubectl --namespace {{ $it.namespace }} create --filename=-
+{{- end -}}
+
 {{- define "dolibarr-backup.image" -}}
 {{- $image := .it.v.image -}}
 {{ $image.repository }}{{ if $image.digest }}@{{ $image.digest }}{{ else }}:{{ $image.tag | default .root.Chart.AppVersion }}{{ end }}

@@ -298,13 +298,16 @@ fn plugins_folder() -> Option<PathBuf> {
     Some(binary.parent()?.join("plugins"))
 }
 
-/// Resolves on Ctrl-C and on SIGTERM, which Kubernetes sends before it kills.
-async fn interrupted() {
+/// Resolves on Ctrl-C and on SIGTERM, which Kubernetes sends before it kills. From the call on neither ends the process.
+fn interrupted() -> impl Future<Output = ()> {
     use tokio::signal::unix::{SignalKind, signal};
-    match (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
-        (Ok(mut interrupt), Ok(mut terminate)) => {
-            tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
+    let signals = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
+    async move {
+        match signals {
+            (Ok(mut interrupt), Ok(mut terminate)) => {
+                tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
+            }
+            _ => std::future::pending().await,
         }
-        _ => std::future::pending().await,
     }
 }

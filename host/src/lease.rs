@@ -48,6 +48,9 @@ const MARGIN: Duration = Duration::from_secs(30);
 /// Marks written this close together belong to runs that started together: wait and try again instead of giving up.
 const TOGETHER: SignedDuration = SignedDuration::from_secs(5);
 
+/// How long a mark from the future is watched: somebody who lives renews it in this time.
+const WATCH: Duration = Duration::from_secs(45);
+
 /// How often runs that started together try again.
 const TRIES_MAX: u32 = 4;
 
@@ -201,13 +204,18 @@ impl Lease {
         for attempt in 1..=TRIES_MAX {
             let fence = Fence::new(clock);
             store.put(&own, body.clone()).await?;
-            let rivals = match rivals(store, environment, &own).await {
+            let mut rivals = match rivals(store, environment, &own).await {
                 Ok(rivals) => rivals,
                 Err(error) => {
                     drop(store.delete(&own).await);
                     return Err(error);
                 }
             };
+            if rivals.live.is_empty() && !rivals.from_the_future.is_empty() {
+                tracing::info!("a mark of another run is from the future; waiting whether it is renewed");
+                tokio::time::sleep(WATCH).await;
+                rivals.watched(store, environment).await?;
+            }
             if rivals.live.is_empty() && fence.allows_a_change() {
                 let mark = tokio::sync::Mutex::new(mark);
                 let held = Arc::new(Held { store: Arc::clone(store), key: own, mark, nonce, fence });
@@ -423,6 +431,24 @@ struct Rivals {
     now: Timestamp,
     live: Vec<Rival>,
     abandoned: Vec<Abandoned>,
+    /// Marks that are younger than the own one by more than a lease's life: the store's clock was set back. Nobody can say from
+    /// their age whether they are renewed.
+    from_the_future: Vec<(ObjectKey, Timestamp, Option<Mark>)>,
+}
+
+impl Rivals {
+    /// Says of the marks from the future whether somebody renewed them meanwhile, which gives them the present time.
+    async fn watched(&mut self, store: &Store, environment: &Environment) -> Result<()> {
+        let marks = store.list(&format!("{environment}/leases/")).await?;
+        for (key, modified, mark) in std::mem::take(&mut self.from_the_future) {
+            match (marks.iter().find(|meta| meta.key == key), mark) {
+                (Some(meta), Some(mark)) if meta.modified == modified => self.abandoned.push(Abandoned { mark, key }),
+                (Some(_), mark) => self.live.push(Rival { mark, age: SignedDuration::MAX }),
+                (None, _) => {}
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The other marks of an environment, seen from the own one.
@@ -432,7 +458,7 @@ async fn rivals(store: &Store, environment: &Environment, own: &ObjectKey) -> Re
         return Err(Error::unavailable("the store does not list what was just written to it")
             .hint("the lease needs a store that lists its own writes at once, as S3 does since 2020"));
     };
-    let mut rivals = Rivals { now, live: Vec::new(), abandoned: Vec::new() };
+    let mut rivals = Rivals { now, live: Vec::new(), abandoned: Vec::new(), from_the_future: Vec::new() };
     for Meta { key, modified, .. } in marks.into_iter().filter(|meta| &meta.key != own) {
         let Some(bytes) = store.get(&key).await? else { continue };
         let mark = read_mark(&bytes);
@@ -442,6 +468,7 @@ async fn rivals(store: &Store, environment: &Environment, own: &ObjectKey) -> Re
             (true, Some(mark)) => rivals.abandoned.push(Abandoned { mark, key }),
             // Nobody can say which run it was, so nothing is cleared for it; it stays until somebody looks.
             (true, None) => tracing::warn!("{key} is not a readable mark of a lease"),
+            (false, mark) if age < -LIFE => rivals.from_the_future.push((key, modified, mark)),
             (false, mark) => rivals.live.push(Rival { mark, age }),
         }
     }

@@ -36,7 +36,7 @@ pub struct Report {
 #[derive(Debug)]
 pub enum Retention {
     /// Carried out.
-    Applied(Planned, Applied),
+    Applied(Box<Planned>, Box<Applied>),
     /// Not even planned, and why, a sentence each.
     Frozen(Vec<String>),
     /// No plan.

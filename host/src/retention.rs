@@ -27,7 +27,8 @@ const DELETIONS_IN_FLIGHT_MAX: usize = 8;
 /// Lines that a plan may carry for the operator.
 const NOTES_MAX: usize = 100;
 
-/// Runs with every source whole that have to pass while a snapshot lies in the bin: two mornings on which somebody could see it.
+/// Runs with every source whole that have to come while a snapshot lies in the bin, the last two of them when its time is up: two
+/// mornings on which somebody could see it, and no single wrong clock.
 pub const WHOLE_RUNS_IN_BIN: usize = 2;
 
 /// What is to happen, decided.
@@ -384,13 +385,14 @@ fn has_waited(
     store_now: Option<Timestamp>,
     expected: &BTreeSet<&str>,
 ) -> bool {
-    let Wait::Days(days) = wait else { return true };
-    let days = SignedDuration::from_hours(24 * i64::from(days));
-    let runs = history
-        .snapshots
-        .iter()
-        .filter(|run| run.stored.is_some_and(|stored| stored > since) && run.is_whole(expected));
-    store_now.is_some_and(|now| now.duration_since(since) >= days) && runs.count() >= WHOLE_RUNS_IN_BIN
+    let Wait::Days(wait_days) = wait else { return true };
+    let Some(store_now) = store_now else { return false };
+    let whole = history.snapshots.iter().filter(|run| run.is_whole(expected));
+    let mut runs: Vec<Timestamp> = whole.filter_map(|run| run.stored).filter(|stored| *stored > since).collect();
+    runs.sort_unstable();
+    // The time has to be up for the run before this one too: then one clock that jumps ahead deletes nothing.
+    let before_this_one = runs.len().checked_sub(WHOLE_RUNS_IN_BIN).and_then(|place| runs.get(place));
+    before_this_one.is_some_and(|before| store_now.min(*before) >= due(since, wait_days))
 }
 
 /// When a snapshot that enters or entered the bin may be deleted at the earliest.

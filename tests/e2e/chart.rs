@@ -5,6 +5,7 @@ mod alerts;
 mod apart;
 mod cluster;
 mod config;
+mod init;
 mod pods;
 mod tenants;
 mod values;
@@ -151,6 +152,7 @@ fn everything_rendered_fits_the_published_schemas() {
         "ClusterRoleBinding",
         "ConfigMap",
         "CronJob",
+        "Job",
         "NetworkPolicy",
         "Pod",
         "PrometheusRule",

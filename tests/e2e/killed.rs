@@ -45,7 +45,7 @@ fn nothing_lies_about(scene: &Scene) {
     let stray: Vec<_> = names(scene)
         .into_iter()
         .filter(|name| {
-            let kept = ["prod/snapshots/", "prod/environment/", "prod/.fp-"];
+            let kept = ["prod/snapshots/", "prod/environment/", "prod/forgotten/", "prod/.fp-"];
             !kept.iter().any(|begin| name.starts_with(begin)) && !name.ends_with(".index")
         })
         // A mark of a lease that was never finished says nothing; the next sweep takes it along.
@@ -165,4 +165,115 @@ fn a_second_run_at_the_same_time_gives_way_and_says_to_whom() {
     assert_eq!(first.code, Some(0), "{}", first.stderr);
     every_listed_snapshot_is_restorable(&scene);
     nothing_lies_about(&scene);
+}
+
+/// With a plan that keeps two, forgets at once and so deletes something in every run.
+fn hasty(scene: Scene) -> Scene {
+    let config = scene.config.clone().retention("retention-last.wasm", "keep = 2");
+    Scene { config: config.guard("min_age = \"0m\"\nlegal_years = 0\nbin_days = 0"), ..scene }
+}
+
+#[test]
+fn a_signal_at_any_moment_around_the_commit_costs_no_listed_snapshot_its_objects() {
+    let Some(scene) = Scene::small().map(hasty) else { return };
+    scene.backup(&[]);
+    let records = |names: &[String]| names.iter().filter(|n| n.starts_with("prod/snapshots/")).count();
+    let (mut after_the_commit, mut interrupted) = (0, 0);
+    for round in 0..12_u64 {
+        let then = records(&names(&scene));
+        let mut run = scene.command(["backup", "--env", "prod", "--force"]).start();
+        if round % 2 == 0 {
+            // As soon as the record is there, and a little later each time.
+            run.wait_until("its record was seen", || records(&names(&scene)) > then);
+            std::thread::sleep(std::time::Duration::from_millis(round));
+            after_the_commit += 1;
+        } else {
+            std::thread::sleep(std::time::Duration::from_millis(30 * round));
+        }
+        // It may have ended by itself.
+        if std::path::Path::new(&format!("/proc/{}", run.id())).exists() {
+            signal(run.id(), rustix::process::Signal::TERM);
+        }
+        let outcome = run.finish();
+        let committed = records(&names(&scene)) > then;
+        match outcome.code {
+            // Without a code it was ended before it listened to signals.
+            Some(0 | 3) | None => {}
+            Some(130) => {
+                interrupted += 1;
+                assert!(!committed || then >= 3, "interrupted, and the record is there: {}", outcome.stderr);
+            }
+            other => panic!("{other:?}: {}", outcome.stderr),
+        }
+        every_listed_snapshot_is_restorable(&scene);
+    }
+    assert!(after_the_commit == 6 && interrupted > 0, "{interrupted} runs were interrupted");
+    scene.backup(&[]);
+    nothing_lies_about(&scene);
+}
+
+#[test]
+fn of_two_runs_in_one_second_the_one_that_gives_way_deletes_nothing_of_the_other() {
+    let Some(scene) = Scene::small() else { return };
+    scene.backup(&["--now", "2026-06-29T01:00:00Z"]);
+    for day in 1..=5 {
+        let now = format!("2026-07-0{day}T01:00:00Z");
+        let start = || scene.command(["backup", "--env", "prod", "--force", "--now", &now]).start();
+        let (one, other) = (start(), start());
+        let codes: BTreeSet<_> = [one.finish(), other.finish()].into_iter().map(|run| run.code.unwrap()).collect();
+        // Where the second came late enough it has a second of its own.
+        assert!(codes == BTreeSet::from([0, 11]) || codes == BTreeSet::from([0]), "{codes:?}");
+        every_listed_snapshot_is_restorable(&scene);
+        nothing_lies_about(&scene);
+    }
+}
+
+#[test]
+fn a_run_that_was_paused_and_overtaken_commits_nothing_and_clears_nothing() {
+    let Some(scene) = Scene::small() else { return };
+    write_ballast(&scene);
+    scene.backup(&[]);
+    let then = names(&scene);
+    let dumps = |names: &[String]| names.iter().filter(|n| n.starts_with("prod/db/") && !n.contains("upload")).count();
+    let mut paused = scene.command(["backup", "--env", "prod", "--force"]).start();
+    paused.wait_until("its dump was stored", || dumps(&names(&scene)) > dumps(&then));
+    signal(paused.id(), rustix::process::Signal::STOP);
+    // As if the pause were longer than a lease lives: a folder's time is that of its files.
+    let mark = scene.store.join(lease(&scene).expect("the mark of the paused run"));
+    crate::scene::age(&mark, std::time::Duration::from_secs(600));
+    let overtaking = scene.run(["backup", "--env", "prod", "--force"]);
+    assert_eq!(overtaking.code, Some(0), "{}", overtaking.stderr);
+    assert!(overtaking.stderr.contains("an earlier run was killed"), "{}", overtaking.stderr);
+    let (records, before) = (scene.list().len(), scene.data());
+    signal(paused.id(), rustix::process::Signal::CONT);
+    let woken = paused.finish();
+    complains(&woken, 75, "the lease was lost");
+    assert_eq!(scene.list().len(), records, "an overtaken run committed");
+    every_listed_snapshot_is_restorable(&scene);
+    let after = scene.data();
+    assert!(before.iter().all(|(name, bytes)| after.get(name) == Some(bytes)), "an overtaken run cleared something");
+    scene.backup(&[]);
+    nothing_lies_about(&scene);
+}
+
+#[test]
+fn a_run_on_an_s3_server_that_is_killed_or_stopped_leaves_what_is_listed_restorable() {
+    let Some(scene) = Scene::small().and_then(Scene::on_garage) else { return };
+    write_ballast(&scene);
+    scene.backup(&[]);
+    for (round, how) in
+        [rustix::process::Signal::KILL, rustix::process::Signal::TERM].into_iter().cycle().take(6).enumerate()
+    {
+        let run = scene.command(["backup", "--env", "prod", "--force"]).start();
+        std::thread::sleep(std::time::Duration::from_millis(250 * (round as u64 + 1)));
+        if std::path::Path::new(&format!("/proc/{}", run.id())).exists() {
+            signal(run.id(), how);
+        }
+        drop(run.finish());
+        every_listed_snapshot_is_restorable(&scene);
+        let next = scene.run(["--json", "backup", "--env", "prod"]);
+        assert_eq!(next.code, Some(0), "{}", next.stderr);
+        every_listed_snapshot_is_restorable(&scene);
+        assert_eq!(scene.run(["verify", "--env", "prod"]).code, Some(0));
+    }
 }

@@ -11,6 +11,7 @@ mod components;
 mod databases;
 mod drilled;
 mod failed;
+mod format;
 mod image;
 mod input;
 mod killed;

@@ -149,10 +149,8 @@ impl Scene {
 
     /// As if everything in the bin had entered it so many days earlier: a folder's time is that of its files.
     pub fn age_bin(&self, environment: &str, days: u64) {
-        let then = std::time::SystemTime::now() - std::time::Duration::from_secs(days * 24 * 3600);
         for entry in std::fs::read_dir(self.store.join(environment).join("forgotten")).into_iter().flatten() {
-            let file = std::fs::File::options().write(true).open(entry.unwrap().path()).unwrap();
-            file.set_modified(then).unwrap();
+            age(&entry.unwrap().path(), std::time::Duration::from_secs(days * 24 * 3600));
         }
     }
 
@@ -218,6 +216,13 @@ pub fn complains(outcome: &Outcome, code: i32, says: &str) {
     assert!(errors.len() == 1 && hints.len() == 1, "not one sentence and one hint: {stderr}");
     assert!(errors[0].contains(says), "`{}` does not say `{says}`", errors[0]);
     assert!(!stderr.contains("panicked at") && !stderr.contains("stack backtrace"), "{stderr}");
+}
+
+/// As if a file had been written so much earlier.
+#[track_caller]
+pub fn age(path: &Path, by: std::time::Duration) {
+    let file = std::fs::File::options().write(true).open(path).unwrap();
+    file.set_modified(file.metadata().unwrap().modified().unwrap() - by).unwrap();
 }
 
 /// Sends a signal to a process, which must be there.

@@ -5,6 +5,7 @@
 
 mod bench;
 mod cache;
+mod campaign;
 mod chart;
 mod demo;
 mod image;
@@ -42,6 +43,8 @@ enum Task {
     Node(node::Arguments),
     /// Make the crate of a new plugin, which builds and passes its tests
     NewPlugin(new_plugin::Arguments),
+    /// Simulate years with every fault on, and want every owed state restorable on every day
+    Campaign(campaign::Arguments),
     /// Measure time, memory and size side by side with peers in the same run, and keep tables and charts
     Bench(bench::Arguments),
 }
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
         Some(Task::Image(arguments)) => image::run(&arguments),
         Some(Task::Node(arguments)) => node::run(&arguments),
         Some(Task::NewPlugin(arguments)) => new_plugin::run(&arguments),
+        Some(Task::Campaign(arguments)) => campaign::run(&arguments),
         Some(Task::Bench(arguments)) => bench::run(&arguments),
     };
     match outcome {

@@ -68,7 +68,7 @@ fn target_folder() -> Result<PathBuf> {
 /// Names of the workspace's packages.
 fn packages() -> Result<Vec<String>> {
     let root = machine::root();
-    let mut folders = vec![root.join("host"), root.join("tests"), root.join("xtask")];
+    let mut folders = vec![root.join("host"), root.join("campaign"), root.join("tests"), root.join("xtask")];
     for several in ["plugins", "tests/guests"] {
         let entries = fs::read_dir(root.join(several)).into_iter().flatten().flatten();
         folders.extend(entries.map(|entry| entry.path()).filter(|folder| folder.join("Cargo.toml").is_file()));

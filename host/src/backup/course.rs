@@ -3,7 +3,7 @@
 //! One commit behind a fence. Before it a run may stop anywhere and leaves nothing; from it on the snapshot exists, and nothing
 //! that it refers to is cleared by anybody.
 
-use super::sweep::{sweep, undo};
+use super::sweep::{delete, sweep, undo};
 use crate::config::{Environment, EnvironmentConfig};
 use crate::error::{Class, Error, Result};
 use crate::guard;
@@ -180,8 +180,22 @@ pub async fn run(
             }
         }
     };
-    lease.release().await;
+    // What was announced and is not in the record was given up, perhaps by a request whose answer got lost.
+    let announced = lease.announced().await;
+    let given_up = announced.iter().filter(|key| !names(&done.record, key) && !done.history.refers_to(key));
+    if delete(course.store, given_up).await {
+        lease.release().await;
+    } else {
+        lease.leave().await;
+    }
     Ok(done)
+}
+
+/// Whether a record names an object, an archive or its index.
+fn names(record: &Record, key: &ObjectKey) -> bool {
+    let indexes = record.sources.values().filter_map(|source| source.archive.as_ref()?.index.as_ref());
+    let objects = record.sources.values().filter_map(|source| source.object.as_ref());
+    objects.chain(indexes).any(|object| object.key == *key)
 }
 
 /// Everything between taking the lease and the commit.
@@ -320,5 +334,5 @@ async fn retain(
     let steps = planned.steps(history, bin.wait(), Some(bin.store_now), &expected);
     let hands = bin.hands(course.store, course.environment, lease, stop);
     let applied = retention::apply(&hands, history, &planned, &steps, now).await;
-    Retention::Applied(planned, applied)
+    Retention::Applied(Box::new(planned), Box::new(applied))
 }

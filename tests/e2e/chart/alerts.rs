@@ -7,6 +7,9 @@ use std::path::Path;
 use std::process::Command;
 use tests::helm::{self, Helm};
 
+/// Questions that wait where any does.
+const QUESTIONS: &str = "2";
+
 /// The CronJob of the backup, as the metrics have it.
 const OF: &str = "namespace=\"erp\",cronjob=\"erp-dolibarr-backup\"";
 
@@ -29,6 +32,8 @@ fn the_alerts_watch_the_cron_jobs_that_are_rendered() {
         "DolibarrBackupFailed",
         "DolibarrBackupGone",
         "DolibarrBackupSuspended",
+        "DolibarrBackupNotWhole",
+        "DolibarrBackupWaiting",
     ];
     assert_eq!(alerts, expected);
     for rule in &rules {
@@ -66,18 +71,21 @@ fn fires(rules: &Value, series: &[&(String, &str)], alert: &str, hours: u32, fir
         "DolibarrVolumeUncovered" => Some("erp-dolibarr-backup-coverage"),
         _ => None,
     };
-    let mut labels = match owner {
-        Some(owner) => json!({"namespace": "erp", "job_name": "job-1", "owner_name": owner, "condition": "true"}),
-        None => json!({"namespace": "erp", "cronjob": "erp-dolibarr-backup"}),
+    let mut labels = match (owner, alert) {
+        (Some(owner), _) => json!({"namespace": "erp", "job_name": "job-1", "owner_name": owner, "condition": "true"}),
+        (None, "DolibarrBackupNotWhole") => json!({"env": "prod", "source": "docs"}),
+        (None, "DolibarrBackupWaiting") => json!({"env": "prod"}),
+        (None, _) => json!({"namespace": "erp", "cronjob": "erp-dolibarr-backup"}),
     };
     for (key, value) in rule["labels"].as_object().unwrap() {
         labels[key] = value.clone();
     }
     let mut annotations = rule["annotations"].to_string();
-    for label in ["owner_name", "job_name"] {
+    for label in ["owner_name", "job_name", "source"] {
         let filled = labels[label].as_str().unwrap_or_default();
         annotations = annotations.replace(&format!("{{{{ $labels.{label} }}}}"), filled);
     }
+    let annotations = annotations.replace("{{ $value }}", QUESTIONS);
     let annotations: Value = serde_json::from_str(&annotations).unwrap();
     let expected = if fires { json!([{"exp_labels": labels, "exp_annotations": annotations}]) } else { json!([]) };
     let series: Vec<_> = series.iter().map(|(series, values)| json!({"series": series, "values": values})).collect();
@@ -121,12 +129,63 @@ fn alerts_fire_when_they_should_and_not_before() {
         fires(&rules, &[&suspended], "DolibarrBackupSuspended", 23, false),
         fires(&rules, &[&suspended], "DolibarrBackupSuspended", 25, true),
     ];
+    test_rules(&program, &rules, &tests);
+}
+
+/// Has the rules checked, and tested.
+#[track_caller]
+fn test_rules(program: &Path, rules: &Value, tests: &[Value]) {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("rules.json"), rules.to_string()).unwrap();
     let suite = json!({"rule_files": ["rules.json"], "evaluation_interval": "1m", "tests": tests});
     std::fs::write(folder.path().join("tests.json"), suite.to_string()).unwrap();
-    promtool(&program, &["check", "rules", "rules.json"], folder.path());
-    promtool(&program, &["test", "rules", "tests.json"], folder.path());
+    promtool(program, &["check", "rules", "rules.json"], folder.path());
+    promtool(program, &["test", "rules", "tests.json"], folder.path());
+}
+
+#[test]
+fn alerts_on_what_the_store_shows_fire_where_its_metrics_are_collected_and_nowhere_else() {
+    let Some(engine) = Helm::installed() else { return };
+    let Some(program) = helm::promtool() else { return };
+    let rules = rules(&engine);
+    let whole = |labels: &str, value| (format!("dolibarr_backup_source_whole{{{labels}}}"), value);
+    let waiting = |labels: &str, value| (format!("dolibarr_backup_waiting{{{labels}}}"), value);
+    let database = whole("env=\"prod\",source=\"db\"", "1x3000");
+    let documents = whole("env=\"prod\",source=\"docs\"", "0x3000");
+    let mended = whole("env=\"prod\",source=\"docs\"", "0x10 1x3000");
+    // What the collector's own scrape adds, and what a whole fleet's metrics have.
+    let scraped = whole("env=\"prod\",source=\"docs\",namespace=\"monitoring\",job=\"node\"", "0x3000");
+    let of_fleet = whole("env=\"prod\",source=\"docs\",namespace=\"erp\",cronjob=\"erp-dolibarr-backup\"", "0x3000");
+    let of_another = whole("env=\"prod\",source=\"docs\",namespace=\"x\",cronjob=\"x-dolibarr-backup\"", "0x3000");
+    let sandbox = whole("env=\"sandbox\",source=\"docs\"", "0x3000");
+    let (two, none) = (waiting("env=\"prod\"", "2x3000"), waiting("env=\"prod\"", "0x3000"));
+    let others = waiting("env=\"sandbox\"", "2x3000");
+    let not_whole = |series: &[&(String, &str)], does| fires(&rules, series, "DolibarrBackupNotWhole", 1, does);
+    let tests = [
+        not_whole(&[&database, &documents], true),
+        not_whole(&[&database], false),
+        not_whole(&[&mended], false),
+        not_whole(&[&scraped], true),
+        not_whole(&[&of_fleet], true),
+        not_whole(&[&of_another], false),
+        not_whole(&[&sandbox], false),
+        not_whole(&[], false),
+        fires(&rules, &[&two], "DolibarrBackupWaiting", 2, true),
+        fires(&rules, &[&two], "DolibarrBackupWaiting", 0, false),
+        fires(&rules, &[&none], "DolibarrBackupWaiting", 2, false),
+        fires(&rules, &[&others], "DolibarrBackupWaiting", 2, false),
+        fires(&rules, &[], "DolibarrBackupWaiting", 2, false),
+    ];
+    test_rules(&program, &rules, &tests);
+    let all = rules["groups"][0]["rules"].as_array().unwrap();
+    for (alert, severity) in [("DolibarrBackupNotWhole", "critical"), ("DolibarrBackupWaiting", "warning")] {
+        let rule = all.iter().find(|rule| rule["alert"] == alert).unwrap();
+        assert_eq!(rule["labels"], json!({"severity": severity, "environment": "prod"}));
+        let description = rule["annotations"]["description"].as_str().unwrap();
+        for command in ["dolibarr-backup status", "dolibarr-backup accept --env prod"] {
+            assert!(description.contains(command), "{alert}: {description}");
+        }
+    }
 }
 
 #[test]

@@ -1,12 +1,15 @@
 //! What a real API server makes of the chart's objects, and what it lets their accounts do.
 
-use super::prod_with;
+use super::{of_kind, prod, prod_with, render};
 use serde_json::{Value, json};
 use tests::helm::Helm;
 use tests::kubernetes::Kubernetes;
 
 /// The account that a release named `erp` runs its backups as.
 const ACCOUNT: &str = "erp-dolibarr-backup";
+
+/// The Job that initialises its store.
+const INIT: &str = "erp-dolibarr-backup-init";
 
 /// The Secrets that a release refers to.
 const SECRETS: [&str; 2] = ["erp-dolibarr-backup-store", "vso-db-credentials"];
@@ -34,7 +37,7 @@ fn install(engine: &Helm, cluster: &Kubernetes, environment: &str, namespace: &s
     }
 }
 
-/// A document as Kubernetes 1.20 knows it: of a CronJob the Job that it makes, without a policy on failed pods.
+/// A document as Kubernetes 1.20 knows it: of a CronJob the Job that it makes, and Jobs without a policy on failed pods.
 fn known(document: &Value) -> Option<Value> {
     match document["kind"].as_str() {
         Some("VaultStaticSecret") => None,
@@ -43,6 +46,11 @@ fn known(document: &Value) -> Option<Value> {
             spec.as_object_mut()?.remove("podFailurePolicy");
             let metadata = document["metadata"].clone();
             Some(json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": spec}))
+        }
+        Some("Job") => {
+            let mut job = document.clone();
+            job["spec"].as_object_mut()?.remove("podFailurePolicy");
+            Some(job)
         }
         _ => Some(document.clone()),
     }
@@ -61,9 +69,7 @@ fn the_api_server_takes_the_objects_and_makes_the_pods() {
     );
     let namespace = cluster.namespace();
     install(&engine, &cluster, "prod", &namespace);
-    for job in
-        [ACCOUNT.to_owned(), format!("{ACCOUNT}-verify"), format!("{ACCOUNT}-drill"), format!("{ACCOUNT}-status")]
-    {
+    for job in ["", "-init", "-verify", "-drill", "-status"].map(|verb| format!("{ACCOUNT}{verb}")) {
         let pod = cluster.wait(&format!("the pod of {job}"), || {
             let pods = cluster.list("pods", &namespace);
             pods.into_iter().find(|pod| pod["metadata"]["labels"]["job-name"] == job.as_str())
@@ -72,8 +78,26 @@ fn the_api_server_takes_the_objects_and_makes_the_pods() {
         let token = pod["spec"]["volumes"].as_array().unwrap().iter().any(|volume| {
             volume["name"].as_str().is_some_and(|name| name.contains("token") || name.contains("kube-api-access"))
         });
-        assert_eq!(token, job == ACCOUNT, "{job}: a token, or none");
+        assert_eq!(token, [ACCOUNT, INIT].contains(&job.as_str()), "{job}: a token, or none");
     }
+}
+
+#[test]
+fn the_command_in_the_notes_turns_the_backups_job_into_another_verbs() {
+    let Some(engine) = Helm::installed() else { return };
+    let Some(cluster) = Kubernetes::shared() else { return };
+    let answer = render(&engine, &prod_with(&[("init", json!({"enabled": false}))]));
+    let notes = answer["notes"].as_str().unwrap();
+    let patch = notes.split("--patch='").nth(1).unwrap().split('\'').next().unwrap();
+    let documents = answer["documents"].as_array().unwrap();
+    let mut backup = known(of_kind(documents, "CronJob")[0]).unwrap();
+    let arguments = ["patch", "--local", "--filename=-", "--type=json", "--output=json", "--patch", patch];
+    let patched: Value = serde_json::from_str(&cluster.kubectl(&arguments, &backup.to_string())).unwrap();
+    let init = super::documents(&engine, &prod());
+    let container = "/spec/template/spec/containers/0/args";
+    let expected = of_kind(&init, "Job")[0].pointer(container).unwrap();
+    *backup.pointer_mut(container).unwrap() = expected.clone();
+    assert_eq!(patched, backup, "the arguments of the Job `init`, and nothing else changed");
 }
 
 #[test]

@@ -55,13 +55,34 @@ fn values_reach_the_configuration_as_they_are() {
     let values = prod_with(&[
         ("plugins", json!({"retention": {"settings": settings}})),
         ("database.name", json!("erp \"x\" \\ '")),
-        ("guard", json!({"maxForget": 2_000_000})),
+        ("guard", json!({"maxForget": 2_000_000, "binDays": 0})),
     ]);
     let parsed: toml::Table = config(&documents(&engine, &values)).parse().unwrap();
     assert_eq!(serde_json::to_value(&parsed["plugins"]["retention"]["settings"]).unwrap(), settings);
     assert_eq!(parsed["env"]["prod"]["sources"]["db"]["database"].as_str(), Some("erp \"x\" \\ '"));
     assert_eq!(parsed["guard"]["max_forget"].as_integer(), Some(2_000_000));
+    assert_eq!(parsed["guard"]["bin_days"].as_integer(), Some(0));
     assert_eq!(parsed["env"]["prod"]["sources"]["db"]["port"].as_integer(), Some(5432));
+}
+
+#[test]
+fn a_run_ends_by_itself_before_its_job_is_killed() {
+    let Some(engine) = Helm::installed() else { return };
+    let table = [
+        (60, "30s"),
+        (121, "1m"),
+        (599, "299s"),
+        (600, "5m"),
+        (601, "301s"),
+        (7_200, "115m"),
+        (21_600, "355m"),
+        (604_800, "10075m"),
+    ];
+    for (job, run) in table {
+        let values = prod_with(&[("backup", json!({"enabled": true, "activeDeadlineSeconds": job}))]);
+        let parsed: toml::Table = config(&documents(&engine, &values)).parse().unwrap();
+        assert_eq!(parsed["deadlines"]["run"].as_str(), Some(run), "of a Job's {job} s");
+    }
 }
 
 #[test]
@@ -78,7 +99,8 @@ fn the_defaults_of_the_chart_are_those_of_the_binary() {
     let plain = text.split("[plugins]").next().unwrap();
     assert_eq!(audit("chart.toml", &text), audit("plain.toml", plain));
     let guard: toml::Table = text.parse().unwrap();
-    let expected = json!({"legal_years": 10, "fiscal_year_end": "12-31", "min_age": "24h", "max_forget": 50});
+    let expected =
+        json!({"legal_years": 10, "fiscal_year_end": "12-31", "min_age": "24h", "max_forget": 50, "bin_days": 7});
     assert_eq!(serde_json::to_value(&guard["guard"]).unwrap(), expected, "as host/src/guard.rs has them");
 }
 
@@ -107,9 +129,10 @@ fn a_real_backup_runs_with_the_rendered_configuration_and_arguments() {
     let file = at(&scene.folder.path().join("rendered.toml"));
     std::fs::write(&file, text).unwrap();
     let container = |document: &Value, path: &str| document.pointer(path).unwrap()["args"].as_array().unwrap().clone();
+    let init = container(of_kind(&documents, "Job")[0], "/spec/template/spec/containers/0");
     let test = container(of_kind(&documents, "Pod")[0], "/spec/containers/0");
     let backup = container(of_kind(&documents, "CronJob")[0], "/spec/jobTemplate/spec/template/spec/containers/0");
-    for arguments in [&test, &backup] {
+    for arguments in [&test, &init, &backup] {
         let arguments = arguments.iter().map(|word| word.as_str().unwrap());
         let arguments = arguments.map(|word| if word.ends_with(".toml") { file.as_str() } else { word });
         let outcome = Run::new(arguments).folder(scene.folder.path()).finish();

@@ -5,12 +5,14 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use tests::helm::{self, Helm};
 
-/// The pods of every CronJob and of `helm test`, by the object that makes them.
+/// The pods of every CronJob, of `init` and of `helm test`, by the object that makes them.
 fn pods(documents: &[Value]) -> Vec<(&str, &Value)> {
     let made = of_kind(documents, "CronJob")
         .into_iter()
         .map(|job| (name(job), &job["spec"]["jobTemplate"]["spec"]["template"]["spec"]));
-    made.chain(of_kind(documents, "Pod").into_iter().map(|pod| (name(pod), &pod["spec"]))).collect()
+    let of_jobs = of_kind(documents, "Job").into_iter().map(|job| (name(job), &job["spec"]["template"]["spec"]));
+    let of_test = of_kind(documents, "Pod").into_iter().map(|pod| (name(pod), &pod["spec"]));
+    made.chain(of_jobs).chain(of_test).collect()
 }
 
 /// What the restricted Pod Security Standard asks for, and what the chart promises beyond it.
@@ -69,7 +71,8 @@ fn no_pod_has_a_token_unless_a_capability_needs_one() {
     assert_eq!(of_kind(&plain, "ServiceAccount")[0]["automountServiceAccountToken"], false);
     let api = documents(&engine, &prod_with(&[("kubernetesApi", json!({"enabled": true}))]));
     let with: Vec<_> = tokens(&api).into_iter().collect();
-    assert_eq!(with, ["erp-dolibarr-backup", "erp-dolibarr-backup-test"], "what only reads the store needs none");
+    let expected = ["erp-dolibarr-backup", "erp-dolibarr-backup-init", "erp-dolibarr-backup-test"];
+    assert_eq!(with, expected, "what only reads the store needs none");
     let rules = of_kind(&api, "Role")[0]["rules"].as_array().unwrap().clone();
     for rule in &rules {
         assert_eq!((&rule["apiGroups"], &rule["resources"]), (&json!(["coordination.k8s.io"]), &json!(["leases"])));
@@ -140,7 +143,8 @@ fn no_role_reads_a_secret_or_uses_a_wildcard() {
 fn documents_and_secrets_are_mounted_read_only_and_only_where_they_are_needed() {
     let Some(engine) = Helm::installed() else { return };
     for (of, pod) in pods(&documents(&engine, &prod())) {
-        let reads_sources = matches!(of, "erp-dolibarr-backup" | "erp-dolibarr-backup-test");
+        let reads_sources =
+            ["erp-dolibarr-backup", "erp-dolibarr-backup-init", "erp-dolibarr-backup-test"].contains(&of);
         let volume = |name: &str| pod["volumes"].as_array().unwrap().iter().find(|volume| volume["name"] == name);
         for name in ["documents", "database"] {
             assert_eq!(volume(name).is_some(), reads_sources, "{of}: {name}");
@@ -163,14 +167,16 @@ fn a_run_is_retried_after_75_and_after_nothing_else() {
     let documents = documents(&engine, &prod());
     let jobs = of_kind(&documents, "CronJob");
     assert_eq!(jobs.len(), 4);
-    for job in jobs {
+    for job in &jobs {
         let spec = &job["spec"];
         assert_eq!(spec["concurrencyPolicy"], "Forbid");
         assert_eq!(spec["timeZone"], "Europe/Paris");
         for field in ["startingDeadlineSeconds", "successfulJobsHistoryLimit", "failedJobsHistoryLimit"] {
             assert!(spec[field].is_u64(), "{field}");
         }
-        let template = &spec["jobTemplate"]["spec"];
+    }
+    let made = jobs.into_iter().map(|job| &job["spec"]["jobTemplate"]["spec"]);
+    for template in made.chain(of_kind(&documents, "Job").into_iter().map(|job| &job["spec"])) {
         assert!(template["activeDeadlineSeconds"].is_u64() && template["backoffLimit"].is_u64());
         let pod = &template["template"]["spec"];
         assert_eq!(pod["restartPolicy"], "Never", "a policy on failed pods needs it");
@@ -217,8 +223,11 @@ fn network_policies_let_pods_reach_what_they_need_and_nothing_else() {
             labels.all(|(key, value)| pod[key] == *value) && components.contains(&pod["app.kubernetes.io/component"])
         };
         let jobs = of_kind(&documents, "CronJob").into_iter();
-        let of_jobs = jobs.map(|job| &job["spec"]["jobTemplate"]["spec"]["template"]["metadata"]["labels"]);
-        for pod in of_jobs.chain(of_kind(&documents, "Pod").into_iter().map(|pod| &pod["metadata"]["labels"])) {
+        let of_cron_jobs = jobs.map(|job| &job["spec"]["jobTemplate"]["spec"]["template"]["metadata"]["labels"]);
+        let jobs = of_kind(&documents, "Job").into_iter();
+        let of_jobs = jobs.map(|job| &job["spec"]["template"]["metadata"]["labels"]);
+        let of_test = of_kind(&documents, "Pod").into_iter().map(|pod| &pod["metadata"]["labels"]);
+        for pod in of_cron_jobs.chain(of_jobs).chain(of_test) {
             assert_eq!(policies.iter().filter(|policy| selects(policy, pod)).count(), 1, "{pod}");
         }
     }

@@ -52,6 +52,13 @@ impl Release {
         Run::new(all).finish()
     }
 
+    /// The first backup, and what the installation does before it.
+    #[track_caller]
+    fn backup(&self, environment: &str) {
+        let _ = self.run(&["init", "--env", environment]).expect_code(0);
+        let _ = self.run(&["backup", "--env", environment]).expect_code(0);
+    }
+
     fn snapshots(&self, environment: &str) -> Value {
         self.run(&["--json", "list", "--env", environment]).expect_code(0).json()["snapshots"].clone()
     }
@@ -65,11 +72,11 @@ fn the_sandboxs_release_can_neither_read_nor_write_what_is_prods() {
     let credentials = garage.other_bucket(SANDBOX).unwrap();
     let prod = Release::new(&engine, &scene, "prod", Garage::BUCKET, &garage.credentials());
     let sandbox = Release::new(&engine, &scene, "sandbox", SANDBOX, &credentials);
-    let _ = prod.run(&["backup", "--env", "prod"]).expect_code(0);
+    prod.backup("prod");
     let before = prod.snapshots("prod");
     assert_eq!(before.as_array().map(Vec::len), Some(1), "{before}");
 
-    let _ = sandbox.run(&["backup", "--env", "sandbox"]).expect_code(0);
+    sandbox.backup("sandbox");
     assert_eq!(sandbox.snapshots("sandbox").as_array().map(Vec::len), Some(1));
     for verb in [&["backup", "--env", "prod"][..], &["list", "--env", "prod"], &["prune", "--env", "prod"]] {
         complains(&sandbox.run(verb), 64, "unknown environment `prod`");
@@ -77,7 +84,7 @@ fn the_sandboxs_release_can_neither_read_nor_write_what_is_prods() {
     // Whoever changes the sandbox's ConfigMap still has the sandbox's key alone.
     let text = std::fs::read_to_string(&sandbox.file).unwrap();
     std::fs::write(&sandbox.file, text.replace(SANDBOX, Garage::BUCKET).replace("\"sandbox\"", "\"prod\"")).unwrap();
-    for verb in [&["backup", "--env", "prod"][..], &["list", "--env", "prod"]] {
+    for verb in [&["init", "--env", "prod"][..], &["backup", "--env", "prod"], &["list", "--env", "prod"]] {
         complains(&sandbox.run(verb), 64, Garage::BUCKET);
     }
     assert_eq!(prod.snapshots("prod"), before);
@@ -91,10 +98,10 @@ fn two_environments_in_one_bucket_see_their_own_prefix_alone() {
     // One environment's name begins as the other's does.
     let release = |environment: &str| Release::new(&engine, &scene, environment, Garage::BUCKET, &garage.credentials());
     let (one, other) = (release("shop-1"), release("shop-11"));
-    let _ = one.run(&["backup", "--env", "shop-1"]).expect_code(0);
+    one.backup("shop-1");
     assert_eq!(other.snapshots("shop-11"), json!([]));
-    let _ = other.run(&["backup", "--env", "shop-11"]).expect_code(0);
+    other.backup("shop-11");
     let before = one.snapshots("shop-1");
-    let _ = other.run(&["prune", "--env", "shop-11", "--allow-mass-forget"]).expect_code(0);
+    let _ = other.run(&["prune", "--env", "shop-11", "--now"]).expect_code(0);
     assert_eq!(one.snapshots("shop-1"), before);
 }

@@ -1,0 +1,69 @@
+//! Five hundred simulated years with a fixed set of seeds, in parts that a runner spreads over the cores.
+
+use campaign::{Event, Scheduled, Tally, replay, simulate};
+
+/// Years of each history: long enough that days, months and years leave their tiers.
+const YEARS: u16 = 5;
+
+/// Histories of each part.
+const HISTORIES: u64 = 25;
+
+#[track_caller]
+fn part(number: u64) {
+    let mut total = Tally::default();
+    for seed in (0..HISTORIES).map(|history| 1 + number * HISTORIES + history) {
+        let tally = simulate(seed, YEARS).unwrap_or_else(|failure| panic!("{failure}"));
+        total = total.plus(tally);
+    }
+    println!("{} years: {total}", HISTORIES * u64::from(YEARS));
+    // A simulation in which nothing happens would prove nothing.
+    let Tally { runs, committed, succeeded, forgotten, owed, accepted } = total;
+    assert!(runs > HISTORIES * 1_000 && committed > runs * 8 / 10 && succeeded > committed / 2, "{total}");
+    assert!(forgotten > committed / 2 && owed > 100_000 && accepted > HISTORIES * 5, "{total}");
+}
+
+#[test]
+fn the_first_hundred_and_twenty_five_years_lose_nothing() {
+    part(0);
+}
+
+#[test]
+fn the_second_hundred_and_twenty_five_years_lose_nothing() {
+    part(1);
+}
+
+#[test]
+fn the_third_hundred_and_twenty_five_years_lose_nothing() {
+    part(2);
+}
+
+#[test]
+fn the_fourth_hundred_and_twenty_five_years_lose_nothing() {
+    part(3);
+}
+
+/// Each kind of event alone, at every step of a run where it has one.
+#[test]
+fn every_trouble_at_every_step_of_a_run_loses_nothing() {
+    let kinds: [fn(u16) -> Event; 6] = [
+        |step| Event::Kill { step },
+        |step| Event::Interrupt { step },
+        |step| Event::Race { step },
+        |step| Event::Pause { step, seconds: 200 },
+        |step| Event::StoreFault { step, lost: true, times: 1 },
+        |step| Event::StoreFault { step, lost: false, times: 2 },
+    ];
+    for kind in kinds {
+        // A month in which nothing else happens fills the bin; then one step a day.
+        let events: Vec<Scheduled> =
+            (0..60).map(|step| Scheduled { day: 45 + u32::from(step), event: kind(step) }).collect();
+        let tally = replay(7, 1, &events).unwrap_or_else(|violation| panic!("{:?}: {violation}", kind(0)));
+        assert!(tally.forgotten > 100, "{:?}: {tally}", kind(0));
+    }
+}
+
+#[test]
+fn a_seed_gives_the_same_events_every_time_and_another_one_others() {
+    assert_eq!(campaign::schedule(5, 3), campaign::schedule(5, 3));
+    assert_ne!(campaign::schedule(5, 3), campaign::schedule(6, 3));
+}
