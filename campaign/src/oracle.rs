@@ -50,6 +50,8 @@ pub struct Oracle {
     states: BTreeMap<String, BTreeMap<Timestamp, State>>,
     /// The newest version of the environment's file.
     environment: Value,
+    /// Snapshots that somebody retired, also those that are gone since.
+    retired: BTreeSet<String>,
     lost: BTreeSet<String>,
     by_script: BTreeSet<String>,
     unexplained: BTreeMap<String, u32>,
@@ -92,9 +94,11 @@ impl Oracle {
                 self.states.entry(source.clone()).or_default().insert(taken, state);
             }
         }
-        let newest = objects.iter().filter(|(key, _)| between(key, "prod/environment/").is_some()).next_back();
+        let newest = objects.iter().rfind(|(key, _)| between(key, "prod/environment/").is_some());
         if let Some((_, bytes)) = newest {
             self.environment = parsed(bytes);
+            let retired = self.environment["retired_snapshots"].as_array().into_iter().flatten();
+            self.retired.extend(retired.filter_map(Value::as_str).map(str::to_owned));
         }
     }
 
@@ -105,7 +109,7 @@ impl Oracle {
         let today = now.to_zoned_datetime(zone.clone()).date();
         let look = (today.first_of_month(), self.ever.len(), objects.len());
         // Without a deletion there is nothing to miss; a new month moves what is owed.
-        if self.last_look.is_some_and(|last| last.0 == look.0 && last.2 <= look.2 && day % 10 != 0) {
+        if self.last_look.is_some_and(|last| last.0 == look.0 && last.2 <= look.2 && !day.is_multiple_of(10)) {
             self.last_look = Some(look);
             return Ok(0);
         }
@@ -147,7 +151,7 @@ impl Oracle {
             let states = self.environment["accepted"].as_array();
             states.is_some_and(|states| states.iter().any(|s| s["snapshot"] == id && s["source"] == source))
         };
-        if lists("retired_snapshots") || (state.doubted && !lists("trusted_times")) {
+        if self.retired.contains(id) || (state.doubted && !lists("trusted_times")) {
             return false;
         }
         state.condition == "whole" || (state.condition == "suspect" && accepted())

@@ -17,7 +17,7 @@ const LOOKS_EVERY_DAYS: u32 = 3;
 impl World {
     /// Looks, and answers once nothing is there that will be undone.
     pub(crate) async fn react(&mut self) -> Result<(), Violation> {
-        if self.day % LOOKS_EVERY_DAYS != 0 || self.has_a_mistake() || self.random.random_bool(0.3) {
+        if !self.day.is_multiple_of(LOOKS_EVERY_DAYS) || self.has_a_mistake() || self.random.random_bool(0.3) {
             return Ok(());
         }
         match self.answer().await {

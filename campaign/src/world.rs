@@ -415,7 +415,7 @@ impl World {
                     let (other_truths, mut second): (_, Running) =
                         (setting.truths.clone(), Box::pin(runs::run(setting)));
                     self.tally.runs += 1;
-                    let ended = self.to_the_end(&mut second).await;
+                    let ended = self.finish(&mut second).await;
                     self.judge(ended, &other_truths)?;
                 }
                 _ => {}
@@ -446,7 +446,7 @@ impl World {
         Ok(())
     }
 
-    async fn to_the_end(&mut self, running: &mut Running) -> Result<Done> {
+    async fn finish(&mut self, running: &mut Running) -> Result<Done> {
         loop {
             if let Some(ended) = self.step(running).await {
                 return ended;

@@ -165,7 +165,7 @@ impl Line {
     }
 }
 
-/// A line for each, then what is wrong, then how many are well.
+/// A line for each, then what is wrong, then how many are healthy.
 fn text(lines: &[Line], now: Timestamp) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
@@ -180,7 +180,7 @@ fn text(lines: &[Line], now: Timestamp) -> String {
         }
     }
     let well = lines.iter().filter(|line| line.is_healthy()).count();
-    let _ = writeln!(text, "{well} of {} are well", lines.len());
+    let _ = writeln!(text, "{well} of {} are healthy", lines.len());
     text
 }
 

@@ -42,11 +42,12 @@ fn a_store_and_a_database_are_reached_with_credentials_of_a_secret_and_a_rotatio
             .replace(&endpoint, "")
             + &format!("\n[kubernetes]\nkubeconfig = \"{}\"\n", laptop.kubeconfig.display())
     };
-    let run = |arguments: &[&str]| scene.run_edited(edit, arguments);
+    let run = |arguments: &[&str]| scene.edited(edit, arguments).without_init().finish();
     let backup = ["--json", "backup", "--env", "prod", "--force"];
 
     complains(&run(&["list", "--env", "prod"]), 64, "get secrets `s3`");
     cluster.grant(&laptop.user, Some(&laptop.storage), "- { apiGroups: [''], resources: [secrets], verbs: [get] }");
+    let _ = run(&["init", "--env", "prod"]).expect_code(0);
     let saved = run(&backup).expect_code(0);
     assert_eq!(
         run(&["--json", "list", "--env", "prod"]).expect_code(0).json()["snapshots"].as_array().unwrap().len(),
@@ -69,7 +70,7 @@ fn a_store_and_a_database_are_reached_with_credentials_of_a_secret_and_a_rotatio
     let counts = |what: &str| scene.server.psql(DATABASE, &format!("SELECT count(*) FROM {what}")).trim() != "0";
     let held = "pg_locks WHERE mode = 'AccessExclusiveLock' AND granted AND relation = 'llx_user'::regclass";
     cluster.wait("lock", || counts(held).then_some(()));
-    let run_on = scene.edited(edit, &backup).start();
+    let run_on = scene.edited(edit, &backup).without_init().start();
     let waits = "pg_stat_activity WHERE application_name = 'dolibarr-backup' AND wait_event_type = 'Lock'";
     cluster.wait("run that waits for a lock", || counts(waits).then_some(()));
     scene.server.psql(DATABASE, &format!("ALTER ROLE {ROLE} PASSWORD '{ROTATED_IN_A_RUN}'"));

@@ -167,7 +167,7 @@ fn every_instance_is_a_line_and_none_hides_another() {
     assert_eq!((all.json()["healthy"].as_bool(), seen.len()), (Some(false), INSTANCES.len()));
     let of = |name: &str| &seen[&fleet.namespaces[name]];
     let table = [
-        ("good", "well", Value::Null),
+        ("good", "healthy", Value::Null),
         ("stale", "stale", Value::Null),
         ("gone", "unavailable", json!(75)),
         ("wrong", "refused", json!(64)),
@@ -201,7 +201,7 @@ fn every_instance_is_a_line_and_none_hides_another() {
             .to_owned()
     };
     for (name, says) in [
-        ("good", &["db 2 hours", "docs 2 hours", "applied", "well"][..]),
+        ("good", &["db 2 hours", "docs 2 hours", "applied", "healthy"][..]),
         ("stale", &["db 3 days", "not seen", "stale"]),
         ("gone", &["erp-dolibarr-backup-gone", "unavailable"]),
         ("wrong", &["refused"]),
@@ -209,7 +209,7 @@ fn every_instance_is_a_line_and_none_hides_another() {
     ] {
         assert!(says.iter().all(|word| line(name).contains(word)), "{name}: {}", line(name));
     }
-    assert!(shown.stdout.ends_with("1 of 5 are well\n"), "{}", shown.stdout);
+    assert!(shown.stdout.ends_with("1 of 5 are healthy\n"), "{}", shown.stdout);
 
     let metrics = fleet.look(&INSTANCES, &["--prometheus"]).expect_code(4).stdout;
     let labels = |name: &str| {
@@ -261,7 +261,7 @@ fn the_exit_code_is_that_of_the_worst_and_the_laptop_asks_for_no_more_than_its_r
     let seen = Fleet::seen(&bare().expect_code(4));
     let locked = &seen[&fleet.namespaces["locked"]];
     assert!(locked["failure"]["error"].as_str().unwrap().contains("get secrets `store`"), "{locked}");
-    assert_eq!(seen[&fleet.namespaces["good"]]["verdict"], "well");
+    assert_eq!(seen[&fleet.namespaces["good"]]["verdict"], "healthy");
 }
 
 fn asked(event: &Value) -> (String, String, String) {

@@ -34,10 +34,11 @@ fn a_lease_in_the_cluster_is_held_renewed_given_back_and_taken_over_from_the_dea
     laptop.write("");
     let configuration = laptop.folder.path().join("dolibarr-backup.toml");
     let text = std::fs::read_to_string(&configuration).unwrap();
+    let _ = laptop.command(["init", "--env", "prod"]).finish().expect_code(0);
     let place = format!("[kubernetes]\nlease_namespace = \"{}\"", laptop.namespace);
     std::fs::write(&configuration, text.replace("[kubernetes]", &place)).unwrap();
     std::fs::write(laptop.folder.path().join("documents/FA2601-0001.pdf"), "%PDF-1.4").unwrap();
-    let backup = || laptop.command(["backup", "--env", "prod"]);
+    let backup = || laptop.command(["backup", "--env", "prod"]).without_init();
 
     complains(&backup().finish(), 64, "get leases.coordination.k8s.io `dolibarr-backup-prod`");
     laptop.cluster.grant(&laptop.user, Some(&laptop.namespace), RULES);

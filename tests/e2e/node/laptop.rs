@@ -53,7 +53,7 @@ impl<'a> Laptop<'a> {
     }
 
     fn run(&self, arguments: &[&str]) -> Outcome {
-        Run::new(arguments.iter().copied()).folder(self.folder.path()).finish()
+        Run::new(arguments.iter().copied()).folder(self.folder.path()).without_init().finish()
     }
 
     /// Waits until nothing is there but what was before.
