@@ -10,6 +10,7 @@ use crate::lease::{Lease, since_boot};
 use crate::postgres::Session;
 use crate::questions::{self, Answer, Asked, Kind, Question};
 use crate::report::{self, Report};
+use crate::snapshot::SnapshotId;
 use jiff::Timestamp;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
@@ -149,6 +150,34 @@ pub async fn accept(host: &Host, arguments: &Arguments) -> Result<Report> {
     .await;
     lease.release().await;
     done
+}
+
+/// Notes that a source was replaced by a restore: it is what it is now, whatever was measured of it before.
+///
+/// # Errors
+/// The store's and the lease's.
+pub async fn replaced(host: &Host, source: &str) -> Result<()> {
+    let now = host.clock.now();
+    let identity = identities(host).await.remove(source);
+    let (lease, abandoned) = Lease::take(&host.store, &host.environment, since_boot).await?;
+    let lease = lease.and(host.cluster_lease().await).await?;
+    let noted = async {
+        let history = history::load(&host.store, &host.environment, &host.sources, now).await?;
+        sweep(&host.store, &host.environment, &lease, abandoned, &history).await?;
+        // Without a file there is nobody who would ask.
+        let Some(stored) = &history.environment else { return Ok(()) };
+        let mut next = stored.file.clone();
+        next.replaced.insert(source.to_owned(), SnapshotId::at(now));
+        if let (Some(known), Some(identity)) = (next.sources.get_mut(source), identity) {
+            known.identity = Some(identity);
+        }
+        next.reason = format!("restore of {source} into the environment itself");
+        lease.check().await?;
+        environment::write(&host.store, &host.environment, Some(stored), next, now).await.map(drop)
+    }
+    .await;
+    lease.release().await;
+    noted
 }
 
 async fn answer(

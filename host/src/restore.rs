@@ -1,10 +1,11 @@
 //! `restore`: chooses a snapshot, says what would be restored from where to where, and restores one source of it.
 //!
-//! It takes no lease and changes nothing in the store. Each kind of source has a module of its own below.
+//! It changes nothing in the store, but that a restore into the environment itself is noted in its file. Each kind of source has a module of its own below.
 
 mod database;
 mod documents;
 
+use crate::accept;
 use crate::choice::{self, Which};
 use crate::config::Source;
 use crate::error::{Class, Error, Result};
@@ -91,7 +92,7 @@ pub async fn run(host: &Host, arguments: &Arguments, interrupted: impl Future<Ou
     let object = choice::object(snapshot, name)?;
     choice::usable(snapshot, name, arguments.allow_partial)?;
     let chosen = Chosen { history: &history, snapshot, source: name, object };
-    match source {
+    let report = match source {
         Source::Directory(_) => {
             only_for_databases(name, &arguments.to)?;
             check_own_folders(host, arguments)?;
@@ -103,7 +104,16 @@ pub async fn run(host: &Host, arguments: &Arguments, interrupted: impl Future<Ou
         Source::Postgres(_) => {
             Err(Error::new(Class::Usage, format!("`{name}` is a database, which has no index to ignore")))
         }
+    }?;
+    if arguments.same_environment && !arguments.dry_run && report.failure.is_none() {
+        // What was put in place is meant; without this the next run would ask about it.
+        if let Err(error) = accept::replaced(host, name).await {
+            tracing::warn!(
+                "the environment's file does not say that {name} was restored: {error}; the next run may ask"
+            );
+        }
     }
+    Ok(report)
 }
 
 /// Refuses what says nothing about documents.

@@ -16,8 +16,15 @@ use std::process::Command;
 /// The environment of the demonstration's configuration.
 const ENVIRONMENT: &str = "prod";
 
-/// When retention is simulated: late enough that the guard's `min_age` lets go of the first snapshots.
+/// When retention is shown: late enough that the guard's `min_age` lets go of the first snapshots, and not so late that the time
+/// without a run is a question.
 const SIMULATED_DAYS: u32 = 40;
+
+/// The exit code of a run that committed a source in doubt.
+const COMMITTED_WITH_DOUBTS: i32 = 3;
+
+/// The exit code of a status that shows something.
+const SOMETHING_WAITS: i32 = 4;
 
 /// The table that a changed invoice is in, with Dolibarr's default prefix.
 const CHANGE_REAL_INVOICE: &str = "UPDATE llx_facture SET total_ht = total_ht + 1, total_ttc = total_ttc + 1 \
@@ -39,6 +46,8 @@ struct Stage {
     folder: PathBuf,
     documents: PathBuf,
     binary: PathBuf,
+    /// The name of its configuration.
+    config: &'static str,
 }
 
 /// Runs the demonstration.
@@ -104,7 +113,7 @@ fn prepare(arguments: &Arguments, server: &Server, folder: PathBuf, binary: Path
     let config = configuration(&documents, &store, server);
     let path = folder.join("dolibarr-backup.toml");
     fs::write(&path, config).with_context(|| format!("cannot write {}", path.display()))?;
-    Ok(Stage { folder, documents, binary })
+    Ok(Stage { folder, documents, binary, config: "dolibarr-backup.toml" })
 }
 
 fn lay_out_documents(given: Option<&Path>, own: &Path) -> Result<PathBuf> {
@@ -179,8 +188,10 @@ settings = {{ daily = 30, monthly = 12, yearly = 10, fiscal_year_end = "12-31" }
     )
 }
 
-/// The main job: first backup, nothing changed, a changed invoice, the list, the plan of retention.
+/// The main job: first backup, nothing changed, a changed invoice, an empty folder and what is asked about it, the list, the bin.
 fn show(stage: &Stage, server: &Server, real: bool) -> Result<()> {
+    heading("the environment is founded, once: a store that does not know it is never taken for it");
+    stage.run(&["init"])?;
     heading("a first backup: both sources are new");
     stage.run(&["backup"])?;
     heading("a second one: nothing has changed, so nothing is dumped, and the run is recorded all the same");
@@ -194,14 +205,25 @@ fn show(stage: &Stage, server: &Server, real: bool) -> Result<()> {
         tests::sample::rewrite_invoice_pdf(&stage.documents).context("cannot rewrite the invoice's PDF")?;
     }
     stage.run(&["backup"])?;
+    heading(
+        "a night on which the documents' disk is not mounted: saved, but suspect, and nothing is forgotten (exit code 3)",
+    );
+    let unmounted = stage.unmounted()?;
+    unmounted.run_to(&["backup"], COMMITTED_WITH_DOUBTS)?;
+    heading("the status asks, and names the command that answers (exit code 4)");
+    stage.run_to(&["status"], SOMETHING_WAITS)?;
+    heading("somebody says that it was meant, so that the next state counts again");
+    stage.run(&["accept"])?;
+    stage.run(&["backup"])?;
     heading("what there is, and why it is kept");
     stage.run(&["list"])?;
     let now = quiet(
         Command::new("date").args(["-u", "-d", &format!("{SIMULATED_DAYS} days"), "+%Y-%m-%dT%H:%M:%SZ"]),
         "install coreutils",
     )?;
-    heading(&format!("what retention would forget {SIMULATED_DAYS} days from now; a dry run forgets nothing"));
-    stage.run(&["prune", "--dry-run", "--now", now.trim()])
+    heading(&format!("what retention does {SIMULATED_DAYS} days from now: what may go lies in the bin for a week"));
+    stage.run(&["prune", "--now", now.trim()])?;
+    stage.run(&["list", "--now", now.trim()])
 }
 
 fn heading(text: &str) {
@@ -211,14 +233,43 @@ fn heading(text: &str) {
 impl Stage {
     /// Runs the binary, and shows the command line as it can be typed.
     fn run(&self, verb: &[&str]) -> Result<()> {
+        self.run_to(verb, 0)
+    }
+
+    /// The same for a command that is to end with an exit code.
+    fn run_to(&self, verb: &[&str], code: i32) -> Result<()> {
         let mut command = self.command(verb);
         eprintln!("$ {}", shown(&command));
-        loud(&mut command, "its own message above says what to do; the demo's folder is left as it is")
+        let status = command.status().with_context(|| format!("cannot start {}", self.binary.display()))?;
+        if status.code() == Some(code) {
+            return Ok(());
+        }
+        Err(failure(
+            format_args!("the command ended with {status}, and should have with {code}"),
+            "its own message above says what to do; the demo's folder is left as it is",
+        ))
+    }
+
+    /// The same environment on a day on which an empty folder stands where the documents were.
+    fn unmounted(&self) -> Result<Self> {
+        let empty = self.folder.join("unmounted");
+        fs::create_dir_all(&empty).with_context(|| format!("cannot make {}", empty.display()))?;
+        let text = fs::read_to_string(self.config()).context("cannot read the configuration")?;
+        let quoted = |path: &Path| format!("{:?}", path.to_string_lossy());
+        let config = self.folder.join("unmounted.toml");
+        fs::write(&config, text.replace(&quoted(&self.documents), &quoted(&empty)))
+            .context("cannot write to the demo's folder")?;
+        let (folder, documents, binary) = (self.folder.clone(), empty, self.binary.clone());
+        Ok(Self { folder, documents, binary, config: "unmounted.toml" })
+    }
+
+    fn config(&self) -> PathBuf {
+        self.folder.join(self.config)
     }
 
     fn command(&self, verb: &[&str]) -> Command {
         let mut command = Command::new(from_here(&self.binary));
-        command.arg("--config").arg(from_here(&self.folder.join("dolibarr-backup.toml")));
+        command.arg("--config").arg(from_here(&self.config()));
         command.arg(verb[0]).args(["--env", ENVIRONMENT]).args(&verb[1..]);
         command
     }
