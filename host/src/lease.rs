@@ -274,7 +274,7 @@ impl Lease {
         self.held.fence.clone()
     }
 
-    /// Says in the mark what is about to be made, before it is.
+    /// Says in the mark what is about to be made, before it is. What was said before costs no request.
     ///
     /// # Errors
     /// [`Class::Unavailable`] when the mark is not this run's any more or could not be written.
@@ -350,7 +350,11 @@ impl Held {
     }
 
     async fn announce(self: &Arc<Self>, run: SnapshotId, keys: &[ObjectKey]) -> Result<()> {
-        let keys = keys.to_vec();
+        let known = self.mark.lock().await.keys.clone();
+        let keys: Vec<ObjectKey> = keys.iter().filter(|key| !known.contains(key)).cloned().collect();
+        if keys.is_empty() {
+            return Ok(());
+        }
         self.renew_to_the_end(move |mark| {
             mark.run = Some(run);
             mark.keys.extend(keys);

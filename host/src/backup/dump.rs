@@ -12,6 +12,7 @@ use crate::lease::Lease;
 use crate::plugin::call::dumping;
 use crate::postgres;
 use crate::snapshot::{ObjectRecord, SnapshotId, SourceRecord};
+use crate::store::ObjectKey;
 use crate::store::host::Prefix;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -51,6 +52,7 @@ pub(super) async fn dump(
             failures.push((source.name.clone(), error.clone().context("saved without a fingerprint")));
         }
     }
+    lease.announce(id, &usual_keys(host, work, decisions, id)).await?;
     for decision in decisions {
         let Some(source) = work.iter().find(|source| source.name == decision.source) else { continue };
         let Ok(opened) = &source.opened else { continue };
@@ -76,6 +78,22 @@ pub(super) async fn dump(
         sources.insert(source.name.clone(), record);
     }
     Ok(Dumped { sources, failures })
+}
+
+/// The keys of what is about to be made, as the shipped plugin names it: one request announces all of them. What another plugin
+/// names otherwise is announced when it comes.
+fn usual_keys(host: &Host, work: &[Work], decisions: &[dumping::Decision], id: SnapshotId) -> Vec<ObjectKey> {
+    let dumped = decisions.iter().filter(|decision| decision.action == dumping::Action::Dump);
+    let sources = dumped.filter_map(|decision| work.iter().find(|source| source.name == decision.source));
+    let names = sources.flat_map(|source| {
+        let extensions: &[&str] = match source.opened {
+            Ok(Opened::Database(_)) => &["dump"],
+            Ok(Opened::Tree(_)) => &["tar.gz", "index"],
+            Err(_) => &[],
+        };
+        extensions.iter().map(|extension| format!("{}/{}/{id}.{extension}", host.environment, source.name))
+    });
+    names.filter_map(|name| ObjectKey::parse(&name)).collect()
 }
 
 /// Dumps one source with its index, within what is left of the run's own limit.
@@ -156,9 +174,8 @@ async fn store_index(
     let index = tree.index()?;
     let stored = async {
         let key = history::key(&format!("{}/{}/{id}.index", host.environment, source.name))?;
-        let fencing = lease.fencing(id);
-        (fencing.announce)(key.clone()).await?;
-        let stored = host.store.put_stream(&key, index.guarded(fencing.guard)).await?;
+        // It was announced with the archive.
+        let stored = host.store.put_stream(&key, index.guarded(lease.fencing(id).guard)).await?;
         Ok::<_, Error>(ObjectRecord { key, bytes: stored.bytes, sha256: stored.sha256, made: id.taken() })
     };
     match stored.await {
