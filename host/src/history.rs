@@ -508,6 +508,16 @@ impl History {
         self.newest_file
     }
 
+    /// The present as this history has it: of several runs in one second each is named a second after the one before, and none
+    /// of them is from the future.
+    #[must_use]
+    pub fn present(&self, now: Timestamp) -> Timestamp {
+        let near = |id: SnapshotId| id.taken().duration_since(now) <= crate::questions::SKEW_MAX;
+        let recorded = self.snapshots.iter().rev().filter(|snapshot| !snapshot.adopted && !snapshot.retired);
+        let newest = recorded.map(|snapshot| snapshot.id).find(|id| near(*id));
+        newest.map_or(now, |id| id.taken().max(now))
+    }
+
     /// A free id for a run that begins now: nothing in the store has a name of that second.
     #[must_use]
     pub fn free_id(&self, now: Timestamp) -> SnapshotId {

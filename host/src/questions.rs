@@ -125,6 +125,7 @@ pub fn clock_doubt(now: Timestamp, store_now: Timestamp, history: &History) -> O
 /// Everything that waits for a person.
 #[must_use]
 pub fn questions(asked: Asked<'_>, history: &History, now: Timestamp) -> Vec<Question> {
+    let now = history.present(now);
     let environment = asked.environment;
     let mut found = Vec::new();
     match (&history.environment, &history.environment_damage) {
@@ -331,6 +332,7 @@ pub fn answer(
     answer: &Answer,
     now: Timestamp,
 ) -> (EnvironmentFile, Vec<String>) {
+    let now = history.present(now);
     let mut next = file.clone();
     let mut changes = Vec::new();
     for question in questions(asked, history, now) {
@@ -455,6 +457,7 @@ fn judge_times(history: &History, ids: &[SnapshotId], next: &mut EnvironmentFile
 /// Why nothing may be forgotten, a sentence each: every question, and every expected source that is not whole in the newest run.
 #[must_use]
 pub fn obstacles(asked: Asked<'_>, history: &History, now: Timestamp) -> Vec<String> {
+    let now = history.present(now);
     let mut found: Vec<String> = questions(asked, history, now)
         .into_iter()
         .map(|question| format!("{} (answer with `{}`)", question.said, question.command))

@@ -197,6 +197,7 @@ impl<'a> Rules<'a> {
 /// # Errors
 /// The plugin's; [`Class::PluginRefused`] for a plan that does not answer the question.
 pub async fn plan(rules: Rules<'_>, proposer: &impl Propose, history: &History, now: Timestamp) -> Result<Planned> {
+    let now = history.present(now);
     let subjects = history.subjects();
     let sources: BTreeSet<&String> = subjects.iter().flat_map(|subject| subject.sources.keys()).collect();
     let mut proposed = Proposed::default();

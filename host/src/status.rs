@@ -135,7 +135,8 @@ async fn look(host: &Host, files: Files, limits: Limits, now: Timestamp) -> Resu
 /// Whether the last retention was carried out: what it would have put into the bin or deleted then is still there if it was
 /// not. The plan is made as of the newest run, because whatever falls due later is the next run's.
 async fn retention_health(host: &Host, files: Files, history: &History, now: Timestamp) -> Retention {
-    let runs = || history.snapshots.iter().rev().filter(|run| run.record.is_some() && run.id.taken() <= now);
+    let runs =
+        || history.snapshots.iter().rev().filter(|run| run.record.is_some() && run.id.taken() <= history.present(now));
     let Some(newest) = runs().next() else { return Retention::Never };
     if !obstacles(Asked::of(host), history, now).is_empty() {
         return Retention::Frozen;

@@ -98,6 +98,27 @@ fn what_is_configured_and_was_never_backed_up_is_seen_and_neither_source_is_open
     assert!(alone.stdout.contains("all is well"), "{}", alone.stdout);
 }
 
+/// Of several runs in one second each is named a second later, and none of them is from the future.
+#[test]
+fn what_a_run_found_is_said_in_the_same_second() {
+    let office = Office::new("");
+    let now = "2026-06-30T01:00:00Z";
+    for n in 0..12 {
+        std::fs::write(office.at(&format!("documents/{n}.txt")), "x").unwrap();
+    }
+    office.backup(now);
+    std::fs::rename(office.at("documents"), office.at("away")).unwrap();
+    std::fs::create_dir(office.at("documents")).unwrap();
+    let empty = office.run(&["backup", "--env", "prod", "--now", now]);
+    assert_eq!(empty.code, Some(3), "{}", empty.stderr);
+    let status = office.status(4, now, &[]);
+    assert_eq!(problems(&status["environments"][0]), [("suspect", Some("docs"))]);
+    let listed = office.run(&["list", "--env", "prod", "--now", now]).expect_code(0).stdout;
+    assert!(listed.contains("SUSPECT") && !listed.contains("future"), "{listed}");
+    let _ = office.run(&["accept", "--env", "prod", "--now", now]).expect_code(0);
+    let _ = office.status(0, now, &[]);
+}
+
 #[test]
 fn a_backup_becomes_stale_at_the_age_that_is_given() {
     let office = Office::new("");

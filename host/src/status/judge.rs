@@ -184,7 +184,7 @@ pub(super) fn judge(
     limits: Limits,
     now: Timestamp,
 ) -> EnvironmentStatus {
-    let environment = asked.environment;
+    let (environment, now) = (asked.environment, history.present(now));
     // A snapshot from the future was made under a wrong clock and says nothing of how old the backup is.
     let is_past = |snapshot: &&Snapshot| snapshot.id.taken() <= now && !snapshot.retired;
     let past: Vec<&Snapshot> = history.snapshots.iter().filter(is_past).collect();
