@@ -482,3 +482,6 @@ pub fn obstacles(asked: Asked<'_>, history: &History, now: Timestamp) -> Vec<Str
     }
     found
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,244 @@
+//! What is asked, and that each answer answers it.
+
+use super::*;
+use crate::config::{Config, Environment};
+use crate::environment::Stored;
+use crate::snapshot::Record;
+use crate::store::ObjectKey;
+use std::collections::BTreeMap;
+
+const ALL: &str = "[store]\nurl = \"file:///x\"\n[env.prod.sources.docs]\nkind = \"directory\"\npath = \"/d\"\n\
+                   [env.prod.sources.mails]\nkind = \"directory\"\npath = \"/m\"\n";
+
+fn now() -> Timestamp {
+    "2026-06-30T12:00:00Z".parse().unwrap()
+}
+
+fn config(text: &str) -> (Config, Environment) {
+    let config = Config::parse(text).unwrap();
+    let environment = config.environment("prod").unwrap().0.clone();
+    (config, environment)
+}
+
+/// A recorded snapshot of both sources.
+fn snapshot(id: &str, docs: Condition, doubt: Option<ClockDoubt>) -> Snapshot {
+    let id: SnapshotId = id.parse().unwrap();
+    let state = |source: &str, condition| {
+        let key = ObjectKey::parse(&format!("prod/{source}/{id}.tar.gz")).filter(|_| condition != Condition::Failed);
+        Snapshot::of_one_source(id, source, condition, key).sources.remove(source).unwrap()
+    };
+    let sources: BTreeMap<_, _> =
+        [("docs".to_owned(), state("docs", docs)), ("mails".to_owned(), state("mails", Condition::Whole))].into();
+    let record = Record {
+        format_version: 2,
+        id,
+        environment: "prod".into(),
+        started: id.taken(),
+        finished: id.taken(),
+        time_zone: "UTC".into(),
+        host_version: String::new(),
+        complete: docs == Condition::Whole,
+        sources: BTreeMap::new(),
+        plugins: Vec::new(),
+        warnings: Vec::new(),
+        store_time: None,
+        clock_doubt: doubt,
+        previous: None,
+    };
+    let complete = docs == Condition::Whole;
+    let blank = Snapshot::of_one_source(id, "docs", docs, None);
+    Snapshot { record: Some(record), complete, sources, clock_doubted: doubt.is_some(), ..blank }
+}
+
+fn whole(id: &str) -> Snapshot {
+    snapshot(id, Condition::Whole, None)
+}
+
+fn history(snapshots: Vec<Snapshot>) -> History {
+    let (config, environment) = config(ALL);
+    let sources = config.environment("prod").unwrap().1;
+    let file = EnvironmentFile::first(&environment, sources, &BTreeMap::new(), &config.guard, "UTC", now());
+    let mut history = History::of(snapshots);
+    history.environment = Some(Stored { stamp: SnapshotId::at(now()), sha256: String::new(), file });
+    history
+}
+
+/// What is asked of a history under a configuration, and what is left after an answer.
+fn asked_and_left(text: &str, history: &History, answer: &Answer) -> (Vec<Question>, Vec<Kind>) {
+    let (config, _) = config(text);
+    let zone = config.time_zone.iana_name().unwrap_or("UTC");
+    let sources = config.environment("prod").unwrap().1;
+    let asked = Asked { environment: "prod", config: sources, guard: &config.guard, time_zone: zone };
+    let before = questions(asked, history, now());
+    let file = &history.environment.as_ref().unwrap().file;
+    let (next, changes) = self::answer(asked, history, file, answer, now());
+    assert_eq!(changes.is_empty(), next == *file, "{changes:?}");
+    // What a person answered is in the file from then on; the snapshots are what they were.
+    let snapshots = history.snapshots.iter().cloned().map(|mut snapshot| {
+        snapshot.retired = next.retired_snapshots.contains(&snapshot.id);
+        snapshot.clock_doubted &= !next.trusted_times.contains(&snapshot.id);
+        for (name, state) in &mut snapshot.sources {
+            state.given_up = next.has_given_up(snapshot.id, name);
+            if next.has_accepted(snapshot.id, name) {
+                state.condition = Condition::Whole;
+            }
+        }
+        snapshot
+    });
+    let mut after = History::of(snapshots.collect());
+    after.environment = Some(Stored { file: next, ..history.environment.clone().unwrap() });
+    let left = questions(asked, &after, now()).into_iter().map(|question| question.kind).collect();
+    (before, left)
+}
+
+#[test]
+fn nothing_is_asked_where_all_agree() {
+    let history = history(vec![whole("20260629T010000Z"), whole("20260630T010000Z")]);
+    let (asked, left) = asked_and_left(ALL, &history, &Answer::default());
+    assert!(asked.is_empty() && left.is_empty(), "{asked:?}");
+    let (config, _) = config(ALL);
+    let sources = config.environment("prod").unwrap().1;
+    let asked = Asked { environment: "prod", config: sources, guard: &config.guard, time_zone: "UTC" };
+    assert_eq!(obstacles(asked, &history, now()), Vec::<String>::new());
+}
+
+#[test]
+fn each_question_names_the_command_that_answers_it_and_is_gone_after_that() {
+    use ClockDoubt::{Behind, Gap, Skew};
+    let id = |text: &str| text.parse::<SnapshotId>().unwrap();
+    let two = || vec![whole("20260629T010000Z"), whole("20260630T010000Z")];
+    let doubted = |id: &str, doubt| vec![whole("20260628T010000Z"), snapshot(id, Condition::Whole, Some(doubt))];
+    let lost = || {
+        let mut snapshots = two();
+        snapshots[0].sources.get_mut("docs").unwrap().object.as_mut().unwrap().present = false;
+        snapshots
+    };
+    let damaged = || {
+        let mut snapshots = two();
+        (snapshots[0].record, snapshots[0].damage) = (None, Some(crate::error::Error::unexpected("damaged")));
+        snapshots
+    };
+    let without = |line: &str| {
+        let section = ALL.find(&format!("[env.prod.sources.{line}]")).unwrap();
+        let end = ALL[section + 1..].find("[env").map_or(ALL.len(), |next| section + 1 + next);
+        format!("{}{}", &ALL[..section], &ALL[end..])
+    };
+    let more = format!("{ALL}[env.prod.sources.more]\nkind = \"directory\"\npath = \"/x\"\n");
+    let retire = Answer { retire: ["mails".to_owned()].into(), ..Answer::default() };
+    let give_up = Answer { lost: true, ..Answer::default() };
+    let plain = Answer::default();
+    let accept = "accept --env prod";
+    for (case, text, snapshots, answer, kind, command) in [
+        ("gone", without("mails"), two(), &retire, Kind::GoneSource, "accept --env prod --retire mails"),
+        ("new", more, two(), &plain, Kind::NewSource, accept),
+        (
+            "kind",
+            ALL.replacen(
+                "directory\"\npath = \"/m\"",
+                "postgres\"\nhost = \"h\"\ndatabase = \"d\"\ncredentials = { user = \"u\" }",
+                1,
+            ),
+            two(),
+            &plain,
+            Kind::NewSource,
+            accept,
+        ),
+        ("guard", format!("{ALL}[guard]\nlegal_years = 1\n"), two(), &plain, Kind::Guard, accept),
+        ("zone", format!("time_zone = \"Europe/Paris\"\n{ALL}"), two(), &plain, Kind::TimeZone, accept),
+        (
+            "suspect",
+            ALL.into(),
+            vec![whole("20260629T010000Z"), snapshot("20260630T010000Z", Condition::Suspect, None)],
+            &plain,
+            Kind::Suspect,
+            accept,
+        ),
+        ("skew", ALL.into(), doubted("20260630T010000Z", Skew { seconds: 3_600 }), &plain, Kind::Clock, accept),
+        (
+            "gap",
+            ALL.into(),
+            doubted("20260630T010000Z", Gap { newest: id("20260101T000000Z") }),
+            &plain,
+            Kind::Clock,
+            accept,
+        ),
+        (
+            "behind",
+            ALL.into(),
+            doubted("20260629T010000Z", Behind { newest: id("20260630T010000Z") }),
+            &plain,
+            Kind::Clock,
+            accept,
+        ),
+        (
+            "future",
+            ALL.into(),
+            vec![whole("20260630T010000Z"), whole("20360101T000000Z")],
+            &plain,
+            Kind::Future,
+            accept,
+        ),
+        ("lost", ALL.into(), lost(), &give_up, Kind::Lost, "accept --env prod --lost"),
+        ("damaged", ALL.into(), damaged(), &give_up, Kind::DamagedRecord, "accept --env prod --lost"),
+    ] {
+        let history = history(snapshots);
+        let (asked, left) = asked_and_left(&text, &history, answer);
+        let kinds: Vec<Kind> = asked.iter().map(|question| question.kind).collect();
+        assert_eq!(kinds, [kind], "{case}: {asked:?}");
+        assert_eq!(asked[0].command, command, "{case}");
+        assert!(asked[0].said.starts_with(|c: char| c.is_lowercase() || c.is_ascii_digit()), "{case}: {asked:?}");
+        assert_eq!(left, Vec::<Kind>::new(), "{case}: still asked after its answer");
+    }
+}
+
+#[test]
+fn a_plain_answer_retires_no_source_and_gives_nothing_up() {
+    let mut snapshots = vec![whole("20260630T010000Z")];
+    snapshots[0].sources.get_mut("docs").unwrap().object.as_mut().unwrap().present = false;
+    let docs_alone = "[store]\nurl = \"file:///x\"\n[env.prod.sources.docs]\nkind = \"directory\"\npath = \"/d\"\n";
+    let (_, left) = asked_and_left(docs_alone, &history(snapshots), &Answer::default());
+    assert_eq!(left, [Kind::GoneSource, Kind::Lost]);
+}
+
+#[test]
+fn a_time_that_is_certainly_wrong_is_retired_a_gap_is_believed_and_what_is_neither_stays_second() {
+    use ClockDoubt::{Behind, Gap, Skew};
+    let id = |text: &str| text.parse::<SnapshotId>().unwrap();
+    let judged = |taken: &str, doubt| {
+        let history = history(vec![whole("20260620T010000Z"), snapshot(taken, Condition::Whole, Some(doubt))]);
+        let (config, _) = config(ALL);
+        let sources = config.environment("prod").unwrap().1;
+        let asked = Asked { environment: "prod", config: sources, guard: &config.guard, time_zone: "UTC" };
+        let (next, _) = answer(asked, &history, &history.environment.as_ref().unwrap().file, &Answer::default(), now());
+        let of = |ids: &BTreeSet<SnapshotId>| ids.contains(&id(taken));
+        (of(&next.retired_snapshots), of(&next.trusted_times), of(&next.doubted_times))
+    };
+    let (retired, trusted, second) = ((true, false, false), (false, true, false), (false, false, true));
+    assert_eq!(judged("20360101T000000Z", Gap { newest: id("20260620T010000Z") }), retired);
+    assert_eq!(judged("20260629T000000Z", Skew { seconds: 30 * 86_400 }), retired);
+    assert_eq!(judged("20260629T000000Z", Skew { seconds: 3_600 }), trusted);
+    assert_eq!(judged("20260629T000000Z", Gap { newest: id("20260101T000000Z") }), trusted);
+    assert_eq!(judged("20260629T000000Z", Behind { newest: id("20360101T000000Z") }), trusted);
+    assert_eq!(judged("20260622T000000Z", Behind { newest: id("20260629T000000Z") }), second);
+}
+
+#[test]
+fn a_clock_is_doubted_beyond_the_limits_and_not_at_them() {
+    let history = history(vec![whole("20260630T010000Z")]);
+    let newest: Timestamp = "2026-06-30T12:00:00Z".parse().unwrap();
+    let at = |seconds: i64| newest + SignedDuration::from_secs(seconds);
+    let (skew, gap) = (SKEW_MAX.as_secs(), GAP_MAX.as_secs());
+    for (now, store, doubted) in [
+        (at(0), at(0), false),
+        (at(skew), at(0), false),
+        (at(skew + 1), at(0), true),
+        (at(0), at(skew + 1), true),
+        (at(-skew), at(-skew), false),
+        (at(-skew - 1), at(-skew - 1), true),
+        (at(gap), at(gap), false),
+        (at(gap + 1), at(gap + 1), true),
+    ] {
+        assert_eq!(clock_doubt(now, store, &history).is_some(), doubted, "{now} and {store}");
+    }
+    assert_eq!(clock_doubt(at(0), at(0), &History::default()), None, "nothing is known, so nothing contradicts");
+}

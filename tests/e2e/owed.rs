@@ -1,0 +1,202 @@
+//! What is owed stays restorable on days that are not ordinary: each test is one such day, or one such year.
+//!
+//! Most of it needs no server: an office is a few folders of documents, and every moment is simulated.
+
+mod adopted;
+mod bin;
+mod clock;
+mod collapsed;
+mod failing;
+mod proofs;
+mod sources;
+mod told;
+mod unreadable;
+
+use crate::scene::age;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+use tempfile::TempDir;
+use tests::binary::{Outcome, Run};
+
+/// Keeps the last so many and nothing else, so that only the program itself stands between a mistake and a loss.
+fn keep_last(keep: usize, guard: &str) -> String {
+    format!(
+        "[plugins.retention]\ncomponent = \"retention-last.wasm\"\nsettings = {{ keep = {keep} }}\n[guard]\nmin_age = \"0m\"\n{guard}\n"
+    )
+}
+
+/// One environment of folders alone, `prod`.
+struct Office(TempDir);
+
+impl Office {
+    /// With these sources, each a folder of its own with three documents in it, and more lines of configuration.
+    fn new(sources: &[&str], more: &str) -> Self {
+        let office = Self(tempfile::tempdir().unwrap());
+        for source in sources {
+            std::fs::create_dir_all(office.documents(source)).unwrap();
+            for name in ["a", "b", "c"] {
+                office.write(source, name, &format!("{name} of {source}"));
+            }
+        }
+        let own: Vec<(&str, &str)> = sources.iter().map(|source| (*source, *source)).collect();
+        office.configure(&own, more);
+        office
+    }
+
+    /// Sources by name, each with the folder that it is.
+    fn configure(&self, sources: &[(&str, &str)], more: &str) {
+        let of = |(name, folder): &(&str, &str)| {
+            let path = self.documents(folder);
+            format!("[env.prod.sources.{name}]\nkind = \"directory\"\npath = \"{}\"\n", path.display())
+        };
+        let sources: String = sources.iter().map(of).collect();
+        let store = self.at("store");
+        let text = format!(
+            "time_zone = \"Europe/Paris\"\n[store]\nurl = \"file://{}\"\n{sources}{more}\n",
+            store.display()
+        );
+        std::fs::write(self.at("dolibarr-backup.toml"), text).unwrap();
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn documents(&self, source: &str) -> PathBuf {
+        self.at("documents").join(source)
+    }
+
+    fn write(&self, source: &str, name: &str, text: &str) {
+        std::fs::write(self.documents(source).join(name), text).unwrap();
+    }
+
+    /// A folder that is not mounted for a night: what was in it is out of the way, and nothing is in its place.
+    fn hide(&self, source: &str) {
+        std::fs::rename(self.documents(source), self.at("hidden")).unwrap();
+    }
+
+    fn show(&self, source: &str) {
+        let path = self.documents(source);
+        if path.is_dir() {
+            std::fs::remove_dir(&path).unwrap();
+        }
+        std::fs::rename(self.at("hidden"), path).unwrap();
+    }
+
+    fn run(&self, arguments: &[&str]) -> Outcome {
+        Run::new(arguments.iter().copied()).folder(self.0.path()).finish()
+    }
+
+    /// A verb of `prod` at a moment, as JSON.
+    #[track_caller]
+    fn verb(&self, verb: &[&str], now: &str, code: i32) -> Value {
+        let all = [&["--json"], verb, &["--env", "prod", "--now", now]].concat();
+        self.run(&all).expect_code(code).json()
+    }
+
+    /// A night's backup, with whatever is there.
+    #[track_caller]
+    fn backup(&self, now: &str, code: i32) -> Value {
+        self.verb(&["backup"], now, code)
+    }
+
+    /// A night's backup after somebody worked all day: in the first document of every source that is there stands the day.
+    #[track_caller]
+    fn worked(&self, now: &str, code: i32) -> Value {
+        for entry in std::fs::read_dir(self.at("documents")).unwrap() {
+            std::fs::write(entry.unwrap().path().join("a"), now).unwrap();
+        }
+        self.backup(now, code)
+    }
+
+    #[track_caller]
+    fn status(&self, now: &str, code: i32) -> Value {
+        self.verb(&["status"], now, code)["environments"][0].clone()
+    }
+
+    fn snapshots(&self, now: &str) -> Vec<Value> {
+        self.verb(&["list"], now, 0)["snapshots"].as_array().unwrap().clone()
+    }
+
+    /// Names of the snapshots, newest first.
+    fn ids(&self, now: &str) -> Vec<String> {
+        self.snapshots(now).iter().map(|snapshot| snapshot["id"].as_str().unwrap().to_owned()).collect()
+    }
+
+    /// What the first document of a source says in a restored state; `which` is `--at` or `--snapshot` and its value.
+    #[track_caller]
+    fn restored(&self, source: &str, which: [&str; 2], now: &str) -> String {
+        let into = tempfile::tempdir_in(self.0.path()).unwrap();
+        let target = into.path().join("restored");
+        let restore = ["restore", "--source", source, "--into", target.to_str().unwrap()];
+        let _ = self.verb(&[&restore[..], &which].concat(), now, 0);
+        std::fs::read_to_string(target.join("a")).unwrap()
+    }
+
+    /// Every object of a source in the store, by its name.
+    fn objects(&self, source: &str) -> BTreeMap<String, Vec<u8>> {
+        let entries = std::fs::read_dir(self.at("store/prod").join(source)).into_iter().flatten().map(Result::unwrap);
+        entries.map(|entry| (entry.file_name().into_string().unwrap(), std::fs::read(entry.path()).unwrap())).collect()
+    }
+
+    /// How many certificates there are: one for each snapshot that is in the bin or was deleted.
+    fn certificates(&self) -> usize {
+        std::fs::read_dir(self.at("store/prod/forgotten")).map_or(0, Iterator::count)
+    }
+
+    /// As if everything in the bin had entered it so many days earlier.
+    fn age_bin(&self, days: u64) {
+        for entry in std::fs::read_dir(self.at("store/prod/forgotten")).into_iter().flatten() {
+            age(&entry.unwrap().path(), Duration::from_secs(days * 24 * 3600));
+        }
+    }
+
+    fn put(&self, key: &str, bytes: &[u8]) {
+        let path = self.at("store").join(key);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, bytes).unwrap();
+    }
+
+    /// Twenty snapshots: nine year's ends, of which a person said that the gaps between them are right, and eleven days.
+    #[track_caller]
+    fn old(&self) {
+        for year in 2016..=2024 {
+            let now = format!("{year}-12-31T22:00:00Z");
+            let _ = self.worked(&now, if year == 2016 { 0 } else { 3 });
+        }
+        let _ = self.verb(&["accept"], "2025-01-01T12:00:00Z", 0);
+        for day in 1..=11 {
+            let _ = self.worked(&format!("2025-01-{day:02}T22:00:00Z"), 0);
+        }
+        assert_eq!((self.ids("2025-01-11T23:00:00Z").len(), self.certificates()), (20, 0));
+    }
+
+    /// Every state of [`Office::old`] is there.
+    #[track_caller]
+    fn has_all_of_old(&self, source: &str, now: &str) {
+        let years = (2016..=2024).map(|year| format!("{year}-12-31"));
+        for day in years.chain((1..=11).map(|day| format!("2025-01-{day:02}"))) {
+            assert_eq!(self.restored(source, ["--at", &day], now), format!("{day}T22:00:00Z"));
+        }
+    }
+}
+
+/// Kind and source of every problem.
+fn problems(status: &Value) -> Vec<(&str, Option<&str>)> {
+    let problems = status["problems"].as_array().unwrap().iter();
+    problems.map(|problem| (problem["kind"].as_str().unwrap(), problem["source"].as_str())).collect()
+}
+
+/// What each problem of a kind is answered with.
+fn commands<'s>(status: &'s Value, kind: &str) -> Vec<&'s str> {
+    let problems = status["problems"].as_array().unwrap().iter().filter(|problem| problem["kind"] == kind);
+    problems.map(|problem| problem["command"].as_str().unwrap()).collect()
+}
+
+/// The ids in a list of a retention's result.
+fn listed(result: &Value, what: &str) -> Vec<String> {
+    let list = result["retention"][what].as_array();
+    list.into_iter().flatten().map(|id| id.as_str().unwrap().to_owned()).collect()
+}

@@ -1,0 +1,96 @@
+//! Clocks that were wrong for one run.
+
+use super::{Office, commands, listed, problems};
+
+/// The night after [`Office::old`] under a wrong clock, the next ones under the right one, and the answer of a person.
+fn a_wrong_clock(wrong: &str, retires: bool) {
+    let office = Office::new(&["docs"], "");
+    office.old();
+    let night = office.worked(wrong, 3);
+    assert_eq!(office.certificates(), 0, "{wrong}: something entered the bin: {night}");
+    assert_eq!(night["snapshot"]["sources"]["docs"]["outcome"], "saved", "{night}");
+    assert_eq!(night["retention"]["state"], "frozen", "{night}");
+    let _ = office.verb(&["prune"], wrong, 3);
+    for day in ["2025-01-12T22:00:00Z", "2025-01-13T22:00:00Z"] {
+        let right = office.worked(day, 3);
+        assert_eq!(right["snapshot"]["sources"]["docs"]["outcome"], "saved", "{right}");
+        assert_eq!(right["retention"]["state"], "frozen", "{right}");
+        let _ = office.verb(&["prune"], day, 3);
+    }
+    assert_eq!(office.certificates(), 0, "{wrong}");
+    let chain = office.verb(&["verify", "--all"], "2025-01-14T07:00:00Z", 0);
+    assert_eq!(chain["chain"]["problems"].as_array().unwrap().len(), 0, "{wrong}: {chain}");
+    let status = office.status("2025-01-14T08:00:00Z", 4);
+    let all = status["problems"].as_array().unwrap().len();
+    assert_eq!(commands(&status, "clock"), vec!["accept --env prod"; all], "{wrong}: {status}");
+    let _ = office.verb(&["accept"], "2025-01-14T09:00:00Z", 0);
+    assert_eq!(problems(&office.status("2025-01-14T10:00:00Z", 0)), [], "{wrong}");
+    let id = wrong.replace(['-', ':'], "");
+    let next = office.worked("2025-01-14T22:00:00Z", 0);
+    let expected = if retires { vec![id.clone()] } else { Vec::new() };
+    assert_eq!(listed(&next, "binned"), expected, "{wrong}: {next}");
+    office.age_bin(8);
+    let _ = office.worked("2025-01-15T22:00:00Z", 0);
+    let last = office.worked("2025-01-16T22:00:00Z", 0);
+    assert_eq!(listed(&last, "failures"), Vec::<String>::new());
+    assert_eq!(office.ids("2025-01-16T23:00:00Z").contains(&id), !retires, "{wrong}: {last}");
+    office.has_all_of_old("docs", "2025-01-16T23:00:00Z");
+    for day in 12..=16 {
+        let said = format!("2025-01-{day}T22:00:00Z");
+        assert_eq!(office.restored("docs", ["--at", &said], "2025-01-16T23:00:00Z"), said, "{wrong}");
+    }
+    assert_eq!(problems(&office.status("2025-01-16T23:00:00Z", 0)), [], "{wrong}");
+}
+
+#[test]
+fn one_run_under_a_clock_that_is_two_months_ahead_forgets_nothing() {
+    a_wrong_clock("2025-03-12T22:00:00Z", true);
+}
+
+#[test]
+fn one_run_under_a_clock_that_is_ten_years_ahead_forgets_nothing_and_is_retired_by_the_answer() {
+    a_wrong_clock("2036-01-12T22:00:00Z", true);
+}
+
+#[test]
+fn one_run_under_a_clock_that_is_behind_forgets_nothing() {
+    a_wrong_clock("2024-11-12T22:00:00Z", false);
+}
+
+#[test]
+fn one_run_under_a_clock_that_is_ten_years_behind_forgets_nothing() {
+    a_wrong_clock("2015-01-12T22:00:00Z", false);
+}
+
+/// A run of a night that never was must not answer for a year's end, which is what an auditor asks for.
+#[test]
+fn a_run_under_a_clock_that_is_behind_does_not_take_the_place_of_a_year_end() {
+    let office = Office::new(&["docs"], "");
+    office.old();
+    // Three hours after the real one, in the same year by Paris's time.
+    let _ = office.worked("2023-12-31T22:30:00Z", 3);
+    let _ = office.worked("2025-01-12T22:00:00Z", 3);
+    let _ = office.verb(&["accept"], "2025-01-13T09:00:00Z", 0);
+    let _ = office.worked("2025-01-13T22:00:00Z", 0);
+    office.age_bin(8);
+    let _ = office.worked("2025-01-14T22:00:00Z", 0);
+    let _ = office.worked("2025-01-15T22:00:00Z", 0);
+    let real = ["--snapshot", "20231231T220000Z"];
+    assert_eq!(office.restored("docs", real, "2025-01-15T23:00:00Z"), "2023-12-31T22:00:00Z");
+    assert_eq!(office.restored("docs", ["--at", "2023-12-31"], "2025-01-15T23:00:00Z"), "2023-12-31T22:00:00Z");
+}
+
+#[test]
+fn a_month_and_a_half_without_a_run_is_asked_about_and_the_answer_is_enough() {
+    let office = Office::new(&["docs"], "");
+    let _ = office.worked("2026-06-01T22:00:00Z", 0);
+    let _ = office.worked("2026-07-16T21:00:00Z", 0);
+    let gap = office.worked("2026-08-31T22:00:00Z", 3);
+    assert_eq!(gap["retention"]["state"], "frozen", "{gap}");
+    assert_eq!(commands(&office.status("2026-08-31T23:00:00Z", 4), "clock"), ["accept --env prod"]);
+    let _ = office.verb(&["accept"], "2026-09-01T08:00:00Z", 0);
+    let _ = office.worked("2026-09-01T22:00:00Z", 0);
+    let _ = office.verb(&["verify"], "2026-09-01T22:30:00Z", 0);
+    assert_eq!(problems(&office.status("2026-09-01T23:00:00Z", 0)), []);
+    assert_eq!(office.restored("docs", ["--at", "2026-08-31T22:00:00Z"], "2026-09-01T23:00:00Z"), "2026-08-31T22:00:00Z");
+}
