@@ -69,7 +69,9 @@ pub fn snapshot<'h>(history: &'h History, which: &Which, wanted: Wanted<'_>, zon
     }
     let at = which.at.as_deref().map(|text| moment(text, zone)).transpose()?;
     let whole = || history.snapshots.iter().filter(|snapshot| wanted.is_met(snapshot));
-    let found = whole().rev().find(|snapshot| at.is_none_or(|at| snapshot.id.taken() <= at));
+    let until = || whole().rev().filter(|snapshot| at.is_none_or(|at| snapshot.id.taken() <= at));
+    // A run under a wrong clock answers for a day only where no other one does.
+    let found = until().find(|snapshot| at.is_none() || !snapshot.may_be_misplaced()).or_else(|| until().next());
     found.ok_or_else(|| match (at, whole().next()) {
         (Some(at), Some(first)) => usage(format!("no {} is from {at} or before", wanted.describe()))
             .hint(format!("the first one is {}; `list` shows all", first.id)),

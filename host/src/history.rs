@@ -518,10 +518,12 @@ impl History {
         newest.map_or(now, |id| id.taken().max(now))
     }
 
-    /// A free id for a run that begins now: nothing in the store has a name of that second.
+    /// A free id for a run that begins now: nothing in the store has a name of that second, and it comes after the newest
+    /// snapshot, so that a run that waited, or one of the same second as a run that was cleared, never holds a later state under
+    /// an earlier name. A clock that is far behind the newest snapshot is doubted instead.
     #[must_use]
     pub fn free_id(&self, now: Timestamp) -> SnapshotId {
-        let mut id = SnapshotId::at(now);
+        let mut id = SnapshotId::at(self.present(now));
         while self.stamps.contains(&id) || self.knows(id) {
             id = id.next();
         }
@@ -677,6 +679,13 @@ impl Snapshot {
     pub fn has_whole(&self, source: &str) -> bool {
         let whole = |state: &State| state.condition == Condition::Whole && state.is_restorable();
         !self.retired && self.sources.get(source).is_some_and(whole)
+    }
+
+    /// Whether it may stand at a wrong place among the others, and nobody said that its time is right.
+    #[must_use]
+    pub fn may_be_misplaced(&self) -> bool {
+        let doubt = self.record.as_ref().and_then(|record| record.clock_doubt);
+        self.clock_doubted && doubt.is_some_and(crate::snapshot::ClockDoubt::misplaces)
     }
 
     /// The worst condition of its sources; none where it names no source.

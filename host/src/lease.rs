@@ -299,6 +299,11 @@ impl Lease {
         self.held.mark.lock().await.keys.clone()
     }
 
+    /// The run, as soon as something was announced for it.
+    pub async fn run(&self) -> Option<SnapshotId> {
+        self.held.mark.lock().await.run
+    }
+
     /// Whether the lease still holds; asked before anything is committed or deleted.
     ///
     /// # Errors

@@ -520,6 +520,7 @@ impl Hands<'_> {
             environment: self.environment.to_string(),
             record_sha256: snapshot.record_sha256.clone(),
             previous: snapshot.record.as_ref().and_then(|record| record.previous.clone()),
+            clock_doubt: snapshot.record.as_ref().and_then(|record| record.clock_doubt),
             objects: snapshot.certified_objects().cloned().collect(),
             forgotten: now,
             due: Some(due(self.store_now, self.bin_days)),

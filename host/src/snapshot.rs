@@ -170,6 +170,14 @@ pub enum ClockDoubt {
     },
 }
 
+impl ClockDoubt {
+    /// Whether the run may stand at a wrong place among the others. A gap says only that it came late.
+    #[must_use]
+    pub const fn misplaces(self) -> bool {
+        matches!(self, Self::Skew { .. } | Self::Behind { .. })
+    }
+}
+
 /// How much of a source its object holds. One word for a snapshot is the worst of its sources.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -399,6 +407,9 @@ pub struct Certificate {
     pub record_sha256: Option<String>,
     /// The link to the record before it, so that the chain can be followed across it.
     pub previous: Option<Previous>,
+    /// As in its record: one that was made behind later ones has no place in the order of the chain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_doubt: Option<ClockDoubt>,
     /// Objects that it refers to: only these are explained by this certificate. Version 1 named those of adopted snapshots alone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub objects: Vec<ObjectKey>,

@@ -17,6 +17,7 @@ mod input;
 mod killed;
 mod kubernetes;
 mod node;
+mod owed;
 mod plugins;
 mod restored;
 mod scene;

@@ -14,6 +14,7 @@ mod unreadable;
 
 use crate::scene::age;
 use serde_json::Value;
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -28,12 +29,16 @@ fn keep_last(keep: usize, guard: &str) -> String {
 }
 
 /// One environment of folders alone, `prod`.
-struct Office(TempDir);
+struct Office {
+    folder: TempDir,
+    /// Whether the harness has founded it: what a day did to the environment's own file since is for a person to mend.
+    founded: Cell<bool>,
+}
 
 impl Office {
     /// With these sources, each a folder of its own with three documents in it, and more lines of configuration.
     fn new(sources: &[&str], more: &str) -> Self {
-        let office = Self(tempfile::tempdir().unwrap());
+        let office = Self { folder: tempfile::tempdir().unwrap(), founded: Cell::new(false) };
         for source in sources {
             std::fs::create_dir_all(office.documents(source)).unwrap();
             for name in ["a", "b", "c"] {
@@ -53,15 +58,13 @@ impl Office {
         };
         let sources: String = sources.iter().map(of).collect();
         let store = self.at("store");
-        let text = format!(
-            "time_zone = \"Europe/Paris\"\n[store]\nurl = \"file://{}\"\n{sources}{more}\n",
-            store.display()
-        );
+        let text =
+            format!("time_zone = \"Europe/Paris\"\n[store]\nurl = \"file://{}\"\n{sources}{more}\n", store.display());
         std::fs::write(self.at("dolibarr-backup.toml"), text).unwrap();
     }
 
     fn at(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
+        self.folder.path().join(name)
     }
 
     fn documents(&self, source: &str) -> PathBuf {
@@ -86,14 +89,18 @@ impl Office {
     }
 
     fn run(&self, arguments: &[&str]) -> Outcome {
-        Run::new(arguments.iter().copied()).folder(self.0.path()).finish()
+        let run = Run::new(arguments.iter().copied()).folder(self.folder.path());
+        let founded = self.founded.get();
+        self.founded.set(founded || arguments.contains(&"backup") || arguments.contains(&"init"));
+        if founded { run.without_init().finish() } else { run.finish() }
     }
 
-    /// A verb of `prod` at a moment, as JSON.
+    /// A verb of `prod` at a moment, as JSON; null where there is no result.
     #[track_caller]
     fn verb(&self, verb: &[&str], now: &str, code: i32) -> Value {
         let all = [&["--json"], verb, &["--env", "prod", "--now", now]].concat();
-        self.run(&all).expect_code(code).json()
+        let outcome = self.run(&all).expect_code(code);
+        if outcome.stdout.is_empty() { Value::Null } else { outcome.json() }
     }
 
     /// A night's backup, with whatever is there.
@@ -116,6 +123,13 @@ impl Office {
         self.verb(&["status"], now, code)["environments"][0].clone()
     }
 
+    /// Nothing is wrong.
+    #[track_caller]
+    fn is_green(&self, now: &str) {
+        let status = self.status(now, 0);
+        assert_eq!(status["problems"].as_array().map(Vec::len), Some(0), "{status}");
+    }
+
     fn snapshots(&self, now: &str) -> Vec<Value> {
         self.verb(&["list"], now, 0)["snapshots"].as_array().unwrap().clone()
     }
@@ -128,7 +142,7 @@ impl Office {
     /// What the first document of a source says in a restored state; `which` is `--at` or `--snapshot` and its value.
     #[track_caller]
     fn restored(&self, source: &str, which: [&str; 2], now: &str) -> String {
-        let into = tempfile::tempdir_in(self.0.path()).unwrap();
+        let into = tempfile::tempdir_in(self.folder.path()).unwrap();
         let target = into.path().join("restored");
         let restore = ["restore", "--source", source, "--into", target.to_str().unwrap()];
         let _ = self.verb(&[&restore[..], &which].concat(), now, 0);
@@ -170,6 +184,7 @@ impl Office {
         for day in 1..=11 {
             let _ = self.worked(&format!("2025-01-{day:02}T22:00:00Z"), 0);
         }
+        let _ = self.verb(&["verify"], "2025-01-11T22:30:00Z", 0);
         assert_eq!((self.ids("2025-01-11T23:00:00Z").len(), self.certificates()), (20, 0));
     }
 

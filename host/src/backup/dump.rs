@@ -1,7 +1,7 @@
 //! The dumps of a run: the plugin composes, the host moves the bytes and checks the receipt.
 
 use super::record::{Dump, carried, failed, saved};
-use super::sweep::delete;
+use super::sweep::{delete, still_held};
 use super::{Opened, Plugins, Tallies, Work, add};
 use crate::choice;
 use crate::documents;
@@ -53,7 +53,7 @@ pub(super) async fn dump(
         }
     }
     lease.announce(id, &usual_keys(host, work, decisions, id)).await?;
-    for decision in decisions {
+    for (done, decision) in decisions.iter().enumerate() {
         let Some(source) = work.iter().find(|source| source.name == decision.source) else { continue };
         let Ok(opened) = &source.opened else { continue };
         let reason = crate::capability::printable(&decision.reason);
@@ -61,7 +61,8 @@ pub(super) async fn dump(
             dumping::Action::Carry => carried(source, opened, reason, history, id.taken()),
             dumping::Action::Dump => {
                 tracing::info!(source = %source.name, "dumping: {reason}");
-                match dump_in_time(host, plugins, lease, source, opened, history, id, tallies).await {
+                let limit = share(host.time_left().saturating_sub(RESERVE), &decisions[done..]);
+                match dump_in_time(host, plugins, lease, source, opened, history, id, limit, tallies).await {
                     Ok(dump) => saved(source, opened, reason, dump, history, id.taken()),
                     Err(error) => {
                         if !lease.fence().holds() {
@@ -96,7 +97,14 @@ fn usual_keys(host: &Host, work: &[Work], decisions: &[dumping::Decision], id: S
     names.filter_map(|name| ObjectKey::parse(&name)).collect()
 }
 
-/// Dumps one source with its index, within what is left of the run's own limit.
+/// What the first of these may take of the time that is left: an equal share with those after it that are dumped too, so that
+/// one that hangs does not cost the others. What it does not need is left to them.
+fn share(left: Duration, decisions: &[dumping::Decision]) -> Duration {
+    let dumped = decisions.iter().filter(|decision| decision.action == dumping::Action::Dump).count();
+    left / u32::try_from(dumped).unwrap_or(u32::MAX).max(1)
+}
+
+/// Dumps one source with its index, within its share of the run's own limit.
 #[expect(clippy::too_many_arguments, reason = "each is a phase's own result")]
 async fn dump_in_time(
     host: &Host,
@@ -106,10 +114,10 @@ async fn dump_in_time(
     opened: &Opened,
     history: &History,
     id: SnapshotId,
+    limit: Duration,
     tallies: &mut Tallies,
 ) -> Result<Dump> {
     let began = host.clock.now();
-    let left = host.time_left().saturating_sub(RESERVE);
     let dumping = async {
         let object = dump_one(host, plugins, lease, source, opened, id, tallies).await?;
         let millis = host.clock.millis_since(began);
@@ -118,10 +126,10 @@ async fn dump_in_time(
         Ok(Dump { object, index, below_unreadable, millis })
     };
     let late = |_| {
-        Err(Error::unavailable(format!("{} was not saved within the run's limit", source.name))
+        Err(Error::unavailable(format!("{} was not saved within its share of the run's limit", source.name))
             .hint("look at what is slow; `run` in [deadlines] is the limit"))
     };
-    tokio::time::timeout(left, dumping).await.unwrap_or_else(late)
+    tokio::time::timeout(limit, dumping).await.unwrap_or_else(late)
 }
 
 /// Has the plugin dump one source and checks its receipt against what the host really stored. What it stored besides is
@@ -155,7 +163,7 @@ async fn dump_one(
         }
         Ok(ObjectRecord { key: key.clone(), bytes: object.bytes, sha256: object.sha256.clone(), made: id.taken() })
     });
-    if checked.is_err() {
+    if checked.is_err() && still_held(lease).await {
         delete(&host.store, stored.iter().map(|(key, _)| key)).await;
     }
     checked

@@ -6,7 +6,12 @@ use crate::config::Environment;
 use crate::error::{Error, Result};
 use crate::history::{self, History};
 use crate::lease::{Abandoned, Lease, Mark};
+use crate::snapshot::SnapshotId;
 use crate::store::{ObjectKey, Store};
+use std::time::Duration;
+
+/// How long the end of a run waits for the store to say whose the lease is: a scheduler that stops it waits for half a minute.
+const ASK_TIME_MAX: Duration = Duration::from_secs(15);
 
 /// Clears what runs left that ended without a word: their uploads, and what they announced and no record names. The mark of a
 /// run goes last, so that what could not be cleared is tried again by the next run.
@@ -64,11 +69,17 @@ async fn clear_after(store: &Store, environment: &Environment, history: &History
 pub(super) async fn undo(store: &Store, environment: &Environment, lease: Lease, error: Error) -> Error {
     store.settle().await;
     let announced = lease.announced().await;
-    let cleared = lease.fence().holds() && {
+    let cleared = if still_held(&lease).await {
         if !announced.is_empty() {
             abort_uploads(store, environment).await;
         }
         delete(store, announced.iter()).await
+    } else {
+        // Whoever overtook this run has cleared what was there then. What came later is this run's alone to clear, unless the
+        // other one makes objects of the same names.
+        lease.fence().holds()
+            && nobody_else_makes(store, environment, lease.run().await, &announced).await.unwrap_or(false)
+            && delete(store, announced.iter()).await
     };
     // A mark that stays tells the next run what to clear.
     if cleared {
@@ -77,6 +88,29 @@ pub(super) async fn undo(store: &Store, environment: &Environment, lease: Lease,
         lease.leave().await;
     }
     error
+}
+
+/// Whether the lease is this run's by its mark, and not by the clock alone: before anything is deleted that another run may have
+/// made under the same name. A store that does not say so in time is asked no further, and nothing is deleted.
+pub(super) async fn still_held(lease: &Lease) -> bool {
+    lease.fence().holds() && tokio::time::timeout(ASK_TIME_MAX, lease.check()).await.is_ok_and(|held| held.is_ok())
+}
+
+/// Whether no record of the run and no mark names what was announced.
+async fn nobody_else_makes(
+    store: &Store,
+    environment: &Environment,
+    run: Option<SnapshotId>,
+    announced: &[ObjectKey],
+) -> Result<bool> {
+    let Some(run) = run else { return Ok(announced.is_empty()) };
+    for mark in store.list(&format!("{environment}/leases/")).await? {
+        let Some(bytes) = store.get(&mark.key).await? else { continue };
+        if crate::lease::read_mark(&bytes).is_none_or(|mark| mark.run == Some(run) || mark.run.is_none()) {
+            return Ok(false);
+        }
+    }
+    Ok(store.head(&history::record_key(environment, run)?).await?.is_none())
 }
 
 /// Removes what is half uploaded below the environment, whose lease this run holds. Half an upload is no object, and a

@@ -390,6 +390,15 @@ fn a_run_gets_an_id_that_no_name_in_the_store_has() {
 }
 
 #[test]
+fn a_run_that_waited_gets_an_id_after_the_newest_snapshot() {
+    let newest = |id: &str| history(&[], vec![record(id, &[])]).free_id(now()).to_string();
+    assert_eq!(newest("20260630T120214Z"), "20260630T120215Z");
+    assert_eq!(newest("20260630T115959Z"), SnapshotId::at(now()).to_string());
+    // So far ahead that one of the two clocks was wrong: the run keeps its own time, and says so.
+    assert_eq!(newest("20260701T120000Z"), SnapshotId::at(now()).to_string());
+}
+
+#[test]
 fn an_object_lives_as_long_as_any_kept_snapshot_refers_to_it() {
     let shared = ("db", "prod/db/20260101T010000Z.dump", 5);
     let history = history(

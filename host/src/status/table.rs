@@ -26,6 +26,10 @@ pub(super) fn text(found: &[EnvironmentStatus], zone: &TimeZone, now: Timestamp)
             let _ = writeln!(text, "{}: {} (`{}`)", status.environment, problem.said, problem.command);
         }
     }
+    for status in found.iter().filter(|status| status.counts.binned > 0) {
+        let (environment, binned) = (&status.environment, status.counts.binned);
+        let _ = writeln!(text, "{environment}: snapshots in the bin: {binned} (`list --env {environment}`)");
+    }
     if found.iter().all(EnvironmentStatus::is_healthy) {
         text.push_str("all is well\n");
     }

@@ -7,7 +7,7 @@ use crate::config::Environment;
 use crate::error::{Error, Result};
 use crate::history::{self, History};
 use crate::proof::{Mark, Verification};
-use crate::snapshot::{Certificate, Previous, SnapshotId};
+use crate::snapshot::{Certificate, ClockDoubt, Previous, SnapshotId};
 use crate::store::Store;
 use futures::{StreamExt, TryStreamExt};
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,6 +35,8 @@ struct Link {
     previous: Option<Previous>,
     /// It is known by its certificate alone.
     forgotten: bool,
+    /// Its time was doubted: it may have been made after those that its id puts it before.
+    doubted: bool,
 }
 
 /// What an earlier verification saw.
@@ -52,9 +54,12 @@ pub async fn check(store: &Store, environment: &Environment, history: &History) 
     let mut links = BTreeMap::new();
     for (id, certificate) in certificates(store, environment, history).await? {
         match certificate {
-            Ok(Certificate { record_sha256: Some(sha256), previous, .. }) => {
+            Ok(Certificate { record_sha256: Some(sha256), previous, clock_doubt, .. }) => {
                 chain.certificates += 1;
-                links.insert(id, Link { sha256, previous, forgotten: true });
+                links.insert(
+                    id,
+                    Link { sha256, previous, forgotten: true, doubted: clock_doubt.is_some_and(ClockDoubt::misplaces) },
+                );
             }
             // An adopted snapshot had no record.
             Ok(_) => {}
@@ -68,7 +73,12 @@ pub async fn check(store: &Store, environment: &Environment, history: &History) 
         }
         if let (Some(record), Some(sha256)) = (&snapshot.record, &snapshot.record_sha256) {
             chain.records += 1;
-            let link = Link { sha256: sha256.clone(), previous: record.previous.clone(), forgotten: false };
+            let link = Link {
+                sha256: sha256.clone(),
+                previous: record.previous.clone(),
+                forgotten: false,
+                doubted: record.clock_doubt.is_some_and(ClockDoubt::misplaces),
+            };
             links.insert(snapshot.id, link);
         }
     }
@@ -83,7 +93,8 @@ fn follow(links: &BTreeMap<SnapshotId, Link>, damaged: &BTreeSet<SnapshotId>, ch
     let mut followers: BTreeMap<SnapshotId, SnapshotId> = BTreeMap::new();
     for (id, link) in links {
         let Some(previous) = &link.previous else {
-            let before = links.range(..id).next_back().map(|(before, _)| before).filter(|_| !damaged.contains(id));
+            let mut before = links.range(..id).rev().filter(|(_, link)| !link.doubted).map(|(before, _)| before);
+            let before = before.next().filter(|_| !damaged.contains(id));
             if let Some(before) = before {
                 chain
                     .problems
@@ -188,7 +199,7 @@ mod tests {
 
     fn link(day: u32, previous: Option<u32>, forgotten: bool) -> (SnapshotId, Link) {
         let previous = previous.map(|day| Previous { id: id(day), sha256: format!("sha{day}") });
-        (id(day), Link { sha256: format!("sha{day}"), previous, forgotten })
+        (id(day), Link { sha256: format!("sha{day}"), previous, forgotten, doubted: false })
     }
 
     fn whole() -> BTreeMap<SnapshotId, Link> {
@@ -240,6 +251,17 @@ mod tests {
         let mut links = whole();
         links.get_mut(&id(5)).unwrap().previous = None;
         assert!(problems(&links, &[])[0].contains("names none before it"), "a chain that begins anew");
+    }
+
+    #[test]
+    fn a_run_under_a_clock_that_was_far_behind_does_not_break_the_chain_for_ever() {
+        for forgotten in [false, true] {
+            let mut links: BTreeMap<_, _> = [link(2, None, false), link(3, Some(2), false)].into();
+            links.extend([link(1, None, forgotten)]);
+            assert!(problems(&links, &[])[0].contains("names none before it"));
+            links.get_mut(&id(1)).unwrap().doubted = true;
+            assert_eq!(problems(&links, &[]), Vec::<String>::new());
+        }
     }
 
     #[test]

@@ -1,0 +1,167 @@
+//! Each red line of `status` names the command that makes it go, once its cause is mended.
+
+use super::{Office, commands, keep_last};
+use serde_json::Value;
+
+/// A day on which something is wrong: what makes it so, and what a person mends before the command is run.
+struct Day {
+    kind: &'static str,
+    make: fn(&Office),
+    mend: fn(&Office),
+}
+
+const fn day(kind: &'static str, make: fn(&Office), mend: fn(&Office)) -> Day {
+    Day { kind, make, mend }
+}
+
+fn nothing(_: &Office) {}
+
+const OWN: [(&str, &str); 2] = [("docs", "docs"), ("mail", "mail")];
+
+/// Every day but the first two begins with a green office of five days' work.
+const DAYS: [Day; 17] = [
+    day("stale", |office| assert!(office.certificates() == 0), nothing),
+    day(
+        "failed",
+        |office| {
+            office.hide("mail");
+            drop(office.worked("2026-06-06T01:00:00Z", 64));
+        },
+        |office| office.show("mail"),
+    ),
+    day(
+        "suspect",
+        |office| {
+            empty(office);
+            drop(office.backup("2026-06-06T01:00:00Z", 3));
+        },
+        nothing,
+    ),
+    day(
+        "suspect",
+        |office| {
+            empty(office);
+            drop(office.backup("2026-06-06T01:00:00Z", 3));
+        },
+        |office| office.show("mail"),
+    ),
+    day(
+        "missing",
+        |office| std::fs::remove_file(office.at("store/prod/docs/20260602T010000Z.tar.gz")).unwrap(),
+        nothing,
+    ),
+    day(
+        "missing",
+        |office| std::fs::remove_file(office.at("store/prod/docs/20260605T010000Z.tar.gz")).unwrap(),
+        nothing,
+    ),
+    day("missing", |office| office.put("prod/snapshots/20260603T010000Z.json", b"{}"), nothing),
+    day("clock", |office| drop(office.worked("2036-01-01T01:00:00Z", 3)), nothing),
+    day("clock", |office| drop(office.worked("2026-05-20T01:00:00Z", 3)), nothing),
+    day("waiting", |office| std::fs::remove_dir_all(office.at("store/prod/environment")).unwrap(), nothing),
+    day("waiting", |office| office.put("prod/environment/20260605T020000Z.json", b"{}"), nothing),
+    day("waiting", |office| office.configure(&[("docs", "docs"), ("mail", "mail"), ("more", "docs")], ""), nothing),
+    day("waiting", |office| office.configure(&OWN[..1], ""), nothing),
+    day("waiting", |office| office.configure(&OWN, "[guard]\nlegal_years = 3\n"), nothing),
+    day(
+        "disproved",
+        |office| office.put("prod/verified/20260602T010000Z-20260605T020000Z-deep-failed.json", b"{}"),
+        nothing,
+    ),
+    day(
+        "disproved",
+        |office| office.put("prod/drills/20260605T020000Z.json", b"{ \"format_version\": 1, \"passed\": false }"),
+        nothing,
+    ),
+    day(
+        "retention",
+        |office| office.configure(&OWN, &keep_last(1, "min_age = \"24h\"").replace("min_age = \"0m\"\n", "")),
+        nothing,
+    ),
+];
+
+fn empty(office: &Office) {
+    office.hide("mail");
+    std::fs::create_dir(office.documents("mail")).unwrap();
+}
+
+/// What tells one red line from another, whatever ages and counts are in its sentence.
+fn lines(status: &Value) -> Vec<String> {
+    let problems = status["problems"].as_array().unwrap().iter();
+    problems.map(|problem| format!("{} {} {}", problem["kind"], problem["source"], problem["command"])).collect()
+}
+
+/// Runs what the first red line says, minute by minute, until there is none; each must take its own line with it.
+#[track_caller]
+fn obey(office: &Office, what: &str, morning: &str) -> Vec<String> {
+    let mut ran = Vec::new();
+    for minute in 0..8 {
+        let now = format!("{morning}:{:02}:00Z", 5 * minute);
+        let all = office.run(&["--json", "status", "--env", "prod", "--now", &now]);
+        if all.code == Some(0) {
+            return ran;
+        }
+        let status = all.expect_code(4).json()["environments"][0].clone();
+        let (line, command) =
+            (lines(&status)[0].clone(), status["problems"][0]["command"].as_str().unwrap().to_owned());
+        assert!(!command.is_empty(), "{what}: {status}");
+        let at = format!("{morning}:{:02}:00Z", 5 * minute + 1);
+        let words: Vec<&str> = command.split(' ').chain(["--now", &at]).collect();
+        let outcome = office.run(&words);
+        ran.push(command.clone());
+        let after = format!("{morning}:{:02}:00Z", 5 * minute + 2);
+        let left =
+            office.run(&["--json", "status", "--env", "prod", "--now", &after]).json()["environments"][0].clone();
+        assert!(
+            !lines(&left).contains(&line),
+            "{what}: `{words:?}` did not help with {line}: {} {left}",
+            outcome.stderr
+        );
+    }
+    panic!("{what}: still red after {ran:?}");
+}
+
+#[test]
+fn every_red_line_names_the_command_that_makes_it_go() {
+    for (number, Day { kind, make, mend }) in DAYS.into_iter().enumerate() {
+        let what = format!("{number} {kind}");
+        let office = Office::new(&["docs", "mail"], "");
+        for day in 1..=5 {
+            let _ = office.worked(&format!("2026-06-{day:02}T01:00:00Z"), 0);
+        }
+        office.is_green("2026-06-05T02:00:00Z");
+        make(&office);
+        let morning = if kind == "stale" { "2026-06-09T09" } else { "2026-06-06T01" };
+        let status = office.status(&format!("{morning}:00:00Z"), 4);
+        assert!(!commands(&status, kind).is_empty(), "{what}: {status}");
+        mend(&office);
+        let ran = obey(&office, &what, morning);
+        assert!(ran.len() <= 4, "{what}: {ran:?}");
+        // And from then on a night is a night again.
+        let next = office.run(&["--json", "backup", "--env", "prod", "--now", "2026-06-10T01:00:00Z"]);
+        assert_eq!(next.code, Some(0), "{what}: {}", next.stderr);
+        office.is_green("2026-06-10T02:00:00Z");
+    }
+}
+
+#[test]
+fn an_environment_that_was_never_backed_up_is_made_green_by_what_its_lines_say() {
+    let office = Office::new(&["docs"], "");
+    assert_eq!(commands(&office.status("2026-06-01T01:00:00Z", 4), "never"), ["backup --env prod"]);
+    let init = office.verb(&["init"], "2026-06-01T01:01:00Z", 0);
+    assert_eq!(init["made"], true);
+    assert_eq!(obey(&office, "never", "2026-06-01T02"), ["backup --env prod"]);
+}
+
+#[test]
+fn a_time_zone_and_a_long_silence_are_answered_by_the_command_of_their_line() {
+    let office = Office::new(&["docs"], "");
+    let _ = office.worked("2026-06-01T01:00:00Z", 0);
+    let config = office.at("dolibarr-backup.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text.replace("Europe/Paris", "America/Martinique")).unwrap();
+    assert_eq!(obey(&office, "zone", "2026-06-01T02"), ["accept --env prod"]);
+    let _ = office.worked("2026-07-17T01:00:00Z", 3);
+    let ran = obey(&office, "gap", "2026-07-17T02");
+    assert_eq!(ran, ["accept --env prod", "verify --env prod"]);
+}
