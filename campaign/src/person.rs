@@ -47,7 +47,8 @@ impl World {
             return Ok(false);
         }
         let retire: BTreeSet<String> = self.must_retire.then(|| "docs".to_owned()).into_iter().collect();
-        let answer = Answer { retire, lost: true, adopted: self.random.random_bool(0.5) };
+        let adopted = self.random.random_bool(0.5);
+        let answer = Answer { retire, lost: true, adopted, ..Answer::default() };
         let (next, changes) = questions::answer(asked, &history, &stored.file, &answer, now);
         if changes.is_empty() {
             return Ok(false);

@@ -499,7 +499,7 @@ impl World {
                 all_done &= applied.failures.is_empty() && !applied.interrupted;
                 self.tally.forgotten += applied.forgotten.len() as u64;
             }
-            Retention::Frozen(_) | Retention::Refused(_) => all_done = false,
+            Retention::Frozen { .. } | Retention::Refused(_) => all_done = false,
         }
         if !all_done {
             return Ok(());

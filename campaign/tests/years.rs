@@ -62,6 +62,20 @@ fn every_trouble_at_every_step_of_a_run_loses_nothing() {
     }
 }
 
+/// Found by seed 57: the bin went on ripening under a question, for what nobody wanted to be forgotten any more.
+#[test]
+fn what_is_wanted_again_leaves_the_bin_while_something_waits_for_an_answer() {
+    let scheduled = |day, event| Scheduled { day, event };
+    let events = [
+        scheduled(84, Event::WildPlugin { days: 3 }),
+        scheduled(87, Event::Clock { hours: -4_115 }),
+        scheduled(92, Event::WildPlugin { days: 4 }),
+    ];
+    for seed in 0..40 {
+        let _ = replay(seed, 1, &events).unwrap_or_else(|violation| panic!("seed {seed}: {violation}"));
+    }
+}
+
 #[test]
 fn a_seed_gives_the_same_events_every_time_and_another_one_others() {
     assert_eq!(campaign::schedule(5, 3), campaign::schedule(5, 3));

@@ -1,16 +1,17 @@
 //! `init` and `accept`: the verbs that write the environment's own file.
 
-use crate::backup::sweep;
 use crate::config::Source;
 use crate::environment::{self, EnvironmentFile};
 use crate::error::{Class, Error, Result};
+use crate::exclusive::exclusively;
 use crate::history::{self, History};
 use crate::host::Host;
-use crate::lease::{Lease, since_boot};
+use crate::lease::Lease;
 use crate::postgres::Session;
-use crate::questions::{self, Answer, Asked, Kind, Question};
+use crate::questions::{self, Answer, Asked, Question};
 use crate::report::{self, Report};
 use crate::snapshot::SnapshotId;
+use crate::verify;
 use jiff::Timestamp;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
@@ -48,12 +49,8 @@ pub async fn init(host: &Host) -> Result<Report> {
         return Ok(of_init(host, &history, false));
     }
     let identities = identities(host).await;
-    let (lease, abandoned) = Lease::take(&host.store, &host.environment, since_boot).await?;
-    let lease = lease.and(host.cluster_lease().await).await?;
-    let made = async {
-        check_clock(host, &lease, now)?;
-        let history = load().await?;
-        sweep(&host.store, &host.environment, &lease, abandoned, &history).await?;
+    let made = exclusively(host, now, async |lease, history| {
+        check_clock(host, lease, now)?;
         if history.environment.is_some() && history.environment_damage.is_none() {
             return Ok((history, false));
         }
@@ -67,10 +64,8 @@ pub async fn init(host: &Host) -> Result<Report> {
         let at = history.newest_file().map_or(now, |stamp| now.max(stamp.next().taken()));
         environment::write(&host.store, &host.environment, None, file, at).await?;
         Ok((load().await?, true))
-    }
-    .await;
-    lease.release().await;
-    let (history, made): (History, bool) = made?;
+    });
+    let (history, made) = made.await?;
     Ok(of_init(host, &history, made))
 }
 
@@ -137,19 +132,15 @@ fn of_init(host: &Host, history: &History, made: bool) -> Report {
 /// machine is wrong; the store's and the lease's. What stays open is the report's failure, of class [`Class::Stale`].
 pub async fn accept(host: &Host, arguments: &Arguments) -> Result<Report> {
     let now = host.clock.now();
-    let (lease, abandoned) = Lease::take(&host.store, &host.environment, since_boot).await?;
-    let lease = lease.and(host.cluster_lease().await).await?;
-    let done = async {
-        check_clock(host, &lease, now)?;
+    if arguments.dry_run {
         let history = history::load(&host.store, &host.environment, &host.sources, now).await?;
-        if !arguments.dry_run {
-            sweep(&host.store, &host.environment, &lease, abandoned, &history).await?;
-        }
-        answer(host, &lease, &history, arguments, now).await
+        return answer(host, None, &history, arguments, now).await;
     }
-    .await;
-    lease.release().await;
-    done
+    exclusively(host, now, async |lease, history| {
+        check_clock(host, lease, now)?;
+        answer(host, Some(lease), &history, arguments, now).await
+    })
+    .await
 }
 
 /// Notes that a source was replaced by a restore: it is what it is now, whatever was measured of it before.
@@ -159,11 +150,7 @@ pub async fn accept(host: &Host, arguments: &Arguments) -> Result<Report> {
 pub async fn replaced(host: &Host, source: &str) -> Result<()> {
     let now = host.clock.now();
     let identity = identities(host).await.remove(source);
-    let (lease, abandoned) = Lease::take(&host.store, &host.environment, since_boot).await?;
-    let lease = lease.and(host.cluster_lease().await).await?;
-    let noted = async {
-        let history = history::load(&host.store, &host.environment, &host.sources, now).await?;
-        sweep(&host.store, &host.environment, &lease, abandoned, &history).await?;
+    exclusively(host, now, async |lease, history| {
         // Without a file there is nobody who would ask.
         let Some(stored) = &history.environment else { return Ok(()) };
         let mut next = stored.file.clone();
@@ -174,15 +161,14 @@ pub async fn replaced(host: &Host, source: &str) -> Result<()> {
         next.reason = format!("restore of {source} into the environment itself");
         lease.check().await?;
         environment::write(&host.store, &host.environment, Some(stored), next, now).await.map(drop)
-    }
-    .await;
-    lease.release().await;
-    noted
+    })
+    .await
 }
 
+/// Without a lease nothing is written.
 async fn answer(
     host: &Host,
-    lease: &Lease,
+    lease: Option<&Lease>,
     history: &History,
     arguments: &Arguments,
     now: Timestamp,
@@ -197,10 +183,11 @@ async fn answer(
     let retire: BTreeSet<String> = arguments.retire.iter().cloned().collect();
     check_retired(host, &stored.file, &retire)?;
     let waiting = questions::questions(Asked::of(host), history, now);
-    let answer = Answer { retire, lost: arguments.lost, adopted: arguments.adopted };
+    let breaks = if arguments.lost { breaks(host, history).await? } else { BTreeSet::new() };
+    let answer = Answer { retire, lost: arguments.lost, adopted: arguments.adopted, breaks };
     let (next, changes) = questions::answer(Asked::of(host), history, &stored.file, &answer, now);
-    let open = left_open(&waiting, &answer);
-    if !arguments.dry_run && !changes.is_empty() {
+    let open: Vec<Question> = waiting.iter().filter(|question| answer.leaves_open(question)).cloned().collect();
+    if let Some(lease) = lease.filter(|_| !changes.is_empty()) {
         lease.check().await?;
         environment::write(&host.store, environment, Some(stored), next, now).await?;
     }
@@ -233,6 +220,12 @@ async fn answer(
     Ok(Report { document, text, failure })
 }
 
+/// Where the chain of records is broken: what `verify` would say of it.
+async fn breaks(host: &Host, history: &History) -> Result<BTreeSet<SnapshotId>> {
+    let chain = verify::check_chain(&host.store, &host.environment, history).await?;
+    Ok(chain.problems.into_iter().map(|(id, _)| id).collect())
+}
+
 fn check_retired(host: &Host, file: &EnvironmentFile, retire: &BTreeSet<String>) -> Result<()> {
     for name in retire {
         let shown = crate::capability::printable(name);
@@ -250,15 +243,4 @@ fn check_retired(host: &Host, file: &EnvironmentFile, retire: &BTreeSet<String>)
         }
     }
     Ok(())
-}
-
-/// What the answer leaves open, because it takes a word of its own.
-fn left_open(waiting: &[Question], answer: &Answer) -> Vec<Question> {
-    let is_open = |question: &&Question| match question.kind {
-        Kind::GoneSource => question.source.as_ref().is_some_and(|source| !answer.retire.contains(source)),
-        Kind::Lost | Kind::DamagedRecord => !answer.lost,
-        Kind::Uninitialised | Kind::FileDamaged => true,
-        Kind::NewSource | Kind::Suspect | Kind::Guard | Kind::TimeZone | Kind::Clock | Kind::Future => false,
-    };
-    waiting.iter().filter(is_open).cloned().collect()
 }

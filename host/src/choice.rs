@@ -158,7 +158,7 @@ pub fn source<'h>(host: &'h Host, name: Option<&str>, kind: fn(&Source) -> bool)
         usage(said).hint(if listed.is_empty() {
             "the configuration names the sources".to_owned()
         } else {
-            format!("--source takes {listed}")
+            format!("--source takes {listed}; one that was retired is read with its section in the configuration")
         })
     })
 }

@@ -73,9 +73,25 @@ pub struct EnvironmentFile {
     /// Adopted snapshots up to this one may age; none may without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adopted_age_up_to: Option<SnapshotId>,
+    /// Snapshots at which the chain of records is broken, as a person knows: their record is missing or was changed.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub known_breaks: BTreeSet<SnapshotId>,
+    /// What holds for snapshots that entered the bin before `bin_days` became less.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub longer_bin: Option<LongerBin>,
     /// Sources that a restore replaced, and when: what was measured before says nothing of what is there now.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub replaced: BTreeMap<String, SnapshotId>,
+}
+
+/// Snapshots that entered the bin before a moment lie there for so many days: a rule that becomes weaker takes back no promise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LongerBin {
+    /// Days in the bin.
+    pub days: u16,
+    /// When the rule became weaker.
+    pub entered_before: Timestamp,
 }
 
 /// A link to the version before.
@@ -212,6 +228,8 @@ impl EnvironmentFile {
             retired_snapshots: BTreeSet::new(),
             kept: BTreeSet::new(),
             adopted_age_up_to: None,
+            known_breaks: BTreeSet::new(),
+            longer_bin: None,
             replaced: BTreeMap::new(),
         }
     }
@@ -226,6 +244,23 @@ impl EnvironmentFile {
     #[must_use]
     pub fn has_given_up(&self, snapshot: SnapshotId, source: &str) -> bool {
         self.given_up.contains(&AcceptedState { snapshot, source: source.to_owned() })
+    }
+
+    /// Days that a snapshot lies in the bin that entered it at a moment.
+    #[must_use]
+    pub fn bin_days(&self, since: Timestamp) -> u16 {
+        let longer = self.longer_bin.filter(|longer| since < longer.entered_before).map_or(0, |longer| longer.days);
+        self.guard.bin_days.max(longer)
+    }
+
+    /// Takes the rules of a configuration.
+    pub fn take_rules(&mut self, config: &guard::Config, now: Timestamp) {
+        let rules = GuardRules::of(config);
+        if rules.bin_days < self.guard.bin_days {
+            let days = self.longer_bin.map_or(0, |longer| longer.days).max(self.guard.bin_days);
+            self.longer_bin = Some(LongerBin { days, entered_before: now });
+        }
+        self.guard = rules;
     }
 
     /// Drops what is said of snapshots that are gone.

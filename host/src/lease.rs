@@ -11,26 +11,26 @@
 //! A run that was paused for longer than the life of its lease may have been overtaken without noticing. So the lease is a
 //! fence too: it holds only while its last renewal is younger than its life, by a clock that goes on while the machine sleeps.
 
+mod mark;
+mod rivals;
+
+pub use mark::{Mark, read_mark};
+
 use crate::config::Environment;
 use crate::error::{Class, Error, Result};
 use crate::history::key;
 use crate::kube::lease::ClusterLease;
 use crate::snapshot::SnapshotId;
 use crate::store::host::Fencing;
-use crate::store::{Meta, ObjectKey, Store};
+use crate::store::{ObjectKey, Store};
 use crate::stream::Guard;
 use bytes::Bytes;
 use futures::FutureExt;
 use jiff::{SignedDuration, Timestamp};
-use rustix::process::Pid;
 use rustix::time::ClockId;
-use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
-
-/// Version of a mark's format. Version 1 named a run and no keys.
-const FORMAT_VERSION: u32 = 2;
 
 /// How long a mark lives that nobody renews. Long enough for a store that stalls, short enough for a retried job.
 const LIFE: SignedDuration = SignedDuration::from_secs(120);
@@ -56,48 +56,6 @@ const TRIES_MAX: u32 = 4;
 
 /// Longest wait before another try.
 const WAIT_MS_MAX: u64 = 1_500;
-
-/// Whoever a mark belongs to. Persisted, but only for as long as a run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Mark {
-    format_version: u32,
-    /// Drawn by its run: a mark that was swept and written again by somebody else is not this one.
-    #[serde(default)]
-    nonce: String,
-    /// The run, as soon as it has an id.
-    #[serde(default)]
-    pub run: Option<SnapshotId>,
-    /// What the run is about to make, or has made.
-    #[serde(default)]
-    pub keys: Vec<ObjectKey>,
-    host: String,
-    process: Process,
-}
-
-/// A process, told apart from any other of any machine.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Process {
-    boot: String,
-    namespace: String,
-    pid: u32,
-    started: String,
-}
-
-/// Reads a mark; none where it cannot be read.
-#[must_use]
-pub fn read_mark(bytes: &[u8]) -> Option<Mark> {
-    serde_json::from_slice::<Mark>(bytes).ok().filter(|mark| mark.format_version <= FORMAT_VERSION)
-}
-
-impl Mark {
-    /// Whether it says what its run makes. One of version 1 does not.
-    #[must_use]
-    pub const fn names_keys(&self) -> bool {
-        self.format_version >= 2
-    }
-}
 
 /// A held lease. Dropping it stops the renewal and leaves the mark to expire; [`Lease::release`] takes it back.
 #[derive(Debug)]
@@ -196,15 +154,13 @@ impl Lease {
         clock: Monotonic,
     ) -> Result<(Self, Vec<Abandoned>)> {
         let nonce = format!("{:032x}", rand::random::<u128>());
-        let (host, process) = (hostname(), Process::own());
-        let mark =
-            Mark { format_version: FORMAT_VERSION, nonce: nonce.clone(), run: None, keys: Vec::new(), host, process };
+        let mark = Mark::own(nonce.clone());
         let body = Bytes::from(crate::snapshot::to_bytes(&mark)?);
         let own = key(&format!("{environment}/leases/{nonce}.json"))?;
         for attempt in 1..=TRIES_MAX {
             let fence = Fence::new(clock);
             store.put(&own, body.clone()).await?;
-            let mut rivals = match rivals(store, environment, &own).await {
+            let mut rivals = match rivals::rivals(store, environment, &own).await {
                 Ok(rivals) => rivals,
                 Err(error) => {
                     drop(store.delete(&own).await);
@@ -224,7 +180,7 @@ impl Lease {
             store.delete(&own).await?;
             let together = rivals.live.iter().all(|rival| rival.age < TOGETHER);
             if !together || attempt == TRIES_MAX {
-                return Err(held(environment, &rivals.live));
+                return Err(rivals::held(environment, &rivals.live));
             }
             tokio::time::sleep(Duration::from_millis(rand::random_range(100..WAIT_MS_MAX))).await;
         }
@@ -427,164 +383,5 @@ impl Abandoned {
 /// What names this process to whoever else wants a lease in a cluster.
 #[must_use]
 pub fn holder() -> String {
-    format!("{}-{}-{:08x}", hostname(), std::process::id(), rand::random::<u32>())
-}
-
-struct Rival {
-    mark: Option<Mark>,
-    age: SignedDuration,
-}
-
-struct Rivals {
-    /// When the own mark was written, by the store's time.
-    now: Timestamp,
-    live: Vec<Rival>,
-    abandoned: Vec<Abandoned>,
-    /// Marks that are younger than the own one by more than a lease's life: the store's clock was set back. Nobody can say from
-    /// their age whether they are renewed.
-    from_the_future: Vec<(ObjectKey, Timestamp, Option<Mark>)>,
-}
-
-impl Rivals {
-    /// Says of the marks from the future whether somebody renewed them meanwhile, which gives them the present time.
-    async fn watched(&mut self, store: &Store, environment: &Environment) -> Result<()> {
-        let marks = store.list(&format!("{environment}/leases/")).await?;
-        for (key, modified, mark) in std::mem::take(&mut self.from_the_future) {
-            match (marks.iter().find(|meta| meta.key == key), mark) {
-                (Some(meta), Some(mark)) if meta.modified == modified => self.abandoned.push(Abandoned { mark, key }),
-                (Some(_), mark) => self.live.push(Rival { mark, age: SignedDuration::MAX }),
-                (None, _) => {}
-            }
-        }
-        Ok(())
-    }
-}
-
-/// The other marks of an environment, seen from the own one.
-async fn rivals(store: &Store, environment: &Environment, own: &ObjectKey) -> Result<Rivals> {
-    let marks = store.list(&format!("{environment}/leases/")).await?;
-    let Some(now) = marks.iter().find(|meta| &meta.key == own).map(|meta| meta.modified) else {
-        return Err(Error::unavailable("the store does not list what was just written to it")
-            .hint("the lease needs a store that lists its own writes at once, as S3 does since 2020"));
-    };
-    let mut rivals = Rivals { now, live: Vec::new(), abandoned: Vec::new(), from_the_future: Vec::new() };
-    for Meta { key, modified, .. } in marks.into_iter().filter(|meta| &meta.key != own) {
-        let Some(bytes) = store.get(&key).await? else { continue };
-        let mark = read_mark(&bytes);
-        let age = now.duration_since(modified);
-        let dead = age > LIFE || mark.as_ref().is_some_and(|mark| mark.process.is_dead());
-        match (dead, mark) {
-            (true, Some(mark)) => rivals.abandoned.push(Abandoned { mark, key }),
-            // Nobody can say which run it was, so nothing is cleared for it; it stays until somebody looks.
-            (true, None) => tracing::warn!("{key} is not a readable mark of a lease"),
-            (false, mark) if age < -LIFE => rivals.from_the_future.push((key, modified, mark)),
-            (false, mark) => rivals.live.push(Rival { mark, age }),
-        }
-    }
-    Ok(rivals)
-}
-
-fn held(environment: &Environment, live: &[Rival]) -> Error {
-    let who = live.iter().find_map(|rival| {
-        let mark = rival.mark.as_ref()?;
-        let run = mark.run.map(|run| format!("run {run}, ")).unwrap_or_default();
-        Some(format!(" ({run}process {} on {})", mark.process.pid, crate::capability::printable(&mark.host)))
-    });
-    Error::new(Class::Held, format!("another run holds the lease of {environment}{}", who.unwrap_or_default()))
-        .hint(format!("wait for it to end; if it died, its lease expires {} s after its last renewal", LIFE.as_secs()))
-}
-
-fn hostname() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
-}
-
-impl Process {
-    fn own() -> Self {
-        let pid = std::process::id();
-        Self { boot: boot(), namespace: namespace(), pid, started: started(pid).unwrap_or_default() }
-    }
-
-    /// Whether the process is known to be gone: it ran in this very process namespace of this boot, and no process
-    /// of its number and start is there. The kernel is asked by a signal that does nothing, because `/proc` may hide the
-    /// processes of other users; a `/proc` that cannot be read says nothing.
-    fn is_dead(&self) -> bool {
-        let here =
-            !self.boot.is_empty() && self.boot == boot() && !self.namespace.is_empty() && self.namespace == namespace();
-        if !here {
-            return false;
-        }
-        let Some(pid) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) else { return false };
-        match rustix::process::test_kill_process(pid) {
-            Err(rustix::io::Errno::SRCH) => true,
-            // It is another user's.
-            Err(_) => false,
-            Ok(()) => match state(self.pid) {
-                State::Running(started) => !self.started.is_empty() && started != self.started,
-                State::Ended => true,
-                State::Hidden => false,
-            },
-        }
-    }
-}
-
-/// What `/proc` says of a process that there is.
-enum State {
-    /// When it started, in the kernel's ticks since boot.
-    Running(String),
-    /// It ended and was not waited for: it does nothing any more.
-    Ended,
-    /// Nothing.
-    Hidden,
-}
-
-fn boot() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).unwrap_or_default()
-}
-
-fn namespace() -> String {
-    std::fs::read_link("/proc/self/ns/pid").map(|link| link.display().to_string()).unwrap_or_default()
-}
-
-/// The state is the first field of `/proc/PID/stat` after the name, which stands in parentheses and may hold anything; the
-/// start is the 20th.
-fn state(pid: u32) -> State {
-    let fields = || {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
-        Some((fields.next()?.to_owned(), fields.nth(18)?.to_owned()))
-    };
-    match fields() {
-        Some((state, _)) if state == "Z" || state == "X" => State::Ended,
-        Some((_, started)) => State::Running(started),
-        None => State::Hidden,
-    }
-}
-
-fn started(pid: u32) -> Option<String> {
-    match state(pid) {
-        State::Running(started) => Some(started),
-        State::Ended | State::Hidden => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_own_process_lives_and_a_process_that_ended_is_dead() {
-        assert!(!Process::own().is_dead());
-        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
-        let process = Process { pid: child.id(), started: started(child.id()).unwrap(), ..Process::own() };
-        assert!(!process.is_dead());
-        assert!(
-            Process { started: "0".into(), ..process.clone() }.is_dead(),
-            "the number was given to another process"
-        );
-        assert!(!Process { boot: "another machine".into(), ..process.clone() }.is_dead());
-        child.kill().unwrap();
-        assert!(process.clone().started != String::new());
-        child.wait().unwrap();
-        assert!(process.is_dead());
-    }
+    format!("{}-{}-{:08x}", mark::hostname(), std::process::id(), rand::random::<u32>())
 }

@@ -1,15 +1,14 @@
 //! `list`, `prune` and `unforget`: the verbs that look at the history without making a snapshot.
 
-use crate::backup::sweep;
 use crate::environment;
 use crate::error::{Class, Error, Result};
+use crate::exclusive::exclusively;
 use crate::history;
 use crate::host::Host;
-use crate::lease::{Lease, since_boot};
 use crate::plugin::Role;
 use crate::questions::{self, Asked, expected, obstacles};
 use crate::report::{self, Report};
-use crate::retention::{self, Bin, Wait};
+use crate::retention::{self, Hands, Wait};
 use crate::snapshot::SnapshotId;
 use crate::store::Deleted;
 use serde_json::json;
@@ -45,6 +44,12 @@ pub struct PruneOptions {
     pub no_limit: bool,
 }
 
+impl PruneOptions {
+    fn wait(self, host: &Host) -> Wait {
+        if self.now { Wait::Over } else { Wait::Days(host.guard.bin_days) }
+    }
+}
+
 /// Plans the retention and carries it out: takes back, deletes what is due, and puts into the bin what may go.
 ///
 /// # Errors
@@ -52,59 +57,48 @@ pub struct PruneOptions {
 pub async fn prune(host: &Host, options: PruneOptions, interrupted: impl Future<Output = ()>) -> Result<Report> {
     let plugin = host.plugin(Role::Retention).await?;
     let now = host.clock.now();
-    let load = async || history::load(&host.store, &host.environment, &host.sources, now).await;
     if options.dry_run {
-        let history = load().await?;
+        let history = history::load(&host.store, &host.environment, &host.sources, now).await?;
         let planned = retention::plan_of(host, &plugin, &history, now, options.no_limit).await?;
-        let bin = Bin { days: host.guard.bin_days, store_now: now };
-        let wait = if options.now { Wait::Over } else { bin.wait() };
-        let steps = planned.steps(&history, wait, Some(bin.store_now), &expected(&history, &host.sources));
+        let steps = planned.steps(&history, options.wait(host), Some(now), &expected(&history, &host.sources));
         let why = obstacles(Asked::of(host), &history, now);
         return Ok(report::of_prune_preview(host, &history, &planned, &steps, &why));
     }
-    let (lease, abandoned) = Lease::take(&host.store, &host.environment, since_boot).await?;
-    let lease = lease.and(host.cluster_lease().await).await?;
     let stop = CancellationToken::new();
-    let result = {
-        let work = async {
-            let history = load().await?;
-            sweep(&host.store, &host.environment, &lease, abandoned, &history).await?;
-            let mut why = obstacles(Asked::of(host), &history, now);
-            if let Some(doubt) = questions::clock_doubt(now, host.clock.shown_by(lease.store_time()), &history) {
-                why.push(format!(
-                    "the time is doubted: {}; set the clock, or run `backup` and then `accept`",
-                    questions::describe(doubt)
-                ));
-            }
-            if !why.is_empty() {
-                let hint = format!("`status --env {}` shows what waits, and the command for each", host.environment);
-                return Err(retention::frozen(&why).hint(hint));
-            }
-            let planned = retention::plan_of(host, &plugin, &history, now, options.no_limit).await?;
-            let bin = Bin::of(&host.guard, &lease, &history);
-            let wait = if options.now { Wait::Over } else { bin.wait() };
-            let steps = planned.steps(&history, wait, Some(bin.store_now), &expected(&history, &host.sources));
-            let applied = retention::apply(
-                &bin.hands(&host.store, &host.environment, &lease, &stop),
-                &history,
-                &planned,
-                &steps,
-                now,
-            )
-            .await;
-            Ok(report::of_prune(host, &history, &planned, &applied))
-        };
-        let mut work = pin!(work);
-        tokio::select! {
-            result = work.as_mut() => result,
-            () = interrupted => {
-                stop.cancel();
-                work.await
-            }
+    let work = exclusively(host, now, async |lease, history| {
+        let mut why = obstacles(Asked::of(host), &history, now);
+        if let Some(doubt) = questions::clock_doubt(now, host.clock.shown_by(lease.store_time()), &history) {
+            why.push(format!(
+                "the time is doubted: {}; set the clock, or run `backup` and then `accept`",
+                questions::describe(doubt)
+            ));
         }
-    };
-    lease.release().await;
-    result
+        if !why.is_empty() {
+            let hint = format!("`status --env {}` shows what waits, and the command for each", host.environment);
+            return Err(retention::frozen(&why).hint(hint));
+        }
+        let planned = retention::plan_of(host, &plugin, &history, now, options.no_limit).await?;
+        let store_now = lease.store_now();
+        let steps = planned.steps(&history, options.wait(host), Some(store_now), &expected(&history, &host.sources));
+        let hands = Hands {
+            store: &host.store,
+            environment: &host.environment,
+            lease,
+            stop: &stop,
+            bin_days: host.guard.bin_days,
+            store_now,
+        };
+        let applied = retention::apply(&hands, &history, &planned, &steps, now).await;
+        Ok(report::of_prune(host, &history, &planned, &applied))
+    });
+    let mut work = pin!(work);
+    tokio::select! {
+        result = work.as_mut() => result,
+        () = interrupted => {
+            stop.cancel();
+            work.await
+        }
+    }
 }
 
 /// Takes a snapshot out of the bin, and keeps it from then on; with `release` it may go again.
@@ -114,11 +108,7 @@ pub async fn prune(host: &Host, options: PruneOptions, interrupted: impl Future<
 pub async fn unforget(host: &Host, id: &str, release: bool) -> Result<Report> {
     let now = host.clock.now();
     let id: SnapshotId = id.parse().map_err(|error| Error::new(Class::Usage, error).hint("`list` shows the ids"))?;
-    let (lease, abandoned) = Lease::take(&host.store, &host.environment, since_boot).await?;
-    let lease = lease.and(host.cluster_lease().await).await?;
-    let work = async {
-        let history = history::load(&host.store, &host.environment, &host.sources, now).await?;
-        sweep(&host.store, &host.environment, &lease, abandoned, &history).await?;
+    exclusively(host, now, async |lease, history| {
         let Some(snapshot) = history.snapshot(id) else {
             let gone = if history.forgotten.contains(&id) { "is deleted" } else { "does not exist" };
             return Err(
@@ -156,8 +146,6 @@ pub async fn unforget(host: &Host, id: &str, release: bool) -> Result<Report> {
             "changed": changed,
         });
         Ok(Report { document, text: format!("the snapshot {id} of {} {said}\n", host.environment), failure: None })
-    }
-    .await;
-    lease.release().await;
-    work
+    })
+    .await
 }

@@ -3,11 +3,14 @@
 //! A pure function of what the store holds and of what is configured. As long as anything is asked, runs save and nothing is
 //! forgotten; each question names the command that answers it.
 
+mod answer;
+
+pub use answer::{Answer, answer};
+
 use crate::config::EnvironmentConfig;
-use crate::environment::{AcceptedState, EnvironmentFile, KnownSource};
+use crate::environment::EnvironmentFile;
 use crate::guard;
 use crate::history::{History, Snapshot};
-use crate::proof::Standing;
 use crate::snapshot::{ClockDoubt, Condition, SnapshotId};
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
@@ -19,9 +22,6 @@ pub const SKEW_MAX: SignedDuration = SignedDuration::from_mins(15);
 
 /// The longest time without a run that needs no explanation: a month's closure and two weeks.
 pub const GAP_MAX: SignedDuration = SignedDuration::from_hours(45 * 24);
-
-/// From here on a clock was wrong by so much that the snapshot's day is wrong too.
-const WRONG_DAY: SignedDuration = SignedDuration::from_hours(24);
 
 /// Snapshots that a question names; `list` shows the others.
 const NAMED_MAX: usize = 3;
@@ -52,6 +52,8 @@ pub enum Kind {
     Lost,
     /// A record cannot be read.
     DamagedRecord,
+    /// A record that another one names is missing.
+    MissingRecord,
 }
 
 /// One question.
@@ -95,7 +97,7 @@ impl<'a> Asked<'a> {
     }
 }
 
-/// The sources that a run is expected to save: those of the environment's file, or of the configuration where there is none.
+/// The sources that a run has to save: those of the environment's file, or of the configuration where there is none.
 #[must_use]
 pub fn expected<'a>(history: &'a History, config: &'a EnvironmentConfig) -> BTreeSet<&'a str> {
     match &history.environment {
@@ -241,7 +243,9 @@ fn of_time(history: &History, now: Timestamp) -> Vec<Said> {
     let file = history.environment.as_ref().map(|stored| &stored.file);
     let open = || history.snapshots.iter().filter(|snapshot| !snapshot.retired && !snapshot.adopted);
     let known = |snapshot: &&Snapshot| file.is_some_and(|file| file.doubted_times.contains(&snapshot.id));
-    let doubted: Vec<&Snapshot> = open().filter(|snapshot| snapshot.clock_doubted && !known(snapshot)).collect();
+    // What is from the future is asked about as such.
+    let past = || open().filter(|snapshot| !is_ahead(snapshot.id, now));
+    let doubted: Vec<&Snapshot> = past().filter(|snapshot| snapshot.clock_doubted && !known(snapshot)).collect();
     if let Some(doubt) = doubted.first().and_then(|snapshot| snapshot.record.as_ref()?.clock_doubt) {
         let ids: Vec<SnapshotId> = doubted.iter().map(|snapshot| snapshot.id).collect();
         let text = format!("the time of {} is doubted: {}", named(&ids), describe(doubt));
@@ -278,6 +282,11 @@ fn of_losses(history: &History) -> Vec<Said> {
         };
         found.push(Said { kind: Kind::DamagedRecord, source: None, snapshots: damaged, text });
     }
+    if !history.missing.is_empty() {
+        let missing: Vec<SnapshotId> = history.missing.iter().copied().collect();
+        let text = format!("the record of {} is missing, although a later one names it", named(&missing));
+        found.push(Said { kind: Kind::MissingRecord, source: None, snapshots: missing, text });
+    }
     found
 }
 
@@ -310,148 +319,6 @@ pub fn describe(doubt: ClockDoubt) -> String {
         ClockDoubt::Gap { newest } => format!("nothing was recorded since {newest}, or the clock jumped ahead"),
         ClockDoubt::Behind { newest } => format!("{newest} was in its future"),
     }
-}
-
-/// What a person lets happen by an answer, beyond what plain `accept` answers.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Answer {
-    /// Sources that are saved no more.
-    pub retire: BTreeSet<String>,
-    /// Whether lost objects, damaged records and failed verifications are known.
-    pub lost: bool,
-    /// Whether adopted snapshots may age.
-    pub adopted: bool,
-}
-
-/// Writes an answer into the environment's file. Gives back what changes, a sentence each, and what is left open.
-#[must_use]
-pub fn answer(
-    asked: Asked<'_>,
-    history: &History,
-    file: &EnvironmentFile,
-    answer: &Answer,
-    now: Timestamp,
-) -> (EnvironmentFile, Vec<String>) {
-    let now = history.present(now);
-    let mut next = file.clone();
-    let mut changes = Vec::new();
-    for question in questions(asked, history, now) {
-        match question.kind {
-            Kind::Uninitialised | Kind::FileDamaged => {}
-            Kind::GoneSource => {}
-            Kind::NewSource => {
-                let Some(name) = question.source else { continue };
-                let Some(source) = asked.config.sources.get(&name) else { continue };
-                let identity = history.last_whole(&name, now).and_then(|(_, state)| state.identity.clone());
-                let known = KnownSource { kind: source.kind().to_owned(), identity, since: now };
-                next.retired_sources.remove(&name);
-                next.sources.insert(name.clone(), known);
-                changes.push(format!("the source {name} belongs to the environment"));
-            }
-            Kind::Suspect => {
-                let Some(name) = question.source else { continue };
-                let newest = newest_of(history, &name, now).and_then(|snapshot| snapshot.sources.get(&name));
-                if let (Some(known), Some(state)) = (next.sources.get_mut(&name), newest)
-                    && state.identity.is_some()
-                {
-                    known.identity.clone_from(&state.identity);
-                }
-                let states = question.snapshots.iter();
-                next.accepted.extend(states.map(|id| AcceptedState { snapshot: *id, source: name.clone() }));
-                changes.push(format!("{name} is what it is in {}", named(&question.snapshots)));
-            }
-            Kind::Guard => {
-                next.guard = crate::environment::GuardRules::of(asked.guard);
-                changes.push("the guard has the configured rules".to_owned());
-            }
-            Kind::TimeZone => {
-                asked.time_zone.clone_into(&mut next.time_zone);
-                changes.push(format!("the time zone is {}", next.time_zone));
-            }
-            Kind::Clock => changes.extend(judge_times(history, &question.snapshots, &mut next, now)),
-            Kind::Future => {
-                next.retired_snapshots.extend(&question.snapshots);
-                changes.push(format!("{} retired: their clock was wrong", named(&question.snapshots)));
-            }
-            Kind::Lost if answer.lost => {
-                for snapshot in history.snapshots.iter().filter(|s| question.snapshots.contains(&s.id)) {
-                    let states =
-                        snapshot.lost().map(|source| AcceptedState { snapshot: snapshot.id, source: source.clone() });
-                    next.given_up.extend(states);
-                }
-                changes.push(format!("what is lost of {} is given up", named(&question.snapshots)));
-            }
-            Kind::DamagedRecord if answer.lost => {
-                next.retired_snapshots.extend(&question.snapshots);
-                changes.push(format!("{} retired: their record cannot be read", named(&question.snapshots)));
-            }
-            Kind::Lost | Kind::DamagedRecord => {}
-        }
-    }
-    if answer.lost {
-        let failed = history.snapshots.iter().filter(|snapshot| snapshot.standing == Standing::Failed);
-        let failed: Vec<SnapshotId> =
-            failed.map(|snapshot| snapshot.id).filter(|id| !next.known_failures.contains(id)).collect();
-        if !failed.is_empty() {
-            changes.push(format!("the failed verification of {} is known", named(&failed)));
-            next.known_failures.extend(failed);
-        }
-    }
-    for name in &answer.retire {
-        if let Some(known) = next.sources.remove(name) {
-            next.retired_sources.insert(name.clone(), KnownSource { since: now, ..known });
-            changes.push(format!("the source {name} is retired: its snapshots age, and no run saves it"));
-        }
-    }
-    if answer.adopted {
-        let newest = history.snapshots.iter().rev().find(|snapshot| snapshot.adopted).map(|snapshot| snapshot.id);
-        if newest.is_some() && newest > next.adopted_age_up_to {
-            next.adopted_age_up_to = newest;
-            changes.push("adopted snapshots may age like recorded ones".to_owned());
-        }
-    }
-    if changes.is_empty() {
-        return (file.clone(), changes);
-    }
-    next.forget_all_but(&history.snapshots.iter().map(|snapshot| snapshot.id).collect());
-    next.reason = format!("accept: {}", changes.join("; "));
-    (next, changes)
-}
-
-/// Sorts doubted snapshots by what is known now: certainly wrong, certainly right, or neither.
-fn judge_times(history: &History, ids: &[SnapshotId], next: &mut EnvironmentFile, now: Timestamp) -> Vec<String> {
-    let (mut wrong, mut right, mut unclear) = (Vec::new(), Vec::new(), Vec::new());
-    for snapshot in history.snapshots.iter().filter(|snapshot| ids.contains(&snapshot.id)) {
-        let Some(doubt) = snapshot.record.as_ref().and_then(|record| record.clock_doubt) else { continue };
-        let of = match doubt {
-            _ if is_ahead(snapshot.id, now) => &mut wrong,
-            ClockDoubt::Skew { seconds }
-                if i64::try_from(seconds.unsigned_abs()).unwrap_or(i64::MAX) > WRONG_DAY.as_secs() =>
-            {
-                &mut wrong
-            }
-            ClockDoubt::Skew { .. } | ClockDoubt::Gap { .. } => &mut right,
-            // What it met in its future is in ours too: that one is wrong.
-            ClockDoubt::Behind { newest } if is_ahead(newest, now) => &mut right,
-            ClockDoubt::Behind { .. } => &mut unclear,
-        };
-        of.push(snapshot.id);
-    }
-    let mut changes = Vec::new();
-    if !wrong.is_empty() {
-        changes.push(format!("{} retired: their clock was wrong", named(&wrong)));
-        next.retired_snapshots.extend(wrong);
-    }
-    if !right.is_empty() {
-        changes.push(format!("the time of {} is right", named(&right)));
-        next.trusted_times.extend(right);
-    }
-    if !unclear.is_empty() {
-        changes
-            .push(format!("{} answer only where no other one does, because their time may be wrong", named(&unclear)));
-        next.doubted_times.extend(unclear);
-    }
-    changes
 }
 
 /// Why nothing may be forgotten, a sentence each: every question, and every expected source that is not whole in the newest run.

@@ -38,7 +38,12 @@ pub enum Retention {
     /// Carried out.
     Applied(Box<Planned>, Box<Applied>),
     /// Not even planned, and why, a sentence each.
-    Frozen(Vec<String>),
+    Frozen {
+        /// What freezes it, a sentence each.
+        because: Vec<String>,
+        /// What left the bin all the same.
+        applied: Box<Applied>,
+    },
     /// No plan.
     Refused(Error),
 }
@@ -84,12 +89,16 @@ pub fn of_backup(
             text.push_str(&retention_text(planned, applied, history));
             (retention_value("applied", &planned.plan, planned, Some(applied)), applied_failure(applied))
         }
-        Retention::Frozen(why) => {
+        Retention::Frozen { because, applied } => {
             text.push_str("  retention  frozen; nothing was forgotten\n");
-            for obstacle in why {
+            for obstacle in because {
                 let _ = writeln!(text, "             because {obstacle}");
             }
-            (json!({ "state": "frozen", "because": why }), Some(frozen_failure(host, why)))
+            for id in &applied.taken_back {
+                let _ = writeln!(text, "             {id} left the bin: it is wanted again");
+            }
+            let value = json!({ "state": "frozen", "because": because, "taken_back": applied.taken_back });
+            (value, Some(frozen_failure(host, because)))
         }
         Retention::Refused(error) => {
             let _ = writeln!(text, "  retention  not done: {error}");
@@ -385,7 +394,7 @@ fn list_table(host: &Host, history: &History, plan: Option<&Planned>, now: Times
         ];
         row.extend(history.sources.keys().map(|source| Cell::new(source_cell(snapshot, source))));
         row.push(Cell::new(HumanBytes(snapshot.bytes())).set_alignment(CellAlignment::Right));
-        row.push(Cell::new(kept_for(host, snapshot, plan)));
+        row.push(Cell::new(kept_for(host, history, snapshot, plan)));
         table.add_row(row);
     }
     table
@@ -404,7 +413,7 @@ fn source_cell(snapshot: &Snapshot, source: &str) -> String {
     }
 }
 
-fn kept_for(host: &Host, snapshot: &Snapshot, plan: Option<&Planned>) -> String {
+fn kept_for(host: &Host, history: &History, snapshot: &Snapshot, plan: Option<&Planned>) -> String {
     let mut notes = Vec::new();
     if snapshot.damage.is_some() {
         notes.push("damaged record".to_owned());
@@ -416,7 +425,8 @@ fn kept_for(host: &Host, snapshot: &Snapshot, plan: Option<&Planned>) -> String 
         notes.push("its time is doubted".to_owned());
     }
     if let Some(since) = snapshot.binned {
-        let until = local(retention::due(since, host.guard.bin_days), &host.time_zone);
+        let days = history.bin_days(host.guard.bin_days, since);
+        let until = local(retention::due(since, days), &host.time_zone);
         notes.push(format!("in the bin until {until}"));
     }
     match plan.and_then(|planned| planned.plan.get(&snapshot.id)) {

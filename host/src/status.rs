@@ -138,7 +138,9 @@ async fn retention_health(host: &Host, files: Files, history: &History, now: Tim
     let runs =
         || history.snapshots.iter().rev().filter(|run| run.record.is_some() && run.id.taken() <= history.present(now));
     let Some(newest) = runs().next() else { return Retention::Never };
-    if !obstacles(Asked::of(host), history, now).is_empty() {
+    // What an answer let happen is the next run's.
+    let answered = history.environment.as_ref().is_some_and(|stored| stored.stamp > newest.id);
+    if answered || !obstacles(Asked::of(host), history, now).is_empty() {
         return Retention::Frozen;
     }
     let plugin = match retention_plugin(host, files).await {

@@ -17,7 +17,7 @@ use crate::host::Host;
 use crate::proof::{Depth, FORMAT_VERSION, Mark, SourceProof, Verification};
 use crate::rehearsal::{Rehearsal, Stage};
 use crate::report::{self, Report};
-use crate::snapshot::{SnapshotId, to_bytes};
+use crate::snapshot::{Condition, SnapshotId, to_bytes};
 use crate::store::ObjectKey;
 use crate::stream::unless;
 use bytes::Bytes;
@@ -194,6 +194,9 @@ fn proofs(snapshot: &Snapshot, found: &Found, restored: &Found) -> BTreeMap<Stri
             proof.problems.extend(deep.problems.iter().cloned());
             proof.holds = deep.holds.clone().or(proof.holds);
             (proof.compared, proof.comparison) = (deep.compared.clone(), deep.comparison.clone());
+        }
+        if matches!(state.condition, Condition::Partial | Condition::Suspect) {
+            proof.holds = proof.holds.map(|holds| format!("{holds} ({})", state.condition));
         }
         proof
     };

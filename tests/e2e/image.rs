@@ -291,6 +291,7 @@ fn a_backup_from_within_the_image_is_whole() {
         contain(root.path(), &volumes, &command)
     };
     expect_success(&run(&["plugins", "audit", "--strict"]));
+    expect_success(&run(&["init", "--env", "prod"]));
     let saved = run(&["--json", "backup", "--env", "prod"]);
     let report: serde_json::Value = serde_json::from_str(&expect_success(&saved)).unwrap();
     assert!(!String::from_utf8_lossy(&saved.stderr).contains(PASSWORD));

@@ -13,7 +13,7 @@ use crate::kube::lease::ClusterLease;
 use crate::lease::{Abandoned, Lease, Monotonic, since_boot};
 use crate::questions::{self, Asked};
 use crate::report::Retention;
-use crate::retention::{self, Bin, Propose, Rules};
+use crate::retention::{self, Hands, Propose, Rules, Wait};
 use crate::snapshot::{ClockDoubt, Outcome, Record, SnapshotId};
 use crate::store::{Created, ObjectKey, Store};
 use bytes::Bytes;
@@ -311,7 +311,8 @@ async fn mark(course: &Course<'_>, source: &str, fingerprint: String) -> Result<
 }
 
 /// Retention after a committed run; frozen while anything is not as it should be, because a failure must never be followed by
-/// forgetting.
+/// forgetting. What is wanted again leaves the bin all the same: a mistake that is undone while something else waits for an
+/// answer must not go on ripening.
 async fn retain(
     course: &Course<'_>,
     proposer: &impl Propose,
@@ -320,19 +321,29 @@ async fn retain(
     now: Timestamp,
     stop: &CancellationToken,
 ) -> Retention {
-    let obstacles = questions::obstacles(course.asked(), history, now);
-    if !obstacles.is_empty() {
-        return Retention::Frozen(obstacles);
+    let because = questions::obstacles(course.asked(), history, now);
+    let is_frozen = !because.is_empty();
+    if is_frozen && !history.snapshots.iter().any(|snapshot| snapshot.binned.is_some()) {
+        return Retention::Frozen { because, applied: Box::default() };
     }
     let rules = Rules { guard: course.guard, time_zone: course.time_zone, allow_more: false };
     let planned = match retention::plan(rules, proposer, history, now).await {
         Ok(planned) => planned,
+        Err(error) if is_frozen => {
+            tracing::warn!("nothing was looked for in the bin: {error}");
+            return Retention::Frozen { because, applied: Box::default() };
+        }
         Err(error) => return Retention::Refused(error),
     };
-    let bin = Bin::of(course.guard, lease, history);
+    let (bin_days, store_now) = (course.guard.bin_days, lease.store_now());
     let expected = questions::expected(history, course.sources);
-    let steps = planned.steps(history, bin.wait(), Some(bin.store_now), &expected);
-    let hands = bin.hands(course.store, course.environment, lease, stop);
+    let steps = planned.steps(history, Wait::Days(bin_days), Some(store_now), &expected);
+    let hands = Hands { store: course.store, environment: course.environment, lease, stop, bin_days, store_now };
+    if is_frozen {
+        let applied = retention::take_back(&hands, &steps).await;
+        applied.failures.iter().for_each(|failure| tracing::warn!("{failure}"));
+        return Retention::Frozen { because, applied: Box::new(applied) };
+    }
     let applied = retention::apply(&hands, history, &planned, &steps, now).await;
     Retention::Applied(Box::new(planned), Box::new(applied))
 }

@@ -83,13 +83,20 @@ fn known_identity<'h>(name: &str, history: &'h History, now: Timestamp) -> Optio
     of_file.or_else(|| history.last_whole(name, now).and_then(|(_, state)| state.identity.as_deref()))
 }
 
+/// The identity that was expected and the one that was found, where they differ.
+fn exchanged<'a>(
+    identity: Option<&'a str>,
+    name: &str,
+    history: &'a History,
+    now: Timestamp,
+) -> Option<(&'a str, &'a str)> {
+    known_identity(name, history, now).zip(identity).filter(|(known, found)| known != found)
+}
+
 /// Whether another database stands behind a source's name than before.
 #[must_use]
 pub fn is_another(identity: Option<&str>, name: &str, history: &History, now: Timestamp) -> bool {
-    match (known_identity(name, history, now), identity) {
-        (Some(known), Some(found)) => known != found,
-        (Some(_) | None, _) => false,
-    }
+    exchanged(identity, name, history, now).is_some()
 }
 
 /// Judges a source that was dumped in this run.
@@ -106,9 +113,7 @@ pub fn judge(name: &str, seen: &Seen, history: &History, now: Timestamp) -> Judg
         return Judgement { condition: Condition::Partial, doubts: vec![doubt] };
     }
     let mut doubts = Vec::new();
-    if let (Some(known), Some(found)) = (known_identity(name, history, now), &seen.identity)
-        && known != found
-    {
+    if let Some((known, found)) = exchanged(seen.identity.as_deref(), name, history, now) {
         doubts.push(format!("it is another database than before ({known} became {found})"));
     }
     let replaced = history.environment.as_ref().and_then(|stored| stored.file.replaced.get(name).copied());

@@ -1,8 +1,12 @@
 //! What a listing and records come to.
 
-use super::keys::sort;
+use super::adopted::Explained;
+use super::keys::{Keys, sort};
+use super::load::{Announced, Facts, build, sources};
 use super::*;
-use crate::snapshot::{FORMAT_VERSION, SourceRecord};
+use crate::config::{Environment, EnvironmentConfig};
+use crate::error::Result;
+use crate::snapshot::{FORMAT_VERSION, Outcome, Record, SourceRecord};
 use crate::store::Meta;
 
 fn config() -> EnvironmentConfig {
@@ -43,7 +47,16 @@ fn built(
     let sources = sources(&config, None, &records);
     keys.objects.retain(|_, found| sources.contains_key(&found.source));
     let explained = explained.iter().map(|(key, why)| (ObjectKey::parse(key).unwrap(), *why)).collect();
-    let facts = Facts { config: &config, file: None, damage: None, sources, announced, explained, now: now() };
+    let facts = Facts {
+        config: &config,
+        file: None,
+        damage: None,
+        sources,
+        missing: BTreeSet::new(),
+        announced,
+        explained,
+        now: now(),
+    };
     build(&keys, records, facts)
 }
 

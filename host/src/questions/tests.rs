@@ -86,6 +86,7 @@ fn asked_and_left(text: &str, history: &History, answer: &Answer) -> (Vec<Questi
         snapshot
     });
     let mut after = History::of(snapshots.collect());
+    after.missing = history.missing.difference(&next.known_breaks).copied().collect();
     after.environment = Some(Stored { file: next, ..history.environment.clone().unwrap() });
     let left = questions(asked, &after, now()).into_iter().map(|question| question.kind).collect();
     (before, left)
@@ -189,6 +190,28 @@ fn each_question_names_the_command_that_answers_it_and_is_gone_after_that() {
         assert!(asked[0].said.starts_with(|c: char| c.is_lowercase() || c.is_ascii_digit()), "{case}: {asked:?}");
         assert_eq!(left, Vec::<Kind>::new(), "{case}: still asked after its answer");
     }
+}
+
+#[test]
+fn a_record_that_a_later_one_names_and_that_is_missing_is_asked_about_until_somebody_gives_it_up() {
+    let mut history = history(vec![whole("20260628T010000Z"), whole("20260630T010000Z")]);
+    history.missing = ["20260629T010000Z".parse().unwrap()].into();
+    for (lost, expected) in [(false, vec![Kind::MissingRecord]), (true, vec![])] {
+        let (asked, left) = asked_and_left(ALL, &history, &Answer { lost, ..Answer::default() });
+        let asked: Vec<_> = asked.iter().map(|question| (question.kind, question.command.as_str())).collect();
+        assert_eq!(asked, [(Kind::MissingRecord, "accept --env prod --lost")]);
+        assert_eq!(left, expected);
+    }
+}
+
+#[test]
+fn a_snapshot_of_a_clock_that_is_ahead_is_asked_about_once() {
+    let doubt = ClockDoubt::Skew { seconds: 300_000_000 };
+    let ahead = snapshot("20360101T000000Z", Condition::Whole, Some(doubt));
+    let history = history(vec![whole("20260630T010000Z"), ahead]);
+    let (asked, left) = asked_and_left(ALL, &history, &Answer::default());
+    let kinds: Vec<Kind> = asked.iter().map(|question| question.kind).collect();
+    assert_eq!((kinds, left), (vec![Kind::Future], vec![]));
 }
 
 #[test]

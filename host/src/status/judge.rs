@@ -141,7 +141,7 @@ impl Kind {
     const fn of(question: questions::Kind) -> Self {
         match question {
             questions::Kind::Suspect => Self::Suspect,
-            questions::Kind::Lost | questions::Kind::DamagedRecord => Self::Missing,
+            questions::Kind::Lost | questions::Kind::DamagedRecord | questions::Kind::MissingRecord => Self::Missing,
             questions::Kind::Clock | questions::Kind::Future => Self::Clock,
             questions::Kind::Uninitialised
             | questions::Kind::FileDamaged
@@ -158,7 +158,8 @@ impl Problem {
     pub(super) fn advice(&self) -> String {
         let first = match self.kind {
             Kind::Never | Kind::Stale => "look at why the scheduled run did not happen; ",
-            Kind::Failed | Kind::Partial => "mend the cause that the last run's log names; ",
+            Kind::Failed => "mend the cause that the last run's log names; ",
+            Kind::Partial => "make it readable, or name it in `exclude` of the source if nobody needs it; ",
             Kind::Suspect | Kind::Waiting | Kind::Clock => "if that is meant, ",
             Kind::Missing => "look for a copy and put it back, or, if it is lost for good, ",
             Kind::Disproved => "look at the report in the store, and make a new backup; ",
@@ -204,8 +205,11 @@ pub(super) fn judge(
         counts: counts(history),
         problems: Vec::new(),
     };
-    let mut problems = stale(&status, limits, now);
-    problems.extend(not_whole(environment, &past, &names));
+    // What is gone from the configuration no run can save; it is asked about.
+    let configured: BTreeSet<&str> =
+        names.iter().copied().filter(|name| asked.config.sources.contains_key(*name)).collect();
+    let mut problems = stale(&status, &configured, limits, now);
+    problems.extend(not_whole(environment, &past, &configured));
     problems.extend(status.waiting.iter().map(waiting));
     problems.extend(unproven(&status, history, &past, limits, now));
     problems.extend(neglected(environment, &status.retention));
@@ -248,7 +252,7 @@ fn counts(history: &History) -> Counts {
     }
 }
 
-fn stale(status: &EnvironmentStatus, limits: Limits, now: Timestamp) -> Vec<Problem> {
+fn stale(status: &EnvironmentStatus, names: &BTreeSet<&str>, limits: Limits, now: Timestamp) -> Vec<Problem> {
     let problem = |source: &SourceStatus| {
         let name = &source.source;
         let (kind, said) = match source.restorable {
@@ -264,7 +268,7 @@ fn stale(status: &EnvironmentStatus, limits: Limits, now: Timestamp) -> Vec<Prob
         let command = format!("backup --env {}", status.environment);
         Some(Problem { kind, source: Some(name.clone()), said, command })
     };
-    status.sources.iter().filter_map(problem).collect()
+    status.sources.iter().filter(|source| names.contains(source.source.as_str())).filter_map(problem).collect()
 }
 
 /// What failed or could not be read in the newest run; it stays so until a run has it whole. A suspect source is a question.

@@ -24,7 +24,7 @@ pub(super) struct Proof {
 pub(super) struct Proofs {
     /// The last verification of each snapshot that has one, oldest first.
     pub(super) verifications: Vec<(SnapshotId, Proof)>,
-    /// The last verification that passed.
+    /// The last verification of a complete snapshot that passed.
     pub(super) passed: Option<Timestamp>,
     /// The last drill.
     pub(super) drill: Option<Proof>,
@@ -47,7 +47,11 @@ pub(super) async fn load(
 ) -> Result<Proofs> {
     // What was looked at under a clock that was ahead would silence every question until then.
     let marks: Vec<Mark> = history.verifications.iter().filter(|mark| !mark.is_from_the_future(now)).copied().collect();
-    let passed = marks.iter().filter(|mark| mark.passed).map(|mark| mark.at.taken()).max();
+    // What is left of a snapshot that is not complete may be right, and proves no backup.
+    let proves = |mark: &&Mark| {
+        mark.passed && history.snapshot(mark.snapshot).is_none_or(|snapshot| snapshot.complete && !snapshot.retired)
+    };
+    let passed = marks.iter().filter(proves).map(|mark| mark.at.taken()).max();
     let mut proofs = Proofs { verifications: last_of_each(&marks), passed, ..Proofs::default() };
     let drills = store.list(&format!("{environment}/drills/")).await?;
     let id = |name: &str| name.strip_suffix(".json")?.parse::<SnapshotId>().ok();

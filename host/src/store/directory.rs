@@ -19,6 +19,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tempfile::NamedTempFile;
@@ -37,28 +38,33 @@ const FOLDER_MODE: u32 = 0o700;
 #[derive(Debug, Clone)]
 pub struct Directory {
     root: PathBuf,
+    /// It did not exist when it was opened: whatever only reads finds it empty, and the first write makes it.
+    is_new: Arc<AtomicBool>,
     /// Held by every upload, also by one that nobody waits for any more.
     uploads: Arc<RwLock<()>>,
 }
 
 impl Directory {
-    /// Opens the folder; makes it if the one above it exists, so that a disk that is not mounted is noticed.
+    /// Opens the folder. Where it does not exist the one above it has to, so that a disk that is not mounted is noticed; the
+    /// first write makes it then.
     ///
     /// # Errors
     /// [`crate::error::Class::Config`] when it cannot be had.
     pub async fn open(root: PathBuf) -> Result<Self> {
         blocking(move || {
-            match std::fs::metadata(&root) {
-                Ok(meta) if meta.is_dir() => {}
+            let is_new = match std::fs::metadata(&root) {
+                Ok(meta) if meta.is_dir() => false,
                 Ok(_) => {
                     return Err(Error::config(format!("the store {} is not a folder", root.display()))
                         .hint("give a folder's path in the store's url"));
                 }
-                Err(error) if error.kind() == io::ErrorKind::NotFound => make_root(&root)?,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => may_be_made(&root).map(|()| true)?,
                 Err(error) => return Err(failure("open the store", &root, &error)),
+            };
+            if !is_new {
+                std::fs::read_dir(&root).map_err(|error| failure("open the store", &root, &error))?;
             }
-            std::fs::read_dir(&root).map_err(|error| failure("open the store", &root, &error))?;
-            Ok(Self { root, uploads: Arc::default() })
+            Ok(Self { root, is_new: Arc::new(AtomicBool::new(is_new)), uploads: Arc::default() })
         })
         .await
     }
@@ -268,7 +274,11 @@ impl Directory {
 
     /// A missing object is one thing, a missing store another: a disk that was unmounted holds no object either.
     fn still_there(&self) -> Result<()> {
-        std::fs::metadata(&self.root).map(drop).map_err(|error| failure("open the store", &self.root, &error))
+        match std::fs::metadata(&self.root) {
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && self.is_new.load(Ordering::Acquire) => Ok(()),
+            Err(error) => Err(failure("open the store", &self.root, &error)),
+        }
     }
 
     /// An object's file and its size, if it is there.
@@ -284,8 +294,11 @@ impl Directory {
         Ok(meta.is_file().then_some((file, meta.len())))
     }
 
-    /// Makes the folders of an object. Never the root.
+    /// Makes the folders of an object; the root only where it was not there from the start.
     fn make_folders(&self, key: &ObjectKey) -> Result<PathBuf> {
+        if self.is_new.swap(false, Ordering::AcqRel) {
+            make_root(&self.root)?;
+        }
         let mut folder = self.root.clone();
         let Some((above, _)) = key.as_str().rsplit_once('/') else { return Ok(folder) };
         for segment in above.split('/') {
@@ -395,14 +408,24 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
     }
 }
 
+fn may_be_made(root: &Path) -> Result<()> {
+    match root.parent().map(std::fs::metadata) {
+        Some(Err(error)) if error.kind() == io::ErrorKind::NotFound => Err(no_place(root)),
+        Some(Err(error)) => Err(failure("open the store", root, &error)),
+        Some(Ok(_)) | None => Ok(()),
+    }
+}
+
+fn no_place(root: &Path) -> Error {
+    Error::config(format!("neither the store {} nor the folder above it exists", root.display()))
+        .hint("mount the disk, or make the folder")
+}
+
 fn make_root(root: &Path) -> Result<()> {
     match std::fs::DirBuilder::new().mode(FOLDER_MODE).create(root) {
         Ok(()) => sync_above(root),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Err(Error::config(format!("neither the store {} nor the folder above it exists", root.display()))
-                .hint("mount the disk, or make the folder"))
-        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(no_place(root)),
         Err(error) => Err(failure("make", root, &error)),
     }
 }

@@ -85,7 +85,19 @@ pub async fn check(store: &Store, environment: &Environment, history: &History) 
     let damaged = chain.problems.iter().map(|(id, _)| *id).collect();
     follow(&links, &damaged, &mut chain);
     compare(&links, &damaged, history, &seen(store, environment, history).await?, &mut chain);
-    Ok(chain)
+    Ok(without_known(chain, history))
+}
+
+/// What a person knows of is a note from then on, and no problem for ever.
+fn without_known(mut chain: Chain, history: &History) -> Chain {
+    let file = history.environment.as_ref().map(|stored| &stored.file);
+    let is_known = |id: &SnapshotId| {
+        file.is_some_and(|file| file.known_breaks.contains(id) || file.retired_snapshots.contains(id))
+    };
+    let (known, open) = std::mem::take(&mut chain.problems).into_iter().partition(|(id, _)| is_known(id));
+    chain.problems = open;
+    chain.notes.extend(Vec::into_iter(known).map(|(_, what): (SnapshotId, String)| format!("{what} (accepted)")));
+    chain
 }
 
 /// Holds every link against the one it names.

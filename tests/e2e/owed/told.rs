@@ -19,7 +19,7 @@ fn nothing(_: &Office) {}
 const OWN: [(&str, &str); 2] = [("docs", "docs"), ("mail", "mail")];
 
 /// Every day but the first two begins with a green office of five days' work.
-const DAYS: [Day; 17] = [
+const DAYS: [Day; 19] = [
     day("stale", |office| assert!(office.certificates() == 0), nothing),
     day(
         "failed",
@@ -56,6 +56,19 @@ const DAYS: [Day; 17] = [
         nothing,
     ),
     day("missing", |office| office.put("prod/snapshots/20260603T010000Z.json", b"{}"), nothing),
+    day(
+        "missing",
+        |office| std::fs::remove_file(office.at("store/prod/snapshots/20260603T010000Z.json")).unwrap(),
+        nothing,
+    ),
+    day(
+        "partial",
+        |office| {
+            std::os::unix::net::UnixListener::bind(office.documents("mail").join("odd")).map(drop).unwrap();
+            drop(office.worked("2026-06-06T01:00:00Z", 3));
+        },
+        |office| std::fs::remove_file(office.documents("mail").join("odd")).unwrap(),
+    ),
     day("clock", |office| drop(office.worked("2036-01-01T01:00:00Z", 3)), nothing),
     day("clock", |office| drop(office.worked("2026-05-20T01:00:00Z", 3)), nothing),
     day("waiting", |office| std::fs::remove_dir_all(office.at("store/prod/environment")).unwrap(), nothing),
@@ -91,7 +104,7 @@ fn lines(status: &Value) -> Vec<String> {
     problems.map(|problem| format!("{} {} {}", problem["kind"], problem["source"], problem["command"])).collect()
 }
 
-/// Runs what the first red line says, minute by minute, until there is none; each must take its own line with it.
+/// Runs the command of the first red line, minute by minute, until no line is red. A line whose command was run is gone.
 #[track_caller]
 fn obey(office: &Office, what: &str, morning: &str) -> Vec<String> {
     let mut ran = Vec::new();

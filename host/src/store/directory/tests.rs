@@ -3,9 +3,14 @@ use crate::error::Class;
 use std::os::unix::fs::PermissionsExt;
 
 #[tokio::test]
-async fn a_missing_folder_is_made_and_a_missing_mount_is_noticed() {
+async fn a_missing_folder_is_empty_until_the_first_write_makes_it_and_a_missing_mount_is_noticed() {
     let above = tempfile::tempdir().unwrap();
-    Directory::open(above.path().join("erp")).await.unwrap();
+    let directory = Directory::open(above.path().join("erp")).await.unwrap();
+    let key = ObjectKey::parse("prod/db/a.dump").unwrap();
+    assert_eq!(directory.list("prod/").await.unwrap().len(), 0);
+    assert!(directory.get(&key).await.unwrap().is_none());
+    assert!(!above.path().join("erp").exists(), "reading makes nothing");
+    directory.create(&key, Bytes::from_static(b"x")).await.unwrap();
     assert_eq!(std::fs::metadata(above.path().join("erp")).unwrap().permissions().mode() & 0o777, 0o700);
     let error = Directory::open(above.path().join("mnt/erp")).await.unwrap_err();
     assert_eq!(error.class(), Class::Config);
@@ -17,6 +22,7 @@ async fn a_missing_folder_is_made_and_a_missing_mount_is_noticed() {
 #[tokio::test]
 async fn a_folder_that_vanishes_is_unavailable_and_never_made_again() {
     let above = tempfile::tempdir().unwrap();
+    std::fs::create_dir(above.path().join("erp")).unwrap();
     let directory = Directory::open(above.path().join("erp")).await.unwrap();
     std::fs::remove_dir(above.path().join("erp")).unwrap();
     let key = ObjectKey::parse("prod/db/a.dump").unwrap();

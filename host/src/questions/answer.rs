@@ -1,0 +1,177 @@
+//! Answering: what changes in the environment's file.
+
+use super::{Asked, Kind, Question, is_ahead, named, newest_of, questions};
+use crate::environment::{AcceptedState, EnvironmentFile, KnownSource};
+use crate::history::History;
+use crate::proof::Standing;
+use crate::snapshot::{ClockDoubt, SnapshotId};
+use jiff::{SignedDuration, Timestamp};
+use std::collections::BTreeSet;
+
+/// From here on a clock was wrong by so much that the snapshot's day is wrong too.
+const WRONG_DAY: SignedDuration = SignedDuration::from_hours(24);
+
+/// What a person lets happen by an answer, beyond what plain `accept` answers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Answer {
+    /// Sources that are saved no more.
+    pub retire: BTreeSet<String>,
+    /// Whether lost objects, damaged records and failed verifications are known.
+    pub lost: bool,
+    /// Whether adopted snapshots may age.
+    pub adopted: bool,
+    /// Snapshots at which the chain of records is broken, and known to be so from now on.
+    pub breaks: BTreeSet<SnapshotId>,
+}
+
+impl Answer {
+    /// Whether it leaves a question open, because that takes a word of its own.
+    #[must_use]
+    pub fn leaves_open(&self, question: &Question) -> bool {
+        match question.kind {
+            Kind::GoneSource => question.source.as_ref().is_some_and(|source| !self.retire.contains(source)),
+            Kind::Lost | Kind::DamagedRecord | Kind::MissingRecord => !self.lost,
+            Kind::Uninitialised | Kind::FileDamaged => true,
+            Kind::NewSource | Kind::Suspect | Kind::Guard | Kind::TimeZone | Kind::Clock | Kind::Future => false,
+        }
+    }
+}
+
+/// Writes an answer into the environment's file. Gives back what changes, a sentence each, and what is left open.
+#[must_use]
+pub fn answer(
+    asked: Asked<'_>,
+    history: &History,
+    file: &EnvironmentFile,
+    answer: &Answer,
+    now: Timestamp,
+) -> (EnvironmentFile, Vec<String>) {
+    let now = history.present(now);
+    let mut next = file.clone();
+    let mut changes = Vec::new();
+    for question in questions(asked, history, now) {
+        match question.kind {
+            // `init` answers the first two; a source is retired by its name, below.
+            Kind::Uninitialised | Kind::FileDamaged | Kind::GoneSource => {}
+            Kind::NewSource => {
+                let Some(name) = question.source else { continue };
+                let Some(source) = asked.config.sources.get(&name) else { continue };
+                let identity = history.last_whole(&name, now).and_then(|(_, state)| state.identity.clone());
+                let known = KnownSource { kind: source.kind().to_owned(), identity, since: now };
+                next.retired_sources.remove(&name);
+                next.sources.insert(name.clone(), known);
+                changes.push(format!("the source {name} belongs to the environment"));
+            }
+            Kind::Suspect => {
+                let Some(name) = question.source else { continue };
+                let newest = newest_of(history, &name, now).and_then(|snapshot| snapshot.sources.get(&name));
+                if let (Some(known), Some(state)) = (next.sources.get_mut(&name), newest)
+                    && state.identity.is_some()
+                {
+                    known.identity.clone_from(&state.identity);
+                }
+                let states = question.snapshots.iter();
+                next.accepted.extend(states.map(|id| AcceptedState { snapshot: *id, source: name.clone() }));
+                changes.push(format!("{name} is what it is in {}", named(&question.snapshots)));
+            }
+            Kind::Guard => {
+                next.take_rules(asked.guard, now);
+                changes.push("the guard has the configured rules".to_owned());
+            }
+            Kind::TimeZone => {
+                asked.time_zone.clone_into(&mut next.time_zone);
+                changes.push(format!("the time zone is {}", next.time_zone));
+            }
+            Kind::Clock => changes.extend(judge_times(history, &question.snapshots, &mut next, now)),
+            Kind::Future => {
+                next.retired_snapshots.extend(&question.snapshots);
+                changes.push(format!("{} retired: their clock was wrong", named(&question.snapshots)));
+            }
+            Kind::Lost if answer.lost => {
+                for snapshot in history.snapshots.iter().filter(|s| question.snapshots.contains(&s.id)) {
+                    let states =
+                        snapshot.lost().map(|source| AcceptedState { snapshot: snapshot.id, source: source.clone() });
+                    next.given_up.extend(states);
+                }
+                changes.push(format!("what is lost of {} is given up", named(&question.snapshots)));
+            }
+            Kind::DamagedRecord if answer.lost => {
+                next.retired_snapshots.extend(&question.snapshots);
+                changes.push(format!("{} retired: their record cannot be read", named(&question.snapshots)));
+            }
+            Kind::MissingRecord if answer.lost => {
+                next.known_breaks.extend(&question.snapshots);
+                changes.push(format!("the record of {} is given up", named(&question.snapshots)));
+            }
+            Kind::Lost | Kind::DamagedRecord | Kind::MissingRecord => {}
+        }
+    }
+    let breaks: Vec<SnapshotId> = answer.breaks.difference(&next.known_breaks).copied().collect();
+    if !breaks.is_empty() {
+        changes.push(format!("the chain of records is known to be broken at {}", named(&breaks)));
+        next.known_breaks.extend(breaks);
+    }
+    if answer.lost {
+        let failed = history.snapshots.iter().filter(|snapshot| snapshot.standing == Standing::Failed);
+        let failed: Vec<SnapshotId> =
+            failed.map(|snapshot| snapshot.id).filter(|id| !next.known_failures.contains(id)).collect();
+        if !failed.is_empty() {
+            changes.push(format!("the failed verification of {} is known", named(&failed)));
+            next.known_failures.extend(failed);
+        }
+    }
+    for name in &answer.retire {
+        if let Some(known) = next.sources.remove(name) {
+            next.retired_sources.insert(name.clone(), KnownSource { since: now, ..known });
+            changes.push(format!("the source {name} is retired: its snapshots age, and no run saves it"));
+        }
+    }
+    if answer.adopted {
+        let newest = history.snapshots.iter().rev().find(|snapshot| snapshot.adopted).map(|snapshot| snapshot.id);
+        if newest.is_some() && newest > next.adopted_age_up_to {
+            next.adopted_age_up_to = newest;
+            changes.push("adopted snapshots may age like recorded ones".to_owned());
+        }
+    }
+    if changes.is_empty() {
+        return (file.clone(), changes);
+    }
+    next.forget_all_but(&history.snapshots.iter().map(|snapshot| snapshot.id).collect());
+    next.reason = format!("accept: {}", changes.join("; "));
+    (next, changes)
+}
+
+/// Sorts doubted snapshots by what is known now: certainly wrong, certainly right, or neither.
+fn judge_times(history: &History, ids: &[SnapshotId], next: &mut EnvironmentFile, now: Timestamp) -> Vec<String> {
+    let (mut wrong, mut right, mut unclear) = (Vec::new(), Vec::new(), Vec::new());
+    for snapshot in history.snapshots.iter().filter(|snapshot| ids.contains(&snapshot.id)) {
+        let Some(doubt) = snapshot.record.as_ref().and_then(|record| record.clock_doubt) else { continue };
+        let of = match doubt {
+            ClockDoubt::Skew { seconds }
+                if i64::try_from(seconds.unsigned_abs()).unwrap_or(i64::MAX) > WRONG_DAY.as_secs() =>
+            {
+                &mut wrong
+            }
+            ClockDoubt::Skew { .. } | ClockDoubt::Gap { .. } => &mut right,
+            // What it met in its future is in ours too: that one is wrong.
+            ClockDoubt::Behind { newest } if is_ahead(newest, now) => &mut right,
+            ClockDoubt::Behind { .. } => &mut unclear,
+        };
+        of.push(snapshot.id);
+    }
+    let mut changes = Vec::new();
+    if !wrong.is_empty() {
+        changes.push(format!("{} retired: their clock was wrong", named(&wrong)));
+        next.retired_snapshots.extend(wrong);
+    }
+    if !right.is_empty() {
+        changes.push(format!("the time of {} is right", named(&right)));
+        next.trusted_times.extend(right);
+    }
+    if !unclear.is_empty() {
+        changes
+            .push(format!("{} answer only where no other one does, because their time may be wrong", named(&unclear)));
+        next.doubted_times.extend(unclear);
+    }
+    changes
+}
