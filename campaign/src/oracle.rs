@@ -105,6 +105,8 @@ impl Oracle {
     /// Wants every owed state that the history which nobody pruned gives, and says how many there are.
     pub fn check(&mut self, day: u32, now: Timestamp, objects: &BTreeMap<ObjectKey, Bytes>) -> Result<u64, Violation> {
         self.observe(objects);
+        self.restorable(day, objects)?;
+        self.adopted(day, objects)?;
         let zone = TimeZone::get("Europe/Paris").expect("a zone");
         let today = now.to_zoned_datetime(zone.clone()).date();
         let look = (today.first_of_month(), self.ever.len(), objects.len());
@@ -140,6 +142,31 @@ impl Oracle {
             }
         }
         Ok(looked_for)
+    }
+
+    /// Wants every object that a record names, but for what somebody lost.
+    fn restorable(&mut self, day: u32, objects: &BTreeMap<ObjectKey, Bytes>) -> Result<(), Violation> {
+        for (record, bytes) in objects.iter().filter(|(key, _)| between(key, "prod/snapshots/").is_some()) {
+            let named = self.named.entry(record.to_string()).or_insert_with(|| names(bytes));
+            let is_there = |key: &String| ObjectKey::parse(key).is_some_and(|key| objects.contains_key(&key));
+            if let Some(key) = named.iter().find(|key| !self.lost.contains(*key) && !is_there(key)) {
+                return Err(Violation { day, what: format!("{record} names {key}, and that is not there") });
+            }
+        }
+        Ok(())
+    }
+
+    /// Wants every object of a script, until somebody says that they may age.
+    fn adopted(&self, day: u32, objects: &BTreeMap<ObjectKey, Bytes>) -> Result<(), Violation> {
+        let may_age = self.environment["adopted_age_up_to"].as_str().unwrap_or_default();
+        for key in &self.by_script {
+            let stamp = key.rsplit('/').next().and_then(|name| name.split('.').next()).unwrap_or_default();
+            let is_there = ObjectKey::parse(key).is_some_and(|key| objects.contains_key(&key));
+            if !is_there && stamp > may_age {
+                return Err(Violation { day, what: format!("{key} of a script is gone, and nobody let it age") });
+            }
+        }
+        Ok(())
     }
 
     /// Whether a state is whole, as far as nobody doubts its time.

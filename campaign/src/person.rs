@@ -17,7 +17,12 @@ const LOOKS_EVERY_DAYS: u32 = 3;
 impl World {
     /// Looks, and answers once nothing is there that will be undone.
     pub(crate) async fn react(&mut self) -> Result<(), Violation> {
-        if !self.day.is_multiple_of(LOOKS_EVERY_DAYS) || self.has_a_mistake() || self.random.random_bool(0.3) {
+        if self.has_a_mistake() {
+            self.mistaken_on = self.day;
+        }
+        // What the last run found may have been the mistake: the next run says whether it is gone.
+        let is_stale = self.committed_on <= self.mistaken_on;
+        if !self.day.is_multiple_of(LOOKS_EVERY_DAYS) || is_stale || self.random.random_bool(0.3) {
             return Ok(());
         }
         match self.answer().await {

@@ -114,6 +114,9 @@ pub struct World {
     /// Somebody has to say that the old name is retired.
     pub(crate) must_retire: bool,
     pub(crate) has_mails: bool,
+    /// The last day with a mistake that somebody undid, and the last one with a snapshot.
+    pub(crate) mistaken_on: u32,
+    pub(crate) committed_on: u32,
     pub(crate) oracle: Oracle,
     /// What happened in all.
     pub tally: Tally,
@@ -149,6 +152,8 @@ impl World {
             renamed_for_good: false,
             must_retire: false,
             has_mails: false,
+            mistaken_on: 0,
+            committed_on: 0,
             oracle: Oracle::default(),
             tally: Tally::default(),
             random,
@@ -486,6 +491,7 @@ impl World {
             return Ok(());
         };
         self.tally.committed += 1;
+        self.committed_on = self.day;
         self.oracle.observe(&objects);
         self.oracle.unexplained(self.day, &objects)?;
         let id = done.record.id;

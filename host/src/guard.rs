@@ -310,7 +310,7 @@ mod tests {
 
     #[test]
     fn each_source_has_its_own_newest_state_and_its_own_legal_floor() {
-        use Serves::{First, Nothing, Second};
+        use Serves::{Doubtful as Second, First, Nothing};
         let subjects = [
             with("20241230T010000Z", First, First),
             with("20241231T010000Z", First, Nothing), // docs failed on the last day of the year
@@ -382,7 +382,7 @@ mod tests {
                 pinned: *pinned,
                 id: SnapshotId::at(at(*day)),
                 sources: if *db {
-                    [("db".to_owned(), if *whole { Serves::First } else { Serves::Second })].into()
+                    [("db".to_owned(), if *whole { Serves::First } else { Serves::Doubtful })].into()
                 } else {
                     BTreeMap::new()
                 },

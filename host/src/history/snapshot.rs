@@ -62,8 +62,12 @@ pub struct State {
 pub enum Serves {
     /// Not at all.
     Nothing,
-    /// Only where no other one does: it is partial, suspect, disproved, or of a doubted time.
-    Second,
+    /// Only where no other one does: its time is doubted, so it may be of another day.
+    Misplaced,
+    /// Only where no whole one does: it is partial or suspect.
+    Doubtful,
+    /// Only where no better one does: it was whole, and a verification failed.
+    Disproved,
     /// It is whole, and there.
     First,
 }
@@ -142,8 +146,10 @@ impl Snapshot {
         };
         match state.condition {
             Condition::Failed => Serves::Nothing,
-            Condition::Whole if self.standing != Standing::Failed && !self.clock_doubted => Serves::First,
-            Condition::Whole | Condition::Partial | Condition::Suspect => Serves::Second,
+            _ if self.clock_doubted => Serves::Misplaced,
+            Condition::Partial | Condition::Suspect => Serves::Doubtful,
+            Condition::Whole if self.standing == Standing::Failed => Serves::Disproved,
+            Condition::Whole => Serves::First,
         }
     }
 

@@ -350,7 +350,7 @@ fn a_partial_or_suspect_state_is_not_carried_over_and_serves_second() {
     };
     for condition in [Condition::Partial, Condition::Suspect] {
         let history = with(condition);
-        assert_eq!(history.snapshots[1].serves("db"), Serves::Second);
+        assert_eq!(history.snapshots[1].serves("db"), Serves::Doubtful);
         assert!(history.carried("db", now()).is_none() && !history.snapshots[1].complete);
         assert_eq!(history.last_whole("db", now()).unwrap().0.to_string(), "20260101T010000Z");
     }
@@ -377,7 +377,7 @@ fn an_archive_of_version_1_with_unreadable_entries_is_partial_wherever_it_is_car
             if record.id.to_string().starts_with("20260101") { Outcome::Saved } else { Outcome::Unchanged };
     }
     let history = history(&[("prod/docs/20260101T010000Z.tar.gz", 5)], vec![made, carried]);
-    assert!(history.snapshots.iter().all(|snapshot| snapshot.serves("docs") == Serves::Second));
+    assert!(history.snapshots.iter().all(|snapshot| snapshot.serves("docs") == Serves::Doubtful));
 }
 
 #[test]

@@ -11,6 +11,9 @@ use crate::snapshot::SnapshotId;
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// What serves, from the best on.
+const RANKS: [Serves; 4] = [Serves::First, Serves::Disproved, Serves::Doubtful, Serves::Misplaced];
+
 /// Lines that a plan may carry for the operator.
 const NOTES_MAX: usize = 100;
 
@@ -133,8 +136,8 @@ impl<'a> Rules<'a> {
 
 /// Asks the plugin, source by source, and applies the guard. Changes nothing.
 ///
-/// A state that is not whole, and an adopted object, must not take the place of a whole and recorded one: nobody knows what
-/// they are worth. So where there are such ones, the plugin is asked without them too, and what it keeps then stays as well.
+/// A state must not take the place of one that is worth more, and an adopted object of no recorded one. So the plugin is asked for
+/// each rank with all that rank above it, with adopted ones and without, and what it keeps in any answer stays.
 ///
 /// # Errors
 /// The plugin's; [`Class::PluginRefused`] for a plan that does not answer the question.
@@ -146,9 +149,7 @@ pub async fn plan(rules: Rules<'_>, proposer: &impl Propose, history: &History, 
     for source in sources {
         let named: Vec<&Subject> = subjects.iter().filter(|s| s.sources.contains_key(source) && !s.retired).collect();
         let mut asked = BTreeSet::new();
-        for (with_adopted, least) in
-            [(true, Serves::First), (false, Serves::First), (true, Serves::Second), (false, Serves::Second)]
-        {
+        for (least, with_adopted) in RANKS.into_iter().flat_map(|least| [(least, true), (least, false)]) {
             let question: Vec<(SnapshotId, bool)> = named
                 .iter()
                 .filter(|subject| with_adopted || !subject.adopted)
