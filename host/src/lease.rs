@@ -288,11 +288,21 @@ impl Lease {
         }
     }
 
-    /// Ends the run and leaves the mark, which tells the next run what to clear.
+    /// Ends the run and leaves the mark, which tells the next run what to clear. Whoever overtook this run has taken the mark away,
+    /// and may not have seen a request that was under way then: so it is written again.
     pub async fn leave(mut self) {
         self.renewal.abort();
         if let Some(other) = self.in_cluster.take() {
             other.release().await;
+        }
+        let mark = self.held.mark.lock().await;
+        if self.held.fence.holds() || mark.keys.is_empty() {
+            return;
+        }
+        let Ok(body) = crate::snapshot::to_bytes(&*mark) else { return };
+        let written = self.held.store.put(&self.held.key, Bytes::from(body));
+        if !matches!(tokio::time::timeout(RENEWAL_TIME_MAX, written).await, Ok(Ok(()))) {
+            tracing::warn!("the mark that says what this run left could not be written");
         }
     }
 }

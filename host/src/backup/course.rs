@@ -10,12 +10,12 @@ use crate::guard;
 use crate::history::{self, History};
 use crate::host::Host;
 use crate::kube::lease::ClusterLease;
-use crate::lease::{Abandoned, Lease, Monotonic, since_boot};
+use crate::lease::{Abandoned, Fence, Lease, Monotonic, since_boot};
 use crate::questions::{self, Asked};
 use crate::report::Retention;
 use crate::retention::{self, Hands, Propose, Rules, Wait};
 use crate::snapshot::{ClockDoubt, Outcome, Record, SnapshotId};
-use crate::store::{Created, ObjectKey, Store};
+use crate::store::{Created, Deleted, ObjectKey, Store};
 use bytes::Bytes;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
@@ -180,6 +180,10 @@ pub async fn run(
             }
         }
     };
+    let done = match done {
+        Ok(done) => done,
+        Err(error) => return Err(undo(course.store, course.environment, lease, error).await),
+    };
     // What was announced and is not in the record was given up, perhaps by a request whose answer got lost.
     let announced = lease.announced().await;
     let given_up = announced.iter().filter(|key| !names(&done.record, key) && !done.history.refers_to(key));
@@ -259,13 +263,16 @@ async fn commit(course: &Course<'_>, lease: &Lease, record: &Record) -> Committe
 }
 
 /// What comes after the commit: the marks for tools that read them, the look at what is really there, and the retention.
+///
+/// # Errors
+/// The lease's, where the run was overtaken at the very moment of its commit, and took its record back.
 async fn finish(
     course: &Course<'_>,
     proposer: &impl Propose,
     lease: &Lease,
     prepared: Prepared,
     stop: &CancellationToken,
-) -> Done {
+) -> Result<Done> {
     let Prepared { record, history: before, failures } = prepared;
     let now = record.id.taken();
     for (name, source) in &record.sources {
@@ -277,15 +284,30 @@ async fn finish(
             tracing::debug!("the mark .fp-{name} was not written: {error}");
         }
     }
-    let again = course.load(now, Some(&before)).await;
-    let history = match again.and_then(|history| read_back(&history, &record).map(|()| history)) {
+    let history = match course.load(now, Some(&before)).await {
         Ok(history) => history,
-        Err(error) => {
-            return Done { record, failures, retention: Retention::Refused(error), history: before };
-        }
+        Err(error) => return Ok(Done { record, failures, retention: Retention::Refused(error), history: before }),
     };
+    if let Err(error) = read_back(&history, &record) {
+        // It was paused between the look at its lease and the commit, for so long that another run cleared what it had made. No
+        // request can be tied to a lease, so that shows only now.
+        if !lease.fence().holds() && take_back(course, &record).await {
+            return Err(Fence::lost());
+        }
+        return Ok(Done { record, failures, retention: Retention::Refused(error), history: before });
+    }
     let retention = retain(course, proposer, lease, &history, now, stop).await;
-    Done { record, failures, retention, history }
+    Ok(Done { record, failures, retention, history })
+}
+
+/// Takes the record back of a run whose objects are gone, and says whether it is gone too: a listed snapshot is restorable.
+async fn take_back(course: &Course<'_>, record: &Record) -> bool {
+    let Ok(key) = history::record_key(course.environment, record.id) else { return false };
+    let deleted = course.store.delete(&key).await;
+    if let Err(error) = &deleted {
+        tracing::warn!("the record of the overtaken run could not be taken back: {error}");
+    }
+    matches!(deleted, Ok(Deleted::Gone))
 }
 
 /// The record is what was written, and whatever it names is there at its size.
