@@ -27,6 +27,9 @@ use std::time::Duration;
 /// The first day of every history, give or take a year: 2014-06-01T01:00:00Z.
 const BEGIN: i64 = 1_401_584_400;
 
+/// Nights of a plugin that behaves before it is wild again, so that what it put into the bin leaves it.
+const NIGHTS_BETWEEN: u32 = 3;
+
 /// How often a future is polled in vain before the virtual clock moves.
 const POLLS_MAX: u32 = 40;
 
@@ -267,7 +270,11 @@ impl World {
             Event::Added => self.has_mails = true,
             Event::TimeZone { days } => self.lasting.zone = until(days),
             Event::WeakGuard { days } => self.lasting.weak_guard = until(days),
-            Event::WildPlugin { days } => self.lasting.wild = until(days),
+            // Two with no night between them would last for longer than a snapshot lies in the bin.
+            Event::WildPlugin { days } if self.lasting.wild + NIGHTS_BETWEEN < self.day => {
+                self.lasting.wild = until(days);
+            }
+            Event::WildPlugin { .. } => {}
             Event::Holiday { days } => self.lasting.holiday = until(days),
             Event::Script { same } => self.script(same),
             Event::Lost => self.lose(),

@@ -45,3 +45,30 @@ fn a_strict_google_like_server_takes_a_whole_backup() {
         assert!(!text.contains(garage.secret()) && !text.contains(PASSWORD), "a secret is on the wire");
     }
 }
+
+/// Each request costs a server's latency, and some stores bill it. What an ordinary night took before the environment's file, the
+/// announcements of the lease's mark and the look after the commit came: 11 where nothing had changed, 21 where both sources had.
+#[test]
+fn an_ordinary_night_takes_few_requests() {
+    let Some(mut scene) = Scene::small().and_then(Scene::on_garage) else { return };
+    let garage = scene.garage.clone().unwrap();
+    let gcs = Gcs::start(garage.port(), Transport::Plain).unwrap();
+    let url = format!("s3://{}/night-{}", Garage::BUCKET, rand::random::<u32>());
+    let config = tests::binary::Config::s3_store(&url, &gcs.endpoint(), Garage::REGION, "gcs", &garage.credentials());
+    scene.config = Scene::sources(config, &scene.server, scene.folder.path());
+    scene.backup(&[]);
+    let night = |what: &str, most: usize| {
+        let before = gcs.seen().len();
+        scene.backup(&[]);
+        let mut made: Vec<String> =
+            gcs.seen()[before..].iter().map(|request| format!("{:?} {}", request.operation, request.target)).collect();
+        // Each process begins by opening the store, and the test's own `init` comes first.
+        made.drain(..made.iter().rposition(|request| request.contains("max-keys=1")).unwrap());
+        println!("{what}: {} requests", made.len());
+        assert!(made.len() <= most, "{what}: {} requests\n{}", made.len(), made.join("\n"));
+    };
+    night("unchanged", 14);
+    scene.server.psql(DATABASE, tests::sample::CHANGE_INVOICE);
+    std::fs::write(scene.documents.join("new.pdf"), "new").unwrap();
+    night("changed", 24);
+}
