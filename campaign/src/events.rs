@@ -40,6 +40,8 @@ pub enum Event {
     WildPlugin { days: u16 },
     /// A script saves beside the program, in the second of the next run where `same` says so.
     Script { same: bool },
+    /// A script saves in the very second of the run, when that is at a step.
+    ScriptMeanwhile { step: u16 },
     /// An object is lost.
     Lost,
     /// A verification finds the newest snapshot damaged, although it is not.
@@ -103,7 +105,8 @@ fn draw(random: &mut StdRng) -> Event {
         18 => [Event::Added, Event::TimeZone { days: mistake }][usize::from(random.random_bool(0.7))],
         19 => Event::WeakGuard { days: mistake },
         20 => Event::WildPlugin { days: mistake },
-        21 => Event::Script { same: random.random_bool(0.5) },
+        21 => [Event::Script { same: random.random_bool(0.5) }, Event::ScriptMeanwhile { step }]
+            [usize::from(random.random_bool(0.5))],
         22 => [Event::Lost, Event::Disproved][usize::from(random.random_bool(0.7))],
         _ => Event::Holiday { days: random.random_range(1..70) },
     }

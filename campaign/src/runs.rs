@@ -150,13 +150,11 @@ impl Saver<'_> {
         let extension = if truth.kind == "postgres" { "dump" } else { "tar.gz" };
         let text = format!("{ENVIRONMENT}/{name}/{id}.{extension}");
         let key = ObjectKey::parse(&text).ok_or_else(|| Error::unexpected("a key of the simulation"))?;
-        let fencing = lease.fencing(id);
-        (fencing.announce)(key.clone()).await?;
         let (writer, content) = stream::channel(None);
         // Both fit in what a stream holds.
         let sent = writer.send(Bytes::from(fingerprint.clone())).await.is_ok() && writer.finish().await.is_ok();
         assert!(sent, "the other half is right here");
-        let stored = self.store.put_stream(&key, content.guarded(fencing.guard)).await?;
+        let stored = lease.fencing(id).put_stream(self.store, &key, content).await?;
         let seen = Seen {
             identity: truth.identity.clone(),
             measure: truth.measure,

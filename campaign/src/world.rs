@@ -46,6 +46,8 @@ pub struct Truth {
     pub is_out: bool,
     pub unreadable: u64,
     pub is_empty: bool,
+    /// It is so by mistake.
+    pub is_emptied: bool,
     pub measure: Measure,
     pub identity: Option<String>,
 }
@@ -65,6 +67,7 @@ impl Truth {
             is_out: false,
             unreadable: 0,
             is_empty: false,
+            is_emptied: false,
             measure,
             identity: database.then(|| "1/erp".to_owned()),
         }
@@ -82,7 +85,10 @@ impl Truth {
 
     /// Whether a run that claims to have saved it may be believed.
     fn is_sound(&self) -> bool {
-        !self.is_out && self.unreadable == 0 && self.identity.as_deref().is_none_or(|identity| identity == "1/erp")
+        !self.is_out
+            && !self.is_emptied
+            && self.unreadable == 0
+            && self.identity.as_deref().is_none_or(|identity| identity == "1/erp")
     }
 }
 
@@ -133,6 +139,7 @@ enum Trouble {
     Kill,
     Interrupt,
     Race,
+    Script,
     Pause(u16),
 }
 
@@ -232,6 +239,7 @@ impl World {
         for (label, truth) in &mut self.truths {
             truth.is_out = lasts(lasting.out.get(label));
             let is_empty = lasts(lasting.empty.get(label));
+            truth.is_emptied = is_empty && lasting.empty.get(label).is_some_and(|until| *until < u32::MAX);
             if is_empty != truth.is_empty {
                 let Truth { label, kind, version, .. } = truth.clone();
                 *truth = Truth { version, is_empty, ..Truth::new(label, kind) };
@@ -284,6 +292,7 @@ impl World {
             | Event::Race { .. }
             | Event::Pause { .. }
             | Event::StoreFault { .. }
+            | Event::ScriptMeanwhile { .. }
             | Event::Clock { .. } => troubles.push(event),
         }
         self.change_nothing_but_what_lasts();
@@ -301,7 +310,8 @@ impl World {
     fn script(&mut self, same: bool) {
         let moment = self.now() - SignedDuration::from_hours(if same { 0 } else { 3 });
         let stamp = moment.strftime("%Y%m%dT%H%M%SZ");
-        if let Some(key) = ObjectKey::parse(&format!("{ENVIRONMENT}/db/{stamp}.dump")) {
+        let key = ObjectKey::parse(&format!("{ENVIRONMENT}/db/{stamp}.dump"));
+        if let Some(key) = key.filter(|key| !self.memory.objects().contains_key(key)) {
             self.oracle.by_script(&key);
             self.memory.place(key, Bytes::from(format!("script {stamp}")));
         }
@@ -393,6 +403,7 @@ impl World {
                 Event::Kill { step } => trouble = Some((step, Trouble::Kill)),
                 Event::Interrupt { step } => trouble = Some((step, Trouble::Interrupt)),
                 Event::Race { step } => trouble = Some((step, Trouble::Race)),
+                Event::ScriptMeanwhile { step } => trouble = Some((step, Trouble::Script)),
                 Event::Pause { step, seconds } => trouble = Some((step, Trouble::Pause(seconds))),
                 Event::StoreFault { step, lost, times } => {
                     let fault = if lost { Fault::AnswerLost } else { Fault::Refused };
@@ -415,6 +426,7 @@ impl World {
                     self.let_requests_end().await;
                     return Ok(());
                 }
+                Some((at, Trouble::Script)) if at == step => self.script(true),
                 Some((at, Trouble::Interrupt)) if at == step => signal.store(true, Ordering::Relaxed),
                 Some((at, Trouble::Race)) if at == step => {
                     return self.race(first, truths, machine).await;

@@ -56,10 +56,14 @@ pub async fn init(host: &Host) -> Result<Report> {
         }
         lease.check().await?;
         let zone = host.time_zone_name();
-        let mut file = EnvironmentFile::first(&host.environment, &host.sources, &identities, &host.guard, zone, now);
-        if history.environment_damage.is_some() {
-            file.reason = "init: the version before could not be read".to_owned();
-        }
+        // What was answered before still holds, as far as a version is readable.
+        let file = match &history.readable_before {
+            Some(before) => EnvironmentFile {
+                reason: format!("init: the version after {} could not be read", before.stamp),
+                ..before.file.clone()
+            },
+            None => EnvironmentFile::first(&host.environment, &host.sources, &identities, &host.guard, zone, now),
+        };
         // The stamp of a version that cannot be read must not stay the newest.
         let at = history.newest_file().map_or(now, |stamp| now.max(stamp.next().taken()));
         environment::write(&host.store, &host.environment, None, file, at).await?;
@@ -70,7 +74,7 @@ pub async fn init(host: &Host) -> Result<Report> {
 }
 
 /// An environment that is founded under a wrong clock would doubt every run after it.
-fn check_clock(host: &Host, lease: &Lease, now: Timestamp) -> Result<()> {
+pub(crate) fn check_clock(host: &Host, lease: &Lease, now: Timestamp) -> Result<()> {
     let skew = now.duration_since(host.clock.shown_by(lease.store_time()));
     if skew.abs() <= questions::SKEW_MAX {
         return Ok(());
@@ -151,6 +155,7 @@ pub async fn replaced(host: &Host, source: &str) -> Result<()> {
     let now = host.clock.now();
     let identity = identities(host).await.remove(source);
     exclusively(host, now, async |lease, history| {
+        check_clock(host, lease, now)?;
         // Without a file there is nobody who would ask.
         let Some(stored) = &history.environment else { return Ok(()) };
         let mut next = stored.file.clone();

@@ -81,6 +81,8 @@ struct Seen {
     with_times: bool,
     /// The most entries that a summary could not read.
     unreadable: u64,
+    /// The most files that a summary counted, without those that its patterns leave out.
+    files: u64,
     report: Option<ArchiveReport>,
     index: Option<SpooledTempFile>,
 }
@@ -173,6 +175,7 @@ impl Tree {
         let content = summary.bytes.saturating_add(summary.excluded_bytes);
         let mut seen = self.seen();
         seen.unreadable = seen.unreadable.max(summary.unreadable);
+        seen.files = seen.files.max(summary.files);
         seen.expected_bytes = Some(content.saturating_add(entries.saturating_mul(ENTRY_BYTES_MAX)));
         drop(seen);
         Ok(summary)
@@ -222,11 +225,23 @@ impl Tree {
         self.seen().with_times
     }
 
-    /// Entries that the summaries of this run could not read; of several summaries, the largest number. A fingerprint
-    /// made of such a summary does not cover the whole folder.
+    /// Why a fingerprint of this run's summaries does not stand for its archive: a folder that was unreadable for one of them,
+    /// or that was there for the one and gone for the other, as a disk that is unmounted in between.
     #[must_use]
-    pub fn unreadable_when_summarised(&self) -> u64 {
-        self.seen().unreadable
+    pub fn archive_differs(&self) -> Option<String> {
+        let seen = self.seen();
+        let report = seen.report.as_ref()?;
+        if seen.unreadable > 0 {
+            return Some(format!("{} entries could not be read when it was summarised", seen.unreadable));
+        }
+        let archived = seen.excludes.archived.last();
+        if seen.excludes.summarised.iter().any(|patterns| Some(patterns) != archived) {
+            return None;
+        }
+        // What no archive can hold, or what changed while it was read, is named among its problems.
+        let archived = report.files.saturating_add(report.problems_total.saturating_sub(report.vanished_total));
+        (archived < seen.files)
+            .then(|| format!("the archive has {} files, and the summary before it had {}", report.files, seen.files))
     }
 
     /// The patterns that were passed in so far.

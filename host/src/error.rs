@@ -77,6 +77,7 @@ pub struct Error {
     class: Class,
     message: String,
     hint: Option<String>,
+    is_taken: bool,
 }
 
 /// The host's result.
@@ -86,7 +87,7 @@ impl Error {
     /// An error of a class. The message is a lowercase fragment without a full stop.
     #[must_use]
     pub fn new(class: Class, message: impl fmt::Display) -> Self {
-        Self { class, message: message.to_string(), hint: None }
+        Self { class, message: message.to_string(), hint: None, is_taken: false }
     }
 
     /// See [`Class::Config`].
@@ -105,6 +106,18 @@ impl Error {
     #[must_use]
     pub fn unexpected(message: impl fmt::Display) -> Self {
         Self::new(Class::Unexpected, message)
+    }
+
+    /// Of whoever would make something under a name that somebody else has.
+    #[must_use]
+    pub fn taken(message: impl fmt::Display) -> Self {
+        Self { is_taken: true, ..Self::unexpected(message) }
+    }
+
+    /// Whether somebody else has the name of what was to be made.
+    #[must_use]
+    pub const fn is_taken(&self) -> bool {
+        self.is_taken
     }
 
     /// What to do about it: an imperative sentence, shown behind `hint:`.

@@ -52,6 +52,8 @@ pub struct History {
     pub environment: Option<Stored>,
     /// Why the environment's own file cannot be read.
     pub environment_damage: Option<Error>,
+    /// The newest version of it that can be read, where the newest one cannot.
+    pub readable_before: Option<Stored>,
     /// Kinds of all sources that the configuration, the environment's file or a record names.
     pub sources: BTreeMap<String, String>,
     /// The newest version of the environment's file, also one that cannot be read.

@@ -246,8 +246,13 @@ impl Lease {
             let held = Arc::clone(&held);
             async move { held.announce(run, &[key]).await }.boxed()
         };
+        let held = Arc::clone(&self.held);
+        let withdraw = move |key: ObjectKey| {
+            let held = Arc::clone(&held);
+            async move { held.withdraw(&key).await }.boxed()
+        };
         let guard = Guard::new(move || if fence.holds() { Ok(()) } else { Err(Fence::lost()) });
-        Fencing { announce: Arc::new(announce), guard }
+        Fencing { announce: Arc::new(announce), withdraw: Arc::new(withdraw), guard }
     }
 
     /// What was announced so far.
@@ -296,7 +301,8 @@ impl Lease {
             other.release().await;
         }
         let mark = self.held.mark.lock().await;
-        if self.held.fence.holds() || mark.keys.is_empty() {
+        let is_there = self.held.fence.holds() && self.held.is_there().await.unwrap_or(true);
+        if is_there || mark.keys.is_empty() {
             return;
         }
         let Ok(body) = crate::snapshot::to_bytes(&*mark) else { return };
@@ -331,6 +337,14 @@ impl Held {
             mark.keys.extend(keys);
         })
         .await
+    }
+
+    /// Takes back that a key is this run's. Where the store does not hear of it now, the next renewal says so.
+    async fn withdraw(self: &Arc<Self>, key: &ObjectKey) {
+        self.mark.lock().await.keys.retain(|known| known != key);
+        if let Err(error) = self.renew_to_the_end(|_| {}).await {
+            tracing::warn!("the lease's mark still names {key}: {error}");
+        }
     }
 
     /// [`Held::renew`] that goes on when nobody waits for it any more: a request that was sent may be carried out, and until it

@@ -1,5 +1,6 @@
 //! `list`, `prune` and `unforget`: the verbs that look at the history without making a snapshot.
 
+use crate::accept::check_clock;
 use crate::environment;
 use crate::error::{Class, Error, Result};
 use crate::exclusive::exclusively;
@@ -119,9 +120,15 @@ pub async fn unforget(host: &Host, id: &str, release: bool) -> Result<Report> {
             Error::config(format!("{} was never initialised", host.environment))
                 .hint(format!("run `init --env {}` first; nothing is forgotten before", host.environment))
         })?;
+        check_clock(host, lease, now)?;
         lease.check().await?;
         let mut next = stored.file.clone();
-        let changed = if release { next.kept.remove(&id) } else { next.kept.insert(id) };
+        let changed = if release {
+            next.kept.remove(&id)
+        } else {
+            // One that was retired by mistake serves again.
+            next.retired_snapshots.remove(&id) | next.kept.insert(id)
+        };
         next.reason = format!("unforget {id}{}", if release { " --release" } else { "" });
         if changed {
             environment::write(&host.store, &host.environment, Some(stored), next, now).await?;

@@ -225,7 +225,16 @@ fn suspect(history: &History, source: &str, now: Timestamp) -> Option<Said> {
     }
     let whole = history.last_whole(source, now).map(|(id, _)| id);
     let since = |snapshot: &&Snapshot| whole.is_none_or(|whole| snapshot.id > whole);
-    let suspects = history.snapshots.iter().filter(since).filter(|snapshot| is_suspect(snapshot) && !snapshot.retired);
+    // Another database in between is another question, and nobody asks it any more.
+    let identity = newest.sources.get(source).and_then(|state| state.identity.as_ref());
+    let is_same =
+        |snapshot: &&Snapshot| snapshot.sources.get(source).is_some_and(|state| state.identity.as_ref() == identity);
+    let suspects = history
+        .snapshots
+        .iter()
+        .filter(since)
+        .filter(is_same)
+        .filter(|snapshot| is_suspect(snapshot) && !snapshot.retired);
     let doubts = newest.record.as_ref().and_then(|record| Some(record.sources.get(source)?.doubts.join("; ")));
     let text = format!("{source} is suspect in {}: {}", newest.id, doubts.unwrap_or_default());
     let snapshots = suspects.map(|snapshot| snapshot.id).collect();

@@ -14,7 +14,7 @@ use crate::host::Host;
 use crate::report::{self, Report};
 use indicatif::HumanBytes;
 use serde_json::{Value, json};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What the person asked for.
 #[derive(Debug, Clone, clap::Args)]
@@ -105,15 +105,24 @@ pub async fn run(host: &Host, arguments: &Arguments, interrupted: impl Future<Ou
             Err(Error::new(Class::Usage, format!("`{name}` is a database, which has no index to ignore")))
         }
     }?;
-    if arguments.same_environment && !arguments.dry_run && report.failure.is_none() {
-        // What was put in place is meant; without this the next run would ask about it.
-        if let Err(error) = accept::replaced(host, name).await {
-            tracing::warn!(
-                "the environment's file does not say that {name} was restored: {error}; the next run may ask"
-            );
-        }
+    let is_own = matches!(source, Source::Directory(config) if is_the_folder(&config.path, &arguments.into));
+    if is_own && !arguments.dry_run && report.failure.is_none() {
+        note_replaced(host, name).await;
     }
     Ok(report)
+}
+
+/// What was put in place is meant; without this the next run would ask about it.
+async fn note_replaced(host: &Host, name: &str) {
+    if let Err(error) = accept::replaced(host, name).await {
+        tracing::warn!("the environment's file does not say that {name} was restored: {error}; the next run may ask");
+    }
+}
+
+/// Whether two paths name one folder.
+fn is_the_folder(one: &Path, other: &Path) -> bool {
+    let real = |path: &Path| path.canonicalize().ok();
+    one == other || real(one).is_some_and(|path| Some(path) == real(other))
 }
 
 /// Refuses what says nothing about documents.
@@ -127,11 +136,8 @@ fn only_for_databases(name: &str, to: &To) -> Result<()> {
 
 /// Refuses a folder that is one of the environment itself, unless that is said to be meant.
 fn check_own_folders(host: &Host, arguments: &Arguments) -> Result<()> {
-    let real = |path: &std::path::Path| path.canonicalize().ok();
     let own = host.sources.sources.values().any(|source| match source {
-        Source::Directory(config) => {
-            config.path == arguments.into || real(&config.path).is_some_and(|path| Some(path) == real(&arguments.into))
-        }
+        Source::Directory(config) => is_the_folder(&config.path, &arguments.into),
         Source::Postgres(_) => false,
     });
     if !own || arguments.same_environment {

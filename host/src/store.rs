@@ -310,7 +310,7 @@ fn too_short(key: &ObjectKey, wanted: u64, bytes: u64) -> Error {
 
 /// The failure of whoever uploads over an object.
 fn exists(key: &ObjectKey) -> Error {
-    Error::unexpected(format!("the object {key} exists already and is not overwritten"))
+    Error::taken(format!("the object {key} exists already and is not overwritten"))
         .hint("run again: a new run has a new name")
 }
 

@@ -207,6 +207,7 @@ fn a_script_that_still_runs_beside_the_program_loses_nothing_to_it() {
     let _ = scene.run(["accept", "--env", "prod", "--adopted"].into_iter().chain(now)).expect_code(0);
     let binned = scene.run(["--json", "prune", "--env", "prod"].into_iter().chain(now)).expect_code(0).json();
     assert!(!binned["retention"]["binned"].as_array().unwrap().is_empty(), "{binned}");
+    let _ = scene.backup(&now);
     let pruned = scene.empty_bin(now[1]);
     let kept: Vec<&str> = pruned["retention"]["plan"]
         .as_array()

@@ -12,12 +12,11 @@ mod sources;
 mod told;
 mod unreadable;
 
-use crate::scene::age;
+use crate::scene::age_all;
 use serde_json::Value;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Duration;
 use tempfile::TempDir;
 use tests::binary::{Outcome, Run};
 
@@ -160,11 +159,14 @@ impl Office {
         std::fs::read_dir(self.at("store/prod/forgotten")).map_or(0, Iterator::count)
     }
 
-    /// As if everything in the bin had entered it so many days earlier.
+    /// As if everything in the bin had entered it so many days earlier, and the last run were of today.
     fn age_bin(&self, days: u64) {
-        for entry in std::fs::read_dir(self.at("store/prod/forgotten")).into_iter().flatten() {
-            age(&entry.unwrap().path(), Duration::from_secs(days * 24 * 3600));
-        }
+        age_all(&self.at("store/prod"), days, 1);
+    }
+
+    /// As if everything had been written so many days earlier.
+    fn pass(&self, days: u64) {
+        age_all(&self.at("store/prod"), days, 0);
     }
 
     fn put(&self, key: &str, bytes: &[u8]) {

@@ -147,11 +147,10 @@ impl Scene {
         listed["snapshots"].as_array().unwrap().clone()
     }
 
-    /// As if everything in the bin had entered it so many days earlier: a folder's time is that of its files.
+    /// As if everything in the bin had entered it so many days earlier, and the last two runs were of today: a folder's time is
+    /// that of its files.
     pub fn age_bin(&self, environment: &str, days: u64) {
-        for entry in std::fs::read_dir(self.store.join(environment).join("forgotten")).into_iter().flatten() {
-            age(&entry.unwrap().path(), std::time::Duration::from_secs(days * 24 * 3600));
-        }
+        age_all(&self.store.join(environment), days, 2);
     }
 
     /// Deletes what lies in the bin, as a prune does after a week.
@@ -216,6 +215,23 @@ pub fn complains(outcome: &Outcome, code: i32, says: &str) {
     assert!(errors.len() == 1 && hints.len() == 1, "not one sentence and one hint: {stderr}");
     assert!(errors[0].contains(says), "`{}` does not say `{says}`", errors[0]);
     assert!(!stderr.contains("panicked at") && !stderr.contains("stack backtrace"), "{stderr}");
+}
+
+/// As if what an environment has in its bin, and its records but for some of those written last, had been written so many days
+/// earlier.
+pub fn age_all(environment: &Path, days: u64, but: usize) {
+    let files = |folder: &str| -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(environment.join(folder)).into_iter().flatten();
+        entries.map(|entry| entry.unwrap().path()).collect()
+    };
+    let (certificates, mut records) = (files("forgotten"), files("snapshots"));
+    records.sort_by_key(|path| std::cmp::Reverse(path.metadata().unwrap().modified().unwrap()));
+    let is_binned = |record: &Path| certificates.iter().any(|path| path.file_name() == record.file_name());
+    let older =
+        records.iter().enumerate().filter(|(place, path)| *place >= but || is_binned(path)).map(|(_, path)| path);
+    for path in certificates.iter().chain(older) {
+        age(path, std::time::Duration::from_secs(days * 24 * 3600));
+    }
 }
 
 /// As if a file had been written so much earlier.

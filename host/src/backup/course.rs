@@ -185,6 +185,7 @@ pub async fn run(
         Err(error) => return Err(undo(course.store, course.environment, lease, error).await),
     };
     // What was announced and is not in the record was given up, perhaps by a request whose answer got lost.
+    course.store.settle().await;
     let announced = lease.announced().await;
     let given_up = announced.iter().filter(|key| !names(&done.record, key) && !done.history.refers_to(key));
     if delete(course.store, given_up).await {

@@ -182,8 +182,7 @@ async fn store_index(
     let index = tree.index()?;
     let stored = async {
         let key = history::key(&format!("{}/{}/{id}.index", host.environment, source.name))?;
-        // It was announced with the archive.
-        let stored = host.store.put_stream(&key, index.guarded(lease.fencing(id).guard)).await?;
+        let stored = lease.fencing(id).put_stream(&host.store, &key, index).await?;
         Ok::<_, Error>(ObjectRecord { key, bytes: stored.bytes, sha256: stored.sha256, made: id.taken() })
     };
     match stored.await {

@@ -79,6 +79,11 @@ pub(super) fn saved(
         record.fingerprint = None;
     }
     if let Opened::Tree(tree) = opened {
+        // Carried over on its word, what is missing would be missing for as long as nothing changes.
+        if let Some(why) = tree.archive_differs() {
+            tracing::warn!(source = %source.name, "{why}, so the fingerprint is not trusted and the next run saves it again");
+            record.fingerprint = None;
+        }
         let excludes = tree.excludes();
         let blind = excludes.blind();
         if !blind.is_empty() {

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::history::{self, History};
 use crate::lease::{Abandoned, Lease, Mark};
 use crate::snapshot::SnapshotId;
-use crate::store::{ObjectKey, Store};
+use crate::store::{Deleted, ObjectKey, Store};
 use std::time::Duration;
 
 /// How long the end of a run waits for the store to say whose the lease is: a scheduler that stops it waits for half a minute.
@@ -126,9 +126,16 @@ async fn abort_uploads(store: &Store, environment: &Environment) {
 pub(super) async fn delete(store: &Store, keys: impl Iterator<Item = &ObjectKey>) -> bool {
     let mut gone = true;
     for key in keys {
-        if let Err(error) = store.delete(key).await {
-            tracing::warn!(key = %key, "what the run left could not be cleared: {error}");
-            gone = false;
+        match store.delete(key).await {
+            Ok(Deleted::Gone) => {}
+            Ok(Deleted::Retained) => {
+                tracing::warn!(key = %key, "what the run left could not be cleared: the store retains it");
+                gone = false;
+            }
+            Err(error) => {
+                tracing::warn!(key = %key, "what the run left could not be cleared: {error}");
+                gone = false;
+            }
         }
     }
     gone

@@ -70,7 +70,9 @@ pub(super) async fn explained(
             (None, Some(_)) => Explained::Binned { id, since },
             (Some(_), _) | (None, None) => Explained::Forgotten { since },
         };
-        if certificate.record_sha256.is_some() && certificate.objects.is_empty() {
+        // Version 1 named none. Of this version's, one of a record that nobody could read names none either: what lies there
+        // of that moment stays listed.
+        if certificate.record_sha256.is_some() && certificate.due.is_none() && certificate.objects.is_empty() {
             let own = free.iter().filter(|(_, found)| found.own && found.moment == id);
             explained.extend(own.map(|(key, _)| ((*key).clone(), Explained::Unclear)));
         }

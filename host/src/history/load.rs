@@ -8,7 +8,7 @@ use crate::environment::{EnvironmentFile, Stored, file_key};
 use crate::error::{Error, Result};
 use crate::lease;
 use crate::proof;
-use crate::snapshot::{Condition, ObjectRecord, Outcome, Record, SnapshotId};
+use crate::snapshot::{Condition, Measure, Outcome, Record, SnapshotId, SourceRecord};
 use crate::store::{ObjectKey, Store};
 use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
@@ -44,7 +44,7 @@ pub async fn load_after(
 ) -> Result<History> {
     let listed = store.list(&format!("{environment}/")).await?;
     let mut keys = sort(environment, listed.into_iter());
-    let (file, damage) = environment_file(store, environment, &keys, before).await?;
+    let File { newest: file, damage, readable_before } = environment_file(store, environment, &keys, before).await?;
     let mut records = records(store, environment, &keys, before).await?;
     let sources = sources(config, file.as_ref(), &records);
     keys.objects.retain(|_, found| sources.contains_key(&found.source));
@@ -56,7 +56,7 @@ pub async fn load_after(
     let announced = if free.is_empty() { Announced::default() } else { announced(store, environment, &keys).await? };
     let explained =
         if free.is_empty() { BTreeMap::new() } else { adopted::explained(store, environment, &keys, &free).await? };
-    let facts = Facts { config, file, damage, sources, missing, announced, explained, now };
+    let facts = Facts { config, file, damage, readable_before, sources, missing, announced, explained, now };
     Ok(build(&keys, records, facts))
 }
 
@@ -78,6 +78,7 @@ pub(super) struct Facts<'a> {
     pub(super) config: &'a EnvironmentConfig,
     pub(super) file: Option<Stored>,
     pub(super) damage: Option<Error>,
+    pub(super) readable_before: Option<Stored>,
     pub(super) sources: BTreeMap<String, String>,
     pub(super) missing: BTreeSet<SnapshotId>,
     pub(super) announced: Announced,
@@ -85,22 +86,42 @@ pub(super) struct Facts<'a> {
     pub(super) now: Timestamp,
 }
 
+/// The newest version of the environment's file; or why it cannot be read, and the newest one that can.
+#[derive(Default)]
+pub(super) struct File {
+    pub(super) newest: Option<Stored>,
+    pub(super) damage: Option<Error>,
+    pub(super) readable_before: Option<Stored>,
+}
+
 async fn environment_file(
     store: &Store,
     environment: &Environment,
     keys: &Keys,
     before: Option<&History>,
-) -> Result<(Option<Stored>, Option<Error>)> {
-    let Some(stamp) = keys.environment_files.last().copied() else { return Ok((None, None)) };
-    if let Some(known) = before.and_then(|before| before.environment.as_ref()).filter(|known| known.stamp == stamp) {
-        return Ok((Some(known.clone()), None));
+) -> Result<File> {
+    let mut found = File::default();
+    for stamp in keys.environment_files.iter().rev().copied() {
+        let known = before.and_then(|before| before.environment.as_ref()).filter(|known| known.stamp == stamp);
+        if let Some(known) = known.filter(|_| found.damage.is_none()) {
+            found.newest = Some(known.clone());
+            return Ok(found);
+        }
+        let Some(bytes) = store.get(&file_key(environment, stamp)?).await? else { continue };
+        let sha256 = hex::encode(Sha256::digest(&bytes));
+        match EnvironmentFile::parse(&bytes, environment, stamp) {
+            Ok(file) if found.damage.is_none() => {
+                found.newest = Some(Stored { stamp, sha256, file });
+                return Ok(found);
+            }
+            Ok(file) => {
+                found.readable_before = Some(Stored { stamp, sha256, file });
+                return Ok(found);
+            }
+            Err(error) => drop(found.damage.get_or_insert(error)),
+        }
     }
-    let Some(bytes) = store.get(&file_key(environment, stamp)?).await? else { return Ok((None, None)) };
-    let sha256 = hex::encode(Sha256::digest(&bytes));
-    match EnvironmentFile::parse(&bytes, environment, stamp) {
-        Ok(file) => Ok((Some(Stored { stamp, sha256, file }), None)),
-        Err(error) => Ok((None, Some(error))),
-    }
+    Ok(found)
 }
 
 async fn records(store: &Store, environment: &Environment, keys: &Keys, before: Option<&History>) -> Result<Vec<Read>> {
@@ -243,7 +264,7 @@ async fn announced(store: &Store, environment: &Environment, keys: &Keys) -> Res
 pub(super) fn build(keys: &Keys, records: Vec<Read>, facts: Facts<'_>) -> History {
     let present = |key: &ObjectKey, bytes: u64| keys.objects.get(key).is_some_and(|found| found.bytes == bytes);
     let file = facts.file.as_ref().map(|stored| &stored.file);
-    let makers = conditions_of_makers(&records);
+    let makers = makers(&records);
     let mut snapshots: BTreeMap<SnapshotId, Snapshot> = BTreeMap::new();
     for (id, record, sha256) in records {
         let (record, damage) = match record {
@@ -267,7 +288,11 @@ pub(super) fn build(keys: &Keys, records: Vec<Read>, facts: Facts<'_>) -> Histor
                 stored: keys.records.get(&id).copied(),
                 damage,
                 clock_doubted: doubted && !file.is_some_and(|file| file.trusted_times.contains(&id)),
-                binned: keys.certificates.get(&id).copied(),
+                // A record that was put back after its certificate waits anew.
+                binned: keys
+                    .certificates
+                    .get(&id)
+                    .map(|since| keys.records.get(&id).map_or(*since, |stored| *since.max(stored))),
                 sources,
                 ..Snapshot::blank(id)
             },
@@ -313,6 +338,7 @@ pub(super) fn build(keys: &Keys, records: Vec<Read>, facts: Facts<'_>) -> Histor
         verifications,
         environment: facts.file,
         environment_damage: facts.damage,
+        readable_before: facts.readable_before,
         sources: facts.sources,
         newest_file: keys.environment_files.last().copied(),
         stamps: keys.stamps.clone(),
@@ -320,30 +346,33 @@ pub(super) fn build(keys: &Keys, records: Vec<Read>, facts: Facts<'_>) -> Histor
 }
 
 /// What the records of version 1 say of the objects that they made: those that carried one over said nothing of it.
-fn conditions_of_makers(records: &[Read]) -> BTreeMap<ObjectKey, Condition> {
+fn makers(records: &[Read]) -> BTreeMap<ObjectKey, (Condition, Measure)> {
     let records = records.iter().filter_map(|(_, record, _)| record.as_ref().ok());
     let made = records.flat_map(|record| record.sources.values()).filter(|source| source.outcome == Outcome::Saved);
-    let odd = made.filter(|source| source.condition() != Condition::Whole);
-    odd.filter_map(|source| Some((source.object.as_ref()?.key.clone(), source.condition()))).collect()
+    let said =
+        |source: &SourceRecord| Some((source.object.as_ref()?.key.clone(), (source.condition(), source.measured())));
+    made.filter_map(said).collect()
 }
 
 fn state(
-    source: &crate::snapshot::SourceRecord,
+    source: &SourceRecord,
     accepted: bool,
-    makers: &BTreeMap<ObjectKey, Condition>,
+    makers: &BTreeMap<ObjectKey, (Condition, Measure)>,
     present: &impl Fn(&ObjectKey, u64) -> bool,
 ) -> State {
-    let of_maker = |object: &ObjectRecord| makers.get(&object.key).copied();
+    let maker = source.object.as_ref().and_then(|object| makers.get(&object.key));
     let condition = match source.condition {
         Some(Condition::Suspect) if accepted => Condition::Whole,
         Some(condition) => condition,
-        None => source.object.as_ref().and_then(of_maker).unwrap_or_else(|| source.condition()),
+        None => maker.map_or_else(|| source.condition(), |(condition, _)| *condition),
     };
     State {
         outcome: source.outcome,
         condition,
         fingerprint: source.fingerprint.clone().unwrap_or_default(),
-        measure: source.measured(),
+        measure: maker
+            .filter(|_| source.measured() == Measure::default())
+            .map_or_else(|| source.measured(), |(_, measure)| *measure),
         identity: source.identity.clone(),
         given_up: false,
         object: source.object.as_ref().map(|object| Object {

@@ -48,6 +48,7 @@ fn built(
     keys.objects.retain(|_, found| sources.contains_key(&found.source));
     let explained = explained.iter().map(|(key, why)| (ObjectKey::parse(key).unwrap(), *why)).collect();
     let facts = Facts {
+        readable_before: None,
         config: &config,
         file: None,
         damage: None,

@@ -5,6 +5,7 @@ use crate::environment::{AcceptedState, EnvironmentFile, KnownSource};
 use crate::history::History;
 use crate::proof::Standing;
 use crate::snapshot::{ClockDoubt, SnapshotId};
+use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeSet;
 
@@ -82,7 +83,7 @@ pub fn answer(
                 asked.time_zone.clone_into(&mut next.time_zone);
                 changes.push(format!("the time zone is {}", next.time_zone));
             }
-            Kind::Clock => changes.extend(judge_times(history, &question.snapshots, &mut next, now)),
+            Kind::Clock => changes.extend(judge_times(asked, history, &question.snapshots, &mut next, now)),
             Kind::Future => {
                 next.retired_snapshots.extend(&question.snapshots);
                 changes.push(format!("{} retired: their clock was wrong", named(&question.snapshots)));
@@ -142,7 +143,13 @@ pub fn answer(
 }
 
 /// Sorts doubted snapshots by what is known now: certainly wrong, certainly right, or neither.
-fn judge_times(history: &History, ids: &[SnapshotId], next: &mut EnvironmentFile, now: Timestamp) -> Vec<String> {
+fn judge_times(
+    asked: Asked<'_>,
+    history: &History,
+    ids: &[SnapshotId],
+    next: &mut EnvironmentFile,
+    now: Timestamp,
+) -> Vec<String> {
     let (mut wrong, mut right, mut unclear) = (Vec::new(), Vec::new(), Vec::new());
     for snapshot in history.snapshots.iter().filter(|snapshot| ids.contains(&snapshot.id)) {
         let Some(doubt) = snapshot.record.as_ref().and_then(|record| record.clock_doubt) else { continue };
@@ -152,6 +159,7 @@ fn judge_times(history: &History, ids: &[SnapshotId], next: &mut EnvironmentFile
             {
                 &mut wrong
             }
+            ClockDoubt::Skew { seconds } if !is_of_one_day(asked, snapshot.id, seconds) => &mut unclear,
             ClockDoubt::Skew { .. } | ClockDoubt::Gap { .. } => &mut right,
             // What it met in its future is in ours too: that one is wrong.
             ClockDoubt::Behind { newest } if is_ahead(newest, now) => &mut right,
@@ -174,4 +182,12 @@ fn judge_times(history: &History, ids: &[SnapshotId], next: &mut EnvironmentFile
         next.doubted_times.extend(unclear);
     }
     changes
+}
+
+/// Whether a snapshot belongs to its day although its clock was ahead by so much.
+fn is_of_one_day(asked: Asked<'_>, id: SnapshotId, ahead_seconds: i64) -> bool {
+    let Ok(zone) = TimeZone::get(asked.time_zone) else { return false };
+    let day = |moment: Timestamp| moment.to_zoned_datetime(zone.clone()).date();
+    let real = id.taken().checked_sub(SignedDuration::from_secs(ahead_seconds));
+    real.is_ok_and(|real| day(real) == day(id.taken()))
 }

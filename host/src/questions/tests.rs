@@ -239,7 +239,9 @@ fn a_time_that_is_certainly_wrong_is_retired_a_gap_is_believed_and_what_is_neith
     let (retired, trusted, second) = ((true, false, false), (false, true, false), (false, false, true));
     assert_eq!(judged("20360101T000000Z", Gap { newest: id("20260620T010000Z") }), retired);
     assert_eq!(judged("20260629T000000Z", Skew { seconds: 30 * 86_400 }), retired);
-    assert_eq!(judged("20260629T000000Z", Skew { seconds: 3_600 }), trusted);
+    assert_eq!(judged("20260629T010000Z", Skew { seconds: 3_600 }), trusted);
+    assert_eq!(judged("20260629T003000Z", Skew { seconds: 3_600 }), second, "it was the day before");
+    assert_eq!(judged("20260628T233000Z", Skew { seconds: -3_600 }), second, "it was the day after");
     assert_eq!(judged("20260629T000000Z", Gap { newest: id("20260101T000000Z") }), trusted);
     assert_eq!(judged("20260629T000000Z", Behind { newest: id("20360101T000000Z") }), trusted);
     assert_eq!(judged("20260622T000000Z", Behind { newest: id("20260629T000000Z") }), second);

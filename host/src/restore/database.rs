@@ -39,6 +39,8 @@ struct Plan {
     temporary: String,
     /// The name in the end.
     place: String,
+    /// Whether it is the very database that the environment backs up.
+    is_own: bool,
     /// What has that name now.
     replaced: Option<Existing>,
     /// The name that it gets.
@@ -96,6 +98,9 @@ pub(super) async fn run(
         Err(error) => return Err(abandon(&plan, error).await),
     };
     put_in_place(&plan).await?;
+    if plan.is_own {
+        super::note_replaced(host, chosen.source).await;
+    }
     let made = Made { tables, comparison, millis: host.clock.millis_since(began) };
     Ok(report(host, &plan, text, value, &made))
 }
@@ -106,6 +111,7 @@ async fn plan(host: &Host, chosen: &Chosen<'_>, source: &postgres::Config, argum
     let place = to.swap.as_deref().map_or(Ok(into.clone()), |swap| name(swap, "--swap"))?;
     let target = target(host, chosen.source, source, arguments)?;
     check_own_databases(host, &target, [&into, &place], arguments).await?;
+    let is_own = source.may_be(&target.host, target.port, &place).await;
     let origin = fetch::beginning(host, chosen.object).await?;
     let server = Server::connect(&target).await?;
     server.check(&origin)?;
@@ -149,6 +155,7 @@ async fn plan(host: &Host, chosen: &Chosen<'_>, source: &postgres::Config, argum
         server,
         into,
         place,
+        is_own,
         replaced,
         aside,
         owner,

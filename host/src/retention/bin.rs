@@ -10,7 +10,11 @@ use bytes::Bytes;
 use futures::StreamExt;
 use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeSet;
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
+
+/// How long one deletion is waited for: less than what is left of the lease when it begins, so that none outlives it.
+const DELETION_TIME_MAX: Duration = Duration::from_secs(25);
 
 /// Deletions under way at the same time. One by one is what every server can do; this many hide the latency.
 const DELETIONS_IN_FLIGHT_MAX: usize = 8;
@@ -100,6 +104,9 @@ fn has_waited(
     let Wait::Days(configured) = wait else { return true };
     let wait_days = history.bin_days(configured, since);
     let Some(store_now) = store_now else { return false };
+    // A clock that was wrong may have dated the entry, or made the time pass: the wait begins anew with the run that met it.
+    let doubted = history.snapshots.iter().filter(|run| run.record.as_ref().is_some_and(|r| r.clock_doubt.is_some()));
+    let since = doubted.filter_map(|run| run.stored).filter(|stored| *stored <= store_now).fold(since, Timestamp::max);
     let whole = history.snapshots.iter().filter(|run| run.is_whole(expected));
     let mut runs: Vec<Timestamp> = whole.filter_map(|run| run.stored).filter(|stored| *stored > since).collect();
     runs.sort_unstable();
@@ -192,7 +199,7 @@ impl Hands<'_> {
     async fn take_back(&self, steps: &Steps, applied: &mut Applied) {
         for id in &steps.taken_back {
             let deleted = match history::certificate_key(self.environment, *id) {
-                Ok(key) => self.store.delete(&key).await,
+                Ok(key) => self.remove(&key).await,
                 Err(error) => Err(error),
             };
             match deleted {
@@ -274,7 +281,12 @@ impl Hands<'_> {
         if snapshot.adopted {
             return Ok(Deleted::Gone);
         }
-        self.store.delete(&history::record_key(self.environment, snapshot.id)?).await
+        self.remove(&history::record_key(self.environment, snapshot.id)?).await
+    }
+
+    async fn remove(&self, key: &ObjectKey) -> Result<Deleted> {
+        let late = |_| Err(Error::unavailable(format!("the store did not answer when {key} was deleted")));
+        tokio::time::timeout(DELETION_TIME_MAX, self.store.delete(key)).await.unwrap_or_else(late)
     }
 
     /// Deletes an object, and its index where it has one. The index goes first, because nothing names it once the archive is
@@ -282,10 +294,10 @@ impl Hands<'_> {
     async fn prune(&self, key: &ObjectKey) -> Result<Deleted> {
         if let Some(stem) = key.as_str().strip_suffix(".tar.gz") {
             let index = history::key(&format!("{stem}.index"))?;
-            if self.store.delete(&index).await? == Deleted::Retained {
+            if self.remove(&index).await? == Deleted::Retained {
                 return Ok(Deleted::Retained);
             }
         }
-        self.store.delete(key).await
+        self.remove(key).await
     }
 }

@@ -140,7 +140,7 @@ impl<'a> Rules<'a> {
 /// each rank with all that rank above it, with adopted ones and without, and what it keeps in any answer stays.
 ///
 /// # Errors
-/// The plugin's; [`Class::PluginRefused`] for a plan that does not answer the question.
+/// The plugin's; [`crate::error::Class::PluginRefused`] for a plan that does not answer the question.
 pub async fn plan(rules: Rules<'_>, proposer: &impl Propose, history: &History, now: Timestamp) -> Result<Planned> {
     let now = history.present(now);
     let subjects = history.subjects();

@@ -296,8 +296,9 @@ impl Directory {
 
     /// Makes the folders of an object; the root only where it was not there from the start.
     fn make_folders(&self, key: &ObjectKey) -> Result<PathBuf> {
-        if self.is_new.swap(false, Ordering::AcqRel) {
+        if self.is_new.load(Ordering::Acquire) {
             make_root(&self.root)?;
+            self.is_new.store(false, Ordering::Release);
         }
         let mut folder = self.root.clone();
         let Some((above, _)) = key.as_str().rsplit_once('/') else { return Ok(folder) };

@@ -31,8 +31,25 @@ const EXTENSION_BYTES_MAX: usize = 16;
 pub struct Fencing {
     /// Says which object is about to be made.
     pub announce: Arc<dyn Fn(ObjectKey) -> BoxFuture<'static, Result<()>> + Send + Sync>,
+    /// Takes that back of an object that somebody else made: it is not the run's to clear.
+    pub withdraw: Arc<dyn Fn(ObjectKey) -> BoxFuture<'static, ()> + Send + Sync>,
     /// Whether it may come into being.
     pub guard: Guard,
+}
+
+impl Fencing {
+    /// Announces an object and makes it.
+    ///
+    /// # Errors
+    /// Those of the announcement and of the store.
+    pub async fn put_stream(&self, store: &Store, key: &ObjectKey, content: ByteStream) -> Result<Stored> {
+        (self.announce)(key.clone()).await?;
+        let stored = store.put_stream(key, content.guarded(self.guard.clone())).await;
+        if stored.as_ref().is_err_and(Error::is_taken) {
+            (self.withdraw)(key.clone()).await;
+        }
+        stored
+    }
 }
 
 #[cfg(test)]
@@ -40,7 +57,11 @@ impl Fencing {
     /// Of nobody who holds a lease.
     pub(crate) fn none() -> Self {
         use futures::FutureExt;
-        Self { announce: Arc::new(|_| async { Ok(()) }.boxed()), guard: Guard::new(|| Ok(())) }
+        Self {
+            announce: Arc::new(|_| async { Ok(()) }.boxed()),
+            withdraw: Arc::new(|_| async {}.boxed()),
+            guard: Guard::new(|| Ok(())),
+        }
     }
 }
 
@@ -81,10 +102,8 @@ impl Prefix {
             let message = format!("the plugin stores {key} besides {first}, and one object was asked for");
             return Err(Error::new(Class::PluginRefused, message));
         }
-        (self.fencing.announce)(key.clone()).await?;
-        let content = content.guarded(self.fencing.guard.clone());
         let bar = crate::telemetry::bar(&self.scope, content.expected_bytes());
-        let stored = self.store.put_stream(&key, content.observed(bar.clone())).await;
+        let stored = self.fencing.put_stream(&self.store, &key, content.observed(bar.clone())).await;
         bar.finish_and_clear();
         let stored = (key, stored?);
         self.stored.lock().unwrap_or_else(PoisonError::into_inner).push(stored.clone());

@@ -3,7 +3,6 @@
 use super::{Office, keep_last, listed, problems};
 use serde_json::Value;
 use std::process::Command;
-use std::time::Duration;
 
 fn at(day: u32) -> String {
     format!("2026-06-{day:02}T01:00:00Z")
@@ -27,14 +26,6 @@ fn in_bin(office: &Office, now: &str) -> Vec<String> {
     snapshots.map(|snapshot| snapshot["id"].as_str().unwrap().to_owned()).collect()
 }
 
-/// As if everything in the bin, and every run until now, were so many days older.
-fn pass(office: &Office, days: u64) {
-    office.age_bin(days);
-    for entry in std::fs::read_dir(office.at("store/prod/snapshots")).unwrap() {
-        crate::scene::age(&entry.unwrap().path(), Duration::from_secs(days * 24 * 3600));
-    }
-}
-
 #[test]
 fn what_may_go_is_restorable_for_a_week_and_two_whole_runs_and_is_shown() {
     let office = office(3);
@@ -47,11 +38,11 @@ fn what_may_go_is_restorable_for_a_week_and_two_whole_runs_and_is_shown() {
     assert!(line.contains("bin"), "{shown}");
 
     // Two runs and six days are not enough, and eight days and no run are not either.
-    pass(&office, 6);
+    office.pass(6);
     let _ = office.worked(&at(4), 0);
     let _ = office.worked(&at(5), 0);
     assert_eq!(office.restored("docs", ["--snapshot", &id(1)], now), at(1));
-    pass(&office, 2);
+    office.pass(2);
     let pruned = office.verb(&["prune"], "2026-06-05T02:00:00Z", 0);
     assert_eq!(listed(&pruned, "forgotten"), Vec::<String>::new(), "{pruned}");
     let one = office.worked(&at(6), 0);
@@ -151,7 +142,7 @@ fn a_policy_that_is_changed_and_changed_back_within_the_week_loses_nothing() {
     let changed = office.worked(&at(11), 0);
     assert_eq!(listed(&changed, "binned").len(), 10, "{changed}");
     let _ = office.worked(&at(12), 0);
-    pass(&office, 6);
+    office.pass(6);
     let _ = office.worked(&at(13), 0);
     office.configure(&own, "");
     let back = office.worked(&at(14), 0);

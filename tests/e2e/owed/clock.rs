@@ -99,3 +99,30 @@ fn a_month_and_a_half_without_a_run_is_asked_about_and_the_answer_is_enough() {
         "2026-08-31T22:00:00Z"
     );
 }
+
+/// The clock falls back by a year, somebody takes its word, and later it is set right: two mistakes, and nothing is gone.
+#[test]
+fn an_answer_under_a_clock_that_is_behind_deletes_nothing_once_the_clock_is_right() {
+    let office = Office::new(&["docs"], "");
+    office.old();
+    let _ = office.worked("2024-02-01T22:00:00Z", 3);
+    let _ = office.verb(&["accept"], "2024-02-02T09:00:00Z", 0);
+    for day in 2..=3 {
+        let _ = office.worked(&format!("2024-02-0{day}T22:00:00Z"), 0);
+    }
+    assert!(office.certificates() > 0, "what was retired lies in the bin");
+    // A folder's time goes with the machine's: all of that was dated a year too early.
+    office.pass(365);
+    let _ = office.worked("2025-01-12T22:00:00Z", 3);
+    let _ = office.verb(&["accept"], "2025-01-13T09:00:00Z", 0);
+    for day in 13..=15 {
+        let night = office.worked(&format!("2025-01-{day}T22:00:00Z"), 0);
+        assert_eq!(listed(&night, "forgotten"), Vec::<String>::new(), "{night}");
+    }
+    let now = "2025-01-15T23:00:00Z";
+    for day in 1..=11 {
+        let _ = office.verb(&["unforget", &format!("202501{day:02}T220000Z")], now, 0);
+        let said = format!("2025-01-{day:02}");
+        assert_eq!(office.restored("docs", ["--at", &said], now), format!("{said}T22:00:00Z"));
+    }
+}

@@ -170,3 +170,40 @@ fn a_time_zone_and_a_long_silence_are_answered_by_the_command_of_their_line() {
     let ran = obey(&office, "gap", "2026-07-17T02");
     assert_eq!(ran, ["accept --env prod", "verify --env prod"]);
 }
+
+/// What a record that cannot be read was for is still there, whatever a person says of the record.
+#[test]
+fn the_objects_of_a_record_that_is_given_up_stay_listed_and_restorable() {
+    let office = Office::new(&["docs"], "");
+    for day in 1..=3 {
+        let _ = office.worked(&format!("2026-06-0{day}T01:00:00Z"), 0);
+    }
+    office.put("prod/snapshots/20260602T010000Z.json", b"{}");
+    let _ = office.verb(&["accept", "--lost"], "2026-06-03T09:00:00Z", 0);
+    for (night, day) in (4..=6).enumerate() {
+        let _ = office.worked(&format!("2026-06-0{day}T01:00:00Z"), 0);
+        office.age_bin(if night == 0 { 8 } else { 0 });
+    }
+    let now = "2026-06-06T02:00:00Z";
+    let adopted = office.ids(now).into_iter().find(|id| id.starts_with("20260602")).unwrap();
+    assert_eq!(office.restored("docs", ["--snapshot", &adopted], now), "2026-06-02T01:00:00Z");
+}
+
+/// The newest version of the environment's file is damaged: `init` goes on from the one before, and from no blank one.
+#[test]
+fn what_was_answered_before_still_holds_after_the_newest_version_of_the_file_was_damaged() {
+    let office = Office::new(&["docs", "mail"], "");
+    for day in 1..=3 {
+        let _ = office.worked(&format!("2026-06-0{day}T01:00:00Z"), 0);
+    }
+    let _ = office.verb(&["unforget", "20260601T010000Z"], "2026-06-03T09:00:00Z", 0);
+    office.put("prod/environment/20260603T100000Z.json", b"{");
+    // A configuration with half of the sources must not become all that there is.
+    office.configure(&OWN[..1], "");
+    let _ = office.verb(&["init"], "2026-06-03T11:00:00Z", 0);
+    let status = office.status("2026-06-03T12:00:00Z", 4);
+    assert_eq!(commands(&status, "waiting"), ["accept --env prod --retire mail"], "{status}");
+    let kept = office.snapshots("2026-06-03T12:00:00Z");
+    let kept: Vec<&Value> = kept.iter().filter(|snapshot| snapshot["pinned"] == true).map(|s| &s["id"]).collect();
+    assert_eq!(kept, ["20260601T010000Z"]);
+}
