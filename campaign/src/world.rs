@@ -266,7 +266,9 @@ impl World {
             Event::Outage { database, days } => drop(self.lasting.out.insert(label(database), until(days))),
             Event::Unreadable { days } => self.lasting.unreadable = until(days),
             Event::Emptied { database, days, meant } => {
-                let until = if meant { u32::MAX } else { until(days) };
+                // Of a source that began anew nothing is missing when it is empty.
+                let began_anew = self.lasting.empty.get(label(database)) == Some(&u32::MAX);
+                let until = if meant || began_anew { u32::MAX } else { until(days) };
                 self.lasting.empty.insert(label(database), until);
             }
             Event::OtherDatabase { days } => self.lasting.other_database = until(days),
