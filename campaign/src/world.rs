@@ -497,7 +497,7 @@ impl World {
         None
     }
 
-    /// What a killed process had sent is carried out all the same.
+    /// Lets what runs beside a killed run, such as the renewal of its lease, carry out what it had sent.
     async fn let_requests_end(&self) {
         for _ in 0..8 {
             tokio::task::yield_now().await;

@@ -37,7 +37,7 @@ pub struct Report {
 pub enum Retention {
     /// Carried out.
     Applied(Box<Planned>, Box<Applied>),
-    /// Not even planned, and why, a sentence each.
+    /// Nothing was forgotten, and what is wanted again left the bin.
     Frozen {
         /// What freezes it, a sentence each.
         because: Vec<String>,
