@@ -14,6 +14,10 @@ const PEERS: [(&str, &str); 4] = [("restic", "restic"), ("borg", "borgbackup"), 
 pub struct Arguments {
     /// What to measure; everything by default
     what: Vec<What>,
+    /// Another release build of the binary, such as the commit before, with its plugins beside it: its backups of the documents are
+    /// measured in turns with this one's
+    #[arg(long, value_name = "PATH")]
+    baseline: Option<std::path::PathBuf>,
     /// Size of the documents and of the database; 2048 and 1024 by default
     #[arg(long)]
     mib: Option<u64>,
@@ -90,6 +94,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             bench.arg(machine::root().join("bench/results")).arg(what.name());
             bench.args(["--mib", &arguments.mib.unwrap_or(what.mib()).to_string()]);
             bench.args(["--rounds", &arguments.rounds.to_string()]);
+            if let Some(baseline) = &arguments.baseline {
+                bench.arg("--baseline").arg(baseline);
+            }
             let status = bench.stdin(Stdio::null()).status()?;
             anyhow::ensure!(status.success(), "the benchmark ended with {status}");
             Ok(())

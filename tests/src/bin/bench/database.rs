@@ -76,7 +76,7 @@ pub fn measure(folder: &Path, binary: &Path, mib: u64, rounds: usize) -> Result<
     });
     let newer = newer.transpose()?;
     for round in 0..rounds {
-        drop(fs::remove_dir_all(&store));
+        found(binary, &several, &store)?;
         let source = backup(binary, &several)?;
         board.add(DUMP, OURS, millis(&source, "dump_millis")?);
         board.stored(DUMP, OURS, source["object"]["bytes"].as_u64().context("no size")?);
@@ -95,7 +95,7 @@ pub fn measure(folder: &Path, binary: &Path, mib: u64, rounds: usize) -> Result<
         let source = backup(binary, &one)?;
         board.add(FINGERPRINT, "over one connection", millis(&source, "fingerprint_millis")?);
         let Some((program, config)) = &newer else { continue };
-        drop(fs::remove_dir_all(&store));
+        found(binary, config, &store)?;
         let source = backup(binary, config)?;
         board.add(NEWER_DUMP, OURS, millis(&source, "dump_millis")?);
         board.stored(NEWER_DUMP, OURS, source["object"]["bytes"].as_u64().context("no size")?);
@@ -112,9 +112,19 @@ pub fn measure(folder: &Path, binary: &Path, mib: u64, rounds: usize) -> Result<
 }
 
 fn command(binary: &Path, config: &Path) -> Command {
+    verb("backup", binary, config)
+}
+
+fn verb(verb: &str, binary: &Path, config: &Path) -> Command {
     let mut command = Command::new(binary);
-    command.args(["backup", "--env", "prod", "--json", "--config"]).arg(config).stderr(Stdio::null());
+    command.args([verb, "--env", "prod", "--json", "--config"]).arg(config).stderr(Stdio::null());
     command
+}
+
+/// Makes the environment in a store that is empty from now on.
+fn found(binary: &Path, config: &Path, store: &Path) -> Result<()> {
+    drop(fs::remove_dir_all(store));
+    measured(&mut verb("init", binary, config)).map(drop)
 }
 
 /// What the run says of the source.

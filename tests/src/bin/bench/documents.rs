@@ -18,7 +18,10 @@ const CHANGED: &str = "One per cent of the files changed";
 const RESTORE: &str = "Restore";
 const ONE: &str = "One document";
 
-/// The binary with its configuration.
+/// Another build of the binary, such as the commit before.
+const BASELINE: &str = "the baseline";
+
+/// The binary with its configuration, and its environment initialised.
 pub struct Ours<'a> {
     binary: &'a Path,
     config: PathBuf,
@@ -27,7 +30,10 @@ pub struct Ours<'a> {
 impl<'a> Ours<'a> {
     pub fn new(binary: &'a Path, config: Config, tree: &Path, folder: &Path) -> Result<Self> {
         fs::create_dir_all(folder)?;
-        Ok(Self { binary, config: config.documents(("prod", "docs"), tree).write(folder)? })
+        let ours = Self { binary, config: config.documents(("prod", "docs"), tree).write(folder)? };
+        // A baseline may be so old that it has no such verb; whatever else is wrong, the backup says.
+        let _ = ours.run(&["init"]).stdout(Stdio::null()).status()?;
+        Ok(ours)
     }
 
     pub fn run(&self, arguments: &[&str]) -> Command {
@@ -42,6 +48,7 @@ struct Round<'a> {
     folder: &'a Path,
     tree: &'a Path,
     ours: Ours<'a>,
+    baseline: Option<Ours<'a>>,
     store: PathBuf,
     restic: Option<Restic>,
     rustic: Option<Rustic>,
@@ -49,7 +56,7 @@ struct Round<'a> {
     number: usize,
 }
 
-pub fn measure(folder: &Path, binary: &Path, mib: u64, rounds: usize) -> Result<Board> {
+pub fn measure(folder: &Path, binary: &Path, baseline: Option<&Path>, mib: u64, rounds: usize) -> Result<Board> {
     let tree = folder.join(format!("documents-{mib}"));
     trees::realistic(&tree, mib)?;
     let mut board = Board::new(format!("Documents, {mib} MiB"));
@@ -78,7 +85,7 @@ pub fn measure(folder: &Path, binary: &Path, mib: u64, rounds: usize) -> Result<
     });
     let work = folder.join("round");
     for number in 0..rounds {
-        let round = Round::new(emptied(&work)?, binary, &tree, number)?;
+        let round = Round::new(emptied(&work)?, binary, baseline, &tree, number)?;
         round.first(&mut board)?;
         round.again(&mut board, UNCHANGED)?;
         round.restore(&mut board)?;
@@ -115,15 +122,24 @@ fn made(folder: PathBuf) -> Result<PathBuf> {
 }
 
 impl<'a> Round<'a> {
-    fn new(folder: &'a Path, binary: &'a Path, tree: &'a Path, number: usize) -> Result<Self> {
+    fn new(
+        folder: &'a Path,
+        binary: &'a Path,
+        baseline: Option<&'a Path>,
+        tree: &'a Path,
+        number: usize,
+    ) -> Result<Self> {
         let at = |name: &str| folder.join(name);
         let store = at("store");
         let ours = Ours::new(binary, Config::directory_store(&store), tree, &at("ours"))?;
+        let baseline = baseline
+            .map(|binary| Ours::new(binary, Config::directory_store(&at("baseline-store")), tree, &at("baseline")));
+        let baseline = baseline.transpose()?;
         let restic = is_installed("restic")
             .then(|| Restic { repository: at("restic").display().to_string(), cache: at("restic-cache") });
         let rustic = is_installed("rustic").then(|| Rustic { repository: at("rustic"), cache: at("rustic-cache") });
         let borg = is_installed("borg").then(|| Borg { repository: at("borg"), base: at("borg-base") });
-        Ok(Self { folder, tree, ours, store, restic, rustic, borg, number })
+        Ok(Self { folder, tree, ours, baseline, store, restic, rustic, borg, number })
     }
 
     fn archive(&self) -> PathBuf {
@@ -135,6 +151,9 @@ impl<'a> Round<'a> {
         board.add(FIRST, "`cat` of all files", measured(shell(cat, []).current_dir(self.tree))?);
         board.add(FIRST, OURS, measured(&mut self.ours.run(&["backup"]))?);
         board.stored(FIRST, OURS, bytes(&self.store.join("prod/docs")));
+        if let Some(baseline) = &self.baseline {
+            board.add(FIRST, BASELINE, measured(&mut baseline.run(&["backup"]))?);
+        }
         let archive = self.archive();
         let tar = "`tar -czf`";
         board.add(
@@ -173,6 +192,9 @@ impl<'a> Round<'a> {
         std::thread::sleep(std::time::Duration::from_millis(1_100));
         board.add(work, OURS, measured(&mut self.ours.run(&["backup"]))?);
         board.stored(work, OURS, bytes(&self.store) - before);
+        if let Some(baseline) = &self.baseline {
+            board.add(work, BASELINE, measured(&mut baseline.run(&["backup"]))?);
+        }
         if let Some(restic) = &self.restic {
             let before = bytes(Path::new(&restic.repository));
             board.add(work, "restic", measured(&mut restic.run(&["backup", "."], self.tree))?);

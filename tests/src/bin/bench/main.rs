@@ -28,6 +28,9 @@ struct Arguments {
     results: PathBuf,
     /// What to measure
     what: What,
+    /// Another build of the binary, with its plugins beside it, whose backups of the documents are measured in turns with this one's
+    #[arg(long)]
+    baseline: Option<PathBuf>,
     /// Size of the documents or of the database
     #[arg(long, default_value_t = 2_048)]
     mib: u64,
@@ -52,9 +55,9 @@ fn main() -> Result<()> {
     let arguments = Arguments::parse();
     fs::create_dir_all(&arguments.folder).with_context(|| format!("cannot make {}", arguments.folder.display()))?;
     fs::create_dir_all(&arguments.results)?;
-    let Arguments { folder, binary, results, what, mib, rounds } = arguments;
+    let Arguments { folder, binary, results, what, baseline, mib, rounds } = arguments;
     let (name, board) = match what {
-        What::Documents => ("documents", documents::measure(&folder, &binary, mib, rounds)?),
+        What::Documents => ("documents", documents::measure(&folder, &binary, baseline.as_deref(), mib, rounds)?),
         What::Extremes => ("extremes", extremes::measure(&folder, &binary)?),
         What::Database => ("database", database::measure(&folder, &binary, mib, rounds)?),
         What::Plugins => ("plugins", plugins::measure(&folder, &binary, mib, rounds)?),

@@ -40,6 +40,13 @@ impl Place<'_> {
         command
     }
 
+    /// Makes the environment in a store that is empty from now on.
+    fn found(&self, store: &Path) -> Result<()> {
+        // Not there before the first run.
+        drop(fs::remove_dir_all(store));
+        measured(&mut self.run(&["init", "--env", "prod"])).map(drop)
+    }
+
     /// Makes the next run the first one on its machine.
     fn forget_cache(&self) {
         // Not there before the first run.
@@ -67,14 +74,14 @@ pub fn measure(folder: &Path, binary: &Path, mib: u64, rounds: usize) -> Result<
     let (full, full_store) = place("full", &tree, |config| config)?;
     for _ in 0..rounds {
         for (who, is_cold) in [("dolibarr-backup, cold", true), ("dolibarr-backup, warm", false)] {
-            drop(fs::remove_dir_all(&store));
+            run.found(&store)?;
             if is_cold {
                 run.forget_cache();
             }
             board.add(RUN, who, measured(&mut run.run(&["backup", "--env", "prod"]))?);
         }
         board.add(AUDIT, OURS, measured(&mut run.run(&["plugins", "audit"]))?);
-        drop(fs::remove_dir_all(&full_store));
+        full.found(&full_store)?;
         board.add(FULL, OURS, measured(&mut full.run(&["backup", "--env", "prod"]))?);
     }
     long_history(&mut board, &run, &store, rounds)?;
@@ -97,7 +104,7 @@ fn long_history(board: &mut Board, run: &Place<'_>, store: &Path, rounds: usize)
     }
     let work = format!("Retention over {SNAPSHOTS} snapshots, the call alone");
     for _ in 0..rounds {
-        let mut prune = run.run(&["prune", "--env", "prod", "--dry-run", "--allow-mass-forget", "--json"]);
+        let mut prune = run.run(&["prune", "--env", "prod", "--dry-run", "--no-limit", "--json"]);
         let output = prune.output()?;
         ensure!(output.status.success(), "{prune:?} ended with {}", output.status);
         let document: Value = serde_json::from_slice(&output.stdout)?;
@@ -124,7 +131,7 @@ fn python(board: &mut Board, binary: &Path, folder: &Path, empty: &Path, rounds:
     };
     let interpreter = place("python", &component.display().to_string())?;
     let native = place("last", "retention-last.wasm")?;
-    drop(fs::remove_dir_all(&store));
+    native.found(&store)?;
     measured(&mut native.run(&["backup", "--env", "prod"]))?;
     let list = ["list", "--env", "prod"];
     for _ in 0..rounds {
