@@ -168,6 +168,9 @@ impl Cluster {
         self.api().apply(&json!({ "apiVersion": "v1", "kind": "List", "items": items }).to_string());
         let init = self.see_to_its_end(&format!("{BACKUP}-init")).expect_code(0);
         assert!(init.log.contains("prod in s3://") && init.log.contains("is initialised"), "{}", init.log);
+        // Its pod goes after its Job; what is left afterwards is compared with what is there from here on.
+        let is_gone = || self.left().iter().all(|name| !name.contains("-init")).then_some(());
+        self.api().wait("end of the init's pod", is_gone);
     }
 
     /// Starts the Job of a CronJob as the chart's notes say, and waits for its end.
