@@ -5,6 +5,7 @@
 //! A history that breaks a rule is made smaller, event by event, as long as it still does, and what is left is printed.
 
 mod events;
+mod night;
 mod oracle;
 mod person;
 mod runs;

@@ -3,38 +3,25 @@
 use crate::Tally;
 use crate::events::{Event, Scheduled};
 use crate::oracle::{Oracle, Violation};
-use crate::runs::{self, ENVIRONMENT, Setting};
+use crate::runs::{self, ENVIRONMENT};
 use bytes::Bytes;
-use dolibarr_backup::backup::course::Done;
 use dolibarr_backup::config::Config;
 use dolibarr_backup::environment::{self, EnvironmentFile};
 use dolibarr_backup::error::Result;
-use dolibarr_backup::report::Retention;
 use dolibarr_backup::snapshot::Measure;
-use dolibarr_backup::store::memory::{Fault, Memory};
+use dolibarr_backup::store::memory::Memory;
 use dolibarr_backup::store::{ObjectKey, Store};
 use jiff::{SignedDuration, Timestamp};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use std::collections::BTreeMap;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::Poll;
-use std::time::Duration;
 
 /// The first day of every history, give or take a year: 2014-06-01T01:00:00Z.
 const BEGIN: i64 = 1_401_584_400;
 
 /// Nights of a plugin that behaves before it is wild again, so that what it put into the bin leaves it.
 const NIGHTS_BETWEEN: u32 = 3;
-
-/// How often a future is polled in vain before the virtual clock moves.
-const POLLS_MAX: u32 = 40;
-
-/// How far the virtual clock moves then.
-const NAP: Duration = Duration::from_millis(500);
 
 /// What a source really holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,7 +71,7 @@ impl Truth {
     }
 
     /// Whether a run that claims to have saved it may be believed.
-    fn is_sound(&self) -> bool {
+    pub(crate) fn is_sound(&self) -> bool {
         !self.is_out
             && !self.is_emptied
             && self.unreadable == 0
@@ -103,7 +90,7 @@ pub struct Lasting {
     removed: u32,
     zone: u32,
     weak_guard: u32,
-    wild: u32,
+    pub(crate) wild: u32,
     holiday: u32,
 }
 
@@ -115,7 +102,7 @@ pub struct World {
     pub(crate) day: u32,
     begin: i64,
     /// Whether the store's clock is the machine's, as in a folder.
-    store_is_local: bool,
+    pub(crate) store_is_local: bool,
     pub(crate) truths: BTreeMap<&'static str, Truth>,
     pub(crate) lasting: Lasting,
     /// The documents were renamed for good.
@@ -129,18 +116,6 @@ pub struct World {
     pub(crate) oracle: Oracle,
     /// What happened in all.
     pub tally: Tally,
-}
-
-type Running = Pin<Box<dyn Future<Output = Result<Done>>>>;
-
-/// What happens to the run of a night.
-#[derive(Debug, Clone, Copy)]
-enum Trouble {
-    Kill,
-    Interrupt,
-    Race,
-    Script,
-    Pause(u16),
 }
 
 impl World {
@@ -223,7 +198,7 @@ impl World {
     }
 
     /// Sets the machine's clock, and the store's where that is another one.
-    fn set_clocks(&self, machine: Timestamp) {
+    pub(crate) fn set_clocks(&self, machine: Timestamp) {
         self.memory.set_now(if self.store_is_local { machine } else { self.now() });
         let passed = self.now().as_second() - self.begin;
         runs::set_monotonic(u64::try_from(passed * 1_000).unwrap_or(0) + 1_000_000);
@@ -309,7 +284,7 @@ impl World {
         }
     }
 
-    fn script(&mut self, same: bool) {
+    pub(crate) fn script(&mut self, same: bool) {
         let moment = self.now() - SignedDuration::from_hours(if same { 0 } else { 3 });
         let stamp = moment.strftime("%Y%m%dT%H%M%SZ");
         let key = ObjectKey::parse(&format!("{ENVIRONMENT}/db/{stamp}.dump"));
@@ -370,7 +345,7 @@ impl World {
     }
 
     /// Configured sources: the name in the configuration, and which source it is.
-    fn configured(&self) -> Vec<(&'static str, &'static str)> {
+    pub(crate) fn configured(&self) -> Vec<(&'static str, &'static str)> {
         let mut sources = vec![("db", "db")];
         let renamed = self.renamed_for_good || self.lasting.renamed > self.day;
         if self.lasting.removed <= self.day {
@@ -380,171 +355,6 @@ impl World {
             sources.push(("mails", "mails"));
         }
         sources
-    }
-
-    fn setting(&self, machine: Timestamp) -> Setting {
-        let truth =
-            |(name, label): (&'static str, &'static str)| Some((name.to_owned(), self.truths.get(label)?.clone()));
-        Setting {
-            store: Arc::clone(&self.store),
-            config: self.config(),
-            truths: self.configured().into_iter().filter_map(truth).collect(),
-            now: machine,
-            wild: self.lasting.wild > self.day,
-            signal: Arc::new(AtomicBool::new(false)),
-        }
-    }
-
-    /// The run of a night, with what happens to it.
-    async fn night(&mut self, troubles: &[Event]) -> Result<(), Violation> {
-        let mut machine = self.now();
-        let mut trouble = None;
-        for event in troubles {
-            match *event {
-                Event::Clock { hours } => machine += SignedDuration::from_hours(i64::from(hours)),
-                Event::Kill { step } => trouble = Some((step, Trouble::Kill)),
-                Event::Interrupt { step } => trouble = Some((step, Trouble::Interrupt)),
-                Event::Race { step } => trouble = Some((step, Trouble::Race)),
-                Event::ScriptMeanwhile { step } => trouble = Some((step, Trouble::Script)),
-                Event::Pause { step, seconds } => trouble = Some((step, Trouble::Pause(seconds))),
-                Event::StoreFault { step, lost, times } => {
-                    let fault = if lost { Fault::AnswerLost } else { Fault::Refused };
-                    (0..u64::from(times)).for_each(|next| self.memory.fail(u64::from(step) + next, fault));
-                }
-                _ => {}
-            }
-        }
-        self.set_clocks(machine);
-        let setting = self.setting(machine);
-        let signal = Arc::clone(&setting.signal);
-        let truths = setting.truths.clone();
-        self.tally.runs += 1;
-        let mut first: Running = Box::pin(runs::run(setting));
-        let mut step = 0;
-        loop {
-            match trouble {
-                Some((at, Trouble::Kill)) if at == step => {
-                    drop(first);
-                    self.let_requests_end().await;
-                    return Ok(());
-                }
-                Some((at, Trouble::Script)) if at == step => self.script(true),
-                Some((at, Trouble::Interrupt)) if at == step => signal.store(true, Ordering::Relaxed),
-                Some((at, Trouble::Race)) if at == step => {
-                    return self.race(first, truths, machine).await;
-                }
-                Some((at, Trouble::Pause(seconds))) if at == step => {
-                    let later = machine + SignedDuration::from_secs(i64::from(seconds));
-                    self.memory.set_now(if self.store_is_local { later } else { self.now() + (later - machine) });
-                    runs::set_monotonic(runs::monotonic() + u64::from(seconds) * 1_000);
-                    let setting = self.setting(later);
-                    let (other_truths, mut second): (_, Running) =
-                        (setting.truths.clone(), Box::pin(runs::run(setting)));
-                    self.tally.runs += 1;
-                    let ended = self.finish(&mut second).await;
-                    self.judge(ended, &other_truths)?;
-                }
-                _ => {}
-            }
-            if let Some(ended) = self.step(&mut first).await {
-                return self.judge(ended, &truths);
-            }
-            step += 1;
-        }
-    }
-
-    /// Two runs at once, each a step at a time in no order.
-    async fn race(
-        &mut self,
-        first: Running,
-        truths: BTreeMap<String, Truth>,
-        machine: Timestamp,
-    ) -> Result<(), Violation> {
-        self.tally.runs += 1;
-        let mut running = vec![first, Box::pin(runs::run(self.setting(machine)))];
-        while !running.is_empty() {
-            let next = self.random.random_range(0..running.len());
-            if let Some(ended) = self.step(&mut running[next]).await {
-                drop(running.remove(next));
-                self.judge(ended, &truths)?;
-            }
-        }
-        Ok(())
-    }
-
-    async fn finish(&mut self, running: &mut Running) -> Result<Done> {
-        loop {
-            if let Some(ended) = self.step(running).await {
-                return ended;
-            }
-        }
-    }
-
-    /// One step: until the run waits for an answer of the store. A run that waits for a clock gets it.
-    async fn step(&mut self, running: &mut Running) -> Option<Result<Done>> {
-        let before = self.memory.operations();
-        for _ in 0..POLLS_MAX {
-            if let Poll::Ready(ended) = futures::poll!(running.as_mut()) {
-                return Some(ended);
-            }
-            // What the run has begun beside itself goes on.
-            tokio::task::yield_now().await;
-            if self.memory.operations() > before {
-                return None;
-            }
-        }
-        tokio::time::sleep(NAP).await;
-        None
-    }
-
-    /// Lets what runs beside a killed run, such as the renewal of its lease, carry out what it had sent.
-    async fn let_requests_end(&self) {
-        for _ in 0..8 {
-            tokio::task::yield_now().await;
-        }
-    }
-
-    /// Whether a run said of itself what is true.
-    fn judge(&mut self, ended: Result<Done>, truths: &BTreeMap<String, Truth>) -> Result<(), Violation> {
-        let objects = self.memory.objects();
-        let Ok(done) = ended else {
-            self.oracle.observe(&objects);
-            return Ok(());
-        };
-        self.tally.committed += 1;
-        self.committed_on = self.day;
-        self.oracle.observe(&objects);
-        self.oracle.unexplained(self.day, &objects)?;
-        let id = done.record.id;
-        let key = format!("{ENVIRONMENT}/snapshots/{id}.json");
-        if !objects.keys().any(|key_| key_.as_str() == key) {
-            return Err(self.broken(format!("the run {id} says that it committed, and its record is not there")));
-        }
-        let mut all_done = done.failures.is_empty() && done.record.complete;
-        match &done.retention {
-            Retention::Applied(_, applied) => {
-                all_done &= applied.failures.is_empty() && !applied.interrupted;
-                self.tally.forgotten += applied.forgotten.len() as u64;
-            }
-            Retention::Frozen { .. } | Retention::Refused(_) => all_done = false,
-        }
-        if !all_done {
-            return Ok(());
-        }
-        self.tally.succeeded += 1;
-        for (name, source) in &done.record.sources {
-            let Some(truth) = truths.get(name) else { continue };
-            let object = source.object.as_ref().and_then(|object| objects.get(&object.key));
-            if object.is_none_or(|object| *object != truth.content()) {
-                return Err(
-                    self.broken(format!("the run {id} claims to hold {name}, and its object holds something else"))
-                );
-            }
-            if !truth.is_sound() {
-                return Err(self.broken(format!("the run {id} claims that all is well, and {name} is not sound")));
-            }
-        }
-        Ok(())
     }
 }
 

@@ -45,13 +45,14 @@ fn the_fourth_hundred_and_twenty_five_years_lose_nothing() {
 /// Each kind of event alone, at every step of a run where it has one.
 #[test]
 fn every_trouble_at_every_step_of_a_run_loses_nothing() {
-    let kinds: [fn(u16) -> Event; 6] = [
+    let kinds: [fn(u16) -> Event; 7] = [
         |step| Event::Kill { step },
         |step| Event::Interrupt { step },
         |step| Event::Race { step },
         |step| Event::Pause { step, seconds: 200 },
         |step| Event::StoreFault { step, lost: true, times: 1 },
         |step| Event::StoreFault { step, lost: false, times: 2 },
+        |step| Event::ScriptMeanwhile { step },
     ];
     for kind in kinds {
         // A month in which nothing else happens fills the bin; then one step a day.
@@ -72,6 +73,34 @@ fn what_is_wanted_again_leaves_the_bin_while_something_waits_for_an_answer() {
         scheduled(92, Event::WildPlugin { days: 4 }),
     ];
     for seed in 0..40 {
+        let _ = replay(seed, 1, &events).unwrap_or_else(|violation| panic!("seed {seed}: {violation}"));
+    }
+}
+
+/// Found by seeds 1000051 and 1000140: a snapshot of a doubted time was kept in place of a whole one whose verification failed.
+#[test]
+fn a_run_under_a_clock_that_is_behind_takes_no_place_of_a_snapshot_that_was_disproved() {
+    let scheduled = |day, event| Scheduled { day, event };
+    let events = [
+        scheduled(115, Event::Holiday { days: 54 }),
+        scheduled(124, Event::Disproved),
+        scheduled(172, Event::Clock { hours: -354 }),
+    ];
+    for seed in (1_000_140..1_000_150).chain(0..10) {
+        let _ = replay(seed, 2, &events).unwrap_or_else(|violation| panic!("seed {seed}: {violation}"));
+    }
+}
+
+/// Found by seed 2000007: a run that was paused right before its commit left a record whose objects the other one had cleared.
+#[test]
+fn a_run_that_is_paused_anywhere_leaves_no_record_without_its_objects() {
+    for seed in 500..504 {
+        let events: Vec<Scheduled> = (0..240)
+            .map(|day| Scheduled {
+                day: 5 + day,
+                event: Event::Pause { step: u16::try_from(day % 24).unwrap(), seconds: 312 },
+            })
+            .collect();
         let _ = replay(seed, 1, &events).unwrap_or_else(|violation| panic!("seed {seed}: {violation}"));
     }
 }

@@ -3,7 +3,7 @@
 use crate::config::Source;
 use crate::environment::{self, EnvironmentFile};
 use crate::error::{Class, Error, Result};
-use crate::exclusive::exclusively;
+use crate::exclusive::{check_clock, exclusively};
 use crate::history::{self, History};
 use crate::host::Host;
 use crate::lease::Lease;
@@ -51,6 +51,7 @@ pub async fn init(host: &Host) -> Result<Report> {
     let identities = identities(host).await;
     let made = exclusively(host, now, async |lease, history| {
         check_clock(host, lease, now)?;
+        check_formats(&history)?;
         if history.environment.is_some() && history.environment_damage.is_none() {
             return Ok((history, false));
         }
@@ -66,21 +67,11 @@ pub async fn init(host: &Host) -> Result<Report> {
         };
         // The stamp of a version that cannot be read must not stay the newest.
         let at = history.newest_file().map_or(now, |stamp| now.max(stamp.next().taken()));
-        environment::write(&host.store, &host.environment, None, file, at).await?;
+        environment::write(&host.store, &host.environment, history.readable_before.as_ref(), file, at).await?;
         Ok((load().await?, true))
     });
     let (history, made) = made.await?;
     Ok(of_init(host, &history, made))
-}
-
-/// An environment that is founded under a wrong clock would doubt every run after it.
-pub(crate) fn check_clock(host: &Host, lease: &Lease, now: Timestamp) -> Result<()> {
-    let skew = now.duration_since(host.clock.shown_by(lease.store_time()));
-    if skew.abs() <= questions::SKEW_MAX {
-        return Ok(());
-    }
-    let doubt = crate::snapshot::ClockDoubt::Skew { seconds: skew.as_secs() };
-    Err(Error::config(questions::describe(doubt)).hint("set the clock of this machine, then run it again"))
 }
 
 /// Which database is behind each name. One that is out of reach is asked by the first run.
@@ -142,6 +133,7 @@ pub async fn accept(host: &Host, arguments: &Arguments) -> Result<Report> {
     }
     exclusively(host, now, async |lease, history| {
         check_clock(host, lease, now)?;
+        check_formats(&history)?;
         answer(host, Some(lease), &history, arguments, now).await
     })
     .await
@@ -223,6 +215,15 @@ async fn answer(
             .hint(format!("run `{}` if that is meant", question.command))
     });
     Ok(Report { document, text, failure })
+}
+
+/// Refuses to answer for what a newer version wrote: it is not damaged, and this version cannot know what it says.
+fn check_formats(history: &History) -> Result<()> {
+    let unreadable = history.environment_damage.iter().chain(history.damaged());
+    match unreadable.filter(|error| error.class() == Class::Config).next() {
+        Some(newer) => Err(newer.clone()),
+        None => Ok(()),
+    }
 }
 
 /// Where the chain of records is broken: what `verify` would say of it.

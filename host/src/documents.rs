@@ -228,7 +228,7 @@ impl Tree {
     /// Why a fingerprint of this run's summaries does not stand for its archive: a folder that was unreadable for one of them,
     /// or that was there for the one and gone for the other, as a disk that is unmounted in between.
     #[must_use]
-    pub fn archive_differs(&self) -> Option<String> {
+    pub fn difference_to_summary(&self) -> Option<String> {
         let seen = self.seen();
         let report = seen.report.as_ref()?;
         if seen.unreadable > 0 {

@@ -8,7 +8,7 @@ use crate::config::{Environment, EnvironmentConfig};
 use crate::error::{Error, Result};
 use crate::guard;
 use crate::history::key;
-use crate::snapshot::{SnapshotId, to_bytes};
+use crate::snapshot::{SnapshotId, newer, to_bytes};
 use crate::store::{Created, ObjectKey, Store};
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
@@ -290,8 +290,8 @@ impl EnvironmentFile {
         let version: Versioned = serde_json::from_slice(bytes).map_err(|e| damaged(format!("cannot be read: {e}")))?;
         if version.format_version > FORMAT_VERSION {
             let found = version.format_version;
-            return Err(damaged(format!("has format {found}, and this version reads up to {FORMAT_VERSION}"))
-                .hint("use the newer version of dolibarr-backup that wrote it"));
+            let said = format!("the environment's file {environment}/{FOLDER}/{stamp}.json has format {found}");
+            return Err(newer(said, FORMAT_VERSION));
         }
         let file: Self = serde_json::from_slice(bytes).map_err(|e| damaged(format!("cannot be read: {e}")))?;
         if file.environment != environment.as_str() {
@@ -364,6 +364,26 @@ mod tests {
         assert_eq!(weaker(june), ["fiscal_year_end 12-31 becomes 06-30"]);
         let stronger = guard::Config { legal_years: 11, max_forget: 1, bin_days: 30, ..default };
         assert!(weaker(stronger).is_empty());
+    }
+
+    #[test]
+    fn a_wait_that_becomes_shorter_holds_for_what_enters_the_bin_from_then_on() {
+        let config = crate::config::Config::parse(
+            "[store]\nurl = \"file:///x\"\n[env.prod.sources.docs]\nkind = \"directory\"\npath = \"/d\"\n",
+        )
+        .unwrap();
+        let (environment, sources) = config.environment("prod").unwrap();
+        let at = |day: i64| Timestamp::from_second(1_780_000_000 + day * 86_400).unwrap();
+        let mut file = EnvironmentFile::first(environment, sources, &BTreeMap::new(), &config.guard, "UTC", at(0));
+        let mut take = |bin_days, day| {
+            file.take_rules(&guard::Config { bin_days, ..config.guard.clone() }, at(day));
+            [0, 9, 19, 29].map(|since| file.bin_days(at(since)))
+        };
+        assert_eq!(take(7, 5), [7, 7, 7, 7]);
+        assert_eq!(take(2, 10), [7, 7, 2, 2]);
+        // What was promised by the longest of them still holds, and a longer one holds for all.
+        assert_eq!(take(1, 20), [7, 7, 7, 1]);
+        assert_eq!(take(30, 25), [30, 30, 30, 30]);
     }
 
     #[test]

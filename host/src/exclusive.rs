@@ -1,10 +1,12 @@
 //! What every verb does that writes and is no run: alone in its environment, after what killed runs left is cleared away.
 
 use crate::backup::sweep;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::history::{self, History};
 use crate::host::Host;
 use crate::lease::{Lease, since_boot};
+use crate::questions;
+use crate::snapshot::ClockDoubt;
 use jiff::Timestamp;
 
 /// Does some work under the environment's lease, on a history that was read under it.
@@ -26,4 +28,18 @@ pub async fn exclusively<T>(
     .await;
     lease.release().await;
     done
+}
+
+/// Refuses to write what is dated by a wrong clock: it would be the newest for as long as the clock was ahead, and every run after
+/// it would be doubted.
+///
+/// # Errors
+/// [`crate::error::Class::Config`], with how far the clocks are apart.
+pub fn check_clock(host: &Host, lease: &Lease, now: Timestamp) -> Result<()> {
+    let skew = now.duration_since(host.clock.shown_by(lease.store_time()));
+    if skew.abs() <= questions::SKEW_MAX {
+        return Ok(());
+    }
+    let doubt = ClockDoubt::Skew { seconds: skew.as_secs() };
+    Err(Error::config(questions::describe(doubt)).hint("set the clock of this machine, then run it again"))
 }

@@ -310,15 +310,15 @@ mod tests {
 
     #[test]
     fn each_source_has_its_own_newest_state_and_its_own_legal_floor() {
-        use Serves::{Doubtful as Second, First, Nothing};
+        use Serves::{Doubtful, First, Nothing};
         let subjects = [
             with("20241230T010000Z", First, First),
             with("20241231T010000Z", First, Nothing), // docs failed on the last day of the year
-            with("20251230T010000Z", Second, First),  // db was partial all year
-            with("20251231T010000Z", Second, Nothing),
+            with("20251230T010000Z", Doubtful, First), // db was partial all year
+            with("20251231T010000Z", Doubtful, Nothing),
             with("20260601T010000Z", First, Nothing),
             with("20260602T010000Z", Nothing, First),
-            with("20260603T010000Z", Second, Second), // suspect: it takes nobody's place
+            with("20260603T010000Z", Doubtful, Doubtful), // suspect: it takes nobody's place
         ];
         assert_eq!(
             kept(&Config::default(), "2026-06-30T00:00:00Z", &subjects),

@@ -1,9 +1,8 @@
 //! `list`, `prune` and `unforget`: the verbs that look at the history without making a snapshot.
 
-use crate::accept::check_clock;
 use crate::environment;
 use crate::error::{Class, Error, Result};
-use crate::exclusive::exclusively;
+use crate::exclusive::{check_clock, exclusively};
 use crate::history;
 use crate::host::Host;
 use crate::plugin::Role;

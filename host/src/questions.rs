@@ -97,7 +97,7 @@ impl<'a> Asked<'a> {
     }
 }
 
-/// The sources that a run has to save: those of the environment's file, or of the configuration where there is none.
+/// The sources that every run has to save. The environment's file names them; where there is none, the configuration does.
 #[must_use]
 pub fn expected<'a>(history: &'a History, config: &'a EnvironmentConfig) -> BTreeSet<&'a str> {
     match &history.environment {
@@ -132,7 +132,7 @@ pub fn questions(asked: Asked<'_>, history: &History, now: Timestamp) -> Vec<Que
     let mut found = Vec::new();
     match (&history.environment, &history.environment_damage) {
         (_, Some(damage)) => found.push(Question {
-            said: format!("{damage}; `init` writes a new one from the configuration"),
+            said: format!("{damage}; `init` goes on from the version before, or from the configuration"),
             ..question(Kind::FileDamaged, format!("init --env {environment}"))
         }),
         (None, None) => found.push(Question {

@@ -1,16 +1,18 @@
 //! What a command says when it is done: one JSON object for machines, a few lines for people, and the failure that
 //! sets the exit code where there is one.
 
+mod list;
+
+pub use list::of_list;
+
 use crate::error::{Class, Error};
 use crate::guard::Plan;
-use crate::history::{History, Snapshot};
+use crate::history::History;
 use crate::host::Host;
 use crate::plugin::call::dumping;
-use crate::proof::Standing;
 use crate::questions::Question;
 use crate::retention::{self, Applied, Planned, Steps};
-use crate::snapshot::{Condition, Outcome, Record, SnapshotId, SourceRecord};
-use comfy_table::{Cell, CellAlignment, Table, presets};
+use crate::snapshot::{Condition, Record, SnapshotId, SourceRecord};
 use indicatif::{HumanBytes, HumanCount, HumanDuration};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -171,45 +173,6 @@ pub fn of_preview<'a>(
     Report { document, text, failure }
 }
 
-/// What the store holds. `plan` says why each snapshot is kept; where it failed, the list is shown without reasons.
-#[must_use]
-pub fn of_list(
-    host: &Host,
-    history: &History,
-    plan: Result<Planned, Error>,
-    questions: &[Question],
-    now: Timestamp,
-) -> Report {
-    let rows: Vec<Value> = history.snapshots.iter().rev().map(|s| snapshot_value(s, plan.as_ref().ok())).collect();
-    let mut document =
-        json!({ "format_version": FORMAT_VERSION, "environment": host.environment.as_str(), "snapshots": rows });
-    let mut text = String::new();
-    if history.snapshots.is_empty() {
-        let _ = writeln!(text, "{} has no snapshot", host.environment);
-    } else {
-        let _ = writeln!(text, "{}", list_table(host, history, plan.as_ref().ok(), now));
-        let _ =
-            writeln!(text, "{} snapshots, {} in objects", history.snapshots.len(), HumanBytes(stored_bytes(history)));
-    }
-    for question in questions {
-        let _ = writeln!(text, "waits: {} (answer with `{}`)", question.said, question.command);
-    }
-    document["waiting"] = questions_value(questions);
-    match plan {
-        Ok(planned) => {
-            for note in &planned.notes {
-                let _ = writeln!(text, "note: {note}");
-            }
-            document["notes"] = json!(planned.notes);
-        }
-        Err(error) => {
-            let _ = writeln!(text, "warning: why they are kept is unknown: {error}");
-            document["plan_error"] = json!(error.to_string());
-        }
-    }
-    Report { document, text, failure: None }
-}
-
 /// What waits for a person, for machines.
 #[must_use]
 pub fn questions_value(questions: &[Question]) -> Value {
@@ -340,103 +303,6 @@ fn objects_value(objects: &[(crate::store::ObjectKey, u64)]) -> Value {
     objects.iter().map(|(key, bytes)| json!({ "key": key, "bytes": bytes })).collect()
 }
 
-fn snapshot_value(snapshot: &Snapshot, plan: Option<&Planned>) -> Value {
-    let sources: serde_json::Map<String, Value> = snapshot
-        .sources
-        .iter()
-        .map(|(name, state)| {
-            let object = state.object.as_ref();
-            let value = json!({
-                "outcome": state.outcome,
-                "condition": state.condition,
-                "fingerprint": state.fingerprint,
-                "key": object.map(|o| &o.key),
-                "bytes": object.map(|o| o.bytes),
-                "sha256": object.and_then(|o| o.sha256.as_ref()),
-                "made": object.map(|o| o.made),
-                "present": object.is_some_and(|o| o.present),
-            });
-            (name.clone(), value)
-        })
-        .collect();
-    let decision = plan.and_then(|planned| planned.plan.get(&snapshot.id));
-    let reasons = |keep: bool| decision.filter(|d| d.keep == keep).map(|d| d.reasons.clone()).unwrap_or_default();
-    json!({
-        "id": snapshot.id,
-        "taken": snapshot.id.taken(),
-        "complete": snapshot.complete,
-        "condition": snapshot.condition(),
-        "adopted": snapshot.adopted,
-        "verified": snapshot.standing == Standing::Passed,
-        "disproved": snapshot.standing == Standing::Failed,
-        "pinned": snapshot.pinned,
-        "retired": snapshot.retired,
-        "in_bin_since": snapshot.binned,
-        "damaged": snapshot.damage.as_ref().map(ToString::to_string),
-        "sources": sources,
-        "keep": reasons(true),
-        "forget": reasons(false),
-    })
-}
-
-fn list_table(host: &Host, history: &History, plan: Option<&Planned>, now: Timestamp) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
-    let mut header = vec!["SNAPSHOT".to_owned(), format!("TAKEN ({})", host.time_zone_name()), "AGE".to_owned()];
-    header.extend(history.sources.keys().map(|source| source.to_uppercase()));
-    header.extend(["SIZE".to_owned(), "KEPT FOR".to_owned()]);
-    table.set_header(header);
-    for snapshot in history.snapshots.iter().rev() {
-        let mut row = vec![
-            Cell::new(snapshot.id),
-            Cell::new(local(snapshot.id.taken(), &host.time_zone)),
-            Cell::new(age(snapshot.id.taken(), now)).set_alignment(CellAlignment::Right),
-        ];
-        row.extend(history.sources.keys().map(|source| Cell::new(source_cell(snapshot, source))));
-        row.push(Cell::new(HumanBytes(snapshot.bytes())).set_alignment(CellAlignment::Right));
-        row.push(Cell::new(kept_for(host, history, snapshot, plan)));
-        table.add_row(row);
-    }
-    table
-}
-
-fn source_cell(snapshot: &Snapshot, source: &str) -> String {
-    let Some(state) = snapshot.sources.get(source) else { return "-".to_owned() };
-    match &state.object {
-        Some(object) if !object.present && state.outcome != Outcome::Failed => {
-            format!("{}, OBJECT MISSING", state.outcome)
-        }
-        Some(_) if matches!(state.condition, Condition::Partial | Condition::Suspect) => {
-            format!("{}, {}", state.outcome, state.condition.to_string().to_uppercase())
-        }
-        Some(_) | None => state.outcome.to_string(),
-    }
-}
-
-fn kept_for(host: &Host, history: &History, snapshot: &Snapshot, plan: Option<&Planned>) -> String {
-    let mut notes = Vec::new();
-    if snapshot.damage.is_some() {
-        notes.push("damaged record".to_owned());
-    }
-    if snapshot.retired {
-        notes.push("retired".to_owned());
-    }
-    if snapshot.clock_doubted {
-        notes.push("its time is doubted".to_owned());
-    }
-    if let Some(since) = snapshot.binned {
-        let days = history.bin_days(host.guard.bin_days, since);
-        let until = local(retention::due(since, days), &host.time_zone);
-        notes.push(format!("in the bin until {until}"));
-    }
-    match plan.and_then(|planned| planned.plan.get(&snapshot.id)) {
-        Some(decision) if decision.keep || snapshot.binned.is_some() => notes.push(shortened(&decision.reasons)),
-        Some(decision) => notes.push(format!("may go: {}", shortened(&decision.reasons))),
-        None => {}
-    }
-    notes.join("; ")
-}
-
 /// Reasons that fit a line; `--json` has them all.
 fn shortened(reasons: &[String]) -> String {
     const SHOWN: usize = 3;
@@ -469,19 +335,6 @@ pub(crate) fn ago(moment: Timestamp, now: Timestamp) -> String {
 /// A span of time in its largest unit.
 pub(crate) fn span(passed: jiff::SignedDuration) -> String {
     HumanDuration(Duration::from_secs(passed.as_secs().unsigned_abs())).to_string()
-}
-
-/// Size of all objects that snapshots refer to, each counted once.
-fn stored_bytes(history: &History) -> u64 {
-    let objects: std::collections::BTreeMap<_, _> = history
-        .snapshots
-        .iter()
-        .flat_map(|snapshot| snapshot.sources.values())
-        .filter_map(|state| state.object.as_ref())
-        .filter(|object| object.present)
-        .map(|object| (&object.key, object.bytes))
-        .collect();
-    objects.values().sum()
 }
 
 /// The failure of a run in which sources failed. Failures of one class keep its exit code: only when every source's failure is

@@ -3,104 +3,20 @@
 //! The types here are the persisted format and nothing else. A record is immutable; it names the one before it by
 //! id and hash, so that a missing, edited or re-ordered record shows.
 
+mod id;
+
+pub use id::{NoSnapshotId, SnapshotId};
+
 use crate::error::{Error, Result};
 use crate::store::ObjectKey;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::str::FromStr;
 
 /// Version of the record's format. A field that is added, dropped or read differently raises it. Version 2 added the
 /// condition of each source, what was measured of it, and the store's time.
 pub const FORMAT_VERSION: u32 = 2;
-
-/// How a snapshot's moment is spelt in keys.
-const STAMP: &str = "%Y%m%dT%H%M%SZ";
-
-/// When a run began, to the second, and the name of all that it made: `20260630T010000Z`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SnapshotId(Timestamp);
-
-/// A text that is no snapshot id.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a valid snapshot id; expected one such as 20260630T010000Z")]
-pub struct NoSnapshotId(String);
-
-impl SnapshotId {
-    /// The id of a run that begins at `moment`.
-    #[must_use]
-    pub fn at(moment: Timestamp) -> Self {
-        Self(Timestamp::from_second(moment.as_second()).unwrap_or(moment))
-    }
-
-    /// When the run began.
-    #[must_use]
-    pub const fn taken(self) -> Timestamp {
-        self.0
-    }
-
-    /// The id of the next second.
-    #[must_use]
-    pub fn next(self) -> Self {
-        Self(self.0 + jiff::SignedDuration::from_secs(1))
-    }
-}
-
-impl fmt::Display for SnapshotId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0.strftime(STAMP))
-    }
-}
-
-impl FromStr for SnapshotId {
-    type Err = NoSnapshotId;
-
-    /// Takes the one spelling that [`fmt::Display`] writes, and no other.
-    fn from_str(text: &str) -> Result<Self, NoSnapshotId> {
-        Self::parsed(text.as_bytes()).ok_or_else(|| NoSnapshotId(text.to_owned()))
-    }
-}
-
-impl SnapshotId {
-    /// Digit by digit: a listing has thousands of these, and a general parser takes most of the time that it costs.
-    fn parsed(text: &[u8]) -> Option<Self> {
-        let [date @ .., b'Z'] = text else { return None };
-        let (date, time) = (date.get(..8)?, date.get(8..)?);
-        let [b'T', time @ ..] = time else { return None };
-        let number = |digits: Option<&[u8]>| {
-            digits?
-                .iter()
-                .try_fold(0_i16, |sum, digit| digit.is_ascii_digit().then(|| sum * 10 + i16::from(digit - b'0')))
-        };
-        let small = |digits: Option<&[u8]>| number(digits).and_then(|number| i8::try_from(number).ok());
-        if time.len() != 6 {
-            return None;
-        }
-        let civil = jiff::civil::DateTime::new(
-            number(date.get(..4))?,
-            small(date.get(4..6))?,
-            small(date.get(6..))?,
-            small(time.get(..2))?,
-            small(time.get(2..4))?,
-            small(time.get(4..))?,
-            0,
-        );
-        Some(Self(civil.ok()?.to_zoned_datetime(jiff::tz::TimeZone::UTC).ok()?.timestamp()))
-    }
-}
-
-impl Serialize for SnapshotId {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for SnapshotId {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-    }
-}
 
 /// The record of one run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -473,11 +389,9 @@ impl Record {
         };
         let version: Versioned = serde_json::from_slice(bytes).map_err(|e| damaged(format!("cannot be read: {e}")))?;
         if version.format_version > FORMAT_VERSION {
-            return Err(damaged(format!(
-                "has format {}, and this version reads up to {FORMAT_VERSION}",
-                version.format_version
-            ))
-            .hint("use the newer version of dolibarr-backup that wrote it"));
+            let found = version.format_version;
+            let said = format!("the record of snapshot {id} of {environment} has format {found}");
+            return Err(newer(said, FORMAT_VERSION));
         }
         let record: Self = serde_json::from_slice(bytes).map_err(|e| damaged(format!("cannot be read: {e}")))?;
         if record.id != id || record.environment != environment {
@@ -493,6 +407,12 @@ impl Record {
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         to_bytes(self)
     }
+}
+
+/// The failure of whoever reads what a newer version wrote.
+pub(crate) fn newer(said: String, reads_up_to: u32) -> Error {
+    Error::config(format!("{said}, and this version reads up to {reads_up_to}"))
+        .hint("use the newer version of dolibarr-backup that wrote it")
 }
 
 /// A persisted value as the bytes that are stored: indented, so that `aws s3 cp` and a pager suffice to read it.

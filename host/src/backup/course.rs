@@ -292,7 +292,7 @@ async fn finish(
     if let Err(error) = read_back(&history, &record) {
         // It was paused between the look at its lease and the commit, for so long that another run cleared what it had made. No
         // request can be tied to a lease, so that shows only now.
-        if !lease.fence().holds() && take_back(course, &record).await {
+        if !lease.fence().holds() && withdraw(course, &record).await {
             return Err(Fence::lost());
         }
         return Ok(Done { record, failures, retention: Retention::Refused(error), history: before });
@@ -301,8 +301,8 @@ async fn finish(
     Ok(Done { record, failures, retention, history })
 }
 
-/// Takes the record back of a run whose objects are gone, and says whether it is gone too: a listed snapshot is restorable.
-async fn take_back(course: &Course<'_>, record: &Record) -> bool {
+/// Deletes the record of a run whose objects are gone, and says whether it is gone too: a listed snapshot is restorable.
+async fn withdraw(course: &Course<'_>, record: &Record) -> bool {
     let Ok(key) = history::record_key(course.environment, record.id) else { return false };
     let deleted = course.store.delete(&key).await;
     if let Err(error) = &deleted {

@@ -80,7 +80,7 @@ pub(super) fn saved(
     }
     if let Opened::Tree(tree) = opened {
         // Carried over on its word, what is missing would be missing for as long as nothing changes.
-        if let Some(why) = tree.archive_differs() {
+        if let Some(why) = tree.difference_to_summary() {
             tracing::warn!(source = %source.name, "{why}, so the fingerprint is not trusted and the next run saves it again");
             record.fingerprint = None;
         }

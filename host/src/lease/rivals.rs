@@ -75,3 +75,28 @@ pub(super) fn held(environment: &Environment, live: &[Rival]) -> Error {
     Error::new(Class::Held, format!("another run holds the lease of {environment}{}", who.unwrap_or_default()))
         .hint(format!("wait for it to end; if it died, its lease expires {} s after its last renewal", LIFE.as_secs()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lease::Lease;
+    use crate::store::memory::Memory;
+    use std::sync::Arc;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_mark_that_nobody_can_read_blocks_nobody_for_ever_whatever_its_time() {
+        let config = crate::config::Config::parse(
+            "[store]\nurl = \"file:///x\"\n[env.prod.sources.docs]\nkind = \"directory\"\npath = \"/d\"\n",
+        )
+        .unwrap();
+        let environment = config.environment("prod").unwrap().0;
+        let now: Timestamp = "2026-06-30T01:00:00Z".parse().unwrap();
+        for (ahead, is_free) in [(-600, true), (0, false), (600, true), (315_360_000, true)] {
+            let memory = Memory::new(now + SignedDuration::from_secs(ahead));
+            memory.place(ObjectKey::parse("prod/leases/torn.json").unwrap(), bytes::Bytes::from_static(b"{"));
+            memory.set_now(now);
+            let taken = Lease::take(&Arc::new(Store::Memory(memory)), environment, || 1_000_000).await;
+            assert_eq!(taken.is_ok(), is_free, "{ahead} s ahead: {taken:?}");
+        }
+    }
+}

@@ -94,10 +94,9 @@ fn without_known(mut chain: Chain, history: &History) -> Chain {
     let is_known = |id: &SnapshotId| {
         file.is_some_and(|file| file.known_breaks.contains(id) || file.retired_snapshots.contains(id))
     };
-    let (known, open) = std::mem::take(&mut chain.problems).into_iter().partition(|(id, _)| is_known(id));
-    chain.problems = open;
-    chain.notes.extend(Vec::into_iter(known).map(|(_, what): (SnapshotId, String)| format!("{what} (accepted)")));
-    chain
+    let (known, open): (Vec<_>, Vec<_>) = chain.problems.into_iter().partition(|(id, _)| is_known(id));
+    chain.notes.extend(known.into_iter().map(|(_, what)| format!("{what} (accepted)")));
+    Chain { problems: open, ..chain }
 }
 
 /// Holds every link against the one it names.

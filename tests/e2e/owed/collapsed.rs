@@ -202,3 +202,37 @@ fn an_environment_is_founded_once_however_often_init_is_run() {
     assert_eq!(office.verb(&["init"], "2026-06-02T21:00:00Z", 0)["made"], false);
     assert_eq!((file(), first.len()), (first, 1));
 }
+
+/// A restore in place is meant, and the next run does not ask about it; one to another place says nothing of the source.
+#[test]
+fn only_a_restore_into_the_source_itself_says_that_less_is_meant() {
+    for in_place in [true, false] {
+        let office = Office::new(&["docs"], "");
+        let _ = office.worked("2026-06-01T01:00:00Z", 0);
+        let documents = office.documents("docs");
+        let many: Vec<_> = (0..400).map(|n| documents.join(format!("{n}.pdf"))).collect();
+        many.iter().for_each(|path| std::fs::write(path, "an invoice").unwrap());
+        let _ = office.worked("2026-06-02T01:00:00Z", 0);
+        let into = if in_place { documents.clone() } else { office.at("elsewhere") };
+        if in_place {
+            std::fs::remove_dir_all(&documents).unwrap();
+        } else {
+            many.iter().for_each(|path| std::fs::remove_file(path).unwrap());
+        }
+        let restore = [
+            "restore",
+            "--source",
+            "docs",
+            "--snapshot",
+            "20260601T010000Z",
+            "--same-environment",
+            "--into",
+            into.to_str().unwrap(),
+        ];
+        let _ = office.verb(&restore, "2026-06-02T09:00:00Z", 0);
+        let code = if in_place { 0 } else { 3 };
+        let night = office.worked("2026-06-03T01:00:00Z", code);
+        let condition = if in_place { "whole" } else { "suspect" };
+        assert_eq!(night["snapshot"]["sources"]["docs"]["condition"], condition, "{night}");
+    }
+}

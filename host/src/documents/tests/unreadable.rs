@@ -57,7 +57,11 @@ async fn a_folder_that_cannot_be_listed_and_a_file_that_cannot_be_read_are_count
     let (found, unreadable) = report(&tree).await;
     assert_eq!(unreadable, [("facture/FA1".to_owned(), true)]);
     assert_eq!((found.unreadable_total, found.vanished_total, found.problems_total, found.files), (1, 0, 1, 6));
-    assert_eq!(tree.archive_differs(), None, "it was summarised by other patterns, and its condition says enough");
+    assert_eq!(
+        tree.difference_to_summary(),
+        None,
+        "it was summarised by other patterns, and its condition says enough"
+    );
     let paths = found.unreadable.into_iter().map(|entry| entry.path).collect();
     let stop = CancellationToken::new();
     assert_eq!(count_below(&before, paths, &stop).await.unwrap(), Some(5));
@@ -84,7 +88,7 @@ async fn a_folder_that_cannot_be_listed_and_a_file_that_cannot_be_read_are_count
     assert_eq!(summarised(&tree, &[]).await, 0);
     let (found, unreadable) = report(&tree).await;
     assert_eq!((unreadable, found.problems_total, found.files), (Vec::new(), 0, 11));
-    assert_eq!(tree.archive_differs().unwrap(), "1 entries could not be read when it was summarised");
+    assert_eq!(tree.difference_to_summary().unwrap(), "1 entries could not be read when it was summarised");
 }
 
 #[tokio::test]
@@ -93,20 +97,20 @@ async fn an_archive_with_fewer_files_than_the_summary_before_it_is_no_archive_of
     let whole = tree(base.path());
     assert_eq!(summarised(&whole, &["temp", "*.log"]).await, 0);
     let _ = report(&whole).await;
-    assert_eq!(whole.archive_differs(), None);
+    assert_eq!(whole.difference_to_summary(), None);
 
     // As a disk below the folder that is unmounted in between: no error says so.
     let shrunk = tree(base.path());
     assert_eq!(summarised(&shrunk, &["temp", "*.log"]).await, 0);
     std::fs::remove_file(base.path().join("facture/note")).unwrap();
     let _ = report(&shrunk).await;
-    assert_eq!(shrunk.archive_differs().unwrap(), "the archive has 10 files, and the summary before it had 11");
+    assert_eq!(shrunk.difference_to_summary().unwrap(), "the archive has 10 files, and the summary before it had 11");
 
     // What another pattern leaves out is no difference.
     let other = tree(base.path());
     assert_eq!(summarised(&other, &["propale/"]).await, 0);
     let _ = report(&other).await;
-    assert_eq!(other.archive_differs(), None);
+    assert_eq!(other.difference_to_summary(), None);
 }
 
 #[tokio::test]

@@ -1,0 +1,93 @@
+//! The name of a snapshot: the moment at which its run began.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
+
+/// How a snapshot's moment is spelt in keys.
+const STAMP: &str = "%Y%m%dT%H%M%SZ";
+
+/// When a run began, to the second, and the name of all that it made: `20260630T010000Z`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SnapshotId(Timestamp);
+
+/// A text that is no snapshot id.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a valid snapshot id; expected one such as 20260630T010000Z")]
+pub struct NoSnapshotId(String);
+
+impl SnapshotId {
+    /// The id of a run that begins at `moment`.
+    #[must_use]
+    pub fn at(moment: Timestamp) -> Self {
+        Self(Timestamp::from_second(moment.as_second()).unwrap_or(moment))
+    }
+
+    /// When the run began.
+    #[must_use]
+    pub const fn taken(self) -> Timestamp {
+        self.0
+    }
+
+    /// The id of the next second.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0 + jiff::SignedDuration::from_secs(1))
+    }
+}
+
+impl fmt::Display for SnapshotId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0.strftime(STAMP))
+    }
+}
+
+impl FromStr for SnapshotId {
+    type Err = NoSnapshotId;
+
+    /// Takes the one spelling that [`fmt::Display`] writes, and no other.
+    fn from_str(text: &str) -> Result<Self, NoSnapshotId> {
+        Self::parsed(text.as_bytes()).ok_or_else(|| NoSnapshotId(text.to_owned()))
+    }
+}
+
+impl SnapshotId {
+    /// Digit by digit: a listing has thousands of these, and a general parser takes most of the time that it costs.
+    fn parsed(text: &[u8]) -> Option<Self> {
+        let [date @ .., b'Z'] = text else { return None };
+        let (date, time) = (date.get(..8)?, date.get(8..)?);
+        let [b'T', time @ ..] = time else { return None };
+        let number = |digits: Option<&[u8]>| {
+            digits?
+                .iter()
+                .try_fold(0_i16, |sum, digit| digit.is_ascii_digit().then(|| sum * 10 + i16::from(digit - b'0')))
+        };
+        let small = |digits: Option<&[u8]>| number(digits).and_then(|number| i8::try_from(number).ok());
+        if time.len() != 6 {
+            return None;
+        }
+        let civil = jiff::civil::DateTime::new(
+            number(date.get(..4))?,
+            small(date.get(4..6))?,
+            small(date.get(6..))?,
+            small(time.get(..2))?,
+            small(time.get(2..4))?,
+            small(time.get(4..))?,
+            0,
+        );
+        Some(Self(civil.ok()?.to_zoned_datetime(jiff::tz::TimeZone::UTC).ok()?.timestamp()))
+    }
+}
+
+impl Serialize for SnapshotId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for SnapshotId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
