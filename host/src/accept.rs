@@ -219,11 +219,8 @@ async fn answer(
 
 /// Refuses to answer for what a newer version wrote: it is not damaged, and this version cannot know what it says.
 fn check_formats(history: &History) -> Result<()> {
-    let unreadable = history.environment_damage.iter().chain(history.damaged());
-    match unreadable.filter(|error| error.class() == Class::Config).next() {
-        Some(newer) => Err(newer.clone()),
-        None => Ok(()),
-    }
+    let mut unreadable = history.environment_damage.iter().chain(history.damaged());
+    unreadable.find(|error| error.class() == Class::Config).map_or(Ok(()), |newer| Err(newer.clone()))
 }
 
 /// Where the chain of records is broken: what `verify` would say of it.

@@ -15,7 +15,7 @@ mod unreadable;
 use crate::scene::age_all;
 use serde_json::Value;
 use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use tempfile::TempDir;
 use tests::binary::{Outcome, Run};
@@ -152,6 +152,12 @@ impl Office {
     fn objects(&self, source: &str) -> BTreeMap<String, Vec<u8>> {
         let entries = std::fs::read_dir(self.at("store/prod").join(source)).into_iter().flatten().map(Result::unwrap);
         entries.map(|entry| (entry.file_name().into_string().unwrap(), std::fs::read(entry.path()).unwrap())).collect()
+    }
+
+    /// Names of the versions of the environment's file.
+    fn environment_files(&self) -> BTreeSet<String> {
+        let entries = std::fs::read_dir(self.at("store/prod/environment")).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
     }
 
     /// How many certificates there are: one for each snapshot that is in the bin or was deleted.

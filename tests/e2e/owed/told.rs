@@ -207,3 +207,28 @@ fn what_was_answered_before_still_holds_after_the_newest_version_of_the_file_was
     let kept: Vec<&Value> = kept.iter().filter(|snapshot| snapshot["pinned"] == true).map(|s| &s["id"]).collect();
     assert_eq!(kept, ["20260601T010000Z"]);
 }
+
+/// An older version that meets what a newer one wrote, for one night, must not answer for it.
+#[test]
+fn what_a_newer_version_wrote_is_given_up_by_no_older_one() {
+    let newer = b"{ \"format_version\": 99, \"what\": \"nobody knows\" }";
+    for (key, verb) in [
+        ("prod/snapshots/20260602T010000Z.json", vec!["accept", "--lost"]),
+        ("prod/environment/20260604T010000Z.json", vec!["init"]),
+    ] {
+        let office = Office::new(&["docs"], "");
+        for day in 1..=3 {
+            let _ = office.worked(&format!("2026-06-0{day}T01:00:00Z"), 0);
+        }
+        office.put(key, newer);
+        let before = office.environment_files();
+        let answer = [&verb[..], &["--env", "prod", "--now", "2026-06-03T09:00:00Z"]].concat();
+        let refused = office.run(&answer);
+        assert_eq!(refused.code, Some(64), "{verb:?}: {}", refused.stderr);
+        assert!(
+            refused.stderr.contains("has format 99") && refused.stderr.contains("use the newer version"),
+            "{verb:?}"
+        );
+        assert_eq!(office.environment_files(), before, "{verb:?} wrote something");
+    }
+}
