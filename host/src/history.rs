@@ -18,7 +18,7 @@ use crate::environment::Stored;
 use crate::error::Error;
 use crate::guard::Subject;
 use crate::proof::{Mark, Standing};
-use crate::snapshot::{Condition, ObjectRecord, SnapshotId};
+use crate::snapshot::{Condition, Measure, ObjectRecord, SnapshotId};
 use crate::store::ObjectKey;
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
@@ -101,6 +101,19 @@ impl History {
         let recorded = self.past(now).filter(|snapshot| snapshot.record.is_some());
         let mut whole = recorded.filter(|snapshot| snapshot.serves(source) == Serves::First);
         whole.find_map(|snapshot| Some((snapshot.id, snapshot.sources.get(source)?)))
+    }
+
+    /// What the partial states of a source held, newest first, with what could not be read counted: all there is to compare with
+    /// where it never was whole.
+    pub fn partial(&self, source: &str, now: Timestamp) -> impl Iterator<Item = (SnapshotId, Measure)> {
+        let of = move |snapshot: &Snapshot| {
+            let state = snapshot.sources.get(source).filter(|state| state.condition == Condition::Partial)?;
+            let archive = snapshot.record.as_ref().and_then(|record| record.sources.get(source)?.archive.as_ref());
+            let unreadable = archive.map_or(0, |archive| archive.unreadable_total);
+            let files = state.measure.files.map(|files| files.saturating_add(unreadable));
+            Some((snapshot.id, Measure { files, ..state.measure }))
+        };
+        self.past(now).filter_map(of)
     }
 
     /// The newest snapshot with a readable record that is not from the future.

@@ -4,6 +4,7 @@ use crate::run::{loud, say, timed};
 use crate::{cache, machine, plugins};
 use anyhow::Result;
 use clap::ValueEnum;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// Peers, each with the Debian package that has it.
@@ -14,10 +15,10 @@ const PEERS: [(&str, &str); 4] = [("restic", "restic"), ("borg", "borgbackup"), 
 pub struct Arguments {
     /// What to measure; everything by default
     what: Vec<What>,
-    /// Another release build of the binary, such as the commit before, with its plugins beside it: its backups of the documents are
-    /// measured in turns with this one's
+    /// Another release build of the binary, such as that of the commit before, with its plugins beside it: backups of the documents
+    /// are measured in turns with it, without the peers, and the table is shown and not kept
     #[arg(long, value_name = "PATH")]
-    baseline: Option<std::path::PathBuf>,
+    baseline: Option<PathBuf>,
     /// Size of the documents and of the database; 2048 and 1024 by default
     #[arg(long)]
     mib: Option<u64>,
@@ -59,35 +60,19 @@ impl What {
 /// When something cannot be installed, built or run.
 pub fn run(arguments: &Arguments) -> Result<()> {
     let target = machine::target_folder()?;
-    machine::garage()?;
-    machine::postgres()?;
-    for (program, package) in PEERS {
-        if machine::on_path(program).is_none() && machine::apt(&[package]).is_err() {
-            say(format_args!("{package} cannot be installed and is left out"));
-        }
-    }
-    if let Err(error) = machine::newer_postgres() {
-        say(format_args!("a newer pg_dump is left out: {error:#}"));
-    }
-    let rustic = machine::rustic();
-    if let Err(error) = &rustic {
-        say(format_args!("rustic is left out: {error:#}"));
-    }
     plugins::build(&target)?;
-    if let Err(error) = plugins::build_python(&target) {
-        say(format_args!("the plugin in Python is left out: {error:#}"));
-    }
+    let rustic = if arguments.baseline.is_some() { None } else { peers(&target)? };
     timed("building the release", || {
         let packages =
             ["build", "--quiet", "--release", "--package", "dolibarr-backup", "--package", "tests", "--bins"];
         loud(machine::cargo().args(packages), "mend what the compiler names")
     })?;
     let release = target.join("release");
-    let all = What::value_variants();
+    let all = if arguments.baseline.is_some() { &[What::Documents] } else { What::value_variants() };
     for what in if arguments.what.is_empty() { all } else { &arguments.what } {
         timed(&format!("measuring {}", what.name()), || {
             let mut bench = Command::new(release.join("bench"));
-            if let Ok(rustic) = &rustic {
+            if let Some(rustic) = &rustic {
                 bench.env("PATH", format!("{}:{}", cache::variable("PATH").unwrap_or_default(), rustic.display()));
             }
             bench.arg(target.join("bench")).arg(release.join("dolibarr-backup"));
@@ -103,4 +88,26 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         })?;
     }
     Ok(())
+}
+
+/// Gets what the binary is measured beside; gives back the folder that rustic is in.
+fn peers(target: &Path) -> Result<Option<PathBuf>> {
+    machine::garage()?;
+    machine::postgres()?;
+    for (program, package) in PEERS {
+        if machine::on_path(program).is_none() && machine::apt(&[package]).is_err() {
+            say(format_args!("{package} cannot be installed and is left out"));
+        }
+    }
+    if let Err(error) = machine::newer_postgres() {
+        say(format_args!("a newer pg_dump is left out: {error:#}"));
+    }
+    if let Err(error) = plugins::build_python(target) {
+        say(format_args!("the plugin in Python is left out: {error:#}"));
+    }
+    let rustic = machine::rustic();
+    if let Err(error) = &rustic {
+        say(format_args!("rustic is left out: {error:#}"));
+    }
+    Ok(rustic.ok())
 }

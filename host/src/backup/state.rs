@@ -2,7 +2,7 @@
 
 use super::Opened;
 use crate::history::History;
-use crate::snapshot::{ArchiveRecord, Condition, Measure};
+use crate::snapshot::{ArchiveRecord, Condition, Measure, SnapshotId};
 use indicatif::HumanCount;
 use jiff::Timestamp;
 
@@ -117,10 +117,15 @@ pub fn judge(name: &str, seen: &Seen, history: &History, now: Timestamp) -> Judg
         doubts.push(format!("it is another database than before ({known} became {found})"));
     }
     let replaced = history.environment.as_ref().and_then(|stored| stored.file.replaced.get(name).copied());
-    let before = history.last_whole(name, now).filter(|(id, _)| replaced.is_none_or(|replaced| *id > replaced));
-    if let Some((id, state)) = before {
-        doubts.extend(collapsed(state.measure, seen.measure).map(|what| format!("{what} since {id}")));
-    }
+    let counts = |id: SnapshotId| replaced.is_none_or(|replaced| id > replaced);
+    let whole = history.last_whole(name, now).map(|(id, state)| (id, state.measure));
+    let gone = |(id, before)| collapsed(before, seen.measure).map(|what| format!("{what} since {id}"));
+    doubts.extend(match whole {
+        Some((id, _)) if !counts(id) => None,
+        Some(whole) => gone(whole),
+        // A source that was unreadable from its first day on: it held at least what was read or met of it.
+        None => history.partial(name, now).filter(|(id, _)| counts(*id)).find_map(gone),
+    });
     let condition = if doubts.is_empty() { Condition::Whole } else { Condition::Suspect };
     Judgement { condition, doubts }
 }

@@ -1,5 +1,6 @@
 //! The documents half beside its peers.
 
+mod baseline;
 mod s3;
 
 use super::board::{Board, OURS};
@@ -17,9 +18,6 @@ const UNCHANGED: &str = "Unchanged day";
 const CHANGED: &str = "One per cent of the files changed";
 const RESTORE: &str = "Restore";
 const ONE: &str = "One document";
-
-/// Another build of the binary, such as the commit before.
-const BASELINE: &str = "the baseline";
 
 /// The binary with its configuration, and its environment initialised.
 pub struct Ours<'a> {
@@ -48,7 +46,6 @@ struct Round<'a> {
     folder: &'a Path,
     tree: &'a Path,
     ours: Ours<'a>,
-    baseline: Option<Ours<'a>>,
     store: PathBuf,
     restic: Option<Restic>,
     rustic: Option<Rustic>,
@@ -56,7 +53,9 @@ struct Round<'a> {
     number: usize,
 }
 
-pub fn measure(folder: &Path, binary: &Path, baseline: Option<&Path>, mib: u64, rounds: usize) -> Result<Board> {
+pub use baseline::measure as beside_baseline;
+
+pub fn measure(folder: &Path, binary: &Path, mib: u64, rounds: usize) -> Result<Board> {
     let tree = folder.join(format!("documents-{mib}"));
     trees::realistic(&tree, mib)?;
     let mut board = Board::new(format!("Documents, {mib} MiB"));
@@ -85,7 +84,7 @@ pub fn measure(folder: &Path, binary: &Path, baseline: Option<&Path>, mib: u64, 
     });
     let work = folder.join("round");
     for number in 0..rounds {
-        let round = Round::new(emptied(&work)?, binary, baseline, &tree, number)?;
+        let round = Round::new(emptied(&work)?, binary, &tree, number)?;
         round.first(&mut board)?;
         round.again(&mut board, UNCHANGED)?;
         round.restore(&mut board)?;
@@ -122,24 +121,15 @@ fn made(folder: PathBuf) -> Result<PathBuf> {
 }
 
 impl<'a> Round<'a> {
-    fn new(
-        folder: &'a Path,
-        binary: &'a Path,
-        baseline: Option<&'a Path>,
-        tree: &'a Path,
-        number: usize,
-    ) -> Result<Self> {
+    fn new(folder: &'a Path, binary: &'a Path, tree: &'a Path, number: usize) -> Result<Self> {
         let at = |name: &str| folder.join(name);
         let store = at("store");
         let ours = Ours::new(binary, Config::directory_store(&store), tree, &at("ours"))?;
-        let baseline = baseline
-            .map(|binary| Ours::new(binary, Config::directory_store(&at("baseline-store")), tree, &at("baseline")));
-        let baseline = baseline.transpose()?;
         let restic = is_installed("restic")
             .then(|| Restic { repository: at("restic").display().to_string(), cache: at("restic-cache") });
         let rustic = is_installed("rustic").then(|| Rustic { repository: at("rustic"), cache: at("rustic-cache") });
         let borg = is_installed("borg").then(|| Borg { repository: at("borg"), base: at("borg-base") });
-        Ok(Self { folder, tree, ours, baseline, store, restic, rustic, borg, number })
+        Ok(Self { folder, tree, ours, store, restic, rustic, borg, number })
     }
 
     fn archive(&self) -> PathBuf {
@@ -151,9 +141,6 @@ impl<'a> Round<'a> {
         board.add(FIRST, "`cat` of all files", measured(shell(cat, []).current_dir(self.tree))?);
         board.add(FIRST, OURS, measured(&mut self.ours.run(&["backup"]))?);
         board.stored(FIRST, OURS, bytes(&self.store.join("prod/docs")));
-        if let Some(baseline) = &self.baseline {
-            board.add(FIRST, BASELINE, measured(&mut baseline.run(&["backup"]))?);
-        }
         let archive = self.archive();
         let tar = "`tar -czf`";
         board.add(
@@ -192,9 +179,6 @@ impl<'a> Round<'a> {
         std::thread::sleep(std::time::Duration::from_millis(1_100));
         board.add(work, OURS, measured(&mut self.ours.run(&["backup"]))?);
         board.stored(work, OURS, bytes(&self.store) - before);
-        if let Some(baseline) = &self.baseline {
-            board.add(work, BASELINE, measured(&mut baseline.run(&["backup"]))?);
-        }
         if let Some(restic) = &self.restic {
             let before = bytes(Path::new(&restic.repository));
             board.add(work, "restic", measured(&mut restic.run(&["backup", "."], self.tree))?);

@@ -28,7 +28,8 @@ struct Arguments {
     results: PathBuf,
     /// What to measure
     what: What,
-    /// Another build of the binary, with its plugins beside it, whose backups of the documents are measured in turns with this one's
+    /// Another build of the binary, with its plugins beside it: the documents alone are measured, in turns with it and without the
+    /// peers, and the table is shown and not kept
     #[arg(long)]
     baseline: Option<PathBuf>,
     /// Size of the documents or of the database
@@ -56,8 +57,13 @@ fn main() -> Result<()> {
     fs::create_dir_all(&arguments.folder).with_context(|| format!("cannot make {}", arguments.folder.display()))?;
     fs::create_dir_all(&arguments.results)?;
     let Arguments { folder, binary, results, what, baseline, mib, rounds } = arguments;
+    if let Some(baseline) = baseline {
+        let board = documents::beside_baseline(&folder, &binary, &baseline, mib, rounds)?;
+        print!("{}\n{}", measure::machine()?, board.markdown());
+        return Ok(());
+    }
     let (name, board) = match what {
-        What::Documents => ("documents", documents::measure(&folder, &binary, baseline.as_deref(), mib, rounds)?),
+        What::Documents => ("documents", documents::measure(&folder, &binary, mib, rounds)?),
         What::Extremes => ("extremes", extremes::measure(&folder, &binary)?),
         What::Database => ("database", database::measure(&folder, &binary, mib, rounds)?),
         What::Plugins => ("plugins", plugins::measure(&folder, &binary, mib, rounds)?),
