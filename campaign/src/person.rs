@@ -1,7 +1,7 @@
 //! The administrator: undoes mistakes, which is what makes them mistakes, and answers what is meant.
 
 use crate::oracle::Violation;
-use crate::runs::{ENVIRONMENT, monotonic};
+use crate::runs::{ENVIRONMENT, MACHINE};
 use crate::world::World;
 use dolibarr_backup::environment;
 use dolibarr_backup::error::Result;
@@ -58,7 +58,7 @@ impl World {
         if changes.is_empty() {
             return Ok(false);
         }
-        let (lease, _) = Lease::take(&self.store, environment, monotonic).await?;
+        let (lease, _) = Lease::take(&self.store, environment, MACHINE).await?;
         let written = environment::write(&self.store, environment, Some(stored), next, now).await;
         lease.release().await;
         written?;

@@ -9,16 +9,18 @@ use dolibarr_backup::config::Config;
 use dolibarr_backup::error::{Error, Result};
 use dolibarr_backup::guard::Decision;
 use dolibarr_backup::history::{self, History};
-use dolibarr_backup::lease::Lease;
+use dolibarr_backup::lease::{Lease, Machine};
 use dolibarr_backup::questions;
 use dolibarr_backup::retention::{Candidate, Proposal, Propose};
 use dolibarr_backup::snapshot::{Condition, FORMAT_VERSION, ObjectRecord, Outcome, Record, SourceRecord};
 use dolibarr_backup::store::{ObjectKey, Store};
 use dolibarr_backup::stream;
 use jiff::{SignedDuration, Timestamp};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 use retention_tiered::Plugin;
 use retention_tiered::exports::backup::host::retaining::{self, Guest};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,7 +31,17 @@ pub const ENVIRONMENT: &str = "prod";
 thread_local! {
     /// The clock that leases go by. A thread simulates one history at a time.
     static MONOTONIC_MILLIS: Cell<u64> = const { Cell::new(0) };
+    /// What leases draw from.
+    static CHANCE: RefCell<StdRng> = RefCell::new(StdRng::seed_from_u64(0));
 }
+
+/// Begins the random numbers of a history anew.
+pub fn seed_chance(seed: u64) {
+    CHANCE.set(StdRng::seed_from_u64(seed));
+}
+
+/// The machine of every run: its clock and its chance follow from the seed.
+pub const MACHINE: Machine = Machine { monotonic, draw: || CHANCE.with_borrow_mut(|chance| chance.random()) };
 
 /// Sets the clock that leases go by.
 pub fn set_monotonic(millis: u64) {
@@ -66,7 +78,7 @@ pub async fn run(setting: Setting) -> Result<Done> {
         sources,
         guard: &config.guard,
         time_zone: &config.time_zone,
-        monotonic,
+        machine: MACHINE,
         shift: SignedDuration::ZERO,
     };
     let mut saver = Saver { store: &store, sources, zone: course.time_zone.iana_name().unwrap_or("UTC"), truths };
@@ -116,6 +128,7 @@ impl Save for Saver<'_> {
             warnings: Vec::new(),
             store_time: Some(when.store_time),
             clock_doubt: when.clock_doubt,
+            environment_file: history.environment.as_ref().map(|stored| stored.stamp),
             previous: history.previous(id.taken()).and_then(history::Snapshot::link),
         };
         Ok(Saved { record, failures })

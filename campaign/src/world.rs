@@ -123,6 +123,7 @@ impl World {
     #[must_use]
     pub fn new(seed: u64) -> Self {
         let mut random = StdRng::seed_from_u64(seed ^ 0x5eed);
+        runs::seed_chance(seed ^ 0xc4a9ce);
         let begin = BEGIN + random.random_range(0..365) * 86_400;
         let memory = Memory::new(at(begin));
         let truths = [Truth::new("db", "postgres"), Truth::new("docs", "directory"), Truth::new("mails", "directory")];

@@ -119,6 +119,17 @@ fn what_never_was_whole_is_held_against_what_was_read_of_it() {
     }
 }
 
+/// A failure is worth as much as it can be had again.
+#[test]
+fn a_seed_gives_the_same_history_every_time() {
+    for seed in [5, 43] {
+        let once = simulate(seed, 2).unwrap_or_else(|failure| panic!("{failure}"));
+        for _ in 0..2 {
+            assert_eq!(simulate(seed, 2).unwrap_or_else(|failure| panic!("{failure}")), once, "seed {seed}");
+        }
+    }
+}
+
 #[test]
 fn a_seed_gives_the_same_events_every_time_and_another_one_others() {
     assert_eq!(campaign::schedule(5, 3), campaign::schedule(5, 3));

@@ -72,11 +72,43 @@ pub fn snapshot<'h>(history: &'h History, which: &Which, wanted: Wanted<'_>, zon
     let until = || whole().rev().filter(|snapshot| at.is_none_or(|at| snapshot.id.taken() <= at));
     // A run under a wrong clock answers for a day only where no other one does.
     let found = until().find(|snapshot| at.is_none() || !snapshot.may_be_misplaced()).or_else(|| until().next());
+    if let Some((found, (over, why))) = found.and_then(|found| Some((found, passed_over(history, found, wanted, at)?)))
+    {
+        tracing::warn!("{over} is passed over, because {why}; {} is taken", found.id);
+    }
     found.ok_or_else(|| match (at, whole().next()) {
         (Some(at), Some(first)) => usage(format!("no {} is from {at} or before", wanted.describe()))
             .hint(format!("the first one is {}; `list` shows all", first.id)),
         _ => usage(format!("there is no {}", wanted.describe()))
             .hint(format!("{}; another one can be named with --snapshot", nearest(history, at))),
+    })
+}
+
+/// The newest snapshot after the one that is taken that should have what is wanted and has not, and why.
+fn passed_over(
+    history: &History,
+    taken: &Snapshot,
+    wanted: Wanted<'_>,
+    at: Option<Timestamp>,
+) -> Option<(SnapshotId, String)> {
+    let later = history.snapshots.iter().rev().filter(|snapshot| snapshot.id > taken.id && !snapshot.retired);
+    let mut later = later.filter(|snapshot| at.is_none_or(|at| snapshot.id.taken() <= at));
+    later.find_map(|snapshot| {
+        let why = |(source, state): (&String, &crate::history::State)| match (&state.object, state.condition) {
+            (Some(object), _) if !object.present => Some(format!("the object of {source} is lost")),
+            (_, Condition::Whole) => None,
+            (_, condition) => Some(format!("{source} is {condition} in it")),
+        };
+        let named = |(source, _): &(&String, &crate::history::State)| match wanted {
+            Wanted::Source(wanted) => wanted == source.as_str(),
+            Wanted::All => true,
+        };
+        let why = match &snapshot.damage {
+            Some(_) => Some("its record cannot be read".to_owned()),
+            None if wanted.is_met(snapshot) => Some("its time is doubted".to_owned()),
+            None => snapshot.sources.iter().filter(named).find_map(why),
+        };
+        Some((snapshot.id, why?))
     })
 }
 

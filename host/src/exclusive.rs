@@ -4,7 +4,7 @@ use crate::backup::sweep;
 use crate::error::{Error, Result};
 use crate::history::{self, History};
 use crate::host::Host;
-use crate::lease::{Lease, since_boot};
+use crate::lease::{Lease, Machine};
 use crate::questions;
 use crate::snapshot::ClockDoubt;
 use jiff::Timestamp;
@@ -18,7 +18,7 @@ pub async fn exclusively<T>(
     now: Timestamp,
     work: impl AsyncFnOnce(&Lease, History) -> Result<T>,
 ) -> Result<T> {
-    let (lease, abandoned) = Lease::take(&host.store, &host.environment, since_boot).await?;
+    let (lease, abandoned) = Lease::take(&host.store, &host.environment, Machine::OWN).await?;
     let lease = lease.and(host.cluster_lease().await).await?;
     let done = async {
         let history = history::load(&host.store, &host.environment, &host.sources, now).await?;

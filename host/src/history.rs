@@ -34,6 +34,25 @@ pub struct Orphan {
     pub since: Timestamp,
 }
 
+/// Why the newest version of the environment's file is not the one that runs went by: answers of a person are missing from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileDoubt {
+    /// A run went by a newer one, which is gone.
+    Gone {
+        /// The one that is gone.
+        stamp: SnapshotId,
+        /// The run.
+        run: SnapshotId,
+    },
+    /// It does not follow the one before it, as a copy of an older one does not.
+    Unchained {
+        /// The newest one.
+        stamp: SnapshotId,
+        /// The one before it, which it does not name.
+        before: SnapshotId,
+    },
+}
+
 /// Everything that the store holds of an environment.
 #[derive(Debug, Default)]
 pub struct History {
@@ -46,6 +65,10 @@ pub struct History {
     /// Ids of snapshots that a record names as the one before it, and of which there is neither record nor certificate; without
     /// those that a person knows of.
     pub missing: BTreeSet<SnapshotId>,
+    /// Ids of snapshots whose record is not what the next one names: it was edited or replaced. Without those that a person knows of.
+    pub changed: BTreeSet<SnapshotId>,
+    /// Why the newest version of the environment's file is not the one that runs went by.
+    pub file_doubt: Option<FileDoubt>,
     /// Verifications, by snapshot and then by time; also of snapshots that are forgotten.
     pub verifications: Vec<Mark>,
     /// The environment's own file; none where nobody ran `init`.
@@ -114,6 +137,12 @@ impl History {
             Some((snapshot.id, Measure { files, ..state.measure }))
         };
         self.past(now).filter_map(of)
+    }
+
+    /// Whether the store holds nothing at all of the environment.
+    #[must_use]
+    pub fn is_blank(&self) -> bool {
+        self.snapshots.is_empty() && self.orphans.is_empty() && self.stamps.is_empty()
     }
 
     /// The newest snapshot with a readable record that is not from the future.

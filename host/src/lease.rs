@@ -54,7 +54,8 @@ const WATCH: Duration = Duration::from_secs(45);
 /// How often runs that started together try again.
 const TRIES_MAX: u32 = 4;
 
-/// Longest wait before another try.
+/// Shortest and longest wait before another try.
+const WAIT_MS_MIN: u64 = 100;
 const WAIT_MS_MAX: u64 = 1_500;
 
 /// A held lease. Dropping it stops the renewal and leaves the mark to expire; [`Lease::release`] takes it back.
@@ -86,14 +87,25 @@ pub struct Fence(Arc<Renewed>);
 
 #[derive(Debug)]
 struct Renewed {
-    clock: Monotonic,
+    clock: fn() -> u64,
     /// When the last renewal that succeeded began, in milliseconds of the clock.
     at_millis: AtomicU64,
     lost: AtomicBool,
 }
 
-/// A clock that never goes back, in milliseconds.
-pub type Monotonic = fn() -> u64;
+/// What a lease takes from the machine. A simulation has others, so that a seed gives the same history every time.
+#[derive(Debug, Clone, Copy)]
+pub struct Machine {
+    /// A clock that never goes back, in milliseconds.
+    pub monotonic: fn() -> u64,
+    /// A number that nobody else draws.
+    pub draw: fn() -> u128,
+}
+
+impl Machine {
+    /// The one that this process runs on.
+    pub const OWN: Self = Self { monotonic: since_boot, draw: rand::random::<u128> };
+}
 
 /// Milliseconds since the machine was started, those included that it slept.
 #[must_use]
@@ -112,7 +124,7 @@ pub struct Abandoned {
 }
 
 impl Fence {
-    fn new(clock: Monotonic) -> Self {
+    fn new(clock: fn() -> u64) -> Self {
         Self(Arc::new(Renewed { clock, at_millis: AtomicU64::new(clock()), lost: AtomicBool::new(false) }))
     }
 
@@ -151,14 +163,14 @@ impl Lease {
     pub async fn take(
         store: &Arc<Store>,
         environment: &Environment,
-        clock: Monotonic,
+        machine: Machine,
     ) -> Result<(Self, Vec<Abandoned>)> {
-        let nonce = format!("{:032x}", rand::random::<u128>());
+        let nonce = format!("{:032x}", (machine.draw)());
         let mark = Mark::own(nonce.clone());
         let body = Bytes::from(crate::snapshot::to_bytes(&mark)?);
         let own = key(&format!("{environment}/leases/{nonce}.json"))?;
         for attempt in 1..=TRIES_MAX {
-            let fence = Fence::new(clock);
+            let fence = Fence::new(machine.monotonic);
             store.put(&own, body.clone()).await?;
             let mut rivals = match rivals::rivals(store, environment, &own).await {
                 Ok(rivals) => rivals,
@@ -182,7 +194,9 @@ impl Lease {
             if !together || attempt == TRIES_MAX {
                 return Err(rivals::held(environment, &rivals.live));
             }
-            tokio::time::sleep(Duration::from_millis(rand::random_range(100..WAIT_MS_MAX))).await;
+            let spread = u128::from(WAIT_MS_MAX - WAIT_MS_MIN);
+            let wait = u64::try_from((machine.draw)() % spread).unwrap_or(0);
+            tokio::time::sleep(Duration::from_millis(WAIT_MS_MIN + wait)).await;
         }
         Err(Error::new(Class::Held, format!("another run holds the lease of {environment}")))
     }

@@ -10,7 +10,7 @@ pub use answer::{Answer, answer};
 use crate::config::EnvironmentConfig;
 use crate::environment::EnvironmentFile;
 use crate::guard;
-use crate::history::{History, Snapshot};
+use crate::history::{FileDoubt, History, Snapshot};
 use crate::snapshot::{ClockDoubt, Condition, SnapshotId};
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
@@ -54,6 +54,10 @@ pub enum Kind {
     DamagedRecord,
     /// A record that another one names is missing.
     MissingRecord,
+    /// A record is not what another one names.
+    ChangedRecord,
+    /// The environment's file is not the one that runs went by.
+    OtherFile,
 }
 
 /// One question.
@@ -136,10 +140,20 @@ pub fn questions(asked: Asked<'_>, history: &History, now: Timestamp) -> Vec<Que
             ..question(Kind::FileDamaged, format!("init --env {environment}"))
         }),
         (None, None) => found.push(Question {
-            said: "the environment was never initialised, so nothing is forgotten".to_owned(),
+            said: if history.is_blank() {
+                format!(
+                    "the store has nothing of {environment}: its disk is not mounted, or `url` is wrong, or it is a new environment"
+                )
+            } else {
+                "the environment was never initialised, so nothing is forgotten".to_owned()
+            },
             ..question(Kind::Uninitialised, format!("init --env {environment}"))
         }),
         (Some(stored), None) => {
+            found.extend(history.file_doubt.map(|doubt| Question {
+                said: describe_file(doubt),
+                ..question(Kind::OtherFile, format!("accept --env {environment}"))
+            }));
             found.extend(of_sources(asked, &stored.file));
             found.extend(of_rules(asked, &stored.file));
         }
@@ -296,6 +310,11 @@ fn of_losses(history: &History) -> Vec<Said> {
         let text = format!("the record of {} is missing, although a later one names it", named(&missing));
         found.push(Said { kind: Kind::MissingRecord, source: None, snapshots: missing, text });
     }
+    if !history.changed.is_empty() {
+        let changed: Vec<SnapshotId> = history.changed.iter().copied().collect();
+        let text = format!("the record of {} was edited or replaced: a later one names another", named(&changed));
+        found.push(Said { kind: Kind::ChangedRecord, source: None, snapshots: changed, text });
+    }
     found
 }
 
@@ -315,6 +334,17 @@ fn listed(ids: &[SnapshotId]) -> String {
 /// Both.
 fn named(ids: &[SnapshotId]) -> String {
     format!("{} ({})", counted(ids), listed(ids))
+}
+
+fn describe_file(doubt: FileDoubt) -> String {
+    match doubt {
+        FileDoubt::Gone { stamp, run } => format!(
+            "the version {stamp} of the environment's file is gone, and the run {run} went by it: put it back, or go on without its answers"
+        ),
+        FileDoubt::Unchained { stamp, before } => format!(
+            "the version {stamp} of the environment's file does not follow {before}, as a copy of an older one: remove it, or go on with what it says"
+        ),
+    }
 }
 
 /// Why a time is doubted, for people.

@@ -51,6 +51,9 @@ pub struct Record {
     /// Why the time of this run is not to be trusted; none where it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock_doubt: Option<ClockDoubt>,
+    /// The version of the environment's file that the run went by, by its stamp.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub environment_file: Option<SnapshotId>,
     /// The record before this one.
     pub previous: Option<Previous>,
 }

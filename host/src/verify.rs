@@ -96,7 +96,7 @@ pub async fn run(host: &Host, arguments: &Arguments, interrupted: impl Future<Ou
         store(host, at, &verification).await?;
         verifications.push(verification);
     }
-    Ok(report(host, &verifications, &chain))
+    Ok(report(host, &history, &verifications, &chain))
 }
 
 /// The moment of a verification that begins now: after every other one, so that two in one second are in order. One from the
@@ -241,7 +241,15 @@ pub async fn store(host: &Host, at: SnapshotId, verification: &Verification) -> 
     host.store.create(&key, Bytes::from(to_bytes(verification)?)).await.map(drop)
 }
 
-fn report(host: &Host, verifications: &[Verification], chain: &Chain) -> Report {
+/// Whether a person knows that a source of a snapshot is not what it was.
+fn is_accepted(history: &History, snapshot: SnapshotId, source: &str) -> bool {
+    let Some(stored) = &history.environment else { return false };
+    let own = stored.file.given_up.iter().any(|state| state.snapshot == snapshot);
+    // What is lost is given up by source; of a failed verification the snapshot alone is known.
+    stored.file.has_given_up(snapshot, source) || !own && stored.file.known_failures.contains(&snapshot)
+}
+
+fn report(host: &Host, history: &History, verifications: &[Verification], chain: &Chain) -> Report {
     let mut text = String::new();
     for verification in verifications {
         let whole = verification.sources.values().all(|source| source.problems.is_empty());
@@ -254,8 +262,12 @@ fn report(host: &Host, verifications: &[Verification], chain: &Chain) -> Report 
         let _ = writeln!(text, "snapshot {} of {}, taken {taken}: {verdict}", verification.snapshot, host.environment);
         for (name, source) in &verification.sources {
             text.push_str(&source_text(name, source));
+            if !source.problems.is_empty() && is_accepted(history, verification.snapshot, name) {
+                let _ = writeln!(text, "  {:<10} note: that is known (accepted)", "");
+            }
         }
     }
+    let failure = failure(host, history, verifications, chain);
     let (records, certificates) = (chain.records, chain.certificates);
     let state = if chain.problems.is_empty() { "unbroken" } else { "BROKEN" };
     let _ = writeln!(text, "chain {state}: {records} records, {certificates} certificates of forgotten ones");
@@ -268,7 +280,7 @@ fn report(host: &Host, verifications: &[Verification], chain: &Chain) -> Report 
     let document = json!({
         "format_version": report::FORMAT_VERSION,
         "environment": host.environment.as_str(),
-        "passed": failure(host, verifications, chain).is_none(),
+        "passed": failure.is_none(),
         "verifications": verifications,
         "chain": {
             "records": records,
@@ -277,7 +289,7 @@ fn report(host: &Host, verifications: &[Verification], chain: &Chain) -> Report 
             "notes": chain.notes,
         },
     });
-    Report { document, text, failure: failure(host, verifications, chain) }
+    Report { document, text, failure }
 }
 
 /// A source's lines in a report.
@@ -296,8 +308,11 @@ pub fn source_text(name: &str, source: &SourceProof) -> String {
     text
 }
 
-fn failure(host: &Host, verifications: &[Verification], chain: &Chain) -> Option<Error> {
-    let of_objects = verifications.iter().flat_map(|v| v.sources.values()).flat_map(|source| &source.problems);
+fn failure(host: &Host, history: &History, verifications: &[Verification], chain: &Chain) -> Option<Error> {
+    let sources =
+        verifications.iter().flat_map(|of| of.sources.iter().map(|(name, source)| (of.snapshot, name, source)));
+    let open = sources.filter(|(snapshot, name, _)| !is_accepted(history, *snapshot, name));
+    let of_objects = open.flat_map(|(_, _, source)| &source.problems);
     let problems: BTreeSet<&String> = of_objects.chain(chain.problems.iter().map(|(_, problem)| problem)).collect();
     let first = problems.first()?;
     let text = match problems.len() {

@@ -10,6 +10,7 @@ mod failing;
 mod proofs;
 mod sources;
 mod told;
+mod touched;
 mod unreadable;
 
 use crate::scene::age_all;

@@ -10,7 +10,7 @@ use crate::guard;
 use crate::history::{self, History};
 use crate::host::Host;
 use crate::kube::lease::ClusterLease;
-use crate::lease::{Abandoned, Fence, Lease, Monotonic, since_boot};
+use crate::lease::{Abandoned, Fence, Lease, Machine};
 use crate::questions::{self, Asked};
 use crate::report::Retention;
 use crate::retention::{self, Hands, Propose, Rules, Wait};
@@ -41,7 +41,7 @@ pub struct Course<'a> {
     /// The business time zone.
     pub time_zone: &'a TimeZone,
     /// The clock that a lease goes by.
-    pub monotonic: Monotonic,
+    pub machine: Machine,
     /// How far the machine's time was moved, for tests and simulations: the store's is moved with it.
     pub shift: SignedDuration,
 }
@@ -115,7 +115,7 @@ impl<'a> Course<'a> {
             sources: &host.sources,
             guard: &host.guard,
             time_zone: &host.time_zone,
-            monotonic: since_boot,
+            machine: Machine::OWN,
             shift: host.clock.shift(),
         }
     }
@@ -146,7 +146,7 @@ pub async fn run(
     now: Timestamp,
     interrupted: impl Future<Output = ()>,
 ) -> Result<Done> {
-    let (lease, abandoned) = Lease::take(course.store, course.environment, course.monotonic).await?;
+    let (lease, abandoned) = Lease::take(course.store, course.environment, course.machine).await?;
     let lease = lease.and(cluster_lease.await).await?;
     let mut interrupted = pin!(interrupted);
     let prepared = tokio::select! {

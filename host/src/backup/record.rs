@@ -189,6 +189,7 @@ pub(super) fn record(
         warnings,
         store_time: Some(store_time),
         clock_doubt,
+        environment_file: history.environment.as_ref().map(|stored| stored.stamp),
         previous: history.previous(id.taken()).and_then(history::Snapshot::link),
     }
 }

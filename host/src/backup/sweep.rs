@@ -2,7 +2,7 @@
 //!
 //! Nothing is deleted by the look of its name: only what a mark says that its run would make, and never what a record names.
 
-use crate::config::Environment;
+use crate::config::{Environment, RESERVED};
 use crate::error::{Error, Result};
 use crate::history::{self, History};
 use crate::lease::{Abandoned, Lease, Mark};
@@ -60,8 +60,16 @@ async fn clear_after(store: &Store, environment: &Environment, history: &History
         tracing::warn!(run = %run, "the record of an earlier run was written late; what it names stays");
         return Ok(false);
     }
-    let free = mark.keys.iter().filter(|key| !history.refers_to(key));
+    // A run announces objects of sources; a mark that names anything else was not written by one.
+    let free = mark.keys.iter().filter(|key| is_of_a_source(environment, key) && !history.refers_to(key));
     Ok(delete(store, free).await)
+}
+
+/// Whether a key is where the objects of a source are: `prod/db/…`, and neither a record nor anything else of ours.
+fn is_of_a_source(environment: &Environment, key: &ObjectKey) -> bool {
+    let below = key.as_str().strip_prefix(environment.as_str()).and_then(|rest| rest.strip_prefix('/'));
+    let source = below.and_then(|rest| rest.split_once('/')).map(|(folder, _)| folder);
+    source.is_some_and(|source| !RESERVED.contains(&source))
 }
 
 /// Ends a run that commits nothing: clears what it announced, and gives the lease back. A run that was overtaken clears
@@ -139,4 +147,31 @@ pub(super) async fn delete(store: &Store, keys: impl Iterator<Item = &ObjectKey>
         }
     }
     gone
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mark_is_believed_of_objects_of_sources_alone() {
+        let config = crate::config::Config::parse(
+            "[store]\nurl = \"file:///x\"\n[env.prod.sources.docs]\nkind = \"directory\"\npath = \"/d\"\n",
+        )
+        .unwrap();
+        let (environment, _) = config.environment("prod").unwrap();
+        for (key, expected) in [
+            ("prod/docs/20260101T010000Z.tar.gz", true),
+            ("prod/gone/20260101T010000Z.dump", true),
+            ("prod/snapshots/20260101T010000Z.json", false),
+            ("prod/forgotten/20260101T010000Z.json", false),
+            ("prod/environment/20260101T010000Z.json", false),
+            ("prod/leases/x.json", false),
+            ("prod/.fp-docs", false),
+            ("sandbox/docs/20260101T010000Z.tar.gz", false),
+            ("production/docs/20260101T010000Z.tar.gz", false),
+        ] {
+            assert_eq!(is_of_a_source(environment, &ObjectKey::parse(key).unwrap()), expected, "{key}");
+        }
+    }
 }

@@ -2,13 +2,13 @@
 
 use super::adopted::{self, Explained};
 use super::keys::{Found, Keys, certificate_key, record_key, sort};
-use super::{History, Object, Orphan, Snapshot, State};
+use super::{FileDoubt, History, Object, Orphan, Snapshot, State};
 use crate::config::{Environment, EnvironmentConfig};
 use crate::environment::{EnvironmentFile, Stored, file_key};
 use crate::error::{Error, Result};
 use crate::lease;
 use crate::proof;
-use crate::snapshot::{Condition, Measure, Outcome, Record, SnapshotId, SourceRecord};
+use crate::snapshot::{Condition, Measure, Outcome, Previous, Record, SnapshotId, SourceRecord};
 use crate::store::{ObjectKey, Store};
 use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
@@ -50,13 +50,27 @@ pub async fn load_after(
     keys.objects.retain(|_, found| sources.contains_key(&found.source));
     look_again(store, environment, &mut keys, &mut records).await?;
     let missing = missing(store, environment, &keys, file.as_ref(), &records).await?;
+    let changed = changed(file.as_ref(), &records);
+    let file_doubt = file.as_ref().and_then(|newest| file_doubt(newest, &keys, &records));
     let referenced = referenced(&records);
     let free: BTreeMap<&ObjectKey, &Found> = keys.objects.iter().filter(|(key, _)| !referenced.contains(key)).collect();
     // Marks and certificates are read only where something is there that no record names.
     let announced = if free.is_empty() { Announced::default() } else { announced(store, environment, &keys).await? };
     let explained =
         if free.is_empty() { BTreeMap::new() } else { adopted::explained(store, environment, &keys, &free).await? };
-    let facts = Facts { config, file, damage, readable_before, sources, missing, announced, explained, now };
+    let facts = Facts {
+        config,
+        file,
+        damage,
+        readable_before,
+        sources,
+        missing,
+        changed,
+        file_doubt,
+        announced,
+        explained,
+        now,
+    };
     Ok(build(&keys, records, facts))
 }
 
@@ -81,6 +95,8 @@ pub(super) struct Facts<'a> {
     pub(super) readable_before: Option<Stored>,
     pub(super) sources: BTreeMap<String, String>,
     pub(super) missing: BTreeSet<SnapshotId>,
+    pub(super) changed: BTreeSet<SnapshotId>,
+    pub(super) file_doubt: Option<FileDoubt>,
     pub(super) announced: Announced,
     pub(super) explained: BTreeMap<ObjectKey, Explained>,
     pub(super) now: Timestamp,
@@ -243,6 +259,31 @@ async fn missing(
     Ok(missing)
 }
 
+/// Snapshots whose record can be read and is not what a later one names.
+pub(super) fn changed(file: Option<&Stored>, records: &[Read]) -> BTreeSet<SnapshotId> {
+    let hashes: BTreeMap<SnapshotId, &str> =
+        records.iter().filter(|(_, record, _)| record.is_ok()).map(|(id, _, sha256)| (*id, sha256.as_str())).collect();
+    let named = records.iter().filter_map(|(_, record, _)| record.as_ref().ok()?.previous.as_ref());
+    let differs = |previous: &&Previous| hashes.get(&previous.id).is_some_and(|sha256| *sha256 != previous.sha256);
+    let known = |id: &SnapshotId| {
+        let is_known =
+            |stored: &Stored| stored.file.known_breaks.contains(id) || stored.file.retired_snapshots.contains(id);
+        file.is_some_and(is_known)
+    };
+    named.filter(differs).map(|previous| previous.id).filter(|id| !known(id)).collect()
+}
+
+/// Whether the newest version of the environment's file is another one than runs went by.
+pub(super) fn file_doubt(newest: &Stored, keys: &Keys, records: &[Read]) -> Option<FileDoubt> {
+    let went_by = records.iter().filter_map(|(run, record, _)| Some((record.as_ref().ok()?.environment_file?, *run)));
+    if let Some((stamp, run)) = went_by.max().filter(|(stamp, _)| *stamp > newest.stamp) {
+        return Some(FileDoubt::Gone { stamp, run });
+    }
+    let before = keys.environment_files.iter().rev().copied().find(|stamp| *stamp < newest.stamp)?;
+    let named = newest.file.previous.as_ref().map(|previous| previous.stamp);
+    (named != Some(before)).then_some(FileDoubt::Unchained { stamp: newest.stamp, before })
+}
+
 /// What the marks of runs under way name.
 async fn announced(store: &Store, environment: &Environment, keys: &Keys) -> Result<Announced> {
     let mut announced = Announced::default();
@@ -335,6 +376,8 @@ pub(super) fn build(keys: &Keys, records: Vec<Read>, facts: Facts<'_>) -> Histor
         orphans,
         forgotten,
         missing: facts.missing,
+        changed: facts.changed,
+        file_doubt: facts.file_doubt,
         verifications,
         environment: facts.file,
         environment_damage: facts.damage,

@@ -54,6 +54,8 @@ fn built(
         damage: None,
         sources,
         missing: BTreeSet::new(),
+        changed: BTreeSet::new(),
+        file_doubt: None,
         announced,
         explained,
         now: now(),
@@ -103,6 +105,7 @@ fn record(id: &str, objects: &[(&str, &str, u64)]) -> Record {
         warnings: vec![],
         store_time: None,
         clock_doubt: None,
+        environment_file: None,
         previous: None,
     }
 }

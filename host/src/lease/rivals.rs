@@ -79,7 +79,7 @@ pub(super) fn held(environment: &Environment, live: &[Rival]) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lease::Lease;
+    use crate::lease::{Lease, Machine};
     use crate::store::memory::Memory;
     use std::sync::Arc;
 
@@ -95,7 +95,12 @@ mod tests {
             let memory = Memory::new(now + SignedDuration::from_secs(ahead));
             memory.place(ObjectKey::parse("prod/leases/torn.json").unwrap(), bytes::Bytes::from_static(b"{"));
             memory.set_now(now);
-            let taken = Lease::take(&Arc::new(Store::Memory(memory)), environment, || 1_000_000).await;
+            let taken = Lease::take(
+                &Arc::new(Store::Memory(memory)),
+                environment,
+                Machine { monotonic: || 1_000_000, ..Machine::OWN },
+            )
+            .await;
             assert_eq!(taken.is_ok(), is_free, "{ahead} s ahead: {taken:?}");
         }
     }

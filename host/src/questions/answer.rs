@@ -31,9 +31,15 @@ impl Answer {
     pub fn leaves_open(&self, question: &Question) -> bool {
         match question.kind {
             Kind::GoneSource => question.source.as_ref().is_some_and(|source| !self.retire.contains(source)),
-            Kind::Lost | Kind::DamagedRecord | Kind::MissingRecord => !self.lost,
+            Kind::Lost | Kind::DamagedRecord | Kind::MissingRecord | Kind::ChangedRecord => !self.lost,
             Kind::Uninitialised | Kind::FileDamaged => true,
-            Kind::NewSource | Kind::Suspect | Kind::Guard | Kind::TimeZone | Kind::Clock | Kind::Future => false,
+            Kind::NewSource
+            | Kind::Suspect
+            | Kind::Guard
+            | Kind::TimeZone
+            | Kind::Clock
+            | Kind::Future
+            | Kind::OtherFile => false,
         }
     }
 }
@@ -94,6 +100,8 @@ pub fn answer(
                         snapshot.lost().map(|source| AcceptedState { snapshot: snapshot.id, source: source.clone() });
                     next.given_up.extend(states);
                 }
+                // Whoever verifies it meets what is known.
+                next.known_failures.extend(&question.snapshots);
                 changes.push(format!("what is lost of {} is given up", named(&question.snapshots)));
             }
             Kind::DamagedRecord if answer.lost => {
@@ -104,7 +112,12 @@ pub fn answer(
                 next.known_breaks.extend(&question.snapshots);
                 changes.push(format!("the record of {} is given up", named(&question.snapshots)));
             }
-            Kind::Lost | Kind::DamagedRecord | Kind::MissingRecord => {}
+            Kind::ChangedRecord if answer.lost => {
+                next.known_breaks.extend(&question.snapshots);
+                changes.push(format!("the record of {} is taken as it is", named(&question.snapshots)));
+            }
+            Kind::OtherFile => changes.push(format!("the environment goes on from the version of {}", file.written)),
+            Kind::Lost | Kind::DamagedRecord | Kind::MissingRecord | Kind::ChangedRecord => {}
         }
     }
     let breaks: Vec<SnapshotId> = answer.breaks.difference(&next.known_breaks).copied().collect();

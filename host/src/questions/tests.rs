@@ -43,6 +43,7 @@ fn snapshot(id: &str, docs: Condition, doubt: Option<ClockDoubt>) -> Snapshot {
         warnings: Vec::new(),
         store_time: None,
         clock_doubt: doubt,
+        environment_file: None,
         previous: None,
     };
     let complete = docs == Condition::Whole;

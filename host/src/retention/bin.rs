@@ -159,7 +159,7 @@ pub async fn apply(hands: &Hands<'_>, history: &History, planned: &Planned, step
             Err(error) => applied.failures.push(error.context(format!("putting {id} into the bin"))),
         }
     }
-    hands.delete(history, steps, orphans, &mut applied).await;
+    hands.delete(history, planned, steps, orphans, now, &mut applied).await;
     applied
 }
 
@@ -240,13 +240,36 @@ impl Hands<'_> {
     }
 
     /// Deletes the records that are due, then the objects that nothing refers to any more.
-    async fn delete(&self, history: &History, steps: &Steps, orphans: Vec<&Orphan>, applied: &mut Applied) {
+    async fn delete(
+        &self,
+        history: &History,
+        planned: &Planned,
+        steps: &Steps,
+        orphans: Vec<&Orphan>,
+        now: Timestamp,
+        applied: &mut Applied,
+    ) {
         let mut gone = BTreeSet::new();
         for id in &steps.due {
             if !self.may_go_on(applied).await {
                 break;
             }
             let Some(snapshot) = history.snapshot(*id) else { continue };
+            match self.is_certified(snapshot).await {
+                Ok(true) => {}
+                // Its record is the last word on it, so the record stays until there is a certificate that says as much.
+                Ok(false) => {
+                    tracing::warn!(snapshot = %id, "its certificate in the bin is not of this record, so it waits anew");
+                    if let Err(error) = self.certify_anew(history, snapshot, planned, now).await {
+                        applied.failures.push(error.context(format!("putting {id} into the bin anew")));
+                    }
+                    continue;
+                }
+                Err(error) => {
+                    applied.failures.push(error.context(format!("forgetting {id}")));
+                    continue;
+                }
+            }
             match self.forget(snapshot).await {
                 Ok(Deleted::Gone) => {
                     gone.insert(*id);
@@ -274,6 +297,32 @@ impl Hands<'_> {
                 }
             }
         }
+    }
+
+    async fn certify_anew(
+        &self,
+        history: &History,
+        snapshot: &Snapshot,
+        planned: &Planned,
+        now: Timestamp,
+    ) -> Result<()> {
+        match self.remove(&history::certificate_key(self.environment, snapshot.id)?).await? {
+            Deleted::Gone => self.put_into_bin(history, snapshot, planned, now).await,
+            Deleted::Retained => Ok(()),
+        }
+    }
+
+    /// Whether the certificate says what it has to say once the record is gone.
+    async fn is_certified(&self, snapshot: &Snapshot) -> Result<bool> {
+        let Some(bytes) = self.store.get(&history::certificate_key(self.environment, snapshot.id)?).await? else {
+            return Ok(false);
+        };
+        let certificate: Option<Certificate> = serde_json::from_slice(&bytes).ok();
+        Ok(certificate.is_some_and(|certificate| {
+            certificate.id == snapshot.id
+                && certificate.environment == self.environment.as_str()
+                && certificate.record_sha256 == snapshot.record_sha256
+        }))
     }
 
     /// An adopted snapshot has no record; its certificate says that it is forgotten.

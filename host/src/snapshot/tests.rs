@@ -43,6 +43,7 @@ fn record() -> Record {
         warnings: Vec::new(),
         store_time: None,
         clock_doubt: None,
+        environment_file: None,
         previous: None,
     }
 }

@@ -141,7 +141,11 @@ impl Kind {
     const fn of(question: questions::Kind) -> Self {
         match question {
             questions::Kind::Suspect => Self::Suspect,
-            questions::Kind::Lost | questions::Kind::DamagedRecord | questions::Kind::MissingRecord => Self::Missing,
+            questions::Kind::Lost
+            | questions::Kind::DamagedRecord
+            | questions::Kind::MissingRecord
+            | questions::Kind::ChangedRecord
+            | questions::Kind::OtherFile => Self::Missing,
             questions::Kind::Clock | questions::Kind::Future => Self::Clock,
             questions::Kind::Uninitialised
             | questions::Kind::FileDamaged

@@ -49,7 +49,11 @@ fn row(status: &EnvironmentStatus, source: &SourceStatus, zone: &TimeZone, now: 
         right(source.saved.map_or_else(|| "-".to_owned(), |(_, bytes)| HumanBytes(bytes).to_string())),
         Cell::new(proof(status.verification, zone)),
         Cell::new(proof(status.drill, zone)),
-        Cell::new(retention(&status.retention)),
+        Cell::new(match status.retention {
+            // What froze it is answered since.
+            Retention::Frozen if status.is_healthy() => "with the next run".to_owned(),
+            ref retention => self::retention(retention),
+        }),
     ]
 }
 

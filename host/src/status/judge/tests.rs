@@ -62,6 +62,7 @@ fn recorded(snapshot: Snapshot) -> Snapshot {
         warnings: Vec::new(),
         store_time: None,
         clock_doubt: None,
+        environment_file: None,
         previous: None,
     };
     Snapshot { record: Some(record), ..snapshot }

@@ -1,0 +1,145 @@
+//! Somebody touched what is in the store: an edit, an old copy put back, a file that is gone. Each is asked about, and nothing is forgotten
+//! before it is answered.
+
+use super::{Office, commands, keep_last, listed, problems};
+
+fn at(day: u32) -> String {
+    format!("2026-06-{day:02}T01:00:00Z")
+}
+
+fn id(day: u32) -> String {
+    format!("202606{day:02}T010000Z")
+}
+
+/// Five days' work, of which three lie in the bin.
+fn office() -> Office {
+    let office = Office::new(&["docs"], &keep_last(2, "legal_years = 0"));
+    for day in 1..=5 {
+        let _ = office.worked(&at(day), 0);
+    }
+    office
+}
+
+/// The question is red, freezes forgetting whatever time passes, and goes with its own command.
+#[track_caller]
+fn is_asked(office: &Office, says: &str, answer: &[&str]) {
+    let now = "2026-06-05T03:00:00Z";
+    let status = office.status(now, 4);
+    assert!(status.to_string().contains(says), "{status}");
+    let command =
+        format!("{} --env prod{}", answer[0], answer[1..].iter().map(|word| format!(" {word}")).collect::<String>());
+    assert!(commands(&status, "missing").contains(&command.as_str()), "{status}");
+    office.age_bin(9);
+    for day in 6..=7 {
+        let frozen = office.worked(&at(day), 3);
+        assert_eq!(listed(&frozen, "forgotten"), Vec::<String>::new(), "{frozen}");
+    }
+    let _ = office.verb(answer, "2026-06-07T04:00:00Z", 0);
+    office.is_green("2026-06-07T05:00:00Z");
+}
+
+#[test]
+fn a_record_that_was_edited_is_asked_about_and_taken_as_it_is_by_the_answer() {
+    let office = office();
+    let key = format!("prod/snapshots/{}.json", id(3));
+    let record = std::fs::read_to_string(office.at("store").join(&key)).unwrap();
+    office.put(&key, record.replacen("\"whole\"", "\"whole\" ", 1).as_bytes());
+    let _ = office.verb(&["verify"], "2026-06-05T02:00:00Z", 4);
+    is_asked(&office, "was edited or replaced", &["accept", "--lost"]);
+    let verified = office.verb(&["verify"], "2026-06-07T06:00:00Z", 0);
+    assert!(verified["chain"]["notes"].to_string().contains("(accepted)"), "{verified}");
+    let _ = office.worked(&at(8), 0);
+    office.is_green("2026-06-08T02:00:00Z");
+}
+
+#[test]
+fn an_environments_file_that_is_gone_or_an_old_copy_does_not_take_an_answer_back_in_silence() {
+    let remove_newest = |office: &Office| {
+        let newest = office.environment_files().into_iter().next_back().unwrap();
+        std::fs::remove_file(office.at("store/prod/environment").join(newest)).unwrap();
+    };
+    let copy_oldest = |office: &Office| {
+        let folder = office.at("store/prod/environment");
+        let oldest = office.environment_files().into_iter().next().unwrap();
+        std::fs::copy(folder.join(oldest), folder.join("20260605T020000Z.json")).unwrap();
+    };
+    for (is_gone, says) in [(true, "is gone"), (false, "does not follow")] {
+        let office = office();
+        let _ = office.verb(&["unforget", &id(1)], "2026-06-05T01:10:00Z", 0);
+        let _ = office.worked("2026-06-05T01:20:00Z", 0);
+        if is_gone {
+            remove_newest(&office)
+        } else {
+            copy_oldest(&office)
+        }
+        is_asked(&office, says, &["accept"]);
+        assert!(office.ids("2026-06-07T06:00:00Z").contains(&id(1)));
+        let _ = office.worked(&at(8), 0);
+        office.is_green("2026-06-08T02:00:00Z");
+    }
+}
+
+#[test]
+fn a_snapshot_whose_certificate_is_damaged_waits_anew_and_the_chain_stays_whole() {
+    let office = office();
+    office.put(&format!("prod/forgotten/{}.json", id(1)), b"{\"format_ver");
+    office.age_bin(9);
+    let nights: Vec<_> = (6..=7).map(|day| office.worked(&at(day), 0)).collect();
+    let forgotten: Vec<String> = nights.iter().flat_map(|night| listed(night, "forgotten")).collect();
+    assert!(forgotten.contains(&id(2)) && !forgotten.contains(&id(1)), "{forgotten:?}");
+    assert_eq!(office.restored("docs", ["--snapshot", &id(1)], "2026-06-07T04:00:00Z"), at(1));
+    let verified = office.verb(&["verify"], "2026-06-07T05:00:00Z", 0);
+    assert_eq!(verified["chain"]["problems"].as_array().map(Vec::len), Some(0), "{verified}");
+    let _ = office.worked(&at(8), 0);
+    let listed = office.snapshots("2026-06-08T02:00:00Z");
+    let binned = listed.iter().find(|snapshot| snapshot["id"] == id(1)).unwrap();
+    assert!(!binned["in_bin_since"].is_null(), "{binned}");
+}
+
+#[test]
+fn what_is_lost_and_given_up_fails_no_verification_from_then_on() {
+    let office = office();
+    std::fs::remove_file(office.at("store/prod/docs").join(format!("{}.tar.gz", id(4)))).unwrap();
+    let _ = office.verb(&["verify", "--all"], "2026-06-05T02:00:00Z", 4);
+    let _ = office.verb(&["accept", "--lost"], "2026-06-05T03:00:00Z", 0);
+    office.is_green("2026-06-05T03:10:00Z");
+    for hour in 4..=5 {
+        let run = ["verify", "--all", "--env", "prod", "--now", &format!("2026-06-05T{hour:02}:00:00Z")];
+        let verified = office.run(&run).expect_code(0).stdout;
+        assert!(verified.contains("(accepted)"), "{verified}");
+        office.is_green(&format!("2026-06-05T{hour:02}:10:00Z"));
+    }
+    // Another object is another matter.
+    std::fs::remove_file(office.at("store/prod/docs").join(format!("{}.tar.gz", id(5)))).unwrap();
+    let _ = office.verb(&["verify", "--all"], "2026-06-05T06:00:00Z", 4);
+    assert!(!problems(&office.status("2026-06-05T06:10:00Z", 4)).is_empty());
+}
+
+#[test]
+fn a_restore_says_which_snapshot_it_passes_over_and_why() {
+    let office = office();
+    std::fs::remove_file(office.at("store/prod/docs").join(format!("{}.tar.gz", id(4)))).unwrap();
+    let restored = |which: &[&str]| {
+        let into = tempfile::tempdir().unwrap();
+        let target = into.path().join("restored");
+        let restore = ["restore", "--env", "prod", "--source", "docs", "--into", target.to_str().unwrap()];
+        let all = [&restore[..], which, &["--now", "2026-06-05T02:00:00Z"]].concat();
+        let outcome = office.run(&all).expect_code(0);
+        (std::fs::read_to_string(target.join("a")).unwrap(), outcome.stderr)
+    };
+    let (content, said) = restored(&["--at", "2026-06-04"]);
+    assert_eq!(content, at(3));
+    let expected = format!("{} is passed over, because the object of docs is lost; {} is taken", id(4), id(3));
+    assert!(said.contains(&expected), "{said}");
+    let (content, said) = restored(&[]);
+    assert!(content == at(5) && !said.contains("passed over"), "{said}");
+}
+
+#[test]
+fn a_status_of_a_store_that_is_not_there_does_not_say_that_nobody_ran_init() {
+    let office = office();
+    std::fs::rename(office.at("store"), office.at("unmounted")).unwrap();
+    std::fs::create_dir(office.at("store")).unwrap();
+    let status = office.status("2026-06-05T02:00:00Z", 4);
+    assert!(status.to_string().contains("its disk is not mounted, or `url` is wrong"), "{status}");
+}
