@@ -194,6 +194,7 @@ fn blank(truth: &Truth, outcome: Outcome, condition: Condition) -> SourceRecord 
         reason: String::new(),
         fingerprint: None,
         basis: None,
+        selected: Vec::new(),
         object: None,
         database: None,
         fingerprint_millis: None,

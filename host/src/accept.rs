@@ -45,33 +45,46 @@ pub async fn init(host: &Host) -> Result<Report> {
     let now = host.clock.now();
     let load = async || history::load(&host.store, &host.environment, &host.sources, now).await;
     let history = load().await?;
-    if history.environment.is_some() && history.environment_damage.is_none() {
+    if is_initialised(&history) {
         return Ok(of_init(host, &history, false));
     }
     let identities = identities(host).await;
     let made = exclusively(host, now, async |lease, history| {
         check_clock(host, lease, now)?;
         check_formats(&history)?;
-        if history.environment.is_some() && history.environment_damage.is_none() {
+        if is_initialised(&history) {
             return Ok((history, false));
         }
         lease.check().await?;
         let zone = host.time_zone_name();
         // What was answered before still holds, as far as a version is readable.
-        let file = match &history.readable_before {
-            Some(before) => EnvironmentFile {
+        let newest = history.environment.as_ref();
+        let file = match (newest, &history.readable_before) {
+            // Whatever is written next gets the key that version 1 had not.
+            (Some(newest), _) => {
+                EnvironmentFile { reason: "init: the key of fingerprints".to_owned(), ..newest.file.clone() }
+            }
+            (None, Some(before)) => EnvironmentFile {
                 reason: format!("init: the version after {} could not be read", before.stamp),
                 ..before.file.clone()
             },
-            None => EnvironmentFile::first(&host.environment, &host.sources, &identities, &host.guard, zone, now),
+            (None, None) => {
+                EnvironmentFile::first(&host.environment, &host.sources, &identities, &host.guard, zone, now)
+            }
         };
         // The stamp of a version that cannot be read must not stay the newest.
         let at = history.newest_file().map_or(now, |stamp| now.max(stamp.next().taken()));
-        environment::write(&host.store, &host.environment, history.readable_before.as_ref(), file, at).await?;
+        let before = newest.or(history.readable_before.as_ref());
+        environment::write(&host.store, &host.environment, before, file, at).await?;
         Ok((load().await?, true))
     });
     let (history, made) = made.await?;
     Ok(of_init(host, &history, made))
+}
+
+/// Whether there is nothing left for `init` to write.
+fn is_initialised(history: &History) -> bool {
+    history.environment_damage.is_none() && history.seal_key().is_some()
 }
 
 /// Which database is behind each name. One that is out of reach is asked by the first run.

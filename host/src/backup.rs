@@ -14,12 +14,13 @@ use crate::capability::Tally;
 use crate::config::Source;
 use crate::documents::{self, Tree};
 use crate::error::{Class, Error, Result};
+use crate::evidence::{Fingerprint, SealKey};
 use crate::history::{self, History};
 use crate::host::Host;
 use crate::lease::Lease;
-use crate::plugin::call::{Fingerprint, dumping};
+use crate::plugin::call::dumping;
 use crate::plugin::{Plugin, Role};
-use crate::postgres::{self, Session};
+use crate::postgres::Session;
 use crate::report::{self, Report};
 use futures::future::join_all;
 use jiff::Timestamp;
@@ -112,7 +113,7 @@ impl Save for Saver<'_> {
         let mut tallies = Tallies::default();
         let now = when.id.taken();
         let mut work = open(host).await;
-        evidence(host, plugins, &mut work, &mut tallies).await;
+        evidence(host, plugins, &mut work, history.seal_key(), &mut tallies).await;
         let decisions = decide(host, plugins, &mut work, history, force, now, &mut tallies).await;
         let Dumped { sources, failures } =
             dump(host, plugins, lease, &work, &decisions, history, when.id, &mut tallies).await?;
@@ -126,7 +127,7 @@ async fn preview(host: &Host, plugins: &Plugins, options: Options, now: Timestam
     let history = history::load(&host.store, &host.environment, &host.sources, now).await?;
     let id = history.free_id(now);
     let mut work = open(host).await;
-    evidence(host, plugins, &mut work, &mut tallies).await;
+    evidence(host, plugins, &mut work, history.seal_key(), &mut tallies).await;
     let decisions = decide(host, plugins, &mut work, &history, options.force, now, &mut tallies).await;
     Ok(report::of_preview(host, id, &decisions, work.iter().map(|w| (w.name.as_str(), w.opened.as_ref().err()))))
 }
@@ -174,13 +175,18 @@ async fn open_one(source: &Source, scope: String) -> Result<Opened> {
 
 /// Fingerprints every source that is open, side by side. A plugin that fails costs the fingerprint, and the source is dumped
 /// without one; a database that fails under it has failed.
-async fn evidence(host: &Host, plugins: &Plugins, work: &mut [Work], tallies: &mut Tallies) {
+async fn evidence(host: &Host, plugins: &Plugins, work: &mut [Work], key: Option<&SealKey>, tallies: &mut Tallies) {
+    let Some(key) = key else {
+        // A seal without a key would tell whoever guesses a row that the guess is right.
+        tracing::warn!("fingerprints need the key that `init` draws; without it every source is saved");
+        return;
+    };
     let spinner = crate::telemetry::spinner("fingerprinting");
     let plugin = &plugins.fingerprint;
     let calls = work.iter().map(|source| async move {
         let began = host.clock.now();
         let called = match source.opened.as_ref().ok()?.clone() {
-            Opened::Database(session) => plugin.of_database(postgres::host::EvidenceDatabase(session)).await,
+            Opened::Database(session) => plugin.of_database(session).await,
             Opened::Tree(tree) => plugin.of_tree(documents::host::EvidenceTree(tree)).await,
         };
         Some((called, host.clock.millis_since(began)))
@@ -192,7 +198,8 @@ async fn evidence(host: &Host, plugins: &Plugins, work: &mut [Work], tallies: &m
         source.fingerprint_millis = Some(millis);
         add(&mut tallies.fingerprint, called.tally);
         match called.result {
-            Ok(fingerprint) => {
+            Ok(measured) => {
+                let fingerprint = key.seal(measured);
                 tracing::debug!(source = %source.name, fingerprint = %fingerprint.value, "{}", fingerprint.basis);
                 source.fingerprint = Some(fingerprint);
             }
@@ -227,14 +234,14 @@ async fn decide(
                 Opened::Tree(_) => dumping::Kind::Tree,
             };
             let same = !state::is_another(state::identity(opened).as_deref(), &source.name, history, now);
-            let carried = history.carried(&source.name, now).filter(|_| same).map(|(state, object)| dumping::Carried {
+            let carried = history.carried(&source.name, now).filter(|_| same);
+            let evidence = compared(source.fingerprint.as_ref(), carried.as_ref().map(|(state, _)| *state));
+            let carried = carried.map(|(state, object)| dumping::Carried {
                 made: object.made.as_second(),
                 bytes: object.bytes,
                 present: state.object.as_ref().is_some_and(|object| object.present),
-                fingerprint: state.fingerprint.clone(),
             });
-            let fingerprint = source.fingerprint.as_ref().map(|f| f.value.clone()).unwrap_or_default();
-            Some(dumping::Source { name: source.name.clone(), kind, fingerprint, carried })
+            Some(dumping::Source { name: source.name.clone(), kind, evidence, carried })
         })
         .collect();
     if asked.is_empty() {
@@ -251,6 +258,16 @@ async fn decide(
             }
             Vec::new()
         }
+    }
+}
+
+/// What this run's fingerprint says beside the one that the object was made with.
+fn compared(now: Option<&Fingerprint>, before: Option<&history::State>) -> dumping::Evidence {
+    match (now, before.filter(|before| !before.fingerprint.is_empty())) {
+        (None, _) | (_, None) => dumping::Evidence::Missing,
+        (Some(now), Some(before)) if now.value == before.fingerprint => dumping::Evidence::Unchanged,
+        (Some(now), Some(before)) if now.selected == before.selected => dumping::Evidence::Changed,
+        (Some(_), Some(_)) => dumping::Evidence::Incomparable,
     }
 }
 

@@ -9,6 +9,7 @@ mod limiter;
 pub use limiter::{LimitReached, Limiter};
 
 use crate::error::{Class, Error};
+use crate::evidence::MEASURES_MAX;
 use crate::stream::ByteStream;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,9 +22,9 @@ mod bindings {
         inline: "
             package host:capability;
             world shared {
-                import backup:host/types@0.1.0;
-                import backup:host/bytes@0.1.0;
-                import backup:host/log@0.1.0;
+                import backup:host/types@0.2.0;
+                import backup:host/bytes@0.2.0;
+                import backup:host/log@0.2.0;
             }",
         path: "../wit",
         imports: { default: async | trappable },
@@ -76,6 +77,7 @@ pub struct Context {
     limiter: Limiter,
     log_lines: u32,
     streams: u32,
+    measures: usize,
     tally: Tally,
     failure: Option<Error>,
     wasi: Option<WasiCtx>,
@@ -94,7 +96,7 @@ impl Context {
         let mut table = ResourceTable::new();
         table.set_max_capacity(HANDLES_MAX);
         let limiter = Limiter::new(memory.bytes_max);
-        Self { table, plugin, limiter, log_lines: 0, streams: 0, tally: Tally::new(), failure: None, wasi }
+        Self { table, plugin, limiter, log_lines: 0, streams: 0, measures: 0, tally: Tally::new(), failure: None, wasi }
     }
 
     /// For the store's limiter.
@@ -120,6 +122,19 @@ impl Context {
         }
     }
 
+    /// Lets a measurement begin, unless there were too many in this call.
+    ///
+    /// # Errors
+    /// Class `PluginRefused`.
+    pub fn begin_measure(&mut self) -> Result<(), Error> {
+        self.measures = self.measures.saturating_add(1);
+        if self.measures <= MEASURES_MAX {
+            return Ok(());
+        }
+        let why = format!("the plugin measures more than {MEASURES_MAX} times in one call");
+        Err(Error::new(Class::PluginRefused, why))
+    }
+
     /// Counts one call.
     pub fn count(&mut self, function: &'static str, scope: &str, bytes: u64) {
         let count = self.tally.entry((function, scope.to_owned())).or_default();
@@ -132,25 +147,68 @@ impl Context {
         std::mem::take(&mut self.tally)
     }
 
-    /// Gives the plugin its answer and keeps a failure, with its class and hint, for the report.
-    pub fn answer<T>(&mut self, result: Result<T, Error>) -> Result<T, types::Error> {
-        result.map_err(|error| {
-            let text = error.to_string();
-            let answer = match error.class() {
-                Class::Config | Class::Usage | Class::Held | Class::PluginRefused => types::Error::Denied(text),
-                Class::Unavailable | Class::Interrupted => types::Error::Transient(text),
-                Class::PluginTrapped | Class::RetentionIncomplete | Class::Stale | Class::Unexpected => {
-                    types::Error::Permanent(text)
-                }
-            };
+    /// Gives the plugin its answer and keeps a failure, with its class and hint, for the report. The plugin learns what kind of
+    /// failure it is and no more: a server's words may hold a row.
+    pub fn answer<T: std::fmt::Debug>(&mut self, result: Result<T, Error>) -> Result<T, types::Error> {
+        let answer = result.map_err(|error| {
+            let answer = told(error.class());
             self.failure = Some(error);
             answer
-        })
+        });
+        #[cfg(test)]
+        heard::note(&answer);
+        answer
     }
 
     /// The last failure of a capability in this call.
     pub fn take_failure(&mut self) -> Option<Error> {
         self.failure.take()
+    }
+}
+
+/// What a plugin is told of a failure.
+fn told(class: Class) -> types::Error {
+    match class {
+        Class::Config | Class::Usage | Class::Held | Class::PluginRefused => {
+            types::Error::Denied("the host refuses this; its own report says why".to_owned())
+        }
+        Class::Unavailable | Class::Interrupted => {
+            types::Error::Transient("a service does not answer; the host's own report says which".to_owned())
+        }
+        Class::PluginTrapped | Class::RetentionIncomplete | Class::Stale | Class::Unexpected => {
+            types::Error::Permanent("this failed; the host's own report says why".to_owned())
+        }
+    }
+}
+
+/// Whether a plugin hands on what it was told of a failure, in place of words of its own.
+#[must_use]
+pub fn is_handed_on(failure: &Error, error: &types::Error) -> bool {
+    let text = |error: &types::Error| match error {
+        types::Error::Denied(text)
+        | types::Error::NotFound(text)
+        | types::Error::Transient(text)
+        | types::Error::Permanent(text) => text.clone(),
+    };
+    text(&told(failure.class())) == text(error)
+}
+
+/// What guests of this thread were told, for tests that compare it.
+#[cfg(test)]
+pub(crate) mod heard {
+    use std::cell::RefCell;
+
+    thread_local! {
+        static HEARD: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+    }
+
+    pub(super) fn note(answer: &impl std::fmt::Debug) {
+        HEARD.with_borrow_mut(|heard| heard.push(format!("{answer:?}")));
+    }
+
+    /// Takes what was noted.
+    pub(crate) fn take() -> Vec<String> {
+        HEARD.take()
     }
 }
 

@@ -1,14 +1,13 @@
-//! Whether what was restored is what was saved: the fingerprint plugin looks at it again, and its word is held against the
-//! record's. It can do so only where the same plugin looks in the same way; otherwise that is said.
+//! Whether what was restored is what was saved: what the record says was measured is measured again, sealed with the same key, and
+//! held against the record. No plugin is asked, so a later version or other settings make no difference.
 
 use crate::documents::{self, Tree};
-use crate::error::Result;
+use crate::error::{Class, Result};
+use crate::evidence::{Measured, SealKey, Selected};
 use crate::history::{History, Snapshot};
 use crate::host::Host;
-use crate::plugin::call::Fingerprint;
-use crate::plugin::{Plugin, Role};
 use crate::postgres::{self, Session};
-use crate::snapshot::{ArchiveRecord, PluginRecord};
+use crate::snapshot::ArchiveRecord;
 use std::path::Path;
 
 /// What a comparison came to.
@@ -47,23 +46,30 @@ impl Comparison {
 /// Compares a restored database with what the record of its snapshot says.
 ///
 /// # Errors
-/// The database's and the plugin's.
+/// The database's.
 pub async fn database(
     host: &Host,
     restored: &postgres::Config,
+    history: &History,
     snapshot: &Snapshot,
     source: &str,
 ) -> Result<Comparison> {
-    let recorded = match recorded(snapshot, source) {
+    let recorded = match recorded(history, snapshot, source) {
         Ok(recorded) => recorded,
         Err(why) => return Ok(Comparison::Unknown(why)),
     };
-    let plugin = host.plugin(Role::Fingerprint).await?;
     let session = Session::open(restored, format!("{}/{source}", host.environment)).await?;
     let version = session.facts().server_version;
-    let called = plugin.of_database(postgres::host::EvidenceDatabase(session.clone())).await;
+    let measured = repeat(recorded.selected, |selected| session.measure(selected)).await;
     session.close().await;
-    let found = called.result?;
+    let found = match measured {
+        Ok(measured) => recorded.key.seal(measured),
+        // What was measured then is not there to be measured.
+        Err(error) if error.class() == Class::PluginRefused => {
+            return Ok(Comparison::Different(format!("it is not what was saved: {error}")));
+        }
+        Err(error) => return Err(error),
+    };
     if found.value == recorded.fingerprint {
         return Ok(Comparison::Equal(found.basis));
     }
@@ -72,14 +78,17 @@ pub async fn database(
     if other_major {
         return Ok(Comparison::Unknown(format!("PostgreSQL {version} describes its definitions in another way")));
     }
-    Ok(judged(&plugin, &recorded, found))
+    Ok(Comparison::Different(format!(
+        "it is not what was saved: it has {}, and the record says {}",
+        found.basis, recorded.basis
+    )))
 }
 
 /// Compares a restored folder with what the record of its snapshot says. Documents change while a run reads them, so what is
 /// not equal is not known to be different; that each file is whole shows when it is restored.
 ///
 /// # Errors
-/// The folder's and the plugin's.
+/// The folder's.
 pub async fn documents(
     host: &Host,
     restored: &Path,
@@ -88,7 +97,7 @@ pub async fn documents(
     source: &str,
     owners: bool,
 ) -> Result<Comparison> {
-    let recorded = match recorded(snapshot, source) {
+    let recorded = match recorded(history, snapshot, source) {
         Ok(recorded) => recorded,
         Err(why) => return Ok(Comparison::Unknown(why)),
     };
@@ -99,55 +108,53 @@ pub async fn documents(
             "some files could not be archived as they were; the record names them".to_owned(),
         ));
     }
-    let plugin = host.plugin(Role::Fingerprint).await?;
     let config = documents::Config { path: restored.to_owned() };
     let tree = Tree::open(&config, format!("{}/{source}", host.environment))?;
-    let found = plugin.of_tree(documents::host::EvidenceTree(tree.clone())).await.result?;
+    let found = recorded.key.seal(repeat(recorded.selected, |selected| tree.measure(selected)).await?);
     if found.value == recorded.fingerprint {
         return Ok(Comparison::Equal(found.basis));
     }
     let why = if tree.rests_on_times() {
-        "its fingerprint rests on times of change, which no restore brings back".to_owned()
+        "its fingerprint rests on times of change, which no restore brings back"
     } else if !owners {
-        "only root restores owners, which are part of its fingerprint".to_owned()
+        "only root restores owners, which are part of its fingerprint"
     } else {
-        match judged(&plugin, &recorded, found) {
-            Comparison::Unknown(why) => why,
-            Comparison::Equal(_) | Comparison::Different(_) => {
-                "its fingerprint is another one: documents changed while the run read them, or something else was restored".to_owned()
-            }
-        }
+        "its fingerprint is another one: documents changed while the run read them, or something else was restored"
     };
-    Ok(Comparison::Unknown(why))
+    Ok(Comparison::Unknown(why.to_owned()))
 }
 
-/// What a record says, and who said it.
-struct Recorded<'s> {
-    fingerprint: &'s str,
-    plugin: &'s PluginRecord,
+/// What a record says, and what it takes to say it again.
+struct Recorded<'h> {
+    fingerprint: &'h str,
+    basis: &'h str,
+    selected: &'h [Selected],
+    key: &'h SealKey,
 }
 
-fn recorded<'s>(snapshot: &'s Snapshot, source: &str) -> Result<Recorded<'s>, String> {
+fn recorded<'h>(history: &'h History, snapshot: &'h Snapshot, source: &str) -> Result<Recorded<'h>, String> {
     let record = snapshot.record.as_ref().ok_or("the snapshot has no record")?;
-    let fingerprint = record.sources.get(source).and_then(|source| source.fingerprint.as_deref());
-    let fingerprint = fingerprint.ok_or("the record has no fingerprint of it")?;
-    let plugin = record.plugins.iter().find(|plugin| plugin.name == Role::Fingerprint.name());
-    Ok(Recorded { fingerprint, plugin: plugin.ok_or("the record does not name the plugin that fingerprinted it")? })
+    let found = record.sources.get(source).and_then(|source| Some((source, source.fingerprint.as_deref()?)));
+    let (source, fingerprint) = found.ok_or("the record has no fingerprint of it")?;
+    if source.selected.is_empty() {
+        return Err(
+            "an older version fingerprinted it, and recorded no selection that could be measured again".to_owned()
+        );
+    }
+    let key = history.seal_key().ok_or("the environment's file, which has the key of its fingerprint, is not there")?;
+    Ok(Recorded { fingerprint, basis: source.basis.as_deref().unwrap_or("nothing"), selected: &source.selected, key })
 }
 
-/// What another fingerprint than the recorded one means.
-fn judged(plugin: &Plugin, recorded: &Recorded<'_>, found: Fingerprint) -> Comparison {
-    if plugin.digest() != recorded.plugin.sha256 {
-        return Comparison::Unknown("another version of the fingerprint plugin looked at it then".to_owned());
+/// Measures again what was measured then.
+async fn repeat<F: Future<Output = Result<Measured>>>(
+    selected: &[Selected],
+    measure: impl Fn(Selected) -> F,
+) -> Result<Vec<Measured>> {
+    let mut measured = Vec::new();
+    for selected in selected {
+        measured.push(measure(selected.clone()).await?);
     }
-    match &recorded.plugin.settings_sha256 {
-        Some(settings) if *settings == plugin.settings_sha256() => Comparison::Different(format!(
-            "it is not what was saved: its fingerprint is {}, and the record has {}",
-            found.value, recorded.fingerprint
-        )),
-        Some(_) => Comparison::Unknown("the fingerprint plugin had other settings then".to_owned()),
-        None => Comparison::Unknown("the record does not say which settings the fingerprint plugin had".to_owned()),
-    }
+    Ok(measured)
 }
 
 fn first_number(version: &str) -> &str {

@@ -209,7 +209,9 @@ impl Config {
     /// # Errors
     /// [`crate::error::Class::Config`] naming the file, the line where there is one, and what is wrong.
     pub fn read(path: &Path) -> Result<Self> {
-        Self::parse(&text(path)?).map_err(|e| in_file(path, e))
+        let mut config = Self::parse(&text(path)?).map_err(|e| in_file(path, e))?;
+        config.plugins.lock_file = Some(plugin::lock::beside(path));
+        Ok(config)
     }
 
     /// Checks a configuration.

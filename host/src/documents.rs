@@ -37,6 +37,7 @@ pub use report::{ArchiveReport, EXCLUDED_FOLDERS_MAX, PROBLEMS_MAX, Problem, Unr
 pub use summary::{Depth, Summary};
 
 use crate::error::{Error, Result};
+use crate::evidence::{Counts, Measured, Selected};
 use crate::stream::ByteStream;
 use exclude::Matcher;
 use rustix::fs::{Mode, OFlags};
@@ -179,6 +180,23 @@ impl Tree {
         seen.expected_bytes = Some(content.saturating_add(entries.saturating_mul(ENTRY_BYTES_MAX)));
         drop(seen);
         Ok(summary)
+    }
+
+    /// Measures what was selected, as a record can repeat it.
+    ///
+    /// # Errors
+    /// As [`Tree::summarise`].
+    pub async fn measure(&self, selected: Selected) -> Result<Measured> {
+        let (exclude, depth) = match &selected {
+            Selected::TreeMetadata { exclude } => (exclude, Depth::Metadata),
+            Selected::TreeContent { exclude } => (exclude, Depth::Content),
+            Selected::Definitions | Selected::Content { .. } | Selected::Latest { .. } => {
+                return Err(Error::unexpected(format!("a folder has no {}", selected.name())));
+            }
+        };
+        let summary = self.summarise(exclude, depth).await?;
+        let counts = Counts { files: summary.files, bytes: summary.bytes, ..Counts::default() };
+        Ok(Measured { digest: summary.digest, counts, selected })
     }
 
     /// Starts an archive. Whether it succeeded shows when the stream ends; dropping the stream ends the work.

@@ -131,7 +131,7 @@ async fn rehearse(
             && let Some(kind) = host.sources.sources.get(source)
         {
             let restored = match kind {
-                Source::Postgres(_) => rehearsal.database(host, snapshot, source, object, stop).await?,
+                Source::Postgres(_) => rehearsal.database(host, history, snapshot, source, object, stop).await?,
                 Source::Directory(_) => rehearsal.documents(host, history, snapshot, source, object, stop).await?,
             };
             proof = restored.proof;

@@ -6,6 +6,7 @@
 
 use crate::config::{Environment, EnvironmentConfig};
 use crate::error::{Error, Result};
+use crate::evidence::SealKey;
 use crate::guard;
 use crate::history::key;
 use crate::snapshot::{SnapshotId, newer, to_bytes};
@@ -16,8 +17,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Version of the format. A field that is added, dropped or read differently raises it.
-pub const FORMAT_VERSION: u32 = 1;
+/// Version of the format. A field that is added, dropped or read differently raises it. Version 2 added the key of fingerprints.
+pub const FORMAT_VERSION: u32 = 2;
 
 /// The folder below the environment.
 pub const FOLDER: &str = "environment";
@@ -32,6 +33,9 @@ pub struct EnvironmentFile {
     pub environment: String,
     /// Drawn by `init`: whether two stores hold the same environment.
     pub id: String,
+    /// What fingerprints are sealed with. Version 1 had none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seal_key: Option<SealKey>,
     /// When this version was written.
     pub written: Timestamp,
     /// What it was written for, in a sentence.
@@ -212,6 +216,7 @@ impl EnvironmentFile {
             format_version: FORMAT_VERSION,
             environment: environment.to_string(),
             id: format!("{:032x}", rand::random::<u128>()),
+            seal_key: Some(SealKey::draw()),
             written: now,
             reason: "init".to_owned(),
             host_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -331,6 +336,8 @@ pub async fn write(
     let stamp = SnapshotId::at(after.map_or(now, |after| after.max(now)));
     file.previous = before.map(|before| PreviousFile { stamp: before.stamp, sha256: before.sha256.clone() });
     file.written = now;
+    file.format_version = FORMAT_VERSION;
+    file.seal_key.get_or_insert_with(SealKey::draw);
     file.host_version = env!("CARGO_PKG_VERSION").to_owned();
     let body = Bytes::from(to_bytes(&file)?);
     let sha256 = hex::encode(Sha256::digest(&body));
@@ -399,7 +406,7 @@ mod tests {
         let text = String::from_utf8(to_bytes(&file).unwrap()).unwrap();
         assert_eq!(EnvironmentFile::parse(text.as_bytes(), environment, stamp).unwrap(), file);
         for (edited, says) in [
-            (text.replace("\"format_version\": 1", "\"format_version\": 9"), "newer version"),
+            (text.replace("\"format_version\": 2", "\"format_version\": 9"), "newer version"),
             (text.replace("\"environment\": \"prod\"", "\"environment\": \"sandbox\""), "put a copy"),
             (text.replace("\"id\"", "\"surprise\": 1, \"id\""), "put a copy"),
             (String::new(), "put a copy"),

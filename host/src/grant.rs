@@ -6,9 +6,9 @@ use std::str::FromStr;
 /// A capability that a plugin can be granted. `log` and the interfaces that hold types alone need no grant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Grant {
-    /// Digests and counts of a database, no row.
+    /// Measures of a database that a plugin selects and cannot read.
     DatabaseEvidence,
-    /// Digests and counts of a folder, no name and no byte.
+    /// Measures of a folder that a plugin selects and cannot read.
     TreeEvidence,
     /// A stream with a dump of a database.
     DatabaseDump,

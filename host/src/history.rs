@@ -16,6 +16,7 @@ pub use snapshot::{Object, Serves, Snapshot, State};
 
 use crate::environment::Stored;
 use crate::error::Error;
+use crate::evidence::SealKey;
 use crate::guard::Subject;
 use crate::proof::{Mark, Standing};
 use crate::snapshot::{Condition, Measure, ObjectRecord, SnapshotId};
@@ -116,6 +117,12 @@ impl History {
             made: object.made,
         };
         Some((state, record))
+    }
+
+    /// What fingerprints are sealed with; none before `init`.
+    #[must_use]
+    pub fn seal_key(&self) -> Option<&SealKey> {
+        self.environment.as_ref().and_then(|stored| stored.file.seal_key.as_ref())
     }
 
     /// The newest whole state of a source that a run recorded: what the next one is compared with.

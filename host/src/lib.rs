@@ -14,6 +14,7 @@ pub mod documents;
 pub mod drill;
 pub mod environment;
 pub mod error;
+pub mod evidence;
 pub mod exclusive;
 pub mod fetch;
 pub mod find;

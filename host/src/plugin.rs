@@ -8,14 +8,16 @@ pub mod call;
 pub mod component;
 #[cfg(test)]
 mod hostile;
+pub(crate) mod lock;
 pub mod registry;
 mod settings;
+mod structure;
 #[cfg(test)]
 mod suite;
 
 use crate::error::{Error, Result};
 use crate::grant::Grant;
-use crate::postgres::Readable;
+use crate::postgres::{Filters, Readable};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -109,6 +111,11 @@ impl Role {
 pub struct Plugins {
     /// Refuse a component whose sha256 is not pinned.
     pub require_digest: bool,
+    /// Refuse a component that is not as `capabilities.lock` beside the configuration has it.
+    pub require_lock: bool,
+    /// Where that file is; none for a configuration that is no file.
+    #[serde(skip)]
+    pub lock_file: Option<PathBuf>,
     /// Where components of registries and compiled ones are kept.
     pub cache: Option<PathBuf>,
     /// Who fingerprints.
@@ -134,6 +141,8 @@ impl Default for Plugins {
         };
         Self {
             require_digest: false,
+            require_lock: false,
+            lock_file: None,
             cache: None,
             fingerprint: shipped("fingerprint.wasm", &[Grant::DatabaseEvidence, Grant::TreeEvidence]),
             dump: shipped("dump.wasm", &[Grant::DatabaseDump, Grant::TreeArchive, Grant::ObjectWrite]),
@@ -165,12 +174,23 @@ pub struct Config {
     /// The tables and columns that the grant `table-rows` reaches; none unless said. Only a crosscheck plugin has them.
     #[serde(default)]
     pub tables: Readable,
+    /// The columns that the grant `database-evidence` may leave out rows by; what the shipped plugin needs unless said. Only a
+    /// fingerprint plugin has them.
+    pub filters: Option<Filters>,
     /// What one call of it may use up.
     #[serde(default)]
     pub limits: Limits,
     /// Where the component is looked for besides, the same for every role.
     #[serde(skip)]
     pub places: Places,
+}
+
+impl Config {
+    /// The columns that rows may be left out by.
+    #[must_use]
+    pub fn filters(&self) -> Filters {
+        self.filters.clone().unwrap_or_else(Filters::shipped)
+    }
 }
 
 /// Where components are, apart from files. Empty, nothing is cached and registries are asked without credentials.
@@ -192,6 +212,16 @@ pub struct Limits {
     pub call_seconds: Option<u64>,
     /// Time in seconds that the guest itself computes.
     pub compute_seconds: Option<u64>,
+}
+
+impl Limits {
+    /// Those that the configuration sets, each as `memory_mib 64`.
+    pub fn named(&self) -> impl Iterator<Item = String> {
+        let memory = self.memory_mib.map(|value| format!("memory_mib {value}"));
+        let call = self.call_seconds.map(|value| format!("call_seconds {value}"));
+        let compute = self.compute_seconds.map(|value| format!("compute_seconds {value}"));
+        [memory, call, compute].into_iter().flatten()
+    }
 }
 
 /// The grants of one plugin, each once.
@@ -279,6 +309,7 @@ pub struct Plugin {
     grants: Grants,
     settings: String,
     tables: Readable,
+    filters: Arc<Filters>,
     wall: Duration,
     compute: Duration,
     memory: crate::capability::Memory,
@@ -302,6 +333,10 @@ impl Plugin {
         let config = plugins.of(role);
         let found = component::read(role, config, plugins.require_digest, folder)?;
         component::check(role, &found, config)?;
+        if plugins.require_lock {
+            let beside = plugins.lock_file.as_deref().unwrap_or(Path::new(lock::FILE));
+            lock::enforce(beside, role, config, &found)?;
+        }
         let linked = call::link(engine, role, &found, config)?;
         let settings = serde_json::to_string(&config.settings)
             .map_err(|e| Error::config(format!("the settings of the plugin `{}` are no JSON: {e}", role.name())))?;
@@ -313,6 +348,7 @@ impl Plugin {
             grants: config.grants.clone(),
             settings,
             tables: config.tables.clone(),
+            filters: Arc::new(config.filters()),
             wall: Duration::from_secs(config.limits.call_seconds.unwrap_or(role.wall_seconds())),
             compute: Duration::from_secs(config.limits.compute_seconds.unwrap_or(COMPUTE_SECONDS)),
             memory: crate::capability::Memory {
@@ -375,6 +411,11 @@ impl Plugins {
         if let Some(role) = strangers.into_iter().find(|role| !self.of(*role).tables.is_empty()) {
             return Err(Error::config(format!("[plugins.{}] has `tables`, which its world cannot read", role.name()))
                 .hint("only [plugins.crosscheck.tables] says which tables a plugin may read"));
+        }
+        let strangers = Role::ALL.into_iter().filter(|role| *role != Role::Fingerprint);
+        if let Some(role) = strangers.into_iter().find(|role| self.of(*role).filters.is_some()) {
+            return Err(Error::config(format!("[plugins.{}] has `filters`, which its world cannot use", role.name()))
+                .hint("only [plugins.fingerprint.filters] says by which columns rows may be left out"));
         }
         let cache = self.cache.clone().or(cache).map(cache::Cache::new);
         let places = Places { cache, docker };

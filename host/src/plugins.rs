@@ -4,14 +4,15 @@
 
 mod audit;
 mod diff;
+mod explain;
 mod inspect;
-mod lock;
 mod log;
 mod simulate;
 
 use crate::config::Config;
 use crate::error::{Class, Error, Result};
 use crate::host::Host;
+use crate::plugin::lock;
 use crate::report::Report;
 use clap::Subcommand;
 use jiff::Timestamp;
@@ -32,6 +33,8 @@ pub enum Verb {
     Diff(diff::Arguments),
     /// Run a retention component over years of daily runs and show what is left
     Simulate(simulate::Arguments),
+    /// Show in words what the fingerprint of each source rests on, from the records in the store
+    Explain(explain::Arguments),
     /// Show what each plugin did in the last runs, from the records in the store
     Log(log::Arguments),
 }
@@ -48,6 +51,7 @@ pub async fn run(verb: &Verb, config: &Path, folder: Option<&Path>, now: Timesta
         Verb::Inspect { file } => inspect::run(file),
         Verb::Diff(arguments) => diff::run(&host(&arguments.environment).await?, arguments).await,
         Verb::Simulate(arguments) => simulate::run(&Config::read(config)?, arguments, folder, now).await,
+        Verb::Explain(arguments) => explain::run(&host(&arguments.environment).await?, arguments).await,
         Verb::Log(arguments) => log::run(&host(&arguments.environment).await?, arguments).await,
     }
 }

@@ -96,6 +96,7 @@ impl Rehearsal {
     pub async fn database(
         &mut self,
         host: &Host,
+        history: &History,
         snapshot: &Snapshot,
         source: &str,
         object: &Object,
@@ -129,8 +130,8 @@ impl Rehearsal {
                 return Ok(Restored { proof, place: Place::Database(config) });
             }
         }
-        let compared =
-            self.time("compare the database", None, compare::database(host, &config, snapshot, source)).await;
+        let comparing = compare::database(host, &config, history, snapshot, source);
+        let compared = self.time("compare the database", None, comparing).await;
         note(&mut proof, compared.unwrap_or_else(|error| Comparison::Unknown(error.to_string())));
         Ok(Restored { proof, place: Place::Database(config) })
     }

@@ -8,6 +8,7 @@ mod id;
 pub use id::{NoSnapshotId, SnapshotId};
 
 use crate::error::{Error, Result};
+use crate::evidence::Selected;
 use crate::store::ObjectKey;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -15,8 +16,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 /// Version of the record's format. A field that is added, dropped or read differently raises it. Version 2 added the
-/// condition of each source, what was measured of it, and the store's time.
-pub const FORMAT_VERSION: u32 = 2;
+/// condition of each source, what was measured of it, and the store's time; version 3 what its fingerprint rests on.
+pub const FORMAT_VERSION: u32 = 3;
 
 /// The record of one run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -175,10 +176,14 @@ pub struct SourceRecord {
     pub outcome: Outcome,
     /// Why, in the dump plugin's words, or the failure.
     pub reason: String,
-    /// What the fingerprint plugin said of it; none where it could say nothing.
+    /// What stands for its content, sealed with the environment's key; none where nothing could be measured. In versions 1 and 2,
+    /// what the fingerprint plugin said.
     pub fingerprint: Option<String>,
-    /// What the fingerprint rests on.
+    /// What the fingerprint rests on, in the host's words; in versions 1 and 2, in the plugin's.
     pub basis: Option<String>,
+    /// What the fingerprint plugin selected, so that the same can be measured again. Versions 1 and 2 did not record it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub selected: Vec<Selected>,
     /// The object that holds its state; none where it failed.
     pub object: Option<ObjectRecord>,
     /// The server and the tool that dumped it.

@@ -163,7 +163,7 @@ async fn restore_all(
             continue;
         }
         let done = match host.sources.sources.get(source) {
-            Some(Source::Postgres(_)) => rehearsal.database(host, snapshot, source, object, stop).await?,
+            Some(Source::Postgres(_)) => rehearsal.database(host, history, snapshot, source, object, stop).await?,
             Some(Source::Directory(_)) => rehearsal.documents(host, history, snapshot, source, object, stop).await?,
             None => continue,
         };

@@ -410,7 +410,7 @@ fn a_function_that_reads_or_deletes_is_seen() {
         ("ready: func() -> bool;", false),
     ] {
         let mut resolve = Resolve::default();
-        let text = format!("package backup:host@0.1.0;\ninterface x {{ {function} }}\n");
+        let text = format!("package backup:host@0.2.0;\ninterface x {{ {function} }}\n");
         resolve.push_str("x.wit", &text).expect("WIT");
         assert_eq!(!forbidden_functions(&resolve).is_empty(), is_breach, "{function}");
     }

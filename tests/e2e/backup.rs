@@ -116,7 +116,7 @@ fn an_unchanged_run_uploads_nothing_and_is_recorded_all_the_same() {
     let puts: Vec<_> =
         record["plugins"].as_array().unwrap().iter().flat_map(|p| p["tally"].as_array().unwrap()).collect();
     assert!(puts.iter().all(|tally| tally["function"] != "object-write.put"), "{puts:?}");
-    assert!(puts.iter().any(|tally| tally["function"] == "database-evidence.digest"), "{puts:?}");
+    assert!(puts.iter().any(|tally| tally["function"] == "database-evidence.content"), "{puts:?}");
 }
 
 #[test]

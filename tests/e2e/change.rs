@@ -1,6 +1,6 @@
 //! What is a change and what is not.
 
-use crate::scene::{DATABASE, Scene};
+use crate::scene::{DATABASE, Scene, complains};
 
 #[track_caller]
 fn outcome(scene: &Scene, source: &str) -> String {
@@ -90,6 +90,28 @@ fn a_fingerprint_that_is_blind_to_archived_files_is_not_trusted() {
     let first = scene.run(["--json", "backup", "--env", "prod"]).expect_code(0);
     assert!(first.stderr.contains("give both plugins the same `exclude`"), "{}", first.stderr);
     assert_eq!(outcome(&scene, "docs"), "saved", "the second run trusts a blind fingerprint");
+}
+
+#[test]
+fn what_counts_as_a_change_is_explained_from_the_records_alone() {
+    let Some(scene) = Scene::small() else { return };
+    let explain = ["plugins", "explain", "fingerprint", "--env", "prod"];
+    complains(&scene.run(explain), 64, "has a fingerprint that could be explained");
+    scene.backup(&[]);
+    let text = scene.run(explain).expect_code(0).stdout;
+    for says in [
+        "every row of ",
+        "public.llx_user: the columns datelastlogin, ",
+        "public.llx_const: rows whose `name` is MAIN_FIRST_PING* or MAIN_LAST_PING* do not count",
+        "tables of public: llx_",
+        "left out: temp/, *.log",
+    ] {
+        assert!(text.contains(says), "`{says}` is not in: {text}");
+    }
+    assert!(!text.contains("llx_events"), "a table that does not count: {text}");
+    let value = scene.run([&["--json"], &explain[..]].concat()).expect_code(0).json();
+    let db = value["sources"].as_array().unwrap().iter().find(|source| source["source"] == "db").unwrap();
+    assert_eq!(db["filtered_columns"], serde_json::json!(["public.llx_actioncomm#code", "public.llx_const#name"]));
 }
 
 #[test]

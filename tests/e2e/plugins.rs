@@ -20,6 +20,8 @@ fn run(folder: &tempfile::TempDir, arguments: &[&str]) -> tests::binary::Outcome
     Run::new(arguments.iter().copied()).folder(folder.path()).finish()
 }
 
+const FINGERPRINT: &str =
+    "[plugins.fingerprint]\ncomponent = \"fingerprint.wasm\"\ngrants = [\"database-evidence\", \"tree-evidence\"]\n";
 const FINGERPRINT_WITHOUT_TREE: &str =
     "[plugins.fingerprint]\ncomponent = \"fingerprint.wasm\"\ngrants = [\"database-evidence\"]\n";
 
@@ -48,7 +50,7 @@ fn an_audit_shows_every_function_its_grant_and_what_that_reaches() {
 fn what_is_not_granted_is_denied_and_what_is_not_used_fails_a_strict_audit() {
     let folder = folder_with(FINGERPRINT_WITHOUT_TREE);
     let denied = run(&folder, &["plugins", "audit"]);
-    complains(&denied, 64, "`fingerprint` imports summarise of backup:host/tree-evidence@0.1.0");
+    complains(&denied, 64, "of backup:host/tree-evidence@0.2.0");
     assert!(denied.stdout.contains("DENIED"), "{}", denied.stdout);
     assert_eq!(run(&folder, &["plugins", "audit", "--write"]).code, Some(64));
     assert!(!folder.path().join("capabilities.lock").exists(), "nothing that is denied is written down as reviewed");
@@ -56,6 +58,29 @@ fn what_is_not_granted_is_denied_and_what_is_not_used_fails_a_strict_audit() {
     let folder = folder_with("[plugins.retention]\ncomponent = \"retention-last.wasm\"\ngrants = [\"wasi\"]\n");
     let _ = run(&folder, &["plugins", "audit"]).expect_code(0);
     complains(&run(&folder, &["plugins", "audit", "--strict"]), 64, "`retention` does not use wasi");
+}
+
+#[test]
+fn a_run_takes_only_what_was_reviewed_where_the_configuration_says_so() {
+    let required = "[plugins]\nrequire_lock = true\n";
+    let last = "[plugins.retention]\ncomponent = \"retention-last.wasm\"\n";
+    let folder = folder_with(&format!("{required}{last}"));
+    let backup = |folder: &tempfile::TempDir| run(folder, &["backup", "--env", "prod", "--dry-run"]);
+    complains(&backup(&folder), 64, "require_lock is set, and there is no ");
+    let _ = run(&folder, &["plugins", "audit", "--write"]).expect_code(0);
+    let reviewed = std::fs::read_to_string(folder.path().join("capabilities.lock")).unwrap();
+    let _ = backup(&folder).expect_code(0);
+    let other = folder_with(&format!("{required}{last}settings = {{ keep = 1 }}\n"));
+    std::fs::write(other.path().join("capabilities.lock"), reviewed).unwrap();
+    complains(&backup(&other), 64, "`retention` has the settings {\"keep\":1} instead of {}");
+}
+
+#[test]
+fn a_file_that_lies_about_its_length_is_refused_with_the_reason_and_the_place() {
+    let folder = folder_with("");
+    std::fs::write(folder.path().join("tiny.wasm"), b"\0asm\x0d\0\x01\0\x07\xff\xff\xff\xff\x0f").unwrap();
+    let inspected = run(&folder, &["plugins", "inspect", "tiny.wasm"]);
+    complains(&inspected, 64, "tiny.wasm is no WebAssembly component: unexpected end-of-file at byte 14");
 }
 
 #[test]
@@ -67,17 +92,35 @@ fn a_list_of_imports_that_grew_since_it_was_reviewed_fails() {
     let lock = folder.path().join("capabilities.lock");
     let reviewed = std::fs::read_to_string(&lock).unwrap();
 
-    let without = reviewed.replace("\"backup:host/object-write@0.1.0#put\", ", "");
+    let without = reviewed.replace("\"backup:host/object-write@0.2.0#put\", ", "");
     assert_ne!(reviewed, without);
     std::fs::write(&lock, &without).unwrap();
     let grown = run(&folder, &["plugins", "audit"]);
-    complains(&grown, 64, "`dump` now imports backup:host/object-write@0.1.0#put");
+    complains(&grown, 64, "`dump` now imports backup:host/object-write@0.2.0#put");
 
+    // Another component may do something else with the same capabilities.
     let other = reviewed.replace("sha256 = \"", "sha256 = \"0");
     std::fs::write(&lock, other).unwrap();
-    let _ = run(&folder, &["plugins", "audit"]).expect_code(0);
-    complains(&run(&folder, &["plugins", "audit", "--strict"]), 64, "has sha256");
+    complains(&run(&folder, &["plugins", "audit"]), 64, "has sha256");
 
+    std::fs::write(&lock, &reviewed).unwrap();
+    let _ = run(&folder, &["plugins", "audit", "--locked"]).expect_code(0);
+    for (changed, says) in [
+        (format!("{last}settings = {{ keep = 3 }}\n"), "`retention` has the settings {\"keep\":3} instead of {}"),
+        (format!("{last}limits = {{ memory_mib = 128 }}\n"), "`retention` now has the limits memory_mib 128"),
+        (
+            format!("{last}{FINGERPRINT}filters = {{ llx_societe = \"nom\" }}\n"),
+            "`fingerprint` now may leave out rows by public.llx_societe#nom",
+        ),
+    ] {
+        let other = folder_with(&changed);
+        std::fs::write(other.path().join("capabilities.lock"), &reviewed).unwrap();
+        complains(&run(&other, &["plugins", "audit"]), 64, says);
+    }
+
+    std::fs::remove_file(&lock).unwrap();
+    let _ = run(&folder, &["plugins", "audit"]).expect_code(0);
+    complains(&run(&folder, &["plugins", "audit", "--locked"]), 64, "there is no ");
     std::fs::write(&lock, "no lock file").unwrap();
     complains(&run(&folder, &["plugins", "audit"]), 64, "capabilities.lock cannot be read");
 }
@@ -225,7 +268,7 @@ fn the_log_adds_up_what_each_digest_did_in_the_runs_of_a_span() {
     };
     let all = log("30d");
     assert_eq!(all["runs"], 3);
-    assert_eq!(of(&all, "digest", "prod/db")["runs"], 3);
+    assert_eq!(of(&all, "database-evidence.content", "prod/db")["runs"], 3);
     let put = of(&all, "put", "prod/docs");
     assert_eq!((put["runs"].as_u64(), put["calls"].as_u64()), (Some(1), Some(1)), "two days were unchanged");
     assert!(put["bytes"].as_u64().unwrap() > 10_000);

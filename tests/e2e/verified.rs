@@ -287,6 +287,18 @@ fn an_incomplete_run_is_no_restore_point_and_no_damage() {
 }
 
 #[test]
+fn a_deep_look_measures_what_the_record_says_whatever_is_configured_now() {
+    let Some(mut scene) = scene() else { return };
+    let scratch = scratch(&scene);
+    scene.backup(&["--now", "2026-06-01T01:00:00Z"]);
+    scene.config = scene.config.fingerprint_settings("database = \"tms\"");
+    let deep = verify(&scene, &["--deep", "--scratch", scratch.to_str().unwrap()]).expect_code(0).json();
+    let db = &deep["verifications"][0]["sources"]["db"];
+    assert_eq!(db["compared"], "equal", "{db}");
+    assert!(db["comparison"].as_str().unwrap().contains("content of "), "{db}");
+}
+
+#[test]
 fn a_database_that_is_not_the_recorded_one_does_not_pass_the_deep_look() {
     let Some(scene) = scene() else { return };
     let scratch = scratch(&scene);

@@ -24,7 +24,15 @@ pub(super) struct Dump {
 
 pub(super) fn failed(source: &Work, error: &Error) -> SourceRecord {
     let doubts = vec![error.to_string()];
-    SourceRecord { reason: error.to_string(), condition: Some(Condition::Failed), doubts, ..blank(source) }
+    // Nothing hangs on the fingerprint of what was not saved, and its counts may be of what a pattern chose.
+    SourceRecord {
+        reason: error.to_string(),
+        condition: Some(Condition::Failed),
+        doubts,
+        fingerprint: None,
+        basis: None,
+        ..blank(source)
+    }
 }
 
 /// An object is carried over only from a whole state, so the source is whole.
@@ -92,7 +100,7 @@ pub(super) fn saved(
                 source = %source.name,
                 "the fingerprint leaves out `{shown}`, which the archive holds, so it is not trusted: give both plugins the same `exclude`"
             );
-            record.fingerprint = None;
+            (record.fingerprint, record.basis) = (None, None);
         }
     }
     record
@@ -105,6 +113,7 @@ fn blank(source: &Work) -> SourceRecord {
         reason: String::new(),
         fingerprint: source.fingerprint.as_ref().map(|f| f.value.clone()),
         basis: source.fingerprint.as_ref().map(|f| f.basis.clone()),
+        selected: source.fingerprint.as_ref().map(|f| f.selected.clone()).unwrap_or_default(),
         object: None,
         database: None,
         fingerprint_millis: source.fingerprint_millis,

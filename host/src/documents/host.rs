@@ -2,7 +2,9 @@
 //! nothing in a plugin can read, and single documents by name and digest.
 
 use crate::capability::{Context, types};
-use crate::documents::{ArchiveOptions, Depth, Digests, DocumentState, Tree, WhenUnreadable};
+use crate::documents::{ArchiveOptions, Digests, DocumentState, Tree, WhenUnreadable};
+use crate::error::Result;
+use crate::evidence::{Measured, Selected};
 use crate::stream::ByteStream;
 use std::sync::Arc;
 use wasmtime::component::{HasSelf, Linker, Resource};
@@ -12,9 +14,9 @@ pub(crate) mod bindings {
         inline: "
             package host:documents;
             world documents {
-                import backup:host/tree-evidence@0.1.0;
-                import backup:host/tree-archive@0.1.0;
-                import backup:host/documents-digests@0.1.0;
+                import backup:host/tree-evidence@0.2.0;
+                import backup:host/tree-archive@0.2.0;
+                import backup:host/documents-digests@0.2.0;
             }",
         path: "../wit",
         imports: { default: async | trappable },
@@ -22,6 +24,7 @@ pub(crate) mod bindings {
             "backup:host/types": crate::capability::types,
             "backup:host/bytes": crate::capability::bytes,
             "backup:host/tree-evidence.tree": super::EvidenceTree,
+            "backup:host/tree-evidence.measure": super::TreeMeasure,
             "backup:host/tree-archive.tree": super::ArchiveTree,
             "backup:host/documents-digests.tree": super::DigestTree,
         },
@@ -32,6 +35,10 @@ use bindings::backup::host::{documents_digests, tree_archive, tree_evidence};
 /// The handle behind `tree-evidence.tree`.
 #[derive(Debug, Clone)]
 pub struct EvidenceTree(pub Arc<Tree>);
+
+/// The handle behind `tree-evidence.measure`.
+#[derive(Debug)]
+pub struct TreeMeasure(pub Measured);
 
 /// The handle behind `tree-archive.tree`.
 #[derive(Debug, Clone)]
@@ -65,28 +72,46 @@ pub fn link_digests(linker: &mut Linker<Context>) -> wasmtime::Result<()> {
     documents_digests::add_to_linker::<_, HasSelf<_>>(linker, |context| context)
 }
 
+/// What a plugin is answered: the value, or what it may know of the failure.
+type Answer<T> = wasmtime::Result<Result<T, types::Error>>;
+
 impl tree_evidence::Host for Context {
-    async fn summarise(
-        &mut self,
-        tree: Resource<EvidenceTree>,
-        exclude: Vec<String>,
-        depth: tree_evidence::Depth,
-    ) -> wasmtime::Result<Result<tree_evidence::Summary, types::Error>> {
+    async fn metadata(&mut self, tree: Resource<EvidenceTree>, exclude: Vec<String>) -> Answer<Resource<TreeMeasure>> {
         let EvidenceTree(tree) = self.table.get(&tree)?.clone();
-        let depth = match depth {
-            tree_evidence::Depth::Metadata => Depth::Metadata,
-            tree_evidence::Depth::Content => Depth::Content,
+        let selected = Selected::TreeMetadata { exclude };
+        self.measured_tree("tree-evidence.metadata", &tree, selected).await
+    }
+
+    async fn content(&mut self, tree: Resource<EvidenceTree>, exclude: Vec<String>) -> Answer<Resource<TreeMeasure>> {
+        let EvidenceTree(tree) = self.table.get(&tree)?.clone();
+        let selected = Selected::TreeContent { exclude };
+        self.measured_tree("tree-evidence.content", &tree, selected).await
+    }
+}
+
+impl Context {
+    /// Measures what was selected, counts it, and hands out what nobody can read.
+    async fn measured_tree(
+        &mut self,
+        function: &'static str,
+        tree: &Tree,
+        selected: Selected,
+    ) -> Answer<Resource<TreeMeasure>> {
+        let measured = match self.begin_measure() {
+            Ok(()) => tree.measure(selected).await,
+            Err(error) => Err(error),
         };
-        let summary = tree.summarise(&exclude, depth).await;
-        self.count("tree-evidence.summarise", tree.scope(), 0);
-        Ok(self.answer(summary.map(|summary| tree_evidence::Summary {
-            digest: summary.digest,
-            files: summary.files,
-            bytes: summary.bytes,
-            excluded_files: summary.excluded_files,
-            excluded_bytes: summary.excluded_bytes,
-            unreadable: summary.unreadable,
-        })))
+        self.count(function, tree.scope(), 0);
+        let handle = measured.map(|measured| self.table.push(TreeMeasure(measured)));
+        let handle = handle.map_or_else(|error| Ok(Err(error)), |handle| handle.map(Ok))?;
+        Ok(self.answer(handle))
+    }
+}
+
+impl tree_evidence::HostMeasure for Context {
+    async fn drop(&mut self, measure: Resource<TreeMeasure>) -> wasmtime::Result<()> {
+        self.table.delete(measure)?;
+        Ok(())
     }
 }
 

@@ -51,7 +51,10 @@ pub async fn load_after(
     look_again(store, environment, &mut keys, &mut records).await?;
     let missing = missing(store, environment, &keys, file.as_ref(), &records).await?;
     let changed = changed(file.as_ref(), &records);
-    let file_doubt = file.as_ref().and_then(|newest| file_doubt(newest, &keys, &records));
+    let file_doubt = match &file {
+        Some(newest) => file_doubt(store, environment, newest, &keys, &records).await?,
+        None => None,
+    };
     let referenced = referenced(&records);
     let free: BTreeMap<&ObjectKey, &Found> = keys.objects.iter().filter(|(key, _)| !referenced.contains(key)).collect();
     // Marks and certificates are read only where something is there that no record names.
@@ -274,14 +277,29 @@ pub(super) fn changed(file: Option<&Stored>, records: &[Read]) -> BTreeSet<Snaps
 }
 
 /// Whether the newest version of the environment's file is another one than runs went by.
-pub(super) fn file_doubt(newest: &Stored, keys: &Keys, records: &[Read]) -> Option<FileDoubt> {
+async fn file_doubt(
+    store: &Store,
+    environment: &Environment,
+    newest: &Stored,
+    keys: &Keys,
+    records: &[Read],
+) -> Result<Option<FileDoubt>> {
     let went_by = records.iter().filter_map(|(run, record, _)| Some((record.as_ref().ok()?.environment_file?, *run)));
     if let Some((stamp, run)) = went_by.max().filter(|(stamp, _)| *stamp > newest.stamp) {
-        return Some(FileDoubt::Gone { stamp, run });
+        return Ok(Some(FileDoubt::Gone { stamp, run }));
     }
-    let before = keys.environment_files.iter().rev().copied().find(|stamp| *stamp < newest.stamp)?;
     let named = newest.file.previous.as_ref().map(|previous| previous.stamp);
-    (named != Some(before)).then_some(FileDoubt::Unchained { stamp: newest.stamp, before })
+    for before in keys.environment_files.iter().rev().copied().filter(|stamp| *stamp < newest.stamp) {
+        if named == Some(before) {
+            break;
+        }
+        // `init` goes on from before one that cannot be read. On all other nights nothing is read here.
+        let bytes = store.get(&file_key(environment, before)?).await?;
+        if bytes.is_some_and(|bytes| EnvironmentFile::parse(&bytes, environment, before).is_ok()) {
+            return Ok(Some(FileDoubt::Unchained { stamp: newest.stamp, before }));
+        }
+    }
+    Ok(None)
 }
 
 /// What the marks of runs under way name.
@@ -413,6 +431,7 @@ fn state(
         outcome: source.outcome,
         condition,
         fingerprint: source.fingerprint.clone().unwrap_or_default(),
+        selected: source.selected.clone(),
         measure: maker
             .filter(|_| source.measured() == Measure::default())
             .map_or_else(|| source.measured(), |(_, measure)| *measure),

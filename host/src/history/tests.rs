@@ -79,6 +79,7 @@ fn record(id: &str, objects: &[(&str, &str, u64)]) -> Record {
             reason: "test".into(),
             fingerprint: Some("f".into()),
             basis: None,
+            selected: Vec::new(),
             object: Some(object),
             database: None,
             fingerprint_millis: None,

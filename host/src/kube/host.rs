@@ -12,8 +12,8 @@ pub(crate) mod bindings {
         inline: "
             package host:kube;
             world kube {
-                import backup:host/kube-job@0.1.0;
-                import backup:host/kube-volumes@0.1.0;
+                import backup:host/kube-job@0.2.0;
+                import backup:host/kube-volumes@0.2.0;
             }",
         path: "../wit",
         imports: { default: async | trappable },

@@ -7,12 +7,15 @@ use super::{Config, Engine, Plugin, Role, cache, component};
 use crate::capability::{self, Context, LimitReached, Tally, printable, types};
 use crate::documents::host as documents;
 use crate::error::{Class, Error, Result};
+use crate::evidence::Measured;
 use crate::grant::Grant;
 use crate::kube::host as kubernetes;
 use crate::kube::job::{Lent, OneShot};
 use crate::kube::volumes::Volumes;
+use crate::postgres::Session;
 use crate::postgres::host as postgres;
 use crate::store::host as store;
+use std::sync::Arc;
 use std::time::Duration;
 use wasmtime::component::{InstancePre, Linker, Resource};
 use wasmtime::{Store, Trap, UpdateDeadline};
@@ -23,7 +26,6 @@ mod worlds;
 pub(crate) use worlds::coverage::exports::backup::host::covering;
 pub(crate) use worlds::crosscheck::exports::backup::host::crosschecking;
 pub(crate) use worlds::dump::exports::backup::host::dumping;
-pub(crate) use worlds::fingerprint::exports::backup::host::fingerprinting;
 pub(crate) use worlds::job::exports::backup::host::launching;
 pub(crate) use worlds::retention::exports::backup::host::retaining;
 use worlds::{coverage, crosscheck, dump, fingerprint, job, retention};
@@ -34,9 +36,6 @@ const COPIED_BYTES_MAX: usize = 64 << 20;
 
 /// Handles in a guest's own tables; the host's are limited by the context.
 const GUEST_HANDLES_MAX: usize = 256;
-
-/// Longest fingerprint.
-const FINGERPRINT_BYTES_MAX: usize = 1_024;
 
 /// Reasons of one decision that are kept; how many more there were is said. A snapshot after which there is nothing
 /// for a year answers for some fifty periods.
@@ -49,15 +48,6 @@ pub struct Called<T> {
     pub result: Result<T>,
     /// Its calls.
     pub tally: Tally,
-}
-
-/// A fingerprint, checked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fingerprint {
-    /// Equal means unchanged.
-    pub value: String,
-    /// What it rests on, for people.
-    pub basis: String,
 }
 
 /// Links exactly what is granted, and what needs no grant.
@@ -94,27 +84,46 @@ pub(super) fn link(
 }
 
 impl Plugin {
-    /// Asks a fingerprint plugin about a database.
-    pub async fn of_database(&self, database: postgres::EvidenceDatabase) -> Called<Fingerprint> {
+    /// Asks a fingerprint plugin what counts in a database, and measures that.
+    pub async fn of_database(&self, session: Arc<Session>) -> Called<Vec<Measured>> {
+        let database = postgres::EvidenceDatabase { session, filters: self.filters.clone() };
         let called = self
             .call("of-database", async |store, linked| {
                 let plugin = fingerprint::FingerprintPre::new(linked)?.instantiate_async(&mut *store).await?;
                 let handle = store.data_mut().table.push(database)?;
                 let borrowed = Resource::new_borrow(handle.rep());
-                plugin.backup_host_fingerprinting().call_of_database(store, &self.settings, borrowed).await
+                let exports = plugin.backup_host_fingerprinting();
+                let answer = exports.call_of_database(&mut *store, &self.settings, borrowed).await?;
+                let mut measured = Vec::new();
+                for handle in match answer {
+                    Ok(handles) => handles,
+                    Err(error) => return Ok(Err(error)),
+                } {
+                    measured.push(store.data_mut().table.delete(handle)?.0);
+                }
+                Ok(Ok(measured))
             })
             .await;
         self.checked(called)
     }
 
-    /// Asks a fingerprint plugin about a folder.
-    pub async fn of_tree(&self, tree: documents::EvidenceTree) -> Called<Fingerprint> {
+    /// Asks a fingerprint plugin what counts in a folder, and measures that.
+    pub async fn of_tree(&self, tree: documents::EvidenceTree) -> Called<Vec<Measured>> {
         let called = self
             .call("of-tree", async |store, linked| {
                 let plugin = fingerprint::FingerprintPre::new(linked)?.instantiate_async(&mut *store).await?;
                 let handle = store.data_mut().table.push(tree)?;
                 let borrowed = Resource::new_borrow(handle.rep());
-                plugin.backup_host_fingerprinting().call_of_tree(store, &self.settings, borrowed).await
+                let exports = plugin.backup_host_fingerprinting();
+                let answer = exports.call_of_tree(&mut *store, &self.settings, borrowed).await?;
+                let mut measured = Vec::new();
+                for handle in match answer {
+                    Ok(handles) => handles,
+                    Err(error) => return Ok(Err(error)),
+                } {
+                    measured.push(store.data_mut().table.delete(handle)?.0);
+                }
+                Ok(Ok(measured))
             })
             .await;
         self.checked(called)
@@ -323,7 +332,7 @@ impl Plugin {
         | types::Error::Permanent(text)) = &error;
         // A guest has no service of its own: one that calls something unavailable has not heard so from a capability.
         let unavailable = failure.as_ref().is_some_and(|failure| failure.class() == Class::Unavailable);
-        if let Some(failure) = failure.filter(|failure| failure.message() == text) {
+        if let Some(failure) = failure.filter(|failure| capability::is_handed_on(failure, &error)) {
             return match failure.class() {
                 Class::PluginRefused => failure.context(format!("{} was refused in `{function}`", self.shown())),
                 _ => failure,
@@ -362,23 +371,13 @@ impl Plugin {
         ))
     }
 
-    fn checked(&self, called: Called<fingerprinting::Fingerprint>) -> Called<Fingerprint> {
-        let check = |fingerprint: fingerprinting::Fingerprint| {
-            let value = fingerprint.value;
-            let good = !value.is_empty()
-                && value.len() <= FINGERPRINT_BYTES_MAX
-                && value.bytes().all(|b| b.is_ascii_graphic());
-            if !good {
-                return Err(Error::new(
-                    Class::PluginRefused,
-                    format!(
-                        "{} answered a fingerprint of {} bytes that is not 1 to {FINGERPRINT_BYTES_MAX} printable ASCII characters",
-                        self.shown(),
-                        value.len()
-                    ),
-                ));
+    /// Nothing measured would be equal on every day.
+    fn checked(&self, called: Called<Vec<Measured>>) -> Called<Vec<Measured>> {
+        let check = |measured: Vec<Measured>| {
+            if measured.is_empty() {
+                return Err(self.refused("it measured nothing, which would be equal on every day"));
             }
-            Ok(Fingerprint { value, basis: printable(&fingerprint.basis) })
+            Ok(measured)
         };
         Called { result: called.result.and_then(check), tally: called.tally }
     }

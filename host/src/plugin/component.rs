@@ -1,7 +1,7 @@
 //! A component: where it is, what it is, and what it imports. Compiles and runs nothing.
 
 use super::registry::{self, Address};
-use super::{Config, Role};
+use super::{Config, Role, structure};
 use crate::capability::printable;
 use crate::error::{Error, Result};
 use crate::grant::Grant;
@@ -20,7 +20,7 @@ const PACKAGE: &str = "backup:host";
 const CORE_MODULE: &[u8] = b"\0asm\x01\0\0\0";
 
 /// The version of it.
-pub const WORLD_VERSION: &str = "0.1.0";
+pub const WORLD_VERSION: &str = "0.2.0";
 
 /// A component's bytes.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ pub struct Component {
 /// One imported interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Import {
-    /// As the component names it: `backup:host/object-write@0.1.0`.
+    /// As the component names it: `backup:host/object-write@0.2.0`.
     pub interface: String,
     /// The functions of it that the component calls.
     pub functions: Vec<String>,
@@ -174,8 +174,8 @@ pub struct Inspected {
     pub digest: String,
     /// Its size.
     pub bytes: usize,
-    /// The role that it can play here; none where it exports nothing of this host's version.
-    pub role: Option<Role>,
+    /// The roles that it can play here; none where it exports nothing of this host's version.
+    pub roles: Vec<Role>,
     /// What it exports.
     pub exports: Vec<String>,
     /// What it imports.
@@ -194,7 +194,7 @@ pub fn inspect(file: &Path) -> Result<Inspected> {
     Ok(Inspected {
         digest: hex::encode(Sha256::digest(&bytes)),
         bytes: bytes.len(),
-        role: Role::ALL.into_iter().find(is_role),
+        roles: Role::ALL.into_iter().filter(is_role).collect(),
         imports: imports_of(&resolve, world),
         exports,
     })
@@ -212,10 +212,12 @@ fn decode_bytes(bytes: &[u8], what: &str) -> Result<(Resolve, WorldId)> {
     if bytes.starts_with(CORE_MODULE) {
         return Err(no_component(", but a core module"));
     }
+    // What decodes it believes lengths that a file says of itself.
+    structure::check(bytes).map_err(|flaw| no_component(&format!(": {flaw}")))?;
     match wit_parser::decoding::decode(bytes) {
         Ok(DecodedWasm::Component(resolve, world)) => Ok((resolve, world)),
         Ok(DecodedWasm::WitPackage(..)) => Err(no_component(", but a WIT package")),
-        Err(_) => Err(no_component("")),
+        Err(error) => Err(no_component(&format!(": {}", printable(&format!("{error:#}").replace('\n', " "))))),
     }
 }
 
@@ -348,10 +350,10 @@ mod tests {
 
     #[test]
     fn every_grant_belongs_to_an_interface_of_this_version_and_wasi_to_its_own() {
-        assert_eq!(grant_for("backup:host/object-write@0.1.0"), Some(Grant::ObjectWrite));
-        assert_eq!(grant_for("backup:host/object-write@0.2.0"), None);
+        assert_eq!(grant_for("backup:host/object-write@0.2.0"), Some(Grant::ObjectWrite));
+        assert_eq!(grant_for("backup:host/object-write@0.1.0"), None);
         assert_eq!(grant_for("wasi:cli/environment@0.2.6"), Some(Grant::Wasi));
-        assert_eq!(grant_for("evil:host/object-write@0.1.0"), None);
-        assert!(is_free("backup:host/log@0.1.0") && !is_free("other:host/log@0.1.0"));
+        assert_eq!(grant_for("evil:host/object-write@0.2.0"), None);
+        assert!(is_free("backup:host/log@0.2.0") && !is_free("other:host/log@0.2.0"));
     }
 }

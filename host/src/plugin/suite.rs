@@ -168,12 +168,11 @@ async fn the_dump_plugin_plans_databases_first_and_carries_only_what_is_there() 
     let plugin =
         load(Role::Dump, "component = \"dump.wasm\"\ngrants = [\"database-dump\", \"tree-archive\", \"object-write\"]")
             .unwrap();
-    let carried =
-        |present| dumping::Carried { made: now().as_second() - 86_400, bytes: 5, present, fingerprint: "f".into() };
+    let carried = |present| dumping::Carried { made: now().as_second() - 86_400, bytes: 5, present };
     let source = |name: &str, kind, present| dumping::Source {
         name: name.into(),
         kind,
-        fingerprint: "f".into(),
+        evidence: dumping::Evidence::Unchanged,
         carried: Some(carried(present)),
     };
     let sources = [source("docs", dumping::Kind::Tree, true), source("db", dumping::Kind::Database, false)];
@@ -189,7 +188,7 @@ fn an_import_that_is_not_granted_is_named_with_the_line_to_add() {
     let error =
         load(Role::Dump, "component = \"dump.wasm\"\ngrants = [\"database-dump\", \"tree-archive\"]").unwrap_err();
     assert_eq!(error.class(), Class::Config);
-    assert!(error.message().contains("`put` of backup:host/object-write@0.1.0"), "{error}");
+    assert!(error.message().contains("`put` of backup:host/object-write@0.2.0"), "{error}");
     let line = "grants = [\"database-dump\", \"tree-archive\", \"object-write\"] in [plugins.dump]";
     assert!(error.advice().unwrap().contains(line), "{error:?}");
 }
@@ -197,7 +196,7 @@ fn an_import_that_is_not_granted_is_named_with_the_line_to_add() {
 #[test]
 fn a_component_of_another_role_is_refused() {
     let error = load(Role::Retention, "component = \"fingerprint.wasm\"").unwrap_err();
-    assert!(error.message().contains("fingerprinting@0.1.0 instead of"), "{error}");
+    assert!(error.message().contains("fingerprinting@0.2.0 instead of"), "{error}");
 }
 
 #[test]
@@ -216,7 +215,7 @@ fn the_shipped_components_import_exactly_what_they_are_granted_by_default_and_no
 fn a_component_of_another_version_is_told_from_one_of_another_role() {
     let bytes = std::fs::read(folder().join("retention-last.wasm")).unwrap();
     let mut newer = bytes.clone();
-    let from = b"retaining@0.1.0";
+    let from = b"retaining@0.2.0";
     for at in 0..newer.len() - from.len() {
         if &newer[at..at + from.len()] == from {
             newer[at..at + from.len()].copy_from_slice(b"retaining@0.9.0");
@@ -226,6 +225,6 @@ fn a_component_of_another_version_is_told_from_one_of_another_role() {
     let file = tempfile::Builder::new().suffix(".wasm").tempfile().unwrap();
     std::fs::write(file.path(), newer).unwrap();
     let error = load(Role::Retention, &format!("component = \"{}\"", file.path().display())).unwrap_err();
-    assert!(error.message().contains("retaining@0.9.0") && error.message().contains("0.1.0"), "{error}");
+    assert!(error.message().contains("retaining@0.9.0") && error.message().contains("0.2.0"), "{error}");
     assert!(error.advice().unwrap().contains("rebuild"), "{error:?}");
 }

@@ -1,13 +1,12 @@
 //! `plugins audit`: for each configured plugin what it is, what it imports, what it is granted, and whether the two agree.
 
-use super::lock::{self, Change, Lock, Locked};
 use crate::capability::printable;
 use crate::config::{Config, Source};
 use crate::error::{Error, Result};
 use crate::grant::Grant;
 use crate::plugin::component::{self, Component, Import};
+use crate::plugin::lock::{self, Change, Lock, Locked};
 use crate::plugin::{self, Role};
-use crate::postgres::ReadableTable;
 use crate::report::{FORMAT_VERSION, Report};
 use comfy_table::{Table, presets};
 use serde_json::{Value, json};
@@ -17,9 +16,12 @@ use std::path::Path;
 /// How strict, and whether to write.
 #[derive(Debug, Clone, Copy, Default, clap::Args)]
 pub struct Arguments {
-    /// Also fail where something is granted that is not imported, or where the lock file says something else
+    /// Also fail where something is granted that is not imported
     #[arg(long)]
     strict: bool,
+    /// Also fail where there is no capabilities.lock beside the configuration
+    #[arg(long, conflicts_with = "write")]
+    locked: bool,
     /// Write what is found to capabilities.lock beside the configuration, once nothing is denied
     #[arg(long)]
     write: bool,
@@ -77,7 +79,8 @@ struct Audited {
 /// is denied is in the report.
 pub(super) fn run(config: &Config, arguments: &Arguments, folder: Option<&Path>, lock_file: &Path) -> Result<Report> {
     let audited: Vec<Audited> = config.roles().map(|role| audit(config, role, folder)).collect::<Result<_>>()?;
-    let found = Lock::new(audited.iter().map(|plugin| (plugin.role.name().to_owned(), plugin.locked())));
+    let locked = audited.iter().map(|plugin| Ok((plugin.role.name().to_owned(), plugin.locked()?)));
+    let found = Lock::new(locked.collect::<Result<Vec<_>>>()?.into_iter());
     let known = lock::read(lock_file)?;
     let changes = known.as_ref().map(|known| known.changes(&found)).unwrap_or_default();
     let denied: Vec<String> = audited.iter().flat_map(Audited::denied).collect();
@@ -91,6 +94,11 @@ pub(super) fn run(config: &Config, arguments: &Arguments, folder: Option<&Path>,
         let _ = writeln!(text, "there is no {} yet: `plugins audit --write` makes it from what is shown", lock::FILE);
     }
     let mut failure = verdict(&audited, &denied, &unused, &changes, arguments);
+    if arguments.locked && known.is_none() {
+        let absent = Error::config(format!("there is no {}", lock_file.display()))
+            .hint("review what is shown, then run `plugins audit --write` and commit the file");
+        failure = failure.or(Some(absent));
+    }
     if arguments.write && denied.is_empty() && audited.iter().all(|plugin| plugin.unfit.is_none()) {
         lock::write(lock_file, &found)?;
         let _ = writeln!(text, "wrote {}; commit it beside the configuration", lock_file.display());
@@ -126,8 +134,7 @@ fn verdict(
                 .hint("grant it in the configuration if the plugin should have it; use another plugin otherwise"),
         );
     }
-    let counts = |change: &&Change| change.grown || arguments.strict;
-    let changed: Vec<&str> = changes.iter().filter(counts).map(|change| change.said.as_str()).collect();
+    let changed: Vec<&str> = changes.iter().map(|change| change.said.as_str()).collect();
     if !changed.is_empty() && !arguments.write {
         return Some(
             Error::config(format!("{} says something else: {}", lock::FILE, changed.join("; ")))
@@ -234,24 +241,19 @@ impl Audited {
         unused.map(|line| format!("`{}` does not use {}", self.role.name(), line.interface)).collect()
     }
 
-    fn locked(&self) -> Locked {
-        let imports = self.lines.iter().filter(|line| line.verdict != Verdict::Unused);
-        Locked {
-            component: self.config.component.display().to_string(),
-            sha256: self.component.digest.clone(),
-            world: format!("{}@{}", self.role.name(), component::WORLD_VERSION),
-            grants: self.config.grants.iter().map(|grant| grant.to_string()).collect(),
-            imports: imports.flat_map(Line::spelt).collect(),
-            columns: self.columns().collect(),
-        }
+    fn locked(&self) -> Result<Locked> {
+        Locked::of(self.role, &self.config, &self.component)
+    }
+
+    /// By which columns rows may be left out.
+    fn filters(&self) -> impl Iterator<Item = String> {
+        let filters = (self.role == Role::Fingerprint).then(|| self.config.filters());
+        filters.into_iter().flat_map(|filters| filters.columns().collect::<Vec<_>>())
     }
 
     /// What may be read of tables, column by column.
     fn columns(&self) -> impl Iterator<Item = String> {
-        let each = |table: &ReadableTable| {
-            table.columns.iter().map(|column| format!("{}#{column}", table.label)).collect::<Vec<_>>()
-        };
-        self.config.tables.iter().flat_map(each)
+        lock::columns(&self.config)
     }
 
     fn is_pinned(&self) -> bool {
@@ -273,6 +275,10 @@ impl Audited {
         for line in &self.lines {
             let (functions, scope) = (line.functions.join(", "), line.scope.join(", "));
             table.add_row([&format!("  {}", line.verdict.name()), &line.interface, &functions, &scope]);
+        }
+        let filters: Vec<String> = self.filters().map(|column| printable(&column)).collect();
+        if !filters.is_empty() {
+            let _ = writeln!(text, "  may leave out rows by {}", filters.join(", "));
         }
         if self.lines.is_empty() {
             text.push_str("  imports nothing and is granted nothing\n");
@@ -306,6 +312,7 @@ impl Audited {
             "world_version": component::WORLD_VERSION,
             "grants": self.config.grants.iter().map(|grant| grant.to_string()).collect::<Vec<_>>(),
             "columns": self.columns().collect::<Vec<_>>(),
+            "filters": self.filters().collect::<Vec<_>>(),
             "lines": lines,
             "unfit": self.unfit.as_ref().map(ToString::to_string),
         })
@@ -317,14 +324,6 @@ impl Line {
         match self.functions.as_slice() {
             [] => self.interface.clone(),
             functions => format!("{} of {}", functions.join(", "), self.interface),
-        }
-    }
-
-    /// Function by function, for the lock file.
-    fn spelt(&self) -> Vec<String> {
-        match self.functions.as_slice() {
-            [] => vec![self.interface.clone()],
-            functions => functions.iter().map(|function| format!("{}#{function}", self.interface)).collect(),
         }
     }
 }

@@ -29,9 +29,21 @@ pub struct Arguments {
     /// Environment whose catalogue is planned for
     #[arg(long = "env", value_name = "NAME")]
     pub(super) environment: String,
+    /// End with 4 where NEW imports more, or plans to forget what OLD keeps
+    #[arg(long, value_name = "WHAT", value_delimiter = ',')]
+    fail_on: Vec<FailOn>,
     /// Settings of NEW, as the inside of a TOML table: 'keep = 14'; the configured ones where NEW is the configured component
     #[arg(long, value_name = "TOML")]
     settings: Option<String>,
+}
+
+/// What a build may not accept unseen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum FailOn {
+    /// NEW imports what OLD does not
+    MoreCapabilities,
+    /// NEW forgets snapshots that OLD keeps
+    ForgetsMore,
 }
 
 /// One of the two.
@@ -84,7 +96,21 @@ pub(super) async fn run(host: &Host, arguments: &Arguments) -> Result<Report> {
             Err(error) => failure = Some(error),
         }
     }
+    let forgets = document["retention"]["new_forgets"].as_array().map_or(0, Vec::len);
+    failure = failure.or_else(|| worse(&arguments.fail_on, &more, forgets));
     Ok(Report { document, text, failure })
+}
+
+/// What a person asked to fail on.
+fn worse(fail_on: &[FailOn], more: &[String], forgets: usize) -> Option<Error> {
+    let said = if fail_on.contains(&FailOn::MoreCapabilities) && !more.is_empty() {
+        format!("NEW imports more than OLD: {}", more.join(", "))
+    } else if fail_on.contains(&FailOn::ForgetsMore) && forgets > 0 {
+        format!("NEW forgets {forgets} snapshots that OLD keeps")
+    } else {
+        return None;
+    };
+    Some(Error::new(Class::Stale, said).hint("review what is shown; without --fail-on this is no failure"))
 }
 
 /// A component with its configuration: the one in force where it is the configured component, an empty one otherwise.
@@ -99,10 +125,11 @@ fn side(host: &Host, name: &std::path::Path, own_settings: Option<&str>) -> Resu
         config.settings = settings(text)?;
     }
     let found = component::inspect(&component::locate(name, host.plugins_folder()))?;
-    let role = found.role.ok_or_else(|| {
-        Error::config(format!("{} is no plugin of this host's version", name.display()))
-            .hint("`plugins inspect` shows what it is")
-    })?;
+    let role =
+        configured.filter(|role| found.roles.contains(role)).or(found.roles.first().copied()).ok_or_else(|| {
+            Error::config(format!("{} is no plugin of this host's version", name.display()))
+                .hint("`plugins inspect` shows what it is")
+        })?;
     if configured.is_none() {
         config.grants = host.plugins().of(role).grants.clone();
         config.places = host.plugins().of(role).places.clone();
@@ -130,7 +157,9 @@ async fn compare(host: &Host, old: &Side, new: &Side, text: &mut String) -> Resu
     let history = history::load(&host.store, &host.environment, &host.sources, now).await?;
     let mut plans = Vec::new();
     for side in [old, new] {
-        let plugins = Plugins { retention: side.config.clone(), ..host.plugins().clone() };
+        let retention = side.config.clone();
+        // A component that nobody has taken yet is in no lock.
+        let plugins = Plugins { retention, require_lock: false, ..host.plugins().clone() };
         let plugin = host.plugin_of(&plugins, Role::Retention).await?;
         plans.push(retention::plan_of(host, &plugin, &history, now, false).await?);
     }

@@ -1,8 +1,8 @@
 //! `plugins inspect`: what a component is, without a configuration and without running any of it.
 
 use crate::capability::printable;
-use crate::error::Result;
-use crate::plugin::component::{self, Import};
+use crate::error::{Error, Result};
+use crate::plugin::component::{self, Import, Inspected};
 use crate::report::{FORMAT_VERSION, Report};
 use serde_json::json;
 use std::fmt::Write as _;
@@ -10,11 +10,12 @@ use std::path::Path;
 
 pub(super) fn run(file: &Path) -> Result<Report> {
     let found = component::inspect(file)?;
-    let world = found.role.map(|role| role.name());
+    let worlds: Vec<&str> = found.roles.iter().map(|role| role.name()).collect();
+    let world = worlds.first().copied();
     let mut text = format!("{}\n  sha256 {}, {} bytes\n", file.display(), found.digest, found.bytes);
     match world {
-        Some(world) => {
-            let _ = writeln!(text, "  a plugin of the world {world} {}", component::WORLD_VERSION);
+        Some(_) => {
+            let _ = writeln!(text, "  a plugin of the world {} {}", worlds.join(" and of "), component::WORLD_VERSION);
         }
         None => text.push_str("  no plugin of this host's version\n"),
     }
@@ -35,7 +36,8 @@ pub(super) fn run(file: &Path) -> Result<Report> {
     }
     let grants: Vec<String> =
         found.imports.iter().filter_map(|import| import.needs).map(|grant| format!("\"{grant}\"")).collect();
-    if let Some(world) = world {
+    let failure = unfit(&found);
+    for world in worlds.iter().filter(|_| failure.is_none()) {
         let _ = writeln!(
             text,
             "to use it, review this list and write:\n\n[plugins.{world}]\ncomponent = \"{}\"\nsha256 = \"{}\"\ngrants = [{}]",
@@ -62,10 +64,31 @@ pub(super) fn run(file: &Path) -> Result<Report> {
         "sha256": found.digest,
         "bytes": found.bytes,
         "world": world,
+        "worlds": worlds,
         "exports": found.exports.iter().map(|export| printable(export)).collect::<Vec<_>>(),
         "imports": imports,
     });
-    Ok(Report { document, text, failure: None })
+    Ok(Report { document, text, failure })
+}
+
+/// Why it cannot run here, whatever it is granted.
+fn unfit(found: &Inspected) -> Option<Error> {
+    let shown = |names: &[String]| names.iter().map(|name| printable(name)).collect::<Vec<_>>().join(", ");
+    if found.roles.is_empty() {
+        let said = if found.exports.is_empty() {
+            "it exports nothing".to_owned()
+        } else {
+            format!("it exports {}, and this host runs none of these", shown(&found.exports))
+        };
+        return Some(Error::config(said).hint("build it for a world of this host's wit folder"));
+    }
+    let offered = |import: &&Import| import.needs.is_some() || component::is_free(&import.interface);
+    let foreign: Vec<String> =
+        found.imports.iter().filter(|import| !offered(import)).map(|import| import.interface.clone()).collect();
+    (!foreign.is_empty()).then(|| {
+        Error::config(format!("it imports {}, which this host does not offer", shown(&foreign)))
+            .hint("build it for a world of this host's wit folder")
+    })
 }
 
 fn functions(import: &Import) -> String {

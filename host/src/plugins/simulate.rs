@@ -154,7 +154,8 @@ fn plugins(config: &Config, arguments: &Arguments) -> Result<Plugins> {
         plugins.retention.component.clone_from(component);
         plugins.retention.sha256 = None;
         plugins.retention.settings = toml::Table::new();
-        plugins.require_digest = false;
+        // It is only looked at, before anybody takes it.
+        (plugins.require_digest, plugins.require_lock) = (false, false);
     }
     if let Some(text) = &arguments.settings {
         plugins.retention.settings = settings(text)?;

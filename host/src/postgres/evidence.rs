@@ -227,12 +227,6 @@ impl Session {
         Ok(digests)
     }
 
-    /// Size on disk of tables together, those that do not exist left out.
-    pub(super) async fn bytes_of<'a>(&self, tables: impl Iterator<Item = &'a TableName>) -> u64 {
-        let Ok(catalog) = self.catalog().await else { return 0 };
-        tables.filter_map(|name| catalog.find(name).ok()).fold(0, |sum, (table, _)| sum.saturating_add(table.bytes))
-    }
-
     pub(super) async fn catalog(&self) -> Result<Arc<Catalog>> {
         self.catalog.get_or_try_init(|| self.read_catalog()).await.cloned()
     }

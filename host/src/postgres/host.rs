@@ -3,11 +3,13 @@
 //!
 //! What a plugin sends is measured here before it is looked at.
 
-use super::evidence::{RowFilter, Selection, TableName};
-use super::{Compression, DumpOptions, Order, ReadableTable, Row, Session};
+use super::evidence::TableName;
+use super::{Compression, DumpOptions, Filters, Order, ReadableTable, Row, Session};
 use crate::capability::{Context, types};
 use crate::error::{Class, Error, Result};
+use crate::evidence::{Measured, RowFilter, Selected, SelectedTables};
 use crate::stream::ByteStream;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use wasmtime::component::{HasSelf, Linker, Resource};
 
@@ -16,9 +18,9 @@ pub(crate) mod bindings {
         inline: "
             package host:postgres;
             world postgres {
-                import backup:host/database-evidence@0.1.0;
-                import backup:host/database-dump@0.1.0;
-                import backup:host/table-rows@0.1.0;
+                import backup:host/database-evidence@0.2.0;
+                import backup:host/database-dump@0.2.0;
+                import backup:host/table-rows@0.2.0;
             }",
         path: "../wit",
         imports: { default: async | trappable },
@@ -26,6 +28,7 @@ pub(crate) mod bindings {
             "backup:host/types": crate::capability::types,
             "backup:host/bytes": crate::capability::bytes,
             "backup:host/database-evidence.database": super::EvidenceDatabase,
+            "backup:host/database-evidence.measure": super::DatabaseMeasure,
             "backup:host/database-dump.database": super::DumpDatabase,
             "backup:host/table-rows.table": super::RowsTable,
         },
@@ -42,15 +45,30 @@ const NAME_BYTES_MAX: usize = 63 * 4;
 /// Columns to leave out of one table. A table has at most 1,600.
 const SKIPPED_COLUMNS_MAX: usize = 1_600;
 
-/// Values of one row filter.
-const FILTER_VALUES_MAX: usize = 1_000;
+/// Values of one row filter. The shipped plugin has five.
+const FILTER_VALUES_MAX: usize = 100;
 
-/// One value of a row filter.
-const FILTER_VALUE_BYTES_MAX: usize = 1_000;
+/// One value of a row filter: a name or a code, not a text.
+const FILTER_VALUE_BYTES_MAX: usize = 256;
+
+/// Bytes of one selection as it is recorded. A Dolibarr with every module takes 15 KiB.
+const SELECTED_BYTES_MAX: usize = 256 << 10;
+
+/// The least that a guest is told of a table's size: below it a few rows more would show, and all of it is read at once.
+const SHOWN_BYTES_MIN: u64 = 1 << 20;
 
 /// The handle behind `database-evidence.database`.
 #[derive(Debug, Clone)]
-pub struct EvidenceDatabase(pub Arc<Session>);
+pub struct EvidenceDatabase {
+    /// Where it is measured.
+    pub session: Arc<Session>,
+    /// The columns that rows may be left out by.
+    pub filters: Arc<Filters>,
+}
+
+/// The handle behind `database-evidence.measure`.
+#[derive(Debug)]
+pub struct DatabaseMeasure(pub Measured);
 
 /// The handle behind `database-dump.database`.
 #[derive(Debug, Clone)]
@@ -94,23 +112,21 @@ type Answer<T> = wasmtime::Result<Result<T, types::Error>>;
 
 impl wit::Host for Context {
     async fn tables(&mut self, database: Resource<EvidenceDatabase>) -> Answer<Vec<wit::Table>> {
-        let EvidenceDatabase(session) = self.table.get(&database)?.clone();
+        let EvidenceDatabase { session, .. } = self.table.get(&database)?.clone();
         let tables = session.tables().await;
         self.count("database-evidence.tables", session.scope(), 0);
         let table = |table: super::Table| wit::Table {
             schema: table.name.schema,
             name: table.name.name,
             columns: table.columns.into_iter().map(|c| wit::Column { name: c.name, type_: c.type_name }).collect(),
-            bytes: table.bytes,
+            bytes: coarse(table.bytes),
         };
         Ok(self.answer(tables.map(|tables| tables.into_iter().map(table).collect())))
     }
 
-    async fn definitions(&mut self, database: Resource<EvidenceDatabase>) -> Answer<String> {
-        let EvidenceDatabase(session) = self.table.get(&database)?.clone();
-        let definitions = session.definitions().await;
-        self.count("database-evidence.definitions", session.scope(), 0);
-        Ok(self.answer(definitions))
+    async fn definitions(&mut self, database: Resource<EvidenceDatabase>) -> Answer<Resource<DatabaseMeasure>> {
+        let EvidenceDatabase { session, .. } = self.table.get(&database)?.clone();
+        self.measured("database-evidence.definitions", &session, Ok(Selected::Definitions)).await
     }
 
     async fn latest(
@@ -118,43 +134,45 @@ impl wit::Host for Context {
         database: Resource<EvidenceDatabase>,
         tables: Vec<wit::TableName>,
         column: String,
-    ) -> Answer<Vec<wit::TableLatest>> {
-        let EvidenceDatabase(session) = self.table.get(&database)?.clone();
-        let asked = measured(tables, "tables", TABLES_MAX)
-            .and_then(|tables| tables.into_iter().map(table_name).collect::<Result<Vec<_>>>())
-            .and_then(|tables| Ok((tables, name(column)?)));
-        let (bytes, latest) = match asked {
-            Ok((tables, column)) => (session.bytes_of(tables.iter()).await, session.latest(&tables, &column).await),
-            Err(error) => (0, Err(error)),
-        };
-        self.count("database-evidence.latest", session.scope(), bytes);
-        let answer =
-            |l: super::Latest| wit::TableLatest { table: wit::TableName::from(l.table), rows: l.rows, max: l.max };
-        Ok(self.answer(latest.map(|latest| latest.into_iter().map(answer).collect())))
+    ) -> Answer<Resource<DatabaseMeasure>> {
+        let EvidenceDatabase { session, .. } = self.table.get(&database)?.clone();
+        self.measured("database-evidence.latest", &session, latest(tables, column)).await
     }
 
-    async fn digest(
+    async fn content(
         &mut self,
         database: Resource<EvidenceDatabase>,
         selections: Vec<wit::Selection>,
-    ) -> Answer<Vec<wit::TableDigest>> {
-        let EvidenceDatabase(session) = self.table.get(&database)?.clone();
-        let asked = measured(selections, "selections", TABLES_MAX)
-            .and_then(|selections| selections.into_iter().map(selection).collect::<Result<Vec<_>>>());
-        let (bytes, digests) = match asked {
-            Ok(selections) => {
-                let bytes = session.bytes_of(selections.iter().map(|s| &s.table)).await;
-                (bytes, session.digest(&selections).await)
-            }
+    ) -> Answer<Resource<DatabaseMeasure>> {
+        let EvidenceDatabase { session, filters } = self.table.get(&database)?.clone();
+        self.measured("database-evidence.content", &session, content(selections, &filters)).await
+    }
+}
+
+impl Context {
+    /// Measures what was selected, counts it, and hands out what nobody can read.
+    async fn measured(
+        &mut self,
+        function: &'static str,
+        session: &Session,
+        selected: Result<Selected>,
+    ) -> Answer<Resource<DatabaseMeasure>> {
+        let selected = self.begin_measure().and(selected).and_then(recordable);
+        let (bytes, measured) = match selected {
+            Ok(selected) => (session.bytes_of(&selected).await, session.measure(selected).await),
             Err(error) => (0, Err(error)),
         };
-        self.count("database-evidence.digest", session.scope(), bytes);
-        let answer = |d: super::Digest| wit::TableDigest {
-            table: wit::TableName::from(d.table),
-            rows: d.rows,
-            content: d.content,
-        };
-        Ok(self.answer(digests.map(|digests| digests.into_iter().map(answer).collect())))
+        self.count(function, session.scope(), bytes);
+        let handle = measured.map(|measured| self.table.push(DatabaseMeasure(measured)));
+        let handle = handle.map_or_else(|error| Ok(Err(error)), |handle| handle.map(Ok))?;
+        Ok(self.answer(handle))
+    }
+}
+
+impl wit::HostMeasure for Context {
+    async fn drop(&mut self, measure: Resource<DatabaseMeasure>) -> wasmtime::Result<()> {
+        self.table.delete(measure)?;
+        Ok(())
     }
 }
 
@@ -233,13 +251,12 @@ impl From<database_dump::Compression> for Compression {
     }
 }
 
-impl From<TableName> for wit::TableName {
-    fn from(TableName { schema, name }: TableName) -> Self {
-        Self { schema, name }
-    }
+/// A size of which a guest learns the order of magnitude alone: an exact one would tell it that something was added.
+fn coarse(bytes: u64) -> u64 {
+    bytes.max(SHOWN_BYTES_MIN).checked_next_power_of_two().unwrap_or(u64::MAX)
 }
 
-fn measured<T>(list: Vec<T>, what: &str, max: usize) -> Result<Vec<T>> {
+fn bounded<T>(list: Vec<T>, what: &str, max: usize) -> Result<Vec<T>> {
     if list.len() <= max {
         return Ok(list);
     }
@@ -259,26 +276,74 @@ fn table_name(table: wit::TableName) -> Result<TableName> {
     Ok(TableName { schema: name(table.schema)?, name: name(table.name)? })
 }
 
-fn selection(selection: wit::Selection) -> Result<Selection> {
-    let skip_columns = measured(selection.skip_columns, "columns to leave out", SKIPPED_COLUMNS_MAX)?;
-    Ok(Selection {
-        table: table_name(selection.table)?,
-        skip_columns: skip_columns.into_iter().map(name).collect::<Result<_>>()?,
-        skip_rows: selection.skip_rows.map(row_filter).transpose()?,
-    })
+/// What is measured is recorded, for ten years and in every record.
+fn recordable(selected: Selected) -> Result<Selected> {
+    let bytes = selected.canonical().len();
+    if bytes <= SELECTED_BYTES_MAX {
+        return Ok(selected);
+    }
+    Err(refused(format!(
+        "the plugin selects what takes {bytes} bytes to record, and at most {SELECTED_BYTES_MAX} are taken"
+    )))
 }
 
-fn row_filter(filter: wit::RowFilter) -> Result<RowFilter> {
-    let values = measured(filter.values, "values of a row filter", FILTER_VALUES_MAX)?;
-    if values.iter().any(|value| value.len() > FILTER_VALUE_BYTES_MAX || value.contains('\0')) {
-        return Err(Error::new(
-            Class::PluginRefused,
-            format!(
-                "the plugin sent a value of a row filter that is longer than {FILTER_VALUE_BYTES_MAX} bytes or holds a zero byte"
-            ),
-        ));
+fn refused(why: String) -> Error {
+    Error::new(Class::PluginRefused, crate::capability::printable(&why))
+}
+
+fn twice(TableName { schema, name }: &TableName) -> Error {
+    refused(format!("the plugin names the table `{schema}.{name}` twice in one call"))
+}
+
+fn latest(tables: Vec<wit::TableName>, column: String) -> Result<Selected> {
+    let mut schemas: BTreeMap<_, std::collections::BTreeSet<String>> = BTreeMap::new();
+    for table in bounded(tables, "tables", TABLES_MAX)? {
+        let table = table_name(table)?;
+        if !schemas.entry(table.schema.clone()).or_default().insert(table.name.clone()) {
+            return Err(twice(&table));
+        }
     }
-    Ok(RowFilter { column: name(filter.column)?, values })
+    Ok(Selected::Latest { column: name(column)?, schemas })
+}
+
+fn content(selections: Vec<wit::Selection>, filters: &Filters) -> Result<Selected> {
+    let mut schemas: BTreeMap<String, SelectedTables> = BTreeMap::new();
+    for selection in bounded(selections, "selections", TABLES_MAX)? {
+        let table = table_name(selection.table)?;
+        let skip_columns = bounded(selection.skip_columns, "columns to leave out", SKIPPED_COLUMNS_MAX)?;
+        let skip_columns = skip_columns.into_iter().map(name).collect::<Result<_>>()?;
+        let skip_rows = selection.skip_rows.map(|filter| row_filter(&table, filter, filters)).transpose()?;
+        let selected = schemas.entry(table.schema.clone()).or_default();
+        if !selected.tables.insert(table.name.clone()) {
+            return Err(twice(&table));
+        }
+        selected.skip_columns.insert(table.name.clone(), skip_columns);
+        selected.skip_rows.extend(skip_rows.map(|filter| (table.name, filter)));
+    }
+    for selected in schemas.values_mut() {
+        selected.skip_columns.retain(|_, columns| !columns.is_empty());
+    }
+    Ok(Selected::Content { schemas })
+}
+
+fn row_filter(table: &TableName, filter: wit::RowFilter, filters: &Filters) -> Result<RowFilter> {
+    let values = bounded(filter.values, "values of a row filter", FILTER_VALUES_MAX)?;
+    if values.iter().any(|value| value.len() > FILTER_VALUE_BYTES_MAX || value.contains('\0')) {
+        return Err(refused(format!(
+            "the plugin sent a value of a row filter that is longer than {FILTER_VALUE_BYTES_MAX} bytes or holds a zero byte"
+        )));
+    }
+    let column = name(filter.column)?;
+    if !filters.allow(table, &column) {
+        let TableName { schema, name } = table;
+        return Err(refused(format!(
+            "the plugin leaves out rows of `{schema}.{name}` by `{column}`, which the configuration does not let it"
+        ))
+        .hint(crate::capability::printable(&format!(
+            "if it should, write \"{schema}.{name}\" = \"{column}\" in [plugins.fingerprint.filters]"
+        ))));
+    }
+    Ok(RowFilter { column, values: values.into_iter().collect() })
 }
 
 #[cfg(test)]
@@ -286,18 +351,23 @@ mod tests {
     use super::*;
 
     fn of_length(length: usize) -> wit::Selection {
-        wit::Selection {
-            table: wit::TableName { schema: "public".into(), name: "t".repeat(length) },
-            skip_columns: Vec::new(),
-            skip_rows: None,
-        }
+        of("t".repeat(length), None)
+    }
+
+    fn of(name: String, skip_rows: Option<wit::RowFilter>) -> wit::Selection {
+        let table = wit::TableName { schema: "public".into(), name };
+        wit::Selection { table, skip_columns: Vec::new(), skip_rows }
+    }
+
+    fn asked(selections: Vec<wit::Selection>) -> Result<Selected> {
+        content(selections, &Filters::shipped())
     }
 
     #[test]
     fn a_name_that_no_database_can_have_is_refused_and_the_longest_possible_one_is_not() {
-        assert!(selection(of_length(NAME_BYTES_MAX)).is_ok());
-        assert!(selection(of_length(0)).is_ok(), "the catalog says that there is none");
-        let error = selection(of_length(NAME_BYTES_MAX + 1)).unwrap_err();
+        assert!(asked(vec![of_length(NAME_BYTES_MAX)]).is_ok());
+        assert!(asked(vec![of_length(0)]).is_ok(), "the catalog says that there is none");
+        let error = asked(vec![of_length(NAME_BYTES_MAX + 1)]).unwrap_err();
         assert_eq!(error.class(), Class::PluginRefused);
         assert!(name("a\0b".into()).is_err());
         assert!(name("é".repeat(NAME_BYTES_MAX)).is_err(), "cut inside a character");
@@ -305,11 +375,41 @@ mod tests {
 
     #[test]
     fn lists_are_taken_up_to_their_limit_and_refused_beyond() {
-        assert_eq!(measured(vec![(); TABLES_MAX], "x", TABLES_MAX).unwrap().len(), TABLES_MAX);
-        assert!(measured(vec![(); TABLES_MAX + 1], "x", TABLES_MAX).is_err());
-        let filter = |value: String| wit::RowFilter { column: "name".into(), values: vec![value] };
-        assert!(row_filter(filter("x".repeat(FILTER_VALUE_BYTES_MAX))).is_ok());
-        assert!(row_filter(filter("x".repeat(FILTER_VALUE_BYTES_MAX + 1))).is_err());
-        assert!(row_filter(filter("\0".into())).is_err());
+        assert_eq!(bounded(vec![(); TABLES_MAX], "x", TABLES_MAX).unwrap().len(), TABLES_MAX);
+        assert!(bounded(vec![(); TABLES_MAX + 1], "x", TABLES_MAX).is_err());
+        let filtered = |value: String, count: usize| {
+            let values = (0..count).map(|n| format!("{value}{n}")).collect();
+            asked(vec![of("llx_const".into(), Some(wit::RowFilter { column: "name".into(), values }))])
+        };
+        assert!(filtered("x".repeat(FILTER_VALUE_BYTES_MAX - 1), 1).is_ok());
+        assert!(filtered("x".repeat(FILTER_VALUE_BYTES_MAX), 1).is_err());
+        assert!(filtered("\0".into(), 1).is_err());
+        assert!(filtered(String::new(), FILTER_VALUES_MAX).is_ok());
+        assert!(filtered(String::new(), FILTER_VALUES_MAX + 1).is_err());
+    }
+
+    #[test]
+    fn a_table_comes_once_in_a_call_and_rows_are_left_out_by_columns_of_the_configuration_alone() {
+        let twice = asked(vec![of("a".into(), None), of("b".into(), None), of("a".into(), None)]).unwrap_err();
+        assert!(twice.message().contains("`public.a` twice"), "{twice}");
+        let name = || wit::TableName { schema: "x".into(), name: "a".into() };
+        assert!(latest(vec![name(), name()], "tms".into()).unwrap_err().message().contains("`x.a` twice"));
+        let by = |table: &str, column: &str| {
+            asked(vec![of(table.into(), Some(wit::RowFilter { column: column.into(), values: vec!["A*".into()] }))])
+        };
+        assert!(by("llx_const", "name").is_ok());
+        for (table, column) in [("llx_const", "value"), ("llx_societe", "nom"), ("llx_user", "pass_crypted")] {
+            let error = by(table, column).unwrap_err();
+            assert_eq!(error.class(), Class::PluginRefused);
+            let line = format!("\"public.{table}\" = \"{column}\" in [plugins.fingerprint.filters]");
+            assert!(error.advice().unwrap().contains(&line), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn a_guest_learns_the_order_of_magnitude_of_a_size() {
+        let mib = 1 << 20;
+        assert_eq!([0, 8_192, mib, mib + 1, 3 * mib, 4 * mib].map(coarse), [mib, mib, mib, 2 * mib, 4 * mib, 4 * mib]);
+        assert_eq!(coarse(u64::MAX), u64::MAX);
     }
 }

@@ -248,8 +248,9 @@ async fn make(host: &Host, chosen: &Chosen<'_>, plan: &Plan, fetched: &Fetched) 
     spinner.finish_and_clear();
     filled?;
     let tables = plan.server.check_tables(fresh.name, contents).await?;
-    let compared = compare::database(host, &plan.server.config(fresh.name), chosen.snapshot, chosen.source).await;
-    // A plugin or a pg_dump that is missing here says nothing against the database.
+    let config = plan.server.config(fresh.name);
+    let compared = compare::database(host, &config, chosen.history, chosen.snapshot, chosen.source).await;
+    // A pg_dump that is missing here says nothing against the database.
     let comparison = compared.unwrap_or_else(|error| Comparison::Unknown(error.to_string()));
     match comparison {
         Comparison::Different(why) => {

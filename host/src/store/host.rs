@@ -11,7 +11,7 @@ use wasmtime::component::{HasSelf, Linker, Resource};
 
 pub(crate) mod bindings {
     wasmtime::component::bindgen!({
-        inline: "package host:store; world store { import backup:host/object-write@0.1.0; }",
+        inline: "package host:store; world store { import backup:host/object-write@0.2.0; }",
         path: "../wit",
         imports: { default: async | trappable },
         with: {

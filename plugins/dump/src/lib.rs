@@ -12,7 +12,7 @@ use backup::host::database_dump::{self, Database};
 use backup::host::object_write::{self, Prefix, Receipt};
 use backup::host::tree_archive::{self, Tree};
 use backup::host::types::{Error, Timestamp};
-use exports::backup::host::dumping::{Action, Decision, Guest, Kind, Source};
+use exports::backup::host::dumping::{Action, Decision, Evidence, Guest, Kind, Source};
 use settings::{Compression, Settings, WhenUnreadable};
 
 struct Plugin;
@@ -61,9 +61,14 @@ impl From<Source> for policy::Source {
             made: carried.made,
             bytes: carried.bytes,
             present: carried.present,
-            fingerprint: carried.fingerprint,
         });
-        Self { name: source.name, kind, fingerprint: source.fingerprint, carried }
+        let evidence = match source.evidence {
+            Evidence::Unchanged => policy::Evidence::Unchanged,
+            Evidence::Changed => policy::Evidence::Changed,
+            Evidence::Incomparable => policy::Evidence::Incomparable,
+            Evidence::Missing => policy::Evidence::Missing,
+        };
+        Self { name: source.name, kind, evidence, carried }
     }
 }
 

@@ -206,6 +206,8 @@ fn what_was_answered_before_still_holds_after_the_newest_version_of_the_file_was
     let kept = office.snapshots("2026-06-03T12:00:00Z");
     let kept: Vec<&Value> = kept.iter().filter(|snapshot| snapshot["pinned"] == true).map(|s| &s["id"]).collect();
     assert_eq!(kept, ["20260601T010000Z"]);
+    office.configure(&OWN, "");
+    office.is_green("2026-06-03T13:00:00Z");
 }
 
 /// An older version that meets what a newer one wrote, for one night, must not answer for it.

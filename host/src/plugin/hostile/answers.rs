@@ -5,27 +5,16 @@ use super::*;
 const ESCAPES: &str = "\u{1b}[2J\u{7}\r\nforged line\u{202e}\0";
 
 #[tokio::test]
-async fn a_fingerprint_that_is_none_is_refused() {
+async fn a_fingerprint_of_nothing_is_refused() {
     let place = Place::new().await;
-    let doing = |value: &str| format!("do = \"answer\", value = {}, basis = \"\"", quoted(value));
-    for (value, bytes) in
-        [("", 0), ("a b", 3), ("é", 2), ("a\0", 2), (ESCAPES, ESCAPES.len()), (&"x".repeat(1_025), 1_025)]
-    {
-        let error = place.call(&load(Role::Fingerprint, &doing(value), "")).await.unwrap_err();
-        let expected = format!("answered a fingerprint of {bytes} bytes");
-        assert_blamed(&error, Role::Fingerprint, Class::PluginRefused, &expected);
-    }
-    let longest = "x".repeat(1_024);
-    assert_eq!(place.call(&load(Role::Fingerprint, &doing(&longest), "")).await.unwrap(), longest);
-}
-
-#[tokio::test]
-async fn what_a_fingerprint_rests_on_is_one_short_line_for_people() {
-    let place = Place::new().await;
-    let doing = format!("do = \"answer\", value = \"x\", basis = {}", quoted(&ESCAPES.repeat(1_000)));
-    let plugin = load(Role::Fingerprint, &doing, "");
-    let basis = plugin.of_tree(EvidenceTree(place.tree.clone())).await.result.unwrap().basis;
-    assert!(basis.len() <= 1_003 && !basis.chars().any(char::is_control), "{basis:?}");
+    let error = place.call(&load(Role::Fingerprint, "do = \"nothing\"", "")).await.unwrap_err();
+    assert_blamed(
+        &error,
+        Role::Fingerprint,
+        Class::PluginRefused,
+        "it measured nothing, which would be equal on every day",
+    );
+    assert!(place.call(&load(Role::Fingerprint, "do = \"least\"", "")).await.is_ok());
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ fn component(packages: &[&str], imports: &str, extra: &str, body: &str) -> tempf
     for (index, package) in packages.iter().enumerate() {
         resolve.push_str(format!("package-{index}.wit"), package).unwrap();
     }
-    let world = format!("package hostile:guest; world guest {{ {imports} include backup:host/retention@0.1.0; }}");
+    let world = format!("package hostile:guest; world guest {{ {imports} include backup:host/retention@0.2.0; }}");
     let package = resolve.push_str("guest.wit", &world).unwrap();
     encode(&resolve, package, extra, body, component::WORLD_VERSION)
 }
@@ -53,9 +53,9 @@ fn refusal(file: &tempfile::NamedTempFile, rest: &str) -> Error {
 #[test]
 fn an_import_that_is_not_granted_or_not_offered_is_named_before_anything_runs() {
     let wasi = "package wasi:cli@0.2.6; interface environment { get-arguments: func() -> list<string>; }";
-    let evil = "package evil:host@0.1.0; interface deletion { delete-all: func(); }";
-    let newer = "package backup:host@0.2.0; interface log { shout: func(); }";
-    let put = "(import \"backup:host/object-write@0.1.0\" \"put\" (func (param i32 i32 i32 i32 i32)))";
+    let evil = "package evil:host@0.2.0; interface deletion { delete-all: func(); }";
+    let newer = "package backup:host@0.3.0; interface log { shout: func(); }";
+    let put = "(import \"backup:host/object-write@0.2.0\" \"put\" (func (param i32 i32 i32 i32 i32)))";
     let table = [
         (
             component(
@@ -68,28 +68,28 @@ fn an_import_that_is_not_granted_or_not_offered_is_named_before_anything_runs() 
             "grants = [\"wasi\"] in [plugins.retention]",
         ),
         (
-            component(&[], "import backup:host/object-write@0.1.0;", put, "unreachable"),
-            "imports `put` of backup:host/object-write@0.1.0, which it is not granted",
+            component(&[], "import backup:host/object-write@0.2.0;", put, "unreachable"),
+            "imports `put` of backup:host/object-write@0.2.0, which it is not granted",
             "grants = [\"object-write\"] in [plugins.retention]",
         ),
         (
             component(
                 &[evil],
-                "import evil:host/deletion@0.1.0;",
-                "(import \"evil:host/deletion@0.1.0\" \"delete-all\" (func))",
+                "import evil:host/deletion@0.2.0;",
+                "(import \"evil:host/deletion@0.2.0\" \"delete-all\" (func))",
                 "unreachable",
             ),
-            "imports evil:host/deletion@0.1.0, which this host does not offer",
-            "backup:host@0.1.0",
+            "imports evil:host/deletion@0.2.0, which this host does not offer",
+            "backup:host@0.2.0",
         ),
         (
             component(
                 &[newer],
-                "import backup:host/log@0.2.0;",
-                "(import \"backup:host/log@0.2.0\" \"shout\" (func))",
+                "import backup:host/log@0.3.0;",
+                "(import \"backup:host/log@0.3.0\" \"shout\" (func))",
                 "unreachable",
             ),
-            "imports backup:host/log@0.2.0, which this host does not offer",
+            "imports backup:host/log@0.3.0, which this host does not offer",
             "rebuild the plugin",
         ),
     ];
@@ -107,14 +107,14 @@ fn a_component_of_another_version_of_the_world_is_told_which() {
     let text: String = std::fs::read_dir(&wit)
         .unwrap()
         .map(|entry| std::fs::read_to_string(entry.unwrap().path()).unwrap())
-        .map(|text| text.replace("package backup:host@0.1.0;", ""))
+        .map(|text| text.replace("package backup:host@0.2.0;", ""))
         .collect();
-    let text = format!("package backup:host@0.2.0;\n{text}");
+    let text = format!("package backup:host@0.3.0;\n{text}");
     resolve.push_str("newer.wit", &text).unwrap();
-    let world = "package hostile:guest; world guest { include backup:host/retention@0.2.0; }";
+    let world = "package hostile:guest; world guest { include backup:host/retention@0.3.0; }";
     let package = resolve.push_str("guest.wit", world).unwrap();
-    let error = refusal(&encode(&resolve, package, "", "unreachable", "0.2.0"), "");
-    assert_blamed(&error, Role::Retention, Class::Config, "is made for backup:host/retaining@0.2.0");
+    let error = refusal(&encode(&resolve, package, "", "unreachable", "0.3.0"), "");
+    assert_blamed(&error, Role::Retention, Class::Config, "is made for backup:host/retaining@0.3.0");
     assert!(error.advice().unwrap().contains("rebuild the plugin"), "{error:?}");
 }
 

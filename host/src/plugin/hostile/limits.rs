@@ -105,8 +105,7 @@ async fn a_trap_with_a_stream_open_stops_what_fills_it() {
 async fn an_answer_that_the_host_would_have_to_copy_without_end_is_not_copied() {
     let place = Place::new().await;
     for (role, doing) in [
-        (Role::Fingerprint, "do = \"long-value\", bytes = 104857600"),
-        (Role::Fingerprint, "do = \"long-basis\", bytes = 104857600"),
+        (Role::Fingerprint, "do = \"ask\", pattern = \"x\", count = 20000000"),
         (Role::Retention, "do = \"many-decisions\", count = 3000000"),
     ] {
         let error = place.call(&load(role, doing, "memory_mib = 1024")).await.unwrap_err();

@@ -31,7 +31,7 @@ impl Scene {
     /// Settings of the dump and the retention guest, as the insides of TOML tables.
     async fn host(&self, dump: &str, retention: &str, now: Timestamp) -> Host {
         let at = self.folder.path().display();
-        let constant = "settings = { do = \"answer\", value = \"same\", basis = \"\" }";
+        let constant = "settings = { do = \"least\" }";
         let text = format!(
             "[store]\nurl = \"file://{at}/store\"\n[env.prod.sources.docs]\nkind = \"directory\"\npath = \"{at}/docs\"\n\
              [plugins.fingerprint]\n{}[plugins.dump]\n{}[plugins.retention]\n{}[guard]\nlegal_years = 0\n",

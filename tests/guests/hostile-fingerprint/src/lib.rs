@@ -5,10 +5,11 @@ mod misbehave;
 
 wit_bindgen::generate!({ world: "fingerprint", path: "../../../wit", generate_all });
 
-use backup::host::database_evidence::{self, Database, Selection, TableName};
-use backup::host::tree_evidence::{self, Depth, Tree};
+use backup::host::database_evidence::{self, Database, Measure as DatabaseMeasure, RowFilter, Selection, TableName};
+use backup::host::log::{Level, emit};
+use backup::host::tree_evidence::{self, Measure as TreeMeasure, Tree};
 use backup::host::types::Error;
-use exports::backup::host::fingerprinting::{Fingerprint, Guest};
+use exports::backup::host::fingerprinting::Guest;
 
 struct Plugin;
 
@@ -19,17 +20,10 @@ enum Behaviour {
     Recurse,
     TakeMemory,
     Panic,
-    /// The same for whatever is there.
-    Answer {
-        value: String,
-        basis: String,
-    },
-    LongValue {
-        bytes: usize,
-    },
-    LongBasis {
-        bytes: usize,
-    },
+    /// Hands back nothing.
+    Nothing,
+    /// Measures a folder's metadata, or a database's definitions, and no more.
+    Least,
     /// Asks about the source with patterns or names of its own.
     Ask {
         pattern: String,
@@ -37,9 +31,15 @@ enum Behaviour {
     },
     /// Asks the host again and again.
     AskForEver,
-    /// Uses what it is handed, and then looks for a text in its memory.
+    /// Uses what it is handed, and then looks for a text in its memory. It fails where it finds that.
     Look {
         masked: String,
+    },
+    /// Spells out a text by its beginnings, as if a measure were a number: asks for the rows of a column that begin with each
+    /// letter, and says everything that it is told.
+    Spell {
+        table: String,
+        column: String,
     },
 }
 
@@ -48,19 +48,20 @@ impl Guest for Plugin {
         "{}".into()
     }
 
-    fn of_database(settings: String, db: &Database) -> Result<Fingerprint, Error> {
+    fn of_database(settings: String, db: &Database) -> Result<Vec<DatabaseMeasure>, Error> {
         match parse(&settings)? {
+            Behaviour::Nothing => Ok(vec![]),
+            Behaviour::Least => Ok(vec![database_evidence::definitions(db)?]),
             Behaviour::Ask { pattern, count } => {
                 let selection = Selection {
                     table: TableName { schema: pattern.clone(), name: pattern },
                     skip_columns: Vec::new(),
                     skip_rows: None,
                 };
-                database_evidence::digest(db, &vec![selection; count])?;
-                answer("asked", "")
+                Ok(vec![database_evidence::content(db, &vec![selection; count])?])
             }
             Behaviour::AskForEver => loop {
-                database_evidence::tables(db)?;
+                drop(database_evidence::definitions(db));
             },
             Behaviour::Look { masked } => {
                 let tables = database_evidence::tables(db)?;
@@ -68,31 +69,60 @@ impl Guest for Plugin {
                 let missing = TableName { schema: "no".into(), name: "such".into() };
                 let failed = database_evidence::latest(db, &[missing], "tms");
                 let found = misbehave::is_in_memory(&masked);
-                drop((tables, definitions, failed));
-                look(found)
+                drop((tables, failed));
+                looked(found, definitions)
             }
-            other => alone(other),
+            Behaviour::Spell { table, column } => spell(db, &table, &column),
+            other => alone(&other),
         }
     }
 
-    fn of_tree(settings: String, tree: &Tree) -> Result<Fingerprint, Error> {
+    fn of_tree(settings: String, tree: &Tree) -> Result<Vec<TreeMeasure>, Error> {
         match parse(&settings)? {
-            Behaviour::Ask { pattern, count } => {
-                tree_evidence::summarise(tree, &vec![pattern; count], Depth::Metadata)?;
-                answer("asked", "")
-            }
+            Behaviour::Nothing => Ok(vec![]),
+            Behaviour::Least => Ok(vec![tree_evidence::metadata(tree, &[])?]),
+            Behaviour::Ask { pattern, count } => Ok(vec![tree_evidence::metadata(tree, &vec![pattern; count])?]),
             Behaviour::AskForEver => loop {
-                tree_evidence::summarise(tree, &[], Depth::Metadata)?;
+                drop(tree_evidence::metadata(tree, &[]));
             },
             Behaviour::Look { masked } => {
-                let summary = tree_evidence::summarise(tree, &[], Depth::Content)?;
-                let found = misbehave::is_in_memory(&masked);
-                drop(summary);
-                look(found)
+                let measure = tree_evidence::content(tree, &[])?;
+                looked(misbehave::is_in_memory(&masked), measure)
             }
-            other => alone(other),
+            Behaviour::Spell { .. } => {
+                // Whether a customer's folder is there, by the one pattern that matches it.
+                let mut measures = Vec::new();
+                for letter in 'a'..='h' {
+                    measures.push(tree_evidence::content(tree, &[format!("[!{letter}]*")])?);
+                }
+                Ok(measures)
+            }
+            other => alone(&other),
         }
     }
+}
+
+fn spell(db: &Database, table: &str, column: &str) -> Result<Vec<DatabaseMeasure>, Error> {
+    let mut measures = Vec::new();
+    for letter in 'A'..='H' {
+        let selection = Selection {
+            table: TableName { schema: "public".into(), name: table.into() },
+            skip_columns: Vec::new(),
+            skip_rows: Some(RowFilter { column: column.into(), values: vec![format!("{letter}*")] }),
+        };
+        let told = database_evidence::content(db, &[selection]);
+        emit(Level::Info, "told", &[(letter.to_string(), format!("{told:?}"))]);
+        measures.extend(told.ok());
+    }
+    let latest = database_evidence::latest(db, &[TableName { schema: "public".into(), name: table.into() }], column);
+    emit(Level::Info, "told", &[("latest".into(), format!("{latest:?}"))]);
+    for table in database_evidence::tables(db)? {
+        emit(Level::Info, "table", &[(table.name, table.bytes.to_string())]);
+    }
+    if measures.is_empty() {
+        measures.push(database_evidence::definitions(db)?);
+    }
+    Ok(measures)
 }
 
 fn parse(settings: &str) -> Result<Behaviour, Error> {
@@ -100,25 +130,18 @@ fn parse(settings: &str) -> Result<Behaviour, Error> {
 }
 
 /// What needs no source.
-fn alone(behaviour: Behaviour) -> Result<Fingerprint, Error> {
+fn alone<T>(behaviour: &Behaviour) -> Result<Vec<T>, Error> {
     match behaviour {
         Behaviour::Loop => misbehave::endless_loop(),
-        Behaviour::Recurse => answer(&misbehave::endless_recursion(1).to_string(), ""),
+        Behaviour::Recurse => Err(Error::Permanent(misbehave::endless_recursion(1).to_string())),
         Behaviour::TakeMemory => misbehave::memory_bomb(),
         Behaviour::Panic => panic!("the guest's own words"),
-        Behaviour::Answer { value, basis } => answer(&value, &basis),
-        Behaviour::LongValue { bytes } => answer(&"x".repeat(bytes), ""),
-        Behaviour::LongBasis { bytes } => answer("x", &"\u{1b}".repeat(bytes)),
-        Behaviour::Ask { .. } | Behaviour::AskForEver | Behaviour::Look { .. } => answer("nobody-to-ask", ""),
+        _ => Ok(vec![]),
     }
 }
 
-fn answer(value: &str, basis: &str) -> Result<Fingerprint, Error> {
-    Ok(Fingerprint { value: value.to_owned(), basis: basis.to_owned() })
-}
-
-fn look(found: bool) -> Result<Fingerprint, Error> {
-    answer(if found { "found" } else { "clean" }, "")
+fn looked<T>(found: bool, measure: T) -> Result<Vec<T>, Error> {
+    if found { Err(Error::Permanent("found".into())) } else { Ok(vec![measure]) }
 }
 
 // Component export names are no symbols to a native linker, and only a component needs them.

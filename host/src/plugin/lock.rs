@@ -1,17 +1,20 @@
 //! `capabilities.lock`: what each plugin imports and is granted, as somebody reviewed it and committed it, so that a list that
 //! grows is seen by a machine.
 
+use super::component::{self, Component, Import};
+use super::{Config, Role};
+use crate::capability::printable;
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 /// Its name.
-pub(super) const FILE: &str = "capabilities.lock";
+pub(crate) const FILE: &str = "capabilities.lock";
 
 /// Version of the format.
-const FORMAT_VERSION: u32 = 1;
+const FORMAT_VERSION: u32 = 2;
 
 /// What it begins with.
 const FIRST_LINE: &str = "# What each plugin may do, as it was reviewed. `dolibarr-backup plugins audit` compares; with --write it writes this.\n";
@@ -22,7 +25,7 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 /// The file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Lock {
+pub(crate) struct Lock {
     format_version: u32,
     plugins: BTreeMap<String, Locked>,
 }
@@ -30,28 +33,36 @@ pub(super) struct Lock {
 /// One plugin.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Locked {
-    pub(super) component: String,
-    pub(super) sha256: String,
-    pub(super) world: String,
-    pub(super) grants: BTreeSet<String>,
+pub(crate) struct Locked {
+    pub(crate) component: String,
+    pub(crate) sha256: String,
+    pub(crate) world: String,
+    pub(crate) grants: BTreeSet<String>,
     /// `interface#function`.
-    pub(super) imports: BTreeSet<String>,
+    pub(crate) imports: BTreeSet<String>,
     /// `table#column`, of those that may be read.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    pub(super) columns: BTreeSet<String>,
+    pub(crate) columns: BTreeSet<String>,
+    /// `schema.table#column`, of those that rows may be left out by.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(crate) filters: BTreeSet<String>,
+    /// The settings as JSON.
+    pub(crate) settings: String,
+    /// What one call may use up, each as `memory_mib 64`.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(crate) limits: BTreeSet<String>,
 }
 
 /// A difference between what was reviewed and what is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Change {
+pub(crate) struct Change {
     /// Whether the plugin may do more than before.
-    pub(super) grown: bool,
-    pub(super) said: String,
+    pub(crate) grown: bool,
+    pub(crate) said: String,
 }
 
 /// Where it is, for a configuration.
-pub(super) fn beside(config: &Path) -> PathBuf {
+pub(crate) fn beside(config: &Path) -> PathBuf {
     config.with_file_name(FILE)
 }
 
@@ -59,32 +70,58 @@ pub(super) fn beside(config: &Path) -> PathBuf {
 ///
 /// # Errors
 /// [`crate::error::Class::Config`] for a file that is no lock file of this version.
-pub(super) fn read(file: &Path) -> Result<Option<Lock>> {
+pub(crate) fn read(file: &Path) -> Result<Option<Lock>> {
     let wrong = |why: String| {
         Error::config(format!("{} cannot be read: {why}", file.display()))
             .hint("restore it from your repository, or review the audit and write it anew with --write")
     };
+    // A pipe would be waited for, and a device never ends.
     match std::fs::metadata(file) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(wrong(error.kind().to_string())),
-        Ok(meta) if meta.len() > FILE_BYTES_MAX => {
-            return Err(wrong(format!("it is longer than {FILE_BYTES_MAX} bytes")));
-        }
+        Ok(meta) if !meta.is_file() => return Err(wrong("it is no file".to_owned())),
         Ok(_) => {}
     }
-    let text = std::fs::read_to_string(file).map_err(|error| wrong(error.kind().to_string()))?;
-    let lock: Lock = toml::from_str(&text).map_err(|error| wrong(error.message().to_owned()))?;
-    if lock.format_version != FORMAT_VERSION {
-        return Err(wrong(format!("it has version {}, and this program knows {FORMAT_VERSION}", lock.format_version)));
+    let mut text = String::new();
+    let opened = std::fs::File::open(file).map_err(|error| wrong(error.kind().to_string()))?;
+    let read = opened.take(FILE_BYTES_MAX + 1).read_to_string(&mut text);
+    read.map_err(|error| wrong(error.kind().to_string()))?;
+    if text.len() as u64 > FILE_BYTES_MAX {
+        return Err(wrong(format!("it is longer than {FILE_BYTES_MAX} bytes")));
     }
-    Ok(Some(lock))
+    let table: toml::Table = toml::from_str(&text).map_err(|error| wrong(error.message().to_owned()))?;
+    let version = table.get("format_version").and_then(toml::Value::as_integer);
+    if version.is_some_and(|version| version != i64::from(FORMAT_VERSION)) {
+        let version = version.unwrap_or_default();
+        return Err(wrong(format!("it has version {version}, and this program knows {FORMAT_VERSION}")));
+    }
+    toml::from_str(&text).map(Some).map_err(|error| wrong(error.message().to_owned()))
+}
+
+/// Refuses a component that is not as it was reviewed.
+///
+/// # Errors
+/// [`crate::error::Class::Config`], naming the first difference.
+pub(crate) fn enforce(file: &Path, role: Role, config: &Config, component: &Component) -> Result<()> {
+    let name = role.name();
+    let Some(lock) = read(file)? else {
+        return Err(Error::config(format!("require_lock is set, and there is no {}", file.display()))
+            .hint("review what `plugins audit` shows, then write the file with --write"));
+    };
+    let found = Lock::new([(name.to_owned(), Locked::of(role, config, component)?)].into_iter());
+    let known = Lock::new(lock.plugins.into_iter().filter(|(known, _)| known == name));
+    match known.changes(&found).into_iter().next() {
+        None => Ok(()),
+        Some(change) => Err(Error::config(format!("{} says something else: {}", file.display(), change.said))
+            .hint("if the change is wanted, review what `plugins audit` shows and write the file anew with --write")),
+    }
 }
 
 /// Writes it whole or not at all.
 ///
 /// # Errors
 /// [`crate::error::Class::Config`] where it cannot be written.
-pub(super) fn write(file: &Path, lock: &Lock) -> Result<()> {
+pub(crate) fn write(file: &Path, lock: &Lock) -> Result<()> {
     let failed = |why: String| {
         Error::config(format!("{} cannot be written: {why}", file.display()))
             .hint("run where the configuration's folder may be written to")
@@ -103,12 +140,12 @@ pub(super) fn write(file: &Path, lock: &Lock) -> Result<()> {
 }
 
 impl Lock {
-    pub(super) fn new(plugins: impl Iterator<Item = (String, Locked)>) -> Self {
+    pub(crate) fn new(plugins: impl Iterator<Item = (String, Locked)>) -> Self {
         Self { format_version: FORMAT_VERSION, plugins: plugins.collect() }
     }
 
     /// What is different now, the grown first.
-    pub(super) fn changes(&self, now: &Self) -> Vec<Change> {
+    pub(crate) fn changes(&self, now: &Self) -> Vec<Change> {
         let mut changes = Vec::new();
         for (name, found) in &now.plugins {
             match self.plugins.get(name) {
@@ -124,11 +161,32 @@ impl Lock {
 }
 
 impl Locked {
+    /// What a plugin is and may do, as it is configured.
+    ///
+    /// # Errors
+    /// [`crate::error::Class::Config`] when the file is no component.
+    pub(crate) fn of(role: Role, config: &Config, component: &Component) -> Result<Self> {
+        let filters = (role == Role::Fingerprint).then(|| config.filters());
+        Ok(Self {
+            component: config.component.display().to_string(),
+            sha256: component.digest.clone(),
+            world: format!("{}@{}", role.name(), component::WORLD_VERSION),
+            grants: config.grants.iter().map(|grant| grant.to_string()).collect(),
+            imports: component::imports(role, component)?.iter().flat_map(spelt).collect(),
+            columns: columns(config).collect(),
+            filters: filters.iter().flat_map(|filters| filters.columns().collect::<Vec<_>>()).collect(),
+            settings: serde_json::to_string(&config.settings).unwrap_or_default(),
+            limits: config.limits.named().collect(),
+        })
+    }
+
     fn changes(&self, name: &str, now: &Self, changes: &mut Vec<Change>) {
         for (what, before, after) in [
             ("imports", &self.imports, &now.imports),
             ("is granted", &self.grants, &now.grants),
             ("may read", &self.columns, &now.columns),
+            ("may leave out rows by", &self.filters, &now.filters),
+            ("has the limits", &self.limits, &now.limits),
         ] {
             let grown: Vec<&str> = after.difference(before).map(String::as_str).collect();
             if !grown.is_empty() {
@@ -138,6 +196,10 @@ impl Locked {
             if !shrunk.is_empty() {
                 changes.push(Change { grown: false, said: format!("`{name}` no longer {what} {}", shrunk.join(", ")) });
             }
+        }
+        if self.settings != now.settings {
+            let said = format!("`{name}` has the settings {} instead of {}", now.settings, self.settings);
+            changes.push(Change { grown: false, said: printable(&said) });
         }
         if self.world != now.world {
             let said = format!("`{name}` is of the world {} instead of {}", now.world, self.world);
@@ -153,6 +215,20 @@ impl Locked {
     }
 }
 
+/// What may be read of tables, as `table#column`.
+pub(crate) fn columns(config: &Config) -> impl Iterator<Item = String> {
+    config.tables.iter().flat_map(|table| table.columns.iter().map(|column| format!("{}#{column}", table.label)))
+}
+
+/// Function by function.
+fn spelt(import: &Import) -> Vec<String> {
+    let interface = printable(&import.interface);
+    match import.functions.as_slice() {
+        [] => vec![interface],
+        functions => functions.iter().map(|function| format!("{interface}#{}", printable(function))).collect(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -162,10 +238,13 @@ mod tests {
         let locked = Locked {
             component: "dump.wasm".into(),
             sha256: sha256.into(),
-            world: "dump@0.1.0".into(),
+            world: "dump@0.2.0".into(),
             grants: all(grants),
             imports: all(imports),
             columns: BTreeSet::new(),
+            filters: BTreeSet::new(),
+            settings: "{}".into(),
+            limits: BTreeSet::new(),
         };
         Lock::new([("dump".to_owned(), locked)].into_iter())
     }
@@ -231,14 +310,23 @@ mod tests {
         let file = folder.path().join(FILE);
         for (text, expected) in [
             ("not toml", "cannot be read"),
-            ("format_version = 1\n", "plugins"),
-            ("format_version = 1\nplugins = {}\nmore = 1\n", "more"),
-            ("format_version = 2\nplugins = {}\n", "it has version 2, and this program knows 1"),
+            ("format_version = 2\n", "plugins"),
+            ("format_version = 2\nplugins = {}\nmore = 1\n", "more"),
+            ("format_version = 1\nplugins = {}\n", "it has version 1, and this program knows 2"),
+            ("format_version = 3\nplugins = {}\n", "it has version 3, and this program knows 2"),
         ] {
             std::fs::write(&file, text).unwrap();
             let error = read(&file).unwrap_err();
             assert!(error.message().contains(expected), "{error}");
             assert!(error.advice().is_some());
         }
+        for target in ["/dev/zero", "/"] {
+            std::fs::remove_file(&file).unwrap();
+            std::os::unix::fs::symlink(target, &file).unwrap();
+            assert!(read(&file).unwrap_err().message().contains("it is no file"));
+        }
+        std::fs::remove_file(&file).unwrap();
+        std::fs::write(&file, "#".repeat(usize::try_from(FILE_BYTES_MAX).unwrap() + 1)).unwrap();
+        assert!(read(&file).unwrap_err().message().contains("longer than"));
     }
 }

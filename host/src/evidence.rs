@@ -1,0 +1,338 @@
+//! Evidence of a source's content: what a plugin selected, what the host measured of it, and the seal that stands for both.
+//!
+//! A plugin chooses what is measured and never sees what came out: a guest that may ask, see a number and ask again can spell
+//! out any text by counting the rows that begin with it. What is written down is a keyed hash, which says to whoever has two of
+//! them whether they are equal, and nothing to whoever guesses.
+
+use hmac::{Hmac, KeyInit, Mac};
+use indicatif::HumanCount;
+use rand::RngExt;
+use serde::{Deserialize, Serialize};
+use sha2::Sha256;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+/// Version of the seal: another way to measure or to seal must not look like an unchanged source.
+const SEAL_VERSION: u32 = 2;
+
+/// Measures that one fingerprint may rest on. The shipped plugin needs two for a database.
+pub const MEASURES_MAX: usize = 16;
+
+/// Length of the environment's key, in bytes: what HMAC-SHA256 takes without hashing it first, and no more than its output.
+const KEY_BYTES: usize = 32;
+
+/// One thing that a plugin selected to be measured, as it is recorded.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(tag = "measure", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Selected {
+    /// The definitions of a database.
+    Definitions,
+    /// The exact content of tables.
+    Content {
+        /// By schema.
+        schemas: BTreeMap<String, SelectedTables>,
+    },
+    /// Row count and greatest value of one column of tables.
+    Latest {
+        /// The column.
+        column: String,
+        /// Names of tables by schema.
+        schemas: BTreeMap<String, BTreeSet<String>>,
+    },
+    /// What a folder's file system says of every entry.
+    TreeMetadata {
+        /// Patterns of what is left out, in the plugin's order.
+        exclude: Vec<String>,
+    },
+    /// Every byte of a folder's files.
+    TreeContent {
+        /// Patterns of what is left out, in the plugin's order.
+        exclude: Vec<String>,
+    },
+}
+
+/// Tables of one schema, and which parts of them do not count.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SelectedTables {
+    /// Their names.
+    pub tables: BTreeSet<String>,
+    /// Columns that do not count, by table.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub skip_columns: BTreeMap<String, BTreeSet<String>>,
+    /// Rows that do not count, by table.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub skip_rows: BTreeMap<String, RowFilter>,
+}
+
+/// Rows to leave out: those whose text in `column` is one of `values`, or begins with one that ends in `*`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RowFilter {
+    /// The column. One that the table does not have leaves out nothing.
+    pub column: String,
+    /// Texts, or beginnings of texts.
+    pub values: BTreeSet<String>,
+}
+
+/// What was measured. It never reaches a plugin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Measured {
+    /// What was selected.
+    pub selected: Selected,
+    /// What was found, hashed.
+    pub digest: String,
+    /// How much that is.
+    pub counts: Counts,
+}
+
+/// How much was measured. What a plugin could use to count by a pattern is not among it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Tables.
+    pub tables: u64,
+    /// Those of them of which a filter left out rows.
+    pub tables_in_part: u64,
+    /// Rows of the others.
+    pub rows: u64,
+    /// Entries of a folder that are not folders.
+    pub files: u64,
+    /// Content of the regular files among them.
+    pub bytes: u64,
+}
+
+/// What stands for a source's durable content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fingerprint {
+    /// `method:version:seal`. Equal means unchanged.
+    pub value: String,
+    /// What it rests on, for people.
+    pub basis: String,
+    /// What was selected, sorted.
+    pub selected: Vec<Selected>,
+}
+
+/// The key that an environment's fingerprints are sealed with. It lies in the environment's file; no plugin sees it, and it is
+/// never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SealKey([u8; KEY_BYTES]);
+
+impl fmt::Debug for SealKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SealKey(redacted)")
+    }
+}
+
+impl Serialize for SealKey {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&hex::encode(self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for SealKey {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let mut key = [0; KEY_BYTES];
+        let wrong = || serde::de::Error::custom(format!("the key is not {KEY_BYTES} bytes in hexadecimal"));
+        hex::decode_to_slice(text, &mut key).map_err(|_| wrong())?;
+        Ok(Self(key))
+    }
+}
+
+impl SealKey {
+    /// A new one, drawn by the operating system's generator.
+    #[must_use]
+    pub fn draw() -> Self {
+        let mut key = [0; KEY_BYTES];
+        rand::rng().fill(&mut key);
+        Self(key)
+    }
+
+    /// What stands for everything that was measured, whatever the order in which the plugin handed it back.
+    #[must_use]
+    pub fn seal(&self, mut measured: Vec<Measured>) -> Fingerprint {
+        measured.sort_by(|a, b| a.selected.cmp(&b.selected));
+        measured.dedup_by(|a, b| a.selected == b.selected);
+        #[expect(clippy::expect_used, reason = "HMAC takes a key of any length")]
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("a key");
+        for one in &measured {
+            // Borders count, so that no two different lists are the same bytes.
+            for part in [one.selected.canonical().as_bytes(), one.digest.as_bytes()] {
+                mac.update(&(part.len() as u64).to_be_bytes());
+                mac.update(part);
+            }
+        }
+        let methods: BTreeSet<&str> = measured.iter().map(|one| one.selected.name()).collect();
+        let methods = methods.into_iter().collect::<Vec<_>>().join("+");
+        let basis = measured.iter().filter_map(Measured::basis).collect::<Vec<_>>().join("; ");
+        Fingerprint {
+            value: format!("{methods}:{SEAL_VERSION}:{}", hex::encode(mac.finalize().into_bytes())),
+            basis: if basis.is_empty() { "definitions alone".to_owned() } else { basis },
+            selected: measured.into_iter().map(|one| one.selected).collect(),
+        }
+    }
+}
+
+impl Selected {
+    /// As the record spells it.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Definitions => "definitions",
+            Self::Content { .. } => "content",
+            Self::Latest { .. } => "latest",
+            Self::TreeMetadata { .. } => "tree-metadata",
+            Self::TreeContent { .. } => "tree-content",
+        }
+    }
+
+    /// As JSON: the same text for the same selection, because everything in it has one order.
+    #[must_use]
+    pub fn canonical(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// Columns by whose values rows are left out, as `schema.table#column`.
+    pub fn filtered_columns(&self) -> impl Iterator<Item = String> {
+        let schemas = match self {
+            Self::Content { schemas } => Some(schemas),
+            Self::Definitions | Self::Latest { .. } | Self::TreeMetadata { .. } | Self::TreeContent { .. } => None,
+        };
+        schemas.into_iter().flatten().flat_map(|(schema, tables)| {
+            tables.skip_rows.iter().map(move |(table, filter)| format!("{schema}.{table}#{}", filter.column))
+        })
+    }
+}
+
+impl Measured {
+    /// What was measured, in the host's words; none of definitions, which every basis of a database has.
+    fn basis(&self) -> Option<String> {
+        let Counts { tables, tables_in_part, rows, files, bytes } = self.counts;
+        let (tables, rows) = (HumanCount(tables), HumanCount(rows));
+        match &self.selected {
+            Selected::Definitions => None,
+            Selected::Content { .. } if tables_in_part > 0 => Some(format!(
+                "content of {tables} tables, {} of them in part, {rows} rows in the others",
+                HumanCount(tables_in_part)
+            )),
+            Selected::Content { .. } => Some(format!("content of {tables} tables, {rows} rows")),
+            Selected::Latest { column, .. } => Some(format!(
+                "row count and newest {} of {tables} tables, {rows} rows",
+                crate::capability::printable(column)
+            )),
+            Selected::TreeMetadata { .. } => {
+                Some(format!("metadata of {} files, {} bytes", HumanCount(files), HumanCount(bytes)))
+            }
+            Selected::TreeContent { .. } => {
+                Some(format!("content of {} files, {} bytes", HumanCount(files), HumanCount(bytes)))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn folder(exclude: &[&str], digest: &str) -> Measured {
+        let exclude = exclude.iter().map(|&glob| glob.to_owned()).collect();
+        let selected = Selected::TreeMetadata { exclude };
+        Measured { selected, digest: digest.to_owned(), counts: Counts { files: 1_234, bytes: 5, ..Counts::default() } }
+    }
+
+    fn content(filter: Option<&str>) -> Measured {
+        let skip_rows = filter.map(|value| {
+            ("llx_const".to_owned(), RowFilter { column: "name".to_owned(), values: [value.to_owned()].into() })
+        });
+        let tables = SelectedTables {
+            tables: ["llx_const".to_owned(), "llx_facture".to_owned()].into(),
+            skip_rows: skip_rows.into_iter().collect(),
+            ..SelectedTables::default()
+        };
+        Measured {
+            selected: Selected::Content { schemas: [("public".to_owned(), tables)].into() },
+            digest: "d".to_owned(),
+            counts: Counts { tables: 2, tables_in_part: filter.map_or(0, |_| 1), rows: 30_112, ..Counts::default() },
+        }
+    }
+
+    #[test]
+    fn a_seal_depends_on_the_key_the_selection_and_what_was_found() {
+        let (key, other) = (SealKey([1; KEY_BYTES]), SealKey([2; KEY_BYTES]));
+        let value = |key: &SealKey, measured: Vec<Measured>| key.seal(measured).value;
+        let sealed = value(&key, vec![folder(&["temp/"], "x")]);
+        assert_eq!(sealed, value(&key, vec![folder(&["temp/"], "x")]));
+        assert!(sealed.starts_with("tree-metadata:2:") && sealed.len() == "tree-metadata:2:".len() + 64, "{sealed}");
+        for different in [
+            value(&other, vec![folder(&["temp/"], "x")]),
+            value(&key, vec![folder(&["temp/"], "y")]),
+            value(&key, vec![folder(&[], "x")]),
+            value(&key, vec![folder(&["temp/"], "x"), folder(&[], "x")]),
+            value(&key, vec![content(None)]),
+            value(&key, vec![content(Some("A*"))]),
+        ] {
+            assert_ne!(different, sealed);
+        }
+    }
+
+    #[test]
+    fn neither_the_order_nor_a_repetition_of_measures_says_anything() {
+        let key = SealKey::draw();
+        let (a, b) = (folder(&[], "x"), folder(&["*.log"], "y"));
+        let sealed = key.seal(vec![a.clone(), b.clone()]);
+        assert_eq!(key.seal(vec![b.clone(), a.clone()]), sealed);
+        assert_eq!(key.seal(vec![b.clone(), a, b]), sealed);
+    }
+
+    #[test]
+    fn the_basis_is_in_the_hosts_words_and_counts_nothing_that_a_pattern_chose() {
+        let key = SealKey::draw();
+        let definitions =
+            Measured { selected: Selected::Definitions, digest: String::new(), counts: Counts::default() };
+        assert_eq!(key.seal(vec![definitions.clone()]).basis, "definitions alone");
+        let whole = key.seal(vec![content(None), definitions]);
+        assert_eq!(whole.basis, "content of 2 tables, 30,112 rows");
+        assert!(whole.value.starts_with("content+definitions:2:"), "{}", whole.value);
+        let part = key.seal(vec![content(Some("Müller*"))]);
+        assert_eq!(part.basis, "content of 2 tables, 1 of them in part, 30,112 rows in the others");
+        assert_eq!(part.selected[0].filtered_columns().collect::<Vec<_>>(), ["public.llx_const#name"]);
+    }
+
+    #[test]
+    fn a_key_is_written_and_read_back_and_never_shown() {
+        let key = SealKey::draw();
+        let text = serde_json::to_string(&key).unwrap();
+        assert_eq!(text.len(), 2 * KEY_BYTES + 2);
+        assert_eq!(serde_json::from_str::<SealKey>(&text).unwrap(), key);
+        assert!(!format!("{key:?}").contains(&text[1..9]));
+        assert_ne!(SealKey::draw(), key);
+        for wrong in ["\"\"", "\"00\"", "5", &text.replace('"', "\"0")] {
+            assert!(serde_json::from_str::<SealKey>(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_selected_is_read_back_as_it_was(
+            column in ".{1,8}",
+            names in prop::collection::btree_set("[a-zé\".]{1,6}", 0..4),
+            values in prop::collection::btree_set(".{0,6}", 0..4),
+        ) {
+            let tables = SelectedTables {
+                tables: names.clone(),
+                skip_columns: names.iter().map(|name| (name.clone(), values.clone())).collect(),
+                skip_rows: names.iter().map(|name| (name.clone(), RowFilter { column: column.clone(), values: values.clone() })).collect(),
+            };
+            for selected in [
+                Selected::Definitions,
+                Selected::Content { schemas: [("public".to_owned(), tables)].into() },
+                Selected::Latest { column, schemas: [("x".to_owned(), names)].into() },
+                Selected::TreeMetadata { exclude: values.iter().cloned().collect() },
+                Selected::TreeContent { exclude: values.into_iter().collect() },
+            ] {
+                prop_assert_eq!(serde_json::from_str::<Selected>(&selected.canonical()).unwrap(), selected);
+            }
+        }
+    }
+}

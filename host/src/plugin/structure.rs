@@ -1,0 +1,206 @@
+//! Whether a file has the structure of a component, within limits, before anything reads more of it. Nothing here allocates by what
+//! the file says of its own sizes.
+
+use std::fmt;
+use wasmparser::{BinaryReaderError, Encoding, Parser, Payload};
+
+/// Modules and components inside a component, at any depth. A component of an interpreter has twenty.
+const NESTED_MAX: usize = 256;
+
+/// How deep they may lie in one another. Encoders nest one or two.
+const DEPTH_MAX: usize = 8;
+
+/// Entries of all sections together but for code and data. An interpreter with its library has 40,000.
+const ENTRIES_MAX: u64 = 400_000;
+
+/// Local variables of all functions together: what a compiler needs for one has a price that grows with their number. An
+/// interpreter with its library has some 200,000.
+const LOCALS_MAX: u64 = 1_000_000;
+
+/// What is wrong with a file, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Flaw {
+    /// A phrase, such as `unexpected end-of-file`.
+    pub reason: String,
+    /// Where, in bytes from the beginning.
+    pub offset: u64,
+}
+
+impl fmt::Display for Flaw {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at byte {}", self.reason, self.offset)
+    }
+}
+
+impl From<BinaryReaderError> for Flaw {
+    fn from(error: BinaryReaderError) -> Self {
+        // What comes after the first phrase shows bytes, over several lines.
+        let reason = error.message().split([':', '\n']).next().unwrap_or_default();
+        Self { reason: reason.to_owned(), offset: error.offset() }
+    }
+}
+
+/// What was counted so far.
+#[derive(Default)]
+struct Seen {
+    nested: usize,
+    depth: usize,
+    entries: u64,
+    locals: u64,
+}
+
+impl Seen {
+    fn entries(&mut self, count: u32) {
+        self.entries = self.entries.saturating_add(u64::from(count));
+    }
+
+    /// The first limit that is exceeded.
+    fn excess(&self) -> Option<String> {
+        let of = |what: &str, max: &dyn fmt::Display| Some(format!("more than {max} {what}"));
+        if self.nested > NESTED_MAX {
+            return of("modules and components inside", &NESTED_MAX);
+        }
+        if self.depth > DEPTH_MAX {
+            return of("components inside one another", &DEPTH_MAX);
+        }
+        if self.entries > ENTRIES_MAX {
+            return of("entries in its sections", &ENTRIES_MAX);
+        }
+        if self.locals > LOCALS_MAX {
+            return of("local variables", &LOCALS_MAX);
+        }
+        None
+    }
+}
+
+/// Reads the structure from its beginning to its end.
+///
+/// # Errors
+/// The first flaw.
+pub fn check(bytes: &[u8]) -> Result<(), Flaw> {
+    let mut seen = Seen::default();
+    let mut offset = 0;
+    let mut is_component = false;
+    for payload in Parser::new(0).parse_all(bytes) {
+        let payload = payload?;
+        if let Some((_, range)) = payload.as_section() {
+            offset = range.start;
+        }
+        match payload {
+            Payload::Version { encoding, .. } if seen.depth == 0 => is_component = encoding == Encoding::Component,
+            Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => {
+                seen.nested += 1;
+                seen.depth += 1;
+            }
+            Payload::End(_) => seen.depth = seen.depth.saturating_sub(1),
+            Payload::TypeSection(section) => seen.entries(section.count()),
+            Payload::ImportSection(section) => seen.entries(section.count()),
+            Payload::FunctionSection(section) => seen.entries(section.count()),
+            Payload::TableSection(section) => seen.entries(section.count()),
+            Payload::GlobalSection(section) => seen.entries(section.count()),
+            Payload::ExportSection(section) => seen.entries(section.count()),
+            Payload::ElementSection(section) => seen.entries(section.count()),
+            Payload::DataSection(section) => seen.entries(section.count()),
+            Payload::InstanceSection(section) => seen.entries(section.count()),
+            Payload::CoreTypeSection(section) => seen.entries(section.count()),
+            Payload::ComponentInstanceSection(section) => seen.entries(section.count()),
+            Payload::ComponentAliasSection(section) => seen.entries(section.count()),
+            Payload::ComponentTypeSection(section) => seen.entries(section.count()),
+            Payload::ComponentCanonicalSection(section) => seen.entries(section.count()),
+            Payload::ComponentImportSection(section) => seen.entries(section.count()),
+            Payload::ComponentExportSection(section) => seen.entries(section.count()),
+            Payload::CodeSectionEntry(body) => {
+                for local in body.get_locals_reader()? {
+                    seen.locals = seen.locals.saturating_add(u64::from(local?.0));
+                }
+            }
+            _ => {}
+        }
+        if let Some(reason) = seen.excess() {
+            return Err(Flaw { reason, offset });
+        }
+    }
+    if is_component {
+        return Ok(());
+    }
+    Err(Flaw { reason: "a core module in place of a component".to_owned(), offset: 0 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::{Duration, Instant};
+
+    /// A component that holds what the text says.
+    fn component(text: &str) -> Vec<u8> {
+        wat::parse_str(format!("(component {text})")).unwrap()
+    }
+
+    #[test]
+    fn a_length_that_the_file_does_not_have_is_not_believed() {
+        // A section of component types that says it has four gigabytes.
+        let flaw = check(b"\0asm\x0d\0\x01\0\x07\xff\xff\xff\xff\x0f").unwrap_err();
+        assert_eq!(flaw.to_string(), "unexpected end-of-file at byte 14");
+        // The same of each other section, and of a number of entries.
+        for section in 0..=12 {
+            let of = |rest: &[u8]| check(&[b"\0asm\x0d\0\x01\0", &[section][..], rest].concat());
+            assert!(of(b"\xff\xff\xff\xff\x0f").is_err(), "{section}");
+            // A custom section may hold anything, and what sections beyond 11 hold is for whoever decodes them.
+            assert!(section == 0 || section > 11 || of(b"\x05\xff\xff\xff\xff\x0f").is_err(), "{section}");
+        }
+    }
+
+    #[test]
+    fn what_is_more_than_any_honest_component_has_is_refused_and_what_is_less_is_not() {
+        let module = |count: usize| component(&"(core module)".repeat(count));
+        assert_eq!(check(&module(NESTED_MAX)), Ok(()));
+        assert!(check(&module(NESTED_MAX + 1)).unwrap_err().reason.contains("more than 256 modules"));
+        let nested = |depth: usize| component(&format!("{}{}", "(component ".repeat(depth), ")".repeat(depth)));
+        assert_eq!(check(&nested(DEPTH_MAX)), Ok(()));
+        assert!(check(&nested(DEPTH_MAX + 1)).unwrap_err().reason.contains("inside one another"));
+        let locals = |functions: usize| {
+            // 50,000 in each, which is what a function may have.
+            let function = format!("(func (local {}))", "i32 ".repeat(50_000));
+            component(&format!("(core module {})", function.repeat(functions)))
+        };
+        assert_eq!(check(&locals(20)), Ok(()));
+        assert!(check(&locals(21)).unwrap_err().reason.contains("local variables"));
+        let types = |count: usize| component(&"(type u8)".repeat(count));
+        let count = usize::try_from(ENTRIES_MAX).unwrap();
+        assert_eq!(check(&types(count)), Ok(()));
+        assert!(check(&types(count + 1)).unwrap_err().reason.contains("entries"));
+    }
+
+    #[test]
+    fn files_that_are_no_component_have_a_reason_and_a_place() {
+        for (bytes, reason) in [
+            (&b""[..], "unexpected end"),
+            (b"#!/bin/sh\n", "magic header not detected"),
+            (b"\0asm\x01\0\0\0", "a core module in place of a component"),
+            (b"\0asm\x0d\0\x01", "unexpected end"),
+        ] {
+            let flaw = check(bytes).unwrap_err();
+            assert!(flaw.reason.contains(reason), "{flaw}");
+        }
+    }
+
+    #[test]
+    fn a_shipped_component_with_any_byte_changed_is_read_or_refused_in_moments() {
+        let folder = std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("plugins");
+        let bytes = std::fs::read(folder.join("retention-last.wasm")).unwrap();
+        assert_eq!(check(&bytes), Ok(()));
+        let begun = Instant::now();
+        let mut seed = 7_u64;
+        for _ in 0..500 {
+            let mut changed = bytes.clone();
+            for _ in 0..3 {
+                seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                let at = usize::try_from(seed >> 33).unwrap() % changed.len();
+                changed[at] = (seed >> 25) as u8;
+            }
+            let _ = check(&changed);
+            let _ = check(&changed[..usize::try_from(seed >> 33).unwrap() % changed.len()]);
+        }
+        assert!(begun.elapsed() < Duration::from_secs(60));
+    }
+}

@@ -1,0 +1,97 @@
+//! Evidence of a database as it is recorded and repeated: a selection goes in, a digest and counts come out, to the host alone.
+
+use super::evidence::{Digest, Latest, Selection, TableName};
+use super::{RowFilter, Session};
+use crate::error::{Error, Result};
+use crate::evidence::{Counts, Measured, Selected, SelectedTables};
+use sha2::{Digest as _, Sha256};
+use std::collections::{BTreeMap, BTreeSet};
+
+impl Session {
+    /// Measures what was selected, in this session's snapshot.
+    ///
+    /// # Errors
+    /// Class `PluginRefused` for a table or column that does not exist or cannot be measured so; see also [`Session::open`].
+    pub async fn measure(&self, selected: Selected) -> Result<Measured> {
+        let (digest, counts) = match &selected {
+            Selected::Definitions => (self.definitions().await?, Counts::default()),
+            Selected::Content { schemas } => {
+                let selections = selections(schemas);
+                of_content(&selections, &self.digest(&selections).await?)
+            }
+            Selected::Latest { column, schemas } => {
+                let tables: Vec<_> = names(schemas).collect();
+                of_latest(&self.latest(&tables, column).await?)
+            }
+            Selected::TreeMetadata { .. } | Selected::TreeContent { .. } => {
+                return Err(Error::unexpected(format!("a database has no {}", selected.name())));
+            }
+        };
+        Ok(Measured { selected, digest, counts })
+    }
+
+    /// Size on disk of what is selected, tables that do not exist left out.
+    pub(super) async fn bytes_of(&self, selected: &Selected) -> u64 {
+        let Ok(catalog) = self.catalog().await else { return 0 };
+        let tables: Vec<TableName> = match selected {
+            Selected::Content { schemas } => selections(schemas).into_iter().map(|selection| selection.table).collect(),
+            Selected::Latest { schemas, .. } => names(schemas).collect(),
+            Selected::Definitions | Selected::TreeMetadata { .. } | Selected::TreeContent { .. } => Vec::new(),
+        };
+        let found = tables.iter().filter_map(|name| catalog.get(name));
+        found.fold(0, |sum: u64, (table, _)| sum.saturating_add(table.bytes))
+    }
+}
+
+fn names(schemas: &BTreeMap<String, BTreeSet<String>>) -> impl Iterator<Item = TableName> {
+    let name = |schema: &String, name: &String| TableName { schema: schema.clone(), name: name.clone() };
+    schemas.iter().flat_map(move |(schema, tables)| tables.iter().map(move |table| name(schema, table)))
+}
+
+fn selections(schemas: &BTreeMap<String, SelectedTables>) -> Vec<Selection> {
+    let each = |(schema, selected): (&String, &SelectedTables)| {
+        let one = |table: &String| Selection {
+            table: TableName { schema: schema.clone(), name: table.clone() },
+            skip_columns: selected.skip_columns.get(table).into_iter().flatten().cloned().collect(),
+            skip_rows: selected.skip_rows.get(table).map(|filter| RowFilter {
+                column: filter.column.clone(),
+                values: filter.values.iter().cloned().collect(),
+            }),
+        };
+        selected.tables.iter().map(one).collect::<Vec<_>>()
+    };
+    schemas.iter().flat_map(each).collect()
+}
+
+fn of_content(selections: &[Selection], digests: &[Digest]) -> (String, Counts) {
+    let mut hash = Sha256::new();
+    let mut counts = Counts { tables: selections.len() as u64, ..Counts::default() };
+    for (selection, digest) in selections.iter().zip(digests) {
+        add(&mut hash, &[&digest.table.schema, &digest.table.name, &digest.rows.to_string(), &digest.content]);
+        match selection.skip_rows {
+            Some(_) => counts.tables_in_part += 1,
+            None => counts.rows = counts.rows.saturating_add(digest.rows),
+        }
+    }
+    (hex::encode(hash.finalize()), counts)
+}
+
+fn of_latest(latest: &[Latest]) -> (String, Counts) {
+    let mut hash = Sha256::new();
+    let mut counts = Counts { tables: latest.len() as u64, ..Counts::default() };
+    for one in latest {
+        // A table without a value is another thing than one with an empty one.
+        let max = one.max.as_deref().map_or_else(|| "none".to_owned(), |max| format!("some {max}"));
+        add(&mut hash, &[&one.table.schema, &one.table.name, &one.rows.to_string(), &max]);
+        counts.rows = counts.rows.saturating_add(one.rows);
+    }
+    (hex::encode(hash.finalize()), counts)
+}
+
+/// Hashes texts so that no two different lists are the same bytes.
+fn add(hash: &mut Sha256, texts: &[&str]) {
+    for text in texts {
+        hash.update((text.len() as u64).to_be_bytes());
+        hash.update(text);
+    }
+}
