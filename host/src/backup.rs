@@ -14,7 +14,7 @@ use crate::capability::Tally;
 use crate::config::Source;
 use crate::documents::{self, Tree};
 use crate::error::{Class, Error, Result};
-use crate::evidence::{Fingerprint, SealKey};
+use crate::evidence::{Fingerprint, SealKey, Selected};
 use crate::history::{self, History};
 use crate::host::Host;
 use crate::lease::Lease;
@@ -235,7 +235,8 @@ async fn decide(
             };
             let same = !state::is_another(state::identity(opened).as_deref(), &source.name, history, now);
             let carried = history.carried(&source.name, now).filter(|_| same);
-            let evidence = compared(source.fingerprint.as_ref(), carried.as_ref().map(|(state, _)| *state));
+            let before = carried.as_ref().map(|(state, _)| state.fingerprint.as_str());
+            let evidence = compared(source.fingerprint.as_ref(), before, history.selected(&source.name, now));
             let carried = carried.map(|(state, object)| dumping::Carried {
                 made: object.made.as_second(),
                 bytes: object.bytes,
@@ -262,11 +263,11 @@ async fn decide(
 }
 
 /// What this run's fingerprint says beside the one that the object was made with.
-fn compared(now: Option<&Fingerprint>, before: Option<&history::State>) -> dumping::Evidence {
-    match (now, before.filter(|before| !before.fingerprint.is_empty())) {
+fn compared(now: Option<&Fingerprint>, before: Option<&str>, selected: &[Selected]) -> dumping::Evidence {
+    match (now, before.filter(|before| !before.is_empty())) {
         (None, _) | (_, None) => dumping::Evidence::Missing,
-        (Some(now), Some(before)) if now.value == before.fingerprint => dumping::Evidence::Unchanged,
-        (Some(now), Some(before)) if now.selected == before.selected => dumping::Evidence::Changed,
+        (Some(now), Some(before)) if now.value == before => dumping::Evidence::Unchanged,
+        (Some(now), Some(_)) if now.selected == selected => dumping::Evidence::Changed,
         (Some(_), Some(_)) => dumping::Evidence::Incomparable,
     }
 }

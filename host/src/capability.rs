@@ -9,7 +9,6 @@ mod limiter;
 pub use limiter::{LimitReached, Limiter};
 
 use crate::error::{Class, Error};
-use crate::evidence::MEASURES_MAX;
 use crate::stream::ByteStream;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -49,6 +48,9 @@ const HANDLES_MAX: usize = 64;
 /// Streams that one call of a plugin may open. A dump is one; each costs a reader and threads, or a `pg_dump`, from
 /// the moment it is opened.
 const STREAMS_MAX: u32 = 4;
+
+/// Measurements of one call of a plugin. The shipped one takes two of a database.
+const MEASURES_MAX: usize = 16;
 
 /// What one call of a plugin may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -166,31 +168,30 @@ impl Context {
     }
 }
 
-/// What a plugin is told of a failure.
+/// What a plugin is told of a failure: what it can do about it, and no word of a server's.
 fn told(class: Class) -> types::Error {
+    let words = words(class).to_owned();
     match class {
-        Class::Config | Class::Usage | Class::Held | Class::PluginRefused => {
-            types::Error::Denied("the host refuses this; its own report says why".to_owned())
-        }
-        Class::Unavailable | Class::Interrupted => {
-            types::Error::Transient("a service does not answer; the host's own report says which".to_owned())
-        }
+        Class::Config | Class::Usage | Class::Held | Class::PluginRefused => types::Error::Denied(words),
+        Class::Unavailable | Class::Interrupted => types::Error::Transient(words),
         Class::PluginTrapped | Class::RetentionIncomplete | Class::Stale | Class::Unexpected => {
-            types::Error::Permanent("this failed; the host's own report says why".to_owned())
+            types::Error::Permanent(words)
         }
     }
 }
 
-/// Whether a plugin hands on what it was told of a failure, in place of words of its own.
+/// The words of it: a plugin that answers with the same hands the failure on.
 #[must_use]
-pub fn is_handed_on(failure: &Error, error: &types::Error) -> bool {
-    let text = |error: &types::Error| match error {
-        types::Error::Denied(text)
-        | types::Error::NotFound(text)
-        | types::Error::Transient(text)
-        | types::Error::Permanent(text) => text.clone(),
-    };
-    text(&told(failure.class())) == text(error)
+pub const fn words(class: Class) -> &'static str {
+    match class {
+        Class::Config | Class::Usage | Class::Held | Class::PluginRefused => {
+            "the host refuses this; its own report says why"
+        }
+        Class::Unavailable | Class::Interrupted => "a service does not answer; the host's own report says which",
+        Class::PluginTrapped | Class::RetentionIncomplete | Class::Stale | Class::Unexpected => {
+            "this failed; the host's own report says why"
+        }
+    }
 }
 
 /// What guests of this thread were told, for tests that compare it.

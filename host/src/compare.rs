@@ -1,5 +1,5 @@
-//! Whether what was restored is what was saved: what the record says was measured is measured again, sealed with the same key, and
-//! held against the record. No plugin is asked, so a later version or other settings make no difference.
+//! Whether what was restored is what was saved. The record has the selection of the fingerprint: the host measures the same selection in
+//! what was restored, seals it with the same key, and compares. It asks no plugin, so it does not matter which one is configured now.
 
 use crate::documents::{self, Tree};
 use crate::error::{Class, Result};

@@ -15,9 +15,6 @@ use std::fmt;
 /// Version of the seal: another way to measure or to seal must not look like an unchanged source.
 const SEAL_VERSION: u32 = 2;
 
-/// Measures that one fingerprint may rest on. The shipped plugin needs two for a database.
-pub const MEASURES_MAX: usize = 16;
-
 /// Length of the environment's key, in bytes: what HMAC-SHA256 takes without hashing it first, and no more than its output.
 const KEY_BYTES: usize = 32;
 

@@ -16,7 +16,7 @@ pub use snapshot::{Object, Serves, Snapshot, State};
 
 use crate::environment::Stored;
 use crate::error::Error;
-use crate::evidence::SealKey;
+use crate::evidence::{SealKey, Selected};
 use crate::guard::Subject;
 use crate::proof::{Mark, Standing};
 use crate::snapshot::{Condition, Measure, ObjectRecord, SnapshotId};
@@ -98,8 +98,7 @@ impl History {
     /// a verification found damaged is not to be relied on for another day.
     #[must_use]
     pub fn carried(&self, source: &str, now: Timestamp) -> Option<(&State, ObjectRecord)> {
-        let newest =
-            self.past(now).find(|snapshot| snapshot.sources.get(source).is_some_and(|s| s.object.is_some()))?;
+        let newest = self.holder(source, now)?;
         let state =
             newest.sources.get(source).filter(|state| state.condition == Condition::Whole && !state.given_up)?;
         let object = state.object.as_ref()?;
@@ -117,6 +116,18 @@ impl History {
             made: object.made,
         };
         Some((state, record))
+    }
+
+    /// What the fingerprint of the newest object of a source rests on; nothing where nobody recorded it.
+    #[must_use]
+    pub fn selected(&self, source: &str, now: Timestamp) -> &[Selected] {
+        let record = self.holder(source, now).and_then(|snapshot| snapshot.record.as_ref()?.sources.get(source));
+        record.map_or(&[], |source| source.selected.as_slice())
+    }
+
+    /// The newest snapshot that has an object of a source.
+    fn holder(&self, source: &str, now: Timestamp) -> Option<&Snapshot> {
+        self.past(now).find(|snapshot| snapshot.sources.get(source).is_some_and(|state| state.object.is_some()))
     }
 
     /// What fingerprints are sealed with; none before `init`.

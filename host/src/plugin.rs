@@ -407,15 +407,16 @@ impl Plugins {
             return Err(Error::config(format!("`{shown}` cannot be the cache of [plugins]"))
                 .hint("write an absolute path, such as cache = \"/var/cache/dolibarr-backup\""));
         }
-        let strangers = [Role::Fingerprint, Role::Dump, Role::Retention, Role::Job, Role::Coverage];
-        if let Some(role) = strangers.into_iter().find(|role| !self.of(*role).tables.is_empty()) {
-            return Err(Error::config(format!("[plugins.{}] has `tables`, which its world cannot read", role.name()))
-                .hint("only [plugins.crosscheck.tables] says which tables a plugin may read"));
-        }
-        let strangers = Role::ALL.into_iter().filter(|role| *role != Role::Fingerprint);
-        if let Some(role) = strangers.into_iter().find(|role| self.of(*role).filters.is_some()) {
-            return Err(Error::config(format!("[plugins.{}] has `filters`, which its world cannot use", role.name()))
-                .hint("only [plugins.fingerprint.filters] says by which columns rows may be left out"));
+        for role in Role::ALL {
+            let (config, name) = (self.of(role), role.name());
+            if role != Role::Crosscheck && !config.tables.is_empty() {
+                return Err(Error::config(format!("[plugins.{name}] has `tables`, which its world cannot read"))
+                    .hint("only [plugins.crosscheck.tables] says which tables a plugin may read"));
+            }
+            if role != Role::Fingerprint && config.filters.is_some() {
+                return Err(Error::config(format!("[plugins.{name}] has `filters`, which its world cannot use"))
+                    .hint("only [plugins.fingerprint.filters] says by which columns rows may be left out"));
+            }
         }
         let cache = self.cache.clone().or(cache).map(cache::Cache::new);
         let places = Places { cache, docker };

@@ -40,7 +40,7 @@ pub struct Course<'a> {
     pub guard: &'a guard::Config,
     /// The business time zone.
     pub time_zone: &'a TimeZone,
-    /// The clock that a lease goes by.
+    /// What a lease takes from the machine.
     pub machine: Machine,
     /// How far the machine's time was moved, for tests and simulations: the store's is moved with it.
     pub shift: SignedDuration,

@@ -31,6 +31,7 @@ pub(super) fn failed(source: &Work, error: &Error) -> SourceRecord {
         doubts,
         fingerprint: None,
         basis: None,
+        selected: Vec::new(),
         ..blank(source)
     }
 }

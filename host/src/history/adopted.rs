@@ -115,7 +115,6 @@ pub(super) fn adopt<'a>(
             condition: if object.present { Condition::Whole } else { Condition::Failed },
             object: Some(object.clone()),
             fingerprint: String::new(),
-            selected: Vec::new(),
             measure: Measure::default(),
             identity: None,
             given_up: false,

@@ -431,7 +431,6 @@ fn state(
         outcome: source.outcome,
         condition,
         fingerprint: source.fingerprint.clone().unwrap_or_default(),
-        selected: source.selected.clone(),
         measure: maker
             .filter(|_| source.measured() == Measure::default())
             .map_or_else(|| source.measured(), |(_, measure)| *measure),

@@ -1,7 +1,6 @@
 //! One snapshot as the store holds it, and what it is worth.
 
 use crate::error::Error;
-use crate::evidence::Selected;
 use crate::proof::Standing;
 use crate::snapshot::{Condition, Measure, Outcome, Previous, Record, SnapshotId};
 use crate::store::ObjectKey;
@@ -50,8 +49,6 @@ pub struct State {
     pub object: Option<Object>,
     /// The fingerprint it had; empty when none is known.
     pub fingerprint: String,
-    /// What that rests on; empty when nobody recorded it.
-    pub selected: Vec<Selected>,
     /// How much it held.
     pub measure: Measure,
     /// Which database it was.
@@ -127,7 +124,6 @@ impl Snapshot {
             condition,
             object: key.map(|key| Object { key, bytes: 1, sha256: None, made, present: true }),
             fingerprint: String::new(),
-            selected: Vec::new(),
             measure: Measure::default(),
             identity: None,
             given_up: false,

@@ -94,14 +94,7 @@ impl Plugin {
                 let borrowed = Resource::new_borrow(handle.rep());
                 let exports = plugin.backup_host_fingerprinting();
                 let answer = exports.call_of_database(&mut *store, &self.settings, borrowed).await?;
-                let mut measured = Vec::new();
-                for handle in match answer {
-                    Ok(handles) => handles,
-                    Err(error) => return Ok(Err(error)),
-                } {
-                    measured.push(store.data_mut().table.delete(handle)?.0);
-                }
-                Ok(Ok(measured))
+                taken(store, answer, |postgres::DatabaseMeasure(measured)| measured)
             })
             .await;
         self.checked(called)
@@ -116,14 +109,7 @@ impl Plugin {
                 let borrowed = Resource::new_borrow(handle.rep());
                 let exports = plugin.backup_host_fingerprinting();
                 let answer = exports.call_of_tree(&mut *store, &self.settings, borrowed).await?;
-                let mut measured = Vec::new();
-                for handle in match answer {
-                    Ok(handles) => handles,
-                    Err(error) => return Ok(Err(error)),
-                } {
-                    measured.push(store.data_mut().table.delete(handle)?.0);
-                }
-                Ok(Ok(measured))
+                taken(store, answer, |documents::TreeMeasure(measured)| measured)
             })
             .await;
         self.checked(called)
@@ -332,7 +318,7 @@ impl Plugin {
         | types::Error::Permanent(text)) = &error;
         // A guest has no service of its own: one that calls something unavailable has not heard so from a capability.
         let unavailable = failure.as_ref().is_some_and(|failure| failure.class() == Class::Unavailable);
-        if let Some(failure) = failure.filter(|failure| capability::is_handed_on(failure, &error)) {
+        if let Some(failure) = failure.filter(|failure| capability::words(failure.class()) == text) {
             return match failure.class() {
                 Class::PluginRefused => failure.context(format!("{} was refused in `{function}`", self.shown())),
                 _ => failure,
@@ -400,6 +386,20 @@ impl Plugin {
     pub const fn role(&self) -> Role {
         self.role
     }
+}
+
+/// What is behind the measures that a guest hands back.
+fn taken<M: 'static>(
+    store: &mut Store<Context>,
+    answer: Result<Vec<Resource<M>>, types::Error>,
+    measured: fn(M) -> Measured,
+) -> wasmtime::Result<Result<Vec<Measured>, types::Error>> {
+    let handles = match answer {
+        Ok(handles) => handles,
+        Err(error) => return Ok(Err(error)),
+    };
+    let table = &mut store.data_mut().table;
+    handles.into_iter().map(|handle| Ok(measured(table.delete(handle)?))).collect::<wasmtime::Result<_>>().map(Ok)
 }
 
 /// WASI for interpreters that cannot start without it: no file, no network, no environment, fixed clocks and randomness.

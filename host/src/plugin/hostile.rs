@@ -22,6 +22,8 @@ use crate::store::host::Prefix;
 use crate::store::{self, Store};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
+use std::io::Write;
+use std::sync::Mutex;
 use std::time::Instant;
 use tempfile::TempDir;
 
@@ -135,6 +137,33 @@ impl Place {
             assert!(begun.elapsed() < Duration::from_secs(10), "{held} hold the documents, the store has {left:?}");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+    }
+}
+
+/// Collects what is logged.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    /// Everything is logged here for as long as the guard lives.
+    fn begin(&self) -> tracing::subscriber::DefaultGuard {
+        let log = self.clone();
+        let subscriber = tracing_subscriber::fmt().without_time().with_ansi(false).with_writer(move || log.clone());
+        tracing::subscriber::set_default(subscriber.finish())
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
     }
 }
 

@@ -59,6 +59,23 @@ pub struct TableName {
     pub name: String,
 }
 
+/// A name in PostgreSQL has at most 63 bytes in the server's encoding; in UTF-8 a character takes up to four times as many.
+pub(super) const NAME_BYTES_MAX: usize = 63 * 4;
+
+/// Whether some database may have a name like that.
+pub(super) fn is_name(text: &str) -> bool {
+    text.len() <= NAME_BYTES_MAX && !text.contains('\0')
+}
+
+impl TableName {
+    /// Of `table`, which is one of the schema `public`, or `schema.table`.
+    pub(super) fn parse(label: &str) -> Option<Self> {
+        let (schema, name) = label.split_once('.').unwrap_or(("public", label));
+        let whole = [schema, name].into_iter().all(|name| !name.is_empty() && is_name(name));
+        whole.then(|| Self { schema: schema.to_owned(), name: name.to_owned() })
+    }
+}
+
 /// An ordinary table: one that holds rows itself, a leaf of a partitioned one too.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Table {
@@ -377,21 +394,21 @@ pub(super) fn quoted(name: &str) -> String {
 }
 
 /// SHA-256 over parts whose borders count.
-struct Sealed(Sha256);
+pub(super) struct Sealed(Sha256);
 
 impl Sealed {
-    fn new(method: &[u8]) -> Self {
+    pub(super) fn new(method: &[u8]) -> Self {
         let mut sealed = Self(Sha256::new());
         sealed.add(method);
         sealed
     }
 
-    fn add(&mut self, part: &[u8]) {
+    pub(super) fn add(&mut self, part: &[u8]) {
         self.0.update((part.len() as u64).to_be_bytes());
         self.0.update(part);
     }
 
-    fn finish(self) -> String {
+    pub(super) fn finish(self) -> String {
         hex::encode(self.0.finalize())
     }
 }

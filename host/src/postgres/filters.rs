@@ -1,16 +1,13 @@
 //! Which column of which table may tell the rows that do not count. Nobody learns what such a filter leaves out; that it looks at a
 //! column is still for the configuration to say, so that `plugins audit` can name it.
 
-use super::evidence::TableName;
+use super::evidence::{TableName, is_name};
 use crate::capability::printable;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
 /// Tables that a configuration may name. The shipped plugin filters two.
 const TABLES_MAX: usize = 16;
-
-/// A name in PostgreSQL has at most 63 bytes in the server's encoding; in UTF-8 a character takes up to four times as many.
-const NAME_BYTES_MAX: usize = 63 * 4;
 
 /// What the shipped fingerprint plugin leaves out rows by: names of constants, and codes of events.
 const SHIPPED: [(&str, &str); 2] = [("llx_actioncomm", "code"), ("llx_const", "name")];
@@ -28,16 +25,15 @@ impl TryFrom<BTreeMap<String, String>> for Filters {
             return Err(format!("`filters` names {} tables, and at most {TABLES_MAX} can be filtered", columns.len()));
         }
         let each = |(label, column): (String, String)| {
-            let (schema, name) = label.split_once('.').unwrap_or(("public", &label));
-            let is_name = |name: &str| !name.is_empty() && name.len() <= NAME_BYTES_MAX && !name.contains('\0');
-            if ![schema, name, &column].into_iter().all(is_name) {
-                return Err(format!(
+            let name = TableName::parse(&label).filter(|_| !column.is_empty() && is_name(&column));
+            let wrong = || {
+                format!(
                     "`{} = {}` in `filters` names no column of a table, which looks like table = \"column\" or \"schema.table\" = \"column\"",
                     printable(&label),
                     printable(&column)
-                ));
-            }
-            Ok((TableName { schema: schema.to_owned(), name: name.to_owned() }, column))
+                )
+            };
+            Ok((name.ok_or_else(wrong)?, column))
         };
         columns.into_iter().map(each).collect::<Result<_, _>>().map(Self)
     }

@@ -3,7 +3,7 @@
 //!
 //! What a plugin sends is measured here before it is looked at.
 
-use super::evidence::TableName;
+use super::evidence::{TableName, is_name};
 use super::{Compression, DumpOptions, Filters, Order, ReadableTable, Row, Session};
 use crate::capability::{Context, types};
 use crate::error::{Class, Error, Result};
@@ -38,9 +38,6 @@ use bindings::backup::host::{database_dump, database_evidence as wit, table_rows
 
 /// Tables in one call. Dolibarr with every module has 385.
 const TABLES_MAX: usize = 10_000;
-
-/// A name in PostgreSQL has at most 63 bytes in the server's encoding; in UTF-8 a character takes up to four times as many.
-const NAME_BYTES_MAX: usize = 63 * 4;
 
 /// Columns to leave out of one table. A table has at most 1,600.
 const SKIPPED_COLUMNS_MAX: usize = 1_600;
@@ -261,15 +258,15 @@ fn bounded<T>(list: Vec<T>, what: &str, max: usize) -> Result<Vec<T>> {
         return Ok(list);
     }
     let found = list.len();
-    Err(Error::new(Class::PluginRefused, format!("the plugin sent {found} {what}, and at most {max} are taken")))
+    Err(refused(format!("the plugin sent {found} {what}, and at most {max} are taken")))
 }
 
 fn name(text: String) -> Result<String> {
-    if text.len() <= NAME_BYTES_MAX && !text.contains('\0') {
+    if is_name(&text) {
         return Ok(text);
     }
-    let shown = crate::capability::printable(text.get(..text.floor_char_boundary(NAME_BYTES_MAX)).unwrap_or_default());
-    Err(Error::new(Class::PluginRefused, format!("the plugin sent `{shown}`, which cannot be a name in PostgreSQL")))
+    let shown = crate::capability::printable(&text);
+    Err(refused(format!("the plugin sent `{shown}`, which cannot be a name in PostgreSQL")))
 }
 
 fn table_name(table: wit::TableName) -> Result<TableName> {
@@ -348,6 +345,7 @@ fn row_filter(table: &TableName, filter: wit::RowFilter, filters: &Filters) -> R
 
 #[cfg(test)]
 mod tests {
+    use super::super::evidence::NAME_BYTES_MAX;
     use super::*;
 
     fn of_length(length: usize) -> wit::Selection {
@@ -366,7 +364,7 @@ mod tests {
     #[test]
     fn a_name_that_no_database_can_have_is_refused_and_the_longest_possible_one_is_not() {
         assert!(asked(vec![of_length(NAME_BYTES_MAX)]).is_ok());
-        assert!(asked(vec![of_length(0)]).is_ok(), "the catalog says that there is none");
+        assert!(asked(vec![of_length(0)]).is_ok(), "the catalog refuses a table without a name later");
         let error = asked(vec![of_length(NAME_BYTES_MAX + 1)]).unwrap_err();
         assert_eq!(error.class(), Class::PluginRefused);
         assert!(name("a\0b".into()).is_err());

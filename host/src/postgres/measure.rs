@@ -1,10 +1,9 @@
 //! Evidence of a database as it is recorded and repeated: a selection goes in, a digest and counts come out, to the host alone.
 
-use super::evidence::{Digest, Latest, Selection, TableName};
+use super::evidence::{Digest, Latest, Sealed, Selection, TableName};
 use super::{RowFilter, Session};
 use crate::error::{Error, Result};
 use crate::evidence::{Counts, Measured, Selected, SelectedTables};
-use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 
 impl Session {
@@ -64,34 +63,30 @@ fn selections(schemas: &BTreeMap<String, SelectedTables>) -> Vec<Selection> {
 }
 
 fn of_content(selections: &[Selection], digests: &[Digest]) -> (String, Counts) {
-    let mut hash = Sha256::new();
+    let mut sealed = Sealed::new(b"content");
     let mut counts = Counts { tables: selections.len() as u64, ..Counts::default() };
     for (selection, digest) in selections.iter().zip(digests) {
-        add(&mut hash, &[&digest.table.schema, &digest.table.name, &digest.rows.to_string(), &digest.content]);
+        for part in [&digest.table.schema, &digest.table.name, &digest.rows.to_string(), &digest.content] {
+            sealed.add(part.as_bytes());
+        }
         match selection.skip_rows {
             Some(_) => counts.tables_in_part += 1,
             None => counts.rows = counts.rows.saturating_add(digest.rows),
         }
     }
-    (hex::encode(hash.finalize()), counts)
+    (sealed.finish(), counts)
 }
 
 fn of_latest(latest: &[Latest]) -> (String, Counts) {
-    let mut hash = Sha256::new();
+    let mut sealed = Sealed::new(b"latest");
     let mut counts = Counts { tables: latest.len() as u64, ..Counts::default() };
     for one in latest {
         // A table without a value is another thing than one with an empty one.
         let max = one.max.as_deref().map_or_else(|| "none".to_owned(), |max| format!("some {max}"));
-        add(&mut hash, &[&one.table.schema, &one.table.name, &one.rows.to_string(), &max]);
+        for part in [&one.table.schema, &one.table.name, &one.rows.to_string(), &max] {
+            sealed.add(part.as_bytes());
+        }
         counts.rows = counts.rows.saturating_add(one.rows);
     }
-    (hex::encode(hash.finalize()), counts)
-}
-
-/// Hashes texts so that no two different lists are the same bytes.
-fn add(hash: &mut Sha256, texts: &[&str]) {
-    for text in texts {
-        hash.update((text.len() as u64).to_be_bytes());
-        hash.update(text);
-    }
+    (sealed.finish(), counts)
 }

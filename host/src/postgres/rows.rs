@@ -4,7 +4,7 @@
 
 use super::Session;
 use super::client::Parameter;
-use super::evidence::{TableName, quoted};
+use super::evidence::{TableName, is_name, quoted};
 use crate::capability::printable;
 use crate::error::{Error, Result};
 use serde::Deserialize;
@@ -16,9 +16,6 @@ const TABLES_MAX: usize = 16;
 
 /// Columns of one of them. A page of a thousand rows then has at most 16,000 values.
 const COLUMNS_MAX: usize = 16;
-
-/// A name in PostgreSQL has at most 63 bytes in the server's encoding; in UTF-8 a character takes up to four times as many.
-const NAME_BYTES_MAX: usize = 63 * 4;
 
 /// Rows of one page, whatever is asked: half a megabyte for rows that name a document.
 pub const PAGE_ROWS_MAX: u32 = 1_000;
@@ -63,17 +60,14 @@ impl TryFrom<BTreeMap<String, Vec<String>>> for Readable {
 impl ReadableTable {
     fn new(label: String, columns: Vec<String>) -> Result<Self, String> {
         let shown = printable(&label);
-        let (schema, name) = label.split_once('.').unwrap_or(("public", &label));
-        let name = TableName { schema: schema.to_owned(), name: name.to_owned() };
-        let is_name = |name: &str| !name.is_empty() && name.len() <= NAME_BYTES_MAX && !name.contains('\0');
-        if !is_name(&name.schema) || !is_name(&name.name) {
-            return Err(format!("`{shown}` in `tables` is no name of a table, which looks like table or schema.table"));
-        }
+        let name = TableName::parse(&label).ok_or_else(|| {
+            format!("`{shown}` in `tables` is no name of a table, which looks like table or schema.table")
+        })?;
         if columns.is_empty() || columns.len() > COLUMNS_MAX {
             let found = columns.len();
             return Err(format!("`{shown}` in `tables` names {found} columns, and it takes 1 to {COLUMNS_MAX}"));
         }
-        if let Some(wrong) = columns.iter().find(|column| !is_name(column)) {
+        if let Some(wrong) = columns.iter().find(|column| column.is_empty() || !is_name(column)) {
             return Err(format!("`{}` of `{shown}` in `tables` is no name of a column", printable(wrong)));
         }
         if columns.iter().collect::<BTreeSet<_>>().len() < columns.len() {

@@ -210,6 +210,27 @@ fn what_was_answered_before_still_holds_after_the_newest_version_of_the_file_was
     office.is_green("2026-06-03T13:00:00Z");
 }
 
+/// An environment whose file has no key yet, as version 1 wrote it.
+#[test]
+fn init_gives_an_environment_of_version_1_the_key_of_its_fingerprints_and_until_then_all_is_saved() {
+    let office = Office::new(&["docs"], "");
+    let _ = office.worked("2026-06-01T01:00:00Z", 0);
+    let folder = office.at("store/prod/environment");
+    let file = folder.join(office.environment_files().into_iter().next_back().unwrap());
+    let text = std::fs::read_to_string(&file).unwrap();
+    let without: String =
+        text.lines().filter(|line| !line.contains("seal_key")).map(|line| format!("{line}\n")).collect();
+    std::fs::write(&file, without.replace("\"format_version\": 2", "\"format_version\": 1")).unwrap();
+    let outcome = |now: &str| office.backup(now, 0)["snapshot"]["sources"]["docs"]["outcome"].clone();
+    for day in 2..=3 {
+        assert_eq!(outcome(&format!("2026-06-0{day}T01:00:00Z")), "saved", "nothing is sealed without a key");
+    }
+    let _ = office.verb(&["init"], "2026-06-03T11:00:00Z", 0);
+    assert_eq!(outcome("2026-06-04T01:00:00Z"), "saved");
+    assert_eq!(outcome("2026-06-05T01:00:00Z"), "unchanged");
+    office.is_green("2026-06-05T02:00:00Z");
+}
+
 /// An older version that meets what a newer one wrote, for one night, must not answer for it.
 #[test]
 fn what_a_newer_version_wrote_is_given_up_by_no_older_one() {

@@ -1,8 +1,6 @@
 //! Guests that would take the machine: time, stack, memory, threads, the log.
 
 use super::*;
-use std::io::Write;
-use std::sync::Mutex;
 
 /// How long a call may take that a limit of one second ends, on a machine with other things to do.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -123,15 +121,11 @@ async fn a_flood_of_log_lines_is_cut_and_no_line_of_it_is_more_than_a_line() {
     ];
     for (plugin, lines, ends_well) in table {
         let log = Log::default();
-        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer({
-            let log = log.clone();
-            move || log.clone()
-        });
-        let guard = tracing::subscriber::set_default(subscriber.finish());
+        let guard = log.begin();
         let answer = place.call(&plugin).await;
         drop(guard);
         assert_eq!(answer.is_ok(), ends_well, "{answer:?}");
-        let logged = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        let logged = log.text();
         let own: Vec<&str> = logged.split_inclusive('\n').filter(|line| line.contains("plugin=retention")).collect();
         assert_eq!(own.len(), lines, "{logged}");
         assert_eq!(own.concat(), logged, "each line says whose it is");
@@ -139,19 +133,5 @@ async fn a_flood_of_log_lines_is_cut_and_no_line_of_it_is_more_than_a_line() {
             own.iter().all(|line| line.len() < 1_200 && !line.trim_end_matches('\n').chars().any(char::is_control))
         );
         assert!(!logged.contains('\u{202e}'));
-    }
-}
-
-/// Collects what is logged.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
     }
 }

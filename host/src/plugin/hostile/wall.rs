@@ -5,8 +5,6 @@ use crate::capability::heard;
 use crate::evidence::SealKey;
 use crate::postgres::{self, Session};
 use ::tests::postgres::Server;
-use std::io::Write;
-use std::sync::Mutex;
 
 /// What is in the table whose rows a guest would like to know.
 const SCHEMA: &str = "CREATE TABLE llx_societe (rowid int PRIMARY KEY, nom text, tms timestamp, amount numeric);
@@ -26,36 +24,6 @@ const CONTENTS: [&str; 7] = [
     "UPDATE llx_user SET pass_crypted = 'another hash'",
     "DELETE FROM llx_societe WHERE rowid = 7",
 ];
-
-/// Collects what is logged.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Log {
-    /// Logs here for as long as the guard lives.
-    fn begin(&self) -> tracing::subscriber::DefaultGuard {
-        let log = self.clone();
-        let subscriber = tracing_subscriber::fmt().without_time().with_ansi(false).with_writer(move || log.clone());
-        tracing::subscriber::set_default(subscriber.finish())
-    }
-
-    /// The lines that the plugin said.
-    fn said(&self) -> Vec<String> {
-        let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
-        text.lines().filter(|line| line.contains("plugin=")).map(ToOwned::to_owned).collect()
-    }
-}
 
 fn config(server: &Server) -> postgres::Config {
     toml::from_str(&format!(
@@ -79,7 +47,8 @@ async fn call(plugin: &Plugin, server: &Server, key: &SealKey) -> (Vec<String>, 
     session.close().await;
     let fingerprint = key.seal(called.result.unwrap());
     let written = format!("{} {:?} {:?}", fingerprint.basis, fingerprint.selected, called.tally);
-    (heard, log.said(), written, fingerprint.value)
+    let said = log.text().lines().filter(|line| line.contains("plugin=")).map(ToOwned::to_owned).collect();
+    (heard, said, written, fingerprint.value)
 }
 
 #[tokio::test]
