@@ -118,10 +118,22 @@ impl Context {
         if self.streams > STREAMS_MAX {
             return Err(LimitReached::Streams.into());
         }
-        match self.answer(open()) {
-            Ok(stream) => Ok(Ok(self.table.push(stream)?)),
-            Err(error) => Ok(Err(error)),
-        }
+        self.hand_out(open())
+    }
+
+    /// Gives the plugin a handle on what was made for it.
+    ///
+    /// # Errors
+    /// A trap, where it holds too many handles.
+    pub fn hand_out<T: Send + 'static>(
+        &mut self,
+        made: Result<T, Error>,
+    ) -> wasmtime::Result<Result<Resource<T>, types::Error>> {
+        let handle = match made {
+            Ok(made) => Ok(self.table.push(made)?),
+            Err(error) => Err(error),
+        };
+        Ok(self.answer(handle))
     }
 
     /// Lets a measurement begin, unless there were too many in this call.

@@ -102,9 +102,7 @@ impl Context {
             Err(error) => Err(error),
         };
         self.count(function, tree.scope(), 0);
-        let handle = measured.map(|measured| self.table.push(TreeMeasure(measured)));
-        let handle = handle.map_or_else(|error| Ok(Err(error)), |handle| handle.map(Ok))?;
-        Ok(self.answer(handle))
+        self.hand_out(measured.map(TreeMeasure))
     }
 }
 

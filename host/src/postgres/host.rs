@@ -160,9 +160,7 @@ impl Context {
             Err(error) => (0, Err(error)),
         };
         self.count(function, session.scope(), bytes);
-        let handle = measured.map(|measured| self.table.push(DatabaseMeasure(measured)));
-        let handle = handle.map_or_else(|error| Ok(Err(error)), |handle| handle.map(Ok))?;
-        Ok(self.answer(handle))
+        self.hand_out(measured.map(DatabaseMeasure))
     }
 }
 
