@@ -52,6 +52,9 @@ pub struct Oracle {
     environment: Value,
     /// Snapshots that somebody retired, also those that are gone since.
     retired: BTreeSet<String>,
+    /// Snapshots with a source that somebody accepted in them. Until then another state answered for their day, and that one may be
+    /// gone, whatever becomes of them later.
+    accepted: BTreeSet<(String, String)>,
     lost: BTreeSet<String>,
     by_script: BTreeSet<String>,
     unexplained: BTreeMap<String, u32>,
@@ -97,8 +100,14 @@ impl Oracle {
         let newest = objects.iter().rfind(|(key, _)| between(key, "prod/environment/").is_some());
         if let Some((_, bytes)) = newest {
             self.environment = parsed(bytes);
-            let retired = self.environment["retired_snapshots"].as_array().into_iter().flatten();
-            self.retired.extend(retired.filter_map(Value::as_str).map(str::to_owned));
+            for list in ["retired_snapshots", "retired_ahead"] {
+                let retired = self.environment[list].as_array().into_iter().flatten();
+                self.retired.extend(retired.filter_map(Value::as_str).map(str::to_owned));
+            }
+            for state in self.environment["accepted"].as_array().into_iter().flatten() {
+                let text = |field: &str| state[field].as_str().unwrap_or_default().to_owned();
+                self.accepted.insert((text("snapshot"), text("source")));
+            }
         }
     }
 
@@ -174,10 +183,7 @@ impl Oracle {
         let id = state.id.as_str();
         let lists =
             |name: &str| self.environment[name].as_array().is_some_and(|ids| ids.iter().any(|known| known == id));
-        let accepted = || {
-            let states = self.environment["accepted"].as_array();
-            states.is_some_and(|states| states.iter().any(|s| s["snapshot"] == id && s["source"] == source))
-        };
+        let accepted = || self.accepted.contains(&(id.to_owned(), source.to_owned()));
         if self.retired.contains(id) || (state.doubted && !lists("trusted_times")) {
             return false;
         }

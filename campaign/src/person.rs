@@ -1,7 +1,7 @@
 //! The administrator: undoes mistakes, which is what makes them mistakes, and answers what is meant.
 
 use crate::oracle::Violation;
-use crate::runs::{ENVIRONMENT, MACHINE};
+use crate::runs::{ENVIRONMENT, MACHINE, RETENTION};
 use crate::world::World;
 use dolibarr_backup::environment;
 use dolibarr_backup::error::Result;
@@ -45,6 +45,7 @@ impl World {
             config: sources,
             guard: &config.guard,
             time_zone: config.time_zone.iana_name().unwrap_or("UTC"),
+            retention: RETENTION,
         };
         let history = history::load(&self.store, environment, sources, now).await?;
         let Some(stored) = &history.environment else { return Ok(false) };

@@ -35,6 +35,9 @@ thread_local! {
     static CHANCE: RefCell<StdRng> = RefCell::new(StdRng::seed_from_u64(0));
 }
 
+/// The retention of every campaign, as the configuration would spell it.
+pub const RETENTION: &str = "simulated";
+
 /// Begins the random numbers of a history anew.
 pub fn seed_chance(seed: u64) {
     CHANCE.set(StdRng::seed_from_u64(seed));
@@ -80,6 +83,7 @@ pub async fn run(setting: Setting) -> Result<Done> {
         time_zone: &config.time_zone,
         machine: MACHINE,
         shift: SignedDuration::ZERO,
+        retention: RETENTION,
     };
     let mut saver = Saver { store: &store, sources, zone: course.time_zone.iana_name().unwrap_or("UTC"), truths };
     let interrupted = std::future::poll_fn(|_| {
@@ -129,6 +133,8 @@ impl Save for Saver<'_> {
             store_time: Some(when.store_time),
             clock_doubt: when.clock_doubt,
             environment_file: history.environment.as_ref().map(|stored| stored.stamp),
+            environment_sha256: history.environment.as_ref().map(|stored| stored.sha256.clone()),
+            witnessed: history.witnessed(id.taken()),
             previous: history.previous(id.taken()).and_then(history::Snapshot::link),
         };
         Ok(Saved { record, failures })

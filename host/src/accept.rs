@@ -8,6 +8,7 @@ use crate::history::{self, History};
 use crate::host::Host;
 use crate::lease::Lease;
 use crate::postgres::Session;
+use crate::proof::{Mark, Verification};
 use crate::questions::{self, Answer, Asked, Question};
 use crate::report::{self, Report};
 use crate::snapshot::SnapshotId;
@@ -18,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 /// What the person asked `accept` for.
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, Clone, Default, clap::Args)]
 pub struct Arguments {
     /// Environment, as the configuration names it
     #[arg(long = "env", value_name = "NAME")]
@@ -32,6 +33,9 @@ pub struct Arguments {
     /// Give up what is lost: objects that are missing, records that cannot be read, snapshots of which a verification failed
     #[arg(long)]
     lost: bool,
+    /// Take back what was accepted of this snapshot: its sources are suspect again; may be given several times
+    #[arg(long, value_name = "ID")]
+    withdraw: Vec<String>,
     /// Let the adopted snapshots that there are now age like recorded ones
     #[arg(long)]
     adopted: bool,
@@ -48,6 +52,7 @@ pub async fn init(host: &Host) -> Result<Report> {
     if is_initialised(&history) {
         return Ok(of_init(host, &history, false));
     }
+    host.check_apart()?;
     let identities = identities(host).await;
     let made = exclusively(host, now, async |lease, history| {
         check_clock(host, lease, now)?;
@@ -69,7 +74,11 @@ pub async fn init(host: &Host) -> Result<Report> {
                 ..before.file.clone()
             },
             (None, None) => {
-                EnvironmentFile::first(&host.environment, &host.sources, &identities, &host.guard, zone, now)
+                let mut first =
+                    EnvironmentFile::first(&host.environment, &host.sources, &identities, &host.guard, zone, now);
+                first.retention = Some(host.retention.clone());
+                first.expect_recorded(&history, now);
+                first
             }
         };
         // The stamp of a version that cannot be read must not stay the newest.
@@ -194,7 +203,10 @@ async fn answer(
     check_retired(host, &stored.file, &retire)?;
     let waiting = questions::questions(Asked::of(host), history, now);
     let breaks = if arguments.lost { breaks(host, history).await? } else { BTreeSet::new() };
-    let answer = Answer { retire, lost: arguments.lost, adopted: arguments.adopted, breaks };
+    let failures = if arguments.lost { failures(host, history).await? } else { BTreeMap::new() };
+    let withdraw = withdrawn(history, &stored.file, &arguments.withdraw)?;
+    let Arguments { lost, adopted, .. } = *arguments;
+    let answer = Answer { retire, lost, adopted, breaks, failures, withdraw };
     let (next, changes) = questions::answer(Asked::of(host), history, &stored.file, &answer, now);
     let open: Vec<Question> = waiting.iter().filter(|question| answer.leaves_open(question)).cloned().collect();
     if let Some(lease) = lease.filter(|_| !changes.is_empty()) {
@@ -240,6 +252,41 @@ fn check_formats(history: &History) -> Result<()> {
 async fn breaks(host: &Host, history: &History) -> Result<BTreeSet<SnapshotId>> {
     let chain = verify::check_chain(&host.store, &host.environment, history).await?;
     Ok(chain.problems.into_iter().map(|(id, _)| id).collect())
+}
+
+/// What the last failed verification of each snapshot found.
+async fn failures(host: &Host, history: &History) -> Result<BTreeMap<SnapshotId, BTreeSet<String>>> {
+    let mut last: BTreeMap<SnapshotId, Mark> = BTreeMap::new();
+    // They are sorted by snapshot and time.
+    let failed = history.verifications.iter().filter(|mark| !mark.passed);
+    last.extend(failed.filter(|mark| history.snapshot(mark.snapshot).is_some()).map(|mark| (mark.snapshot, *mark)));
+    let mut found = BTreeMap::new();
+    for (id, mark) in last {
+        // Of one that cannot be read nothing is known but that it failed.
+        let bytes = host.store.get(&mark.key(&host.environment)?).await?;
+        let Some(read) = bytes.and_then(|bytes| Verification::parse(&bytes).ok()) else { continue };
+        found.insert(id, read.findings().collect());
+    }
+    Ok(found)
+}
+
+/// The snapshots of which something was accepted, among those that a person names.
+fn withdrawn(history: &History, file: &EnvironmentFile, named: &[String]) -> Result<BTreeSet<SnapshotId>> {
+    let parsed = |text: &String| {
+        let id: SnapshotId =
+            text.parse().map_err(|error| Error::new(Class::Usage, error).hint("`list` shows the ids"))?;
+        let accepted = file.accepted.iter().any(|state| state.snapshot == id);
+        if accepted && history.snapshot(id).is_some() {
+            return Ok(id);
+        }
+        let known: BTreeSet<String> = file.accepted.iter().map(|state| state.snapshot.to_string()).collect();
+        let hint = match known.into_iter().collect::<Vec<_>>().join(", ") {
+            none if none.is_empty() => "nothing was accepted of any snapshot".to_owned(),
+            known => format!("--withdraw takes {known}"),
+        };
+        Err(Error::new(Class::Usage, format!("nothing was accepted of the snapshot {id}")).hint(hint))
+    };
+    named.iter().map(parsed).collect()
 }
 
 fn check_retired(host: &Host, file: &EnvironmentFile, retire: &BTreeSet<String>) -> Result<()> {

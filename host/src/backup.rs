@@ -86,6 +86,7 @@ pub async fn run(
     now: Timestamp,
     interrupted: impl Future<Output = ()>,
 ) -> Result<Report> {
+    host.check_apart()?;
     let plugins = Plugins {
         fingerprint: host.plugin(Role::Fingerprint).await?,
         dump: host.plugin(Role::Dump).await?,
@@ -267,7 +268,7 @@ fn compared(now: Option<&Fingerprint>, before: Option<&str>, selected: &[Selecte
     match (now, before.filter(|before| !before.is_empty())) {
         (None, _) | (_, None) => dumping::Evidence::Missing,
         (Some(now), Some(before)) if now.value == before => dumping::Evidence::Unchanged,
-        (Some(now), Some(_)) if now.selected == selected => dumping::Evidence::Changed,
+        (Some(now), Some(before)) if now.selected == selected && now.is_sealed_as(before) => dumping::Evidence::Changed,
         (Some(_), Some(_)) => dumping::Evidence::Incomparable,
     }
 }

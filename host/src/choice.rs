@@ -7,6 +7,7 @@ use crate::error::{Class, Error, Result};
 use crate::history::{History, Object, Snapshot};
 use crate::host::Host;
 use crate::postgres::{self, ServerConfig};
+use crate::proof::Standing;
 use crate::snapshot::{ArchiveRecord, Condition, SnapshotId};
 use crate::store::ObjectKey;
 use futures::FutureExt;
@@ -70,8 +71,11 @@ pub fn snapshot<'h>(history: &'h History, which: &Which, wanted: Wanted<'_>, zon
     let at = which.at.as_deref().map(|text| moment(text, zone)).transpose()?;
     let whole = || history.snapshots.iter().filter(|snapshot| wanted.is_met(snapshot));
     let until = || whole().rev().filter(|snapshot| at.is_none_or(|at| snapshot.id.taken() <= at));
-    // A run under a wrong clock answers for a day only where no other one does.
-    let found = until().find(|snapshot| at.is_none() || !snapshot.may_be_misplaced()).or_else(|| until().next());
+    // A run under a wrong clock answers for a day only where no other one does, and so does one that was found damaged.
+    let is_placed = |snapshot: &&Snapshot| at.is_none() || !snapshot.may_be_misplaced();
+    let is_sound = |snapshot: &&Snapshot| snapshot.standing != Standing::Failed;
+    let found = until().filter(is_sound).find(is_placed);
+    let found = found.or_else(|| until().find(is_placed)).or_else(|| until().next());
     if let Some((found, (over, why))) = found.and_then(|found| Some((found, passed_over(history, found, wanted, at)?)))
     {
         tracing::warn!("{over} is passed over, because {why}; {} is taken", found.id);
@@ -82,6 +86,15 @@ pub fn snapshot<'h>(history: &'h History, which: &Which, wanted: Wanted<'_>, zon
         _ => usage(format!("there is no {}", wanted.describe()))
             .hint(format!("{}; another one can be named with --snapshot", nearest(history, at))),
     })
+}
+
+/// The newest complete snapshot, whatever a verification found of it.
+///
+/// # Errors
+/// Of class [`Class::Usage`] where there is none.
+pub fn newest<'h>(history: &'h History, zone: &TimeZone) -> Result<&'h Snapshot> {
+    let newest = history.snapshots.iter().rev().find(|snapshot| Wanted::All.is_met(snapshot));
+    newest.map_or_else(|| snapshot(history, &Which::default(), Wanted::All, zone), Ok)
 }
 
 /// The newest snapshot after the one that is taken that should have what is wanted and has not, and why.
@@ -105,6 +118,9 @@ fn passed_over(
         };
         let why = match &snapshot.damage {
             Some(_) => Some("its record cannot be read".to_owned()),
+            None if wanted.is_met(snapshot) && snapshot.standing == Standing::Failed => {
+                Some("a verification of it failed (--snapshot takes it all the same)".to_owned())
+            }
             None if wanted.is_met(snapshot) => Some("its time is doubted".to_owned()),
             None => snapshot.sources.iter().filter(named).find_map(why),
         };

@@ -142,6 +142,11 @@ fn recorded<'h>(history: &'h History, snapshot: &'h Snapshot, source: &str) -> R
         );
     }
     let key = history.seal_key().ok_or("the environment's file, which has the key of its fingerprint, is not there")?;
+    if !key.sealed(fingerprint) {
+        return Err(
+            "its fingerprint was sealed with a key that the environment's file does not have any more".to_owned()
+        );
+    }
     Ok(Recorded { fingerprint, basis: source.basis.as_deref().unwrap_or("nothing"), selected: &source.selected, key })
 }
 

@@ -143,12 +143,17 @@ pub enum Source {
 }
 
 impl Source {
+    /// The kind of a database.
+    pub const POSTGRES: &'static str = "postgres";
+    /// The kind of a folder.
+    pub const DIRECTORY: &'static str = "directory";
+
     /// As the configuration and the record spell it.
     #[must_use]
     pub const fn kind(&self) -> &'static str {
         match self {
-            Self::Postgres(_) => "postgres",
-            Self::Directory(_) => "directory",
+            Self::Postgres(_) => Self::POSTGRES,
+            Self::Directory(_) => Self::DIRECTORY,
         }
     }
 }

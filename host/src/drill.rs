@@ -5,7 +5,7 @@
 
 mod page;
 
-use crate::choice::{self, Wanted, Which};
+use crate::choice;
 use crate::config::Source;
 use crate::crosscheck::{self, CrosscheckReport, Verdict};
 use crate::documents::{self, Tree};
@@ -74,7 +74,7 @@ pub async fn run(host: &Host, arguments: &Arguments, interrupted: impl Future<Ou
     let ended = rehearsal.end().await;
     let (outcome, phases) = (done?, ended?);
     let verification = verify::conclude(host, snapshot, id, Depth::Deep, outcome.sources, &chain);
-    verify::store(host, id, &verification).await?;
+    verify::store(host, &history, id, &verification).await?;
     let shrunk_logs = match &outcome.crosscheck {
         Some(crosscheck) => shrunk_logs(host, snapshot, crosscheck).await?,
         None => Vec::new(),
@@ -105,7 +105,7 @@ pub async fn run(host: &Host, arguments: &Arguments, interrupted: impl Future<Ou
 /// The snapshot that is restored.
 fn chosen<'h>(host: &Host, history: &'h History, oldest: bool) -> Result<&'h Snapshot> {
     if !oldest {
-        return choice::snapshot(history, &Which::default(), Wanted::All, &host.time_zone);
+        return choice::newest(history, &host.time_zone);
     }
     history.snapshots.iter().find(|snapshot| snapshot.complete).ok_or_else(|| {
         Error::new(Class::Usage, format!("{} has no complete snapshot to drill", host.environment))
@@ -128,11 +128,12 @@ async fn rehearse(
         let reading = verify::read(host, history, source, object, stop);
         let mut proof = rehearsal.time(&name, Some(object.bytes), reading).await?;
         if proof.problems.is_empty()
-            && let Some(kind) = host.sources.sources.get(source)
+            && let Some(kind) = history.sources.get(source)
         {
-            let restored = match kind {
-                Source::Postgres(_) => rehearsal.database(host, history, snapshot, source, object, stop).await?,
-                Source::Directory(_) => rehearsal.documents(host, history, snapshot, source, object, stop).await?,
+            let restored = if kind == Source::POSTGRES {
+                rehearsal.database(host, history, snapshot, source, object, stop).await?
+            } else {
+                rehearsal.documents(host, history, snapshot, source, object, stop).await?
             };
             proof = restored.proof;
             places.insert(source.clone(), restored.place);

@@ -8,7 +8,7 @@ use crate::config::{Environment, EnvironmentConfig};
 use crate::error::{Error, Result};
 use crate::evidence::SealKey;
 use crate::guard;
-use crate::history::key;
+use crate::history::{History, key};
 use crate::snapshot::{SnapshotId, newer, to_bytes};
 use crate::store::{Created, ObjectKey, Store};
 use bytes::Bytes;
@@ -48,6 +48,9 @@ pub struct EnvironmentFile {
     pub time_zone: String,
     /// Rules that no plugin overrides.
     pub guard: GuardRules,
+    /// Which plugin plans the retention, with its settings; none where no version knew it yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention: Option<String>,
     /// The sources that every run is expected to save.
     pub sources: BTreeMap<String, KnownSource>,
     /// Sources that are saved no more; their snapshots age.
@@ -65,12 +68,16 @@ pub struct EnvironmentFile {
     /// States whose object is lost, as a person knows.
     #[serde(default)]
     pub given_up: BTreeSet<AcceptedState>,
-    /// Snapshots of which a verification failed, as a person knows.
+    /// Failed verifications of snapshots, as a person knows them.
     #[serde(default)]
-    pub known_failures: BTreeSet<SnapshotId>,
+    pub known_failures: BTreeMap<SnapshotId, KnownFailure>,
     /// Snapshots that serve nothing: of a wrong clock, or with a damaged record.
     #[serde(default)]
     pub retired_snapshots: BTreeSet<SnapshotId>,
+    /// Snapshots that were from the future when a person said so: they serve nothing until their time has come. After it they answer
+    /// only where no other one does, because it may have been the clock of that person that was wrong.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub retired_ahead: BTreeSet<SnapshotId>,
     /// Snapshots that `unforget` keeps.
     #[serde(default)]
     pub kept: BTreeSet<SnapshotId>,
@@ -131,6 +138,16 @@ pub struct AcceptedState {
     pub source: String,
 }
 
+/// A failed verification that a person knows of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KnownFailure {
+    /// The newest one when the person said so: a later one is not known.
+    pub at: SnapshotId,
+    /// What it found, each as `source: problem`. The same found again is known too.
+    pub problems: BTreeSet<String>,
+}
+
 /// The guard's rules as they are persisted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -169,6 +186,20 @@ impl GuardRules {
             max_forget: config.max_forget,
             bin_days: config.bin_days,
         }
+    }
+
+    /// These rules with what a configuration strengthens; none where it strengthens nothing.
+    #[must_use]
+    pub fn strengthened_by(&self, config: &guard::Config) -> Option<Self> {
+        let new = Self::of(config);
+        let both = Self {
+            legal_years: self.legal_years.max(new.legal_years),
+            fiscal_year_end: self.fiscal_year_end.clone(),
+            min_age_seconds: self.min_age_seconds.max(new.min_age_seconds),
+            max_forget: self.max_forget.min(new.max_forget),
+            bin_days: self.bin_days.max(new.bin_days),
+        };
+        (both != *self).then_some(both)
     }
 
     /// How a configuration weakens these rules, a phrase each; nothing where it keeps or strengthens them.
@@ -223,20 +254,50 @@ impl EnvironmentFile {
             previous: None,
             time_zone: time_zone.to_owned(),
             guard: GuardRules::of(guard),
+            retention: None,
             sources: config.sources.iter().map(known).collect(),
             retired_sources: BTreeMap::new(),
             accepted: BTreeSet::new(),
             trusted_times: BTreeSet::new(),
             doubted_times: BTreeSet::new(),
             given_up: BTreeSet::new(),
-            known_failures: BTreeSet::new(),
+            known_failures: BTreeMap::new(),
             retired_snapshots: BTreeSet::new(),
+            retired_ahead: BTreeSet::new(),
             kept: BTreeSet::new(),
             adopted_age_up_to: None,
             known_breaks: BTreeSet::new(),
             longer_bin: None,
             replaced: BTreeMap::new(),
         }
+    }
+
+    /// Expects every source of the newest recorded run too: what this configuration leaves out is asked about.
+    pub fn expect_recorded(&mut self, history: &History, now: Timestamp) {
+        let newest = history.previous(now).and_then(|snapshot| snapshot.record.as_ref());
+        for (name, source) in newest.into_iter().flat_map(|record| &record.sources) {
+            let identity = source.identity.clone();
+            let known = KnownSource { kind: source.kind.clone(), identity, since: now };
+            self.sources.entry(name.clone()).or_insert(known);
+        }
+    }
+
+    /// What a run takes from the configuration without a question: rules that are stronger, so that nobody takes them back in silence,
+    /// and the retention where none is known. None where there is nothing new.
+    #[must_use]
+    pub fn taking(&self, guard: &guard::Config, retention: &str) -> Option<Self> {
+        let stronger = self.guard.strengthened_by(guard);
+        if stronger.is_none() && self.retention.is_some() {
+            return None;
+        }
+        let reason =
+            if stronger.is_some() { "the configuration strengthens the guard" } else { "the retention is known" };
+        Some(Self {
+            guard: stronger.unwrap_or_else(|| self.guard.clone()),
+            retention: Some(self.retention.clone().unwrap_or_else(|| retention.to_owned())),
+            reason: reason.to_owned(),
+            ..self.clone()
+        })
     }
 
     /// Whether a person accepted the suspect state of a source.
@@ -272,11 +333,12 @@ impl EnvironmentFile {
     pub fn forget_all_but(&mut self, there: &BTreeSet<SnapshotId>) {
         self.accepted.retain(|state| there.contains(&state.snapshot));
         self.given_up.retain(|state| there.contains(&state.snapshot));
+        self.known_failures.retain(|id, _| there.contains(id));
         for ids in [
             &mut self.trusted_times,
             &mut self.doubted_times,
-            &mut self.known_failures,
             &mut self.retired_snapshots,
+            &mut self.retired_ahead,
             &mut self.kept,
         ] {
             ids.retain(|id| there.contains(id));

@@ -15,6 +15,9 @@ use std::fmt;
 /// Version of the seal: another way to measure or to seal must not look like an unchanged source.
 const SEAL_VERSION: u32 = 2;
 
+/// Bytes of the name of a key: two of one environment are told apart.
+const NAME_BYTES: usize = 4;
+
 /// Length of the environment's key, in bytes: what HMAC-SHA256 takes without hashing it first, and no more than its output.
 const KEY_BYTES: usize = 32;
 
@@ -101,12 +104,21 @@ pub struct Counts {
 /// What stands for a source's durable content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fingerprint {
-    /// `method:version:seal`. Equal means unchanged.
+    /// `method:version:key-seal`, where `key` names the key. Equal means unchanged.
     pub value: String,
     /// What it rests on, for people.
     pub basis: String,
     /// What was selected, sorted.
     pub selected: Vec<Selected>,
+}
+
+impl Fingerprint {
+    /// Whether another one was sealed with the same key.
+    #[must_use]
+    pub fn is_sealed_as(&self, other: &str) -> bool {
+        let seal = |value: &str| value.rsplit(':').next().and_then(|seal| Some(seal.split_once('-')?.0.to_owned()));
+        seal(&self.value) == seal(other)
+    }
 }
 
 /// The key that an environment's fingerprints are sealed with. It lies in the environment's file; no plugin sees it, and it is
@@ -145,6 +157,20 @@ impl SealKey {
         Self(key)
     }
 
+    /// What tells keys apart, and says nothing of one.
+    #[must_use]
+    pub fn name(&self) -> String {
+        let hash = <Sha256 as sha2::Digest>::digest([b"name of a key", self.0.as_slice()].concat());
+        hex::encode(hash.first_chunk::<NAME_BYTES>().unwrap_or(&[0; NAME_BYTES]))
+    }
+
+    /// Whether a fingerprint was sealed with this key.
+    #[must_use]
+    pub fn sealed(&self, fingerprint: &str) -> bool {
+        let seal = fingerprint.rsplit(':').next().unwrap_or_default();
+        seal.split_once('-').is_some_and(|(name, _)| name == self.name())
+    }
+
     /// What stands for everything that was measured, whatever the order in which the plugin handed it back.
     #[must_use]
     pub fn seal(&self, mut measured: Vec<Measured>) -> Fingerprint {
@@ -163,7 +189,7 @@ impl SealKey {
         let methods = methods.into_iter().collect::<Vec<_>>().join("+");
         let basis = measured.iter().filter_map(Measured::basis).collect::<Vec<_>>().join("; ");
         Fingerprint {
-            value: format!("{methods}:{SEAL_VERSION}:{}", hex::encode(mac.finalize().into_bytes())),
+            value: format!("{methods}:{SEAL_VERSION}:{}-{}", self.name(), hex::encode(mac.finalize().into_bytes())),
             basis: if basis.is_empty() { "definitions alone".to_owned() } else { basis },
             selected: measured.into_iter().map(|one| one.selected).collect(),
         }
@@ -260,7 +286,11 @@ mod tests {
         let value = |key: &SealKey, measured: Vec<Measured>| key.seal(measured).value;
         let sealed = value(&key, vec![folder(&["temp/"], "x")]);
         assert_eq!(sealed, value(&key, vec![folder(&["temp/"], "x")]));
-        assert!(sealed.starts_with("tree-metadata:2:") && sealed.len() == "tree-metadata:2:".len() + 64, "{sealed}");
+        assert!(
+            sealed.starts_with("tree-metadata:2:") && sealed.len() == "tree-metadata:2:".len() + 9 + 64,
+            "{sealed}"
+        );
+        assert!(key.sealed(&sealed) && !other.sealed(&sealed) && !key.sealed("tree-metadata:2:00"));
         for different in [
             value(&other, vec![folder(&["temp/"], "x")]),
             value(&key, vec![folder(&["temp/"], "y")]),

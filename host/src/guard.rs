@@ -32,6 +32,8 @@ pub struct Subject {
     pub damaged: bool,
     /// Whether a person said that it serves nothing.
     pub retired: bool,
+    /// It was retired because it is from the future, and its own record does not doubt its time.
+    pub early: bool,
     /// Whether it lies in the bin already.
     pub binned: bool,
     /// The sources that it names, and whether it can answer for each.
@@ -212,6 +214,7 @@ mod tests {
             may_age: true,
             damaged: false,
             retired: false,
+            early: false,
             binned: false,
             sources: [("db".to_owned(), Serves::First), ("docs".to_owned(), Serves::First)].into(),
         }

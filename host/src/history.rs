@@ -19,10 +19,21 @@ use crate::error::Error;
 use crate::evidence::{SealKey, Selected};
 use crate::guard::Subject;
 use crate::proof::{Mark, Standing};
-use crate::snapshot::{Condition, Measure, ObjectRecord, SnapshotId};
+use crate::snapshot::{Condition, Measure, ObjectRecord, Previous, SnapshotId};
 use crate::store::ObjectKey;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
+
+/// How far back states count for what a source held: as long as every day of it is kept.
+const HELD_AGAINST: SignedDuration = SignedDuration::from_hours(30 * 24);
+
+/// What a partial state held, with what could not be read counted.
+fn met(snapshot: &Snapshot, source: &str, state: &State) -> Measure {
+    let archive = snapshot.record.as_ref().and_then(|record| record.sources.get(source)?.archive.as_ref());
+    let unreadable = archive.map_or(0, |archive| archive.unreadable_total);
+    let files = state.measure.files.map(|files| files.saturating_add(unreadable));
+    Measure { files, ..state.measure }
+}
 
 /// An object that no snapshot refers to, and whose deletion was decided.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +52,13 @@ pub enum FileDoubt {
     /// A run went by a newer one, which is gone.
     Gone {
         /// The one that is gone.
+        stamp: SnapshotId,
+        /// The run.
+        run: SnapshotId,
+    },
+    /// It is not what the newest run that went by it saw.
+    Changed {
+        /// Its stamp.
         stamp: SnapshotId,
         /// The run.
         run: SnapshotId,
@@ -144,17 +162,58 @@ impl History {
         whole.find_map(|snapshot| Some((snapshot.id, snapshot.sources.get(source)?)))
     }
 
-    /// What the partial states of a source held, newest first, with what could not be read counted: all there is to compare with
-    /// where it never was whole.
-    pub fn partial(&self, source: &str, now: Timestamp) -> impl Iterator<Item = (SnapshotId, Measure)> {
-        let of = move |snapshot: &Snapshot| {
-            let state = snapshot.sources.get(source).filter(|state| state.condition == Condition::Partial)?;
-            let archive = snapshot.record.as_ref().and_then(|record| record.sources.get(source)?.archive.as_ref());
-            let unreadable = archive.map_or(0, |archive| archive.unreadable_total);
-            let files = state.measure.files.map(|files| files.saturating_add(unreadable));
-            Some((snapshot.id, Measure { files, ..state.measure }))
-        };
-        self.past(now).filter_map(of)
+    /// What a source held, newest first: all that a new state of it is held against. These are the last whole state, those of the time
+    /// before it, so that no loss hides behind a smaller one on the day before, and partial ones, which held at least what was read
+    /// or met; nothing from before what a person accepted or a restore brought.
+    #[must_use]
+    pub fn held(&self, source: &str, now: Timestamp) -> Vec<(SnapshotId, Measure)> {
+        let file = self.environment.as_ref().map(|stored| &stored.file);
+        let replaced = file.and_then(|file| file.replaced.get(source).copied());
+        let (mut held, mut has_whole) = (Vec::new(), false);
+        for snapshot in self.past(now).filter(|snapshot| snapshot.record.is_some()) {
+            let is_recent = now.duration_since(snapshot.id.taken()) <= HELD_AGAINST;
+            if replaced.is_some_and(|replaced| snapshot.id <= replaced) || (has_whole && !is_recent) {
+                break;
+            }
+            let Some(state) = snapshot.sources.get(source) else { continue };
+            match snapshot.serves(source) {
+                Serves::First | Serves::Disproved => {
+                    has_whole = true;
+                    held.push((snapshot.id, state.measure));
+                }
+                Serves::Doubtful if state.condition == Condition::Partial => {
+                    held.push((snapshot.id, met(snapshot, source, state)))
+                }
+                Serves::Doubtful | Serves::Misplaced | Serves::Nothing => {}
+            }
+            if file.is_some_and(|file| file.has_accepted(snapshot.id, source)) {
+                break;
+            }
+        }
+        held
+    }
+
+    /// Whether the newest recorded state of a source is suspect, and nobody accepted it.
+    #[must_use]
+    pub fn is_suspected(&self, source: &str, now: Timestamp) -> bool {
+        let mut recorded = self.past(now).filter(|snapshot| snapshot.record.is_some());
+        let newest = recorded.find_map(|snapshot| snapshot.sources.get(source).filter(|state| state.object.is_some()));
+        newest.is_some_and(|state| state.condition == Condition::Suspect)
+    }
+
+    /// The records that are there and that no other one names, but for the one that the next record names as the one before it.
+    #[must_use]
+    pub fn witnessed(&self, now: Timestamp) -> Vec<Previous> {
+        let records = || self.snapshots.iter().filter_map(|snapshot| Some((snapshot, snapshot.record.as_ref()?)));
+        let named: BTreeSet<SnapshotId> = records()
+            .filter_map(|(_, record)| Some(record.previous.as_ref()?.id))
+            .chain(self.previous(now).map(|s| s.id))
+            .collect();
+        records()
+            .map(|(snapshot, _)| snapshot)
+            .filter(|snapshot| !named.contains(&snapshot.id))
+            .filter_map(Snapshot::link)
+            .collect()
     }
 
     /// Whether the store holds nothing at all of the environment.
@@ -252,6 +311,7 @@ impl History {
             may_age: !snapshot.adopted || may_age(snapshot.id),
             damaged: snapshot.damage.is_some(),
             retired: snapshot.retired,
+            early: snapshot.early,
             binned: snapshot.binned.is_some(),
             sources: snapshot.sources.keys().map(|name| (name.clone(), snapshot.serves(name))).collect(),
         };

@@ -1,7 +1,7 @@
 //! What every verb works with: the configuration, the store and the plugins, each opened once.
 
-use crate::config::{Config, Environment, EnvironmentConfig};
-use crate::error::Result;
+use crate::config::{Config, Environment, EnvironmentConfig, Source};
+use crate::error::{Error, Result};
 use crate::kube::Cluster;
 use crate::kube::lease::ClusterLease;
 use crate::lease;
@@ -24,6 +24,8 @@ pub struct Host {
     pub time_zone: TimeZone,
     /// Rules that no plugin overrides.
     pub guard: crate::guard::Config,
+    /// The plugin that plans the retention, with its settings.
+    pub retention: String,
     /// The store.
     pub store: Arc<Store>,
     /// The time of this command.
@@ -107,6 +109,7 @@ impl Host {
             sources,
             time_zone: config.time_zone.clone(),
             guard: config.guard.clone(),
+            retention: config.plugins.retention.spelt(),
             store,
             clock: Clock::starting_at(now),
             config,
@@ -142,6 +145,27 @@ impl Host {
         let (cluster, clock) = (Cluster::connect(&self.config.kubernetes).await?, self.clock);
         let now = move || clock.now();
         ClusterLease::take(cluster, namespace, self.environment.as_str(), &lease::holder(), now).await.map(Some)
+    }
+
+    /// Refuses a store that lies in a folder that is to be saved: each archive would hold all of those before it.
+    ///
+    /// # Errors
+    /// [`crate::error::Class::Config`], naming both.
+    pub fn check_apart(&self) -> Result<()> {
+        let Store::Directory(folder) = &*self.store else { return Ok(()) };
+        for (name, source) in &self.sources.sources {
+            let Source::Directory(config) = source else { continue };
+            // What is not there cannot hold the store.
+            let Ok(path) = std::fs::canonicalize(&config.path) else { continue };
+            if folder.is_below(&path) {
+                let (store, path) = (self.store.describe(), path.display());
+                return Err(Error::config(format!(
+                    "the store {store} is inside of {path}, which the source {name} saves"
+                ))
+                .hint("keep the store outside of what it saves"));
+            }
+        }
+        Ok(())
     }
 
     /// What is left of the run's own limit.

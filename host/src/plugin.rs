@@ -186,6 +186,13 @@ pub struct Config {
 }
 
 impl Config {
+    /// The component and its settings, on one line: what decides how it behaves, as the environment's file has it.
+    #[must_use]
+    pub fn spelt(&self) -> String {
+        let settings = serde_json::to_string(&self.settings).unwrap_or_default();
+        crate::capability::printable(&format!("{} {settings}", self.component.display()))
+    }
+
     /// The columns that rows may be left out by.
     #[must_use]
     pub fn filters(&self) -> Filters {

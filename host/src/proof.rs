@@ -117,6 +117,12 @@ impl Mark {
     }
 }
 
+/// A problem with a source, as a person knows it.
+#[must_use]
+pub fn finding(source: &str, problem: &str) -> String {
+    format!("{source}: {problem}")
+}
+
 /// The record of one verification of one snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -238,6 +244,12 @@ impl Drill {
 }
 
 impl Verification {
+    /// What is wrong with its sources, each as `source: problem`.
+    pub fn findings(&self) -> impl Iterator<Item = String> {
+        let sources = self.sources.iter();
+        sources.flat_map(|(name, source)| source.problems.iter().map(move |problem| finding(name, problem)))
+    }
+
     /// Reads a stored record.
     ///
     /// # Errors

@@ -5,7 +5,7 @@
 
 mod answer;
 
-pub use answer::{Answer, answer};
+pub use answer::{Answer, answer, is_known_failure};
 
 use crate::config::EnvironmentConfig;
 use crate::environment::EnvironmentFile;
@@ -42,6 +42,8 @@ pub enum Kind {
     Suspect,
     /// The configuration weakens a rule of the guard.
     Guard,
+    /// The configuration has another retention plugin, or other settings of it.
+    Retention,
     /// The configuration has another time zone.
     TimeZone,
     /// The time of a run is doubted.
@@ -86,6 +88,8 @@ pub struct Asked<'a> {
     pub guard: &'a guard::Config,
     /// The configured time zone, an IANA name.
     pub time_zone: &'a str,
+    /// The configured retention plugin with its settings, as [`crate::plugin::Config::spelt`].
+    pub retention: &'a str,
 }
 
 impl<'a> Asked<'a> {
@@ -97,6 +101,7 @@ impl<'a> Asked<'a> {
             config: &host.sources,
             guard: &host.guard,
             time_zone: host.time_zone_name(),
+            retention: &host.retention,
         }
     }
 }
@@ -145,7 +150,12 @@ pub fn questions(asked: Asked<'_>, history: &History, now: Timestamp) -> Vec<Que
                     "the store has nothing of {environment}: its disk is not mounted, or `url` is wrong, or it is a new environment"
                 )
             } else {
-                "the environment was never initialised, so nothing is forgotten".to_owned()
+                match history.snapshots.iter().rev().find_map(|snapshot| snapshot.record.as_ref()?.environment_file) {
+                    Some(stamp) => format!(
+                        "the environment's file, of which a run went by the version {stamp}, is gone: put it back, or begin a new one without its answers"
+                    ),
+                    None => "the environment was never initialised, so nothing is forgotten".to_owned(),
+                }
             },
             ..question(Kind::Uninitialised, format!("init --env {environment}"))
         }),
@@ -221,6 +231,11 @@ fn of_rules(asked: Asked<'_>, file: &EnvironmentFile) -> Vec<Question> {
         let said = format!("this configuration weakens the guard: {}", weakened.join(", "));
         found.push(Question { said, ..question(Kind::Guard, command()) });
     }
+    if let Some(known) = file.retention.as_ref().filter(|known| *known != asked.retention) {
+        let new = crate::capability::printable(asked.retention);
+        let said = format!("the retention {known} becomes {new}, which may keep less");
+        found.push(Question { said, ..question(Kind::Retention, command()) });
+    }
     if file.time_zone != asked.time_zone {
         let (old, new) = (&file.time_zone, crate::capability::printable(asked.time_zone));
         let said = format!("the time zone {old} becomes {new}, which moves days and fiscal years");
@@ -265,7 +280,9 @@ fn of_time(history: &History, now: Timestamp) -> Vec<Said> {
     let mut found = Vec::new();
     let file = history.environment.as_ref().map(|stored| &stored.file);
     let open = || history.snapshots.iter().filter(|snapshot| !snapshot.retired && !snapshot.adopted);
-    let known = |snapshot: &&Snapshot| file.is_some_and(|file| file.doubted_times.contains(&snapshot.id));
+    let known = |snapshot: &&Snapshot| {
+        file.is_some_and(|file| file.doubted_times.contains(&snapshot.id) || file.retired_ahead.contains(&snapshot.id))
+    };
     // What is from the future is asked about as such.
     let past = || open().filter(|snapshot| !is_ahead(snapshot.id, now));
     let doubted: Vec<&Snapshot> = past().filter(|snapshot| snapshot.clock_doubted && !known(snapshot)).collect();
@@ -283,7 +300,9 @@ fn of_time(history: &History, now: Timestamp) -> Vec<Said> {
     found
 }
 
-fn is_ahead(id: SnapshotId, now: Timestamp) -> bool {
+/// Whether a snapshot is from the future.
+#[must_use]
+pub fn is_ahead(id: SnapshotId, now: Timestamp) -> bool {
     id.taken().duration_since(now) > SKEW_MAX
 }
 
@@ -338,6 +357,9 @@ fn named(ids: &[SnapshotId]) -> String {
 
 fn describe_file(doubt: FileDoubt) -> String {
     match doubt {
+        FileDoubt::Changed { stamp, run } => format!(
+            "the version {stamp} of the environment's file was edited after the run {run} went by it: put it back, or go on with what it says"
+        ),
         FileDoubt::Gone { stamp, run } => format!(
             "the version {stamp} of the environment's file is gone, and the run {run} went by it: put it back, or go on without its answers"
         ),

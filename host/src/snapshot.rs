@@ -55,6 +55,13 @@ pub struct Record {
     /// The version of the environment's file that the run went by, by its stamp.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub environment_file: Option<SnapshotId>,
+    /// SHA-256 of that version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub environment_sha256: Option<String>,
+    /// The other records that are there and that none names as the one before it, because those that did are forgotten: so an edit or
+    /// a loss of any record shows against another one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub witnessed: Vec<Previous>,
     /// The record before this one.
     pub previous: Option<Previous>,
 }

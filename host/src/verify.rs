@@ -11,10 +11,11 @@ pub use objects::{read, wrong};
 
 use crate::choice::{self, Wanted, Which};
 use crate::config::Source;
+use crate::environment::Stored;
 use crate::error::{Class, Error, Result};
 use crate::history::{self, History, Snapshot};
 use crate::host::Host;
-use crate::proof::{Depth, FORMAT_VERSION, Mark, SourceProof, Verification};
+use crate::proof::{Depth, FORMAT_VERSION, Mark, SourceProof, Verification, finding};
 use crate::rehearsal::{Rehearsal, Stage};
 use crate::report::{self, Report};
 use crate::snapshot::{Condition, SnapshotId, to_bytes};
@@ -93,7 +94,7 @@ pub async fn run(host: &Host, arguments: &Arguments, interrupted: impl Future<Ou
             continue;
         }
         let verification = conclude(host, snapshot, at, depth, sources, &chain);
-        store(host, at, &verification).await?;
+        store(host, &history, at, &verification).await?;
         verifications.push(verification);
     }
     Ok(report(host, &history, &verifications, &chain))
@@ -114,8 +115,12 @@ fn chosen<'h>(host: &Host, history: &'h History, arguments: &Arguments) -> Resul
         let all: Vec<_> = history.snapshots.iter().rev().collect();
         return if all.is_empty() { Err(nothing(host)) } else { Ok(all) };
     }
-    let which = Which { at: None, snapshot: arguments.snapshot.clone() };
-    let first = choice::snapshot(history, &which, Wanted::All, &host.time_zone)?;
+    let first = if arguments.snapshot.is_some() {
+        let which = Which { at: None, snapshot: arguments.snapshot.clone() };
+        choice::snapshot(history, &which, Wanted::All, &host.time_zone)?
+    } else {
+        choice::newest(history, &host.time_zone)?
+    };
     let others: Vec<_> = history.snapshots.iter().filter(|other| other.complete && other.id != first.id).collect();
     let mut chosen = vec![first];
     chosen.extend(others.sample(&mut rand::rng(), arguments.sample.unwrap_or(0)));
@@ -162,10 +167,11 @@ async fn restore_all(
         if !whole || restored.contains_key(&known) {
             continue;
         }
-        let done = match host.sources.sources.get(source) {
-            Some(Source::Postgres(_)) => rehearsal.database(host, history, snapshot, source, object, stop).await?,
-            Some(Source::Directory(_)) => rehearsal.documents(host, history, snapshot, source, object, stop).await?,
-            None => continue,
+        // What no configuration has any more is restored all the same.
+        let done = match history.sources.get(source).map(String::as_str) {
+            Some(Source::POSTGRES) => rehearsal.database(host, history, snapshot, source, object, stop).await?,
+            Some(Source::DIRECTORY) => rehearsal.documents(host, history, snapshot, source, object, stop).await?,
+            Some(_) | None => continue,
         };
         rehearsal.discard(&done.place).await?;
         restored.insert(known, done.proof);
@@ -230,23 +236,36 @@ pub fn conclude(
     }
 }
 
-/// Stores what was found, so that the guard knows of it.
+/// Stores what was found, so that the guard knows of it; not what a person knows already, which would be asked about anew.
 ///
 /// # Errors
 /// The store's.
-pub async fn store(host: &Host, at: SnapshotId, verification: &Verification) -> Result<()> {
+pub async fn store(host: &Host, history: &History, at: SnapshotId, verification: &Verification) -> Result<()> {
+    if found_nothing_new(history, verification) {
+        return Ok(());
+    }
     let Verification { snapshot, depth, passed, .. } = *verification;
     let key = Mark { snapshot, at, depth, passed }.key(&host.environment)?;
     // One that exists was made in the same second of the same snapshot, and says the same.
     host.store.create(&key, Bytes::from(to_bytes(verification)?)).await.map(drop)
 }
 
-/// Whether a person knows that a source of a snapshot is not what it was.
-fn is_accepted(history: &History, snapshot: SnapshotId, source: &str) -> bool {
-    let Some(stored) = &history.environment else { return false };
-    let own = stored.file.given_up.iter().any(|state| state.snapshot == snapshot);
-    // What is lost is given up by source; of a failed verification the snapshot alone is known.
-    stored.file.has_given_up(snapshot, source) || !own && stored.file.known_failures.contains(&snapshot)
+/// Whether a person knows of a problem with a source of a snapshot: its object is given up, or a verification found the same
+/// before.
+fn is_accepted(history: &History, snapshot: SnapshotId, source: &str, problem: &str) -> bool {
+    let Some(Stored { file, .. }) = &history.environment else { return false };
+    let known = file.known_failures.get(&snapshot);
+    file.has_given_up(snapshot, source) || known.is_some_and(|known| known.problems.contains(&finding(source, problem)))
+}
+
+/// Whether a verification found nothing that a person does not know.
+fn found_nothing_new(history: &History, verification: &Verification) -> bool {
+    let Verification { snapshot, sources, passed, chain, .. } = verification;
+    let own = chain.is_empty() && history.snapshot(*snapshot).is_some_and(|snapshot| snapshot.damage.is_none());
+    let known = |(name, source): (&String, &SourceProof)| {
+        source.problems.iter().all(|problem| is_accepted(history, *snapshot, name, problem))
+    };
+    !passed && own && sources.iter().all(known)
 }
 
 fn report(host: &Host, history: &History, verifications: &[Verification], chain: &Chain) -> Report {
@@ -262,7 +281,8 @@ fn report(host: &Host, history: &History, verifications: &[Verification], chain:
         let _ = writeln!(text, "snapshot {} of {}, taken {taken}: {verdict}", verification.snapshot, host.environment);
         for (name, source) in &verification.sources {
             text.push_str(&source_text(name, source));
-            if !source.problems.is_empty() && is_accepted(history, verification.snapshot, name) {
+            let known = |problem: &String| is_accepted(history, verification.snapshot, name, problem);
+            if !source.problems.is_empty() && source.problems.iter().all(known) {
                 let _ = writeln!(text, "  {:<10} note: that is known (accepted)", "");
             }
         }
@@ -311,16 +331,25 @@ pub fn source_text(name: &str, source: &SourceProof) -> String {
 fn failure(host: &Host, history: &History, verifications: &[Verification], chain: &Chain) -> Option<Error> {
     let sources =
         verifications.iter().flat_map(|of| of.sources.iter().map(|(name, source)| (of.snapshot, name, source)));
-    let open = sources.filter(|(snapshot, name, _)| !is_accepted(history, *snapshot, name));
-    let of_objects = open.flat_map(|(_, _, source)| &source.problems);
-    let problems: BTreeSet<&String> = of_objects.chain(chain.problems.iter().map(|(_, problem)| problem)).collect();
+    let problems =
+        sources.flat_map(|(id, name, source)| source.problems.iter().map(move |problem| (id, name, problem)));
+    let open = problems.filter(|(id, name, problem)| !is_accepted(history, *id, name, problem));
+    let of_objects: BTreeSet<&String> = open.map(|(_, _, problem)| problem).collect();
+    let is_whole = of_objects.is_empty();
+    let problems: BTreeSet<&String> =
+        of_objects.into_iter().chain(chain.problems.iter().map(|(_, problem)| problem)).collect();
     let first = problems.first()?;
     let text = match problems.len() {
         1 => format!("the verification of {} failed: {first}", host.environment),
         count => format!("the verification of {} found {count} things wrong, first: {first}", host.environment),
     };
-    Some(
-        Error::new(Class::Stale, text)
-            .hint("keep what is there; run a backup with --force, and look for a copy of what is damaged"),
-    )
+    let hint = if is_whole {
+        format!(
+            "look for a copy of the record; `accept --env {} --lost` goes on without it if there is none",
+            host.environment
+        )
+    } else {
+        "keep what is there; run a backup with --force, and look for a copy of what is damaged".to_owned()
+    };
+    Some(Error::new(Class::Stale, text).hint(hint))
 }

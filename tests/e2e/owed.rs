@@ -3,6 +3,7 @@
 //! Most of it needs no server: an office is a few folders of documents, and every moment is simulated.
 
 mod adopted;
+mod answered;
 mod bin;
 mod clock;
 mod collapsed;

@@ -208,9 +208,14 @@ fn retention_that_was_not_carried_out_is_seen_until_it_is() {
     let now = "2026-06-05T12:00:00Z";
     assert_eq!(office.status(0, now, &[])["environments"][0]["retention"]["state"], "applied");
     office.configure(&keep(2, ""));
+    let _ = office.run(&["accept", "--env", "prod", "--now", "2026-06-05T12:01:00Z"]).expect_code(0);
+    office.backup("2026-06-05T12:02:00Z");
+    // As if the store had refused what went into the bin.
+    std::fs::remove_dir_all(office.at("store/prod/forgotten")).unwrap();
+    let now = "2026-06-05T12:03:00Z";
     let behind = office.status(4, now, &[]);
     assert_eq!(problems(&behind["environments"][0]), [("retention", None)]);
-    assert_eq!(behind["environments"][0]["retention"]["due"], 3);
+    assert_eq!(behind["environments"][0]["retention"]["due"], 4);
     office.configure(&keep(2, "max_forget = 1"));
     assert_eq!(
         office.status(4, now, &[])["environments"][0]["retention"]["due"],
@@ -222,12 +227,15 @@ fn retention_that_was_not_carried_out_is_seen_until_it_is() {
     assert_eq!(one["environments"][0]["retention"]["due"], 1, "the next one");
     let _ = office.run(&["prune", "--env", "prod", "--no-limit", "--now", now]).expect_code(0);
     let binned = office.status(0, now, &[]);
-    assert_eq!(binned["environments"][0]["snapshots"]["in_bin"], 3, "{binned}");
+    assert_eq!(binned["environments"][0]["snapshots"]["in_bin"], 4, "{binned}");
     // A plugin that cannot be had is no reason to hide the rest.
     office.configure("[plugins.retention]\ncomponent = \"gone.wasm\"\n");
     let without = office.status(4, now, &[]);
+    assert_eq!(problems(&without["environments"][0]), [("waiting", None)]);
+    office.configure(&keep(2, "[plugins]\nrequire_digest = true\n"));
+    let without = office.status(4, now, &[]);
     assert_eq!(without["environments"][0]["retention"]["state"], "refused");
-    assert_eq!(without["environments"][0]["sources"]["docs"]["last_snapshot"], "20260605T010000Z");
+    assert_eq!(without["environments"][0]["sources"]["docs"]["last_snapshot"], "20260605T120200Z");
 }
 
 #[test]

@@ -316,7 +316,8 @@ fn a_database_that_is_not_the_recorded_one_does_not_pass_the_deep_look() {
     let found = problems(&verify(&scene, &["--deep", "--scratch", scratch.to_str().unwrap()]));
     assert!(found.contains("it is not what was saved"), "{found}");
     assert_eq!(entries(&scratch), 0);
-    let restored = scene.run(["restore", "--env", "prod", "--source", "db", "--into", "refused", "--server", "lab"]);
+    let named = ["--snapshot", "20260602T010000Z", "--into", "refused", "--server", "lab"];
+    let restored = scene.run(["restore", "--env", "prod", "--source", "db"].into_iter().chain(named));
     complains(&restored, 4, "is not the recorded one");
     let made = scene.server.psql("postgres", "SELECT count(*) FROM pg_database WHERE datname LIKE 'refused%'");
     assert_eq!(made.trim(), "0");

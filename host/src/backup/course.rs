@@ -5,6 +5,7 @@
 
 use super::sweep::{delete, sweep, undo};
 use crate::config::{Environment, EnvironmentConfig};
+use crate::environment;
 use crate::error::{Class, Error, Result};
 use crate::guard;
 use crate::history::{self, History};
@@ -40,6 +41,8 @@ pub struct Course<'a> {
     pub guard: &'a guard::Config,
     /// The business time zone.
     pub time_zone: &'a TimeZone,
+    /// The configured retention plugin with its settings.
+    pub retention: &'a str,
     /// What a lease takes from the machine.
     pub machine: Machine,
     /// How far the machine's time was moved, for tests and simulations: the store's is moved with it.
@@ -115,6 +118,7 @@ impl<'a> Course<'a> {
             sources: &host.sources,
             guard: &host.guard,
             time_zone: &host.time_zone,
+            retention: &host.retention,
             machine: Machine::OWN,
             shift: host.clock.shift(),
         }
@@ -126,6 +130,7 @@ impl<'a> Course<'a> {
             config: self.sources,
             guard: self.guard,
             time_zone: self.time_zone.iana_name().unwrap_or("UTC"),
+            retention: self.retention,
         }
     }
 
@@ -297,8 +302,23 @@ async fn finish(
         }
         return Ok(Done { record, failures, retention: Retention::Refused(error), history: before });
     }
+    if let Err(error) = take_rules(course, lease, &history, now).await {
+        tracing::warn!("what the configuration strengthens is not in the environment's file yet: {error}");
+    }
     let retention = retain(course, proposer, lease, &history, now, stop).await;
     Ok(Done { record, failures, retention, history })
+}
+
+/// Takes into the environment's file what needs no question. A run of a doubted time leaves that to the next one.
+async fn take_rules(course: &Course<'_>, lease: &Lease, history: &History, now: Timestamp) -> Result<()> {
+    let Some(stored) = &history.environment else { return Ok(()) };
+    let doubted = history.snapshots.iter().rev().find(|snapshot| !snapshot.adopted).is_some_and(|s| s.clock_doubted);
+    if doubted || history.environment_damage.is_some() || history.file_doubt.is_some() {
+        return Ok(());
+    }
+    let Some(next) = stored.file.taking(course.guard, course.retention) else { return Ok(()) };
+    lease.check().await?;
+    environment::write(course.store, course.environment, Some(stored), next, now).await.map(drop)
 }
 
 /// Deletes the record of a run whose objects are gone, and says whether it is gone too: a listed snapshot is restorable.

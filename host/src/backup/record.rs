@@ -200,6 +200,8 @@ pub(super) fn record(
         store_time: Some(store_time),
         clock_doubt,
         environment_file: history.environment.as_ref().map(|stored| stored.stamp),
+        environment_sha256: history.environment.as_ref().map(|stored| stored.sha256.clone()),
+        witnessed: history.witnessed(id.taken()),
         previous: history.previous(id.taken()).and_then(history::Snapshot::link),
     }
 }

@@ -18,6 +18,9 @@ const TABLES_MIN: u64 = 10;
 /// So few rows are settings that somebody may have cleared.
 const ROWS_MIN: u64 = 100;
 
+/// A source that was suspect is whole again when no more than a tenth of what it had is missing: a day's work of tidying up.
+const BACK_TENTH: u64 = 10;
+
 /// What a run saw of one source.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Seen {
@@ -116,32 +119,44 @@ pub fn judge(name: &str, seen: &Seen, history: &History, now: Timestamp) -> Judg
     if let Some((known, found)) = exchanged(seen.identity.as_deref(), name, history, now) {
         doubts.push(format!("it is another database than before ({known} became {found})"));
     }
-    let replaced = history.environment.as_ref().and_then(|stored| stored.file.replaced.get(name).copied());
-    let counts = |id: SnapshotId| replaced.is_none_or(|replaced| id > replaced);
-    let whole = history.last_whole(name, now).map(|(id, state)| (id, state.measure));
-    let gone = |(id, before)| collapsed(before, seen.measure).map(|what| format!("{what} since {id}"));
-    doubts.extend(match whole {
-        Some((id, _)) if !counts(id) => None,
-        Some(whole) => gone(whole),
-        // A source that was unreadable from its first day on: it held at least what was read or met of it.
-        None => history.partial(name, now).filter(|(id, _)| counts(*id)).find_map(gone),
-    });
+    let is_suspected = history.is_suspected(name, now);
+    let gone = |(id, before): (SnapshotId, Measure)| {
+        let not_back = || is_suspected.then(|| not_back(before, seen.measure)).flatten();
+        let what = collapsed(before, seen.measure).or_else(not_back);
+        what.map(|what| format!("{what} since {id}"))
+    };
+    doubts.extend(history.held(name, now).into_iter().find_map(gone));
     let condition = if doubts.is_empty() { Condition::Whole } else { Condition::Suspect };
     Judgement { condition, doubts }
 }
 
-/// Whether most of what was there is gone, and what of it.
-fn collapsed(before: Measure, now: Measure) -> Option<String> {
+/// Each count that both have, by its name, before and now, with how many there must have been for half of them to say anything.
+fn counts(before: Measure, now: Measure) -> impl Iterator<Item = (&'static str, u64, u64, u64)> {
     let counts = [
         ("files", before.files, now.files, FILES_MIN),
         ("bytes", before.bytes, now.bytes, BYTES_MIN),
         ("tables", before.tables, now.tables, TABLES_MIN),
         ("rows", before.rows, now.rows, ROWS_MIN),
     ];
-    counts.into_iter().find_map(|(what, before, now, least)| {
-        let (before, now) = (before?, now?);
-        let gone = (before > 0 && now == 0) || (before >= least && now < before / 2);
-        gone.then(|| format!("most of its {what} are gone: {} of {} are left", HumanCount(now), HumanCount(before)))
+    counts.into_iter().filter_map(|(what, before, now, least)| Some((what, before?, now?, least)))
+}
+
+/// Whether most of what was there is gone, and what of it.
+fn collapsed(before: Measure, now: Measure) -> Option<String> {
+    let gone = |before, now, least| (before > 0 && now == 0) || (before >= least && now < before / 2);
+    let mut lost = counts(before, now).filter(|(_, before, now, least)| gone(*before, *now, *least));
+    lost.next().map(|(what, before, now, _)| {
+        format!("most of its {what} are gone: {} of {} are left", HumanCount(now), HumanCount(before))
+    })
+}
+
+/// Whether something of what was missing is missing still: of a source that lost most of it nobody takes the half that comes back
+/// for the whole.
+fn not_back(before: Measure, now: Measure) -> Option<String> {
+    let missing = |before: u64, now: u64| now < before.saturating_sub(before / BACK_TENTH);
+    let mut lost = counts(before, now).filter(|(_, before, now, _)| missing(*before, *now));
+    lost.next().map(|(what, before, now, _)| {
+        format!("its {what} are not all back: {} of {} are there", HumanCount(now), HumanCount(before))
     })
 }
 

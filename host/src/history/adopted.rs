@@ -61,8 +61,10 @@ pub(super) async fn explained(
             Ok(certificate) => certificate,
             Err(error) => {
                 tracing::warn!("the certificate of {id} of {environment} cannot be read: {error}");
-                let own = free.iter().filter(|(_, found)| found.own && found.moment == id);
-                explained.extend(own.map(|(key, _)| ((*key).clone(), Explained::Unclear)));
+                // It is in the bin, or was: what lies there of that moment stays listed, and before it is deleted the certificate
+                // is written anew.
+                let own = free.iter().filter(|(_, found)| found.moment == id);
+                explained.extend(own.map(|(key, _)| ((*key).clone(), Explained::Binned { id, since })));
                 continue;
             }
         };

@@ -7,7 +7,8 @@ use crate::config::{Environment, EnvironmentConfig};
 use crate::environment::{EnvironmentFile, Stored, file_key};
 use crate::error::{Error, Result};
 use crate::lease;
-use crate::proof;
+use crate::proof::{self, Verification};
+use crate::questions;
 use crate::snapshot::{Condition, Measure, Outcome, Previous, Record, SnapshotId, SourceRecord};
 use crate::store::{ObjectKey, Store};
 use futures::{StreamExt, TryStreamExt};
@@ -245,14 +246,21 @@ async fn missing(
     file: Option<&Stored>,
     records: &[Read],
 ) -> Result<BTreeSet<SnapshotId>> {
-    let named = records.iter().filter_map(|(_, record, _)| record.as_ref().ok()?.previous.as_ref());
     let is_known = |id: &SnapshotId| {
         keys.records.contains_key(id)
             || keys.certificates.contains_key(id)
             || file.is_some_and(|stored| stored.file.known_breaks.contains(id))
     };
     let mut missing = BTreeSet::new();
-    for id in named.map(|previous| previous.id).filter(|id| !is_known(id)) {
+    let mut wanted: BTreeSet<SnapshotId> =
+        named(records).map(|previous| previous.id).filter(|id| !is_known(id)).collect();
+    // What was verified and left nothing else had a record, or was made from a script's objects, which a script may take away.
+    for mark in keys.verified.iter().filter(|mark| mark.passed && !is_known(&mark.snapshot)) {
+        let bytes = store.get(&mark.key(environment)?).await?;
+        let seen = bytes.and_then(|bytes| Verification::parse(&bytes).ok()).and_then(|seen| seen.record_sha256);
+        wanted.extend(seen.map(|_| mark.snapshot));
+    }
+    for id in wanted {
         let there = store.head(&record_key(environment, id)?).await?.is_some()
             || store.head(&certificate_key(environment, id)?).await?.is_some();
         if !there {
@@ -262,18 +270,23 @@ async fn missing(
     Ok(missing)
 }
 
+/// What records say of other records.
+fn named(records: &[Read]) -> impl Iterator<Item = &Previous> {
+    let records = records.iter().filter_map(|(_, record, _)| record.as_ref().ok());
+    records.flat_map(|record| record.previous.iter().chain(&record.witnessed))
+}
+
 /// Snapshots whose record can be read and is not what a later one names.
 pub(super) fn changed(file: Option<&Stored>, records: &[Read]) -> BTreeSet<SnapshotId> {
     let hashes: BTreeMap<SnapshotId, &str> =
         records.iter().filter(|(_, record, _)| record.is_ok()).map(|(id, _, sha256)| (*id, sha256.as_str())).collect();
-    let named = records.iter().filter_map(|(_, record, _)| record.as_ref().ok()?.previous.as_ref());
     let differs = |previous: &&Previous| hashes.get(&previous.id).is_some_and(|sha256| *sha256 != previous.sha256);
     let known = |id: &SnapshotId| {
         let is_known =
             |stored: &Stored| stored.file.known_breaks.contains(id) || stored.file.retired_snapshots.contains(id);
         file.is_some_and(is_known)
     };
-    named.filter(differs).map(|previous| previous.id).filter(|id| !known(id)).collect()
+    named(records).filter(differs).map(|previous| previous.id).filter(|id| !known(id)).collect()
 }
 
 /// Whether the newest version of the environment's file is another one than runs went by.
@@ -287,6 +300,13 @@ async fn file_doubt(
     let went_by = records.iter().filter_map(|(run, record, _)| Some((record.as_ref().ok()?.environment_file?, *run)));
     if let Some((stamp, run)) = went_by.max().filter(|(stamp, _)| *stamp > newest.stamp) {
         return Ok(Some(FileDoubt::Gone { stamp, run }));
+    }
+    // The runs after an edit went by what they found: the first one that saw another file is what counts.
+    let saw = records.iter().filter_map(|(run, record, _)| Some((run, record.as_ref().ok()?)));
+    let mut saw = saw.filter(|(_, record)| record.environment_file == Some(newest.stamp));
+    let another = |record: &Record| record.environment_sha256.as_ref().is_some_and(|sha256| *sha256 != newest.sha256);
+    if let Some((run, _)) = saw.find(|(_, record)| another(record)) {
+        return Ok(Some(FileDoubt::Changed { stamp: newest.stamp, run: *run }));
     }
     let named = newest.file.previous.as_ref().map(|previous| previous.stamp);
     for before in keys.environment_files.iter().rev().copied().filter(|stamp| *stamp < newest.stamp) {
@@ -383,6 +403,12 @@ pub(super) fn build(keys: &Keys, records: Vec<Read>, facts: Facts<'_>) -> Histor
         let kept = file.is_some_and(|file| file.kept.contains(&snapshot.id));
         snapshot.pinned = kept || facts.config.pinned.contains(&snapshot.id);
         snapshot.retired = file.is_some_and(|file| file.retired_snapshots.contains(&snapshot.id));
+        if file.is_some_and(|file| file.retired_ahead.contains(&snapshot.id)) {
+            let is_ahead = questions::is_ahead(snapshot.id, facts.now);
+            snapshot.early = is_ahead && !snapshot.clock_doubted;
+            snapshot.retired |= is_ahead;
+            snapshot.clock_doubted |= !is_ahead;
+        }
         snapshot.standing = proof::standing(&verifications, snapshot.id, facts.now);
         if !snapshot.adopted {
             snapshot.complete = snapshot.is_complete();

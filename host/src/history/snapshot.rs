@@ -30,6 +30,9 @@ pub struct Snapshot {
     pub pinned: bool,
     /// Whether a person said that it serves nothing.
     pub retired: bool,
+    /// Whether it was retired because it is from the future, and nothing but that says that its clock was wrong: it may be the clock
+    /// of today.
+    pub early: bool,
     /// Whether its time is doubted, and nobody said that it is right.
     pub clock_doubted: bool,
     /// Since when it lies in the bin, by the store's time; none where it does not.
@@ -109,6 +112,7 @@ impl Snapshot {
             standing: Standing::Unproven,
             pinned: false,
             retired: false,
+            early: false,
             clock_doubted: false,
             binned: None,
             sources: BTreeMap::new(),

@@ -107,6 +107,8 @@ fn record(id: &str, objects: &[(&str, &str, u64)]) -> Record {
         store_time: None,
         clock_doubt: None,
         environment_file: None,
+        environment_sha256: None,
+        witnessed: Vec::new(),
         previous: None,
     }
 }

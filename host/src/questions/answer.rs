@@ -1,16 +1,13 @@
 //! Answering: what changes in the environment's file.
 
 use super::{Asked, Kind, Question, is_ahead, named, newest_of, questions};
-use crate::environment::{AcceptedState, EnvironmentFile, KnownSource};
+use crate::environment::{AcceptedState, EnvironmentFile, KnownFailure, KnownSource};
 use crate::history::History;
 use crate::proof::Standing;
 use crate::snapshot::{ClockDoubt, SnapshotId};
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
-use std::collections::BTreeSet;
-
-/// From here on a clock was wrong by so much that the snapshot's day is wrong too.
-const WRONG_DAY: SignedDuration = SignedDuration::from_hours(24);
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What a person lets happen by an answer, beyond what plain `accept` answers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -23,6 +20,10 @@ pub struct Answer {
     pub adopted: bool,
     /// Snapshots at which the chain of records is broken, and known to be so from now on.
     pub breaks: BTreeSet<SnapshotId>,
+    /// What the last failed verification found of snapshots, each as `source: problem`.
+    pub failures: BTreeMap<SnapshotId, BTreeSet<String>>,
+    /// Snapshots whose accepted states are accepted no more.
+    pub withdraw: BTreeSet<SnapshotId>,
 }
 
 impl Answer {
@@ -36,6 +37,7 @@ impl Answer {
             Kind::NewSource
             | Kind::Suspect
             | Kind::Guard
+            | Kind::Retention
             | Kind::TimeZone
             | Kind::Clock
             | Kind::Future
@@ -85,14 +87,18 @@ pub fn answer(
                 next.take_rules(asked.guard, now);
                 changes.push("the guard has the configured rules".to_owned());
             }
+            Kind::Retention => {
+                next.retention = Some(asked.retention.to_owned());
+                changes.push(format!("the retention is {}", asked.retention));
+            }
             Kind::TimeZone => {
                 asked.time_zone.clone_into(&mut next.time_zone);
                 changes.push(format!("the time zone is {}", next.time_zone));
             }
             Kind::Clock => changes.extend(judge_times(asked, history, &question.snapshots, &mut next, now)),
             Kind::Future => {
-                next.retired_snapshots.extend(&question.snapshots);
-                changes.push(format!("{} retired: their clock was wrong", named(&question.snapshots)));
+                next.retired_ahead.extend(&question.snapshots);
+                changes.push(format!("{} serve nothing before their time has come", named(&question.snapshots)));
             }
             Kind::Lost if answer.lost => {
                 for snapshot in history.snapshots.iter().filter(|s| question.snapshots.contains(&s.id)) {
@@ -100,8 +106,6 @@ pub fn answer(
                         snapshot.lost().map(|source| AcceptedState { snapshot: snapshot.id, source: source.clone() });
                     next.given_up.extend(states);
                 }
-                // Whoever verifies it meets what is known.
-                next.known_failures.extend(&question.snapshots);
                 changes.push(format!("what is lost of {} is given up", named(&question.snapshots)));
             }
             Kind::DamagedRecord if answer.lost => {
@@ -127,12 +131,23 @@ pub fn answer(
     }
     if answer.lost {
         let failed = history.snapshots.iter().filter(|snapshot| snapshot.standing == Standing::Failed);
-        let failed: Vec<SnapshotId> =
-            failed.map(|snapshot| snapshot.id).filter(|id| !next.known_failures.contains(id)).collect();
+        let mut failed: Vec<SnapshotId> = failed.map(|snapshot| snapshot.id).collect();
+        failed.retain(|id| !is_known_failure(&next, history, *id));
         if !failed.is_empty() {
             changes.push(format!("the failed verification of {} is known", named(&failed)));
-            next.known_failures.extend(failed);
         }
+        for id in failed {
+            let Some(at) = last_failure(history, id) else { continue };
+            let known = next.known_failures.entry(id).or_insert(KnownFailure { at, problems: BTreeSet::new() });
+            known.at = at;
+            known.problems.extend(answer.failures.get(&id).into_iter().flatten().cloned());
+        }
+    }
+    let before = next.accepted.len();
+    next.accepted.retain(|state| !answer.withdraw.contains(&state.snapshot));
+    if next.accepted.len() < before {
+        let ids: Vec<SnapshotId> = answer.withdraw.iter().copied().collect();
+        changes.push(format!("what was accepted of {} is suspect again", named(&ids)));
     }
     for name in &answer.retire {
         if let Some(known) = next.sources.remove(name) {
@@ -155,7 +170,18 @@ pub fn answer(
     (next, changes)
 }
 
-/// Sorts doubted snapshots by what is known now: certainly wrong, certainly right, or neither.
+/// The newest verification of a snapshot that failed.
+fn last_failure(history: &History, id: SnapshotId) -> Option<SnapshotId> {
+    history.verifications.iter().filter(|mark| mark.snapshot == id && !mark.passed).map(|mark| mark.at).max()
+}
+
+/// Whether a person knows of the newest verification of a snapshot that failed.
+#[must_use]
+pub fn is_known_failure(file: &EnvironmentFile, history: &History, id: SnapshotId) -> bool {
+    file.known_failures.get(&id).is_some_and(|known| last_failure(history, id).is_none_or(|last| last <= known.at))
+}
+
+/// Sorts doubted snapshots by what is known now: certainly right, or unclear.
 fn judge_times(
     asked: Asked<'_>,
     history: &History,
@@ -163,15 +189,11 @@ fn judge_times(
     next: &mut EnvironmentFile,
     now: Timestamp,
 ) -> Vec<String> {
-    let (mut wrong, mut right, mut unclear) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut right, mut unclear) = (Vec::new(), Vec::new());
     for snapshot in history.snapshots.iter().filter(|snapshot| ids.contains(&snapshot.id)) {
         let Some(doubt) = snapshot.record.as_ref().and_then(|record| record.clock_doubt) else { continue };
         let of = match doubt {
-            ClockDoubt::Skew { seconds }
-                if i64::try_from(seconds.unsigned_abs()).unwrap_or(i64::MAX) > WRONG_DAY.as_secs() =>
-            {
-                &mut wrong
-            }
+            // Which of the two clocks was wrong, nobody can say.
             ClockDoubt::Skew { seconds } if !is_of_one_day(asked, snapshot.id, seconds) => &mut unclear,
             ClockDoubt::Skew { .. } | ClockDoubt::Gap { .. } => &mut right,
             // What it met in its future is in ours too: that one is wrong.
@@ -181,10 +203,6 @@ fn judge_times(
         of.push(snapshot.id);
     }
     let mut changes = Vec::new();
-    if !wrong.is_empty() {
-        changes.push(format!("{} retired: their clock was wrong", named(&wrong)));
-        next.retired_snapshots.extend(wrong);
-    }
     if !right.is_empty() {
         changes.push(format!("the time of {} is right", named(&right)));
         next.trusted_times.extend(right);

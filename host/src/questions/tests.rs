@@ -44,6 +44,8 @@ fn snapshot(id: &str, docs: Condition, doubt: Option<ClockDoubt>) -> Snapshot {
         store_time: None,
         clock_doubt: doubt,
         environment_file: None,
+        environment_sha256: None,
+        witnessed: Vec::new(),
         previous: None,
     };
     let complete = docs == Condition::Whole;
@@ -69,14 +71,14 @@ fn asked_and_left(text: &str, history: &History, answer: &Answer) -> (Vec<Questi
     let (config, _) = config(text);
     let zone = config.time_zone.iana_name().unwrap_or("UTC");
     let sources = config.environment("prod").unwrap().1;
-    let asked = Asked { environment: "prod", config: sources, guard: &config.guard, time_zone: zone };
+    let asked = Asked { environment: "prod", config: sources, guard: &config.guard, time_zone: zone, retention: "r" };
     let before = questions(asked, history, now());
     let file = &history.environment.as_ref().unwrap().file;
     let (next, changes) = self::answer(asked, history, file, answer, now());
     assert_eq!(changes.is_empty(), next == *file, "{changes:?}");
     // What a person answered is in the file from then on; the snapshots are what they were.
     let snapshots = history.snapshots.iter().cloned().map(|mut snapshot| {
-        snapshot.retired = next.retired_snapshots.contains(&snapshot.id);
+        snapshot.retired = next.retired_snapshots.contains(&snapshot.id) || next.retired_ahead.contains(&snapshot.id);
         snapshot.clock_doubted &= !next.trusted_times.contains(&snapshot.id);
         for (name, state) in &mut snapshot.sources {
             state.given_up = next.has_given_up(snapshot.id, name);
@@ -100,7 +102,7 @@ fn nothing_is_asked_where_all_agree() {
     assert!(asked.is_empty() && left.is_empty(), "{asked:?}");
     let (config, _) = config(ALL);
     let sources = config.environment("prod").unwrap().1;
-    let asked = Asked { environment: "prod", config: sources, guard: &config.guard, time_zone: "UTC" };
+    let asked = Asked { environment: "prod", config: sources, guard: &config.guard, time_zone: "UTC", retention: "r" };
     assert_eq!(obstacles(asked, &history, now()), Vec::<String>::new());
 }
 
@@ -225,21 +227,23 @@ fn a_plain_answer_retires_no_source_and_gives_nothing_up() {
 }
 
 #[test]
-fn a_time_that_is_certainly_wrong_is_retired_a_gap_is_believed_and_what_is_neither_stays_second() {
+fn what_is_from_the_future_waits_a_gap_is_believed_and_what_is_neither_stays_second() {
     use ClockDoubt::{Behind, Gap, Skew};
     let id = |text: &str| text.parse::<SnapshotId>().unwrap();
     let judged = |taken: &str, doubt| {
         let history = history(vec![whole("20260620T010000Z"), snapshot(taken, Condition::Whole, Some(doubt))]);
         let (config, _) = config(ALL);
         let sources = config.environment("prod").unwrap().1;
-        let asked = Asked { environment: "prod", config: sources, guard: &config.guard, time_zone: "UTC" };
+        let asked =
+            Asked { environment: "prod", config: sources, guard: &config.guard, time_zone: "UTC", retention: "r" };
         let (next, _) = answer(asked, &history, &history.environment.as_ref().unwrap().file, &Answer::default(), now());
         let of = |ids: &BTreeSet<SnapshotId>| ids.contains(&id(taken));
-        (of(&next.retired_snapshots), of(&next.trusted_times), of(&next.doubted_times))
+        assert!(next.retired_snapshots.is_empty(), "nobody knows which clock was wrong");
+        (of(&next.retired_ahead), of(&next.trusted_times), of(&next.doubted_times))
     };
-    let (retired, trusted, second) = ((true, false, false), (false, true, false), (false, false, true));
-    assert_eq!(judged("20360101T000000Z", Gap { newest: id("20260620T010000Z") }), retired);
-    assert_eq!(judged("20260629T000000Z", Skew { seconds: 30 * 86_400 }), retired);
+    let (waits, trusted, second) = ((true, false, false), (false, true, false), (false, false, true));
+    assert_eq!(judged("20360101T000000Z", Gap { newest: id("20260620T010000Z") }), waits);
+    assert_eq!(judged("20260629T000000Z", Skew { seconds: 30 * 86_400 }), second);
     assert_eq!(judged("20260629T010000Z", Skew { seconds: 3_600 }), trusted);
     assert_eq!(judged("20260629T003000Z", Skew { seconds: 3_600 }), second, "it was the day before");
     assert_eq!(judged("20260628T233000Z", Skew { seconds: -3_600 }), second, "it was the day after");

@@ -168,6 +168,8 @@ pub async fn plan(rules: Rules<'_>, proposer: &impl Propose, history: &History, 
             let kept = keeps.remove(&subject.id).map(|reasons| reasons.shown(subject));
             let decision = match kept {
                 Some(reasons) => Decision { keep: true, reasons },
+                // Of the two clocks, that of its run and that of today, nobody knows which was wrong.
+                None if subject.early => Decision { keep: true, reasons: vec!["its time has not come".to_owned()] },
                 None if subject.retired => Decision { keep: false, reasons: vec!["retired by `accept`".to_owned()] },
                 None => {
                     let reasons = forgets.get(&subject.id).cloned().unwrap_or_else(|| "names no source".to_owned());

@@ -44,6 +44,8 @@ fn record() -> Record {
         store_time: None,
         clock_doubt: None,
         environment_file: None,
+        environment_sha256: None,
+        witnessed: Vec::new(),
         previous: None,
     }
 }

@@ -152,6 +152,7 @@ impl Kind {
             | questions::Kind::NewSource
             | questions::Kind::GoneSource
             | questions::Kind::Guard
+            | questions::Kind::Retention
             | questions::Kind::TimeZone => Self::Waiting,
         }
     }
@@ -161,7 +162,8 @@ impl Problem {
     /// What to do.
     pub(super) fn advice(&self) -> String {
         let first = match self.kind {
-            Kind::Never | Kind::Stale => "look at why the scheduled run did not happen; ",
+            Kind::Never => "look at why the scheduled run did not happen; ",
+            Kind::Stale => "look at why no scheduled run had it whole; ",
             Kind::Failed => "mend the cause that the last run's log names; ",
             Kind::Partial => "make it readable, or name it in `exclude` of the source if nobody needs it; ",
             Kind::Suspect | Kind::Waiting | Kind::Clock => "if that is meant, ",
@@ -310,8 +312,8 @@ fn unproven(
     let environment = &status.environment;
     let of = |kind, said, command| Problem { kind, source: None, said, command };
     let mut problems = Vec::new();
-    let known =
-        |id: &SnapshotId| history.environment.as_ref().is_some_and(|stored| stored.file.known_failures.contains(id));
+    let file = history.environment.as_ref().map(|stored| &stored.file);
+    let known = |id: &SnapshotId| file.is_some_and(|file| questions::is_known_failure(file, history, *id));
     let failed = past.iter().filter(|snapshot| snapshot.standing == Standing::Failed);
     let failed: Vec<SnapshotId> = failed.map(|snapshot| snapshot.id).filter(|id| !known(id)).collect();
     if let Some(last) = failed.last() {

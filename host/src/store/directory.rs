@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -268,6 +268,26 @@ impl Directory {
         Ok(stream)
     }
 
+    /// Whether it is below another folder, or is that folder. One that is not there yet is where the folder above it is.
+    #[must_use]
+    pub fn is_below(&self, other: &Path) -> bool {
+        let own = std::fs::canonicalize(&self.root);
+        let own = own.or_else(|_| self.root.parent().map_or_else(|| Ok(PathBuf::new()), std::fs::canonicalize));
+        own.is_ok_and(|own| own.starts_with(other))
+    }
+
+    /// Gives what root made to whom the store belongs, who could not read it otherwise.
+    fn give(&self, made: &Path) -> Result<()> {
+        if !rustix::process::geteuid().is_root() {
+            return Ok(());
+        }
+        let give = || {
+            let owner = std::fs::metadata(&self.root)?;
+            std::os::unix::fs::lchown(made, Some(owner.uid()), Some(owner.gid()))
+        };
+        give().map_err(|error| failure("give to the store's owner", made, &error))
+    }
+
     fn place(&self, key: &ObjectKey) -> PathBuf {
         self.root.join(key.as_str())
     }
@@ -305,7 +325,10 @@ impl Directory {
         for segment in above.split('/') {
             folder.push(segment);
             match std::fs::DirBuilder::new().mode(FOLDER_MODE).create(&folder) {
-                Ok(()) => sync_above(&folder)?,
+                Ok(()) => {
+                    self.give(&folder)?;
+                    sync_above(&folder)?;
+                }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(failure("make", &folder, &error)),
             }
@@ -318,6 +341,7 @@ impl Directory {
         let folder = self.make_folders(key)?;
         let file = tempfile::Builder::new().prefix(TEMPORARY_PREFIX).tempfile_in(&folder);
         let file = file.map_err(|error| failure("write to", &folder, &error))?;
+        self.give(file.path())?;
         Ok((file, self.place(key)))
     }
 

@@ -92,7 +92,9 @@ pub async fn check(store: &Store, environment: &Environment, history: &History) 
 fn without_known(mut chain: Chain, history: &History) -> Chain {
     let file = history.environment.as_ref().map(|stored| &stored.file);
     let is_known = |id: &SnapshotId| {
-        file.is_some_and(|file| file.known_breaks.contains(id) || file.retired_snapshots.contains(id))
+        file.is_some_and(|file| {
+            [&file.known_breaks, &file.retired_snapshots, &file.retired_ahead].into_iter().any(|ids| ids.contains(id))
+        })
     };
     let (known, open): (Vec<_>, Vec<_>) = chain.problems.into_iter().partition(|(id, _)| is_known(id));
     chain.notes.extend(known.into_iter().map(|(_, what)| format!("{what} (accepted)")));

@@ -236,3 +236,60 @@ fn only_a_restore_into_the_source_itself_says_that_less_is_meant() {
         assert_eq!(night["snapshot"]["sources"]["docs"]["condition"], condition, "{night}");
     }
 }
+
+/// So many documents of their own name each.
+fn fill(office: &Office, count: usize) {
+    let folder = office.documents("docs");
+    std::fs::remove_dir_all(&folder).unwrap();
+    std::fs::create_dir(&folder).unwrap();
+    (0..count).for_each(|n| office.write("docs", &format!("{n}"), "x"));
+}
+
+fn condition(night: &Value) -> &str {
+    night["snapshot"]["sources"]["docs"]["condition"].as_str().unwrap()
+}
+
+#[test]
+fn a_source_that_lost_most_of_it_is_not_whole_again_when_half_of_it_is_back() {
+    let office = Office::new(&["docs"], "");
+    for (day, count, expected) in [(28, 100, "whole"), (29, 18, "suspect"), (30, 50, "suspect"), (31, 89, "suspect")] {
+        fill(&office, count);
+        let night = office.backup(&format!("2025-12-{day}T22:00:00Z"), if expected == "whole" { 0 } else { 3 });
+        assert_eq!(condition(&night), expected, "{count}: {night}");
+    }
+    fill(&office, 95);
+    assert_eq!(condition(&office.backup("2026-01-01T22:00:00Z", 0)), "whole", "a tenth may be tidied up meanwhile");
+    office.is_green("2026-01-01T23:00:00Z");
+}
+
+#[test]
+fn a_loss_does_not_hide_behind_a_smaller_one_on_each_day() {
+    let office = Office::new(&["docs"], "");
+    for (day, count, expected) in [(28, 1_000, "whole"), (29, 600, "whole"), (30, 400, "suspect"), (31, 300, "suspect")]
+    {
+        fill(&office, count);
+        let night = office.backup(&format!("2025-12-{day}T22:00:00Z"), if expected == "whole" { 0 } else { 3 });
+        assert_eq!(condition(&night), expected, "{count}: {night}");
+    }
+    // What somebody accepts is the measure from then on.
+    let _ = office.verb(&["accept"], "2026-01-01T08:00:00Z", 0);
+    for (day, count) in [(1, 290), (2, 200)] {
+        fill(&office, count);
+        assert_eq!(condition(&office.backup(&format!("2026-01-{day:02}T22:00:00Z"), 0)), "whole", "{count}");
+    }
+}
+
+#[test]
+fn a_store_inside_of_what_it_saves_is_refused() {
+    let office = Office::new(&["docs"], "");
+    let _ = office.backup("2026-06-01T01:00:00Z", 0);
+    let inside = office.documents("docs").join("store");
+    std::fs::rename(office.at("store"), &inside).unwrap();
+    let path = office.at("dolibarr-backup.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let moved = text.replace(&office.at("store").display().to_string(), &inside.display().to_string());
+    std::fs::write(path, moved).unwrap();
+    let refused = office.run(&["backup", "--env", "prod", "--now", "2026-06-02T01:00:00Z"]).expect_code(64).stderr;
+    assert!(refused.contains("which the source docs saves") && refused.contains("hint:"), "{refused}");
+    let _ = office.verb(&["list"], "2026-06-02T02:00:00Z", 0);
+}

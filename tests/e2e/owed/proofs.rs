@@ -98,3 +98,68 @@ fn verifying_all_of_a_store_with_an_incomplete_snapshot_leaves_status_as_it_was(
     let listed = office.snapshots("2026-06-03T04:00:00Z");
     assert!(listed.iter().all(|snapshot| snapshot["disproved"] == false), "{listed:?}");
 }
+
+#[test]
+fn what_was_given_up_in_a_snapshot_does_not_hide_what_breaks_in_it_later() {
+    let office = Office::new(&["docs", "other"], "");
+    let _ = office.worked("2026-06-01T01:00:00Z", 0);
+    for entry in std::fs::read_dir(office.at("store/prod/docs")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.to_string_lossy().ends_with("index") {
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+    let _ = office.verb(&["verify"], "2026-06-01T02:00:00Z", 4);
+    let _ = office.verb(&["accept", "--lost"], "2026-06-01T03:00:00Z", 0);
+    let _ = office.verb(&["verify"], "2026-06-01T04:00:00Z", 0);
+    office.is_green("2026-06-01T05:00:00Z");
+    damage(&office, "prod/other/20260601T010000Z.tar.gz");
+    let _ = office.verb(&["verify"], "2026-06-01T06:00:00Z", 4);
+    assert!(problems(&office.status("2026-06-01T07:00:00Z", 4)).contains(&("disproved", None)));
+    let _ = office.verb(&["accept", "--lost"], "2026-06-01T08:00:00Z", 0);
+    let _ = office.verb(&["verify"], "2026-06-01T09:00:00Z", 0);
+    office.is_green("2026-06-01T10:00:00Z");
+}
+
+#[test]
+fn a_deep_verification_restores_a_source_that_the_configuration_leaves_out() {
+    let office = Office::new(&["docs", "other"], "");
+    let _ = office.worked("2026-06-01T01:00:00Z", 0);
+    office.configure(&[("docs", "docs")], "");
+    let verified = office.verb(&["verify", "--deep"], "2026-06-01T02:00:00Z", 0);
+    let other = &verified["verifications"][0]["sources"]["other"];
+    assert!(other["holds"].as_str().is_some_and(|holds| holds.starts_with("3 files")), "{verified}");
+}
+
+#[test]
+fn a_restore_of_a_day_passes_over_what_was_proven_damaged_and_says_so() {
+    let office = Office::new(&["docs"], "");
+    for day in 1..=3 {
+        let _ = office.worked(&format!("2026-06-0{day}T01:00:00Z"), 0);
+    }
+    damage(&office, "prod/docs/20260602T010000Z.tar.gz");
+    let _ = office.verb(&["verify", "--all"], "2026-06-03T02:00:00Z", 4);
+    let into = office.at("restored");
+    let restore = ["restore", "--env", "prod", "--source", "docs", "--at", "2026-06-02", "--into"];
+    let all = [&restore[..], &[into.to_str().unwrap(), "--now", "2026-06-03T03:00:00Z"]].concat();
+    let said = office.run(&all).expect_code(0).stderr;
+    assert!(said.contains("20260602T010000Z is passed over, because a verification of it failed"), "{said}");
+    assert_eq!(std::fs::read_to_string(into.join("a")).unwrap(), "2026-06-01T01:00:00Z");
+}
+
+#[test]
+fn a_dump_that_was_fingerprinted_under_another_key_is_restored_and_not_called_another_one() {
+    let Some(scene) = crate::scene::Scene::small() else { return };
+    let before = scene.backup(&["--now", "2026-06-01T01:00:00Z"]);
+    std::fs::remove_dir_all(scene.store.join("prod/environment")).unwrap();
+    let again = ["init", "--env", "prod", "--now", "2026-06-01T02:00:00Z"];
+    let _ = scene.run(again).expect_code(0);
+    let deep = ["--json", "verify", "--env", "prod", "--deep", "--now", "2026-06-01T03:00:00Z"];
+    let verified = scene.run(deep).expect_code(0).json();
+    let db = &verified["verifications"][0]["sources"]["db"];
+    assert_eq!(db["compared"], "unknown", "{verified}");
+    assert!(db["comparison"].as_str().unwrap().contains("sealed with a key"), "{verified}");
+    let after = scene.backup(&["--now", "2026-06-02T01:00:00Z"]);
+    let made = |run: &serde_json::Value| run["snapshot"]["sources"]["db"]["object"]["key"].clone();
+    assert_ne!(made(&before), made(&after), "nobody knows whether it is unchanged");
+}

@@ -143,3 +143,106 @@ fn a_status_of_a_store_that_is_not_there_does_not_say_that_nobody_ran_init() {
     let status = office.status("2026-06-05T02:00:00Z", 4);
     assert!(status.to_string().contains("its disk is not mounted, or `url` is wrong"), "{status}");
 }
+
+/// Nights until the record of the first of June has no follower that is there.
+fn old_office() -> Office {
+    let office = Office::new(&["docs"], &keep_last(2, "legal_years = 0"));
+    let _ = office.worked(&at(1), 0);
+    let _ = office.verb(&["unforget", &id(1)], "2026-06-01T02:00:00Z", 0);
+    for day in 2..=5 {
+        let _ = office.worked(&at(day), 0);
+    }
+    office.age_bin(9);
+    let nights: Vec<_> = (6..=7).map(|day| office.worked(&at(day), 0)).collect();
+    assert!(nights.iter().any(|night| listed(night, "forgotten").contains(&id(2))), "{nights:?}");
+    office
+}
+
+#[test]
+fn a_record_whose_follower_is_forgotten_is_missed_and_an_edit_of_it_is_seen() {
+    for is_edited in [false, true] {
+        let office = old_office();
+        office.is_green("2026-06-07T02:00:00Z");
+        let path = office.at("store/prod/snapshots").join(format!("{}.json", id(1)));
+        if is_edited {
+            let record = std::fs::read_to_string(&path).unwrap();
+            std::fs::write(&path, record.replacen("\"whole\"", "\"whole\" ", 1)).unwrap();
+        } else {
+            std::fs::remove_file(&path).unwrap();
+        }
+        let now = "2026-06-07T03:00:00Z";
+        let status = office.status(now, 4);
+        assert!(commands(&status, "missing").contains(&"accept --env prod --lost"), "{status}");
+        let night = office.worked(&at(8), 3);
+        assert_eq!(listed(&night, "binned"), Vec::<String>::new(), "{night}");
+        let _ = office.verb(&["accept", "--lost"], "2026-06-08T02:00:00Z", 0);
+        let _ = office.worked(&at(9), 0);
+        office.is_green("2026-06-09T02:00:00Z");
+    }
+}
+
+#[test]
+fn what_was_verified_and_is_gone_without_a_trace_is_missed() {
+    let office = office();
+    let _ = office.verb(&["verify"], "2026-06-05T02:00:00Z", 0);
+    // The newest nights go as if an old copy of two folders had been put back.
+    for path in [format!("store/prod/snapshots/{}.json", id(5)), format!("store/prod/docs/{}.tar.gz", id(5))] {
+        std::fs::remove_file(office.at(&path)).unwrap();
+    }
+    let status = office.status("2026-06-05T03:00:00Z", 4);
+    assert!(status.to_string().contains(&format!("({})", id(5))), "{status}");
+    assert!(commands(&status, "missing").contains(&"accept --env prod --lost"), "{status}");
+    let said = office.run(&["verify", "--env", "prod", "--now", "2026-06-05T04:00:00Z"]).expect_code(4).stderr;
+    assert!(said.contains("accept --env prod --lost"), "{said}");
+}
+
+#[test]
+fn an_edit_of_the_newest_version_of_the_environments_file_is_asked_about() {
+    let office = office();
+    let _ = office.verb(&["unforget", &id(1)], "2026-06-05T01:10:00Z", 0);
+    let _ = office.worked("2026-06-05T01:20:00Z", 0);
+    let newest = office.environment_files().into_iter().next_back().unwrap();
+    let path = office.at("store/prod/environment").join(newest);
+    let text = std::fs::read_to_string(&path).unwrap();
+    let mut file: serde_json::Value = serde_json::from_str(&text).unwrap();
+    file["kept"] = serde_json::json!([]);
+    std::fs::write(&path, serde_json::to_vec(&file).unwrap()).unwrap();
+    is_asked(&office, "was edited after the run", &["accept"]);
+}
+
+#[test]
+fn init_after_the_environments_file_is_gone_expects_what_the_newest_run_saved() {
+    let office = Office::new(&["docs", "other"], "");
+    for day in 1..=2 {
+        let _ = office.worked(&at(day), 0);
+    }
+    std::fs::remove_dir_all(office.at("store/prod/environment")).unwrap();
+    office.configure(&[("docs", "docs")], "");
+    let now = "2026-06-02T02:00:00Z";
+    let status = office.status(now, 4);
+    assert!(status.to_string().contains("is gone: put it back"), "{status}");
+    let _ = office.verb(&["init"], now, 0);
+    let _ = office.worked(&at(3), 3);
+    let status = office.status("2026-06-03T02:00:00Z", 4);
+    assert!(problems(&status).iter().any(|(_, source)| *source == Some("other")), "{status}");
+}
+
+#[test]
+fn an_adopted_snapshot_in_the_bin_whose_certificate_is_damaged_stays_listed_and_can_be_had_back() {
+    let office = Office::new(&["docs"], &keep_last(1, "legal_years = 0"));
+    for day in 1..=4 {
+        office.put(&format!("prod/docs/{}.tar.gz", id(day)), b"of a script");
+    }
+    let _ = office.verb(&["init"], "2026-06-05T00:00:00Z", 0);
+    let _ = office.verb(&["accept", "--adopted"], "2026-06-05T00:10:00Z", 0);
+    let night = office.worked(&at(5), 0);
+    assert!(listed(&night, "binned").contains(&id(2)), "{night}");
+    office.put(&format!("prod/forgotten/{}.json", id(2)), b"");
+    assert!(office.ids("2026-06-05T02:00:00Z").contains(&id(2)));
+    let _ = office.verb(&["unforget", &id(2)], "2026-06-05T03:00:00Z", 0);
+    office.age_bin(9);
+    for day in 6..=7 {
+        let _ = office.worked(&at(day), 0);
+    }
+    assert!(office.objects("docs").contains_key(&format!("{}.tar.gz", id(2))));
+}

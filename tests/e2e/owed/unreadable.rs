@@ -134,3 +134,32 @@ fn the_year_end_of_a_source_that_was_partial_is_its_last_whole_state_and_the_par
     assert!(!office.ids(now).contains(&"20260101T220000Z".to_owned()), "{:?}", office.ids(now));
     assert_eq!(office.restored("docs", ["--at", "2025-12-31"], now), "30 December");
 }
+
+#[test]
+fn what_a_partial_state_held_counts_beside_a_smaller_whole_one() {
+    let Some(office) = office_of_nobody("") else { return };
+    let _ = night(&office, "2025-12-30T01:00:00Z", 0);
+    for n in 0..200 {
+        office.write("docs", &format!("more-{n}"), "x");
+    }
+    lock(&office, "facture", 0o700);
+    let _ = night(&office, "2025-12-31T01:00:00Z", 3);
+    for n in 0..195 {
+        std::fs::remove_file(office.documents("docs").join(format!("more-{n}"))).unwrap();
+    }
+    lock(&office, "facture", 0o755);
+    let lost = night(&office, "2026-01-01T01:00:00Z", 3);
+    assert_eq!(lost["snapshot"]["sources"]["docs"]["condition"], "suspect", "{lost}");
+}
+
+#[test]
+fn what_root_writes_to_a_store_of_another_user_can_be_read_by_that_user() {
+    let Some(office) = office_of_nobody("") else { return };
+    let _ = night(&office, "2025-12-30T01:00:00Z", 0);
+    office.founded.set(true);
+    for verb in [&["unforget", "20251230T010000Z"][..], &["verify"]] {
+        let _ = office.verb(verb, "2025-12-30T02:00:00Z", 0);
+    }
+    let next = night(&office, "2025-12-31T01:00:00Z", 0);
+    assert_eq!(next["retention"]["state"], "applied", "{next}");
+}

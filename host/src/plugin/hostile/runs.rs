@@ -141,6 +141,14 @@ async fn a_reason_of_megabytes_and_escapes_reaches_the_record_as_one_short_line(
     assert!(!report.text.replace('\n', "").chars().any(char::is_control));
 }
 
+/// A person accepts the other retention.
+async fn accepted(scene: &Scene, retention: &str) {
+    let mut host = scene.host("", retention, now()).await;
+    host.clock = host.clock.moved_by(now().duration_since(machine()));
+    let report = accept::accept(&host, &accept::Arguments::default()).await.unwrap();
+    assert_eq!(report.failure, None);
+}
+
 #[tokio::test]
 async fn a_retention_plan_that_is_no_answer_forgets_nothing() {
     let scene = Scene::new();
@@ -162,6 +170,7 @@ async fn a_retention_plan_that_is_no_answer_forgets_nothing() {
         assert_blamed(&planned.map(|_| ()).unwrap_err(), Role::Retention, Class::PluginRefused, expected);
     }
     let after_the_last = now() + SignedDuration::from_hours(1);
+    accepted(&scene, "do = \"panic\"").await;
     let report = scene.run("", "do = \"panic\"", after_the_last).await.unwrap();
     assert_eq!(report.failure.as_ref().map(Error::class), Some(Class::RetentionIncomplete));
     assert_blamed(report.failure.as_ref().unwrap(), Role::Retention, Class::RetentionIncomplete, "panicked");
@@ -174,6 +183,7 @@ async fn a_retention_plan_that_is_no_answer_forgets_nothing() {
 async fn a_plan_that_forgets_everything_deletes_nothing_at_once_and_never_the_newest() {
     let scene = Scene::new();
     scene.history(4).await;
+    accepted(&scene, "do = \"forget-everything\"").await;
     let before = scene.store();
     let report = scene.run("", "do = \"forget-everything\"", now()).await.unwrap();
     assert_eq!(report.failure, None);

@@ -63,6 +63,8 @@ fn recorded(snapshot: Snapshot) -> Snapshot {
         store_time: None,
         clock_doubt: None,
         environment_file: None,
+        environment_sha256: None,
+        witnessed: Vec::new(),
         previous: None,
     };
     Snapshot { record: Some(record), ..snapshot }
@@ -81,7 +83,7 @@ fn judged(snapshots: Vec<Snapshot>, proofs: Proofs, retention: Retention) -> Env
     history.environment = Some(Stored { stamp: SnapshotId::at(ago(0)), sha256: String::new(), file });
     let limits =
         Limits { max_age: SignedDuration::from_hours(26), max_unverified: SignedDuration::from_hours(35 * 24) };
-    let asked = Asked { environment: "prod", config: &config, guard: &guard, time_zone: "UTC" };
+    let asked = Asked { environment: "prod", config: &config, guard: &guard, time_zone: "UTC", retention: "r" };
     judge(asked, &history, proofs, retention, limits, now())
 }
 
