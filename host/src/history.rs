@@ -201,19 +201,16 @@ impl History {
         newest.is_some_and(|state| state.condition == Condition::Suspect)
     }
 
-    /// The records that are there and that no other one names, but for the one that the next record names as the one before it.
+    /// The records that are there and that no record outside of the bin names, but for the one that the next record names as the one
+    /// before it. What lies in the bin leaves the store some days later, so that there always is another one that names them.
     #[must_use]
     pub fn witnessed(&self, now: Timestamp) -> Vec<Previous> {
         let records = || self.snapshots.iter().filter_map(|snapshot| Some((snapshot, snapshot.record.as_ref()?)));
-        let named: BTreeSet<SnapshotId> = records()
-            .filter_map(|(_, record)| Some(record.previous.as_ref()?.id))
-            .chain(self.previous(now).map(|s| s.id))
-            .collect();
-        records()
-            .map(|(snapshot, _)| snapshot)
-            .filter(|snapshot| !named.contains(&snapshot.id))
-            .filter_map(Snapshot::link)
-            .collect()
+        let stays = records().filter(|(snapshot, _)| snapshot.binned.is_none());
+        let named = stays.flat_map(|(_, record)| record.previous.iter().chain(&record.witnessed)).map(|other| other.id);
+        let named: BTreeSet<SnapshotId> = named.chain(self.previous(now).map(|snapshot| snapshot.id)).collect();
+        let unnamed = records().map(|(snapshot, _)| snapshot).filter(|snapshot| !named.contains(&snapshot.id));
+        unnamed.filter_map(Snapshot::link).collect()
     }
 
     /// Whether the store holds nothing at all of the environment.

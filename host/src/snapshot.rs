@@ -58,7 +58,7 @@ pub struct Record {
     /// SHA-256 of that version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub environment_sha256: Option<String>,
-    /// The other records that are there and that none names as the one before it, because those that did are forgotten: so an edit or
+    /// The other records that are there and that none names any more, because those that did are forgotten or in the bin: so an edit or
     /// a loss of any record shows against another one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub witnessed: Vec<Previous>,

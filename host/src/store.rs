@@ -20,6 +20,7 @@ use serde::Deserialize;
 use std::fmt;
 use std::ops::Range;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Longest key. S3 allows 1,024 bytes with the store's own prefix.
 const KEY_BYTES_MAX: usize = 512;
@@ -30,9 +31,9 @@ pub const GET_BYTES_MAX: u64 = 64 << 20;
 /// Most keys that one listing returns. A million objects are 270 years of ten a day, and a gigabyte of keys is a mistake.
 const LIST_KEYS_MAX: usize = 1_000_000;
 
-/// Where an object is, below the store's root: `prod/db/20260630T010000Z.dump`.
+/// Where an object is, below the store's root: `prod/db/20260630T010000Z.dump`. Whoever reads a history has thousands of copies of one.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ObjectKey(String);
+pub struct ObjectKey(Arc<str>);
 
 impl ObjectKey {
     /// A key of one or more segments. Each is made of `[A-Za-z0-9._:+-]`, is not empty, and is neither `.` nor `..`. The
@@ -43,7 +44,7 @@ impl ObjectKey {
             !matches!(s, "" | "." | "..")
                 && s.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b':' | b'+'))
         };
-        (text.len() <= KEY_BYTES_MAX && text.split('/').all(segment)).then(|| Self(text.to_owned()))
+        (text.len() <= KEY_BYTES_MAX && text.split('/').all(segment)).then(|| Self(text.into()))
     }
 
     /// The key as text.
