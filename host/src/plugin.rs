@@ -186,11 +186,15 @@ pub struct Config {
 }
 
 impl Config {
-    /// The component and its settings, on one line: what decides how it behaves, as the environment's file has it.
+    /// The component's name and its settings, on one line: what decides how it behaves, as the environment's file has it. Where the
+    /// file lies says nothing: in a pod it is another place than on a laptop.
     #[must_use]
     pub fn spelt(&self) -> String {
         let settings = serde_json::to_string(&self.settings).unwrap_or_default();
-        crate::capability::printable(&format!("{} {settings}", self.component.display()))
+        let name = self.component.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+        // An address in a registry ends with its digest.
+        let name = name.split('@').next().unwrap_or_default();
+        crate::capability::printable(&format!("{} {settings}", name.strip_suffix(".wasm").unwrap_or(name)))
     }
 
     /// The columns that rows may be left out by.
@@ -451,5 +455,26 @@ impl Plugins {
             Role::Coverage => &self.coverage,
             Role::Crosscheck => &self.crosscheck,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_plugin_is_is_the_same_wherever_its_file_lies_and_another_with_each_setting() {
+        let of = |component: &str, keep: i64| {
+            let settings = [("keep".to_owned(), toml::Value::Integer(keep))].into_iter().collect();
+            Config { component: component.into(), settings, ..Config::default() }.spelt()
+        };
+        let digest = "ab".repeat(32);
+        for same in
+            ["last.wasm", "/plugins/config-map/last.wasm", &format!("oci://r.example.org/x/last@sha256:{digest}")]
+        {
+            assert_eq!(of(same, 7), "last {\"keep\":7}", "{same}");
+        }
+        assert_ne!(of("last.wasm", 7), of("last.wasm", 8));
+        assert_ne!(of("last.wasm", 7), of("first.wasm", 7));
     }
 }

@@ -66,7 +66,11 @@ fn another_retention_or_other_settings_of_it_forget_nothing_before_they_are_acce
         let night = office.worked(&format!("2026-06-{day:02}T01:00:00Z"), 3);
         assert_eq!(listed(&night, "binned"), Vec::<String>::new(), "{night}");
     }
-    let status = asks(&office, "2026-06-08T02:00:00Z", "retention-last.wasm");
+    let status = asks(
+        &office,
+        "2026-06-08T02:00:00Z",
+        "the retention retention-tiered {} becomes retention-last {\\\"keep\\\":2}",
+    );
     assert!(commands(&status, "waiting").contains(&"accept --env prod"), "{status}");
     // Undone, it is as if it had never been.
     office.configure(&[("docs", "docs")], "[guard]\nmin_age = \"0m\"\nlegal_years = 0\n");
