@@ -12,7 +12,7 @@ use dolibarr_backup::history::{self, History};
 use dolibarr_backup::lease::{Lease, Machine};
 use dolibarr_backup::questions;
 use dolibarr_backup::retention::{Candidate, Proposal, Propose};
-use dolibarr_backup::snapshot::{Condition, FORMAT_VERSION, ObjectRecord, Outcome, Record, SourceRecord};
+use dolibarr_backup::snapshot::{Condition, FORMAT_VERSION, ObjectRecord, Outcome, PluginRecord, Record, SourceRecord};
 use dolibarr_backup::store::{ObjectKey, Store};
 use dolibarr_backup::stream;
 use jiff::{SignedDuration, Timestamp};
@@ -254,5 +254,9 @@ impl Propose for Policy {
 
     fn digest(&self) -> &str {
         "simulated"
+    }
+
+    fn record(&self, _: &Tally) -> Option<PluginRecord> {
+        None
     }
 }

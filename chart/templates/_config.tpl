@@ -82,6 +82,9 @@ limits = {{ include "dolibarr-backup.toml" . }}
 {{- with $plugin.tables }}
 tables = {{ include "dolibarr-backup.toml" . }}
 {{- end }}
+{{- with $plugin.shown }}
+shown = {{ include "dolibarr-backup.toml" . }}
+{{- end }}
 {{- end }}
 
 {{- if $v.kubernetesApi.enabled }}

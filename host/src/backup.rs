@@ -10,7 +10,7 @@ mod record;
 pub mod state;
 mod sweep;
 
-use crate::capability::Tally;
+use crate::capability::{Tally, add};
 use crate::config::Source;
 use crate::documents::{self, Tree};
 use crate::error::{Class, Error, Result};
@@ -294,12 +294,4 @@ fn checked(
         }
     }
     Ok(decisions)
-}
-
-fn add(total: &mut Tally, tally: Tally) {
-    for (key, count) in tally {
-        let sum = total.entry(key).or_default();
-        sum.calls += count.calls;
-        sum.bytes += count.bytes;
-    }
 }

@@ -9,6 +9,7 @@ mod limiter;
 pub use limiter::{LimitReached, Limiter};
 
 use crate::error::{Class, Error};
+use crate::plugin::Role;
 use crate::stream::ByteStream;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,13 +25,14 @@ mod bindings {
                 import backup:host/types@0.2.0;
                 import backup:host/bytes@0.2.0;
                 import backup:host/log@0.2.0;
+                import backup:host/notices@0.2.0;
             }",
         path: "../wit",
         imports: { default: async | trappable },
         with: { "backup:host/bytes.stream": crate::stream::ByteStream },
     });
 }
-pub use bindings::backup::host::{bytes, log, types};
+pub use bindings::backup::host::{bytes, log, notices, types};
 
 /// Lines that one call of a plugin may log. A plan over ten thousand snapshots has something to say about a few.
 const LOG_LINES_MAX: u32 = 200;
@@ -40,6 +42,9 @@ const LOG_TEXT_BYTES_MAX: usize = 1_000;
 
 /// Key-value pairs of one logged line.
 const LOG_FIELDS_MAX: usize = 16;
+
+/// Numbers that one call of a plugin that sees rows may say: enough for what it looks at, and 45 bytes that it could choose.
+const NOTICES_MAX: u32 = 20;
 
 /// Handles that one call of a plugin may hold. A run passes in two and a plugin makes a stream; a cross-check passes in a
 /// folder and at most sixteen tables.
@@ -64,12 +69,25 @@ pub struct Memory {
 pub struct Count {
     /// Calls, failed ones included.
     pub calls: u64,
+    /// Of what a call asks for many at once: tables that were selected, rows or documents that were handed over.
+    pub items: u64,
     /// Bytes that the host moved for the plugin. None of them entered it, except the text of rows that it was granted to read.
+    /// Of `log.emit`, what it said.
     pub bytes: u64,
 }
 
 /// Calls by function (`interface.function`) and scope (`prod/db`).
 pub type Tally = BTreeMap<(&'static str, String), Count>;
+
+/// Adds what one call did to what calls before it did.
+pub fn add(total: &mut Tally, tally: Tally) {
+    for (key, count) in tally {
+        let sum = total.entry(key).or_default();
+        sum.calls = sum.calls.saturating_add(count.calls);
+        sum.items = sum.items.saturating_add(count.items);
+        sum.bytes = sum.bytes.saturating_add(count.bytes);
+    }
+}
 
 /// One plugin call's state in the host.
 pub struct Context {
@@ -78,6 +96,7 @@ pub struct Context {
     plugin: Arc<str>,
     limiter: Limiter,
     log_lines: u32,
+    notices: u32,
     streams: u32,
     measures: usize,
     tally: Tally,
@@ -98,7 +117,18 @@ impl Context {
         let mut table = ResourceTable::new();
         table.set_max_capacity(HANDLES_MAX);
         let limiter = Limiter::new(memory.bytes_max);
-        Self { table, plugin, limiter, log_lines: 0, streams: 0, measures: 0, tally: Tally::new(), failure: None, wasi }
+        Self {
+            table,
+            plugin,
+            limiter,
+            log_lines: 0,
+            notices: 0,
+            streams: 0,
+            measures: 0,
+            tally: Tally::new(),
+            failure: None,
+            wasi,
+        }
     }
 
     /// For the store's limiter.
@@ -149,11 +179,12 @@ impl Context {
         Err(Error::new(Class::PluginRefused, why))
     }
 
-    /// Counts one call.
-    pub fn count(&mut self, function: &'static str, scope: &str, bytes: u64) {
+    /// Counts one call, how many things it asked for, and the bytes that were moved for it.
+    pub fn count(&mut self, function: &'static str, scope: &str, items: u64, bytes: u64) {
         let count = self.tally.entry((function, scope.to_owned())).or_default();
-        count.calls += 1;
-        count.bytes += bytes;
+        count.calls = count.calls.saturating_add(1);
+        count.items = count.items.saturating_add(items);
+        count.bytes = count.bytes.saturating_add(bytes);
     }
 
     /// What the plugin did so far.
@@ -232,14 +263,18 @@ impl WasiView for Context {
     }
 }
 
-/// Links what needs no grant.
+/// Links what needs no grant: lines for the operator, or numbers alone for a plugin that sees rows.
 ///
 /// # Errors
 /// When an interface is linked twice.
-pub fn add_to_linker(linker: &mut Linker<Context>) -> wasmtime::Result<()> {
+pub fn add_to_linker(linker: &mut Linker<Context>, role: Role) -> wasmtime::Result<()> {
     types::add_to_linker::<_, HasSelf<_>>(linker, |context| context)?;
     bytes::add_to_linker::<_, HasSelf<_>>(linker, |context| context)?;
-    log::add_to_linker::<_, HasSelf<_>>(linker, |context| context)
+    if role.sees_rows() {
+        notices::add_to_linker::<_, HasSelf<_>>(linker, |context| context)
+    } else {
+        log::add_to_linker::<_, HasSelf<_>>(linker, |context| context)
+    }
 }
 
 impl types::Host for Context {}
@@ -260,6 +295,8 @@ impl log::Host for Context {
         message: String,
         fields: Vec<(String, String)>,
     ) -> wasmtime::Result<()> {
+        let said = fields.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>() + message.len();
+        self.count("log.emit", "", 0, said as u64);
         self.log_lines = self.log_lines.saturating_add(1);
         if self.log_lines > LOG_LINES_MAX {
             if self.log_lines == LOG_LINES_MAX + 1 {
@@ -277,6 +314,26 @@ impl log::Host for Context {
             log::Level::Info => tracing::info!(plugin = %self.plugin, "{line}"),
             log::Level::Warn => tracing::warn!(plugin = %self.plugin, "{line}"),
             log::Level::Error => tracing::error!(plugin = %self.plugin, "{line}"),
+        }
+        Ok(())
+    }
+}
+
+impl notices::Host for Context {
+    async fn emit(&mut self, level: notices::Level, number: u16) -> wasmtime::Result<()> {
+        self.count("notices.emit", "", 0, 0);
+        self.notices = self.notices.saturating_add(1);
+        if self.notices > NOTICES_MAX {
+            if self.notices == NOTICES_MAX + 1 {
+                tracing::warn!(plugin = %self.plugin, "the plugin gave more than {NOTICES_MAX} notices; the rest is dropped");
+            }
+            return Ok(());
+        }
+        match level {
+            notices::Level::Debug => tracing::debug!(plugin = %self.plugin, "notice {number}"),
+            notices::Level::Info => tracing::info!(plugin = %self.plugin, "notice {number}"),
+            notices::Level::Warn => tracing::warn!(plugin = %self.plugin, "notice {number}"),
+            notices::Level::Error => tracing::error!(plugin = %self.plugin, "notice {number}"),
         }
         Ok(())
     }

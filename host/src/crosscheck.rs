@@ -1,31 +1,40 @@
 //! The cross-check of both halves: a crosscheck plugin compares a database with the documents that belong to it, and the host
 //! checks its answer. No backup runs it; a drill does, on what it restored.
 //!
+//! Such a plugin sees rows, so no text of its making comes out: it says what it looks at before it is handed anything, and after
+//! that numbers alone. It names rows and documents, of which the host makes sure that they are there, and the host reads of a
+//! row what the configuration lets a report show.
+//!
 //! The plugin is handed the tables that the configuration names, each with its columns, and the folder. It reads; nothing
 //! here writes anywhere.
 
 #[cfg(test)]
 mod tests;
 
-use crate::capability::{Tally, printable};
+use crate::capability::{self, Tally, printable};
 use crate::documents::{Digests, Tree, host::DigestTree};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::plugin::call::crosschecking;
 use crate::plugin::{Plugin, Role};
-use crate::postgres::{Session, host::RowsTable};
+use crate::postgres::{ReadableTable, Session, host::RowsTable};
 use crate::snapshot::PluginRecord;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Paths of each kind that a report holds. The counts say the rest.
 pub const PATHS_MAX: usize = 100;
 
-/// Findings of one report. The shipped plugin has at most seven.
-const FINDINGS_MAX: usize = 64;
+/// What one plugin looks at, and so findings of one report. The shipped one has nine.
+const CHECKS_MAX: usize = 16;
 
 /// Heads of one report: one for each company.
 const HEADS_MAX: usize = 100;
+
+/// Digits of the hash that stands for the part of a log which may not be shown.
+const HASH_DIGITS: usize = 8;
 
 /// What a cross-check came to; part of the report of a drill, whose `format_version` covers it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -123,69 +132,201 @@ pub async fn run(host: &Host, session: &Arc<Session>, tree: &Arc<Tree>) -> Resul
 /// # Errors
 /// As [`run`].
 pub async fn compare(plugin: &Plugin, session: &Arc<Session>, tree: &Arc<Tree>) -> Result<CrosscheckReport> {
+    let said = plugin.checks().await;
+    let checks = said.result?;
+    if checks.is_empty() || checks.len() > CHECKS_MAX {
+        let said = format!("it looks at {} things, and 1 to {CHECKS_MAX} are taken", checks.len());
+        return Err(plugin.refused(said));
+    }
+    if checks.iter().any(|check| check.name.trim().is_empty()) {
+        return Err(plugin.refused("something that it looks at has no name"));
+    }
     let tables = plugin
         .readable()
         .iter()
         .map(|table| (table.label.clone(), RowsTable { session: Arc::clone(session), table: Arc::new(table.clone()) }));
-    let documents = DigestTree(Arc::new(Digests::new(Arc::clone(tree))));
-    let called = plugin.crosscheck(tables.collect(), documents).await;
-    checked(plugin, called.result?, &called.tally)
+    let digests = Arc::new(Digests::new(Arc::clone(tree)));
+    let called = plugin.crosscheck(tables.collect(), DigestTree(Arc::clone(&digests))).await;
+    let handed = Handed::of(&called.tally, plugin.readable().iter().count());
+    let mut tally = said.tally;
+    capability::add(&mut tally, called.tally);
+    Answer { plugin, checks: &checks, handed, session, digests: &digests }.checked(called.result?, &tally).await
 }
 
-fn checked(plugin: &Plugin, report: crosschecking::Report, tally: &Tally) -> Result<CrosscheckReport> {
-    let crosschecking::Report { compared, missing, altered, orphaned, findings, heads } = report;
-    let differing = missing.total.saturating_add(altered.total);
-    if differing > compared {
-        let said = format!("its report counts {differing} missing and altered documents of {compared} compared");
-        return Err(plugin.refused(said));
-    }
-    if findings.is_empty() || findings.len() > FINDINGS_MAX {
-        return Err(
-            plugin.refused(format!("its report has {} findings, and 1 to {FINDINGS_MAX} are taken", findings.len()))
-        );
-    }
-    if findings.iter().any(|finding| finding.name.trim().is_empty()) {
-        return Err(plugin.refused("its report has a finding without a name"));
-    }
-    if heads.len() > HEADS_MAX {
-        return Err(plugin.refused(format!("its report has {} heads, and at most {HEADS_MAX} are taken", heads.len())));
-    }
-    Ok(CrosscheckReport {
-        compared,
-        missing: paths(plugin, "missing", missing)?,
-        altered: paths(plugin, "altered", altered)?,
-        orphaned: paths(plugin, "orphaned", orphaned)?,
-        findings: findings.into_iter().map(Finding::from).collect(),
-        heads: heads.into_iter().map(Head::from).collect(),
-        plugin: plugin.record(tally),
-    })
+/// How much a plugin was handed in its call: it cannot have counted more.
+#[derive(Debug, Clone, Copy)]
+struct Handed {
+    tables: u64,
+    rows: u64,
+    /// Documents that it named itself.
+    asked: u64,
+    /// Documents that were named to it.
+    named: u64,
 }
 
-fn paths(plugin: &Plugin, kind: &str, paths: crosschecking::Paths) -> Result<Paths> {
-    let found = paths.first.len();
-    if found > PATHS_MAX || found as u64 > paths.total {
-        let said =
-            format!("its report lists {found} {kind} documents of {}, and at most {PATHS_MAX} are taken", paths.total);
-        return Err(plugin.refused(said));
+impl Handed {
+    fn of(tally: &Tally, tables: usize) -> Self {
+        let items = |function: &str| {
+            tally.iter().filter(|((called, _), _)| *called == function).map(|(_, count)| count.items).sum()
+        };
+        Self {
+            tables: tables as u64,
+            rows: items("table-rows.page"),
+            asked: items("documents-digests.digests"),
+            named: items("documents-digests.names"),
+        }
     }
-    Ok(Paths { total: paths.total, first: paths.first.iter().map(|path| printable(path)).collect() })
+
+    const fn all(self) -> u64 {
+        self.tables.saturating_add(self.rows).saturating_add(self.asked).saturating_add(self.named)
+    }
 }
 
-impl From<crosschecking::Finding> for Finding {
-    fn from(finding: crosschecking::Finding) -> Self {
-        let verdict = match finding.verdict {
+/// What an answer is held against.
+struct Answer<'a> {
+    plugin: &'a Plugin,
+    checks: &'a [crosschecking::ToCheck],
+    handed: Handed,
+    session: &'a Session,
+    digests: &'a Digests,
+}
+
+impl Answer<'_> {
+    async fn checked(&self, report: crosschecking::Report, tally: &Tally) -> Result<CrosscheckReport> {
+        let crosschecking::Report { compared, missing, altered, orphaned, findings, heads } = report;
+        self.at_most("compares", compared, self.handed.asked, "documents")?;
+        self.at_most("names", orphaned.total, self.handed.named, "orphaned documents")?;
+        let differing = missing.total.saturating_add(altered.total);
+        if differing > compared {
+            let said = format!("its report counts {differing} missing and altered documents of {compared} compared");
+            return Err(self.plugin.refused(said));
+        }
+        Ok(CrosscheckReport {
+            compared,
+            missing: self.rows("missing", missing).await?,
+            altered: self.rows("altered", altered).await?,
+            orphaned: self.paths(orphaned).await?,
+            findings: self.findings(findings)?,
+            heads: self.heads(heads).await?,
+            plugin: self.plugin.record(tally),
+        })
+    }
+
+    /// Refuses a number of things that it was not handed.
+    fn at_most(&self, does: &str, count: u64, handed: u64, what: &str) -> Result<()> {
+        if count <= handed {
+            return Ok(());
+        }
+        Err(self.plugin.refused(format!("its report {does} {count} {what}, and it was handed {handed}")))
+    }
+
+    fn findings(&self, findings: Vec<crosschecking::Finding>) -> Result<Vec<Finding>> {
+        let named: BTreeSet<u32> = findings.iter().map(|finding| finding.check).collect();
+        if findings.is_empty() || named.len() < findings.len() {
+            let said = format!("its report has {} findings on {} checks", findings.len(), named.len());
+            return Err(self.plugin.refused(said));
+        }
+        findings.into_iter().map(|finding| self.finding(&finding)).collect()
+    }
+
+    fn finding(&self, finding: &crosschecking::Finding) -> Result<Finding> {
+        let crosschecking::Finding { check, verdict, count, total } = *finding;
+        let check = usize::try_from(check).ok().and_then(|check| self.checks.get(check)).ok_or_else(|| {
+            let said = format!("its report has a finding on check {check}, and it named {}", self.checks.len());
+            self.plugin.refused(said)
+        })?;
+        self.at_most("counts", count, total, "things of fewer")?;
+        self.at_most("counts", total, self.handed.all(), "things")?;
+        let verdict = match verdict {
             crosschecking::Verdict::Passed => Verdict::Passed,
             crosschecking::Verdict::Noted => Verdict::Noted,
             crosschecking::Verdict::Failed => Verdict::Failed,
             crosschecking::Verdict::Skipped => Verdict::Skipped,
         };
-        Self { name: printable(&finding.name), verdict, detail: printable(&finding.detail) }
+        let detail = printable(&format!("{count} of {total} {}", check.counts));
+        Ok(Finding { name: printable(&check.name), verdict, detail })
     }
-}
 
-impl From<crosschecking::Head> for Head {
-    fn from(head: crosschecking::Head) -> Self {
-        let crosschecking::Head { log, entries, last, signature } = head;
-        Self { log: printable(&log), entries, last, signature: printable(&signature) }
+    /// What may be shown of rows that were named.
+    async fn rows(&self, kind: &str, rows: crosschecking::Rows) -> Result<Paths> {
+        let found = rows.first.len();
+        self.listed(kind, found, rows.total)?;
+        let mut by_table: BTreeMap<&str, Vec<i64>> = BTreeMap::new();
+        for row in &rows.first {
+            by_table.entry(&row.table).or_default().push(row.key);
+        }
+        let mut values = BTreeMap::new();
+        for (label, keys) in by_table {
+            let table = self.table(label)?;
+            values.insert(label, (table, self.session.named_rows(table, &keys, &table.shown).await?));
+        }
+        let shown = |row: &crosschecking::RowName| {
+            let (table, values) = values.get(row.table.as_str())?;
+            let values: Vec<&str> = values.get(&row.key)?.iter().flatten().map(String::as_str).collect();
+            let label = || format!("{} {}", table.label, row.key);
+            Some(if values.is_empty() { label() } else { printable(&values.join("/")) })
+        };
+        let first = rows.first.iter().map(|row| shown(row).ok_or_else(|| self.no_row(row)));
+        Ok(Paths { total: rows.total, first: first.collect::<Result<_>>()? })
+    }
+
+    async fn paths(&self, paths: crosschecking::Paths) -> Result<Paths> {
+        self.listed("orphaned", paths.first.len(), paths.total)?;
+        let there = self.digests.are_files(paths.first.clone()).await?;
+        if there.len() < paths.first.len() || there.contains(&false) {
+            return Err(self.plugin.refused("its report names an orphaned document that is not there"));
+        }
+        Ok(Paths { total: paths.total, first: paths.first.iter().map(|path| printable(path)).collect() })
+    }
+
+    async fn heads(&self, heads: Vec<crosschecking::Head>) -> Result<Vec<Head>> {
+        if heads.len() > HEADS_MAX {
+            let said = format!("its report has {} heads, and at most {HEADS_MAX} are taken", heads.len());
+            return Err(self.plugin.refused(said));
+        }
+        let mut checked = Vec::with_capacity(heads.len());
+        for head in heads {
+            self.at_most("counts", head.entries, self.handed.rows, "entries of a log")?;
+            let table = self.table(&head.last.table)?;
+            let columns: Vec<String> = head.part.iter().chain([&head.signature]).cloned().collect();
+            let is_shown = |column: &String| table.shown.contains(column);
+            if !columns.iter().all(|column| table.columns.contains(column)) {
+                return Err(self.plugin.refused("its report names a column that it may not read"));
+            }
+            let rows = self.session.named_rows(table, &[head.last.key], &columns).await?;
+            let mut values = rows.get(&head.last.key).ok_or_else(|| self.no_row(&head.last))?.iter();
+            let part = head.part.iter().zip(values.by_ref());
+            let part = part.map(|(column, value)| {
+                let value = value.as_deref().unwrap_or("null");
+                // What is not to be shown still tells the logs apart, in this report and the next.
+                let hashed = || hex::encode(Sha256::digest(value)).chars().take(HASH_DIGITS).collect();
+                format!(", {column} {}", if is_shown(column) { value.to_owned() } else { hashed() })
+            });
+            let log = printable(&format!("{}{}", table.label, part.collect::<String>()));
+            let signature = values.next().filter(|_| is_shown(&head.signature)).cloned().flatten();
+            let signature = printable(&signature.unwrap_or_default());
+            checked.push(Head { log, entries: head.entries, last: head.last.key, signature });
+        }
+        Ok(checked)
+    }
+
+    fn listed(&self, kind: &str, found: usize, total: u64) -> Result<()> {
+        if found <= PATHS_MAX && found as u64 <= total {
+            return Ok(());
+        }
+        let said = format!("its report lists {found} {kind} documents of {total}, and at most {PATHS_MAX} are taken");
+        Err(self.plugin.refused(said))
+    }
+
+    fn table(&self, label: &str) -> Result<&ReadableTable> {
+        self.plugin
+            .readable()
+            .iter()
+            .find(|table| table.label == label)
+            .ok_or_else(|| self.plugin.refused("its report names a table that it was not handed"))
+    }
+
+    fn no_row(&self, row: &crosschecking::RowName) -> Error {
+        self.plugin.refused(format!("its report names the row {}, which is not there", row.key))
     }
 }

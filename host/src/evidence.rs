@@ -197,6 +197,17 @@ impl SealKey {
 }
 
 impl Selected {
+    /// How many tables it names.
+    #[must_use]
+    pub fn tables(&self) -> u64 {
+        let tables = match self {
+            Self::Content { schemas } => schemas.values().map(|schema| schema.tables.len()).sum(),
+            Self::Latest { schemas, .. } => schemas.values().map(BTreeSet::len).sum(),
+            Self::Definitions | Self::TreeMetadata { .. } | Self::TreeContent { .. } => 0,
+        };
+        tables as u64
+    }
+
     /// As the record spells it.
     #[must_use]
     pub const fn name(&self) -> &'static str {

@@ -17,7 +17,7 @@ mod suite;
 
 use crate::error::{Error, Result};
 use crate::grant::Grant;
-use crate::postgres::{Filters, Readable};
+use crate::postgres::{Filters, Readable, Shown};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -41,6 +41,10 @@ const SHIPPED_TABLES: [(&str, &[&str]); 2] = [
     ("llx_ecm_files", &["rowid", "entity", "filepath", "filename", "label"]),
     ("llx_blockedlog", &["rowid", "entity", "signature"]),
 ];
+
+/// What its report shows of a row: the path of a document, and which company's log it is with its last signature.
+const SHIPPED_SHOWN: [(&str, &[&str]); 2] =
+    [("llx_ecm_files", &["filepath", "filename"]), ("llx_blockedlog", &["entity", "signature"])];
 
 /// What a plugin does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -88,6 +92,12 @@ impl Role {
             Self::Coverage => "covering",
             Self::Crosscheck => "crosschecking",
         }
+    }
+
+    /// Whether it is handed rows and names of documents. What it says after that is bounded to numbers.
+    #[must_use]
+    pub const fn sees_rows(self) -> bool {
+        matches!(self, Self::Crosscheck)
     }
 
     /// How long one call may take, guest and host together. A fingerprint reads a whole database, a dump moves it,
@@ -151,6 +161,7 @@ impl Default for Plugins {
             coverage: shipped("coverage.wasm", &[Grant::KubeVolumes]),
             crosscheck: Config {
                 tables: Readable::of(&SHIPPED_TABLES).unwrap_or_default(),
+                shown: Shown::of(&SHIPPED_SHOWN),
                 ..shipped("crosscheck-dolibarr.wasm", &[Grant::TableRows, Grant::DocumentsDigests])
             },
         }
@@ -174,6 +185,10 @@ pub struct Config {
     /// The tables and columns that the grant `table-rows` reaches; none unless said. Only a crosscheck plugin has them.
     #[serde(default)]
     pub tables: Readable,
+    /// The columns of these tables that a report may show of a row; without them it shows the row's key. Only a crosscheck plugin has
+    /// them.
+    #[serde(default)]
+    pub shown: Shown,
     /// The columns that the grant `database-evidence` may leave out rows by; what the shipped plugin needs unless said. Only a
     /// fingerprint plugin has them.
     pub filters: Option<Filters>,
@@ -195,6 +210,16 @@ impl Config {
         // An address in a registry ends with its digest.
         let name = name.split('@').next().unwrap_or_default();
         crate::capability::printable(&format!("{} {settings}", name.strip_suffix(".wasm").unwrap_or(name)))
+    }
+
+    /// The tables that may be read, with what a report may show of them.
+    ///
+    /// # Errors
+    /// [`crate::error::Class::Config`] for a column that is to be shown and may not be read.
+    pub fn readable(&self) -> Result<Readable> {
+        self.tables.showing(&self.shown).map_err(|said| {
+            Error::config(said).hint("name a table and columns that stand in [plugins.crosscheck.tables] too")
+        })
     }
 
     /// The columns that rows may be left out by.
@@ -358,7 +383,7 @@ impl Plugin {
             digest: found.digest,
             grants: config.grants.clone(),
             settings,
-            tables: config.tables.clone(),
+            tables: config.readable()?,
             filters: Arc::new(config.filters()),
             wall: Duration::from_secs(config.limits.call_seconds.unwrap_or(role.wall_seconds())),
             compute: Duration::from_secs(config.limits.compute_seconds.unwrap_or(COMPUTE_SECONDS)),
@@ -398,6 +423,7 @@ impl Plugin {
                     function: (*function).to_owned(),
                     scope: scope.clone(),
                     calls: count.calls,
+                    items: count.items,
                     bytes: count.bytes,
                 })
                 .collect(),
@@ -420,6 +446,7 @@ impl Plugins {
         }
         for role in Role::ALL {
             let (config, name) = (self.of(role), role.name());
+            config.readable()?;
             if role != Role::Crosscheck && !config.tables.is_empty() {
                 return Err(Error::config(format!("[plugins.{name}] has `tables`, which its world cannot read"))
                     .hint("only [plugins.crosscheck.tables] says which tables a plugin may read"));

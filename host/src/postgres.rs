@@ -26,7 +26,7 @@ pub use dump::{Compression, DumpOptions};
 pub use evidence::{Column, Digest, Latest, RowFilter, Selection, Table, TableName};
 pub use filters::Filters;
 pub use program::major;
-pub use rows::{Order, PAGE_ROWS_MAX, Readable, ReadableTable, Row, Shape};
+pub use rows::{Order, PAGE_ROWS_MAX, Readable, ReadableTable, Row, Shape, Shown};
 pub use server::ServerConfig;
 pub use throwaway::Throwaway;
 

@@ -320,8 +320,18 @@ pub struct TallyRecord {
     pub scope: String,
     /// Calls.
     pub calls: u64,
+    /// What they asked for many of at once: tables that were selected, rows or documents that were handed over. Older versions
+    /// did not count it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub items: u64,
     /// Bytes that the host moved for it.
     pub bytes: u64,
+}
+
+/// For what older versions did not count.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out a reference")]
+const fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// The certificate of a snapshot that is in the bin, or forgotten: it is in the bin for as long as its record is there.
@@ -353,6 +363,12 @@ pub struct Certificate {
     pub plugin_sha256: String,
     /// The plan's reasons.
     pub reasons: Vec<String>,
+    /// What the plugins did in the run, as its record had it: who looks back later finds it here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub plugins: Vec<PluginRecord>,
+    /// What the retention plugin did when it planned that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub planned_by: Option<PluginRecord>,
 }
 
 /// The one field that every version of a record has.

@@ -268,11 +268,26 @@ fn the_log_adds_up_what_each_digest_did_in_the_runs_of_a_span() {
     };
     let all = log("30d");
     assert_eq!(all["runs"], 3);
-    assert_eq!(of(&all, "database-evidence.content", "prod/db")["runs"], 3);
+    assert_eq!(of(&all, "database-evidence.content", "prod/db")["times"], 3);
+    assert!(
+        of(&all, "database-evidence.content", "prod/db")["items"].as_u64().unwrap() > 10,
+        "tables that were selected"
+    );
+    let idle = |deed: &Value| deed["plugin"] == "retention" && deed["function"] == "-";
+    assert!(all["deeds"].as_array().unwrap().iter().any(idle), "a plugin that called nothing is listed: {all}");
     let put = of(&all, "put", "prod/docs");
-    assert_eq!((put["runs"].as_u64(), put["calls"].as_u64()), (Some(1), Some(1)), "two days were unchanged");
+    assert_eq!((put["times"].as_u64(), put["calls"].as_u64()), (Some(1), Some(1)), "two days were unchanged");
     assert!(put["bytes"].as_u64().unwrap() > 10_000);
     assert_eq!(log("2d")["runs"], 2);
+    let alone = |more: &[&str]| {
+        let log = ["--json", "plugins", "log", "--env", "prod", "--now", "2026-06-21T02:00:00Z"];
+        let log = scene.run(log.into_iter().chain(more.iter().copied())).expect_code(0).json();
+        let deeds = log["deeds"].as_array().unwrap().iter().map(|deed| deed["plugin"].as_str().unwrap().to_owned());
+        deeds.collect::<std::collections::BTreeSet<_>>().into_iter().collect::<Vec<_>>()
+    };
+    assert_eq!(alone(&["--plugin", "dump"]), ["dump"]);
+    assert_eq!(alone(&["--digest", put["sha256"].as_str().unwrap().get(..12).unwrap()]), ["dump"]);
+    assert_eq!(alone(&["--digest", "00000000"]), Vec::<String>::new());
     let soon = scene.run(["plugins", "log", "--env", "prod", "--since", "soon"]).expect_code(2);
     assert!(
         soon.stderr.contains("`soon` is not a valid age; expected a number with a unit, such as 24h, 90m or 7d"),

@@ -69,7 +69,7 @@ fn plugin(more: &str) -> Result<Plugin> {
         let section = format!("component = \"crosscheck-dolibarr.wasm\"\n{grants}\n{more}");
         plugins.crosscheck = toml::from_str::<Config>(&section).unwrap();
         if !more.contains("tables =") {
-            plugins.crosscheck.tables = shipped.tables;
+            (plugins.crosscheck.tables, plugins.crosscheck.shown) = (shipped.tables, shipped.shown);
         }
     }
     Plugin::load(&Engine::new()?, &plugins, Role::Crosscheck, Some(&folder))
@@ -115,7 +115,7 @@ async fn every_difference_between_the_halves_is_named() {
          ('c', md5('x'), 2, 'propal/PR2', 'PR2.pdf'), ('d', md5('x'), 1, '../..', 'etc/passwd'), ('e', '', 1, 'medias/image', 'logo ''bleu''.svg')",
     );
     let report = scene.check("settings = { orphaned = \"fail\", shown = 100 }").await.unwrap();
-    assert_eq!(report.missing.first, [INVOICE, "../../etc/passwd", "2/propal/PR2/PR2.pdf"]);
+    assert_eq!(report.missing.first, [INVOICE, "../../etc/passwd", "propal/PR2/PR2.pdf"]);
     assert_eq!(report.altered.first, [altered]);
     assert!(report.orphaned.first.contains(&"facture/stranger.pdf".to_owned()), "{report:?}");
     assert!(!report.orphaned.first.iter().any(|path| path.starts_with("2/") || path.contains("logo")), "{report:?}");
@@ -170,7 +170,9 @@ async fn what_the_configuration_does_not_let_it_read_is_said_with_the_place_to_n
     assert!(report.passed() && report.heads.is_empty(), "{report:?}");
     scene.server.psql("erp", "DROP TABLE llx_ecm_files");
     let report = scene.check("").await.unwrap();
-    assert_eq!(verdict(&report, "documents present"), Verdict::Failed, "no table is no agreement");
+    assert_eq!(verdict(&report, "documents noted"), Verdict::Failed, "no table is no agreement");
+    let detail = &report.failed().next().unwrap().detail;
+    assert_eq!(detail, "0 of 1 table named llx_ecm_files is there; check the setting `prefix`");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

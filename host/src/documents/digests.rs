@@ -118,6 +118,19 @@ impl Digests {
         self.blocking(move |stop| look_up(&root, &paths, stop)).await
     }
 
+    /// Whether each path is one of a file, in the order asked. Nothing is read of them. Dropping the future ends the work.
+    ///
+    /// # Errors
+    /// [`Class::Unexpected`] when it was stopped.
+    pub async fn are_files(&self, paths: Vec<String>) -> Result<Vec<bool>> {
+        let root = Arc::clone(&self.tree.root);
+        self.blocking(move |_| {
+            let mut folders = Folders::new(root);
+            Some(paths.iter().map(|path| is_file(path, &mut folders)).collect())
+        })
+        .await
+    }
+
     /// A page of files. Dropping the future ends the work.
     ///
     /// # Errors
@@ -177,6 +190,12 @@ fn look_up(root: &Arc<OwnedFd>, paths: &[String], stop: &AtomicBool) -> Option<V
         },
     );
     (!stop.load(Ordering::Relaxed) && states.len() == paths.len()).then_some(states)
+}
+
+fn is_file(path: &str, folders: &mut Folders) -> bool {
+    let Ok(below) = path::below(path.as_bytes()) else { return false };
+    let kind = folders.of(&below).and_then(|(folder, name)| Entry::stat(folder, name, Vec::new()));
+    kind.is_ok_and(|entry| entry.meta.kind == Kind::File)
 }
 
 fn look_at(path: &str, folders: &mut Folders, buffer: &mut [u8], stop: &AtomicBool) -> DocumentState {

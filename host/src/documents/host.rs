@@ -101,7 +101,7 @@ impl Context {
             Ok(()) => tree.measure(selected).await,
             Err(error) => Err(error),
         };
-        self.count(function, tree.scope(), 0);
+        self.count(function, tree.scope(), 0, 0);
         self.hand_out(measured.map(TreeMeasure))
     }
 }
@@ -132,7 +132,7 @@ impl tree_archive::Host for Context {
             tree_archive::WhenUnreadable::Fail => WhenUnreadable::Fail,
         };
         // What is stored of the stream is counted where it is stored.
-        self.count("tree-archive.open", tree.scope(), 0);
+        self.count("tree-archive.open", tree.scope(), 0, 0);
         self.open_stream(|| tree.archive(ArchiveOptions { exclude: options.exclude, when_unreadable }))
     }
 }
@@ -152,7 +152,7 @@ impl documents_digests::Host for Context {
     ) -> wasmtime::Result<Result<Vec<documents_digests::Document>, types::Error>> {
         let DigestTree(tree) = self.table.get(&tree)?.clone();
         let states = tree.look_up(paths).await;
-        self.count("documents-digests.digests", tree.scope(), 0);
+        self.count("documents-digests.digests", tree.scope(), states.iter().flatten().count() as u64, 0);
         Ok(self.answer(states.map(|states| states.into_iter().map(documents_digests::Document::from).collect())))
     }
 
@@ -164,7 +164,8 @@ impl documents_digests::Host for Context {
     ) -> wasmtime::Result<Result<documents_digests::Listing, types::Error>> {
         let DigestTree(tree) = self.table.get(&tree)?.clone();
         let listing = tree.list(after, count).await;
-        self.count("documents-digests.names", tree.scope(), 0);
+        let listed = listing.as_ref().map_or(0, |listing| listing.documents.len());
+        self.count("documents-digests.names", tree.scope(), listed as u64, 0);
         let listed = |one: crate::documents::Listed| documents_digests::Listed { path: one.path, bytes: one.bytes };
         Ok(self.answer(listing.map(|listing| documents_digests::Listing {
             documents: listing.documents.into_iter().map(listed).collect(),

@@ -66,7 +66,7 @@ impl kube_job::Host for Context {
         for (place, secret) in secrets {
             lent.push((place, self.table.delete(secret)?));
         }
-        self.count("kube-job.launch", job.scope(), 0);
+        self.count("kube-job.launch", job.scope(), 0, 0);
         match self.answer(job.launch(&args, &lent).await) {
             Ok(()) => Ok(Ok(self.table.push(Run(job))?)),
             Err(error) => Ok(Err(error)),
@@ -75,7 +75,7 @@ impl kube_job::Host for Context {
 
     async fn follow(&mut self, what: Resource<Run>) -> wasmtime::Result<Result<kube_job::Ended, types::Error>> {
         let Run(job) = self.table.delete(what)?;
-        self.count("kube-job.follow", job.scope(), 0);
+        self.count("kube-job.follow", job.scope(), 0, 0);
         let ended = job.follow().await;
         Ok(self.answer(ended.map(kube_job::Ended::from)))
     }
@@ -215,7 +215,7 @@ impl Context {
     /// What a handle of `kube-volumes` stands for, counted.
     fn looked(&mut self, function: &'static str, of: &Resource<Volumes>) -> wasmtime::Result<Volumes> {
         let volumes = self.table.get(of)?.clone();
-        self.count(function, &volumes.scope(), 0);
+        self.count(function, &volumes.scope(), 0, 0);
         Ok(volumes)
     }
 }

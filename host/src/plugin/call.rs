@@ -37,6 +37,9 @@ const COPIED_BYTES_MAX: usize = 64 << 20;
 /// Handles in a guest's own tables; the host's are limited by the context.
 const GUEST_HANDLES_MAX: usize = 256;
 
+/// The one function that is handed rows.
+const CHECK: &str = "check";
+
 /// Reasons of one decision that are kept; how many more there were is said. A snapshot after which there is nothing
 /// for a year answers for some fifty periods.
 const REASONS_MAX: usize = 100;
@@ -64,7 +67,7 @@ pub(super) fn link(
     };
     let compiled = cache::compiled::compile(engine, component, config.places.cache.as_ref()).map_err(blame)?;
     let mut linker = Linker::new(&engine.wasm);
-    capability::add_to_linker(&mut linker).map_err(blame)?;
+    capability::add_to_linker(&mut linker, role).map_err(blame)?;
     for grant in config.grants.iter() {
         match grant {
             Grant::DatabaseEvidence => postgres::link_evidence(&mut linker),
@@ -250,13 +253,28 @@ impl Plugin {
         .await
     }
 
+    /// Asks a crosscheck plugin what it looks at. It is handed nothing but what the configuration says.
+    pub async fn checks(&self) -> Called<Vec<crosschecking::ToCheck>> {
+        let readable = |table: &crate::postgres::ReadableTable| crosschecking::Readable {
+            table: table.label.clone(),
+            columns: table.columns.clone(),
+            shown: table.shown.clone(),
+        };
+        let tables: Vec<_> = self.tables.iter().map(readable).collect();
+        self.call("checks", async |store, linked| {
+            let plugin = crosscheck::CrosscheckPre::new(linked)?.instantiate_async(&mut *store).await?;
+            plugin.backup_host_crosschecking().call_checks(store, &self.settings, &tables).await
+        })
+        .await
+    }
+
     /// Has a crosscheck plugin compare tables with documents. The tables are the plugin's from here on, by name.
     pub async fn crosscheck(
         &self,
         tables: Vec<(String, postgres::RowsTable)>,
         documents: documents::DigestTree,
     ) -> Called<crosschecking::Report> {
-        self.call("check", async |store, linked| {
+        self.call(CHECK, async |store, linked| {
             let plugin = crosscheck::CrosscheckPre::new(linked)?.instantiate_async(&mut *store).await?;
             let handles = &mut store.data_mut().table;
             let tables = tables
@@ -324,7 +342,11 @@ impl Plugin {
                 _ => failure,
             };
         }
-        let message = format!("{} failed in `{function}`: {}", self.shown(), printable(text));
+        let message = if self.is_silent(function) {
+            format!("{} failed in `{function}`; what it says is not shown, because it saw rows", self.shown())
+        } else {
+            format!("{} failed in `{function}`: {}", self.shown(), printable(text))
+        };
         match error {
             types::Error::Denied(_) => {
                 Error::config(message).hint(format!("check settings in [plugins.{}] of the configuration", self.name))
@@ -336,6 +358,11 @@ impl Plugin {
         }
     }
 
+    /// Whether a call sees rows, so that no text of the guest's comes out of it.
+    fn is_silent(&self, function: &str) -> bool {
+        self.role.sees_rows() && function == CHECK
+    }
+
     fn trap(&self, function: &str, error: &wasmtime::Error) -> Error {
         let what = match error.downcast_ref::<Trap>() {
             Some(Trap::UnreachableCodeReached) => "panicked or reached code that it calls unreachable".to_owned(),
@@ -344,6 +371,7 @@ impl Plugin {
             Some(other) => format!("ran into a {other}"),
             None => match error.downcast_ref::<LimitReached>() {
                 Some(limit) => limit.to_string(),
+                None if self.is_silent(function) => "was stopped".to_owned(),
                 None => format!("was stopped: {}", printable(&error.root_cause().to_string())),
             },
         };

@@ -126,7 +126,7 @@ pub fn check(role: Role, component: &Component, config: &Config) -> Result<()> {
     check_export(role, component, &resolve, world)?;
     for import in imports_of(&resolve, world) {
         let Some(needed) = import.needs else {
-            if is_free(&import.interface) {
+            if is_free(role, &import.interface) {
                 continue;
             }
             return Err(unknown_import(role, component, &import));
@@ -180,6 +180,15 @@ pub struct Inspected {
     pub exports: Vec<String>,
     /// What it imports.
     pub imports: Vec<Import>,
+}
+
+impl Inspected {
+    /// Whether an import needs no grant in any of the roles that it can play.
+    #[must_use]
+    pub fn is_free(&self, import: &Import) -> bool {
+        let roles: &[Role] = if self.roles.is_empty() { &Role::ALL } else { &self.roles };
+        roles.iter().any(|role| is_free(*role, &import.interface))
+    }
 }
 
 /// Looks at any file. Compiles and runs nothing of it.
@@ -279,13 +288,23 @@ fn grant_for(interface: &str) -> Option<Grant> {
     Grant::ALL.into_iter().find(|grant| interface == format!("{PACKAGE}/{grant}@{WORLD_VERSION}"))
 }
 
-/// Whether an interface needs no grant: the log, and what holds types alone.
+/// Whether an interface needs no grant: the log, or notices for a plugin that sees rows, and what holds types alone.
 #[must_use]
-pub fn is_free(interface: &str) -> bool {
-    ["log", "types", "bytes"].iter().any(|free| interface == format!("{PACKAGE}/{free}@{WORLD_VERSION}"))
+pub fn is_free(role: Role, interface: &str) -> bool {
+    let speech = if role.sees_rows() { "notices" } else { "log" };
+    [speech, "types", "bytes"].iter().any(|free| interface == format!("{PACKAGE}/{free}@{WORLD_VERSION}"))
 }
 
 fn unknown_import(role: Role, component: &Component, import: &Import) -> Error {
+    if role.sees_rows() && is_free(Role::Dump, &import.interface) {
+        let name = component.path.display();
+        return Error::config(format!(
+            "the plugin `{}` ({name}) imports {}, and it sees rows, of which no text may come out",
+            role.name(),
+            printable(&import.interface)
+        ))
+        .hint("a crosscheck plugin has `notices`, a level and a number, in place of `log`");
+    }
     Error::config(format!(
         "the plugin `{}` ({}, sha256 {}) imports {}, which this host does not offer",
         role.name(),
@@ -354,6 +373,8 @@ mod tests {
         assert_eq!(grant_for("backup:host/object-write@0.1.0"), None);
         assert_eq!(grant_for("wasi:cli/environment@0.2.6"), Some(Grant::Wasi));
         assert_eq!(grant_for("evil:host/object-write@0.2.0"), None);
-        assert!(is_free("backup:host/log@0.2.0") && !is_free("other:host/log@0.2.0"));
+        assert!(is_free(Role::Dump, "backup:host/log@0.2.0") && !is_free(Role::Dump, "other:host/log@0.2.0"));
+        assert!(!is_free(Role::Crosscheck, "backup:host/log@0.2.0"), "a line could hold a row");
+        assert!(is_free(Role::Crosscheck, "backup:host/notices@0.2.0"));
     }
 }

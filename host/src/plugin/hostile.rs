@@ -121,8 +121,10 @@ impl Place {
             }
             Role::Crosscheck => {
                 let documents = DigestTree(Arc::new(Digests::new(self.tree.clone())));
+                let checks = plugin.checks().await.result?;
                 let called = plugin.crosscheck(Vec::new(), documents).await;
-                called.result.map(|report| report.findings.into_iter().map(|finding| finding.name).collect())
+                let name = |check: u32| checks.get(check as usize).unwrap().name.as_str();
+                called.result.map(|report| report.findings.iter().map(|finding| name(finding.check)).collect())
             }
         }
     }

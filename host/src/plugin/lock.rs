@@ -43,6 +43,9 @@ pub(crate) struct Locked {
     /// `table#column`, of those that may be read.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub(crate) columns: BTreeSet<String>,
+    /// `table#column`, of those that a report may show.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(crate) shown: BTreeSet<String>,
     /// `schema.table#column`, of those that rows may be left out by.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub(crate) filters: BTreeSet<String>,
@@ -174,6 +177,7 @@ impl Locked {
             grants: config.grants.iter().map(|grant| grant.to_string()).collect(),
             imports: component::imports(role, component)?.iter().flat_map(spelt).collect(),
             columns: columns(config).collect(),
+            shown: config.shown.columns().collect(),
             filters: filters.iter().flat_map(|filters| filters.columns().collect::<Vec<_>>()).collect(),
             settings: serde_json::to_string(&config.settings).unwrap_or_default(),
             limits: config.limits.named().collect(),
@@ -185,6 +189,7 @@ impl Locked {
             ("imports", &self.imports, &now.imports),
             ("is granted", &self.grants, &now.grants),
             ("may read", &self.columns, &now.columns),
+            ("has in its reports", &self.shown, &now.shown),
             ("may leave out rows by", &self.filters, &now.filters),
             ("has the limits", &self.limits, &now.limits),
         ] {
@@ -242,6 +247,7 @@ mod tests {
             grants: all(grants),
             imports: all(imports),
             columns: BTreeSet::new(),
+            shown: BTreeSet::new(),
             filters: BTreeSet::new(),
             settings: "{}".into(),
             limits: BTreeSet::new(),

@@ -152,7 +152,7 @@ fn audit(config: &Config, role: Role, folder: Option<&Path>) -> Result<Audited> 
     let component = component::read(role, own, config.plugins.require_digest, folder)?;
     let unfit = component::check(role, &component, own).err();
     let imports = component::imports(role, &component)?;
-    let mut lines: Vec<Line> = imports.iter().map(|import| line(config, own, import)).collect();
+    let mut lines: Vec<Line> = imports.iter().map(|import| line(config, role, import)).collect();
     let unused = own.grants.iter().filter(|grant| imports.iter().all(|import| import.needs != Some(*grant)));
     lines.extend(unused.map(|grant| Line {
         verdict: Verdict::Unused,
@@ -167,11 +167,12 @@ fn audit(config: &Config, role: Role, folder: Option<&Path>) -> Result<Audited> 
     Ok(Audited { role, config: own.clone(), component, lines, unfit })
 }
 
-fn line(config: &Config, plugin: &plugin::Config, import: &Import) -> Line {
+fn line(config: &Config, role: Role, import: &Import) -> Line {
+    let plugin = config.plugins.of(role);
     let verdict = match import.needs {
         Some(grant) if plugin.grants.has(grant) => Verdict::Granted,
         Some(_) => Verdict::Denied,
-        None if component::is_free(&import.interface) => Verdict::Free,
+        None if component::is_free(role, &import.interface) => Verdict::Free,
         None => Verdict::Unknown,
     };
     Line {
@@ -251,6 +252,11 @@ impl Audited {
         filters.into_iter().flat_map(|filters| filters.columns().collect::<Vec<_>>())
     }
 
+    /// What a report may show of rows, column by column.
+    fn shown(&self) -> impl Iterator<Item = String> {
+        self.config.shown.columns()
+    }
+
     /// What may be read of tables, column by column.
     fn columns(&self) -> impl Iterator<Item = String> {
         lock::columns(&self.config)
@@ -279,6 +285,10 @@ impl Audited {
         let filters: Vec<String> = self.filters().map(|column| printable(&column)).collect();
         if !filters.is_empty() {
             let _ = writeln!(text, "  may leave out rows by {}", filters.join(", "));
+        }
+        let shown: Vec<String> = self.shown().map(|column| printable(&column)).collect();
+        if !shown.is_empty() {
+            let _ = writeln!(text, "  a report may show {}", shown.join(", "));
         }
         if self.lines.is_empty() {
             text.push_str("  imports nothing and is granted nothing\n");
@@ -312,6 +322,7 @@ impl Audited {
             "world_version": component::WORLD_VERSION,
             "grants": self.config.grants.iter().map(|grant| grant.to_string()).collect::<Vec<_>>(),
             "columns": self.columns().collect::<Vec<_>>(),
+            "shown": self.shown().collect::<Vec<_>>(),
             "filters": self.filters().collect::<Vec<_>>(),
             "lines": lines,
             "unfit": self.unfit.as_ref().map(ToString::to_string),

@@ -26,7 +26,7 @@ pub(super) fn run(file: &Path) -> Result<Report> {
         let _ = writeln!(text, "  imports {}: {}", printable(&import.interface), functions(import));
         let needs = match import.needs {
             Some(grant) => format!("needs the grant \"{grant}\""),
-            None if component::is_free(&import.interface) => "needs no grant".to_owned(),
+            None if found.is_free(import) => "needs no grant".to_owned(),
             None => "is nothing that this host offers".to_owned(),
         };
         let _ = writeln!(text, "          {needs}");
@@ -54,7 +54,7 @@ pub(super) fn run(file: &Path) -> Result<Report> {
                 "interface": printable(&import.interface),
                 "functions": import.functions.iter().map(|function| printable(function)).collect::<Vec<_>>(),
                 "needs": import.needs.map(|grant| grant.to_string()),
-                "offered": import.needs.is_some() || component::is_free(&import.interface),
+                "offered": import.needs.is_some() || found.is_free(import),
             })
         })
         .collect();
@@ -82,7 +82,7 @@ fn unfit(found: &Inspected) -> Option<Error> {
         };
         return Some(Error::config(said).hint("build it for a world of this host's wit folder"));
     }
-    let offered = |import: &&Import| import.needs.is_some() || component::is_free(&import.interface);
+    let offered = |import: &&Import| import.needs.is_some() || found.is_free(import);
     let foreign: Vec<String> =
         found.imports.iter().filter(|import| !offered(import)).map(|import| import.interface.clone()).collect();
     (!foreign.is_empty()).then(|| {

@@ -111,7 +111,7 @@ impl wit::Host for Context {
     async fn tables(&mut self, database: Resource<EvidenceDatabase>) -> Answer<Vec<wit::Table>> {
         let EvidenceDatabase { session, .. } = self.table.get(&database)?.clone();
         let tables = session.tables().await;
-        self.count("database-evidence.tables", session.scope(), 0);
+        self.count("database-evidence.tables", session.scope(), tables.iter().flatten().count() as u64, 0);
         let table = |table: super::Table| wit::Table {
             schema: table.name.schema,
             name: table.name.name,
@@ -155,11 +155,12 @@ impl Context {
         selected: Result<Selected>,
     ) -> Answer<Resource<DatabaseMeasure>> {
         let selected = self.begin_measure().and(selected).and_then(recordable);
+        let tables = selected.as_ref().map_or(0, Selected::tables);
         let (bytes, measured) = match selected {
             Ok(selected) => (session.bytes_of(&selected).await, session.measure(selected).await),
             Err(error) => (0, Err(error)),
         };
-        self.count(function, session.scope(), bytes);
+        self.count(function, session.scope(), tables, bytes);
         self.hand_out(measured.map(DatabaseMeasure))
     }
 }
@@ -185,7 +186,7 @@ impl database_dump::Host for Context {
         options: database_dump::Options,
     ) -> Answer<Resource<ByteStream>> {
         let DumpDatabase(session) = self.table.get(&database)?.clone();
-        self.count("database-dump.open", session.scope(), 0);
+        self.count("database-dump.open", session.scope(), 0, 0);
         self.open_stream(|| session.dump(DumpOptions { compression: options.compression.into() }))
     }
 }
@@ -201,7 +202,7 @@ impl table_rows::Host for Context {
     async fn describe(&mut self, table: Resource<RowsTable>) -> Answer<Option<table_rows::Shape>> {
         let RowsTable { session, table } = self.table.get(&table)?.clone();
         let shape = session.shape(&table).await;
-        self.count("table-rows.describe", session.scope(), 0);
+        self.count("table-rows.describe", session.scope(), 0, 0);
         let answer = |shape: super::Shape| table_rows::Shape { columns: shape.columns, rows: shape.rows };
         Ok(self.answer(shape.map(|shape| shape.map(answer))))
     }
@@ -221,7 +222,7 @@ impl table_rows::Host for Context {
         let rows = session.rows(&table, after, order, count).await;
         let bytes =
             rows.iter().flatten().flat_map(|row| row.values.iter().flatten()).map(|value| value.len() as u64).sum();
-        self.count("table-rows.page", session.scope(), bytes);
+        self.count("table-rows.page", session.scope(), rows.iter().flatten().count() as u64, bytes);
         let answer = |Row { key, values }: Row| table_rows::Row { key, values };
         Ok(self.answer(rows.map(|rows| rows.into_iter().map(answer).collect())))
     }

@@ -35,6 +35,32 @@ pub struct ReadableTable {
     pub name: TableName,
     /// What may be read of it, the key first.
     pub columns: Vec<String>,
+    /// Those of them that a report may show.
+    pub shown: Vec<String>,
+}
+
+/// `[plugins.crosscheck.shown]`: which of the readable columns a report may show of a row that a plugin names.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub struct Shown(BTreeMap<String, Vec<String>>);
+
+impl Shown {
+    /// By the labels of tables.
+    #[must_use]
+    pub fn of(tables: &[(&str, &[&str])]) -> Self {
+        let owned = |columns: &[&str]| columns.iter().map(|&column| column.to_owned()).collect();
+        Self(tables.iter().map(|&(label, columns)| (label.to_owned(), owned(columns))).collect())
+    }
+
+    /// `table#column` each.
+    pub fn columns(&self) -> impl Iterator<Item = String> {
+        self.0.iter().flat_map(|(label, columns)| columns.iter().map(move |column| format!("{label}#{column}")))
+    }
+
+    /// Whether nothing is shown.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
 }
 
 /// `[plugins.crosscheck.tables]`: which columns of which tables may be read.
@@ -73,7 +99,7 @@ impl ReadableTable {
         if columns.iter().collect::<BTreeSet<_>>().len() < columns.len() {
             return Err(format!("`{shown}` in `tables` names a column twice"));
         }
-        Ok(Self { label, name, columns })
+        Ok(Self { label, name, columns, shown: Vec::new() })
     }
 }
 
@@ -85,6 +111,29 @@ impl Readable {
     pub fn of(tables: &[(&str, &[&str])]) -> Result<Self, String> {
         let owned = |columns: &[&str]| columns.iter().map(|&column| column.to_owned()).collect();
         tables.iter().map(|&(label, columns)| (label.to_owned(), owned(columns))).collect::<BTreeMap<_, _>>().try_into()
+    }
+
+    /// The tables with what a report may show of their rows.
+    ///
+    /// # Errors
+    /// One sentence for the person who wrote it.
+    pub fn showing(&self, shown: &Shown) -> Result<Self, String> {
+        let mut tables = self.clone();
+        for (label, columns) in &shown.0 {
+            let table = tables.0.iter_mut().find(|table| table.label == *label);
+            let known = |column: &&String| !table.as_ref().is_some_and(|table| table.columns.contains(column));
+            if let Some(column) = columns.iter().find(known) {
+                return Err(format!(
+                    "`shown` names `{}` of `{}`, which `tables` does not let be read",
+                    printable(column),
+                    printable(label)
+                ));
+            }
+            if let Some(table) = table {
+                table.shown.clone_from(columns);
+            }
+        }
+        Ok(tables)
     }
 
     /// The tables, by label.
@@ -192,6 +241,42 @@ impl Session {
             }
         }
         Ok(page)
+    }
+
+    /// Columns of single rows, by key; a row that is not there is left out, and so is a column that the table does not have.
+    ///
+    /// # Errors
+    /// As [`Session::rows`].
+    pub async fn named_rows(
+        &self,
+        table: &ReadableTable,
+        keys: &[i64],
+        columns: &[String],
+    ) -> Result<BTreeMap<i64, Vec<Option<String>>>> {
+        let Some(readable) = self.readable_columns(table).await? else { return Ok(BTreeMap::new()) };
+        let TableName { schema, name } = &table.name;
+        let key = quoted(readable.first().map_or("", String::as_str));
+        let value = |column: &String| {
+            if readable.contains(column) {
+                format!(", left(t.{}::text, {VALUE_CHARS_MAX})", quoted(column))
+            } else {
+                ", NULL::text".to_owned()
+            }
+        };
+        let list: String = columns.iter().map(value).collect();
+        let sql = format!(
+            "SELECT t.{key}::int8{list} FROM ONLY {}.{} AS t WHERE t.{key} = ANY ($1)",
+            quoted(schema),
+            quoted(name)
+        );
+        let reader = self.reader().await?;
+        let mut found = BTreeMap::new();
+        for row in reader.query(&sql, &[(&keys, Type::INT8_ARRAY)]).await? {
+            let values = (1..=columns.len()).map(|column| reader.read(&row, column)).collect::<Result<_>>()?;
+            found.insert(reader.read(&row, 0)?, values);
+        }
+        self.release(reader);
+        Ok(found)
     }
 
     /// The columns of a table that may be read and that it has; none where there is no such table.

@@ -231,6 +231,8 @@ impl Hands<'_> {
             due: Some(due(self.store_now, bin_days)),
             plugin_sha256: planned.plugin_sha256.clone(),
             reasons: planned.plan.get(&snapshot.id).map(|decision| decision.reasons.clone()).unwrap_or_default(),
+            plugins: snapshot.record.as_ref().map(|record| record.plugins.clone()).unwrap_or_default(),
+            planned_by: planned.planned_by.clone(),
         };
         let body = Bytes::from(crate::snapshot::to_bytes(&certificate)?);
         let key = history::certificate_key(self.environment, snapshot.id)?;

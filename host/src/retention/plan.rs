@@ -1,13 +1,13 @@
 //! The plan: what the plugin proposes of each source, and what the guard makes of it.
 
-use crate::capability::{Tally, printable};
+use crate::capability::{self, Tally, printable};
 use crate::error::{Error, Result};
 use crate::guard::{self, Decision, Guarded, Plan, Subject};
 use crate::history::{History, Serves, Snapshot};
 use crate::host::Host;
 use crate::plugin::Plugin;
 use crate::plugin::call::retaining;
-use crate::snapshot::SnapshotId;
+use crate::snapshot::{PluginRecord, SnapshotId};
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,6 +31,8 @@ pub struct Planned {
     /// Milliseconds that the plugin took.
     pub plan_millis: u64,
     pub(super) plugin_sha256: String,
+    /// The plugin and what it did, where it is one.
+    pub(super) planned_by: Option<PluginRecord>,
 }
 
 /// What a proposer is told of a snapshot.
@@ -74,6 +76,9 @@ pub trait Propose {
 
     /// SHA-256 of what decides.
     fn digest(&self) -> &str;
+
+    /// What a certificate says of who planned it; none of what is no plugin.
+    fn record(&self, tally: &Tally) -> Option<PluginRecord>;
 }
 
 impl Propose for Plugin {
@@ -108,6 +113,10 @@ impl Propose for Plugin {
 
     fn digest(&self) -> &str {
         Self::digest(self)
+    }
+
+    fn record(&self, tally: &Tally) -> Option<PluginRecord> {
+        Some(Self::record(self, tally))
     }
 }
 
@@ -181,7 +190,16 @@ pub async fn plan(rules: Rules<'_>, proposer: &impl Propose, history: &History, 
         .collect();
     let Guarded { plan, deferred } = guard::apply(rules.guard, rules.allow_more, rules.time_zone, now, &subjects, plan);
     let notes = notes.into_iter().take(NOTES_MAX).collect();
-    Ok(Planned { plan, deferred, notes, tally, plan_millis: 0, plugin_sha256: proposer.digest().to_owned() })
+    let planned_by = proposer.record(&tally);
+    Ok(Planned {
+        plan,
+        deferred,
+        notes,
+        tally,
+        plan_millis: 0,
+        plugin_sha256: proposer.digest().to_owned(),
+        planned_by,
+    })
 }
 
 /// [`plan`] with the plugin of a host, timed.
@@ -250,11 +268,7 @@ impl Proposed {
             .filter_map(|(id, complete)| Some(Candidate::of(history.snapshot(*id)?, *complete)))
             .collect();
         let (answer, tally) = proposer.propose(now, rules.time_zone_name(), &asked).await;
-        for (function, count) in tally {
-            let sum = self.tally.entry(function).or_default();
-            sum.calls += count.calls;
-            sum.bytes += count.bytes;
-        }
+        capability::add(&mut self.tally, tally);
         let answer = answer?;
         let ids: BTreeSet<SnapshotId> = question.iter().map(|(id, _)| *id).collect();
         let plan = guard::match_up(&ids, answer.decisions).map_err(|refusal| proposer.refused(refusal.to_string()))?;

@@ -151,7 +151,7 @@ impl object_write::Host for Context {
         let prefix = self.table.get(&under)?.clone();
         let content = self.table.delete(content)?;
         let stored = prefix.put(&name, content).await;
-        self.count("object-write.put", &prefix.scope, stored.as_ref().map_or(0, |(_, stored)| stored.bytes));
+        self.count("object-write.put", &prefix.scope, 0, stored.as_ref().map_or(0, |(_, stored)| stored.bytes));
         Ok(self.answer(stored.map(|(key, stored)| object_write::Receipt {
             key: key.to_string(),
             bytes: stored.bytes,

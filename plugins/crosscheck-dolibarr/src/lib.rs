@@ -12,8 +12,8 @@ use backup::host::documents_digests::{self as documents, Document, Tree};
 use backup::host::table_rows::{self as rows, Order, Row, Table};
 use backup::host::types::Error;
 use exports::backup::host::crosschecking as export;
-use exports::backup::host::crosschecking::{Guest, Report};
-use policy::{Comparison, DOCUMENT_COLUMNS, ENTITY, Finding, Found, LOG, Log, Noted, SIGNATURE, Verdict};
+use exports::backup::host::crosschecking::{Guest, Readable, Report, RowName, ToCheck};
+use policy::{Check, Comparison, DOCUMENT_COLUMNS, ENTITY, Finding, Found, Log, Noted, SIGNATURE, Verdict};
 use settings::Settings;
 
 /// Rows and documents in one question, the most that the host answers.
@@ -26,36 +26,64 @@ impl Guest for Plugin {
         settings::SCHEMA.into()
     }
 
+    fn checks(settings: String, tables: Vec<Readable>) -> Result<Vec<ToCheck>, Error> {
+        let settings = Settings::parse(&settings).map_err(Error::Denied)?;
+        let (noted, log) = names(&settings);
+        let of = |name: &str| tables.iter().find(|readable| readable.table == name);
+        let needed = |name: &str, columns: &[&str]| match of(name) {
+            None => Some(format!("the table `{name}` may not be read: name it in [plugins.crosscheck.tables]")),
+            Some(table) => {
+                columns.iter().find(|&&column| !table.columns.iter().any(|own| own == column)).map(|column| {
+                    format!("the column `{column}` of {name} may not be read: name it in [plugins.crosscheck.tables]")
+                })
+            }
+        };
+        let lacking = needed(&noted, &DOCUMENT_COLUMNS);
+        let lacking = lacking.or_else(|| of(&log).and_then(|_| needed(&log, &[SIGNATURE])));
+        if let Some(lacking) = lacking {
+            return Err(Error::Denied(lacking));
+        }
+        let to_check = |check: Check| ToCheck { name: check.name().into(), counts: check.counts(&noted, &log) };
+        Ok(Check::ALL.into_iter().map(to_check).collect())
+    }
+
     fn check(settings: String, tables: Vec<(String, Table)>, tree: &Tree) -> Result<Report, Error> {
         let settings = Settings::parse(&settings).map_err(Error::Denied)?;
-        let name = |table: &str| format!("{}{table}", settings.prefix);
-        let (noted, log) = (name("ecm_files"), name("blockedlog"));
+        let (noted, log) = names(&settings);
         let handed = |name: &str| tables.iter().find(|(handed, _)| handed == name).map(|(_, table)| table);
-        let Some(table) = handed(&noted) else {
-            let said = format!("the table `{noted}` may not be read: name it in [plugins.crosscheck.tables]");
-            return Err(Error::Denied(said));
-        };
-        let mut comparison = Comparison::new(settings.clone());
-        let mut findings = if compare(&mut comparison, table, &noted, tree)? {
-            comparison.findings()
-        } else {
-            let detail = format!("the database has no table {noted}; check the setting `prefix`");
-            vec![Finding { name: "documents present".into(), verdict: Verdict::Failed, detail }]
+        let mut comparison = Comparison::new(settings);
+        let mut findings = match handed(&noted) {
+            Some(table) if compare(&mut comparison, table, &noted, tree)? => comparison.findings(),
+            Some(_) | None => vec![Finding { check: Check::Noted, verdict: Verdict::Failed, count: 0, total: 1 }],
         };
         let (finding, heads) = match handed(&log) {
             Some(table) => reach(table, &log)?,
-            None => (skipped(format!("{log} is not among the tables of the configuration")), Vec::new()),
+            None => (SKIPPED, Vec::new()),
         };
         findings.push(finding);
+        let row = |key: &i64| RowName { table: noted.clone(), key: *key };
+        let rows =
+            |rows: &policy::First<i64>| export::Rows { total: rows.total, first: rows.first.iter().map(row).collect() };
         Ok(Report {
             compared: comparison.totals.compared,
-            missing: comparison.totals.missing.into(),
-            altered: comparison.totals.altered.into(),
-            orphaned: comparison.totals.orphaned.into(),
+            missing: rows(&comparison.totals.missing),
+            altered: rows(&comparison.totals.altered),
+            orphaned: export::Paths {
+                total: comparison.totals.orphaned.total,
+                first: comparison.totals.orphaned.first.clone(),
+            },
             findings: findings.into_iter().map(export::Finding::from).collect(),
             heads,
         })
     }
+}
+
+/// What is said of a log that is not there to be read.
+const SKIPPED: Finding = Finding { check: Check::Log, verdict: Verdict::Skipped, count: 0, total: 0 };
+
+/// The table of documents and that of the anti-fraud log.
+fn names(settings: &Settings) -> (String, String) {
+    (format!("{}ecm_files", settings.prefix), format!("{}blockedlog", settings.prefix))
 }
 
 /// Looks every named document up, and then names every document. Whether there is such a table.
@@ -68,7 +96,7 @@ fn compare(comparison: &mut Comparison, table: &Table, name: &str, tree: &Tree) 
     each_row(table, |page| {
         let mut asked = Vec::new();
         for row in page {
-            match policy::noted(&places.map(|place| row.values.get(place).cloned().flatten())) {
+            match policy::noted(row.key, &places.map(|place| row.values.get(place).cloned().flatten())) {
                 Some(noted) => asked.push(noted),
                 None => comparison.nameless(),
             }
@@ -105,24 +133,24 @@ fn settle(comparison: &mut Comparison, asked: Vec<Noted>, tree: &Tree) -> Result
 /// How far a log reaches.
 fn reach(table: &Table, name: &str) -> Result<(Finding, Vec<export::Head>), Error> {
     let Some(shape) = rows::describe(table)? else {
-        return Ok((skipped(format!("the database has no table {name}")), Vec::new()));
+        return Ok((SKIPPED, Vec::new()));
     };
     let signature = place_of(&shape.columns, SIGNATURE, name)?;
     let entity = shape.columns.iter().position(|column| column == ENTITY);
     let mut log = Log::default();
     each_row(table, |page| {
         for row in page {
-            let company =
-                entity.and_then(|place| row.values.get(place).cloned().flatten()).unwrap_or_else(|| "1".into());
-            log.entry(row.key, &company, row.values.get(signature).cloned().flatten());
+            let company = entity.and_then(|place| row.values.get(place).cloned().flatten());
+            let is_signed = row.values.get(signature).and_then(Option::as_ref).is_some_and(|text| !text.is_empty());
+            log.entry(row.key, company.as_deref().unwrap_or("1"), is_signed);
         }
         Ok(())
     })?;
-    let head = |(company, head): (&str, &policy::Head)| export::Head {
-        log: format!("{name}, entity {company}"),
+    let head = |head: &policy::Head| export::Head {
+        last: RowName { table: name.into(), key: head.last },
         entries: head.entries,
-        last: head.last,
-        signature: head.signature.clone(),
+        part: entity.map(|_| ENTITY.into()),
+        signature: SIGNATURE.into(),
     };
     Ok((log.finding(shape.rows), log.heads().map(head).collect()))
 }
@@ -146,24 +174,14 @@ fn place_of(columns: &[String], column: &str, table: &str) -> Result<usize, Erro
     })
 }
 
-fn skipped(detail: String) -> Finding {
-    Finding { name: LOG.into(), verdict: Verdict::Skipped, detail }
-}
-
 impl From<Document> for Found {
     fn from(document: Document) -> Self {
         match document {
             Document::File(digest) => Self::File(digest.md5),
             Document::Missing => Self::Missing,
             Document::NotAFile => Self::NotAFile,
-            Document::Unreadable(why) => Self::Unreadable(why),
+            Document::Unreadable(_) => Self::Unreadable,
         }
-    }
-}
-
-impl From<policy::Paths> for export::Paths {
-    fn from(paths: policy::Paths) -> Self {
-        Self { total: paths.total, first: paths.first }
     }
 }
 
@@ -175,7 +193,7 @@ impl From<Finding> for export::Finding {
             Verdict::Failed => export::Verdict::Failed,
             Verdict::Skipped => export::Verdict::Skipped,
         };
-        Self { name: finding.name, verdict, detail: finding.detail }
+        Self { check: finding.check as u32, verdict, count: finding.count, total: finding.total }
     }
 }
 

@@ -26,6 +26,8 @@ const COMPANIES_MAX: usize = 100;
 /// A document that the database names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Noted {
+    /// The row that names it.
+    pub key: i64,
     /// Below the documents folder.
     pub path: String,
     /// Where it is if it is not there: the same path in its company's own folder.
@@ -43,13 +45,13 @@ pub enum Found {
     Missing,
     /// Something that is no file.
     NotAFile,
-    /// Why it cannot be read.
-    Unreadable(String),
+    /// Something that cannot be read.
+    Unreadable,
 }
 
 /// A row of `ecm_files` in the order of [`DOCUMENT_COLUMNS`]; none for a row that names no document.
 #[must_use]
-pub fn noted(values: &[Option<String>; 4]) -> Option<Noted> {
+pub fn noted(key: i64, values: &[Option<String>; 4]) -> Option<Noted> {
     let [entity, folder, name, label] = values.each_ref().map(|value| value.as_deref().unwrap_or_default());
     let parts = folder.split('/').filter(|part| !matches!(*part, "" | "."));
     let name = name.trim_matches('/');
@@ -61,23 +63,29 @@ pub fn noted(values: &[Option<String>; 4]) -> Option<Noted> {
     let elsewhere =
         company.map(|company| format!("{company}/{path}")).filter(|_| !path.starts_with(&format!("{entity}/")));
     let is_md5 = label.len() == MD5_DIGITS && label.bytes().all(|b| b.is_ascii_hexdigit());
-    Some(Noted { path, elsewhere, md5: is_md5.then(|| label.to_ascii_lowercase()) })
+    Some(Noted { key, path, elsewhere, md5: is_md5.then(|| label.to_ascii_lowercase()) })
 }
 
-/// Paths of one kind: counted, and the first of them.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Paths {
+/// Things of one kind: counted, and the first of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct First<T> {
     /// How many.
     pub total: u64,
     /// The first ones.
-    pub first: Vec<String>,
+    pub first: Vec<T>,
 }
 
-impl Paths {
-    fn add(&mut self, path: String, shown: usize) {
+impl<T> Default for First<T> {
+    fn default() -> Self {
+        Self { total: 0, first: Vec::new() }
+    }
+}
+
+impl<T> First<T> {
+    fn add(&mut self, one: T, shown: usize) {
         self.total += 1;
         if self.first.len() < shown {
-            self.first.push(path);
+            self.first.push(one);
         }
     }
 }
@@ -102,12 +110,14 @@ pub struct Totals {
     pub without_digest: u64,
     /// Rows that name no document.
     pub nameless: u64,
-    /// Named and not there.
-    pub missing: Paths,
-    /// There with another content, or not to be read.
-    pub altered: Paths,
+    /// Rows whose document is not there.
+    pub missing: First<i64>,
+    /// Rows whose document is there with another content, or not to be read.
+    pub altered: First<i64>,
     /// There and not named.
-    pub orphaned: Paths,
+    pub orphaned: First<String>,
+    /// Documents that are there.
+    pub there: u64,
     /// Files that the host could not name or look at.
     pub unseen: u64,
 }
@@ -124,22 +134,22 @@ impl Comparison {
     /// nothing is at the first one.
     pub fn settle(&mut self, noted: Noted, found: Found) -> Option<Noted> {
         if let (Found::Missing, Some(elsewhere)) = (&found, &noted.elsewhere) {
-            return Some(Noted { path: elsewhere.clone(), elsewhere: None, md5: noted.md5 });
+            return Some(Noted { path: elsewhere.clone(), elsewhere: None, ..noted });
         }
         self.totals.compared += 1;
         let shown = self.settings.shown;
         match found {
-            Found::Missing | Found::NotAFile => self.totals.missing.add(noted.path, shown),
-            Found::Unreadable(why) => {
+            Found::Missing | Found::NotAFile => self.totals.missing.add(noted.key, shown),
+            Found::Unreadable => {
                 self.named.insert(hash(&noted.path));
-                self.totals.altered.add(format!("{} ({why})", noted.path), shown);
+                self.totals.altered.add(noted.key, shown);
             }
             Found::File(md5) => {
                 self.named.insert(hash(&noted.path));
                 match noted.md5 {
                     None => self.totals.without_digest += 1,
                     Some(known) if known == md5 => {}
-                    Some(_) => self.totals.altered.add(noted.path, shown),
+                    Some(_) => self.totals.altered.add(noted.key, shown),
                 }
             }
         }
@@ -153,6 +163,7 @@ impl Comparison {
 
     /// Takes in a document that is there, after every row.
     pub fn saw(&mut self, path: String) {
+        self.totals.there += 1;
         if !self.named.contains(&hash(&path)) && !self.ignored.has(&path) {
             self.totals.orphaned.add(path, self.settings.shown);
         }
@@ -166,43 +177,27 @@ impl Comparison {
     /// What the documents come to.
     #[must_use]
     pub fn findings(&self) -> Vec<Finding> {
-        let Totals { compared, without_digest, nameless, missing, altered, orphaned, unseen } = &self.totals;
-        let judged = |paths: &Paths, meaning: Meaning| match (paths.total, meaning) {
+        let Totals { compared, without_digest, nameless, missing, altered, orphaned, there, unseen } = &self.totals;
+        let judged = |total: u64, meaning: Meaning| match (total, meaning) {
             (0, _) => Verdict::Passed,
             (_, Meaning::Fail) => Verdict::Failed,
             (_, Meaning::Report) => Verdict::Noted,
         };
-        let finding = |name: &str, verdict, detail| Finding { name: name.into(), verdict, detail };
+        let (missing, altered, orphaned) = (missing.total, altered.total, orphaned.total);
+        let settings = &self.settings;
+        let of = |check, verdict, count, total| Finding { check, verdict, count, total };
         let mut findings = vec![
-            finding(
-                "documents present",
-                judged(missing, self.settings.missing),
-                format!("{} of {compared} documents that the database names are there", compared - missing.total),
-            ),
-            finding(
-                "documents unaltered",
-                judged(altered, self.settings.altered),
-                format!("{} have another content than the database noted", altered.total),
-            ),
-            finding(
-                "documents known",
-                judged(orphaned, self.settings.orphaned),
-                format!("{} are there and not named by the database", orphaned.total),
-            ),
+            of(Check::Present, judged(missing, settings.missing), compared - missing, *compared),
+            of(Check::Unaltered, judged(altered, settings.altered), altered, *compared),
+            of(Check::Known, judged(orphaned, settings.orphaned), orphaned, *there),
         ];
-        if *without_digest > 0 {
-            let said =
-                format!("of {without_digest} documents the database notes no MD5, so they were looked for alone");
-            findings.push(finding("documents without digest", Verdict::Noted, said));
-        }
-        if *nameless > 0 {
-            let said = format!("{nameless} rows name no document");
-            findings.push(finding("rows without a name", Verdict::Noted, said));
-        }
-        if *unseen > 0 {
-            let said = format!("{unseen} files have no name in UTF-8 or could not be looked at");
-            findings.push(finding("documents unseen", Verdict::Noted, said));
-        }
+        let others = [
+            (Check::WithoutDigest, *without_digest, *compared),
+            (Check::Nameless, *nameless, compared + nameless),
+            (Check::Unseen, *unseen, there + unseen),
+        ];
+        let others = others.into_iter().filter(|(_, count, _)| *count > 0);
+        findings.extend(others.map(|(check, count, total)| of(check, Verdict::Noted, count, total)));
         findings
     }
 }
@@ -227,69 +222,125 @@ pub enum Verdict {
     Skipped,
 }
 
+/// Something that is looked at. The number of each is its place in [`Check::ALL`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Check {
+    /// Whether the database has the table of documents.
+    Noted,
+    /// Documents that the database names and that are there.
+    Present,
+    /// Documents with another content than the database noted.
+    Unaltered,
+    /// Documents that the database does not name.
+    Known,
+    /// Documents of which the database notes no MD5.
+    WithoutDigest,
+    /// Rows that name no document.
+    Nameless,
+    /// Files that could not be looked at.
+    Unseen,
+    /// The anti-fraud log.
+    Log,
+}
+
+impl Check {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Noted,
+        Self::Present,
+        Self::Unaltered,
+        Self::Known,
+        Self::WithoutDigest,
+        Self::Nameless,
+        Self::Unseen,
+        Self::Log,
+    ];
+
+    /// What is looked at.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Noted => "documents noted",
+            Self::Present => "documents present",
+            Self::Unaltered => "documents unaltered",
+            Self::Known => "documents known",
+            Self::WithoutDigest => "documents without digest",
+            Self::Nameless => "rows without a name",
+            Self::Unseen => "documents unseen",
+            Self::Log => "anti-fraud log",
+        }
+    }
+
+    /// What is counted, behind `3 of 1064`. `noted` and `log` are the names of the tables.
+    #[must_use]
+    pub fn counts(self, noted: &str, log: &str) -> String {
+        match self {
+            Self::Noted => format!("table named {noted} is there; check the setting `prefix`"),
+            Self::Present => "documents that the database names are there".into(),
+            Self::Unaltered => "documents have another content than the database noted, or cannot be read".into(),
+            Self::Known => "documents are there and not named by the database".into(),
+            Self::WithoutDigest => "documents have no MD5 in the database, so they were looked for alone".into(),
+            Self::Nameless => format!("rows of {noted} name no document"),
+            Self::Unseen => "files have no name in UTF-8 or could not be looked at".into(),
+            Self::Log => format!("entries of {log} have a signature"),
+        }
+    }
+}
+
 /// One line of the report.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Finding {
     /// What was looked at.
-    pub name: String,
+    pub check: Check,
     /// How it turned out.
     pub verdict: Verdict,
-    /// One line for people.
-    pub detail: String,
+    /// How many.
+    pub count: u64,
+    /// Of how many.
+    pub total: u64,
 }
 
 /// The anti-fraud log: each company's entries are chained by signatures, so the last one stands for all before it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Log {
     companies: BTreeMap<String, Head>,
-    unsigned: u64,
+    signed: u64,
 }
 
 /// How far the log of one company reaches.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Head {
     /// Its entries.
     pub entries: u64,
     /// The key of the last.
     pub last: i64,
-    /// The signature of the last.
-    pub signature: String,
 }
 
 impl Log {
     /// Takes in an entry, in the order of the keys.
-    pub fn entry(&mut self, key: i64, company: &str, signature: Option<String>) {
-        let signature = signature.unwrap_or_default();
-        self.unsigned += u64::from(signature.is_empty());
+    pub fn entry(&mut self, key: i64, company: &str, is_signed: bool) {
+        self.signed += u64::from(is_signed);
         let head = self.companies.entry(company.to_owned()).or_default();
-        *head = Head { entries: head.entries + 1, last: key, signature };
+        *head = Head { entries: head.entries + 1, last: key };
     }
 
-    /// Each company with its head, by company.
-    pub fn heads(&self) -> impl Iterator<Item = (&str, &Head)> {
-        self.companies.iter().take(COMPANIES_MAX).map(|(company, head)| (company.as_str(), head))
+    /// The head of each company, by company.
+    pub fn heads(&self) -> impl Iterator<Item = &Head> {
+        self.companies.values().take(COMPANIES_MAX)
     }
 
     /// What it comes to. `rows` is what the database counts.
     #[must_use]
     pub fn finding(&self, rows: u64) -> Finding {
         let entries: u64 = self.companies.values().map(|head| head.entries).sum();
-        let (verdict, detail) = if entries != rows {
-            (Verdict::Failed, format!("{entries} entries were read of {rows}"))
-        } else if self.unsigned > 0 {
-            (Verdict::Failed, format!("{} of {entries} entries have no signature", self.unsigned))
-        } else if entries == 0 {
-            (Verdict::Skipped, "it has no entry".into())
-        } else {
-            let last = self.companies.values().max_by_key(|head| head.last).cloned().unwrap_or_default();
-            (Verdict::Passed, format!("{entries} entries, the last is {} with signature {}", last.last, last.signature))
+        let verdict = match (entries, self.signed) {
+            (0, _) if rows == 0 => Verdict::Skipped,
+            (entries, signed) if entries == rows && signed == entries => Verdict::Passed,
+            _ => Verdict::Failed,
         };
-        Finding { name: LOG.into(), verdict, detail }
+        Finding { check: Check::Log, verdict, count: self.signed, total: rows }
     }
 }
-
-/// The name of the log's finding.
-pub const LOG: &str = "anti-fraud log";
 
 #[cfg(test)]
 mod tests;

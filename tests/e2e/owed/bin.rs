@@ -193,3 +193,22 @@ fn a_list_right_after_a_run_never_says_that_something_is_in_the_future() {
         assert_eq!(problems(&status["environments"][0]).len(), 0, "{status}");
     }
 }
+
+#[test]
+fn what_the_plugins_of_a_forgotten_run_did_stays_in_the_log() {
+    let office = Office::new(&["docs"], &keep_last(1, "legal_years = 0"));
+    for day in 1..=3 {
+        let _ = office.worked(&at(day), 0);
+    }
+    office.age_bin(9);
+    let nights: Vec<_> = (4..=5).map(|day| office.worked(&at(day), 0)).collect();
+    assert!(nights.iter().any(|night| !listed(night, "forgotten").is_empty()), "{nights:?}");
+    let log = office.verb(&["plugins", "log", "--since", "365d"], "2026-06-05T02:00:00Z", 0);
+    assert_eq!(log["runs"], 5, "{log}");
+    assert!(log["plans"].as_u64().unwrap() >= 3, "each night put one into the bin: {log}");
+    let deeds = log["deeds"].as_array().unwrap();
+    let put = deeds.iter().find(|deed| deed["function"] == "object-write.put").unwrap();
+    assert_eq!(put["times"], 5, "{put}");
+    let recent = office.verb(&["plugins", "log", "--since", "36h"], "2026-06-05T02:00:00Z", 0);
+    assert_eq!(recent["runs"], 2, "{recent}");
+}

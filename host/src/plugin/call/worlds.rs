@@ -42,7 +42,7 @@ pub(super) mod crosscheck {
         imports: { default: async | trappable }, exports: { default: async },
         with: {
             "backup:host/types": crate::capability::types,
-            "backup:host/log": crate::capability::log,
+            "backup:host/notices": crate::capability::notices,
             "backup:host/table-rows": crate::postgres::host::bindings::backup::host::table_rows,
             "backup:host/documents-digests": crate::documents::host::bindings::backup::host::documents_digests,
         },

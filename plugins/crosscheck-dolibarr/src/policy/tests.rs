@@ -9,15 +9,20 @@ fn row(entity: &str, folder: &str, name: &str, label: &str) -> [Option<String>; 
 }
 
 fn named(path: &str) -> Noted {
-    Noted { path: path.into(), elsewhere: None, md5: Some(MD5.into()) }
+    Noted { key: key(path), path: path.into(), elsewhere: None, md5: Some(MD5.into()) }
+}
+
+/// A row's key that tells paths apart.
+fn key(path: &str) -> i64 {
+    path.bytes().fold(0, |key, byte| key * 31 + i64::from(byte))
 }
 
 fn file() -> Found {
     Found::File(MD5.into())
 }
 
-fn verdicts(comparison: &Comparison) -> Vec<(String, Verdict)> {
-    comparison.findings().into_iter().map(|finding| (finding.name, finding.verdict)).collect()
+fn verdicts(comparison: &Comparison) -> Vec<(Check, Verdict)> {
+    comparison.findings().into_iter().map(|finding| (finding.check, finding.verdict)).collect()
 }
 
 #[test]
@@ -35,13 +40,13 @@ fn a_row_names_a_path_and_further_companies_have_a_second_one() {
         // What leads out of the folder is asked for as it stands: the host has nothing there.
         ("1", "../..", "etc/passwd", "../../etc/passwd", None),
     ] {
-        let noted = noted(&row(entity, folder, name, MD5)).unwrap();
+        let noted = noted(7, &row(entity, folder, name, MD5)).unwrap();
         assert_eq!((noted.path.as_str(), noted.elsewhere.as_deref()), (path, elsewhere), "{entity} {folder} {name}");
     }
     for name in ["", "/"] {
-        assert_eq!(noted(&row("1", "facture", name, MD5)), None);
+        assert_eq!(noted(7, &row("1", "facture", name, MD5)), None);
     }
-    assert_eq!(noted(&[None, None, None, None]), None);
+    assert_eq!(noted(7, &[None, None, None, None]), None);
 }
 
 #[test]
@@ -54,7 +59,7 @@ fn only_an_md5_is_compared_and_its_case_does_not_matter() {
         (format!("{MD5}0"), None),
         (MD5.replace('4', "g"), None),
     ] {
-        assert_eq!(noted(&row("1", "x", "y", &label)).unwrap().md5.as_deref(), expected, "{label}");
+        assert_eq!(noted(7, &row("1", "x", "y", &label)).unwrap().md5.as_deref(), expected, "{label}");
     }
 }
 
@@ -83,7 +88,7 @@ fn missing_altered_unreadable_and_orphaned_documents_are_told_apart() {
         ("gone", Found::Missing),
         ("folder", Found::NotAFile),
         ("changed", Found::File("0".repeat(32))),
-        ("locked", Found::Unreadable("permission denied".into())),
+        ("locked", Found::Unreadable),
     ] {
         assert_eq!(comparison.settle(named(path), found), None);
     }
@@ -92,22 +97,20 @@ fn missing_altered_unreadable_and_orphaned_documents_are_told_apart() {
     }
     let Totals { compared, missing, altered, orphaned, .. } = &comparison.totals;
     assert_eq!(*compared, 5);
-    assert_eq!((missing.total, missing.first.as_slice()), (2, &["gone".to_owned(), "folder".to_owned()][..]));
-    assert_eq!(altered.first, ["changed", "locked (permission denied)"]);
+    assert_eq!((missing.total, missing.first.as_slice()), (2, &[key("gone"), key("folder")][..]));
+    assert_eq!(altered.first, ["changed", "locked"].map(key));
     assert_eq!(orphaned.first, ["stranger"]);
-    let expected = [
-        ("documents present".to_owned(), Verdict::Failed),
-        ("documents unaltered".to_owned(), Verdict::Failed),
-        ("documents known".to_owned(), Verdict::Noted),
-    ];
+    let expected =
+        [(Check::Present, Verdict::Failed), (Check::Unaltered, Verdict::Failed), (Check::Known, Verdict::Noted)];
     assert_eq!(verdicts(&comparison), expected);
-    assert!(comparison.findings()[0].detail.starts_with("3 of 5 documents"), "{:?}", comparison.findings());
+    let counts: Vec<_> = comparison.findings().iter().map(|finding| (finding.count, finding.total)).collect();
+    assert_eq!(counts, [(3, 5), (2, 5), (1, 4)]);
 }
 
 #[test]
 fn a_document_of_a_further_company_is_looked_for_in_its_folder_too() {
     let mut comparison = Comparison::new(Settings::default());
-    let noted = noted(&row("2", "facture/FA1", "FA1.pdf", MD5)).unwrap();
+    let noted = noted(7, &row("2", "facture/FA1", "FA1.pdf", MD5)).unwrap();
     let again = comparison.settle(noted, Found::Missing).expect("there is another place");
     assert_eq!((again.path.as_str(), comparison.totals.compared), ("2/facture/FA1/FA1.pdf", 0));
     assert_eq!(comparison.settle(again, file()), None);
@@ -132,7 +135,7 @@ fn what_a_difference_means_is_a_setting_and_the_rest_is_noted() {
     comparison.settle(Noted { md5: None, ..named("old") }, file());
     comparison.nameless();
     comparison.unseen(2);
-    assert_eq!(comparison.totals.missing, Paths { total: 3, first: vec!["gone0".into()] });
+    assert_eq!(comparison.totals.missing, First { total: 3, first: vec![key("gone0")] });
     let verdicts: Vec<Verdict> = verdicts(&comparison).into_iter().map(|(_, verdict)| verdict).collect();
     let (noted, failed) = (Verdict::Noted, Verdict::Failed);
     assert_eq!(verdicts, [noted, Verdict::Passed, failed, noted, noted, noted]);
@@ -142,18 +145,24 @@ fn what_a_difference_means_is_a_setting_and_the_rest_is_noted() {
 fn a_log_is_counted_and_headed_company_by_company() {
     let mut log = Log::default();
     assert_eq!(log.finding(0).verdict, Verdict::Skipped);
-    for (key, company, signature) in [(1, "1", "aa"), (2, "2", "bb"), (5, "1", "cc")] {
-        log.entry(key, company, Some(signature.into()));
+    for (key, company) in [(1, "1"), (2, "2"), (5, "1")] {
+        log.entry(key, company, true);
     }
-    let heads: Vec<_> =
-        log.heads().map(|(company, head)| (company, head.entries, head.last, &*head.signature)).collect();
-    assert_eq!(heads, [("1", 2, 5, "cc"), ("2", 1, 2, "bb")]);
+    let heads: Vec<_> = log.heads().map(|head| (head.entries, head.last)).collect();
+    assert_eq!(heads, [(2, 5), (1, 2)]);
     let finding = log.finding(3);
-    assert_eq!(
-        (finding.verdict, finding.detail.as_str()),
-        (Verdict::Passed, "3 entries, the last is 5 with signature cc")
-    );
+    assert_eq!((finding.verdict, finding.count, finding.total), (Verdict::Passed, 3, 3));
     assert_eq!(log.finding(4).verdict, Verdict::Failed, "an entry was not read");
-    log.entry(6, "1", None);
+    log.entry(6, "1", false);
     assert_eq!(log.finding(4).verdict, Verdict::Failed, "an entry without a signature breaks the chain");
+}
+
+#[test]
+fn each_check_has_its_number_a_name_of_its_own_and_says_what_it_counts() {
+    let names: std::collections::BTreeSet<_> = Check::ALL.into_iter().map(Check::name).collect();
+    assert_eq!(names.len(), Check::ALL.len());
+    for (number, check) in Check::ALL.into_iter().enumerate() {
+        assert_eq!(check as usize, number);
+        assert!(!check.counts("llx_ecm_files", "llx_blockedlog").is_empty());
+    }
 }

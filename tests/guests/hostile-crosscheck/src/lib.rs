@@ -6,11 +6,31 @@ mod misbehave;
 wit_bindgen::generate!({ world: "crosscheck", path: "../../../wit", generate_all });
 
 use backup::host::documents_digests::{self, Document, Tree};
-use backup::host::table_rows::{self, Order, Table};
+use backup::host::notices::{self, Level};
+use backup::host::table_rows::{self, Order, Row, Table};
 use backup::host::types::Error;
-use exports::backup::host::crosschecking::{Finding, Guest, Head, Paths, Report, Verdict};
+use exports::backup::host::crosschecking::{
+    Finding, Guest, Head, Paths, Readable, Report, RowName, Rows, ToCheck, Verdict,
+};
 
 struct Plugin;
+
+/// What it can say of what it saw: the place of one of these.
+const WORDS: [&str; 13] = [
+    "found",
+    "clean",
+    "as expected",
+    "another file",
+    "missing",
+    "not a file",
+    "unreadable",
+    "nothing",
+    "done",
+    "no table",
+    "two columns",
+    "other columns",
+    "at most",
+];
 
 #[derive(serde::Deserialize)]
 #[serde(tag = "do", rename_all = "kebab-case")]
@@ -19,14 +39,36 @@ enum Behaviour {
     Recurse,
     TakeMemory,
     Panic,
-    /// A report of these numbers and texts, whatever is there.
+    /// A report of these numbers and names, whatever is there.
     Answer {
+        #[serde(default)]
         compared: u64,
+        #[serde(default)]
         missing: u64,
-        listed: usize,
-        findings: usize,
-        heads: usize,
+        #[serde(default)]
+        rows: Vec<(String, i64)>,
+        #[serde(default)]
+        orphaned: Vec<String>,
+        /// Numbers of checks, each with a count and a total.
+        #[serde(default)]
+        findings: Vec<(u32, u64, u64)>,
+        /// Table and key of the last entry, how many there are, and a column for the signature.
+        #[serde(default)]
+        heads: Vec<(String, i64, u64, String)>,
+        /// Looks at every row and document before.
+        #[serde(default)]
+        looks: bool,
+    },
+    /// Names what it looks at, so many times.
+    Checks {
+        count: usize,
         text: String,
+    },
+    /// Fails in the words of a row.
+    FailWithARow,
+    /// Gives so many notices.
+    Notices {
+        count: u16,
     },
     /// Asks for documents by names of its own.
     Ask {
@@ -36,6 +78,8 @@ enum Behaviour {
     /// Says what is at one path, as the one finding.
     LookUp {
         path: String,
+        #[serde(default)]
+        md5: String,
     },
     /// Asks for more rows and files than there are, from every end.
     Flood,
@@ -43,7 +87,7 @@ enum Behaviour {
     AskForEver,
     /// Traps while it holds everything that it was handed.
     TrapWithEverything,
-    /// Says which tables it was handed, and what it can see of them, as findings.
+    /// Says what it can see of the tables that it was handed.
     Tables,
     /// Uses what it is handed, and then looks for a text in its memory.
     Look {
@@ -51,33 +95,74 @@ enum Behaviour {
     },
 }
 
+fn behaviour(settings: &str) -> Result<Behaviour, Error> {
+    serde_json::from_str(settings).map_err(|e| Error::Denied(e.to_string()))
+}
+
 impl Guest for Plugin {
     fn settings_schema() -> String {
         "{}".into()
     }
 
+    fn checks(settings: String, _tables: Vec<Readable>) -> Result<Vec<ToCheck>, Error> {
+        let of = |name: &str, counts: &str| ToCheck { name: name.into(), counts: counts.into() };
+        Ok(match behaviour(&settings)? {
+            Behaviour::Checks { count, text } => (0..count).map(|_| of(&text, &text)).collect(),
+            _ => WORDS.into_iter().map(|word| of(word, "things")).collect(),
+        })
+    }
+
     fn check(settings: String, tables: Vec<(String, Table)>, tree: &Tree) -> Result<Report, Error> {
-        let behaviour: Behaviour = serde_json::from_str(&settings).map_err(|e| Error::Denied(e.to_string()))?;
-        match behaviour {
+        match behaviour(&settings)? {
             Behaviour::Loop => misbehave::endless_loop(),
-            Behaviour::Recurse => Ok(saying(misbehave::endless_recursion(1).to_string())),
+            Behaviour::Recurse => Ok(counting("done", misbehave::endless_recursion(1))),
             Behaviour::TakeMemory => misbehave::memory_bomb(),
             Behaviour::Panic => panic!("the guest's own words"),
-            Behaviour::Answer { compared, missing, listed, findings, heads, text } => {
-                Ok(report(compared, missing, listed, findings, heads, &text))
+            Behaviour::Answer { compared, missing, rows, orphaned, findings, heads, looks } => {
+                if looks {
+                    look(&tables, tree)?;
+                }
+                let row = |(table, key): (String, i64)| RowName { table, key };
+                let finding = |(check, count, total)| Finding { check, verdict: Verdict::Passed, count, total };
+                let head = |(table, key, entries, signature): (String, i64, u64, String)| Head {
+                    last: RowName { table, key },
+                    entries,
+                    part: None,
+                    signature,
+                };
+                Ok(Report {
+                    compared,
+                    missing: Rows { total: missing, first: rows.into_iter().map(row).collect() },
+                    orphaned: Paths { total: orphaned.len() as u64, first: orphaned },
+                    findings: findings.into_iter().map(finding).collect(),
+                    heads: heads.into_iter().map(head).collect(),
+                    ..saying("done")
+                })
+            }
+            Behaviour::Checks { .. } => Ok(saying("found")),
+            Behaviour::FailWithARow => {
+                let (_, table) = tables.last().ok_or_else(|| Error::Permanent("no table".into()))?;
+                let row = table_rows::page(table, None, Order::Ascending, 1)?;
+                let text = row.first().and_then(|row| row.values.last().cloned().flatten());
+                Err(Error::Denied(text.unwrap_or_default()))
+            }
+            Behaviour::Notices { count } => {
+                (0..count).for_each(|number| notices::emit(Level::Warn, number));
+                Ok(saying("done"))
             }
             Behaviour::Ask { path, count } => {
                 documents_digests::digests(tree, &vec![path; count])?;
-                Ok(saying("asked".into()))
+                Ok(saying("done"))
             }
-            Behaviour::LookUp { path } => {
+            Behaviour::LookUp { path, md5 } => {
                 let found = documents_digests::digests(tree, &[path])?;
                 Ok(saying(match found.first() {
-                    Some(Document::File(digest)) => format!("file {} {}", digest.bytes, digest.md5),
-                    Some(Document::Missing) => "missing".into(),
-                    Some(Document::NotAFile) => "not a file".into(),
-                    Some(Document::Unreadable(why)) => format!("unreadable: {why}"),
-                    None => "nothing".into(),
+                    Some(Document::File(digest)) if digest.md5 == md5 => "as expected",
+                    Some(Document::File(_)) => "another file",
+                    Some(Document::Missing) => "missing",
+                    Some(Document::NotAFile) => "not a file",
+                    Some(Document::Unreadable(_)) => "unreadable",
+                    None => "nothing",
                 }))
             }
             Behaviour::Flood => flood(&tables, tree),
@@ -90,21 +175,37 @@ impl Guest for Plugin {
                 panic!("the guest's own words, {} held", held.len())
             }
             Behaviour::Tables => {
-                let mut report = saying("tables".into());
-                for (name, table) in &tables {
-                    report.findings.push(finding(format!("{name}: {:?}", table_rows::describe(table)?)));
+                let mut report = Report { findings: Vec::new(), ..saying("done") };
+                for (_, table) in &tables {
+                    let shape = table_rows::describe(table)?;
+                    let columns = shape.map(|shape| shape.columns);
+                    report.findings.push(finding(match columns.as_deref() {
+                        None => "no table",
+                        Some([key, login]) if key == "rowid" && login == "login" => "two columns",
+                        Some(_) => "other columns",
+                    }));
                 }
                 Ok(report)
             }
             Behaviour::Look { masked } => {
-                for (_, table) in &tables {
-                    let _ = table_rows::page(table, None, Order::Ascending, 10)?;
-                }
-                documents_digests::names(tree, None, 10)?;
-                Ok(saying(if misbehave::is_in_memory(&masked) { "found" } else { "clean" }.into()))
+                let seen = look(&tables, tree)?;
+                let looked = Ok(saying(if misbehave::is_in_memory(&masked) { "found" } else { "clean" }));
+                // What it saw is in its memory until it has looked.
+                drop(seen);
+                looked
             }
         }
     }
+}
+
+/// Some of everything that it is handed.
+fn look(tables: &[(String, Table)], tree: &Tree) -> Result<(Vec<Vec<Row>>, Vec<String>), Error> {
+    let page = |(_, table): &(String, Table)| table_rows::page(table, None, Order::Ascending, 10);
+    let rows = tables.iter().map(page).collect::<Result<_, _>>()?;
+    let listing = documents_digests::names(tree, None, 10)?;
+    let paths: Vec<String> = listing.documents.into_iter().map(|listed| listed.path).collect();
+    documents_digests::digests(tree, &paths)?;
+    Ok((rows, paths))
 }
 
 fn flood(tables: &[(String, Table)], tree: &Tree) -> Result<Report, Error> {
@@ -123,30 +224,27 @@ fn flood(tables: &[(String, Table)], tree: &Tree) -> Result<Report, Error> {
             most = most.max(documents_digests::names(tree, after, count)?.documents.len());
         }
     }
-    Ok(saying(format!("at most {most}")))
+    Ok(counting("at most", most as u64))
 }
 
-fn finding(name: String) -> Finding {
-    Finding { name, verdict: Verdict::Passed, detail: String::new() }
+fn finding(word: &str) -> Finding {
+    let check = WORDS.iter().position(|known| *known == word).unwrap_or_default() as u32;
+    Finding { check, verdict: Verdict::Passed, count: 0, total: 0 }
 }
 
-fn saying(name: String) -> Report {
-    let mut report = report(0, 0, 0, 0, 0, "");
-    report.findings.push(finding(name));
-    report
+fn saying(word: &str) -> Report {
+    counting(word, 0)
 }
 
-fn report(compared: u64, missing: u64, listed: usize, findings: usize, heads: usize, text: &str) -> Report {
-    let none = || Paths { total: 0, first: Vec::new() };
-    let head = Head { log: text.to_owned(), entries: u64::MAX, last: i64::MIN, signature: text.to_owned() };
-    let finding = Finding { name: text.to_owned(), verdict: Verdict::Passed, detail: text.to_owned() };
+fn counting(word: &str, count: u64) -> Report {
+    let no_rows = || Rows { total: 0, first: Vec::new() };
     Report {
-        compared,
-        missing: Paths { total: missing, first: vec![text.to_owned(); listed] },
-        altered: none(),
-        orphaned: none(),
-        findings: vec![finding; findings],
-        heads: vec![head; heads],
+        compared: 0,
+        missing: no_rows(),
+        altered: no_rows(),
+        orphaned: Paths { total: 0, first: Vec::new() },
+        findings: vec![Finding { count, total: count, ..finding(word) }],
+        heads: Vec::new(),
     }
 }
 
