@@ -308,14 +308,20 @@ impl log::Host for Context {
         for (key, value) in fields.iter().take(LOG_FIELDS_MAX) {
             line.push_str(&format!(" {}={}", printable(key), printable(value)));
         }
-        let line = printable(&line);
+        self.say(level, &printable(&line));
+        Ok(())
+    }
+}
+
+impl Context {
+    /// Tells the operator what the plugin says, as said by the plugin.
+    fn say(&self, level: log::Level, line: &str) {
         match level {
             log::Level::Debug => tracing::debug!(plugin = %self.plugin, "{line}"),
             log::Level::Info => tracing::info!(plugin = %self.plugin, "{line}"),
             log::Level::Warn => tracing::warn!(plugin = %self.plugin, "{line}"),
             log::Level::Error => tracing::error!(plugin = %self.plugin, "{line}"),
         }
-        Ok(())
     }
 }
 
@@ -329,12 +335,13 @@ impl notices::Host for Context {
             }
             return Ok(());
         }
-        match level {
-            notices::Level::Debug => tracing::debug!(plugin = %self.plugin, "notice {number}"),
-            notices::Level::Info => tracing::info!(plugin = %self.plugin, "notice {number}"),
-            notices::Level::Warn => tracing::warn!(plugin = %self.plugin, "notice {number}"),
-            notices::Level::Error => tracing::error!(plugin = %self.plugin, "notice {number}"),
-        }
+        let level = match level {
+            notices::Level::Debug => log::Level::Debug,
+            notices::Level::Info => log::Level::Info,
+            notices::Level::Warn => log::Level::Warn,
+            notices::Level::Error => log::Level::Error,
+        };
+        self.say(level, &format!("notice {number}"));
         Ok(())
     }
 }

@@ -91,7 +91,7 @@ pub fn snapshot<'h>(history: &'h History, which: &Which, wanted: Wanted<'_>, zon
 /// The newest complete snapshot, whatever a verification found of it.
 ///
 /// # Errors
-/// Of class [`Class::Usage`] where there is none.
+/// Of class [`Class::Usage`] where no snapshot is complete.
 pub fn newest<'h>(history: &'h History, zone: &TimeZone) -> Result<&'h Snapshot> {
     let newest = history.snapshots.iter().rev().find(|snapshot| Wanted::All.is_met(snapshot));
     newest.map_or_else(|| snapshot(history, &Which::default(), Wanted::All, zone), Ok)

@@ -182,7 +182,7 @@ impl Handed {
     }
 }
 
-/// What an answer is held against.
+/// What an answer of the plugin is checked with.
 struct Answer<'a> {
     plugin: &'a Plugin,
     checks: &'a [crosschecking::ToCheck],

@@ -24,7 +24,7 @@ use crate::store::ObjectKey;
 use jiff::{SignedDuration, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// How far back states count for what a source held: as long as every day of it is kept.
+/// How far back states count for what a source held: the default retention keeps each day for so long.
 const HELD_AGAINST: SignedDuration = SignedDuration::from_hours(30 * 24);
 
 /// What a partial state held, with what could not be read counted.
@@ -162,9 +162,9 @@ impl History {
         whole.find_map(|snapshot| Some((snapshot.id, snapshot.sources.get(source)?)))
     }
 
-    /// What a source held, newest first: all that a new state of it is held against. These are the last whole state, those of the time
-    /// before it, so that no loss hides behind a smaller one on the day before, and partial ones, which held at least what was read
-    /// or met; nothing from before what a person accepted or a restore brought.
+    /// What a source held, newest first, for the comparison with a new state. The last whole state is not enough: a loss could hide
+    /// behind a smaller one on the day before. So all states of the last 30 days count, whole ones and partial ones. Nothing counts from
+    /// before the last state that a person accepted, or before the last restore.
     #[must_use]
     pub fn held(&self, source: &str, now: Timestamp) -> Vec<(SnapshotId, Measure)> {
         let file = self.environment.as_ref().map(|stored| &stored.file);

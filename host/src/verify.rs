@@ -344,10 +344,7 @@ fn failure(host: &Host, history: &History, verifications: &[Verification], chain
         count => format!("the verification of {} found {count} things wrong, first: {first}", host.environment),
     };
     let hint = if is_whole {
-        format!(
-            "look for a copy of the record; `accept --env {} --lost` goes on without it if there is none",
-            host.environment
-        )
+        format!("put a copy of the record back; if there is none, run `accept --env {} --lost`", host.environment)
     } else {
         "keep what is there; run a backup with --force, and look for a copy of what is damaged".to_owned()
     };

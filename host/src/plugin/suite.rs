@@ -5,6 +5,7 @@ use super::call::{dumping, retaining};
 use super::component::{self, Component};
 use super::*;
 use crate::error::Class;
+use crate::grant::Grant;
 use crate::guard::{self, Decision};
 use crate::snapshot::SnapshotId;
 use jiff::{SignedDuration, Timestamp};
