@@ -60,7 +60,7 @@ impl World {
             return Ok(false);
         }
         let (lease, _) = Lease::take(&self.store, environment, MACHINE).await?;
-        let written = environment::write(&self.store, environment, Some(stored), next, now).await;
+        let written = environment::write(&self.store, environment, Some(stored), None, next, now).await;
         lease.release().await;
         written?;
         self.must_retire = false;

@@ -193,7 +193,7 @@ impl World {
                 config.time_zone.iana_name().unwrap_or("UTC"),
                 self.now(),
             );
-            environment::write(&self.store, environment, None, file, self.now()).await
+            environment::write(&self.store, environment, None, None, file, self.now()).await
         };
         founded.await.map(drop).map_err(|error| self.broken(format!("init: {error}")))
     }

@@ -4,7 +4,7 @@ use crate::config::Source;
 use crate::environment::{self, EnvironmentFile};
 use crate::error::{Class, Error, Result};
 use crate::exclusive::{check_clock, exclusively};
-use crate::history::{self, History};
+use crate::history::{self, FileDoubt, History};
 use crate::host::Host;
 use crate::lease::Lease;
 use crate::postgres::Session;
@@ -33,8 +33,12 @@ pub struct Arguments {
     /// Give up what is lost: objects that are missing, records that cannot be read, snapshots of which a verification failed
     #[arg(long)]
     lost: bool,
-    /// Take back what was accepted of this snapshot: its sources are suspect again; may be given several times
-    #[arg(long, value_name = "ID")]
+    /// Answer nothing but this: a source, or what a question is about as `status --json` names it; may be given several times
+    #[arg(long, value_name = "WHAT")]
+    only: Vec<String>,
+    /// Take back what was accepted of this snapshot, of its sources or its time, and answer nothing else: they are doubted again, and so
+    /// is what was whole after it only because of that; may be given several times
+    #[arg(long, value_name = "ID", conflicts_with_all = ["retire", "lost", "adopted", "only"])]
     withdraw: Vec<String>,
     /// Let the adopted snapshots that there are now age like recorded ones
     #[arg(long)]
@@ -82,9 +86,8 @@ pub async fn init(host: &Host) -> Result<Report> {
             }
         };
         // The stamp of a version that cannot be read must not stay the newest.
-        let at = history.newest_file().map_or(now, |stamp| now.max(stamp.next().taken()));
         let before = newest.or(history.readable_before.as_ref());
-        environment::write(&host.store, &host.environment, before, file, at).await?;
+        environment::write(&host.store, &host.environment, before, history.newest_file(), file, now).await?;
         Ok((load().await?, true))
     });
     let (history, made) = made.await?;
@@ -179,7 +182,7 @@ pub async fn replaced(host: &Host, source: &str) -> Result<()> {
         }
         next.reason = format!("restore of {source} into the environment itself");
         lease.check().await?;
-        environment::write(&host.store, &host.environment, Some(stored), next, now).await.map(drop)
+        environment::write(&host.store, &host.environment, Some(stored), None, next, now).await.map(drop)
     })
     .await
 }
@@ -206,12 +209,17 @@ async fn answer(
     let failures = if arguments.lost { failures(host, history).await? } else { BTreeMap::new() };
     let withdraw = withdrawn(history, &stored.file, &arguments.withdraw)?;
     let Arguments { lost, adopted, .. } = *arguments;
-    let answer = Answer { retire, lost, adopted, breaks, failures, withdraw };
+    let only = only(&waiting, &arguments.only)?;
+    let answer = Answer { retire, lost, adopted, breaks, failures, withdraw, only };
     let (next, changes) = questions::answer(Asked::of(host), history, &stored.file, &answer, now);
     let open: Vec<Question> = waiting.iter().filter(|question| answer.leaves_open(question)).cloned().collect();
     if let Some(lease) = lease.filter(|_| !changes.is_empty()) {
         lease.check().await?;
-        environment::write(&host.store, environment, Some(stored), next, now).await?;
+        let gone = match history.file_doubt {
+            Some(FileDoubt::Gone { stamp, .. }) => Some(stamp),
+            Some(FileDoubt::Changed { .. } | FileDoubt::Unchained { .. }) | None => None,
+        };
+        environment::write(&host.store, environment, Some(stored), gone, next, now).await?;
     }
     let mut text = String::new();
     for question in &waiting {
@@ -275,18 +283,33 @@ fn withdrawn(history: &History, file: &EnvironmentFile, named: &[String]) -> Res
     let parsed = |text: &String| {
         let id: SnapshotId =
             text.parse().map_err(|error| Error::new(Class::Usage, error).hint("`list` shows the ids"))?;
-        let accepted = file.accepted.iter().any(|state| state.snapshot == id);
-        if accepted && history.snapshot(id).is_some() {
+        let times = file.trusted_times.iter().chain(&file.doubted_times).chain(&file.retired_ahead);
+        let accepted = file.accepted.iter().map(|state| &state.snapshot).chain(times);
+        let known: BTreeSet<SnapshotId> = accepted.filter(|id| history.snapshot(**id).is_some()).copied().collect();
+        if known.contains(&id) {
             return Ok(id);
         }
-        let known: BTreeSet<String> = file.accepted.iter().map(|state| state.snapshot.to_string()).collect();
-        let hint = match known.into_iter().collect::<Vec<_>>().join(", ") {
-            none if none.is_empty() => "nothing was accepted of any snapshot".to_owned(),
+        let hint = match known.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ") {
+            none if none.is_empty() => "nothing was accepted of any snapshot that is there".to_owned(),
             known => format!("--withdraw takes {known}"),
         };
         Err(Error::new(Class::Usage, format!("nothing was accepted of the snapshot {id}")).hint(hint))
     };
     named.iter().map(parsed).collect()
+}
+
+/// What a person wants answered, among what waits.
+fn only(waiting: &[Question], named: &[String]) -> Result<BTreeSet<String>> {
+    let known: BTreeSet<&str> = waiting.iter().flat_map(|question| [question.only(), question.kind.name()]).collect();
+    if let Some(unknown) = named.iter().find(|name| !known.contains(name.as_str())) {
+        let hint = match known.into_iter().collect::<Vec<_>>().join(", ") {
+            none if none.is_empty() => "nothing waits for an answer".to_owned(),
+            known => format!("--only takes {known}"),
+        };
+        let shown = crate::capability::printable(unknown);
+        return Err(Error::new(Class::Usage, format!("nothing is asked about `{shown}`")).hint(hint));
+    }
+    Ok(named.iter().cloned().collect())
 }
 
 fn check_retired(host: &Host, file: &EnvironmentFile, retire: &BTreeSet<String>) -> Result<()> {

@@ -59,6 +59,9 @@ pub struct EnvironmentFile {
     /// Suspect states that a person accepted.
     #[serde(default)]
     pub accepted: BTreeSet<AcceptedState>,
+    /// States that are suspect although they were recorded as whole: they followed one whose acceptance a person took back.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub suspected: BTreeSet<AcceptedState>,
     /// Snapshots whose time was doubted and is right.
     #[serde(default)]
     pub trusted_times: BTreeSet<SnapshotId>,
@@ -68,8 +71,8 @@ pub struct EnvironmentFile {
     /// States whose object is lost, as a person knows.
     #[serde(default)]
     pub given_up: BTreeSet<AcceptedState>,
-    /// Failed verifications of snapshots, as a person knows them.
-    #[serde(default)]
+    /// Failed verifications of snapshots, as a person knows them. Before they were known one by one they were a list.
+    #[serde(default, deserialize_with = "known_failures")]
     pub known_failures: BTreeMap<SnapshotId, KnownFailure>,
     /// Snapshots that serve nothing: of a wrong clock, or with a damaged record.
     #[serde(default)]
@@ -93,6 +96,26 @@ pub struct EnvironmentFile {
     /// Sources that a restore replaced, and when: what was measured before says nothing of what is there now.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub replaced: BTreeMap<String, SnapshotId>,
+}
+
+/// What a list says of its snapshots is less than what is asked now, so it says nothing and they are asked about again.
+fn known_failures<'de, D>(deserializer: D) -> std::result::Result<BTreeMap<SnapshotId, KnownFailure>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+{
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Known {
+        ByFinding(BTreeMap<SnapshotId, KnownFailure>),
+        List(Vec<SnapshotId>),
+    }
+    Ok(match Known::deserialize(deserializer)? {
+        Known::ByFinding(known) => known,
+        Known::List(ids) => {
+            tracing::debug!("{} known failures of an earlier version are asked about again", ids.len());
+            BTreeMap::new()
+        }
+    })
 }
 
 /// Snapshots that entered the bin before a moment lie there for so many days: a rule that becomes weaker takes back no promise.
@@ -258,6 +281,7 @@ impl EnvironmentFile {
             sources: config.sources.iter().map(known).collect(),
             retired_sources: BTreeMap::new(),
             accepted: BTreeSet::new(),
+            suspected: BTreeSet::new(),
             trusted_times: BTreeSet::new(),
             doubted_times: BTreeSet::new(),
             given_up: BTreeSet::new(),
@@ -306,6 +330,12 @@ impl EnvironmentFile {
         self.accepted.contains(&AcceptedState { snapshot, source: source.to_owned() })
     }
 
+    /// Whether a person made the state of a source suspect again.
+    #[must_use]
+    pub fn is_suspected(&self, snapshot: SnapshotId, source: &str) -> bool {
+        self.suspected.contains(&AcceptedState { snapshot, source: source.to_owned() })
+    }
+
     /// Whether a person gave the state of a source up, because its object is lost.
     #[must_use]
     pub fn has_given_up(&self, snapshot: SnapshotId, source: &str) -> bool {
@@ -332,6 +362,7 @@ impl EnvironmentFile {
     /// Drops what is said of snapshots that are gone.
     pub fn forget_all_but(&mut self, there: &BTreeSet<SnapshotId>) {
         self.accepted.retain(|state| there.contains(&state.snapshot));
+        self.suspected.retain(|state| there.contains(&state.snapshot));
         self.given_up.retain(|state| there.contains(&state.snapshot));
         self.known_failures.retain(|id, _| there.contains(id));
         for ids in [
@@ -382,7 +413,7 @@ pub fn file_key(environment: &Environment, stamp: SnapshotId) -> Result<ObjectKe
     key(&format!("{environment}/{FOLDER}/{stamp}.json"))
 }
 
-/// Writes the version after `before`, or the first one.
+/// Writes the version after `before`, or the first one; and after the one that is gone or cannot be read, where there is such a one.
 ///
 /// # Errors
 /// The store's; [`crate::error::Class::Held`] where somebody else wrote one at the same moment.
@@ -390,11 +421,12 @@ pub async fn write(
     store: &Store,
     environment: &Environment,
     before: Option<&Stored>,
+    gone: Option<SnapshotId>,
     mut file: EnvironmentFile,
     now: Timestamp,
 ) -> Result<Stored> {
     // The newest counts, so a clock that went back must not put this one behind the one that it replaces.
-    let after = before.map(|before| before.stamp.taken() + SignedDuration::from_secs(1));
+    let after = before.map(|before| before.stamp).max(gone).map(|before| before.taken() + SignedDuration::from_secs(1));
     let stamp = SnapshotId::at(after.map_or(now, |after| after.max(now)));
     file.previous = before.map(|before| PreviousFile { stamp: before.stamp, sha256: before.sha256.clone() });
     file.written = now;

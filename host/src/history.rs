@@ -19,6 +19,7 @@ use crate::error::Error;
 use crate::evidence::{SealKey, Selected};
 use crate::guard::Subject;
 use crate::proof::{Mark, Standing};
+use crate::questions;
 use crate::snapshot::{Condition, Measure, ObjectRecord, Previous, SnapshotId};
 use crate::store::ObjectKey;
 use jiff::{SignedDuration, Timestamp};
@@ -163,17 +164,20 @@ impl History {
     }
 
     /// What a source held, newest first, for the comparison with a new state. The last whole state is not enough: a loss could hide
-    /// behind a smaller one on the day before. So all states of the last 30 days count, whole ones and partial ones. Nothing counts from
-    /// before the last state that a person accepted, or before the last restore.
+    /// behind a smaller one on the day before. So all states of the last 30 days count, whole ones and partial ones, also those whose
+    /// time is doubted, for what they held is not. Nothing counts from before the last state that a person accepted, or before the last
+    /// restore. Where nothing whole is left to compare with, what is from the future is better than nothing.
     #[must_use]
     pub fn held(&self, source: &str, now: Timestamp) -> Vec<(SnapshotId, Measure)> {
         let file = self.environment.as_ref().map(|stored| &stored.file);
         let replaced = file.and_then(|file| file.replaced.get(source).copied());
+        // One that was noted under a clock that was ahead would hold for years.
+        let replaced = replaced.filter(|at| !questions::is_ahead(*at, now));
         let (mut held, mut has_whole) = (Vec::new(), false);
         for snapshot in self.past(now).filter(|snapshot| snapshot.record.is_some()) {
             let is_recent = now.duration_since(snapshot.id.taken()) <= HELD_AGAINST;
             if replaced.is_some_and(|replaced| snapshot.id <= replaced) || (has_whole && !is_recent) {
-                break;
+                return held;
             }
             let Some(state) = snapshot.sources.get(source) else { continue };
             match snapshot.serves(source) {
@@ -181,23 +185,37 @@ impl History {
                     has_whole = true;
                     held.push((snapshot.id, state.measure));
                 }
+                Serves::Misplaced if state.condition == Condition::Whole => held.push((snapshot.id, state.measure)),
                 Serves::Doubtful if state.condition == Condition::Partial => {
                     held.push((snapshot.id, met(snapshot, source, state)))
                 }
                 Serves::Doubtful | Serves::Misplaced | Serves::Nothing => {}
             }
             if file.is_some_and(|file| file.has_accepted(snapshot.id, source)) {
-                break;
+                return held;
             }
+        }
+        if !has_whole {
+            let ahead =
+                self.snapshots.iter().rev().filter(|snapshot| snapshot.id.taken() > now && snapshot.record.is_some());
+            let mut ahead = ahead.filter(|snapshot| snapshot.early || !snapshot.retired);
+            let whole = ahead.find_map(|snapshot| {
+                let state = snapshot.sources.get(source)?;
+                let is_whole = state.condition == Condition::Whole && state.is_restorable();
+                is_whole.then_some((snapshot.id, state.measure))
+            });
+            held.extend(whole);
         }
         held
     }
 
-    /// Whether the newest recorded state of a source is suspect, and nobody accepted it.
+    /// Whether the newest recorded state of a source is suspect, and nobody accepted it. A night on which a part could not be read says
+    /// nothing of that.
     #[must_use]
     pub fn is_suspected(&self, source: &str, now: Timestamp) -> bool {
         let mut recorded = self.past(now).filter(|snapshot| snapshot.record.is_some());
-        let newest = recorded.find_map(|snapshot| snapshot.sources.get(source).filter(|state| state.object.is_some()));
+        let read = |state: &&State| state.object.is_some() && state.condition != Condition::Partial;
+        let newest = recorded.find_map(|snapshot| snapshot.sources.get(source).filter(read));
         newest.is_some_and(|state| state.condition == Condition::Suspect)
     }
 
@@ -237,6 +255,15 @@ impl History {
     #[must_use]
     pub const fn newest_file(&self) -> Option<SnapshotId> {
         self.newest_file
+    }
+
+    /// The newest moment before `now` that is not doubted: one that is does not vouch for the next jump of a clock to the same place.
+    #[must_use]
+    pub fn newest_certain(&self, now: Timestamp) -> Option<SnapshotId> {
+        let certain = |snapshot: &&Snapshot| !snapshot.adopted && !snapshot.clock_doubted;
+        let recorded = self.past(now).find(certain).map(|snapshot| snapshot.id);
+        let founded = self.environment.as_ref().map(|stored| SnapshotId::at(stored.file.written));
+        recorded.max(founded.filter(|founded| founded.taken() <= now))
     }
 
     /// The present as this history has it: of several runs in one second each is named a second after the one before, and none

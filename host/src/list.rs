@@ -130,7 +130,7 @@ pub async fn unforget(host: &Host, id: &str, release: bool) -> Result<Report> {
         };
         next.reason = format!("unforget {id}{}", if release { " --release" } else { "" });
         if changed {
-            environment::write(&host.store, &host.environment, Some(stored), next, now).await?;
+            environment::write(&host.store, &host.environment, Some(stored), None, next, now).await?;
         }
         // From here on the next plan keeps it, also where the certificate cannot be deleted.
         if !release && snapshot.binned.is_some() {

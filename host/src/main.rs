@@ -1,9 +1,14 @@
 //! The binary: parse, run, exit. The one place that reads the clock.
 
+use dolibarr_backup::plugin::compile;
 use dolibarr_backup::{cli, telemetry};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    if let Some(code) = compile::serve(std::env::args_os().skip(1)) {
+        return ExitCode::from(code);
+    }
+    compile::by_children();
     let cli = match cli::parse() {
         Ok(cli) => cli,
         Err(code) => return ExitCode::from(code),

@@ -5,6 +5,7 @@
 
 pub mod cache;
 pub mod call;
+pub mod compile;
 pub mod component;
 mod config;
 #[cfg(test)]
@@ -118,6 +119,23 @@ impl Engine {
     /// # Errors
     /// [`crate::error::Class::Unexpected`] when this machine cannot run compiled wasm.
     pub fn new() -> Result<Self> {
+        let engine = Self::compiler()?;
+        let weak = engine.wasm.weak();
+        std::thread::spawn(move || {
+            while let Some(engine) = weak.upgrade() {
+                engine.increment_epoch();
+                drop(engine);
+                std::thread::sleep(EPOCH_TICK);
+            }
+        });
+        Ok(engine)
+    }
+
+    /// The same engine where nothing runs.
+    ///
+    /// # Errors
+    /// As [`Engine::new`].
+    fn compiler() -> Result<Self> {
         let mut config = wasmtime::Config::new();
         config
             .wasm_component_model(true)
@@ -132,14 +150,6 @@ impl Engine {
             .async_stack_size(STACK_BYTES_MAX + (512 << 10));
         let wasm = wasmtime::Engine::new(&config)
             .map_err(|e| Error::unexpected(format!("this machine cannot run plugins: {e:#}")))?;
-        let weak = wasm.weak();
-        std::thread::spawn(move || {
-            while let Some(engine) = weak.upgrade() {
-                engine.increment_epoch();
-                drop(engine);
-                std::thread::sleep(EPOCH_TICK);
-            }
-        });
         Ok(Self { wasm })
     }
 }

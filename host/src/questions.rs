@@ -4,6 +4,8 @@
 //! forgotten; each question names the command that answers it.
 
 mod answer;
+mod rivals;
+mod withdraw;
 
 pub use answer::{Answer, answer, is_known_failure};
 
@@ -77,6 +79,38 @@ pub struct Question {
     pub command: String,
 }
 
+impl Kind {
+    /// As `status --json` and `accept --only` name it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Uninitialised => "uninitialised",
+            Self::FileDamaged => "file-damaged",
+            Self::NewSource => "new-source",
+            Self::GoneSource => "gone-source",
+            Self::Suspect => "suspect",
+            Self::Guard => "guard",
+            Self::Retention => "retention",
+            Self::TimeZone => "time-zone",
+            Self::Clock => "clock",
+            Self::Future => "future",
+            Self::Lost => "lost",
+            Self::DamagedRecord => "damaged-record",
+            Self::MissingRecord => "missing-record",
+            Self::ChangedRecord => "changed-record",
+            Self::OtherFile => "other-file",
+        }
+    }
+}
+
+impl Question {
+    /// How `accept --only` names it: by its source, or by what it is about.
+    #[must_use]
+    pub fn only(&self) -> &str {
+        self.source.as_deref().unwrap_or(self.kind.name())
+    }
+}
+
 /// What questions follow from.
 #[derive(Debug, Clone, Copy)]
 pub struct Asked<'a> {
@@ -123,14 +157,11 @@ pub fn clock_doubt(now: Timestamp, store_now: Timestamp, history: &History) -> O
         return Some(ClockDoubt::Skew { seconds: skew.as_secs() });
     }
     let newest = history.newest_moment()?;
-    let since = now.duration_since(newest.taken());
-    if since < -SKEW_MAX {
-        Some(ClockDoubt::Behind { newest })
-    } else if since > GAP_MAX {
-        Some(ClockDoubt::Gap { newest })
-    } else {
-        None
+    if now.duration_since(newest.taken()) < -SKEW_MAX {
+        return Some(ClockDoubt::Behind { newest });
     }
+    let certain = history.newest_certain(now).unwrap_or(newest);
+    (now.duration_since(certain.taken()) > GAP_MAX).then_some(ClockDoubt::Gap { newest: certain })
 }
 
 /// Everything that waits for a person.
@@ -175,6 +206,13 @@ pub fn questions(asked: Asked<'_>, history: &History, now: Timestamp) -> Vec<Que
     found.extend(of_time(history, now).into_iter().map(|said| said.into_question(accept())));
     let give_up = || format!("accept --env {environment} --lost");
     found.extend(of_losses(history).into_iter().map(|said| said.into_question(give_up())));
+    // Whoever means one of several answers that one.
+    let plain = accept();
+    if found.iter().filter(|question| question.command == plain).count() > 1 {
+        for question in found.iter_mut().filter(|question| question.command == plain) {
+            question.command = format!("{plain} --only {}", question.only());
+        }
+    }
     found
 }
 
@@ -265,7 +303,9 @@ fn suspect(history: &History, source: &str, now: Timestamp) -> Option<Said> {
         .filter(is_same)
         .filter(|snapshot| is_suspect(snapshot) && !snapshot.retired);
     let doubts = newest.record.as_ref().and_then(|record| Some(record.sources.get(source)?.doubts.join("; ")));
-    let text = format!("{source} is suspect in {}: {}", newest.id, doubts.unwrap_or_default());
+    let doubts = doubts.filter(|doubts| !doubts.is_empty());
+    let withdrawn = || "it was whole only by an answer that was withdrawn".to_owned();
+    let text = format!("{source} is suspect in {}: {}", newest.id, doubts.unwrap_or_else(withdrawn));
     let snapshots = suspects.map(|snapshot| snapshot.id).collect();
     Some(Said { kind: Kind::Suspect, source: Some(source.to_owned()), snapshots, text })
 }
@@ -291,6 +331,10 @@ fn of_time(history: &History, now: Timestamp) -> Vec<Said> {
         let text = format!("the time of {} is doubted: {}", named(&ids), describe(doubt));
         found.push(Said { kind: Kind::Clock, source: None, snapshots: ids, text });
     }
+    found.extend(rivals::come(history, now).map(|come| {
+        let text = come.describe();
+        Said { kind: Kind::Clock, source: None, snapshots: come.ids, text }
+    }));
     let ahead: Vec<SnapshotId> = open().map(|snapshot| snapshot.id).filter(|id| is_ahead(*id, now)).collect();
     if !ahead.is_empty() {
         let is = if ahead.len() == 1 { "is" } else { "are" };
@@ -314,7 +358,9 @@ fn of_losses(history: &History) -> Vec<Said> {
         let text = format!("{} lost an object: {}", counted(&lost), listed(&lost));
         found.push(Said { kind: Kind::Lost, source: None, snapshots: lost, text });
     }
-    let damaged = history.snapshots.iter().filter(|snapshot| snapshot.damage.is_some() && !snapshot.retired);
+    let file = history.environment.as_ref().map(|stored| &stored.file);
+    let is_known = |snapshot: &Snapshot| file.is_some_and(|file| file.retired_snapshots.contains(&snapshot.id));
+    let damaged = history.snapshots.iter().filter(|snapshot| snapshot.damage.is_some() && !is_known(snapshot));
     let damaged: Vec<SnapshotId> = damaged.map(|snapshot| snapshot.id).collect();
     if !damaged.is_empty() {
         let text = {

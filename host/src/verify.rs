@@ -13,7 +13,7 @@ use crate::choice::{self, Wanted, Which};
 use crate::config::Source;
 use crate::environment::Stored;
 use crate::error::{Class, Error, Result};
-use crate::history::{self, History, Snapshot};
+use crate::history::{self, History, Snapshot, State};
 use crate::host::Host;
 use crate::proof::{Depth, FORMAT_VERSION, Mark, SourceProof, Verification, finding};
 use crate::rehearsal::{Rehearsal, Stage};
@@ -250,12 +250,14 @@ pub async fn store(host: &Host, history: &History, at: SnapshotId, verification:
     host.store.create(&key, Bytes::from(to_bytes(verification)?)).await.map(drop)
 }
 
-/// Whether a person knows of a problem with a source of a snapshot: its object is given up, or a verification found the same
-/// before.
+/// Whether a person knows of a problem with a source of a snapshot: its object is given up and is missing still, or a verification
+/// found the same before.
 fn is_accepted(history: &History, snapshot: SnapshotId, source: &str, problem: &str) -> bool {
     let Some(Stored { file, .. }) = &history.environment else { return false };
     let known = file.known_failures.get(&snapshot);
-    file.has_given_up(snapshot, source) || known.is_some_and(|known| known.problems.contains(&finding(source, problem)))
+    let is_there = history.snapshot(snapshot).and_then(|of| of.sources.get(source)).is_some_and(State::is_restorable);
+    (file.has_given_up(snapshot, source) && !is_there)
+        || known.is_some_and(|known| known.problems.contains(&finding(source, problem)))
 }
 
 /// Whether a verification found nothing that a person does not know.

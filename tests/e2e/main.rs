@@ -24,4 +24,5 @@ mod scene;
 mod secrets;
 mod status;
 mod stores;
+mod untrusted;
 mod verified;

@@ -12,6 +12,7 @@ mod proofs;
 mod sources;
 mod told;
 mod touched;
+mod undone;
 mod unreadable;
 
 use crate::scene::age_all;

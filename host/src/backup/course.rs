@@ -318,7 +318,7 @@ async fn take_rules(course: &Course<'_>, lease: &Lease, history: &History, now: 
     }
     let Some(next) = stored.file.taking(course.guard, course.retention) else { return Ok(()) };
     lease.check().await?;
-    environment::write(course.store, course.environment, Some(stored), next, now).await.map(drop)
+    environment::write(course.store, course.environment, Some(stored), None, next, now).await.map(drop)
 }
 
 /// Deletes the record of a run whose objects are gone, and says whether it is gone too: a listed snapshot is restorable.

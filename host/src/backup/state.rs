@@ -142,7 +142,7 @@ fn counts(before: Measure, now: Measure) -> impl Iterator<Item = (&'static str, 
 }
 
 /// Whether most of what was there is gone, and what of it.
-fn collapsed(before: Measure, now: Measure) -> Option<String> {
+pub(crate) fn collapsed(before: Measure, now: Measure) -> Option<String> {
     let gone = |before, now, least| (before > 0 && now == 0) || (before >= least && now < before / 2);
     let mut lost = counts(before, now).filter(|(_, before, now, least)| gone(*before, *now, *least));
     lost.next().map(|(what, before, now, _)| {
@@ -152,7 +152,7 @@ fn collapsed(before: Measure, now: Measure) -> Option<String> {
 
 /// Whether something of what was missing is missing still: of a source that lost most of it nobody takes the half that comes back
 /// for the whole.
-fn not_back(before: Measure, now: Measure) -> Option<String> {
+pub(crate) fn not_back(before: Measure, now: Measure) -> Option<String> {
     let missing = |before: u64, now: u64| now < before.saturating_sub(before / BACK_TENTH);
     let mut lost = counts(before, now).filter(|(_, before, now, _)| missing(*before, *now));
     lost.next().map(|(what, before, now, _)| {

@@ -355,7 +355,11 @@ pub(super) fn build(keys: &Keys, records: Vec<Read>, facts: Facts<'_>) -> Histor
             .map(|(name, source)| {
                 let accepted = file.is_some_and(|file| file.has_accepted(id, name));
                 let given_up = file.is_some_and(|file| file.has_given_up(id, name));
-                (name.clone(), State { given_up, ..state(source, accepted, &makers, &present) })
+                let mut state = State { given_up, ..state(source, accepted, &makers, &present) };
+                if state.condition == Condition::Whole && !accepted && file.is_some_and(|f| f.is_suspected(id, name)) {
+                    state.condition = Condition::Suspect;
+                }
+                (name.clone(), state)
             })
             .collect();
         let doubted = record.as_ref().is_some_and(|record| record.clock_doubt.is_some());
@@ -405,10 +409,11 @@ pub(super) fn build(keys: &Keys, records: Vec<Read>, facts: Facts<'_>) -> Histor
         snapshot.retired = file.is_some_and(|file| file.retired_snapshots.contains(&snapshot.id));
         if file.is_some_and(|file| file.retired_ahead.contains(&snapshot.id)) {
             let is_ahead = questions::is_ahead(snapshot.id, facts.now);
-            snapshot.early = is_ahead && !snapshot.clock_doubted;
+            snapshot.early = is_ahead && !snapshot.retired && !snapshot.clock_doubted && snapshot.damage.is_none();
             snapshot.retired |= is_ahead;
             snapshot.clock_doubted |= !is_ahead;
         }
+        snapshot.clock_doubted |= file.is_some_and(|file| file.doubted_times.contains(&snapshot.id));
         snapshot.standing = proof::standing(&verifications, snapshot.id, facts.now);
         if !snapshot.adopted {
             snapshot.complete = snapshot.is_complete();

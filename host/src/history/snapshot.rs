@@ -30,8 +30,8 @@ pub struct Snapshot {
     pub pinned: bool,
     /// Whether a person said that it serves nothing.
     pub retired: bool,
-    /// Whether it was retired because it is from the future, and nothing but that says that its clock was wrong: it may be the clock
-    /// of today.
+    /// Whether it was retired because it is from the future, and nothing else says that its clock was wrong: that may be the clock of
+    /// today.
     pub early: bool,
     /// Whether its time is doubted, and nobody said that it is right.
     pub clock_doubted: bool,

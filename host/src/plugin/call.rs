@@ -3,6 +3,7 @@
 //! Every call has a store of its own, so nothing of one call is left in the next, and dropping that store drops
 //! every handle that the guest held, whatever became of it.
 
+use super::compile::Failure;
 use super::{Config, Engine, Plugin, Role, cache, component};
 use crate::capability::{self, Context, LimitReached, Tally, printable, types};
 use crate::documents::host as documents;
@@ -60,12 +61,25 @@ pub(super) fn link(
     component: &component::Component,
     config: &Config,
 ) -> Result<InstancePre<Context>> {
-    let blame = |e: wasmtime::Error| {
-        let why = printable(&format!("{e:#}").replace('\n', " "));
+    let not_loaded = |why: &str| {
+        let why = printable(&why.replace('\n', " "));
         Error::config(format!("the plugin `{}` ({}) cannot be loaded: {why}", role.name(), component.path.display()))
-            .hint("the file is damaged or made for another version; build it anew")
     };
-    let compiled = cache::compiled::compile(engine, component, config.places.cache.as_ref()).map_err(blame)?;
+    let damaged = "the file is damaged or made for another version; build it anew";
+    let blame = |e: wasmtime::Error| not_loaded(&format!("{e:#}")).hint(damaged);
+    let compiled = cache::compiled::compile(engine, component, config.limits, config.places.cache.as_ref());
+    let compiled = compiled.map_err(|failure| {
+        let limit = match &failure {
+            Failure::Memory(_) => "compile_mib",
+            Failure::Time(_) => "compile_seconds",
+            Failure::Refused(_) => return not_loaded(&failure.to_string()).hint(damaged),
+            Failure::Died(_) => return not_loaded(&failure.to_string()),
+        };
+        not_loaded(&failure.to_string()).hint(format!(
+            "no shipped plugin comes near that; if this one is meant to, limits = {{ {limit} = … }} in [plugins.{}] raises it",
+            role.name()
+        ))
+    })?;
     let mut linker = Linker::new(&engine.wasm);
     capability::add_to_linker(&mut linker, role).map_err(blame)?;
     for grant in config.grants.iter() {

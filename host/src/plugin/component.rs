@@ -213,7 +213,7 @@ fn decode(role: Role, component: &Component) -> Result<(Resolve, WorldId)> {
     decode_bytes(&component.bytes, &format!("{} of the plugin `{}`", component.path.display(), role.name()))
 }
 
-fn decode_bytes(bytes: &[u8], what: &str) -> Result<(Resolve, WorldId)> {
+pub(super) fn decode_bytes(bytes: &[u8], what: &str) -> Result<(Resolve, WorldId)> {
     let no_component = |why: &str| {
         Error::config(format!("{what} is no WebAssembly component{why}"))
             .hint("build it with `cargo xtask plugins`, or encode a core module with `wasm-tools component new`")

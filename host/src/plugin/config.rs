@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use crate::grant::Grant;
 use crate::postgres::{Filters, Readable, Shown};
 use serde::Deserialize;
+use sha2::{Digest, Sha256};
 use std::path::PathBuf;
 
 /// What the shipped crosscheck plugin is given to read: by its own default settings it compares these.
@@ -16,6 +17,9 @@ const SHIPPED_TABLES: [(&str, &[&str]); 2] = [
 /// What its report shows of a row: the path of a document, and which company's log it is with its last signature.
 const SHIPPED_SHOWN: [(&str, &[&str]); 2] =
     [("llx_ecm_files", &["filepath", "filename"]), ("llx_blockedlog", &["entity", "signature"])];
+
+/// Settings that a question shows whole.
+const SPELT_BYTES_MAX: usize = 500;
 
 /// `[plugins]` of the configuration.
 #[derive(Debug, Clone, Deserialize)]
@@ -94,7 +98,7 @@ pub struct Config {
     /// The columns that the grant `database-evidence` may leave out rows by; what the shipped plugin needs unless said. Only a
     /// fingerprint plugin has them.
     pub filters: Option<Filters>,
-    /// What one call of it may use up.
+    /// What it may use up.
     #[serde(default)]
     pub limits: Limits,
     /// Where the component is looked for besides, the same for every role.
@@ -111,7 +115,14 @@ impl Config {
         let name = self.component.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
         // An address in a registry ends with its digest.
         let name = name.split('@').next().unwrap_or_default();
-        crate::capability::printable(&format!("{} {settings}", name.strip_suffix(".wasm").unwrap_or(name)))
+        let name = name.strip_suffix(".wasm").unwrap_or(name);
+        // What does not fit on a line differs by its hash.
+        let settings = if settings.len() <= SPELT_BYTES_MAX {
+            settings
+        } else {
+            format!("with settings of {} bytes, sha256 {}", settings.len(), hex::encode(Sha256::digest(&settings)))
+        };
+        crate::capability::printable(&format!("{name} {settings}"))
     }
 
     /// The tables that may be read, with what a report may show of them.
@@ -140,7 +151,7 @@ pub struct Places {
     pub docker: Option<PathBuf>,
 }
 
-/// What one call of a plugin may use up.
+/// What a plugin may use up: in one call, and to be compiled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Limits {
@@ -150,6 +161,10 @@ pub struct Limits {
     pub call_seconds: Option<u64>,
     /// Time in seconds that the guest itself computes.
     pub compute_seconds: Option<u64>,
+    /// Memory in MiB that compiling it may take.
+    pub compile_mib: Option<u64>,
+    /// Time in seconds that compiling it may take.
+    pub compile_seconds: Option<u64>,
 }
 
 impl Limits {
@@ -158,7 +173,9 @@ impl Limits {
         let memory = self.memory_mib.map(|value| format!("memory_mib {value}"));
         let call = self.call_seconds.map(|value| format!("call_seconds {value}"));
         let compute = self.compute_seconds.map(|value| format!("compute_seconds {value}"));
-        [memory, call, compute].into_iter().flatten()
+        let compile_memory = self.compile_mib.map(|value| format!("compile_mib {value}"));
+        let compile = self.compile_seconds.map(|value| format!("compile_seconds {value}"));
+        [memory, call, compute, compile_memory, compile].into_iter().flatten()
     }
 }
 
@@ -272,5 +289,11 @@ mod tests {
         }
         assert_ne!(of("last.wasm", 7), of("last.wasm", 8));
         assert_ne!(of("last.wasm", 7), of("first.wasm", 7));
+        let long = |text: &str| {
+            let settings = [("x".to_owned(), toml::Value::String(format!("{}{text}", "y".repeat(5_000))))];
+            Config { component: "last.wasm".into(), settings: settings.into_iter().collect(), ..Config::default() }
+                .spelt()
+        };
+        assert!(long("a") != long("b") && long("a").len() < 200, "{}", long("a"));
     }
 }

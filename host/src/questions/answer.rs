@@ -1,6 +1,6 @@
 //! Answering: what changes in the environment's file.
 
-use super::{Asked, Kind, Question, is_ahead, named, newest_of, questions};
+use super::{Asked, Kind, Question, is_ahead, named, newest_of, questions, rivals, withdraw};
 use crate::environment::{AcceptedState, EnvironmentFile, KnownFailure, KnownSource};
 use crate::history::History;
 use crate::proof::Standing;
@@ -22,14 +22,25 @@ pub struct Answer {
     pub breaks: BTreeSet<SnapshotId>,
     /// What the last failed verification found of snapshots, each as `source: problem`.
     pub failures: BTreeMap<SnapshotId, BTreeSet<String>>,
-    /// Snapshots whose accepted states are accepted no more.
+    /// Snapshots of which nothing is accepted any more. Then nothing else is answered.
     pub withdraw: BTreeSet<SnapshotId>,
+    /// The only questions that are answered, as [`Question::only`] or by their kind; all where there is none.
+    pub only: BTreeSet<String>,
 }
 
 impl Answer {
+    /// Whether a question is among those that are answered.
+    fn is_about(&self, question: &Question) -> bool {
+        let named = self.only.contains(question.only()) || self.only.contains(question.kind.name());
+        self.withdraw.is_empty() && (self.only.is_empty() || named)
+    }
+
     /// Whether it leaves a question open, because that takes a word of its own.
     #[must_use]
     pub fn leaves_open(&self, question: &Question) -> bool {
+        if !self.is_about(question) {
+            return true;
+        }
         match question.kind {
             Kind::GoneSource => question.source.as_ref().is_some_and(|source| !self.retire.contains(source)),
             Kind::Lost | Kind::DamagedRecord | Kind::MissingRecord | Kind::ChangedRecord => !self.lost,
@@ -58,7 +69,7 @@ pub fn answer(
     let now = history.present(now);
     let mut next = file.clone();
     let mut changes = Vec::new();
-    for question in questions(asked, history, now) {
+    for question in questions(asked, history, now).into_iter().filter(|question| answer.is_about(question)) {
         match question.kind {
             // `init` answers the first two; a source is retired by its name, below.
             Kind::Uninitialised | Kind::FileDamaged | Kind::GoneSource => {}
@@ -80,7 +91,9 @@ pub fn answer(
                     known.identity.clone_from(&state.identity);
                 }
                 let states = question.snapshots.iter();
-                next.accepted.extend(states.map(|id| AcceptedState { snapshot: *id, source: name.clone() }));
+                let states: Vec<_> = states.map(|id| AcceptedState { snapshot: *id, source: name.clone() }).collect();
+                next.suspected.retain(|state| !states.contains(state));
+                next.accepted.extend(states);
                 changes.push(format!("{name} is what it is in {}", named(&question.snapshots)));
             }
             Kind::Guard => {
@@ -98,7 +111,18 @@ pub fn answer(
             Kind::Clock => changes.extend(judge_times(asked, history, &question.snapshots, &mut next, now)),
             Kind::Future => {
                 next.retired_ahead.extend(&question.snapshots);
-                changes.push(format!("{} serve nothing before their time has come", named(&question.snapshots)));
+                let doubts_itself = |id: &SnapshotId| {
+                    let record = history.snapshot(*id).and_then(|snapshot| snapshot.record.as_ref());
+                    record.is_none_or(|record| record.clock_doubt.is_some())
+                };
+                let (wrong, unclear): (Vec<_>, Vec<_>) = question.snapshots.iter().copied().partition(doubts_itself);
+                if !unclear.is_empty() {
+                    changes.push(format!("{} serve nothing before their time has come", named(&unclear)));
+                }
+                if !wrong.is_empty() {
+                    let said = "go into the bin: their own records doubt their time";
+                    changes.push(format!("{} serve nothing and {said}", named(&wrong)));
+                }
             }
             Kind::Lost if answer.lost => {
                 for snapshot in history.snapshots.iter().filter(|s| question.snapshots.contains(&s.id)) {
@@ -143,12 +167,7 @@ pub fn answer(
             known.problems.extend(answer.failures.get(&id).into_iter().flatten().cloned());
         }
     }
-    let before = next.accepted.len();
-    next.accepted.retain(|state| !answer.withdraw.contains(&state.snapshot));
-    if next.accepted.len() < before {
-        let ids: Vec<SnapshotId> = answer.withdraw.iter().copied().collect();
-        changes.push(format!("what was accepted of {} is suspect again", named(&ids)));
-    }
+    changes.extend(withdraw::withdraw(history, &answer.withdraw, &mut next));
     for name in &answer.retire {
         if let Some(known) = next.sources.remove(name) {
             next.retired_sources.insert(name.clone(), KnownSource { since: now, ..known });
@@ -202,14 +221,30 @@ fn judge_times(
         };
         of.push(snapshot.id);
     }
+    // What was from the future has no doubt of its own.
+    if let Some(come) = rivals::come(history, now).filter(|come| come.ids.iter().any(|id| ids.contains(id))) {
+        if come.are_right {
+            right.extend(&come.ids);
+            unclear.extend(&come.wrong);
+        } else {
+            unclear.extend(&come.ids);
+        }
+    }
     let mut changes = Vec::new();
     if !right.is_empty() {
         changes.push(format!("the time of {} is right", named(&right)));
+        for id in &right {
+            next.retired_ahead.remove(id);
+            next.doubted_times.remove(id);
+        }
         next.trusted_times.extend(right);
     }
     if !unclear.is_empty() {
         changes
             .push(format!("{} answer only where no other one does, because their time may be wrong", named(&unclear)));
+        for id in &unclear {
+            next.trusted_times.remove(id);
+        }
         next.doubted_times.extend(unclear);
     }
     changes

@@ -165,7 +165,9 @@ impl Problem {
             Kind::Never => "look at why the scheduled run did not happen; ",
             Kind::Stale => "look at why no scheduled run had it whole; ",
             Kind::Failed => "mend the cause that the last run's log names; ",
-            Kind::Partial => "make it readable, or name it in `exclude` of the source if nobody needs it; ",
+            Kind::Partial => {
+                "make it readable, or name it in `exclude` of the settings of [plugins.dump] if nobody needs it; "
+            }
             Kind::Suspect | Kind::Waiting | Kind::Clock => "if that is meant, ",
             Kind::Missing => "look for a copy and put it back, or, if it is lost for good, ",
             Kind::Disproved => "look at the report in the store, and make a new backup; ",

@@ -24,6 +24,9 @@ fn an_answer_under_a_clock_that_fell_back_by_years_retires_nothing_for_good() {
         office.age_bin(9);
     }
     // The clock is set right.
+    let _ = office.worked("2025-01-13T22:00:00Z", 3);
+    let answered = office.verb(&["accept"], "2025-01-14T08:00:00Z", 0);
+    assert!(answered["changes"].to_string().contains("is right"), "{answered}");
     for day in 14..=17 {
         office.age_bin(9);
         let _ = office.worked(&format!("2025-01-{day:02}T22:00:00Z"), 0);

@@ -22,7 +22,9 @@ fn a_wrong_clock(wrong: &str, retires: bool) {
     assert_eq!(chain["chain"]["problems"].as_array().unwrap().len(), 0, "{wrong}: {chain}");
     let status = office.status("2025-01-14T08:00:00Z", 4);
     let all = status["problems"].as_array().unwrap().len();
-    assert_eq!(commands(&status, "clock"), vec!["accept --env prod"; all], "{wrong}: {status}");
+    let commands_of_clock = commands(&status, "clock");
+    assert_eq!(commands_of_clock.len(), all, "{wrong}: {status}");
+    assert!(commands_of_clock.iter().all(|command| command.starts_with("accept --env prod")), "{wrong}: {status}");
     let _ = office.verb(&["accept"], "2025-01-14T09:00:00Z", 0);
     let answered = office.run(&["--json", "status", "--now", "2025-01-14T10:00:00Z"]).json()["environments"][0].clone();
     assert_eq!(commands(&answered, "clock").len(), 0, "{wrong}: {answered}");
@@ -114,7 +116,11 @@ fn an_answer_under_a_clock_that_is_behind_deletes_nothing_once_the_clock_is_righ
     // A folder's time goes with the machine's: all of that was dated a year too early.
     office.pass(365);
     for day in 12..=15 {
-        let night = office.worked(&format!("2025-01-{day}T22:00:00Z"), 0);
+        // Which of the two clocks was wrong is asked once more.
+        let night = office.worked(&format!("2025-01-{day}T22:00:00Z"), if day == 12 { 3 } else { 0 });
+        if day == 12 {
+            let _ = office.verb(&["accept"], "2025-01-13T08:00:00Z", 0);
+        }
         assert_eq!(listed(&night, "forgotten"), Vec::<String>::new(), "{night}");
     }
     let now = "2025-01-15T23:00:00Z";

@@ -8,8 +8,9 @@
 //! plugin's memory begins as pages of the file. Files are never written in place, so a mapping never changes.
 
 use super::{Cache, Delay, Folder};
-use crate::plugin::Engine;
+use crate::plugin::compile::{self, COMPILED_BYTES_MAX, Failure};
 use crate::plugin::component::Component;
+use crate::plugin::{Engine, Limits};
 use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::hash::{Hash, Hasher};
@@ -22,9 +23,6 @@ const CACHED_BYTES_MIN: usize = 64 << 10;
 
 /// Components from this on take seconds to compile: 18 MB of Python do, the largest shipped one (0.6 MB) takes a tenth of one.
 const SLOW_BYTES_MIN: usize = 1 << 20;
-
-/// Largest compiled component that is read. Code is about twice the size of its component.
-const COMPILED_BYTES_MAX: u64 = 512 << 20;
 
 /// What follows the code, which an ELF file allows. Another form gets another number.
 const MAGIC: &[u8; 16] = b"compiled wasm 2\n";
@@ -41,13 +39,14 @@ const PIECE_BYTES: usize = 128 << 10;
 /// A component's compiled code, from the cache if it is there.
 ///
 /// # Errors
-/// Wasmtime's, when the component cannot be compiled. The cache never fails: without it, it takes longer.
+/// When the component cannot be compiled within its limits. The cache never fails: without it, it takes longer.
 pub fn compile(
     engine: &Engine,
     component: &Component,
+    limits: Limits,
     cache: Option<&Cache>,
-) -> wasmtime::Result<wasmtime::component::Component> {
-    let anew = || wasmtime::component::Component::from_binary(&engine.wasm, &component.bytes);
+) -> Result<wasmtime::component::Component, Failure> {
+    let anew = || loaded(engine, &compile::code(engine, &component.bytes, limits)?);
     let Some(cache) = cache.filter(|_| component.bytes.len() >= CACHED_BYTES_MIN) else { return anew() };
     let delay = if component.bytes.len() < SLOW_BYTES_MIN { Delay::Unnoticed } else { Delay::Seconds };
     let key = Key::new(engine, component);
@@ -62,11 +61,19 @@ pub fn compile(
             tracing::warn!("a compiled component in the cache is not loaded and is compiled anew: {why}");
         }
     }
-    let compiled = anew()?;
-    if let Err(why) = compiled.serialize().map_err(|e| format!("{e:#}")).and_then(|code| store(cache, &key, &code)) {
+    let code = compile::code(engine, &component.bytes, limits)?;
+    if let Err(why) = store(cache, &key, &code) {
         cache.complain(&why, delay);
     }
-    Ok(compiled)
+    loaded(engine, &code)
+}
+
+/// Loads what the compiler has just made.
+fn loaded(engine: &Engine, code: &[u8]) -> Result<wasmtime::component::Component, Failure> {
+    // SAFETY: this program's own compiler made the code for this engine, in this process or in a child that runs the same file, and
+    // handed it over in memory.
+    let component = unsafe { wasmtime::component::Component::deserialize(&engine.wasm, code) };
+    component.map_err(|e| Failure::Refused(format!("{e:#}")))
 }
 
 /// What compiled code follows from: the component, and everything about the engine that decides how it compiles.
@@ -212,7 +219,7 @@ mod tests {
         }
 
         fn compile(&self, component: &Component) {
-            compile(&self.engine, component, Some(&self.cache)).unwrap();
+            compile(&self.engine, component, Limits::default(), Some(&self.cache)).unwrap();
         }
     }
 

@@ -1,0 +1,248 @@
+//! Answers that were mistakes, and what follows once the mistake is seen: nothing is lost before, and everything is as it was after.
+
+use super::{Office, commands, keep_last, listed, problems};
+
+/// Every snapshot is kept that the plugin has to keep, and what leaves it is gone after a day in the bin.
+const SHORT: &str = "bin_days = 1";
+
+/// Nights of work from one day on, all with this exit code.
+fn nights(office: &Office, year_and_month: &str, days: std::ops::RangeInclusive<u32>, code: i32) {
+    for day in days {
+        office.age_bin(2);
+        let _ = office.worked(&format!("{year_and_month}-{day:02}T22:00:00Z"), code);
+    }
+}
+
+fn is_green(office: &Office, now: &str) {
+    let _ = office.verb(&["verify"], now, 0);
+    office.is_green(now);
+}
+
+fn empty(office: &Office) {
+    office.hide("docs");
+    std::fs::create_dir(office.documents("docs")).unwrap();
+}
+
+#[test]
+fn an_answer_under_a_clock_that_fell_back_is_asked_about_when_the_clock_is_right_and_hides_no_loss() {
+    let office = Office::new(&["docs"], &keep_last(3, SHORT));
+    nights(&office, "2025-11", 1..=3, 0);
+    let _ = office.verb(&["accept"], "2024-11-04T02:00:00Z", 0);
+    // The clock is right again, and the mount is missing.
+    empty(&office);
+    let night = office.backup("2025-11-04T22:00:00Z", 3);
+    assert_eq!(night["snapshot"]["sources"]["docs"]["condition"], "suspect", "{night}");
+    office.show("docs");
+    nights(&office, "2025-11", 5..=20, 3);
+    assert_eq!(office.restored("docs", ["--at", "2025-11-02"], "2025-11-20T23:00:00Z"), "2025-11-02T22:00:00Z");
+    let status = office.status("2025-11-20T23:00:00Z", 4);
+    assert!(status.to_string().contains("which `accept` took to be from the future"), "{status}");
+    let answered = office.verb(&["accept"], "2025-11-20T23:10:00Z", 0);
+    assert!(answered["changes"].to_string().contains("the time of 3 snapshots"), "{answered}");
+    assert!(answered["changes"].to_string().contains("is right"), "{answered}");
+    let _ = office.worked("2025-11-21T22:00:00Z", 0);
+    is_green(&office, "2025-11-21T23:00:00Z");
+}
+
+#[test]
+fn what_ran_under_a_clock_that_fell_back_does_not_keep_the_place_of_the_true_year_end() {
+    let office = Office::new(&["docs"], &keep_last(5, SHORT));
+    nights(&office, "2025-12", 20..=31, 0);
+    nights(&office, "2026-01", 1..=19, 0);
+    // The clock falls back by weeks, to just after the year's end, and somebody believes it.
+    let _ = office.worked("2025-12-31T22:30:00Z", 3);
+    let _ = office.verb(&["accept"], "2025-12-31T22:40:00Z", 0);
+    let _ = office.worked("2026-01-01T22:30:00Z", 0);
+    nights(&office, "2026-01", 21..=30, 3);
+    let answered = office.verb(&["accept"], "2026-01-31T08:00:00Z", 0);
+    assert!(answered["changes"].to_string().contains("2 snapshots (20251231T223000Z, 20260101T223000Z)"), "{answered}");
+    nights(&office, "2026-02", 1..=12, 0);
+    assert_eq!(office.restored("docs", ["--at", "2025-12-31"], "2026-02-12T23:00:00Z"), "2025-12-31T22:00:00Z");
+    is_green(&office, "2026-02-12T23:00:00Z");
+}
+
+#[test]
+fn what_was_ahead_of_a_clock_that_was_right_stays_in_doubt_when_its_time_comes() {
+    let office = Office::new(&["docs"], &keep_last(5, SHORT));
+    nights(&office, "2025-11", 1..=20, 0);
+    let _ = office.worked("2025-12-08T22:00:00Z", 0);
+    let _ = office.verb(&["accept"], "2025-11-21T08:00:00Z", 0);
+    nights(&office, "2025-11", 21..=30, 0);
+    nights(&office, "2025-12", 1..=7, 0);
+    nights(&office, "2025-12", 8..=9, 3);
+    let answered = office.verb(&["accept"], "2025-12-10T08:00:00Z", 0);
+    assert!(answered["changes"].to_string().contains("answer only where no other one does"), "{answered}");
+    nights(&office, "2025-12", 10..=12, 0);
+    is_green(&office, "2025-12-12T23:00:00Z");
+}
+
+#[test]
+fn a_clock_that_jumps_to_the_same_wrong_place_twice_is_doubted_twice() {
+    let office = Office::new(&["docs"], &keep_last(3, SHORT));
+    nights(&office, "2025-12", 20..=31, 0);
+    let _ = office.worked("2040-01-01T22:00:00Z", 3);
+    let _ = office.verb(&["accept"], "2026-01-01T01:00:00Z", 0);
+    nights(&office, "2026-01", 1..=2, 0);
+    for day in 2..=6 {
+        office.age_bin(2);
+        let night = office.worked(&format!("2040-01-{day:02}T22:00:00Z"), 3);
+        assert_eq!(listed(&night, "deleted"), Vec::<String>::new(), "{night}");
+    }
+    assert_eq!(office.restored("docs", ["--at", "2025-12-31"], "2026-01-03T01:00:00Z"), "2025-12-31T22:00:00Z");
+}
+
+#[test]
+fn what_was_whole_only_because_of_an_answer_is_suspect_once_that_is_taken_back() {
+    let office = Office::new(&["docs"], &keep_last(4, SHORT));
+    nights(&office, "2025-12", 10..=29, 0);
+    empty(&office);
+    let _ = office.backup("2025-12-30T22:00:00Z", 3);
+    let _ = office.verb(&["accept"], "2025-12-30T23:00:00Z", 0);
+    let _ = office.backup("2025-12-31T22:00:00Z", 0);
+    let taken = office.verb(&["accept", "--withdraw", "20251230T220000Z"], "2026-01-01T08:00:00Z", 0);
+    assert!(taken["changes"].to_string().contains("2 snapshots (20251230T220000Z, 20251231T220000Z)"), "{taken}");
+    let status = office.status("2026-01-01T09:00:00Z", 4);
+    assert!(problems(&status).iter().any(|(_, source)| *source == Some("docs")), "{status}");
+    // The folder is empty still: nothing is carried over from what is in doubt.
+    let night = office.backup("2026-01-01T22:00:00Z", 3);
+    assert_eq!(night["snapshot"]["sources"]["docs"]["condition"], "suspect", "{night}");
+    office.show("docs");
+    nights(&office, "2026-01", 2..=31, 0);
+    assert_eq!(office.restored("docs", ["--at", "2025-12-31"], "2026-01-31T23:00:00Z"), "2025-12-29T22:00:00Z");
+    is_green(&office, "2026-01-31T23:00:00Z");
+}
+
+#[test]
+fn taking_one_answer_back_and_answering_one_question_answer_nothing_else() {
+    let office = Office::new(&["docs", "mail"], "");
+    nights(&office, "2026-06", 1..=3, 0);
+    empty(&office);
+    let _ = office.backup("2026-06-04T22:00:00Z", 3);
+    let zone = "time_zone = \"Europe/Paris\"";
+    let configuration = office.at("dolibarr-backup.toml");
+    let text = std::fs::read_to_string(&configuration).unwrap();
+    std::fs::write(&configuration, text.replace(zone, "time_zone = \"Europe/Berlin\"")).unwrap();
+    let status = office.status("2026-06-04T23:00:00Z", 4);
+    let mut all = commands(&status, "waiting");
+    all.extend(commands(&status, "suspect"));
+    assert!(all.contains(&"accept --env prod --only docs"), "{status}");
+    assert!(all.contains(&"accept --env prod --only time-zone"), "{status}");
+    let unknown = office.run(&["accept", "--env", "prod", "--only", "moon", "--now", "2026-06-04T23:10:00Z"]);
+    let unknown = unknown.expect_code(2).stderr;
+    assert!(unknown.contains("nothing is asked about `moon`") && unknown.contains("time-zone"), "{unknown}");
+    let _ = office.verb(&["accept", "--only", "time-zone"], "2026-06-04T23:20:00Z", 4);
+    let _ = office.verb(&["accept", "--only", "docs"], "2026-06-04T23:30:00Z", 0);
+    std::fs::write(&configuration, &text).unwrap();
+    let taken = office.verb(&["accept", "--withdraw", "20260604T220000Z"], "2026-06-04T23:40:00Z", 4);
+    assert!(!taken["changes"].to_string().contains("time zone"), "{taken}");
+}
+
+#[test]
+fn a_night_that_is_partial_hides_no_suspicion() {
+    let office = Office::new(&["docs"], "");
+    for file in 0..20 {
+        office.write("docs", &format!("f{file}"), "a document");
+    }
+    let _ = office.worked("2026-06-01T22:00:00Z", 0);
+    let keep = |count: usize| {
+        for file in 0..20 {
+            let path = office.documents("docs").join(format!("f{file}"));
+            if file < count { std::fs::write(path, "a document").unwrap() } else { drop(std::fs::remove_file(path)) }
+        }
+    };
+    keep(2);
+    let _ = office.worked("2026-06-02T22:00:00Z", 3);
+    // Root reads everything but what is no file.
+    let socket = std::os::unix::net::UnixListener::bind(office.documents("docs").join("f19"));
+    drop(socket);
+    let _ = office.run(&["backup", "--env", "prod", "--now", "2026-06-03T22:00:00Z"]);
+    drop(std::fs::remove_file(office.documents("docs").join("f19")));
+    keep(12);
+    let night = office.worked("2026-06-04T22:00:00Z", 3);
+    assert_eq!(night["snapshot"]["sources"]["docs"]["condition"], "suspect", "{night}");
+}
+
+#[test]
+fn an_environment_file_of_a_stamp_in_the_future_that_is_gone_is_asked_about_once() {
+    let office = Office::new(&["docs"], "");
+    let _ = office.worked("2026-06-01T22:00:00Z", 0);
+    let _ = office.worked("2036-06-01T22:00:00Z", 3);
+    let _ = office.verb(&["accept"], "2036-06-01T23:00:00Z", 0);
+    let _ = office.worked("2036-06-02T22:00:00Z", 0);
+    for version in office.environment_files().iter().filter(|name| name.starts_with("2036")) {
+        std::fs::remove_file(office.at("store/prod/environment").join(version)).unwrap();
+    }
+    let _ = office.worked("2026-06-02T22:00:00Z", 3);
+    let _ = office.verb(&["accept"], "2026-06-02T23:00:00Z", 0);
+    let _ = office.worked("2026-06-03T22:00:00Z", 0);
+    is_green(&office, "2026-06-03T23:00:00Z");
+}
+
+#[test]
+fn a_list_of_known_failures_as_earlier_versions_wrote_it_is_read() {
+    let office = Office::new(&["docs"], "");
+    let _ = office.worked("2026-06-01T22:00:00Z", 0);
+    let _ = office.verb(&["unforget", "20260601T220000Z"], "2026-06-01T23:00:00Z", 0);
+    for version in office.environment_files() {
+        let file = office.at("store/prod/environment").join(version);
+        let text = std::fs::read_to_string(&file).unwrap();
+        std::fs::write(&file, text.replace("\"known_failures\": {}", "\"known_failures\": []")).unwrap();
+        assert!(text.contains("\"known_failures\": {}"), "{text}");
+    }
+    // It is another file than the one that runs went by, and readable.
+    let status = office.run(&["--json", "status", "--now", "2026-06-02T01:00:00Z"]).stdout;
+    assert!(!status.contains("cannot be read"), "{status}");
+    assert!(office.snapshots("2026-06-02T02:00:00Z")[0].to_string().contains("\"pinned\":true"));
+}
+
+#[test]
+fn a_restore_under_a_clock_that_is_ahead_does_not_switch_the_comparison_off() {
+    let office = Office::new(&["docs"], "");
+    let _ = office.worked("2026-06-01T22:00:00Z", 0);
+    let into = office.documents("docs").to_str().unwrap().to_owned();
+    office.hide("docs");
+    let restore = ["restore", "--source", "docs", "--into", &into, "--same-environment"];
+    let _ = office.verb(&restore, "2036-06-01T22:00:00Z", 0);
+    let _ = office.run(&["--json", "backup", "--env", "prod", "--now", "2026-06-02T22:00:00Z"]);
+    let _ = office.run(&["--json", "accept", "--env", "prod", "--now", "2026-06-02T23:00:00Z"]);
+    let _ = office.worked("2026-06-03T22:00:00Z", 0);
+    std::fs::rename(&into, office.at("away")).unwrap();
+    std::fs::create_dir(&into).unwrap();
+    let night = office.backup("2026-06-04T22:00:00Z", 3);
+    assert_eq!(night["snapshot"]["sources"]["docs"]["condition"], "suspect", "{night}");
+}
+
+#[test]
+fn a_lost_object_that_comes_back_damaged_is_found() {
+    let office = Office::new(&["docs"], "");
+    nights(&office, "2026-06", 1..=3, 0);
+    let objects = std::fs::read_dir(office.at("store/prod/docs")).unwrap().map(|entry| entry.unwrap().path());
+    let archive = objects
+        .filter(|path| path.to_string_lossy().contains("20260602"))
+        .find(|path| path.to_string_lossy().ends_with(".tar.gz"))
+        .unwrap();
+    let bytes = std::fs::read(&archive).unwrap();
+    std::fs::remove_file(&archive).unwrap();
+    let _ = office.verb(&["accept", "--lost"], "2026-06-04T01:00:00Z", 0);
+    let _ = office.verb(&["verify", "--all"], "2026-06-04T02:00:00Z", 0);
+    std::fs::write(&archive, vec![b'x'; bytes.len()]).unwrap();
+    let _ = office.verb(&["verify", "--all"], "2026-06-04T03:00:00Z", 4);
+    assert_eq!(office.restored("docs", ["--at", "2026-06-02"], "2026-06-04T04:00:00Z"), "2026-06-01T22:00:00Z");
+}
+
+#[test]
+fn a_damaged_record_from_the_future_waits_for_its_own_answer_and_then_prunes_go_on() {
+    let office = Office::new(&["docs"], &keep_last(3, SHORT));
+    nights(&office, "2026-06", 1..=4, 0);
+    let _ = office.worked("2036-06-05T22:00:00Z", 3);
+    let record = office.at("store/prod/snapshots/20360605T220000Z.json");
+    std::fs::write(&record, "{").unwrap();
+    let _ = office.verb(&["accept"], "2026-06-05T08:00:00Z", 4);
+    let _ = office.status("2026-06-05T09:00:00Z", 4);
+    let _ = office.worked("2026-06-05T22:00:00Z", 3);
+    let _ = office.verb(&["accept", "--lost"], "2026-06-06T08:00:00Z", 0);
+    nights(&office, "2026-06", 6..=14, 0);
+    is_green(&office, "2026-06-14T23:00:00Z");
+    assert!(!record.exists(), "it left the store as everything else does");
+    assert!(office.objects("docs").len() < 20, "objects are deleted again: {:?}", office.objects("docs").keys());
+}

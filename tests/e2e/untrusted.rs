@@ -1,0 +1,272 @@
+//! Files that nobody trusts. Whoever looks at one, or runs it, is not to pay for what it says of itself: with memory, with time, or with a
+//! crash in place of a sentence.
+
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+use tests::binary::program;
+
+/// What a refusal may take: a file of the largest size is read whole, and once more to be decoded.
+const REFUSAL_BYTES_MAX: u64 = 256 << 20;
+const REFUSAL_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// Largest file that is read at all.
+const FILE_BYTES_MAX: usize = 64 << 20;
+
+const COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
+const MODULE: &[u8] = b"\0asm\x01\0\0\0";
+
+/// A number as WebAssembly writes it.
+fn number(mut value: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while value >= 0x80 {
+        bytes.push((value & 0x7f) as u8 | 0x80);
+        value >>= 7;
+    }
+    bytes.push(value as u8);
+    bytes
+}
+
+fn section(id: u8, content: &[u8]) -> Vec<u8> {
+    [&[id][..], &number(content.len()), content].concat()
+}
+
+fn name(text: &str) -> Vec<u8> {
+    [&number(text.len())[..], text.as_bytes()].concat()
+}
+
+/// A vector of `count` entries.
+fn vector(count: usize, entry: impl Fn(usize) -> Vec<u8>) -> Vec<u8> {
+    let entries = (0..count).flat_map(entry);
+    number(count).into_iter().chain(entries).collect()
+}
+
+fn component(sections: &[Vec<u8>]) -> Vec<u8> {
+    [COMPONENT, &sections.concat()].concat()
+}
+
+fn custom(called: &str, content: &[u8]) -> Vec<u8> {
+    section(0, &[&name(called), content].concat())
+}
+
+/// Files as large as they may be, each of which makes somebody work: who decodes, who validates, or who reads it to the end. The number is
+/// how many entries fill `bytes`.
+fn greedy(bytes: usize) -> Vec<(&'static str, Vec<u8>)> {
+    let types = |entry: Vec<u8>| component(&[section(7, &vector(bytes / entry.len(), |_| entry.clone()))]);
+    let labels = |count: usize| vector(count, |i| name(&format!("a{i}")));
+    let fields = |count: usize| vector(count, |i| [name(&format!("a{i}")), vec![0x7d]].concat());
+    let declarations = |kind: u8| [vec![kind], vector(99_999, |_| vec![1, 0x7d])].concat();
+    let of_module = |sections: &[Vec<u8>]| component(&[section(1, &[MODULE, &sections.concat()].concat())]);
+    let import =
+        |i: usize, length: usize| [vec![0], name(&format!("a{i}{}", "-b".repeat(length))), vec![1, 0]].concat();
+    let interface = section(7, &[1, 0x40, 0, 1, 0]);
+    let imports = |length: usize| {
+        let count = bytes / (2 * length + 12);
+        component(&[interface.clone(), section(10, &vector(count, |i| import(i, length)))])
+    };
+    vec![
+        ("component types", types(declarations(0x41))),
+        ("instance types", types(declarations(0x42))),
+        ("records", types([vec![0x72], fields(9_999)].concat())),
+        ("enumerations", types([vec![0x6d], labels(9_999)].concat())),
+        ("flags", types([vec![0x6e], labels(32)].concat())),
+        ("tuples", types([vec![0x6f], vector(9_999, |_| vec![0x7d])].concat())),
+        ("small types", types(vec![0x7d])),
+        ("function types", types([&[0x40][..], &fields(16), &[1, 0]].concat())),
+        ("imports with long names", imports(75)),
+        ("imports with short names", imports(1)),
+        ("core types", of_module(&[section(1, &vector(bytes / 3, |_| vec![0x60, 0, 0]))])),
+        (
+            "core types of one group",
+            of_module(&[section(1, &[vec![1, 0x4e], vector(bytes / 3, |_| vec![0x60, 0, 0])].concat())]),
+        ),
+        (
+            "core imports",
+            of_module(&[section(
+                2,
+                &vector(bytes / 14, |i| [name("m"), name(&format!("f{i}")), vec![2, 0, 0]].concat()),
+            )]),
+        ),
+        (
+            "documentation of a package",
+            component(&[custom("package-docs", &[&[1, b'{'][..], &vec![b' '; bytes]].concat())]),
+        ),
+        (
+            "documentation of worlds that are not there",
+            component(&[custom(
+                "package-docs",
+                &[
+                    &b"\x01{\"worlds\":{"[..],
+                    (0..bytes / 24)
+                        .map(|i| format!("\"w{i}\":{{\"docs\":\"d\"}}"))
+                        .collect::<Vec<_>>()
+                        .join(",")
+                        .as_bytes(),
+                    b"}}",
+                ]
+                .concat(),
+            )]),
+        ),
+        ("names for people", component(&[custom("component-name", &vec![0; bytes])])),
+        ("a custom section", component(&[custom("x", &vec![0; bytes])])),
+        (
+            "data",
+            of_module(&[
+                section(5, &[1, 0, 1]),
+                section(11, &[&[1, 0, 0x41, 0, 0x0b][..], &number(bytes), &vec![0; bytes]].concat()),
+            ]),
+        ),
+        ("zeros", vec![0; bytes]),
+        ("zeros behind a header", [COMPONENT, &vec![0; bytes]].concat()),
+        ("components inside one another", [COMPONENT, &[4, 0x7f]].concat().repeat(bytes / 10)),
+    ]
+}
+
+/// How `plugins inspect` ends on a file, when it may take so much memory: its exit code, none when it was killed, and what it says.
+fn inspect(file: &Path, bytes_max: u64) -> (Option<i32>, String, Duration) {
+    let mut command = Command::new(program());
+    command.args(["plugins", "inspect"]).arg(file).env_clear().stdout(Stdio::null()).stderr(Stdio::piped());
+    let limit = rustix::process::Rlimit { current: Some(bytes_max), maximum: Some(bytes_max) };
+    // SAFETY: between fork and exec there is one system call, which allocates nothing.
+    unsafe {
+        command.pre_exec(move || Ok(rustix::process::setrlimit(rustix::process::Resource::Data, limit)?));
+    }
+    let begun = Instant::now();
+    let mut child = command.spawn().unwrap();
+    while child.try_wait().unwrap().is_none() {
+        if begun.elapsed() > 3 * REFUSAL_TIME_MAX {
+            child.kill().unwrap();
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let took = begun.elapsed();
+    let output = child.wait_with_output().unwrap();
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned(), took)
+}
+
+#[test]
+fn fourteen_bytes_that_claim_four_gigabytes_are_refused_with_a_reason_and_a_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tiny.wasm");
+    std::fs::write(&file, b"\0asm\x0d\0\x01\0\x07\xff\xff\xff\xff\x0f").unwrap();
+    let (code, said, _) = inspect(&file, 32 << 20);
+    assert_eq!(code, Some(64), "{said}");
+    assert!(said.contains("unexpected end-of-file at byte 14"), "{said}");
+    assert_eq!(said.lines().count(), 2, "a sentence and a hint: {said}");
+}
+
+#[test]
+fn no_file_takes_much_memory_or_time_to_be_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("greedy.wasm");
+    // As much as is read at all, and what is just below the limit on declarations and so reaches the decoder.
+    for bytes in [FILE_BYTES_MAX - 1_000, (2 << 20) - 300_000] {
+        for (what, content) in greedy(bytes) {
+            assert!(content.len() <= FILE_BYTES_MAX, "{what}: {}", content.len());
+            std::fs::write(&file, &content).unwrap();
+            let (code, said, took) = inspect(&file, REFUSAL_BYTES_MAX);
+            println!("{what}, {bytes} bytes: {} ms", took.as_millis());
+            assert_eq!(code, Some(64), "{what} of {bytes} bytes: {said}");
+            assert!(said.starts_with("error: ") && said.contains("\nhint: "), "{what}: {said}");
+            assert!(took < REFUSAL_TIME_MAX, "{what} of {bytes} bytes took {took:?}");
+        }
+    }
+}
+
+/// A retention plugin that works, with a module beside it that is never used and takes a compiler gigabytes: each of 10,000 variables
+/// changes on one of two ways, so that at each place where they meet the compiler asks which it was.
+fn costly(folder: &Path) -> PathBuf {
+    let variables = 10_000;
+    let mut body = [number(1), number(variables), vec![0x7f]].concat();
+    for i in 0..variables {
+        body.extend([&[0x20, 0, 0x04, 0x40, 0x20, 1, 0x21][..], &number(i), &[0x0b]].concat());
+    }
+    body.push(0x0b);
+    let functions = 90;
+    let module = [
+        MODULE,
+        &section(1, &[1, 0x60, 0, 0]),
+        &section(3, &vector(functions, |_| vec![0])),
+        &section(10, &vector(functions, |_| [number(body.len()), body.clone()].concat())),
+    ]
+    .concat();
+    let honest = std::fs::read(program().parent().unwrap().join("plugins/retention-last.wasm")).unwrap();
+    let file = folder.join("costly.wasm");
+    std::fs::write(&file, [honest, section(1, &module)].concat()).unwrap();
+    file
+}
+
+/// Simulates a year with a component under these limits.
+fn simulate(folder: &Path, component: &Path, limits: &str) -> tests::binary::Outcome {
+    let config = tests::binary::Config::directory_store(&folder.join("store"))
+        .documents(("prod", "docs"), folder)
+        .retention(component.to_str().unwrap(), "keep = 3");
+    let text = config.text().replace("[plugins.retention]", &format!("[plugins.retention]\nlimits = {{ {limits} }}"));
+    std::fs::write(folder.join("dolibarr-backup.toml"), text).unwrap();
+    tests::binary::Run::new(["plugins", "simulate", "--years", "1"])
+        .folder(folder)
+        .env("HOME", folder.to_str().unwrap())
+        .finish()
+}
+
+#[test]
+fn compiling_ends_at_its_limits_in_a_process_of_its_own_and_nothing_else_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let costly = costly(folder.path());
+    let of = |limits: &str, said: &str| {
+        let outcome = simulate(folder.path(), &costly, limits).expect_code(64);
+        assert!(outcome.stderr.contains(said), "{}", outcome.stderr);
+        assert!(outcome.stderr.contains("hint: "), "{}", outcome.stderr);
+    };
+    of("compile_mib = 200", "compiling it takes more than 200 MiB of memory");
+    of("compile_mib = 16384, compile_seconds = 1", "compiling it takes more than 1 s");
+    // What nobody can compile in is said as well, and is no loop.
+    of("compile_mib = 1", "the process that compiles it");
+    let honest = program().parent().unwrap().join("plugins/retention-last.wasm");
+    let _ = simulate(folder.path(), &honest, "compile_mib = 200, compile_seconds = 60").expect_code(0);
+}
+
+#[test]
+fn whoever_compiles_sees_no_environment_and_does_not_outlive_the_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let costly = costly(folder.path());
+    let config = tests::binary::Config::directory_store(&folder.path().join("store"))
+        .documents(("prod", "docs"), folder.path())
+        .retention(costly.to_str().unwrap(), "keep = 3");
+    let limits = "[plugins.retention]\nlimits = { compile_mib = 16384 }";
+    std::fs::write(folder.path().join("dolibarr-backup.toml"), config.text().replace("[plugins.retention]", limits))
+        .unwrap();
+    let mut compiler = None;
+    let running = tests::binary::Run::new(["plugins", "simulate", "--years", "1"])
+        .folder(folder.path())
+        .env("HOME", folder.path().to_str().unwrap())
+        .env("AWS_SECRET_ACCESS_KEY", "canary-secret")
+        .start();
+    let parent = running.id();
+    let _ = running.kill_when(|| {
+        let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap_or_default();
+        let of_threads = std::fs::read_dir(format!("/proc/{parent}/task")).into_iter().flatten().flatten();
+        let all = of_threads
+            .filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok())
+            .collect::<String>();
+        let Some(child) = [children, all].concat().split_whitespace().next().map(str::to_owned) else { return false };
+        let arguments = std::fs::read(format!("/proc/{child}/cmdline")).unwrap_or_default();
+        if !String::from_utf8_lossy(&arguments).contains("compile-component") {
+            return false;
+        }
+        assert_eq!(std::fs::read(format!("/proc/{child}/environ")).unwrap_or_default(), b"", "it has an environment");
+        compiler = Some(child);
+        true
+    });
+    let compiler = PathBuf::from(format!("/proc/{}", compiler.unwrap()));
+    let is_gone = || {
+        let state = std::fs::read_to_string(compiler.join("stat")).unwrap_or_default();
+        state.is_empty() || state.contains(") Z ")
+    };
+    let begun = Instant::now();
+    while !is_gone() {
+        assert!(begun.elapsed() < Duration::from_secs(10), "it goes on without a parent");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
