@@ -101,6 +101,7 @@ pub struct Context {
     measures: usize,
     tally: Tally,
     failure: Option<Error>,
+    last_error: Option<String>,
     wasi: Option<WasiCtx>,
 }
 
@@ -127,6 +128,7 @@ impl Context {
             measures: 0,
             tally: Tally::new(),
             failure: None,
+            last_error: None,
             wasi,
         }
     }
@@ -203,6 +205,11 @@ impl Context {
         #[cfg(test)]
         heard::note(&answer);
         answer
+    }
+
+    /// The last error that the plugin logged in this call: before a trap, what a panic says.
+    pub fn take_last_error(&mut self) -> Option<String> {
+        self.last_error.take()
     }
 
     /// The last failure of a capability in this call.
@@ -307,6 +314,9 @@ impl log::Host for Context {
         let mut line = printable(&message);
         for (key, value) in fields.iter().take(LOG_FIELDS_MAX) {
             line.push_str(&format!(" {}={}", printable(key), printable(value)));
+        }
+        if level == log::Level::Error {
+            self.last_error = Some(printable(&line));
         }
         self.say(level, &printable(&line));
         Ok(())

@@ -12,6 +12,7 @@ mod config;
 mod hostile;
 pub(crate) mod lock;
 pub mod registry;
+pub mod rules;
 mod settings;
 mod structure;
 #[cfg(test)]

@@ -3,10 +3,13 @@
 //! `audit` and `inspect` read components and run nothing of them, so they also serve a file that nobody trusts.
 
 mod audit;
+mod check;
 mod diff;
 mod explain;
 mod inspect;
 mod log;
+mod new;
+mod pack;
 mod simulate;
 
 use crate::config::Config;
@@ -29,6 +32,12 @@ pub enum Verb {
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
+    /// Try whether a component does what every plugin of its world has to do, and explain each rule
+    Check(check::Arguments),
+    /// Make a plugin of your own, outside of any repository, that builds and passes its tests
+    New(new::Arguments),
+    /// Make a component of a core module, as compilers leave it
+    Pack(pack::Arguments),
     /// Show what another component may do more, and what it would forget of an environment
     Diff(diff::Arguments),
     /// Run a retention component over years of daily runs and show what is left
@@ -49,6 +58,9 @@ pub async fn run(verb: &Verb, config: &Path, folder: Option<&Path>, now: Timesta
     match verb {
         Verb::Audit(arguments) => audit::run(&Config::read(config)?, arguments, folder, &lock::beside(config)),
         Verb::Inspect { file } => inspect::run(file),
+        Verb::New(arguments) => new::run(arguments),
+        Verb::Pack(arguments) => pack::run(arguments),
+        Verb::Check(arguments) => check::run(arguments).await,
         Verb::Diff(arguments) => diff::run(&host(&arguments.environment).await?, arguments).await,
         Verb::Simulate(arguments) => simulate::run(&Config::read(config)?, arguments, folder, now).await,
         Verb::Explain(arguments) => explain::run(&host(&arguments.environment).await?, arguments).await,

@@ -2,6 +2,7 @@
 
 use crate::scene::{Scene, complains};
 use serde_json::Value;
+use std::path::Path;
 use tests::binary::Run;
 
 /// Documents alone, so that no database has to be there.
@@ -294,4 +295,15 @@ fn the_log_adds_up_what_each_digest_did_in_the_runs_of_a_span() {
         "{}",
         soon.stderr
     );
+}
+
+#[test]
+fn the_archive_leaves_out_what_the_fingerprint_leaves_out() {
+    let of = |plugin: &str| {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins").join(plugin).join("settings.schema.json");
+        let schema: Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+        schema["properties"]["exclude"]["default"].clone()
+    };
+    assert!(of("dump").is_array());
+    assert_eq!(of("dump"), of("fingerprint"));
 }

@@ -10,7 +10,6 @@ mod chart;
 mod demo;
 mod image;
 mod machine;
-mod new_plugin;
 mod node;
 mod plugins;
 mod python;
@@ -41,8 +40,6 @@ enum Task {
     Image(image::Arguments),
     /// Start a Kubernetes cluster of one node that runs pods, with the image in it, until Ctrl-C
     Node(node::Arguments),
-    /// Make the crate of a new plugin, which builds and passes its tests
-    NewPlugin(new_plugin::Arguments),
     /// Simulate years with every fault on, and want every owed state restorable on every day
     Campaign(campaign::Arguments),
     /// Measure time, memory and size side by side with peers in the same run, and keep tables and charts
@@ -58,7 +55,6 @@ fn main() -> ExitCode {
         Some(Task::Chart(arguments)) => chart::run(&arguments),
         Some(Task::Image(arguments)) => image::run(&arguments),
         Some(Task::Node(arguments)) => node::run(&arguments),
-        Some(Task::NewPlugin(arguments)) => new_plugin::run(&arguments),
         Some(Task::Campaign(arguments)) => campaign::run(&arguments),
         Some(Task::Bench(arguments)) => bench::run(&arguments),
     };

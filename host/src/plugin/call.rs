@@ -322,10 +322,11 @@ impl Plugin {
         });
         let answer = tokio::time::timeout(self.wall, run(&mut store, self.linked.clone())).await;
         let failure = store.data_mut().take_failure();
+        let last_error = store.data_mut().take_last_error();
         let result = match answer {
             Ok(Ok(Ok(answer))) => Ok(answer),
             Ok(Ok(Err(error))) => Err(self.guest_error(function, error, failure)),
-            Ok(Err(trap)) => Err(self.trap(function, &trap)),
+            Ok(Err(trap)) => Err(self.trap(function, &trap, last_error)),
             Err(_) => Err(Error::new(
                 Class::PluginTrapped,
                 format!("{} did not end `{function}` within {} s", self.shown(), self.wall.as_secs()),
@@ -377,7 +378,7 @@ impl Plugin {
         self.role.sees_rows() && function == CHECK
     }
 
-    fn trap(&self, function: &str, error: &wasmtime::Error) -> Error {
+    fn trap(&self, function: &str, error: &wasmtime::Error, last_error: Option<String>) -> Error {
         let what = match error.downcast_ref::<Trap>() {
             Some(Trap::UnreachableCodeReached) => "panicked or reached code that it calls unreachable".to_owned(),
             Some(Trap::StackOverflow) => format!("used more than {} KiB of stack", super::STACK_BYTES_MAX >> 10),
@@ -394,7 +395,8 @@ impl Plugin {
             (_, Some(LimitReached::Memory { .. })) => "; if it is meant to, limits = { memory_mib = … } raises that",
             _ => "",
         };
-        Error::new(Class::PluginTrapped, format!("{} {what} in `{function}`", self.shown())).hint(format!(
+        let said = last_error.map(|said| format!("; the last error that it logged: {said}")).unwrap_or_default();
+        Error::new(Class::PluginTrapped, format!("{} {what} in `{function}`{said}", self.shown())).hint(format!(
             "the plugin is at fault, not the data: use another version of it, or report this to its author{limit}"
         ))
     }

@@ -90,7 +90,11 @@ pub fn read(role: Role, config: &Config, require_digest: bool, folder: Option<&P
     Ok(Component { path, bytes, digest })
 }
 
-fn read_file(name: &str, path: PathBuf) -> Result<(PathBuf, Vec<u8>)> {
+/// Reads a file that may be a component.
+///
+/// # Errors
+/// [`crate::error::Class::Config`] when it cannot be read or is too long.
+pub(crate) fn read_file(name: &str, path: PathBuf) -> Result<(PathBuf, Vec<u8>)> {
     let hint = "give an absolute path, or put the file into the folder `plugins` beside the binary \
                 (`cargo xtask plugins` builds the shipped ones there)";
     let of = if name.is_empty() { String::new() } else { format!(" of the plugin `{name}`") };

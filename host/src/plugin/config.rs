@@ -192,6 +192,18 @@ impl TryFrom<Vec<String>> for Grants {
     }
 }
 
+impl FromIterator<Grant> for Grants {
+    fn from_iter<T: IntoIterator<Item = Grant>>(grants: T) -> Self {
+        let mut found = Vec::new();
+        for grant in grants {
+            if !found.contains(&grant) {
+                found.push(grant);
+            }
+        }
+        Self(found)
+    }
+}
+
 impl Grants {
     /// Whether a capability is among them.
     #[must_use]
@@ -255,6 +267,21 @@ impl Plugins {
             config.places.clone_from(&places);
         }
         Ok(self)
+    }
+
+    /// Those that ship, and another one in one role.
+    #[must_use]
+    pub fn with(role: Role, config: Config) -> Self {
+        let mut plugins = Self::default();
+        match role {
+            Role::Fingerprint => plugins.fingerprint = config,
+            Role::Dump => plugins.dump = config,
+            Role::Retention => plugins.retention = config,
+            Role::Job => plugins.job = config,
+            Role::Coverage => plugins.coverage = config,
+            Role::Crosscheck => plugins.crosscheck = config,
+        }
+        plugins
     }
 
     /// The configuration of a role.

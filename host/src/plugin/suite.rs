@@ -1,14 +1,12 @@
 //! One suite for every retention plugin, and what the engine does with the shipped components. They are real
 //! components, built by `cargo xtask plugins` beside the test's own binary.
 
-use super::call::{dumping, retaining};
+use super::call::dumping;
 use super::component::{self, Component};
 use super::*;
 use crate::error::Class;
 use crate::grant::Grant;
-use crate::guard::{self, Decision};
-use crate::snapshot::SnapshotId;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use std::collections::BTreeSet;
 
 fn folder() -> PathBuf {
@@ -41,16 +39,7 @@ fn plugins(role: Role, text: &str) -> Plugins {
     let mut config: Config = toml::from_str(text).unwrap();
     // Tests run in a process each, and an interpreter takes long to compile.
     config.places.cache = Some(cache::Cache::new(folder().with_file_name("component-cache")));
-    let mut plugins = Plugins::default();
-    match role {
-        Role::Fingerprint => plugins.fingerprint = config,
-        Role::Dump => plugins.dump = config,
-        Role::Retention => plugins.retention = config,
-        Role::Job => plugins.job = config,
-        Role::Coverage => plugins.coverage = config,
-        Role::Crosscheck => plugins.crosscheck = config,
-    }
-    plugins
+    Plugins::with(role, config)
 }
 
 fn load(role: Role, text: &str) -> Result<Plugin> {
@@ -65,101 +54,28 @@ fn now() -> Timestamp {
     "2026-06-30T12:00:00Z".parse().unwrap()
 }
 
-/// One complete snapshot a day, the newest an hour ago.
-fn daily(days: i64) -> Vec<retaining::Snapshot> {
-    (0..days)
-        .rev()
-        .map(|ago| now() - SignedDuration::from_hours(24 * ago + 1))
-        .map(|taken| retaining::Snapshot {
-            id: SnapshotId::at(taken).to_string(),
-            taken: taken.as_second(),
-            complete: true,
-            bytes: 1_000,
-            pinned: false,
-            verified: false,
-            adopted: false,
-        })
-        .collect()
-}
-
-async fn plan(plugin: &Plugin, snapshots: &[retaining::Snapshot]) -> Result<retaining::RetentionPlan> {
-    plugin.plan_retention(now(), "Europe/Paris", snapshots).await.result
-}
-
-fn kept(plan: &retaining::RetentionPlan) -> BTreeSet<String> {
-    plan.decisions.iter().filter(|d| d.verdict == retaining::Verdict::Keep).map(|d| d.id.clone()).collect()
-}
-
 #[tokio::test]
-async fn every_retention_plugin_answers_exactly_what_it_was_asked() {
-    for component in every_retention() {
-        let plugin = retention(&component, "");
-        for days in [0, 1, 2, 400] {
-            let mut snapshots = daily(days);
-            for (index, snapshot) in snapshots.iter_mut().enumerate() {
-                snapshot.complete = index % 7 != 0;
-                snapshot.adopted = index % 5 == 0;
-            }
-            let plan = plan(&plugin, &snapshots).await.unwrap();
-            let ids: BTreeSet<SnapshotId> = snapshots.iter().map(|s| s.id.parse().unwrap()).collect();
-            let answer = plan
-                .decisions
-                .iter()
-                .map(|d| {
-                    (d.id.clone(), Decision { keep: d.verdict == retaining::Verdict::Keep, reasons: d.reasons.clone() })
-                })
-                .collect();
-            let matched = guard::match_up(&ids, answer).unwrap_or_else(|e| panic!("{component}, {days} days: {e}"));
-            assert_eq!(matched.len(), ids.len());
-        }
+async fn every_plugin_that_is_here_holds_to_the_rules_of_its_world() {
+    let grants = "grants = [\"database-dump\", \"tree-archive\", \"object-write\"]";
+    let all = every_retention().into_iter().map(|path| (Role::Retention, path, ""));
+    for (role, component, grants) in all.chain([(Role::Dump, "dump.wasm".to_owned(), grants)]) {
+        let of = |settings: &str| {
+            load(role, &format!("component = \"{component}\"\nsettings = {{ {settings} }}\n{grants}")).unwrap()
+        };
+        let unknown = format!("{} = 1", rules::unknown_setting().0);
+        let tried = rules::check(&of(""), &of(&unknown)).await;
+        let broken: Vec<_> = tried.iter().filter(|tried| tried.broken.is_some()).collect();
+        assert!(broken.is_empty(), "{component}: {broken:?}");
+        assert!(tried.len() >= 6, "{component}: {} rules", tried.len());
     }
 }
 
 #[tokio::test]
-async fn every_retention_plugin_keeps_the_newest_pinned_and_future_snapshots() {
+async fn a_wrong_setting_has_advice_that_names_where_it_stands() {
     for component in every_retention() {
-        let mut snapshots = daily(400);
-        let future = now() + SignedDuration::from_hours(24 * 400);
-        snapshots.push(retaining::Snapshot {
-            id: SnapshotId::at(future).to_string(),
-            taken: future.as_second(),
-            ..snapshots[0].clone()
-        });
-        snapshots[3].pinned = true;
-        let kept = kept(&plan(&retention(&component, ""), &snapshots).await.unwrap());
-        for index in [3, 399, 400] {
-            assert!(kept.contains(&snapshots[index].id), "{component} forgets {}", snapshots[index].id);
-        }
-        assert!(kept.len() < 100, "{component} forgets next to nothing");
-    }
-}
-
-#[tokio::test]
-async fn every_retention_plugin_is_deterministic_and_does_not_care_for_the_order() {
-    for component in every_retention() {
-        let plugin = retention(&component, "");
-        let mut snapshots = daily(300);
-        let first = kept(&plan(&plugin, &snapshots).await.unwrap());
-        assert_eq!(kept(&plan(&plugin, &snapshots).await.unwrap()), first);
-        snapshots.reverse();
-        assert_eq!(kept(&plan(&plugin, &snapshots).await.unwrap()), first, "{component} depends on the order");
-    }
-}
-
-#[tokio::test]
-async fn every_retention_plugin_plans_ten_thousand_snapshots_within_its_limits() {
-    for component in every_retention() {
-        let plan = plan(&retention(&component, ""), &daily(10_000)).await.unwrap();
-        assert_eq!(plan.decisions.len(), 10_000, "{component}");
-    }
-}
-
-#[tokio::test]
-async fn a_wrong_setting_is_the_configurations_fault_and_names_the_valid_ones() {
-    for component in every_retention() {
-        let error = plan(&retention(&component, "surprise = 1"), &daily(3)).await.unwrap_err();
-        assert_eq!(error.class(), Class::Config, "{error}");
-        assert!(error.message().contains("surprise") && error.message().contains("expected"), "{error}");
+        let plugin = retention(&component, "surprise = 1");
+        let error = plugin.plan_retention(now(), "Europe/Paris", &[]).await.result.unwrap_err();
+        assert!(error.message().contains("expected"), "{error}");
         assert!(error.advice().unwrap().contains("[plugins.retention]"));
     }
 }

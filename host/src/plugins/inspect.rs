@@ -72,7 +72,7 @@ pub(super) fn run(file: &Path) -> Result<Report> {
 }
 
 /// Why it cannot run here, whatever it is granted.
-fn unfit(found: &Inspected) -> Option<Error> {
+pub(super) fn unfit(found: &Inspected) -> Option<Error> {
     let shown = |names: &[String]| names.iter().map(|name| printable(name)).collect::<Vec<_>>().join(", ");
     if found.roles.is_empty() {
         let said = if found.exports.is_empty() {

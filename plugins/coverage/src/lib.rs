@@ -2,12 +2,15 @@
 //!
 //! `settings.rs` reads the settings, `policy.rs` judges, and this file translates between them and the world `coverage`.
 
+#[path = "../../panics.rs"]
+mod panics;
 mod policy;
 mod settings;
 
 wit_bindgen::generate!({ world: "coverage", path: "../../wit", generate_all });
 
 use backup::host::kube_volumes::{self, Cluster};
+use backup::host::log;
 use backup::host::types::{Error, Timestamp};
 use exports::backup::host::covering::{Finding, Guest, Judgement, Remark, Service, State};
 use settings::Settings;
@@ -20,6 +23,7 @@ impl Guest for Plugin {
     }
 
     fn judge(now: Timestamp, settings: String, of: &Cluster) -> Result<Judgement, Error> {
+        panics::told_by(|said| log::emit(log::Level::Error, said, &[]));
         let settings = Settings::parse(&settings).map_err(Error::Denied)?;
         let seen = policy::Seen {
             claims: kube_volumes::claims(of)?.into_iter().map(policy::Claim::from).collect(),

@@ -3,12 +3,15 @@
 //! `settings.rs` reads the settings, `policy.rs` decides, and this file translates between them and the world `job`. It
 //! composes handles; the host writes the Job, carries the Secrets and follows the log, and none of these comes by here.
 
+#[path = "../../panics.rs"]
+mod panics;
 mod policy;
 mod settings;
 
 wit_bindgen::generate!({ world: "job", path: "../../wit", generate_all });
 
 use backup::host::kube_job::{self, Ended, Secret, Template};
+use backup::host::log;
 use backup::host::types::Error;
 use exports::backup::host::launching::{Guest, Request};
 use settings::Settings;
@@ -26,6 +29,7 @@ impl Guest for Plugin {
         from: &Template,
         secrets: Vec<(String, Secret)>,
     ) -> Result<Ended, Error> {
+        panics::told_by(|said| log::emit(log::Level::Error, said, &[]));
         let settings = Settings::parse(&settings).map_err(Error::Denied)?;
         let lent: Vec<&str> = secrets.iter().map(|(place, _)| place.as_str()).collect();
         if let [first, ..] = policy::missing(&settings, &lent)[..] {

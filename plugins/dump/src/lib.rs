@@ -3,12 +3,15 @@
 //! `settings.rs` reads the settings, `policy.rs` decides, and this file translates between them and the world
 //! `dump`. It composes handles; the host moves the bytes, and none of them comes by here.
 
+#[path = "../../panics.rs"]
+mod panics;
 mod policy;
 mod settings;
 
 wit_bindgen::generate!({ world: "dump", path: "../../wit", generate_all });
 
 use backup::host::database_dump::{self, Database};
+use backup::host::log;
 use backup::host::object_write::{self, Prefix, Receipt};
 use backup::host::tree_archive::{self, Tree};
 use backup::host::types::{Error, Timestamp};
@@ -23,12 +26,14 @@ impl Guest for Plugin {
     }
 
     fn plan(now: Timestamp, force: bool, settings: String, sources: Vec<Source>) -> Result<Vec<Decision>, Error> {
+        panics::told_by(|said| log::emit(log::Level::Error, said, &[]));
         let settings = Settings::parse(&settings).map_err(Error::Denied)?;
         let sources = sources.into_iter().map(policy::Source::from).collect();
         Ok(policy::plan(now, force, &settings, sources).into_iter().map(Decision::from).collect())
     }
 
     fn dump_database(settings: String, stamp: String, db: &Database, into: &Prefix) -> Result<Receipt, Error> {
+        panics::told_by(|said| log::emit(log::Level::Error, said, &[]));
         let compression = match Settings::parse(&settings).map_err(Error::Denied)?.compression {
             Compression::Automatic => database_dump::Compression::Automatic,
             Compression::None => database_dump::Compression::None,
@@ -41,6 +46,7 @@ impl Guest for Plugin {
     }
 
     fn dump_tree(settings: String, stamp: String, tree: &Tree, into: &Prefix) -> Result<Receipt, Error> {
+        panics::told_by(|said| log::emit(log::Level::Error, said, &[]));
         let settings = Settings::parse(&settings).map_err(Error::Denied)?;
         let when_unreadable = match settings.when_unreadable {
             WhenUnreadable::Report => tree_archive::WhenUnreadable::Report,

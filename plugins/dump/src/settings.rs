@@ -166,12 +166,6 @@ mod tests {
     }
 
     #[test]
-    fn the_archive_leaves_out_what_the_fingerprint_leaves_out() {
-        let fingerprint: Value = serde_json::from_str(include_str!("../../fingerprint/settings.schema.json")).unwrap();
-        assert_eq!(fingerprint["properties"]["exclude"]["default"], json!(EXCLUDE));
-    }
-
-    #[test]
     fn no_settings_are_the_defaults() {
         for json in ["", " ", "{}"] {
             assert_eq!(Settings::parse(json), Ok(Settings::default()), "{json:?}");

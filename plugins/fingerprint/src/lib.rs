@@ -3,13 +3,15 @@
 //! `settings.rs` knows what is volatile, `policy.rs` selects what counts, and this file translates between them and the
 //! world `fingerprint`.
 
+#[path = "../../panics.rs"]
+mod panics;
 mod policy;
 mod settings;
 
 wit_bindgen::generate!({ world: "fingerprint", path: "../../wit", generate_all });
 
 use backup::host::database_evidence::{self as evidence, Database, Measure as DatabaseMeasure};
-use backup::host::log::{Level, emit};
+use backup::host::log::{self, Level, emit};
 use backup::host::tree_evidence::{self, Measure as TreeMeasure, Tree};
 use backup::host::types::Error;
 use exports::backup::host::fingerprinting::Guest;
@@ -23,6 +25,7 @@ impl Guest for Plugin {
     }
 
     fn of_database(settings: String, db: &Database) -> Result<Vec<DatabaseMeasure>, Error> {
+        panics::told_by(|said| log::emit(log::Level::Error, said, &[]));
         let settings = Settings::parse(&settings).map_err(Error::Denied)?;
         let tables: Vec<_> = evidence::tables(db)?.into_iter().map(policy::Table::from).collect();
         if !policy::prefix_is_used(&settings, &tables) {
@@ -47,6 +50,7 @@ impl Guest for Plugin {
     }
 
     fn of_tree(settings: String, tree: &Tree) -> Result<Vec<TreeMeasure>, Error> {
+        panics::told_by(|said| log::emit(log::Level::Error, said, &[]));
         let settings = Settings::parse(&settings).map_err(Error::Denied)?;
         let measure = match settings.documents {
             TreeMethod::Metadata => tree_evidence::metadata(tree, &settings.exclude)?,

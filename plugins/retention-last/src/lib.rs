@@ -1,13 +1,16 @@
 //! Keeps the last N complete snapshots. The smallest useful retention plugin, and the one to copy.
 //!
 //! `settings.rs` reads the settings, `policy.rs` decides, and this file translates between them and the world
-//! `retention`. It imports nothing: a plan is data, and the host alone deletes.
+//! `retention`. It asks the host for nothing but to tell what a panic says: a plan is data, and the host alone deletes.
 
+#[path = "../../panics.rs"]
+mod panics;
 mod policy;
 mod settings;
 
 wit_bindgen::generate!({ world: "retention", path: "../../wit", generate_all });
 
+use backup::host::log;
 use backup::host::types::{Error, Timestamp};
 use exports::backup::host::retaining::{self, Guest, RetentionPlan, Verdict};
 use settings::Settings;
@@ -25,6 +28,7 @@ impl Guest for Plugin {
         settings: String,
         snapshots: Vec<retaining::Snapshot>,
     ) -> Result<RetentionPlan, Error> {
+        panics::told_by(|said| log::emit(log::Level::Error, said, &[]));
         let settings = Settings::parse(&settings).map_err(Error::Denied)?;
         let seen: Vec<_> = snapshots
             .iter()

@@ -1,11 +1,13 @@
 //! Keeps what answers for the end of each of the last 30 days, 12 months and 10 fiscal years.
 //!
 //! `settings.rs` reads the settings, `calendar.rs` knows the periods, `history.rs` what can serve them, `policy.rs`
-//! decides, and this file translates between them and the world `retention`. It imports nothing: a plan is data, and
-//! the host alone deletes.
+//! decides, and this file translates between them and the world `retention`. It asks the host for nothing but to tell
+//! what a panic says: a plan is data, and the host alone deletes.
 
 mod calendar;
 mod history;
+#[path = "../../panics.rs"]
+mod panics;
 mod policy;
 mod settings;
 #[cfg(test)]
@@ -13,6 +15,7 @@ mod simulation;
 
 wit_bindgen::generate!({ world: "retention", path: "../../wit", generate_all });
 
+use backup::host::log;
 use backup::host::types::{Error, Timestamp};
 use exports::backup::host::retaining::{self, Guest, RetentionPlan, Verdict};
 
@@ -30,6 +33,7 @@ impl Guest for Plugin {
         settings: String,
         snapshots: Vec<retaining::Snapshot>,
     ) -> Result<RetentionPlan, Error> {
+        panics::told_by(|said| log::emit(log::Level::Error, said, &[]));
         let settings = settings::Settings::parse(&settings).map_err(Error::Denied)?;
         let calendar = calendar::Calendar::new(&time_zone, &settings).map_err(Error::Denied)?;
         let seen: Vec<_> = snapshots

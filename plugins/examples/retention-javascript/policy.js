@@ -1,0 +1,35 @@
+// Which snapshots stay: the last N complete ones. A pure function of its arguments, the same rule as `plugins/retention-last`;
+// it never sees a clock, an object or a store.
+
+/**
+ * Whether to keep each snapshot, and why, in the order in which they came.
+ *
+ * Times are seconds since 1970-01-01T00:00:00Z, as BigInt. A snapshot from the future of `now` stays and is not counted: one wrong
+ * clock must not push out the real last N.
+ */
+export function plan(now, settings, snapshots) {
+  const newestFirst = snapshots.map((_, at) => at).sort((a, b) => {
+    const [one, other] = [snapshots[a].taken, snapshots[b].taken];
+    if (one === other) return b - a;
+    return one < other ? 1 : -1;
+  });
+  const decisions = snapshots.map(() => ({ keep: false, reason: "older than the last complete ones to keep" }));
+  let left = settings.keep;
+  for (const at of newestFirst) {
+    const { taken, complete, pinned } = snapshots[at];
+    if (taken > now) {
+      decisions[at] = { keep: true, reason: "taken in the future" };
+    } else if (complete && left > 0) {
+      decisions[at] = { keep: true, reason: "one of the last complete ones" };
+      left -= 1;
+    } else if (pinned) {
+      decisions[at] = { keep: true, reason: "pinned" };
+    } else if (!complete && left > 0) {
+      // A failed run is evidence for as long as the history around it is there.
+      decisions[at] = { keep: true, reason: "incomplete, not older than what is kept" };
+    } else if (!complete) {
+      decisions[at] = { keep: false, reason: "incomplete, older than what is kept" };
+    }
+  }
+  return decisions;
+}
