@@ -168,6 +168,7 @@ impl World {
         };
         self.tally.committed += 1;
         self.committed_on = self.day;
+        self.behaved = if self.lasting.wild > self.day { 0 } else { self.behaved.saturating_add(1) };
         self.oracle.observe(&objects);
         self.oracle.unexplained(self.day, &objects)?;
         let id = done.record.id;

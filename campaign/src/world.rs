@@ -113,6 +113,8 @@ pub struct World {
     /// The last day with a mistake that somebody undid, and the last one with a snapshot.
     pub(crate) mistaken_on: u32,
     pub(crate) committed_on: u32,
+    /// Runs since a plugin was wild last: nights on which nothing runs mend nothing.
+    pub(crate) behaved: u32,
     pub(crate) oracle: Oracle,
     /// What happened in all.
     pub tally: Tally,
@@ -140,6 +142,7 @@ impl World {
             has_mails: false,
             mistaken_on: 0,
             committed_on: 0,
+            behaved: 0,
             oracle: Oracle::default(),
             tally: Tally::default(),
             random,
@@ -257,7 +260,7 @@ impl World {
             Event::TimeZone { days } => self.lasting.zone = until(days),
             Event::WeakGuard { days } => self.lasting.weak_guard = until(days),
             // Two with no night between them would last for longer than a snapshot lies in the bin.
-            Event::WildPlugin { days } if self.lasting.wild + NIGHTS_BETWEEN < self.day => {
+            Event::WildPlugin { days } if self.behaved >= NIGHTS_BETWEEN && self.lasting.wild < self.day => {
                 self.lasting.wild = until(days);
             }
             Event::WildPlugin { .. } => {}

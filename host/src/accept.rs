@@ -9,7 +9,7 @@ use crate::host::Host;
 use crate::lease::Lease;
 use crate::postgres::Session;
 use crate::proof::{Mark, Verification};
-use crate::questions::{self, Answer, Asked, Question};
+use crate::questions::{self, Answer, Asked, Only, Question};
 use crate::report::{self, Report};
 use crate::snapshot::SnapshotId;
 use crate::verify;
@@ -40,6 +40,9 @@ pub struct Arguments {
     /// is what was whole after it only because of that; may be given several times
     #[arg(long, value_name = "ID", conflicts_with_all = ["retire", "lost", "adopted", "only"])]
     withdraw: Vec<String>,
+    /// The time of this snapshot is right, and so that of all that were made under the same clock; answers nothing else
+    #[arg(long, value_name = "ID", conflicts_with_all = ["retire", "lost", "adopted", "only", "withdraw"])]
+    right_time: Option<String>,
     /// Let the adopted snapshots that there are now age like recorded ones
     #[arg(long)]
     adopted: bool,
@@ -210,8 +213,13 @@ async fn answer(
     let withdraw = withdrawn(history, &stored.file, &arguments.withdraw)?;
     let Arguments { lost, adopted, .. } = *arguments;
     let only = only(&waiting, &arguments.only)?;
-    let answer = Answer { retire, lost, adopted, breaks, failures, withdraw, only };
+    let right_time = arguments.right_time.as_deref().map(parsed).transpose()?;
+    let answer = Answer { retire, lost, adopted, breaks, failures, withdraw, right_time, only };
     let (next, changes) = questions::answer(Asked::of(host), history, &stored.file, &answer, now);
+    if let (Some(id), true) = (right_time, changes.is_empty()) {
+        return Err(Error::new(Class::Usage, format!("the time of the snapshot {id} is not in doubt"))
+            .hint("`list` says of which snapshots it is"));
+    }
     let open: Vec<Question> = waiting.iter().filter(|question| answer.leaves_open(question)).cloned().collect();
     if let Some(lease) = lease.filter(|_| !changes.is_empty()) {
         lease.check().await?;
@@ -280,12 +288,11 @@ async fn failures(host: &Host, history: &History) -> Result<BTreeMap<SnapshotId,
 
 /// The snapshots of which something was accepted, among those that a person names.
 fn withdrawn(history: &History, file: &EnvironmentFile, named: &[String]) -> Result<BTreeSet<SnapshotId>> {
-    let parsed = |text: &String| {
-        let id: SnapshotId =
-            text.parse().map_err(|error| Error::new(Class::Usage, error).hint("`list` shows the ids"))?;
+    let accepted = |text: &String| {
+        let id = parsed(text)?;
         let times = file.trusted_times.iter().chain(&file.doubted_times).chain(&file.retired_ahead);
-        let accepted = file.accepted.iter().map(|state| &state.snapshot).chain(times);
-        let known: BTreeSet<SnapshotId> = accepted.filter(|id| history.snapshot(**id).is_some()).copied().collect();
+        let known = file.accepted.iter().map(|state| &state.snapshot).chain(times);
+        let known: BTreeSet<SnapshotId> = known.filter(|id| history.snapshot(**id).is_some()).copied().collect();
         if known.contains(&id) {
             return Ok(id);
         }
@@ -295,12 +302,17 @@ fn withdrawn(history: &History, file: &EnvironmentFile, named: &[String]) -> Res
         };
         Err(Error::new(Class::Usage, format!("nothing was accepted of the snapshot {id}")).hint(hint))
     };
-    named.iter().map(parsed).collect()
+    named.iter().map(accepted).collect()
+}
+
+fn parsed(text: &str) -> Result<SnapshotId> {
+    text.parse().map_err(|error| Error::new(Class::Usage, error).hint("`list` shows the ids"))
 }
 
 /// What a person wants answered, among what waits.
-fn only(waiting: &[Question], named: &[String]) -> Result<BTreeSet<String>> {
-    let known: BTreeSet<&str> = waiting.iter().flat_map(|question| [question.only(), question.kind.name()]).collect();
+fn only(waiting: &[Question], named: &[String]) -> Result<BTreeSet<Only>> {
+    let known = waiting.iter().flat_map(|question| [question.only(), question.kind.name()]);
+    let known: BTreeSet<&str> = known.chain([questions::DISPROVED]).collect();
     if let Some(unknown) = named.iter().find(|name| !known.contains(name.as_str())) {
         let hint = match known.into_iter().collect::<Vec<_>>().join(", ") {
             none if none.is_empty() => "nothing waits for an answer".to_owned(),
@@ -309,7 +321,10 @@ fn only(waiting: &[Question], named: &[String]) -> Result<BTreeSet<String>> {
         let shown = crate::capability::printable(unknown);
         return Err(Error::new(Class::Usage, format!("nothing is asked about `{shown}`")).hint(hint));
     }
-    Ok(named.iter().cloned().collect())
+    // A source may be called as a question is.
+    let is_source = |name: &String| waiting.iter().any(|question| question.source.as_ref() == Some(name));
+    let of = |name: &String| if is_source(name) { Only::Source(name.clone()) } else { Only::Kind(name.clone()) };
+    Ok(named.iter().map(of).collect())
 }
 
 fn check_retired(host: &Host, file: &EnvironmentFile, retire: &BTreeSet<String>) -> Result<()> {

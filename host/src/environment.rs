@@ -81,6 +81,9 @@ pub struct EnvironmentFile {
     /// only where no other one does, because it may have been the clock of that person that was wrong.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub retired_ahead: BTreeSet<SnapshotId>,
+    /// Snapshots of two clocks of which one was wrong: both sides are kept until somebody says which.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub undecided: Vec<RivalClocks>,
     /// Snapshots that `unforget` keeps.
     #[serde(default)]
     pub kept: BTreeSet<SnapshotId>,
@@ -96,6 +99,16 @@ pub struct EnvironmentFile {
     /// Sources that a restore replaced, and when: what was measured before says nothing of what is there now.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub replaced: BTreeMap<String, SnapshotId>,
+}
+
+/// Snapshots of two clocks of which one was wrong.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RivalClocks {
+    /// Those that were from the future when a person said so.
+    pub ahead: BTreeSet<SnapshotId>,
+    /// Those that were recorded since then, at times that came before the last of these.
+    pub since: BTreeSet<SnapshotId>,
 }
 
 /// What a list says of its snapshots is less than what is asked now, so it says nothing and they are asked about again.
@@ -288,6 +301,7 @@ impl EnvironmentFile {
             known_failures: BTreeMap::new(),
             retired_snapshots: BTreeSet::new(),
             retired_ahead: BTreeSet::new(),
+            undecided: Vec::new(),
             kept: BTreeSet::new(),
             adopted_age_up_to: None,
             known_breaks: BTreeSet::new(),
@@ -334,6 +348,12 @@ impl EnvironmentFile {
     #[must_use]
     pub fn is_suspected(&self, snapshot: SnapshotId, source: &str) -> bool {
         self.suspected.contains(&AcceptedState { snapshot, source: source.to_owned() })
+    }
+
+    /// Whether a snapshot is of two clocks of which nobody knows which was wrong.
+    #[must_use]
+    pub fn is_undecided(&self, id: SnapshotId) -> bool {
+        self.undecided.iter().any(|rivals| rivals.ahead.contains(&id) || rivals.since.contains(&id))
     }
 
     /// Whether a person gave the state of a source up, because its object is lost.

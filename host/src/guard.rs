@@ -34,6 +34,8 @@ pub struct Subject {
     pub retired: bool,
     /// It was retired because it is from the future, and its own record does not doubt its time.
     pub early: bool,
+    /// It is of two clocks of which nobody knows yet which was wrong.
+    pub undecided: bool,
     /// Whether it lies in the bin already.
     pub binned: bool,
     /// The sources that it names, and whether it can answer for each.
@@ -135,6 +137,9 @@ fn protected(config: &Config, time_zone: &TimeZone, now: Timestamp, subjects: &[
         if subject.damaged && !subject.retired {
             rules.push((subject.id, "its record cannot be read".to_owned()));
         }
+        if subject.undecided {
+            rules.push((subject.id, "of two clocks that disagreed; `accept --right-time` decides".to_owned()));
+        }
         if !subject.may_age {
             rules.push((subject.id, "adopted; `accept --adopted` lets it age".to_owned()));
         }
@@ -215,6 +220,7 @@ mod tests {
             damaged: false,
             retired: false,
             early: false,
+            undecided: false,
             binned: false,
             sources: [("db".to_owned(), Serves::First), ("docs".to_owned(), Serves::First)].into(),
         }

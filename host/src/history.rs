@@ -213,10 +213,17 @@ impl History {
     /// nothing of that.
     #[must_use]
     pub fn is_suspected(&self, source: &str, now: Timestamp) -> bool {
+        self.suspected(source, now).is_some()
+    }
+
+    /// The newest recorded state of a source, where it is suspect.
+    #[must_use]
+    pub fn suspected(&self, source: &str, now: Timestamp) -> Option<(SnapshotId, Measure)> {
         let mut recorded = self.past(now).filter(|snapshot| snapshot.record.is_some());
         let read = |state: &&State| state.object.is_some() && state.condition != Condition::Partial;
-        let newest = recorded.find_map(|snapshot| snapshot.sources.get(source).filter(read));
-        newest.is_some_and(|state| state.condition == Condition::Suspect)
+        let (id, newest) =
+            recorded.find_map(|snapshot| Some((snapshot.id, snapshot.sources.get(source).filter(read)?)))?;
+        (newest.condition == Condition::Suspect).then_some((id, newest.measure))
     }
 
     /// The records that are there and that no record outside of the bin names, but for the one that the next record names as the one
@@ -336,6 +343,7 @@ impl History {
             damaged: snapshot.damage.is_some(),
             retired: snapshot.retired,
             early: snapshot.early,
+            undecided: snapshot.undecided,
             binned: snapshot.binned.is_some(),
             sources: snapshot.sources.keys().map(|name| (name.clone(), snapshot.serves(name))).collect(),
         };

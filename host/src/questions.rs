@@ -7,7 +7,7 @@ mod answer;
 mod rivals;
 mod withdraw;
 
-pub use answer::{Answer, answer, is_known_failure};
+pub use answer::{Answer, DISPROVED, Only, answer, is_known_failure};
 
 use crate::config::EnvironmentConfig;
 use crate::environment::EnvironmentFile;
@@ -208,9 +208,11 @@ pub fn questions(asked: Asked<'_>, history: &History, now: Timestamp) -> Vec<Que
     found.extend(of_losses(history).into_iter().map(|said| said.into_question(give_up())));
     // Whoever means one of several answers that one.
     let plain = accept();
-    if found.iter().filter(|question| question.command == plain).count() > 1 {
-        for question in found.iter_mut().filter(|question| question.command == plain) {
-            question.command = format!("{plain} --only {}", question.only());
+    if found.iter().filter(|question| question.command.starts_with(&plain)).count() > 1 {
+        for question in &mut found {
+            if let Some(more) = question.command.strip_prefix(&plain) {
+                question.command = format!("{plain} --only {}{more}", question.only());
+            }
         }
     }
     found

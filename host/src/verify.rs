@@ -11,7 +11,7 @@ pub use objects::{read, wrong};
 
 use crate::choice::{self, Wanted, Which};
 use crate::config::Source;
-use crate::environment::Stored;
+use crate::environment::{KnownFailure, Stored};
 use crate::error::{Class, Error, Result};
 use crate::history::{self, History, Snapshot, State};
 use crate::host::Host;
@@ -256,6 +256,11 @@ fn is_accepted(history: &History, snapshot: SnapshotId, source: &str, problem: &
     let Some(Stored { file, .. }) = &history.environment else { return false };
     let known = file.known_failures.get(&snapshot);
     let is_there = history.snapshot(snapshot).and_then(|of| of.sources.get(source)).is_some_and(State::is_restorable);
+    // What was sound in between is damaged anew.
+    let was_sound = |known: &KnownFailure| {
+        history.verifications.iter().any(|mark| mark.snapshot == snapshot && mark.passed && mark.at > known.at)
+    };
+    let known = known.filter(|known| !was_sound(known));
     (file.has_given_up(snapshot, source) && !is_there)
         || known.is_some_and(|known| known.problems.contains(&finding(source, problem)))
 }

@@ -307,3 +307,71 @@ fn the_archive_leaves_out_what_the_fingerprint_leaves_out() {
     assert!(of("dump").is_array());
     assert_eq!(of("dump"), of("fingerprint"));
 }
+
+#[test]
+fn the_rules_of_a_world_are_tried_on_any_component_and_explained() {
+    let built = tests::binary::program().parent().unwrap().to_owned();
+    let check = |file: &str, settings: &str| {
+        let file = built.join(file);
+        Run::new(["plugins", "check", file.to_str().unwrap(), "--settings", settings])
+            .env("HOME", built.to_str().unwrap())
+            .finish()
+    };
+    let good = check("plugins/retention-tiered.wasm", "").expect_code(0).stdout;
+    assert_eq!((good.matches("holds   it ").count(), good.matches("BROKEN").count()), (8, 0), "{good}");
+    for (does, code, seen) in [
+        ("name-twice", 71, "twice"),
+        ("leave-out", 71, "leaves out the snapshot"),
+        ("no-reasons", 71, "gives no reason"),
+        ("forget-everything", 71, "it forgets the newest"),
+        ("keep", 71, "it takes the setting `no_plugin_has_this`"),
+    ] {
+        let bad = check("guests/hostile-retention.wasm", &format!("do = \"{does}\"")).expect_code(code);
+        assert!(bad.stdout.contains(seen) && bad.stdout.contains("because "), "{does}: {}", bad.stdout);
+        complains(&bad, code, "of the rules above are broken");
+    }
+    complains(&check("plugins/absent.wasm", ""), 64, "cannot be read");
+}
+
+/// As somebody writes one tonight: in a folder of nobody's repository, with nothing but Rust and the binary.
+#[test]
+fn a_new_plugin_in_rust_is_built_outside_of_the_repository_packed_and_holds_to_every_rule() {
+    let rustc = |arguments: &[&str]| {
+        let output = std::process::Command::new("rustc").args(arguments).output();
+        output.ok().map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let target = "wasm32-unknown-unknown";
+    let library = rustc(&["--print", "target-libdir", "--target", target]).unwrap_or_default();
+    if !Path::new(&library).is_dir() {
+        tests::skip("rustc has no target wasm32-unknown-unknown: rustup target add wasm32-unknown-unknown");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    for world in ["retention", "fingerprint", "dump"] {
+        let name = format!("{world}-of-a-test");
+        let new = ["plugins", "new", world, &name];
+        let _ = Run::new(new).folder(folder.path()).finish().expect_code(0);
+        let twice = Run::new(new).folder(folder.path()).finish();
+        complains(&twice, 64, "is already there");
+        let own = folder.path().join(&name);
+        let built = std::process::Command::new("cargo")
+            .args(["build", "--quiet", "--release", "--target", target])
+            .current_dir(&own)
+            .env("CARGO_TARGET_DIR", folder.path().join("target"))
+            .env_remove("RUSTFLAGS")
+            .output()
+            .unwrap();
+        assert!(built.status.success(), "{world}: {}", String::from_utf8_lossy(&built.stderr));
+        let module = folder.path().join("target").join(target).join("release").join(format!("{world}_of_a_test.wasm"));
+        let component = own.join("plugin.wasm");
+        let (module, component) = (module.to_str().unwrap(), component.to_str().unwrap());
+        let _ = Run::new(["plugins", "pack", module, "--out", component]).finish().expect_code(0);
+        let checked = Run::new(["plugins", "check", component]).env("HOME", own.to_str().unwrap()).finish();
+        assert_eq!(checked.code, Some(0), "{world}: {}{}", checked.stdout, checked.stderr);
+        complains(
+            &Run::new(["plugins", "pack", component, "--out", component]).finish(),
+            64,
+            "cannot become a component",
+        );
+    }
+}

@@ -125,7 +125,13 @@ pub fn judge(name: &str, seen: &Seen, history: &History, now: Timestamp) -> Judg
         let what = collapsed(before, seen.measure).or_else(not_back);
         what.map(|what| format!("{what} since {id}"))
     };
-    doubts.extend(history.held(name, now).into_iter().find_map(gone));
+    let held = history.held(name, now);
+    if let (true, Some((id, before))) = (held.is_empty(), history.suspected(name, now))
+        && collapsed(seen.measure, before).is_none()
+    {
+        doubts.push(format!("it is as it was in {id}, which is suspect, and nothing whole is left to compare with"));
+    }
+    doubts.extend(held.into_iter().find_map(gone));
     let condition = if doubts.is_empty() { Condition::Whole } else { Condition::Suspect };
     Judgement { condition, doubts }
 }

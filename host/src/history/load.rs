@@ -414,6 +414,7 @@ pub(super) fn build(keys: &Keys, records: Vec<Read>, facts: Facts<'_>) -> Histor
             snapshot.clock_doubted |= !is_ahead;
         }
         snapshot.clock_doubted |= file.is_some_and(|file| file.doubted_times.contains(&snapshot.id));
+        snapshot.undecided = file.is_some_and(|file| file.is_undecided(snapshot.id));
         snapshot.standing = proof::standing(&verifications, snapshot.id, facts.now);
         if !snapshot.adopted {
             snapshot.complete = snapshot.is_complete();

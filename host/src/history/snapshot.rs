@@ -33,6 +33,8 @@ pub struct Snapshot {
     /// Whether it was retired because it is from the future, and nothing else says that its clock was wrong: that may be the clock of
     /// today.
     pub early: bool,
+    /// Whether it is of two clocks of which nobody knows yet which was wrong.
+    pub undecided: bool,
     /// Whether its time is doubted, and nobody said that it is right.
     pub clock_doubted: bool,
     /// Since when it lies in the bin, by the store's time; none where it does not.
@@ -113,6 +115,7 @@ impl Snapshot {
             pinned: false,
             retired: false,
             early: false,
+            undecided: false,
             clock_doubted: false,
             binned: None,
             sources: BTreeMap::new(),

@@ -24,15 +24,39 @@ pub struct Answer {
     pub failures: BTreeMap<SnapshotId, BTreeSet<String>>,
     /// Snapshots of which nothing is accepted any more. Then nothing else is answered.
     pub withdraw: BTreeSet<SnapshotId>,
-    /// The only questions that are answered, as [`Question::only`] or by their kind; all where there is none.
-    pub only: BTreeSet<String>,
+    /// A snapshot whose time is right, and so that of all that were made under the same clock. Then nothing else is answered.
+    pub right_time: Option<SnapshotId>,
+    /// All that is answered; everything where there is none.
+    pub only: BTreeSet<Only>,
 }
+
+/// What a person may answer alone.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Only {
+    /// What is asked about a source.
+    Source(String),
+    /// What is asked about a thing, by [`Kind::name`].
+    Kind(String),
+}
+
+/// How `--only` names failed verifications, about which nothing waits.
+pub const DISPROVED: &str = "disproved";
 
 impl Answer {
     /// Whether a question is among those that are answered.
     fn is_about(&self, question: &Question) -> bool {
-        let named = self.only.contains(question.only()) || self.only.contains(question.kind.name());
-        self.withdraw.is_empty() && (self.only.is_empty() || named)
+        let source = question.source.clone().map(Only::Source);
+        let named = source.is_some_and(|source| self.only.contains(&source)) || self.names(question.kind.name());
+        self.withdraw.is_empty() && self.right_time.is_none() && (self.only.is_empty() || named)
+    }
+
+    fn names(&self, kind: &str) -> bool {
+        self.only.contains(&Only::Kind(kind.to_owned()))
+    }
+
+    /// Whether what no question is about is answered: by `--lost` as a whole, or by this name.
+    fn covers(&self, names: &[&str]) -> bool {
+        self.only.is_empty() || names.iter().any(|name| self.names(name))
     }
 
     /// Whether it leaves a question open, because that takes a word of its own.
@@ -113,7 +137,7 @@ pub fn answer(
                 next.retired_ahead.extend(&question.snapshots);
                 let doubts_itself = |id: &SnapshotId| {
                     let record = history.snapshot(*id).and_then(|snapshot| snapshot.record.as_ref());
-                    record.is_none_or(|record| record.clock_doubt.is_some())
+                    record.is_none_or(|record| record.clock_doubt.is_some() && !file.trusted_times.contains(id))
                 };
                 let (wrong, unclear): (Vec<_>, Vec<_>) = question.snapshots.iter().copied().partition(doubts_itself);
                 if !unclear.is_empty() {
@@ -148,26 +172,28 @@ pub fn answer(
             Kind::Lost | Kind::DamagedRecord | Kind::MissingRecord | Kind::ChangedRecord => {}
         }
     }
+    let covered = answer.covers(&[Kind::MissingRecord.name(), Kind::ChangedRecord.name(), DISPROVED]);
     let breaks: Vec<SnapshotId> = answer.breaks.difference(&next.known_breaks).copied().collect();
-    if !breaks.is_empty() {
+    if covered && !breaks.is_empty() {
         changes.push(format!("the chain of records is known to be broken at {}", named(&breaks)));
         next.known_breaks.extend(breaks);
     }
-    if answer.lost {
+    if answer.lost && answer.covers(&[DISPROVED]) {
         let failed = history.snapshots.iter().filter(|snapshot| snapshot.standing == Standing::Failed);
         let mut failed: Vec<SnapshotId> = failed.map(|snapshot| snapshot.id).collect();
-        failed.retain(|id| !is_known_failure(&next, history, *id));
+        failed.retain(|id| !is_known_failure(&next, history, *id, now));
         if !failed.is_empty() {
             changes.push(format!("the failed verification of {} is known", named(&failed)));
         }
         for id in failed {
-            let Some(at) = last_failure(history, id) else { continue };
+            let at = last_failure(history, id, now).unwrap_or(SnapshotId::at(now));
             let known = next.known_failures.entry(id).or_insert(KnownFailure { at, problems: BTreeSet::new() });
             known.at = at;
             known.problems.extend(answer.failures.get(&id).into_iter().flatten().cloned());
         }
     }
     changes.extend(withdraw::withdraw(history, &answer.withdraw, &mut next));
+    changes.extend(answer.right_time.into_iter().flat_map(|id| rivals::decide(history, id, &mut next, now)));
     for name in &answer.retire {
         if let Some(known) = next.sources.remove(name) {
             next.retired_sources.insert(name.clone(), KnownSource { since: now, ..known });
@@ -189,15 +215,16 @@ pub fn answer(
     (next, changes)
 }
 
-/// The newest verification of a snapshot that failed.
-fn last_failure(history: &History, id: SnapshotId) -> Option<SnapshotId> {
-    history.verifications.iter().filter(|mark| mark.snapshot == id && !mark.passed).map(|mark| mark.at).max()
+/// The newest verification of a snapshot that failed. One from the future, of a wrong clock, must not stand for those to come.
+fn last_failure(history: &History, id: SnapshotId, now: Timestamp) -> Option<SnapshotId> {
+    let failed = history.verifications.iter().filter(|mark| mark.snapshot == id && !mark.passed);
+    failed.map(|mark| mark.at).filter(|at| !is_ahead(*at, now)).max()
 }
 
 /// Whether a person knows of the newest verification of a snapshot that failed.
 #[must_use]
-pub fn is_known_failure(file: &EnvironmentFile, history: &History, id: SnapshotId) -> bool {
-    file.known_failures.get(&id).is_some_and(|known| last_failure(history, id).is_none_or(|last| last <= known.at))
+pub fn is_known_failure(file: &EnvironmentFile, history: &History, id: SnapshotId, now: Timestamp) -> bool {
+    file.known_failures.get(&id).is_some_and(|known| last_failure(history, id, now).is_none_or(|last| last <= known.at))
 }
 
 /// Sorts doubted snapshots by what is known now: certainly right, or unclear.
@@ -223,20 +250,15 @@ fn judge_times(
     }
     // What was from the future has no doubt of its own.
     if let Some(come) = rivals::come(history, now).filter(|come| come.ids.iter().any(|id| ids.contains(id))) {
-        if come.are_right {
-            right.extend(&come.ids);
-            unclear.extend(&come.wrong);
-        } else {
-            unclear.extend(&come.ids);
+        unclear.extend(&come.ids);
+        if !come.are_wrong {
+            unclear.extend(&come.since);
+            next.undecided.push(come.undecided());
         }
     }
     let mut changes = Vec::new();
     if !right.is_empty() {
         changes.push(format!("the time of {} is right", named(&right)));
-        for id in &right {
-            next.retired_ahead.remove(id);
-            next.doubted_times.remove(id);
-        }
         next.trusted_times.extend(right);
     }
     if !unclear.is_empty() {

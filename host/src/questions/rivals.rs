@@ -1,56 +1,68 @@
 //! Two clocks of which one was wrong: what was from the future when a person said so, and whose time has come since.
 //!
-//! While a clock is wrong nobody can tell which of two it is. Later the store can: where runs went on up to the time of these snapshots, it
-//! was theirs that was ahead; where there is a hole instead, the clock had fallen back when somebody accepted that, and what it recorded
-//! meanwhile stands in the wrong place.
+//! While a clock is wrong nobody can tell which of two it is. Later the store can, in part: where runs went on without a hole until the
+//! time of these snapshots had come, it was theirs that was ahead. Where there is a hole, a clock may have been set right in it, or an
+//! office closed: then both sides stay in doubt and both are kept, until somebody says whose time is right.
 
-use super::{GAP_MAX, SKEW_MAX, is_ahead, named};
+use super::{is_ahead, named};
+use crate::environment::{EnvironmentFile, RivalClocks};
 use crate::history::{History, Snapshot};
 use crate::snapshot::{ClockDoubt, SnapshotId};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeSet;
+
+/// Gaps between runs that say how often there is one.
+const GAPS_MAX: usize = 30;
+
+/// A gap that is longer than the usual one by a quarter is a hole: a clock that fell by less than that moves nothing to another day but
+/// around midnight.
+const HOLE_QUARTERS: i32 = 5;
 
 /// Snapshots whose time has come, and what the runs since then say of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Come {
     /// They, oldest first.
     pub ids: Vec<SnapshotId>,
-    /// Whether their time is right.
-    pub are_right: bool,
-    /// Where it is, the snapshots that were recorded under the clock that was wrong.
-    pub wrong: Vec<SnapshotId>,
+    /// What was recorded since somebody took them to be from the future, and stands before the last of them.
+    pub since: Vec<SnapshotId>,
+    /// Whether runs went on until their time had come, so that theirs was wrong.
+    pub are_wrong: bool,
 }
 
 impl Come {
     /// One sentence that begins in lower case.
     pub fn describe(&self) -> String {
         let came = format!("the time of {} has come, which `accept` took to be from the future", named(&self.ids));
-        match (self.are_right, self.wrong.as_slice()) {
-            (true, []) => format!("{came}: that clock had fallen back, and theirs is right"),
-            (true, wrong) => {
-                format!(
-                    "{came}: that clock had fallen back, theirs is right, and {} stand in the wrong place",
-                    named(wrong)
-                )
-            }
-            (false, _) => format!("{came}: runs went on until then, so it was their clock that was ahead"),
+        if self.are_wrong {
+            return format!("{came}: runs went on until then, so it was their clock that was ahead");
         }
+        let against = match self.since.as_slice() {
+            [] => String::new(),
+            since => format!(", or that of {}", named(since)),
+        };
+        format!(
+            "{came}: theirs was wrong{against}. `accept --right-time ID` says which is right, by any one of them; without that all are kept, and answer only where no other one does"
+        )
+    }
+
+    /// Both sides, as they are kept until somebody decides.
+    pub fn undecided(&self) -> RivalClocks {
+        RivalClocks { ahead: self.ids.iter().copied().collect(), since: self.since.iter().copied().collect() }
     }
 }
 
 /// What was from the future, may be right, and is asked about now.
 pub fn come(history: &History, now: Timestamp) -> Option<Come> {
     let file = &history.environment.as_ref()?.file;
-    // A record that doubts its own time, and one that was there before its time, is of a clock that was ahead.
-    let is_contradicted = |snapshot: &Snapshot| {
-        snapshot.record.as_ref().is_none_or(|record| record.clock_doubt.is_some())
-            || snapshot.stored.is_some_and(|stored| snapshot.id.taken().duration_since(stored) > SKEW_MAX)
+    let doubts_itself = |snapshot: &Snapshot| {
+        let doubt = snapshot.record.as_ref().map(|record| record.clock_doubt.is_some());
+        doubt.unwrap_or(true) && !file.trusted_times.contains(&snapshot.id)
     };
     let come: Vec<&Snapshot> = history
         .snapshots
         .iter()
         .filter(|snapshot| file.retired_ahead.contains(&snapshot.id) && !is_ahead(snapshot.id, now))
-        .filter(|snapshot| !file.doubted_times.contains(&snapshot.id) && !is_contradicted(snapshot))
+        .filter(|snapshot| !file.doubted_times.contains(&snapshot.id) && !doubts_itself(snapshot))
         .collect();
     let ids: Vec<SnapshotId> = come.iter().map(|snapshot| snapshot.id).collect();
     let (first, last) = (*ids.first()?, *ids.last()?);
@@ -58,21 +70,62 @@ pub fn come(history: &History, now: Timestamp) -> Option<Come> {
     let went_by = |snapshot: &Snapshot| snapshot.record.as_ref().and_then(|record| record.environment_file);
     let newest_version = come.iter().filter_map(|snapshot| went_by(snapshot)).max();
     // Each answer is a version of the environment's file, and versions go up whatever the clock says.
-    let is_later = |snapshot: &&Snapshot| {
+    let is_later = |snapshot: &&&Snapshot| {
         let doubt = snapshot.record.as_ref().and_then(|record| record.clock_doubt);
         let met = matches!(doubt, Some(ClockDoubt::Behind { newest }) if of_them.contains(&newest));
         met || went_by(snapshot) > newest_version
     };
-    let since: Vec<SnapshotId> = history
+    let others: Vec<&Snapshot> = history
         .snapshots
         .iter()
-        .filter(|snapshot| {
-            snapshot.record.is_some() && snapshot.id <= last && !file.retired_ahead.contains(&snapshot.id)
-        })
-        .filter(is_later)
-        .map(|snapshot| snapshot.id)
+        .filter(|snapshot| snapshot.record.is_some() && !snapshot.retired && !of_them.contains(&snapshot.id))
+        .filter(|snapshot| !is_ahead(snapshot.id, now))
         .collect();
-    let near = since.iter().filter(|id| first.taken().duration_since(id.taken()) <= GAP_MAX).count();
-    let are_right = 2 * near < ids.len();
-    Some(Come { wrong: if are_right { since } else { Vec::new() }, ids, are_right })
+    let since: Vec<SnapshotId> =
+        others.iter().filter(|snapshot| snapshot.id <= last).filter(is_later).map(|snapshot| snapshot.id).collect();
+    let before = others.iter().map(|snapshot| snapshot.id).filter(|id| *id <= last).max();
+    let after = others.iter().map(|snapshot| snapshot.id.taken()).filter(|taken| *taken > last.taken()).min();
+    let hole = before.map(|before| after.unwrap_or(now).duration_since(before.taken()));
+    let went_on = hole.zip(usual_gap(&others, first)).is_some_and(|(hole, usual)| hole * 4 <= usual * HOLE_QUARTERS);
+    Some(Come { are_wrong: went_on && !since.is_empty(), ids, since })
+}
+
+/// How long it usually takes from one run to the next, before a moment.
+fn usual_gap(runs: &[&Snapshot], before: SnapshotId) -> Option<SignedDuration> {
+    let mut times: Vec<Timestamp> =
+        runs.iter().map(|snapshot| snapshot.id).filter(|id| *id < before).map(SnapshotId::taken).collect();
+    times.sort_unstable();
+    let newest = times.iter().rev().zip(times.iter().rev().skip(1)).take(GAPS_MAX);
+    let mut gaps: Vec<SignedDuration> = newest.map(|(later, earlier)| later.duration_since(*earlier)).collect();
+    gaps.sort_unstable();
+    gaps.get(gaps.len() / 2).copied()
+}
+
+/// Takes the word of a person that the time of a snapshot is right, and so that of all that were made under the same clock. Gives back what
+/// changes; nothing where nobody doubts it.
+pub fn decide(history: &History, id: SnapshotId, next: &mut EnvironmentFile, now: Timestamp) -> Vec<String> {
+    let come = come(history, now).map(|come| come.undecided());
+    let of_it = |rivals: &RivalClocks| rivals.ahead.contains(&id) || rivals.since.contains(&id);
+    let rivals = next.undecided.iter().find(|rivals| of_it(rivals)).cloned().or_else(|| come.filter(of_it));
+    let own = history.snapshot(id).and_then(|snapshot| snapshot.record.as_ref()?.clock_doubt);
+    let (right, wrong) = match rivals {
+        Some(RivalClocks { ahead, since }) if ahead.contains(&id) => (ahead, since),
+        Some(RivalClocks { ahead, since }) => (since, ahead),
+        None if next.doubted_times.contains(&id) || (own.is_some() && !next.trusted_times.contains(&id)) => {
+            (BTreeSet::from([id]), BTreeSet::new())
+        }
+        None => return Vec::new(),
+    };
+    next.undecided.retain(|rivals| !of_it(rivals));
+    next.retired_ahead.retain(|id| !right.contains(id));
+    next.doubted_times.retain(|id| !right.contains(id));
+    next.trusted_times.retain(|id| !wrong.contains(id));
+    let of = |ids: &BTreeSet<SnapshotId>| named(&ids.iter().copied().collect::<Vec<_>>());
+    let mut changes = vec![format!("the time of {} is right", of(&right))];
+    if !wrong.is_empty() {
+        changes.push(format!("{} answer only where no other one does, because their time is wrong", of(&wrong)));
+    }
+    next.doubted_times.extend(wrong);
+    next.trusted_times.extend(right);
+    changes
 }

@@ -315,12 +315,16 @@ fn unproven(
     let of = |kind, said, command| Problem { kind, source: None, said, command };
     let mut problems = Vec::new();
     let file = history.environment.as_ref().map(|stored| &stored.file);
-    let known = |id: &SnapshotId| file.is_some_and(|file| questions::is_known_failure(file, history, *id));
+    let known = |id: &SnapshotId| file.is_some_and(|file| questions::is_known_failure(file, history, *id, now));
     let failed = past.iter().filter(|snapshot| snapshot.standing == Standing::Failed);
     let failed: Vec<SnapshotId> = failed.map(|snapshot| snapshot.id).filter(|id| !known(id)).collect();
     if let Some(last) = failed.last() {
         let said = format!("the verification of {} snapshots failed, such as of {last}", failed.len());
-        problems.push(of(Kind::Disproved, said, format!("accept --env {environment} --lost")));
+        problems.push(of(
+            Kind::Disproved,
+            said,
+            format!("accept --env {environment} --only {} --lost", questions::DISPROVED),
+        ));
     }
     if let Some(drill) = status.drill.filter(|drill| !drill.passed) {
         let said = format!("the last drill, of {}, failed", drill.at);

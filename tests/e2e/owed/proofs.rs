@@ -75,8 +75,8 @@ fn what_is_proven_damaged_is_saved_anew_by_the_next_run_and_given_up_by_a_person
         "2026-06-01T01:00:00Z"
     );
     let status = office.status("2026-06-03T02:00:00Z", 4);
-    assert_eq!(commands(&status, "disproved"), ["accept --env prod --lost"], "{status}");
-    let _ = office.verb(&["accept", "--lost"], "2026-06-03T03:00:00Z", 0);
+    assert_eq!(commands(&status, "disproved"), ["accept --env prod --only disproved --lost"], "{status}");
+    let _ = office.verb(&["accept", "--only", "disproved", "--lost"], "2026-06-03T03:00:00Z", 0);
     office.is_green("2026-06-03T04:00:00Z");
     let next = office.worked("2026-06-04T01:00:00Z", 0);
     assert_eq!(next["retention"]["state"], "applied", "{next}");

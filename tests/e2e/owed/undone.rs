@@ -5,6 +5,9 @@ use super::{Office, commands, keep_last, listed, problems};
 /// Every snapshot is kept that the plugin has to keep, and what leaves it is gone after a day in the bin.
 const SHORT: &str = "bin_days = 1";
 
+/// The same for the retention that ships.
+const SHORT_GUARD: &str = "[guard]\nbin_days = 1\n";
+
 /// Nights of work from one day on, all with this exit code.
 fn nights(office: &Office, year_and_month: &str, days: std::ops::RangeInclusive<u32>, code: i32) {
     for day in days {
@@ -37,9 +40,12 @@ fn an_answer_under_a_clock_that_fell_back_is_asked_about_when_the_clock_is_right
     assert_eq!(office.restored("docs", ["--at", "2025-11-02"], "2025-11-20T23:00:00Z"), "2025-11-02T22:00:00Z");
     let status = office.status("2025-11-20T23:00:00Z", 4);
     assert!(status.to_string().contains("which `accept` took to be from the future"), "{status}");
-    let answered = office.verb(&["accept"], "2025-11-20T23:10:00Z", 0);
-    assert!(answered["changes"].to_string().contains("the time of 3 snapshots"), "{answered}");
-    assert!(answered["changes"].to_string().contains("is right"), "{answered}");
+    let decided = office.verb(&["accept", "--right-time", "20251102T220000Z"], "2025-11-20T23:10:00Z", 4);
+    assert!(decided["changes"].to_string().contains("the time of 3 snapshots"), "{decided}");
+    assert!(decided["changes"].to_string().contains("is right"), "{decided}");
+    let again = ["accept", "--env", "prod", "--right-time", "20251102T220000Z", "--now", "2025-11-20T23:11:00Z"];
+    assert!(office.run(&again).expect_code(2).stderr.contains("is not in doubt"));
+    let _ = office.verb(&["accept"], "2025-11-20T23:20:00Z", 0);
     let _ = office.worked("2025-11-21T22:00:00Z", 0);
     is_green(&office, "2025-11-21T23:00:00Z");
 }
@@ -55,8 +61,16 @@ fn what_ran_under_a_clock_that_fell_back_does_not_keep_the_place_of_the_true_yea
     let _ = office.worked("2026-01-01T22:30:00Z", 0);
     nights(&office, "2026-01", 21..=30, 3);
     let answered = office.verb(&["accept"], "2026-01-31T08:00:00Z", 0);
-    assert!(answered["changes"].to_string().contains("2 snapshots (20251231T223000Z, 20260101T223000Z)"), "{answered}");
+    assert!(answered["changes"].to_string().contains("answer only where no other one does"), "{answered}");
     nights(&office, "2026-02", 1..=12, 0);
+    // Both sides are there until somebody decides.
+    let ids = office.ids("2026-02-12T23:00:00Z");
+    for kept in ["20251231T223000Z", "20260101T223000Z", "20260119T220000Z"] {
+        assert!(ids.iter().any(|id| id == kept), "{kept} of {ids:?}");
+    }
+    let decided = office.verb(&["accept", "--right-time", "20260119T220000Z"], "2026-02-12T23:05:00Z", 0);
+    let changes = decided["changes"].to_string();
+    assert!(changes.contains("2 snapshots (20251231T223000Z, 20260101T223000Z) answer only where"), "{decided}");
     assert_eq!(office.restored("docs", ["--at", "2025-12-31"], "2026-02-12T23:00:00Z"), "2025-12-31T22:00:00Z");
     is_green(&office, "2026-02-12T23:00:00Z");
 }
@@ -245,4 +259,88 @@ fn a_damaged_record_from_the_future_waits_for_its_own_answer_and_then_prunes_go_
     is_green(&office, "2026-06-14T23:00:00Z");
     assert!(!record.exists(), "it left the store as everything else does");
     assert!(office.objects("docs").len() < 20, "objects are deleted again: {:?}", office.objects("docs").keys());
+}
+
+#[test]
+fn a_clock_that_fell_back_by_two_days_at_the_years_end_takes_nothing_from_it() {
+    let office = Office::new(&["docs"], SHORT_GUARD);
+    nights(&office, "2023-12", 11..=31, 0);
+    nights(&office, "2024-01", 1..=1, 0);
+    let _ = office.worked("2023-12-31T22:30:00Z", 3);
+    let _ = office.verb(&["accept"], "2023-12-31T22:40:00Z", 0);
+    nights(&office, "2024-01", 3..=3, 3);
+    let _ = office.verb(&["accept"], "2024-01-04T08:00:00Z", 0);
+    nights(&office, "2024-01", 4..=31, 0);
+    assert_eq!(office.restored("docs", ["--at", "2023-12-31"], "2024-01-31T23:00:00Z"), "2023-12-31T22:00:00Z");
+}
+
+#[test]
+fn one_of_two_nights_of_an_answer_takes_back_both() {
+    let office = Office::new(&["docs"], &keep_last(3, SHORT));
+    nights(&office, "2024-06", 1..=8, 0);
+    empty(&office);
+    let _ = office.backup("2024-06-09T22:00:00Z", 3);
+    let _ = office.backup("2024-06-10T22:00:00Z", 3);
+    let _ = office.verb(&["accept"], "2024-06-11T08:00:00Z", 0);
+    let taken = office.verb(&["accept", "--withdraw", "20240610T220000Z"], "2024-06-11T09:00:00Z", 0);
+    assert!(taken["changes"].to_string().contains("2 snapshots (20240609T220000Z, 20240610T220000Z)"), "{taken}");
+    let night = office.backup("2024-06-11T22:00:00Z", 3);
+    assert_eq!(night["snapshot"]["sources"]["docs"]["condition"], "suspect", "{night}");
+}
+
+#[test]
+fn a_suspicion_does_not_end_because_nothing_whole_is_left_to_compare_with() {
+    let office = Office::new(&["docs"], &keep_last(3, &format!("{SHORT}\nlegal_years = 0")));
+    nights(&office, "2024-06", 1..=5, 0);
+    empty(&office);
+    let _ = office.backup("2024-06-06T22:00:00Z", 3);
+    let _ = office.verb(&["accept"], "2024-06-07T08:00:00Z", 0);
+    let _ = office.verb(&["unforget", "20240606T220000Z"], "2024-06-07T09:00:00Z", 0);
+    for day in 7..=16 {
+        office.age_bin(2);
+        let _ = office.backup(&format!("2024-06-{day:02}T22:00:00Z"), 0);
+    }
+    let _ = office.verb(&["accept", "--withdraw", "20240606T220000Z"], "2024-06-17T08:00:00Z", 0);
+    let night = office.backup("2024-06-17T22:00:00Z", 3);
+    assert_eq!(night["snapshot"]["sources"]["docs"]["condition"], "suspect", "{night}");
+    office.show("docs");
+    let _ = office.worked("2024-06-18T22:00:00Z", 0);
+}
+
+#[test]
+fn the_command_that_is_named_for_a_loss_accepts_no_empty_folder() {
+    let office = Office::new(&["docs"], "");
+    nights(&office, "2024-06", 1..=3, 0);
+    let archive = office.at("store/prod/docs/20240602T220000Z.tar.gz");
+    std::fs::remove_file(&archive).unwrap();
+    empty(&office);
+    let _ = office.backup("2024-06-04T22:00:00Z", 3);
+    let status = office.status("2024-06-04T23:00:00Z", 4);
+    let named: Vec<String> = status["problems"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|problem| problem["command"].as_str().filter(|command| command.ends_with("--lost")))
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(named, ["accept --env prod --only lost --lost"], "{status}");
+    let answered = office.verb(&["accept", "--only", "lost", "--lost"], "2024-06-04T23:10:00Z", 4);
+    assert!(!answered["changes"].to_string().contains("docs is what it is"), "{answered}");
+}
+
+#[test]
+fn a_damage_that_was_mended_in_between_is_new() {
+    let office = Office::new(&["docs"], "");
+    nights(&office, "2024-06", 1..=2, 0);
+    let archive = office.at("store/prod/docs/20240601T220000Z.tar.gz");
+    let sound = std::fs::read(&archive).unwrap();
+    let damage = |with: u8| std::fs::write(&archive, vec![with; sound.len()]).unwrap();
+    damage(b'x');
+    let _ = office.verb(&["verify", "--all"], "2024-06-03T01:00:00Z", 4);
+    let _ = office.verb(&["accept", "--lost"], "2024-06-03T02:00:00Z", 0);
+    let _ = office.verb(&["verify", "--all"], "2024-06-03T03:00:00Z", 0);
+    std::fs::write(&archive, &sound).unwrap();
+    let _ = office.verb(&["verify", "--all"], "2024-06-03T04:00:00Z", 0);
+    damage(b'y');
+    let _ = office.verb(&["verify", "--all"], "2024-07-03T01:00:00Z", 4);
 }
