@@ -1,7 +1,7 @@
 """Keeps the last N complete snapshots: `plugins/retention-last` in Python.
 
 `settings.py` reads the settings, `policy.py` decides, and this file translates between them and the world
-`retention`. It calls nothing of the host, so its component imports nothing that needs a grant.
+`retention`. Of the host it calls `log` alone, so its component imports nothing that needs a grant.
 """
 
 from typing import List
@@ -11,6 +11,7 @@ import settings
 from componentize_py_types import Err
 from wit_world import exports
 from wit_world.exports import retaining
+from wit_world.imports import log
 from wit_world.imports.types import Error_Denied
 
 
@@ -20,13 +21,24 @@ class Retaining(exports.Retaining):
 
     def plan(self, now: int, time_zone: str, settings_json: str, snapshots: List[retaining.Snapshot]):
         try:
-            chosen = settings.parse(settings_json)
+            return decide(now, settings.parse(settings_json), snapshots)
         except settings.Wrong as wrong:
             raise Err(Error_Denied(str(wrong))) from None
-        seen = [policy.Snapshot(s.taken, s.complete, s.pinned) for s in snapshots]
-        decided = zip(snapshots, policy.plan(now, chosen, seen))
-        decisions = [
-            retaining.Decision(s.id, retaining.Verdict.KEEP if keep else retaining.Verdict.FORGET, [reason])
-            for s, (keep, reason) in decided
-        ]
-        return retaining.RetentionPlan(decisions, [])
+        except Exception as error:
+            # What leaves the component is a trap, and a trap has no message. `traceback` would look for the sources.
+            at = error.__traceback__
+            while at.tb_next:
+                at = at.tb_next
+            place = f"{at.tb_frame.f_code.co_filename}:{at.tb_lineno}"
+            log.emit(log.Level.ERROR, f"{type(error).__name__}: {error}, at {place}", [])
+            raise
+
+
+def decide(now: int, chosen: settings.Settings, snapshots: List[retaining.Snapshot]) -> retaining.RetentionPlan:
+    seen = [policy.Snapshot(s.taken, s.complete, s.pinned) for s in snapshots]
+    decided = zip(snapshots, policy.plan(now, chosen, seen))
+    decisions = [
+        retaining.Decision(s.id, retaining.Verdict.KEEP if keep else retaining.Verdict.FORGET, [reason])
+        for s, (keep, reason) in decided
+    ]
+    return retaining.RetentionPlan(decisions, [])
