@@ -3,7 +3,7 @@
 use crate::environment;
 use crate::error::{Class, Error, Result};
 use crate::exclusive::{check_clock, exclusively};
-use crate::history;
+use crate::history::{self, History};
 use crate::host::Host;
 use crate::plugin::Role;
 use crate::questions::{self, Asked, expected, obstacles};
@@ -11,6 +11,7 @@ use crate::report::{self, Report};
 use crate::retention::{self, Hands, Wait};
 use crate::snapshot::SnapshotId;
 use crate::store::Deleted;
+use jiff::Timestamp;
 use serde_json::json;
 use std::pin::pin;
 use tokio_util::sync::CancellationToken;
@@ -61,18 +62,15 @@ pub async fn prune(host: &Host, options: PruneOptions, interrupted: impl Future<
         let history = history::load(&host.store, &host.environment, &host.sources, now).await?;
         let planned = retention::plan_of(host, &plugin, &history, now, options.no_limit).await?;
         let steps = planned.steps(&history, options.wait(host), Some(now), &expected(&history, &host.sources));
-        let why = obstacles(Asked::of(host), &history, now);
+        // Nobody asked the store for its time, so that is taken for the same.
+        let mut why = obstacles(Asked::of(host), &history, now);
+        why.extend(doubt(now, now, &history));
         return Ok(report::of_prune_preview(host, &history, &planned, &steps, &why));
     }
     let stop = CancellationToken::new();
     let work = exclusively(host, now, async |lease, history| {
         let mut why = obstacles(Asked::of(host), &history, now);
-        if let Some(doubt) = questions::clock_doubt(now, host.clock.shown_by(lease.store_time()), &history) {
-            why.push(format!(
-                "the time is doubted: {}; set the clock, or run `backup` and then `accept`",
-                questions::describe(doubt)
-            ));
-        }
+        why.extend(doubt(now, host.clock.shown_by(lease.store_time()), &history));
         if !why.is_empty() {
             let hint = format!("`status --env {}` shows what waits, and the command for each", host.environment);
             return Err(retention::frozen(&why).hint(hint));
@@ -99,6 +97,13 @@ pub async fn prune(host: &Host, options: PruneOptions, interrupted: impl Future<
             work.await
         }
     }
+}
+
+/// Why the present may be another one, as an obstacle.
+fn doubt(now: Timestamp, store_now: Timestamp, history: &History) -> Option<String> {
+    let doubt = questions::clock_doubt(now, store_now, history)?;
+    let said = questions::describe(doubt);
+    Some(format!("the time is doubted: {said}; set the clock, or run `backup` and then `accept`"))
 }
 
 /// Takes a snapshot out of the bin, and keeps it from then on; with `release` it may go again.

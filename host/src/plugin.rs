@@ -11,6 +11,7 @@ mod config;
 #[cfg(test)]
 mod hostile;
 pub(crate) mod lock;
+mod origin;
 pub mod registry;
 pub mod rules;
 mod settings;

@@ -1,7 +1,7 @@
 //! A component: where it is, what it is, and what it imports. Compiles and runs nothing.
 
 use super::registry::{self, Address};
-use super::{Config, Role, structure};
+use super::{Config, Role, origin, structure};
 use crate::capability::printable;
 use crate::error::{Error, Result};
 use crate::grant::Grant;
@@ -182,6 +182,8 @@ pub struct Inspected {
     pub roles: Vec<Role>,
     /// What it exports.
     pub exports: Vec<String>,
+    /// Who built it, by its own word.
+    pub says: Vec<String>,
     /// What it imports.
     pub imports: Vec<Import>,
 }
@@ -207,6 +209,7 @@ pub fn inspect(file: &Path) -> Result<Inspected> {
     Ok(Inspected {
         digest: hex::encode(Sha256::digest(&bytes)),
         bytes: bytes.len(),
+        says: origin::said(&bytes),
         roles: Role::ALL.into_iter().filter(is_role).collect(),
         imports: imports_of(&resolve, world),
         exports,

@@ -34,6 +34,9 @@ pub(super) fn run(file: &Path) -> Result<Report> {
     if found.imports.is_empty() {
         text.push_str("  imports nothing: it can compute and nothing else\n");
     }
+    for line in &found.says {
+        let _ = writeln!(text, "  says of itself {line}");
+    }
     let grants: Vec<String> =
         found.imports.iter().filter_map(|import| import.needs).map(|grant| format!("\"{grant}\"")).collect();
     let failure = unfit(&found);
@@ -67,6 +70,7 @@ pub(super) fn run(file: &Path) -> Result<Report> {
         "worlds": worlds,
         "exports": found.exports.iter().map(|export| printable(export)).collect::<Vec<_>>(),
         "imports": imports,
+        "says": found.says,
     });
     Ok(Report { document, text, failure })
 }
