@@ -4,6 +4,10 @@
 //! answer of a person makes the next. The type here is the persisted format and the changes that an answer makes to it;
 //! which questions there are is decided in [`crate::questions`].
 
+mod rules;
+
+pub use rules::{GuardRules, LongerBin};
+
 use crate::config::{Environment, EnvironmentConfig};
 use crate::error::{Error, Result};
 use crate::evidence::SealKey;
@@ -131,16 +135,6 @@ where
     })
 }
 
-/// Snapshots that entered the bin before a moment lie there for so many days: a rule that becomes weaker takes back no promise.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LongerBin {
-    /// Days in the bin.
-    pub days: u16,
-    /// When the rule became weaker.
-    pub entered_before: Timestamp,
-}
-
 /// A link to the version before.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -184,22 +178,6 @@ pub struct KnownFailure {
     pub problems: BTreeSet<String>,
 }
 
-/// The guard's rules as they are persisted.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct GuardRules {
-    /// Completed fiscal years of which one state of each source is kept.
-    pub legal_years: u16,
-    /// Last day of the fiscal year, `MM-DD`.
-    pub fiscal_year_end: String,
-    /// No younger snapshot is forgotten.
-    pub min_age_seconds: u64,
-    /// No more snapshots enter the bin in one run.
-    pub max_forget: usize,
-    /// Days that a snapshot lies in the bin.
-    pub bin_days: u16,
-}
-
 /// A version of the file as it lies in the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored {
@@ -209,59 +187,6 @@ pub struct Stored {
     pub sha256: String,
     /// What it says.
     pub file: EnvironmentFile,
-}
-
-impl GuardRules {
-    /// The rules of a configuration.
-    #[must_use]
-    pub fn of(config: &guard::Config) -> Self {
-        Self {
-            legal_years: config.legal_years,
-            fiscal_year_end: config.fiscal_year_end.to_string(),
-            min_age_seconds: config.min_age.0.as_secs().unsigned_abs(),
-            max_forget: config.max_forget,
-            bin_days: config.bin_days,
-        }
-    }
-
-    /// These rules with what a configuration strengthens; none where it strengthens nothing.
-    #[must_use]
-    pub fn strengthened_by(&self, config: &guard::Config) -> Option<Self> {
-        let new = Self::of(config);
-        let both = Self {
-            legal_years: self.legal_years.max(new.legal_years),
-            fiscal_year_end: self.fiscal_year_end.clone(),
-            min_age_seconds: self.min_age_seconds.max(new.min_age_seconds),
-            max_forget: self.max_forget.min(new.max_forget),
-            bin_days: self.bin_days.max(new.bin_days),
-        };
-        (both != *self).then_some(both)
-    }
-
-    /// How a configuration weakens these rules, a phrase each; nothing where it keeps or strengthens them.
-    #[must_use]
-    pub fn weakened_by(&self, config: &guard::Config) -> Vec<String> {
-        let new = Self::of(config);
-        let mut found = Vec::new();
-        let mut compare = |name: &str, weaker: bool, old: &dyn std::fmt::Display, new: &dyn std::fmt::Display| {
-            if weaker {
-                found.push(format!("{name} {old} becomes {new}"));
-            }
-        };
-        compare("legal_years", new.legal_years < self.legal_years, &self.legal_years, &new.legal_years);
-        compare(
-            "fiscal_year_end",
-            new.fiscal_year_end != self.fiscal_year_end,
-            &self.fiscal_year_end,
-            &new.fiscal_year_end,
-        );
-        let seconds = |seconds: u64| format!("{seconds}s");
-        let (old_age, new_age) = (seconds(self.min_age_seconds), seconds(new.min_age_seconds));
-        compare("min_age", new.min_age_seconds < self.min_age_seconds, &old_age, &new_age);
-        compare("max_forget", new.max_forget > self.max_forget, &self.max_forget, &new.max_forget);
-        compare("bin_days", new.bin_days < self.bin_days, &self.bin_days, &new.bin_days);
-        found
-    }
 }
 
 impl EnvironmentFile {
@@ -466,67 +391,4 @@ pub async fn write(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn rules() -> GuardRules {
-        GuardRules::of(&guard::Config::default())
-    }
-
-    #[test]
-    fn a_guard_is_weakened_by_less_and_by_another_year_and_not_by_more() {
-        let default = guard::Config::default();
-        let weaker = |config: guard::Config| rules().weakened_by(&config);
-        assert!(weaker(default.clone()).is_empty());
-        assert_eq!(weaker(guard::Config { legal_years: 1, ..default.clone() }), ["legal_years 10 becomes 1"]);
-        assert_eq!(weaker(guard::Config { bin_days: 0, ..default.clone() }), ["bin_days 7 becomes 0"]);
-        assert_eq!(weaker(guard::Config { max_forget: 51, ..default.clone() }), ["max_forget 50 becomes 51"]);
-        let june = guard::Config { fiscal_year_end: "06-30".to_owned().try_into().unwrap(), ..default.clone() };
-        assert_eq!(weaker(june), ["fiscal_year_end 12-31 becomes 06-30"]);
-        let stronger = guard::Config { legal_years: 11, max_forget: 1, bin_days: 30, ..default };
-        assert!(weaker(stronger).is_empty());
-    }
-
-    #[test]
-    fn a_wait_that_becomes_shorter_holds_for_what_enters_the_bin_from_then_on() {
-        let config = crate::config::Config::parse(
-            "[store]\nurl = \"file:///x\"\n[env.prod.sources.docs]\nkind = \"directory\"\npath = \"/d\"\n",
-        )
-        .unwrap();
-        let (environment, sources) = config.environment("prod").unwrap();
-        let at = |day: i64| Timestamp::from_second(1_780_000_000 + day * 86_400).unwrap();
-        let mut file = EnvironmentFile::first(environment, sources, &BTreeMap::new(), &config.guard, "UTC", at(0));
-        let mut take = |bin_days, day| {
-            file.take_rules(&guard::Config { bin_days, ..config.guard.clone() }, at(day));
-            [0, 9, 19, 29].map(|since| file.bin_days(at(since)))
-        };
-        assert_eq!(take(7, 5), [7, 7, 7, 7]);
-        assert_eq!(take(2, 10), [7, 7, 2, 2]);
-        // What was promised by the longest of them still holds, and a longer one holds for all.
-        assert_eq!(take(1, 20), [7, 7, 7, 1]);
-        assert_eq!(take(30, 25), [30, 30, 30, 30]);
-    }
-
-    #[test]
-    fn a_file_is_read_back_and_a_newer_an_edited_or_another_environments_one_is_refused() {
-        let config = crate::config::Config::parse(
-            "[store]\nurl = \"file:///x\"\n[env.prod.sources.docs]\nkind = \"directory\"\npath = \"/d\"\n",
-        )
-        .unwrap();
-        let (environment, sources) = config.environment("prod").unwrap();
-        let stamp: SnapshotId = "20260630T010000Z".parse().unwrap();
-        let file = EnvironmentFile::first(environment, sources, &BTreeMap::new(), &config.guard, "UTC", stamp.taken());
-        assert_eq!(file.sources["docs"].kind, "directory");
-        let text = String::from_utf8(to_bytes(&file).unwrap()).unwrap();
-        assert_eq!(EnvironmentFile::parse(text.as_bytes(), environment, stamp).unwrap(), file);
-        for (edited, says) in [
-            (text.replace("\"format_version\": 2", "\"format_version\": 9"), "newer version"),
-            (text.replace("\"environment\": \"prod\"", "\"environment\": \"sandbox\""), "put a copy"),
-            (text.replace("\"id\"", "\"surprise\": 1, \"id\""), "put a copy"),
-            (String::new(), "put a copy"),
-        ] {
-            let error = EnvironmentFile::parse(edited.as_bytes(), environment, stamp).unwrap_err();
-            assert!(error.advice().unwrap().contains(says), "{error:?}");
-        }
-    }
-}
+mod tests;

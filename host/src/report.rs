@@ -178,7 +178,7 @@ pub fn of_preview<'a>(
 pub fn questions_value(questions: &[Question]) -> Value {
     let each = |question: &Question| {
         json!({
-            "kind": question.kind,
+            "kind": question.kind.name(),
             "source": question.source,
             "snapshots": question.snapshots,
             "said": question.said,

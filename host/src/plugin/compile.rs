@@ -84,8 +84,6 @@ pub fn code(engine: &Engine, bytes: &[u8], limits: Limits) -> Result<Vec<u8>, Fa
         .spawn()
         .map_err(died)?;
     let (code, complaint) = talk(&mut child, bytes);
-    // One that says too much would wait for a reader for ever.
-    drop(child.kill());
     let status = child.wait().map_err(died)?;
     let code = code.map_err(died)?;
     if !status.success() {

@@ -57,16 +57,7 @@ fn section(role: Role, component: &Path, rest: &str) -> String {
 
 fn load_file(role: Role, component: &Path, rest: &str) -> Result<Plugin> {
     let config: Config = toml::from_str(&section(role, component, rest)).unwrap();
-    let mut plugins = Plugins::default();
-    match role {
-        Role::Fingerprint => plugins.fingerprint = config,
-        Role::Dump => plugins.dump = config,
-        Role::Retention => plugins.retention = config,
-        Role::Job => plugins.job = config,
-        Role::Coverage => plugins.coverage = config,
-        Role::Crosscheck => plugins.crosscheck = config,
-    }
-    Plugin::load(&Engine::new().unwrap(), &plugins, role, None)
+    Plugin::load(&Engine::new().unwrap(), &Plugins::with(role, config), role, None)
 }
 
 /// The guest of a role that misbehaves as `doing` says, the inside of a TOML table.
@@ -193,16 +184,7 @@ fn stamp() -> SnapshotId {
 }
 
 fn snapshots(days: i64) -> Vec<retaining::Snapshot> {
-    let snapshot = |taken: Timestamp| retaining::Snapshot {
-        id: SnapshotId::at(taken).to_string(),
-        taken: taken.as_second(),
-        complete: true,
-        bytes: 1_000,
-        pinned: false,
-        verified: false,
-        adopted: false,
-    };
-    (1..=days).rev().map(|ago| snapshot(now() - jiff::SignedDuration::from_hours(24 * ago))).collect()
+    super::rules::daily_until(now(), days)
 }
 
 /// One sentence of one line that says which plugin, whose fault and what; and nothing that could move a cursor.

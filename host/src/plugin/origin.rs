@@ -1,4 +1,6 @@
 //! Who built a component, by its own word: what compilers and tools note in it, and what its author says of it.
+//!
+//! `wasm-metadata` reads the same and keeps all of it, names of functions too. Here a file that nobody trusts is read as a stream.
 
 use crate::capability::printable;
 use std::collections::BTreeSet;

@@ -32,16 +32,21 @@ pub struct Tried {
     pub broken: Option<Error>,
 }
 
+impl Tried {
+    fn of(rule: &'static str, why: &'static str, result: Result<(), Error>) -> Self {
+        Self { rule, why, broken: result.err() }
+    }
+}
+
 /// Tries every rule of the plugin's world.
 pub async fn check(plugin: &Plugin, with_unknown_setting: &Plugin) -> Vec<Tried> {
-    let tried = |rule, why, result: Result<(), Error>| Tried { rule, why, broken: result.err() };
     let mut found = vec![
-        tried(
+        Tried::of(
             "exports a JSON Schema of its settings, and takes those that are configured",
             "settings are compared with it before anything is dumped or forgotten",
             plugin.check_settings().await,
         ),
-        tried(
+        Tried::of(
             "has a schema that refuses a setting that it does not have",
             "a mistyped setting would be ignored, and another rule be in force than its author means",
             refuses(plugin, with_unknown_setting.check_settings().await),
@@ -77,11 +82,11 @@ fn now() -> Timestamp {
     Timestamp::from_second(NOW_SECOND).unwrap_or_default()
 }
 
-/// One complete snapshot a day, the newest an hour ago.
-fn daily(days: i64) -> Vec<retaining::Snapshot> {
+/// One complete snapshot a day up to a moment, the newest an hour before it.
+pub(super) fn daily_until(now: Timestamp, days: i64) -> Vec<retaining::Snapshot> {
     (0..days)
         .rev()
-        .map(|ago| now() - SignedDuration::from_hours(24 * ago + 1))
+        .map(|ago| now - SignedDuration::from_hours(24 * ago + 1))
         .map(|taken| retaining::Snapshot {
             id: SnapshotId::at(taken).to_string(),
             taken: taken.as_second(),
@@ -92,6 +97,10 @@ fn daily(days: i64) -> Vec<retaining::Snapshot> {
             adopted: false,
         })
         .collect()
+}
+
+fn daily(days: i64) -> Vec<retaining::Snapshot> {
+    daily_until(now(), days)
 }
 
 async fn plan(
@@ -115,34 +124,33 @@ async fn kept(plugin: &Plugin, zone: &str, snapshots: &[retaining::Snapshot]) ->
 }
 
 async fn of_retention(plugin: &Plugin, with_unknown_setting: &Plugin) -> Vec<Tried> {
-    let tried = |rule, why, result: Result<(), Error>| Tried { rule, why, broken: result.err() };
     vec![
-        tried(
+        Tried::of(
             "names every snapshot that it is asked about exactly once, each with a reason",
             "a plan that leaves one out does not say what becomes of it, so the host refuses all of it",
             answers_all(plugin).await,
         ),
-        tried(
+        Tried::of(
             "keeps the newest complete snapshot, every pinned one, and what is from the future",
             "the guard keeps these whatever a plan says, so a plan that forgets them counts wrong",
             keeps_the_best(plugin).await,
         ),
-        tried(
+        Tried::of(
             "decides the same for the same snapshots, in whatever order they come",
             "a snapshot lies in the bin for days and is planned for on each of them: one that comes and goes never ends",
             is_deterministic(plugin).await,
         ),
-        tried(
+        Tried::of(
             "plans in every time zone",
             "days begin at another moment in each, and a year that the calendar does not have traps",
             plans_everywhere(plugin).await,
         ),
-        tried(
+        Tried::of(
             "plans 10,000 snapshots within its limits",
             "ten years of daily runs are 3,650, and an hourly schedule is more",
             kept(plugin, "Europe/Paris", &daily(MANY_SNAPSHOTS)).await.map(drop),
         ),
-        tried(
+        Tried::of(
             "refuses a setting that it does not have, and names it",
             "the schema is for people and editors; the plugin has the last word",
             refuses(plugin, plan(with_unknown_setting, "Europe/Paris", &daily(3)).await),
@@ -216,24 +224,23 @@ async fn plans_everywhere(plugin: &Plugin) -> Result<(), Error> {
 }
 
 async fn of_dump(plugin: &Plugin, with_unknown_setting: &Plugin) -> Vec<Tried> {
-    let tried = |rule, why, result: Result<(), Error>| Tried { rule, why, broken: result.err() };
     vec![
-        tried(
+        Tried::of(
             "names every source exactly once",
             "a source without a decision would not be saved",
             decides_all(plugin, false).await.map(drop),
         ),
-        tried(
+        Tried::of(
             "dumps everything where a person forces it",
             "`backup --force` is how what is damaged is saved anew",
             forces(plugin).await,
         ),
-        tried(
+        Tried::of(
             "dumps what nothing can be carried over for",
             "an object that is not there cannot stand for a source",
             dumps_what_is_lost(plugin).await,
         ),
-        tried(
+        Tried::of(
             "refuses a setting that it does not have, and names it",
             "the schema is for people and editors; the plugin has the last word",
             refuses(plugin, with_unknown_setting.plan_dumps(now(), false, &sources()).await.result),

@@ -160,7 +160,7 @@ fn collect(folder: &Dir<'_>, take: &mut impl FnMut(String, &str)) {
     for file in folder.files() {
         let path = file.path().to_string_lossy().into_owned();
         let is_source = file.path().extension().is_some_and(|end| sources.iter().any(|known| end == *known));
-        // What tools leave behind while somebody works on the template is none of it.
+        // npm writes it when somebody builds the template where it lies.
         let is_made = path.ends_with("package-lock.json");
         if let Some(text) = file.contents_utf8().filter(|_| is_source && !is_made) {
             take(path, text);

@@ -26,7 +26,7 @@ pub struct Answer {
     pub withdraw: BTreeSet<SnapshotId>,
     /// A snapshot whose time is right, and so that of all that were made under the same clock. Then nothing else is answered.
     pub right_time: Option<SnapshotId>,
-    /// All that is answered; everything where there is none.
+    /// What is answered; an empty set answers every question.
     pub only: BTreeSet<Only>,
 }
 

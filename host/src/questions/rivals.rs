@@ -36,12 +36,12 @@ impl Come {
         if self.are_wrong {
             return format!("{came}: runs went on until then, so it was their clock that was ahead");
         }
-        let against = match self.since.as_slice() {
-            [] => String::new(),
-            since => format!(", or that of {}", named(since)),
+        let other = match self.since.as_slice() {
+            [] => "that of this answer".to_owned(),
+            since => format!("that of {}", named(since)),
         };
         format!(
-            "{came}: theirs was wrong{against}. `accept --right-time ID` says which is right, by any one of them; without that all are kept, and answer only where no other one does"
+            "{came}: either their clock was wrong, or {other}. `accept --right-time ID` names one snapshot of the right clock; plain `accept` keeps both sides, and they answer only where no other one does"
         )
     }
 
