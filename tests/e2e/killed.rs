@@ -220,9 +220,11 @@ fn of_two_runs_in_one_second_the_one_that_gives_way_deletes_nothing_of_the_other
         let now = format!("2026-07-0{day}T01:00:00Z");
         let start = || scene.command(["backup", "--env", "prod", "--force", "--now", &now]).start();
         let (one, other) = (start(), start());
-        let codes: BTreeSet<_> = [one.finish(), other.finish()].into_iter().map(|run| run.code.unwrap()).collect();
+        let outcomes = [one.finish(), other.finish()];
+        let codes: BTreeSet<_> = outcomes.iter().map(|run| run.code.unwrap()).collect();
         // Where the second came late enough it has a second of its own.
-        assert!(codes == BTreeSet::from([0, 11]) || codes == BTreeSet::from([0]), "{codes:?}");
+        let said = outcomes.map(|run| run.stderr);
+        assert!(codes == BTreeSet::from([0, 11]) || codes == BTreeSet::from([0]), "{codes:?}: {said:#?}");
         every_listed_snapshot_is_restorable(&scene);
         nothing_lies_about(&scene);
     }

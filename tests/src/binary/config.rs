@@ -169,7 +169,10 @@ impl Config {
     /// When it cannot be written.
     pub fn write(&self, folder: &Path) -> io::Result<PathBuf> {
         let path = folder.join("dolibarr-backup.toml");
-        std::fs::write(&path, self.text())?;
+        // In one step: another run of the same folder may be reading it right now.
+        let new = path.with_extension("toml.new");
+        std::fs::write(&new, self.text())?;
+        std::fs::rename(&new, &path)?;
         Ok(path)
     }
 }
