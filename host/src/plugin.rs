@@ -15,6 +15,7 @@ mod origin;
 pub mod registry;
 pub mod rules;
 mod settings;
+pub mod signature;
 mod structure;
 #[cfg(test)]
 mod suite;

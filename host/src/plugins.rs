@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::error::{Class, Error, Result};
 use crate::host::Host;
 use crate::plugin::lock;
+use crate::plugin::signature::Key;
 use crate::report::Report;
 use clap::Subcommand;
 use jiff::Timestamp;
@@ -31,6 +32,9 @@ pub enum Verb {
         /// The component
         #[arg(value_name = "FILE")]
         file: PathBuf,
+        /// Verify the signature FILE.minisig first, with this public key of minisign
+        #[arg(long, value_name = "KEY")]
+        signed_by: Option<Key>,
     },
     /// Try whether a component does what every plugin of its world has to do, and explain each rule
     Check(check::Arguments),
@@ -57,7 +61,7 @@ pub async fn run(verb: &Verb, config: &Path, folder: Option<&Path>, now: Timesta
         async |environment: &str| Host::open(Config::read(config)?, environment, folder.map(Path::to_owned), now).await;
     match verb {
         Verb::Audit(arguments) => audit::run(&Config::read(config)?, arguments, folder, &lock::beside(config)),
-        Verb::Inspect { file } => inspect::run(file),
+        Verb::Inspect { file, signed_by } => inspect::run(file, signed_by.as_ref()),
         Verb::New(arguments) => new::run(arguments),
         Verb::Pack(arguments) => pack::run(arguments),
         Verb::Check(arguments) => check::run(arguments).await,

@@ -1,7 +1,8 @@
 //! A component: where it is, what it is, and what it imports. Compiles and runs nothing.
 
 use super::registry::{self, Address};
-use super::{Config, Role, origin, structure};
+use super::signature::Key;
+use super::{Config, Role, origin, signature, structure};
 use crate::capability::printable;
 use crate::error::{Error, Result};
 use crate::grant::Grant;
@@ -44,7 +45,7 @@ pub struct Import {
     pub needs: Option<Grant>,
 }
 
-/// Finds and reads a role's component and compares its digest with the pinned one.
+/// Finds and reads a role's component, verifies its signature where a key is named, and compares its digest with the pinned one.
 ///
 /// # Errors
 /// [`crate::error::Class::Config`].
@@ -62,14 +63,24 @@ pub fn read(role: Role, config: &Config, require_digest: bool, folder: Option<&P
     }
     let address = config.component.to_str().and_then(|text| text.strip_prefix(registry::SCHEME));
     let address = address.map(Address::parse).transpose().map_err(|e| e.context(format!("in [plugins.{name}]")))?;
-    let (path, bytes) = match &address {
+    let key = config.signed_by.as_ref();
+    let (path, bytes, signature) = match &address {
         Some(address) => {
             let places = &config.places;
-            let pulled = registry::fetch(address, places.cache.as_ref(), places.docker.as_deref());
-            (config.component.clone(), pulled.map_err(|e| e.context(format!("the plugin `{name}`")))?)
+            let pulled = registry::fetch(address, key.is_some(), places.cache.as_ref(), places.docker.as_deref());
+            let pulled = pulled.map_err(|e| e.context(format!("the plugin `{name}`")))?;
+            (config.component.clone(), pulled.component, pulled.signature)
         }
-        None => read_file(name, locate(&config.component, folder))?,
+        None => {
+            let (path, bytes) = read_file(name, locate(&config.component, folder))?;
+            let signature = key.map(|_| signature::read(&path)).transpose()?.flatten();
+            (path, bytes, signature)
+        }
     };
+    if let Some(key) = key {
+        let what = format!("the component {} of the plugin `{name}`", path.display());
+        key.verify(&bytes, signature.as_deref(), &what)?;
+    }
     let digest = hex::encode(Sha256::digest(&bytes));
     match &config.sha256 {
         Some(pinned) if !pinned.eq_ignore_ascii_case(&digest) => {
@@ -197,12 +208,15 @@ impl Inspected {
     }
 }
 
-/// Looks at any file. Compiles and runs nothing of it.
+/// Looks at any file. Compiles and runs nothing of it, and with a key reads nothing of it before its signature is verified.
 ///
 /// # Errors
-/// [`crate::error::Class::Config`] when it cannot be read or is no component.
-pub fn inspect(file: &Path) -> Result<Inspected> {
+/// [`crate::error::Class::Config`] when it cannot be read, is not signed with the key, or is no component.
+pub fn inspect(file: &Path, key: Option<&Key>) -> Result<Inspected> {
     let (_, bytes) = read_file("", file.to_owned())?;
+    if let Some(key) = key {
+        key.verify(&bytes, signature::read(file)?.as_deref(), &file.display().to_string())?;
+    }
     let (resolve, world) = decode_bytes(&bytes, &file.display().to_string())?;
     let exports = names(&resolve, world, |w| &w.exports);
     let is_role = |role: &Role| exports.contains(&format!("{PACKAGE}/{}@{WORLD_VERSION}", role.export()));

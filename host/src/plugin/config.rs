@@ -1,6 +1,6 @@
 //! `[plugins]` of the configuration: which component plays which role, what it is granted, and what one call of it may use up.
 
-use super::{Role, cache};
+use super::{Role, cache, signature};
 use crate::error::{Error, Result};
 use crate::grant::Grant;
 use crate::postgres::{Filters, Readable, Shown};
@@ -32,6 +32,8 @@ pub struct Plugins {
     /// Where that file is; none for a configuration that is no file.
     #[serde(skip)]
     pub lock_file: Option<PathBuf>,
+    /// The key that every component must be signed with, unless its role names another one.
+    pub signed_by: Option<signature::Key>,
     /// Where components of registries and compiled ones are kept.
     pub cache: Option<PathBuf>,
     /// Who fingerprints.
@@ -59,6 +61,7 @@ impl Default for Plugins {
             require_digest: false,
             require_lock: false,
             lock_file: None,
+            signed_by: None,
             cache: None,
             fingerprint: shipped("fingerprint.wasm", &[Grant::DatabaseEvidence, Grant::TreeEvidence]),
             dump: shipped("dump.wasm", &[Grant::DatabaseDump, Grant::TreeArchive, Grant::ObjectWrite]),
@@ -82,6 +85,8 @@ pub struct Config {
     pub component: PathBuf,
     /// Lower-case hexadecimal digest that the component must have.
     pub sha256: Option<String>,
+    /// The key that it must be signed with.
+    pub signed_by: Option<signature::Key>,
     /// What it may use; nothing unless said.
     #[serde(default)]
     pub grants: Grants,
@@ -231,7 +236,7 @@ impl Grants {
 
 impl Plugins {
     /// Tells every role where its component may be: the `cache` of the configuration or else the folder of the
-    /// environment, and the environment's file of credentials.
+    /// environment, and the environment's file of credentials; and whose signature it needs.
     ///
     /// # Errors
     /// [`crate::error::Class::Config`] when `cache` is relative, for a scheduler runs the program anywhere, and when a role
@@ -265,6 +270,7 @@ impl Plugins {
             &mut self.coverage,
         ] {
             config.places.clone_from(&places);
+            config.signed_by = config.signed_by.take().or_else(|| self.signed_by.clone());
         }
         Ok(self)
     }

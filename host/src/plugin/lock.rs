@@ -49,6 +49,9 @@ pub(crate) struct Locked {
     /// `schema.table#column`, of those that rows may be left out by.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub(crate) filters: BTreeSet<String>,
+    /// The key that it must be signed with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) signed_by: Option<String>,
     /// The settings as JSON.
     pub(crate) settings: String,
     /// What one call may use up, each as `memory_mib 64`.
@@ -179,6 +182,7 @@ impl Locked {
             columns: columns(config).collect(),
             shown: config.shown.columns().collect(),
             filters: filters.iter().flat_map(|filters| filters.columns().collect::<Vec<_>>()).collect(),
+            signed_by: config.signed_by.as_ref().map(ToString::to_string),
             settings: serde_json::to_string(&config.settings).unwrap_or_default(),
             limits: config.limits.named().collect(),
         })
@@ -201,6 +205,17 @@ impl Locked {
             if !shrunk.is_empty() {
                 changes.push(Change { grown: false, said: format!("`{name}` no longer {what} {}", shrunk.join(", ")) });
             }
+        }
+        if self.signed_by != now.signed_by {
+            let said = match (&self.signed_by, &now.signed_by) {
+                (Some(before), Some(after)) => format!("`{name}` has to be signed by {after} instead of {before}"),
+                (Some(before), None) => format!("`{name}` no longer has to be signed by {before}"),
+                (None, after) => {
+                    format!("`{name}` now has to be signed by {}", after.as_deref().unwrap_or_default())
+                }
+            };
+            // Another hand may be behind the code; that a hand is asked for at all is no growth.
+            changes.push(Change { grown: self.signed_by.is_some(), said });
         }
         if self.settings != now.settings {
             let said = format!("`{name}` has the settings {} instead of {}", now.settings, self.settings);
@@ -249,6 +264,7 @@ mod tests {
             columns: BTreeSet::new(),
             shown: BTreeSet::new(),
             filters: BTreeSet::new(),
+            signed_by: None,
             settings: "{}".into(),
             limits: BTreeSet::new(),
         };
@@ -278,6 +294,22 @@ mod tests {
         }
         let from_nothing = Lock::new(std::iter::empty()).changes(&known);
         assert_eq!(from_nothing, [Change { grown: true, said: "the plugin `dump` is new".into() }]);
+    }
+
+    #[test]
+    fn another_signer_or_none_is_a_growth_and_a_first_one_is_not() {
+        let by = |key: Option<&str>| {
+            let mut lock = locked(&[], &[], "00");
+            lock.plugins.values_mut().for_each(|plugin| plugin.signed_by = key.map(str::to_owned));
+            lock
+        };
+        for (before, after, grown, said) in [
+            (Some("A"), None, true, "`dump` no longer has to be signed by A"),
+            (Some("A"), Some("B"), true, "`dump` has to be signed by B instead of A"),
+            (None, Some("A"), false, "`dump` now has to be signed by A"),
+        ] {
+            assert_eq!(by(before).changes(&by(after)), [Change { grown, said: said.into() }]);
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod tests;
 
 use super::cache::Cache;
 use super::component::COMPONENT_BYTES_MAX;
+use super::signature;
 use crate::capability::printable;
 use crate::error::{Error, Result};
 use docker_credential::{CredentialRetrievalError, DockerCredential};
@@ -88,7 +89,16 @@ fn is_sha256(digits: &str) -> bool {
     digits.len() == 64 && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// The bytes of a component, from the cache where they are there and from the registry otherwise.
+/// What a registry has of a component.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Fetched {
+    /// Its bytes.
+    pub component: Vec<u8>,
+    /// The signature that was pushed with it, where it was asked for.
+    pub signature: Option<Vec<u8>>,
+}
+
+/// The bytes of a component and, if `signed`, of its signature, from the cache where they are there and from the registry otherwise.
 ///
 /// `docker` is the file that holds credentials, in the form of Docker's `config.json`. Waits for the network on the
 /// calling thread, for at most [`PULL_TIME_MAX`].
@@ -96,8 +106,8 @@ fn is_sha256(digits: &str) -> bool {
 /// # Errors
 /// [`crate::error::Class::Unavailable`] when the registry cannot be reached or fails;
 /// [`crate::error::Class::Config`] when it refuses, does not have it, or has something else.
-pub fn fetch(address: &Address, cache: Option<&Cache>, docker: Option<&Path>) -> Result<Vec<u8>> {
-    if let Some(found) = cache.and_then(|cache| cached(address, cache)) {
+pub fn fetch(address: &Address, signed: bool, cache: Option<&Cache>, docker: Option<&Path>) -> Result<Fetched> {
+    if let Some(found) = cache.and_then(|cache| cached(address, signed, cache)) {
         return Ok(found);
     }
     let auth = docker.map_or(Ok(RegistryAuth::Anonymous), |file| credentials(file, address))?;
@@ -107,7 +117,7 @@ pub fn fetch(address: &Address, cache: Option<&Cache>, docker: Option<&Path>) ->
         let pull = || {
             let runtime = runtime.map_err(|e| Error::unexpected(format!("starting the runtime: {e}")))?;
             runtime.block_on(async {
-                let limited = tokio::time::timeout(PULL_TIME_MAX, pull(address, &auth));
+                let limited = tokio::time::timeout(PULL_TIME_MAX, pull(address, signed, &auth));
                 limited.await.unwrap_or_else(|_| Err(too_slow(address)))
             })
         };
@@ -116,46 +126,81 @@ pub fn fetch(address: &Address, cache: Option<&Cache>, docker: Option<&Path>) ->
     let pulled = pulled.map_err(|e| e.context(format!("pulling {SCHEME}{}", address.reference)))?;
     if let Some(cache) = cache {
         cache.keep(&address.digest, &pulled.manifest);
-        cache.keep(&pulled.layer, &pulled.component);
+        cache.keep(&pulled.layers.component.digest, &pulled.fetched.component);
+        if let (Some(layer), Some(signature)) = (&pulled.layers.signature, &pulled.fetched.signature) {
+            cache.keep(&layer.digest, signature);
+        }
     }
-    Ok(pulled.component)
+    Ok(pulled.fetched)
 }
 
-/// What a pull brought, both parts checked against their digests.
+/// What a pull brought, each part checked against its digest.
 struct Pulled {
     manifest: Vec<u8>,
-    layer: String,
-    component: Vec<u8>,
+    layers: Layers,
+    fetched: Fetched,
+}
+
+/// What a manifest names.
+struct Layers {
+    component: Layer,
+    signature: Option<Layer>,
+}
+
+/// One blob.
+struct Layer {
+    descriptor: OciDescriptor,
+    /// The digits of its sha256.
+    digest: String,
+    /// What it is, for an error.
+    what: &'static str,
+    bytes_max: u64,
 }
 
 /// The cache gives what has the right digest or nothing, so a whole chain is as good as a pull.
-fn cached(address: &Address, cache: &Cache) -> Option<Vec<u8>> {
+fn cached(address: &Address, signed: bool, cache: &Cache) -> Option<Fetched> {
     let manifest = cache.find(&address.digest, MANIFEST_BYTES_MAX as u64)?;
-    let (_, layer) = layer_of(address, &manifest).ok()?;
-    cache.find(&layer, COMPONENT_BYTES_MAX)
+    let layers = layers_of(address, &manifest).ok()?;
+    let found = |layer: &Layer| cache.find(&layer.digest, layer.bytes_max);
+    let signature = match layers.signature.filter(|_| signed) {
+        Some(layer) => Some(found(&layer)?),
+        None => None,
+    };
+    Some(Fetched { component: found(&layers.component)?, signature })
 }
 
-async fn pull(address: &Address, auth: &RegistryAuth) -> Result<Pulled> {
+async fn pull(address: &Address, signed: bool, auth: &RegistryAuth) -> Result<Pulled> {
     let client = client(address)?;
     let fail = |e| failure(address, auth, e);
     let manifest = client.pull_manifest_raw(&address.reference, auth, &[OCI_IMAGE_MEDIA_TYPE]).await.map_err(fail)?.0;
     if manifest.len() > MANIFEST_BYTES_MAX || hex::encode(Sha256::digest(&manifest)) != address.digest {
         return Err(mismatch(address, "manifest"));
     }
-    let (descriptor, layer) = layer_of(address, &manifest)?;
-    let mut stream = client.pull_blob_stream(&address.reference, &descriptor).await.map_err(fail)?.stream;
-    let mut component = Vec::new();
+    let layers = layers_of(address, &manifest)?;
+    let signature = match layers.signature.as_ref().filter(|_| signed) {
+        Some(layer) => Some(pull_layer(&client, address, layer, auth).await?),
+        None => None,
+    };
+    let component = pull_layer(&client, address, &layers.component, auth).await?;
+    Ok(Pulled { manifest: manifest.to_vec(), layers, fetched: Fetched { component, signature } })
+}
+
+async fn pull_layer(client: &Client, address: &Address, layer: &Layer, auth: &RegistryAuth) -> Result<Vec<u8>> {
+    let fail = |e| failure(address, auth, e);
+    let mut stream = client.pull_blob_stream(&address.reference, &layer.descriptor).await.map_err(fail)?.stream;
+    let mut blob = Vec::new();
     while let Some(bytes) = stream.next().await {
-        let bytes = bytes.map_err(|e| failure(address, auth, OciDistributionError::IoError(e)))?;
-        component.extend_from_slice(&bytes);
-        if component.len() as u64 > COMPONENT_BYTES_MAX {
-            return Err(too_long(address));
+        // The client checks a layer while it streams, and says so as an input error of that type.
+        let bytes = bytes.map_err(|e| match e.get_ref().is_some_and(|inner| inner.is::<DigestError>()) {
+            true => mismatch(address, layer.what),
+            false => fail(OciDistributionError::IoError(e)),
+        })?;
+        blob.extend_from_slice(&bytes);
+        if blob.len() as u64 > layer.bytes_max {
+            return Err(too_long(address, layer.what, layer.bytes_max));
         }
     }
-    if hex::encode(Sha256::digest(&component)) != layer {
-        return Err(mismatch(address, "component"));
-    }
-    Ok(Pulled { manifest: manifest.to_vec(), layer, component })
+    if hex::encode(Sha256::digest(&blob)) == layer.digest { Ok(blob) } else { Err(mismatch(address, layer.what)) }
 }
 
 fn client(address: &Address) -> Result<Client> {
@@ -172,8 +217,8 @@ fn client(address: &Address) -> Result<Client> {
     Client::try_from(config).map_err(|e| Error::unexpected(format!("starting a client for registries: {e}")))
 }
 
-/// The one layer of a manifest, and its digest's digits.
-fn layer_of(address: &Address, manifest: &[u8]) -> Result<(OciDescriptor, String)> {
+/// The layers of a manifest: the component, and its signature if there is one.
+fn layers_of(address: &Address, manifest: &[u8]) -> Result<Layers> {
     let wrong = |why: &str| {
         Error::config(format!("the manifest of {SCHEME}{} {why}", address.reference)).hint(
             "push the component with `wkg oci push` or `wash push`, as one layer of the media type application/wasm",
@@ -181,19 +226,31 @@ fn layer_of(address: &Address, manifest: &[u8]) -> Result<(OciDescriptor, String
     };
     let manifest: OciImageManifest =
         serde_json::from_slice(manifest).map_err(|_| wrong("is none of a single artifact"))?;
-    let [layer] = &manifest.layers[..] else {
-        return Err(wrong(&format!("has {} layers, and a component has one", manifest.layers.len())));
+    let (signatures, layers): (Vec<_>, Vec<_>) =
+        manifest.layers.iter().partition(|layer| layer.media_type == signature::MEDIA_TYPE);
+    let [component] = layers[..] else {
+        return Err(wrong(&format!("has {} layers, and a component has one", layers.len())));
     };
-    if !LAYERS.contains(&layer.media_type.as_str()) {
-        return Err(wrong(&format!("has a layer of the type {}, which is no component", printable(&layer.media_type))));
+    if !LAYERS.contains(&component.media_type.as_str()) {
+        let media_type = printable(&component.media_type);
+        return Err(wrong(&format!("has a layer of the type {media_type}, which is no component")));
     }
-    if u64::try_from(layer.size).is_ok_and(|bytes| bytes > COMPONENT_BYTES_MAX) {
-        return Err(too_long(address));
+    if signatures.len() > 1 {
+        return Err(wrong(&format!("has {} signatures, and a component has one", signatures.len())));
     }
-    let digits = layer.digest.strip_prefix("sha256:").filter(|digits| is_sha256(digits));
-    let digits = digits.ok_or_else(|| wrong("names its layer by something else than sha256"))?.to_owned();
-    // Other addresses that a manifest may name for a layer are not asked.
-    Ok((OciDescriptor { urls: None, ..layer.clone() }, digits))
+    let layer = |descriptor: &OciDescriptor, what, bytes_max| {
+        if u64::try_from(descriptor.size).is_ok_and(|bytes| bytes > bytes_max) {
+            return Err(too_long(address, what, bytes_max));
+        }
+        let digits = descriptor.digest.strip_prefix("sha256:").filter(|digits| is_sha256(digits));
+        let digest = digits.ok_or_else(|| wrong("names a layer by something else than sha256"))?.to_owned();
+        // Other addresses that a manifest may name for a layer are not asked.
+        Ok(Layer { descriptor: OciDescriptor { urls: None, ..descriptor.clone() }, digest, what, bytes_max })
+    };
+    Ok(Layers {
+        component: layer(component, "component", COMPONENT_BYTES_MAX)?,
+        signature: signatures.first().map(|found| layer(found, "signature", signature::BYTES_MAX)).transpose()?,
+    })
 }
 
 /// What Docker's configuration holds for a registry; nothing where it has nothing.
@@ -269,10 +326,6 @@ fn failure(address: &Address, auth: &RegistryAuth, error: OciDistributionError) 
             _ => down(&envelope.to_string()),
         },
         OciDistributionError::DigestError(_) => mismatch(address, "manifest"),
-        // The client checks a layer while it streams, and says so as an input error of that type.
-        OciDistributionError::IoError(e) if e.get_ref().is_some_and(|inner| inner.is::<DigestError>()) => {
-            mismatch(address, "component")
-        }
         OciDistributionError::ServerError { code, .. } => down(&format!("it answered with {code}")),
         OciDistributionError::RequestError(e) => down(&root_cause(&e)),
         OciDistributionError::IoError(e) => down(&root_cause(&e)),
@@ -291,8 +344,8 @@ fn mismatch(address: &Address, what: &str) -> Error {
         .hint("nothing of it was used; the registry is damaged or was tampered with, so look there first")
 }
 
-fn too_long(address: &Address) -> Error {
-    Error::config(format!("the component {SCHEME}{} is longer than {COMPONENT_BYTES_MAX} bytes", address.reference))
+fn too_long(address: &Address, what: &str, bytes_max: u64) -> Error {
+    Error::config(format!("the {what} {SCHEME}{} is longer than {bytes_max} bytes", address.reference))
         .hint("use a component that is a plugin; an interpreter with its library has 18 MB")
 }
 

@@ -268,8 +268,9 @@ impl Audited {
 
     fn text(&self) -> String {
         let pinned = if self.is_pinned() { "pinned" } else { "not pinned" };
+        let signed = self.config.signed_by.as_ref().map(|key| format!(", signed by {key}")).unwrap_or_default();
         let mut text = format!(
-            "{}: {}\n  sha256 {}, {pinned}; world {} {}\n",
+            "{}: {}\n  sha256 {}, {pinned}{signed}; world {} {}\n",
             self.role.name(),
             self.component.path.display(),
             self.component.digest,
@@ -318,6 +319,7 @@ impl Audited {
             "component": self.component.path.to_string_lossy(),
             "sha256": self.component.digest,
             "pinned": self.is_pinned(),
+            "signed_by": self.config.signed_by.as_ref().map(ToString::to_string),
             "world": self.role.name(),
             "world_version": component::WORLD_VERSION,
             "grants": self.config.grants.iter().map(|grant| grant.to_string()).collect::<Vec<_>>(),

@@ -23,7 +23,7 @@ pub struct Arguments {
 }
 
 pub(super) async fn run(arguments: &Arguments) -> Result<Report> {
-    let found = component::inspect(&arguments.file)?;
+    let found = component::inspect(&arguments.file, None)?;
     if let Some(unfit) = super::inspect::unfit(&found) {
         return Err(unfit);
     }
@@ -71,7 +71,7 @@ async fn try_role(role: Role, file: &Path, settings: toml::Table) -> Result<Vec<
     let engine = Engine::new()?;
     let load = |settings: toml::Table| {
         let component = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
-        let found = component::inspect(&component)?;
+        let found = component::inspect(&component, None)?;
         let needs = found.imports.iter().filter_map(|import| import.needs).collect();
         let config = Config { component, grants: needs, settings, ..Config::default() };
         Plugin::load(&engine, &Plugins::with(role, config), role, None)

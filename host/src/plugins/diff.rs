@@ -124,7 +124,7 @@ fn side(host: &Host, name: &std::path::Path, own_settings: Option<&str>) -> Resu
     if let Some(text) = own_settings {
         config.settings = settings(text)?;
     }
-    let found = component::inspect(&component::locate(name, host.plugins_folder()))?;
+    let found = component::inspect(&component::locate(name, host.plugins_folder()), None)?;
     let role =
         configured.filter(|role| found.roles.contains(role)).or(found.roles.first().copied()).ok_or_else(|| {
             Error::config(format!("{} is no plugin of this host's version", name.display()))

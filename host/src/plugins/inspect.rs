@@ -3,13 +3,14 @@
 use crate::capability::printable;
 use crate::error::{Error, Result};
 use crate::plugin::component::{self, Import, Inspected};
+use crate::plugin::signature::{self, Key};
 use crate::report::{FORMAT_VERSION, Report};
 use serde_json::json;
 use std::fmt::Write as _;
 use std::path::Path;
 
-pub(super) fn run(file: &Path) -> Result<Report> {
-    let found = component::inspect(file)?;
+pub(super) fn run(file: &Path, signed_by: Option<&Key>) -> Result<Report> {
+    let found = component::inspect(file, signed_by)?;
     let worlds: Vec<&str> = found.roles.iter().map(|role| role.name()).collect();
     let world = worlds.first().copied();
     let mut text = format!("{}\n  sha256 {}, {} bytes\n", file.display(), found.digest, found.bytes);
@@ -18,6 +19,15 @@ pub(super) fn run(file: &Path) -> Result<Report> {
             let _ = writeln!(text, "  a plugin of the world {} {}", worlds.join(" and of "), component::WORLD_VERSION);
         }
         None => text.push_str("  no plugin of this host's version\n"),
+    }
+    match signed_by {
+        Some(key) => {
+            let _ = writeln!(text, "  signed by {key}");
+        }
+        None if signature::beside(file).exists() => {
+            text.push_str("  a signature is beside it, which --signed-by KEY verifies\n");
+        }
+        None => {}
     }
     for export in &found.exports {
         let _ = writeln!(text, "  exports {}", printable(export));
@@ -48,6 +58,9 @@ pub(super) fn run(file: &Path) -> Result<Report> {
             found.digest,
             grants.join(", ")
         );
+        if let Some(key) = signed_by {
+            let _ = writeln!(text, "signed_by = \"{key}\"");
+        }
     }
     let imports: Vec<_> = found
         .imports
@@ -66,6 +79,7 @@ pub(super) fn run(file: &Path) -> Result<Report> {
         "file": file.to_string_lossy(),
         "sha256": found.digest,
         "bytes": found.bytes,
+        "signed_by": signed_by.map(ToString::to_string),
         "world": world,
         "worlds": worlds,
         "exports": found.exports.iter().map(|export| printable(export)).collect::<Vec<_>>(),

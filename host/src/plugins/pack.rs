@@ -28,7 +28,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Report> {
             .hint("build it for wasm32-unknown-unknown with wit-bindgen; an import that is not of the folder wit has nobody to answer it")
     })?;
     write(out, &component)?;
-    let found = component::inspect(out)?;
+    let found = component::inspect(out, None)?;
     let text = format!("{} has sha256 {}, {} bytes\n", out.display(), found.digest, found.bytes);
     let document = json!({
         "format_version": FORMAT_VERSION,

@@ -13,6 +13,11 @@ fn cache(folder: &tempfile::TempDir) -> Cache {
     Cache::new(folder.path().join("cache"))
 }
 
+/// A component's bytes, without asking for a signature.
+fn bytes(address: &Address, cache: Option<&Cache>, docker: Option<&Path>) -> Result<Vec<u8>> {
+    fetch(address, false, cache, docker).map(|fetched| fetched.component)
+}
+
 fn digest_of(address: &str) -> &str {
     address.rsplit(':').next().unwrap()
 }
@@ -60,12 +65,12 @@ fn a_component_is_pulled_once_and_needs_no_registry_after_that() {
     let folder = tempfile::tempdir().unwrap();
     for media_type in LAYERS {
         let address = parse(&registry.push("team/retention", &Artifact::of(media_type, COMPONENT))).unwrap();
-        assert_eq!(fetch(&address, Some(&cache(&folder)), None).unwrap(), COMPONENT, "{media_type}");
+        assert_eq!(bytes(&address, Some(&cache(&folder)), None).unwrap(), COMPONENT, "{media_type}");
     }
     let address = parse(&registry.push("team/retention", &Artifact::component(COMPONENT))).unwrap();
     registry.stop();
-    assert_eq!(fetch(&address, Some(&cache(&folder)), None).unwrap(), COMPONENT);
-    let error = fetch(&address, None, None).unwrap_err();
+    assert_eq!(bytes(&address, Some(&cache(&folder)), None).unwrap(), COMPONENT);
+    let error = bytes(&address, None, None).unwrap_err();
     assert_eq!(error.class(), Class::Unavailable, "{error}");
     assert!(error.message().contains(registry.host().as_str()), "{error}");
     assert!(error.advice().unwrap().contains("cached"), "{error:?}");
@@ -77,7 +82,7 @@ fn a_damaged_cache_is_noticed_and_mended_from_the_registry() {
     let folder = tempfile::tempdir().unwrap();
     let text = registry.push("retention", &Artifact::component(COMPONENT));
     let address = parse(&text).unwrap();
-    let fetch = || super::fetch(&address, Some(&cache(&folder)), None);
+    let fetch = || bytes(&address, Some(&cache(&folder)), None);
     let layer = hex::encode(Sha256::digest(COMPONENT));
     for digest in [digest_of(&text), &layer] {
         fetch().unwrap();
@@ -103,14 +108,14 @@ fn what_the_registry_holds_under_another_digest_is_refused() {
     let mut same_length = COMPONENT.to_vec();
     same_length[20] ^= 1;
     std::fs::write(&file, same_length).unwrap();
-    let error = fetch(&address, None, None).unwrap_err();
+    let error = bytes(&address, None, None).unwrap_err();
     assert!(error.class() == Class::Config && error.message().contains("a component of another digest"), "{error}");
     std::fs::write(&file, COMPONENT).unwrap();
-    fetch(&address, None, None).unwrap();
+    bytes(&address, None, None).unwrap();
     let manifest = registry.blob(digest_of(&text));
     let other = std::fs::read_to_string(&manifest).unwrap().replace("application/wasm", "application/wasn");
     std::fs::write(&manifest, other).unwrap();
-    let error = fetch(&address, None, None).unwrap_err();
+    let error = bytes(&address, None, None).unwrap_err();
     assert!(error.class() == Class::Config && error.message().contains("a manifest of another digest"), "{error}");
 }
 
@@ -128,10 +133,57 @@ fn an_artifact_that_is_no_component_is_refused_by_what_it_is() {
     ];
     for (artifact, says) in table {
         let address = parse(&registry.push("other", &artifact)).unwrap();
-        let error = fetch(&address, None, None).unwrap_err();
+        let error = bytes(&address, None, None).unwrap_err();
         assert!(error.class() == Class::Config && error.message().contains(says), "{error}");
         assert!(error.advice().unwrap().contains("application/wasm"), "{error:?}");
     }
+}
+
+/// A component with its signature, in whatever order they are pushed.
+fn signed(signatures: &[&[u8]]) -> Artifact<'static> {
+    let mut artifact = Artifact::component(COMPONENT);
+    let layers = signatures.iter().map(|signature| (signature::MEDIA_TYPE, signature.to_vec()));
+    artifact.layers.splice(0..0, layers);
+    artifact
+}
+
+#[test]
+fn a_signature_is_a_layer_beside_the_component_and_is_pulled_and_kept_only_for_who_asks() {
+    let Some(mut registry) = Registry::start() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let text = registry.push("retention", &signed(&[b"four lines"]));
+    let address = parse(&text).unwrap();
+    let kept = || std::fs::read_dir(folder.path().join("cache/sha256")).unwrap().count();
+    let fetch = |signed| super::fetch(&address, signed, Some(&cache(&folder)), None);
+    let with =
+        |signature: Option<&[u8]>| Fetched { component: COMPONENT.to_vec(), signature: signature.map(<[u8]>::to_vec) };
+    assert_eq!(fetch(false).unwrap(), with(None));
+    assert_eq!(kept(), 2, "manifest and component");
+    assert_eq!(fetch(true).unwrap(), with(Some(b"four lines")), "asked for later, it is not missing");
+    assert_eq!(kept(), 3);
+    let unsigned = parse(&registry.push("unsigned", &Artifact::component(COMPONENT))).unwrap();
+    assert_eq!(super::fetch(&unsigned, true, None, None).unwrap(), with(None));
+    registry.stop();
+    assert_eq!(fetch(true).unwrap(), with(Some(b"four lines")));
+}
+
+#[test]
+fn a_signature_that_is_another_one_too_long_or_there_twice_is_refused() {
+    let Some(registry) = Registry::start() else { return };
+    let long = vec![b'x'; usize::try_from(signature::BYTES_MAX).unwrap() + 1];
+    for (artifact, says) in [
+        (signed(&[b"one", b"two"]), "has 2 signatures"),
+        (signed(&[&long]), "the signature oci://"),
+        (Artifact { layers: signed(&[b"one"]).layers[..1].to_vec(), ..signed(&[]) }, "has 0 layers"),
+    ] {
+        let address = parse(&registry.push("other", &artifact)).unwrap();
+        let error = fetch(&address, true, None, None).unwrap_err();
+        assert!(error.class() == Class::Config && error.message().contains(says), "{error}");
+    }
+    let address = parse(&registry.push("changed", &signed(&[b"four lines"]))).unwrap();
+    std::fs::write(registry.blob(&hex::encode(Sha256::digest(b"four lines"))), b"four linez").unwrap();
+    let error = fetch(&address, true, None, None).unwrap_err();
+    assert!(error.message().contains("a signature of another digest"), "{error}");
 }
 
 #[test]
@@ -145,7 +197,7 @@ fn what_is_not_there_is_told_from_what_cannot_be_reached() {
         (text.replace(&registry.host(), "absent.invalid"), Class::Unavailable, "absent.invalid cannot be used"),
     ];
     for (address, class, says) in table {
-        let error = fetch(&parse(&address).unwrap(), None, None).unwrap_err();
+        let error = bytes(&parse(&address).unwrap(), None, None).unwrap_err();
         assert!(error.class() == class && error.message().contains(says), "{error}");
         assert!(error.advice().is_some());
     }
@@ -159,7 +211,7 @@ fn a_component_beyond_the_limit_is_refused_before_and_while_it_comes() {
     let declared = parse(&registry.push("short", &Artifact::component(COMPONENT))).unwrap();
     std::fs::write(registry.blob(&hex::encode(Sha256::digest(COMPONENT))), &long).unwrap();
     for address in [address, declared] {
-        let error = fetch(&address, None, None).unwrap_err();
+        let error = bytes(&address, None, None).unwrap_err();
         assert!(error.class() == Class::Config && error.message().contains("is longer than"), "{error}");
     }
 }
@@ -170,7 +222,7 @@ fn credentials_are_dockers_and_a_wrong_one_is_told_without_showing_it() {
     let folder = tempfile::tempdir().unwrap();
     let address = parse(&registry.push("private/retention", &Artifact::component(COMPONENT))).unwrap();
     let right = docker_config(folder.path(), &registry.host(), USER, PASSWORD);
-    assert_eq!(fetch(&address, None, Some(&right)).unwrap(), COMPONENT);
+    assert_eq!(bytes(&address, None, Some(&right)).unwrap(), COMPONENT);
     let wrong = docker_config(folder.path(), &registry.host(), USER, "canary-wrong");
     let elsewhere = folder.path().join("elsewhere");
     std::fs::create_dir(&elsewhere).unwrap();
@@ -182,7 +234,7 @@ fn credentials_are_dockers_and_a_wrong_one_is_told_without_showing_it() {
         (None, "without credentials"),
     ];
     for (docker, says) in table {
-        let error = fetch(&address, None, docker.as_deref()).unwrap_err();
+        let error = bytes(&address, None, docker.as_deref()).unwrap_err();
         assert!(error.class() == Class::Config && error.message().contains(says), "{error}");
         assert!(error.advice().unwrap().contains("docker login"), "{error:?}");
         assert!(!format!("{error:?}").contains("canary"), "{error:?}");
