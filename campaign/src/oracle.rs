@@ -57,6 +57,9 @@ pub struct Oracle {
     accepted: BTreeSet<(String, String)>,
     lost: BTreeSet<String>,
     by_script: BTreeSet<String>,
+    /// What a script put there of which somebody said that it may age, and the adopted snapshots that this was said of.
+    may_age: BTreeSet<String>,
+    let_age: BTreeSet<String>,
     unexplained: BTreeMap<String, u32>,
     /// What each record and certificate names; neither ever changes.
     named: BTreeMap<String, Vec<String>>,
@@ -103,6 +106,13 @@ impl Oracle {
             for list in ["retired_snapshots", "retired_ahead"] {
                 let retired = self.environment[list].as_array().into_iter().flatten();
                 self.retired.extend(retired.filter_map(Value::as_str).map(str::to_owned));
+            }
+            let let_age = self.environment["adopted_may_age"].as_array().into_iter().flatten();
+            let let_age: BTreeSet<String> = let_age.filter_map(Value::as_str).map(str::to_owned).collect();
+            if !let_age.is_subset(&self.let_age) {
+                self.let_age.extend(let_age);
+                let is_there = |key: &&String| ObjectKey::parse(key).is_some_and(|key| objects.contains_key(&key));
+                self.may_age.extend(self.by_script.iter().filter(is_there).cloned());
             }
             for state in self.environment["accepted"].as_array().into_iter().flatten() {
                 let text = |field: &str| state[field].as_str().unwrap_or_default().to_owned();
@@ -167,11 +177,9 @@ impl Oracle {
 
     /// Wants every object of a script, until somebody says that they may age.
     fn adopted(&self, day: u32, objects: &BTreeMap<ObjectKey, Bytes>) -> Result<(), Violation> {
-        let may_age = self.environment["adopted_age_up_to"].as_str().unwrap_or_default();
         for key in &self.by_script {
-            let stamp = key.rsplit('/').next().and_then(|name| name.split('.').next()).unwrap_or_default();
             let is_there = ObjectKey::parse(key).is_some_and(|key| objects.contains_key(&key));
-            if !is_there && stamp > may_age {
+            if !is_there && !self.may_age.contains(key) {
                 return Err(Violation { day, what: format!("{key} of a script is gone, and nobody let it age") });
             }
         }

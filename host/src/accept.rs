@@ -1,7 +1,7 @@
 //! `init` and `accept`: the verbs that write the environment's own file.
 
 use crate::config::Source;
-use crate::environment::{self, EnvironmentFile};
+use crate::environment::{self, AcceptedState, EnvironmentFile};
 use crate::error::{Class, Error, Result};
 use crate::exclusive::{check_clock, exclusively};
 use crate::history::{self, FileDoubt, History};
@@ -9,7 +9,7 @@ use crate::host::Host;
 use crate::lease::Lease;
 use crate::postgres::Session;
 use crate::proof::{Mark, Verification};
-use crate::questions::{self, Answer, Asked, Only, Question};
+use crate::questions::{self, Answer, Asked, Kind, Names, Question};
 use crate::report::{self, Report};
 use crate::snapshot::SnapshotId;
 use crate::verify;
@@ -33,12 +33,13 @@ pub struct Arguments {
     /// Give up what is lost: objects that are missing, records that cannot be read, snapshots of which a verification failed
     #[arg(long)]
     lost: bool,
-    /// Answer nothing but this: a source, or what a question is about as `status --json` names it; may be given several times
+    /// Answer or take back nothing but this: a source, what a question is about as `status --json` names it, or both as `suspect:docs`; may
+    /// be given several times
     #[arg(long, value_name = "WHAT")]
     only: Vec<String>,
     /// Take back what was accepted of this snapshot, of its sources or its time, and answer nothing else: they are doubted again, and so
     /// is what was whole after it only because of that; may be given several times
-    #[arg(long, value_name = "ID", conflicts_with_all = ["retire", "lost", "adopted", "only"])]
+    #[arg(long, value_name = "ID", conflicts_with_all = ["retire", "lost", "adopted"])]
     withdraw: Vec<String>,
     /// The time of this snapshot is right, and so that of all that were made under the same clock; answers nothing else
     #[arg(long, value_name = "ID", conflicts_with_all = ["retire", "lost", "adopted", "only", "withdraw"])]
@@ -208,19 +209,28 @@ async fn answer(
     let retire: BTreeSet<String> = arguments.retire.iter().cloned().collect();
     check_retired(host, &stored.file, &retire)?;
     let waiting = questions::questions(Asked::of(host), history, now);
-    let breaks = if arguments.lost { breaks(host, history).await? } else { BTreeSet::new() };
+    let breaks = if arguments.lost { breaks(host, history).await? } else { BTreeMap::new() };
     let failures = if arguments.lost { failures(host, history).await? } else { BTreeMap::new() };
     let withdraw = withdrawn(history, &stored.file, &arguments.withdraw)?;
     let Arguments { lost, adopted, .. } = *arguments;
-    let only = only(&waiting, &arguments.only)?;
+    let only = if withdraw.is_empty() {
+        only(&Names::of(&waiting), &arguments.only)?
+    } else {
+        only(&answered(&stored.file, &withdraw), &arguments.only)?
+    };
+    let accepted_in = if withdraw.is_empty() { BTreeMap::new() } else { accepted_in(host).await? };
     let right_time = arguments.right_time.as_deref().map(parsed).transpose()?;
-    let answer = Answer { retire, lost, adopted, breaks, failures, withdraw, right_time, only };
+    let answer = Answer { retire, lost, adopted, breaks, failures, withdraw, accepted_in, right_time, only };
     let (next, changes) = questions::answer(Asked::of(host), history, &stored.file, &answer, now);
     if let (Some(id), true) = (right_time, changes.is_empty()) {
         return Err(Error::new(Class::Usage, format!("the time of the snapshot {id} is not in doubt"))
             .hint("`list` says of which snapshots it is"));
     }
-    let open: Vec<Question> = waiting.iter().filter(|question| answer.leaves_open(question)).cloned().collect();
+    if let (Some(id), true) = (answer.withdraw.first(), changes.is_empty()) {
+        return Err(Error::new(Class::Usage, format!("what was accepted of the snapshot {id} is asked about already"))
+            .hint("`status` shows what waits, and the command that answers it"));
+    }
+    let mut open: Vec<Question> = waiting.iter().filter(|question| answer.leaves_open(question)).cloned().collect();
     if let Some(lease) = lease.filter(|_| !changes.is_empty()) {
         lease.check().await?;
         let gone = match history.file_doubt {
@@ -228,6 +238,10 @@ async fn answer(
             Some(FileDoubt::Changed { .. } | FileDoubt::Unchained { .. }) | None => None,
         };
         environment::write(&host.store, environment, Some(stored), gone, next, now).await?;
+        let after = history::load(&host.store, environment, &host.sources, now).await?;
+        open = questions::questions(Asked::of(host), &after, now);
+        // What is asked about because of this answer did not wait before.
+        open.retain(|question| waiting.iter().any(|waited| waited.name() == question.name()));
     }
     let mut text = String::new();
     for question in &waiting {
@@ -265,9 +279,9 @@ fn check_formats(history: &History) -> Result<()> {
 }
 
 /// Where the chain of records is broken: what `verify` would say of it.
-async fn breaks(host: &Host, history: &History) -> Result<BTreeSet<SnapshotId>> {
+async fn breaks(host: &Host, history: &History) -> Result<BTreeMap<SnapshotId, Option<String>>> {
     let chain = verify::check_chain(&host.store, &host.environment, history).await?;
-    Ok(chain.problems.into_iter().map(|(id, _)| id).collect())
+    Ok(chain.problems.into_iter().map(|(id, _)| (id, chain.hashes.get(&id).cloned())).collect())
 }
 
 /// What the last failed verification of each snapshot found.
@@ -286,11 +300,30 @@ async fn failures(host: &Host, history: &History) -> Result<BTreeMap<SnapshotId,
     Ok(found)
 }
 
+/// By which version of the environment's file each state was accepted first, as far as they can be read.
+async fn accepted_in(host: &Host) -> Result<BTreeMap<AcceptedState, SnapshotId>> {
+    let mut found = BTreeMap::new();
+    for version in environment::versions(&host.store, &host.environment).await? {
+        for state in version.file.accepted {
+            found.entry(state).or_insert(version.stamp);
+        }
+    }
+    Ok(found)
+}
+
+/// What `--only` may name of what was accepted of some snapshots.
+fn answered<'f>(file: &'f EnvironmentFile, of: &BTreeSet<SnapshotId>) -> Names<'f> {
+    let sources = file.accepted.iter().filter(|state| of.contains(&state.snapshot));
+    let sources = sources.map(|state| (Kind::Suspect.name(), Some(state.source.as_str())));
+    sources.chain([(Kind::Clock.name(), None)]).collect()
+}
+
 /// The snapshots of which something was accepted, among those that a person names.
 fn withdrawn(history: &History, file: &EnvironmentFile, named: &[String]) -> Result<BTreeSet<SnapshotId>> {
     let accepted = |text: &String| {
         let id = parsed(text)?;
-        let times = file.trusted_times.iter().chain(&file.doubted_times).chain(&file.retired_ahead);
+        let rivals = file.undecided.iter().chain(&file.decided).flat_map(|rivals| rivals.ahead.union(&rivals.since));
+        let times = file.trusted_times.iter().chain(&file.doubted_times).chain(&file.retired_ahead).chain(rivals);
         let known = file.accepted.iter().map(|state| &state.snapshot).chain(times);
         let known: BTreeSet<SnapshotId> = known.filter(|id| history.snapshot(**id).is_some()).copied().collect();
         if known.contains(&id) {
@@ -309,22 +342,22 @@ fn parsed(text: &str) -> Result<SnapshotId> {
     text.parse().map_err(|error| Error::new(Class::Usage, error).hint("`list` shows the ids"))
 }
 
-/// What a person wants answered, among what waits.
-fn only(waiting: &[Question], named: &[String]) -> Result<BTreeSet<Only>> {
-    let known = waiting.iter().flat_map(|question| [question.only(), question.kind.name()]);
-    let known: BTreeSet<&str> = known.chain([questions::DISPROVED]).collect();
-    if let Some(unknown) = named.iter().find(|name| !known.contains(name.as_str())) {
-        let hint = match known.into_iter().collect::<Vec<_>>().join(", ") {
-            none if none.is_empty() => "nothing waits for an answer".to_owned(),
-            known => format!("--only takes {known}"),
-        };
-        let shown = crate::capability::printable(unknown);
-        return Err(Error::new(Class::Usage, format!("nothing is asked about `{shown}`")).hint(hint));
+/// What a person wants answered, or taken back, by its whole name.
+fn only(names: &Names<'_>, named: &[String]) -> Result<BTreeSet<String>> {
+    let mut only = BTreeSet::new();
+    for name in named {
+        only.extend(names.meant(name).map_err(|known| {
+            let shown = crate::capability::printable(name);
+            let several = known.iter().any(|known| known.ends_with(&format!(":{name}")));
+            let known = known.into_iter().collect::<Vec<_>>().join(", ");
+            let said = match several {
+                true => format!("several things are asked about `{shown}`"),
+                false => format!("nothing is asked about `{shown}`"),
+            };
+            Error::new(Class::Usage, said).hint(format!("--only takes {known}"))
+        })?);
     }
-    // A source may be called as a question is.
-    let is_source = |name: &String| waiting.iter().any(|question| question.source.as_ref() == Some(name));
-    let of = |name: &String| if is_source(name) { Only::Source(name.clone()) } else { Only::Kind(name.clone()) };
-    Ok(named.iter().map(of).collect())
+    Ok(only)
 }
 
 fn check_retired(host: &Host, file: &EnvironmentFile, retire: &BTreeSet<String>) -> Result<()> {

@@ -72,13 +72,24 @@ pub fn snapshot<'h>(history: &'h History, which: &Which, wanted: Wanted<'_>, zon
     let whole = || history.snapshots.iter().filter(|snapshot| wanted.is_met(snapshot));
     let until = || whole().rev().filter(|snapshot| at.is_none_or(|at| snapshot.id.taken() <= at));
     // A run under a wrong clock answers for a day only where no other one does, and so does one that was found damaged.
-    let is_placed = |snapshot: &&Snapshot| at.is_none() || !snapshot.may_be_misplaced();
+    let is_placed = |snapshot: &&Snapshot| at.is_none() || !snapshot.misplaced;
     let is_sound = |snapshot: &&Snapshot| snapshot.standing != Standing::Failed;
     let found = until().filter(is_sound).find(is_placed);
     let found = found.or_else(|| until().find(is_placed)).or_else(|| until().next());
+    // One of a doubted time that nobody knows to be wrong makes way for one of that day that nobody doubts.
+    let day = |snapshot: &Snapshot| snapshot.id.taken().to_zoned_datetime(zone.clone()).date();
+    let of_its_day = |doubted: &Snapshot| {
+        let mut certain = until().filter(is_sound).filter(|snapshot| !snapshot.clock_doubted);
+        certain.find(|snapshot| day(snapshot) == day(doubted))
+    };
+    let doubted = found.filter(|found| at.is_some() && found.clock_doubted);
+    let found = doubted.and_then(of_its_day).or(found);
     if let Some((found, (over, why))) = found.and_then(|found| Some((found, passed_over(history, found, wanted, at)?)))
     {
         tracing::warn!("{over} is passed over, because {why}; {} is taken", found.id);
+    }
+    if let (Some(found), Some(_)) = (found.filter(|found| found.clock_doubted), at) {
+        tracing::warn!("the time of {} may be wrong, and nothing else answers for that day", found.id);
     }
     found.ok_or_else(|| match (at, whole().next()) {
         (Some(at), Some(first)) => usage(format!("no {} is from {at} or before", wanted.describe()))

@@ -88,15 +88,25 @@ pub struct EnvironmentFile {
     /// Snapshots of two clocks of which one was wrong: both sides are kept until somebody says which.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub undecided: Vec<RivalClocks>,
+    /// Those of which somebody said so, or runs went on under one of them: a mistake is corrected on both sides at once.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub decided: Vec<RivalClocks>,
     /// Snapshots that `unforget` keeps.
     #[serde(default)]
     pub kept: BTreeSet<SnapshotId>,
-    /// Adopted snapshots up to this one may age; none may without it.
+    /// Adopted snapshots that may age.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub adopted_may_age: BTreeSet<SnapshotId>,
+    /// All adopted snapshots up to this one may age too, as earlier versions of the program noted it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adopted_age_up_to: Option<SnapshotId>,
-    /// Snapshots at which the chain of records is broken, as a person knows: their record is missing or was changed.
+    /// Snapshots whose record or certificate is missing or cannot be read, as a person knows.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub known_breaks: BTreeSet<SnapshotId>,
+    /// Snapshots whose record is not what another one names, as a person knows, each with its SHA-256 then: once more edited, it is
+    /// another one.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub known_edits: BTreeMap<SnapshotId, String>,
     /// What holds for snapshots that entered the bin before `bin_days` became less.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub longer_bin: Option<LongerBin>,
@@ -113,6 +123,17 @@ pub struct RivalClocks {
     pub ahead: BTreeSet<SnapshotId>,
     /// Those that were recorded since then, at times that came before the last of these.
     pub since: BTreeSet<SnapshotId>,
+    /// Whether a person said which was right. What the runs since then say of it is no person's word.
+    #[serde(default)]
+    pub by_person: bool,
+}
+
+impl RivalClocks {
+    /// Whether a snapshot is of one of them.
+    #[must_use]
+    pub fn has(&self, id: SnapshotId) -> bool {
+        self.ahead.contains(&id) || self.since.contains(&id)
+    }
 }
 
 /// What a list says of its snapshots is less than what is asked now, so it says nothing and they are asked about again.
@@ -227,9 +248,12 @@ impl EnvironmentFile {
             retired_snapshots: BTreeSet::new(),
             retired_ahead: BTreeSet::new(),
             undecided: Vec::new(),
+            decided: Vec::new(),
             kept: BTreeSet::new(),
+            adopted_may_age: BTreeSet::new(),
             adopted_age_up_to: None,
             known_breaks: BTreeSet::new(),
+            known_edits: BTreeMap::new(),
             longer_bin: None,
             replaced: BTreeMap::new(),
         }
@@ -245,22 +269,47 @@ impl EnvironmentFile {
         }
     }
 
-    /// What a run takes from the configuration without a question: rules that are stronger, so that nobody takes them back in silence,
-    /// and the retention where none is known. None where there is nothing new.
+    /// What a run takes without a question: rules of the configuration that are stronger, so that nobody takes them back in silence, the
+    /// retention where none is known, and that something lost is back, so that losing it again is a new loss. None where there is
+    /// nothing new.
     #[must_use]
-    pub fn taking(&self, guard: &guard::Config, retention: &str) -> Option<Self> {
-        let stronger = self.guard.strengthened_by(guard);
-        if stronger.is_none() && self.retention.is_some() {
-            return None;
+    pub fn taking(&self, guard: &guard::Config, retention: &str, history: &History) -> Option<Self> {
+        let mut next = self.clone();
+        let mut reasons = Vec::new();
+        if let Some(stronger) = self.guard.strengthened_by(guard) {
+            next.guard = stronger;
+            reasons.push("the configuration strengthens the guard");
         }
-        let reason =
-            if stronger.is_some() { "the configuration strengthens the guard" } else { "the retention is known" };
-        Some(Self {
-            guard: stronger.unwrap_or_else(|| self.guard.clone()),
-            retention: Some(self.retention.clone().unwrap_or_else(|| retention.to_owned())),
-            reason: reason.to_owned(),
-            ..self.clone()
-        })
+        if self.retention.is_none() {
+            next.retention = Some(retention.to_owned());
+            reasons.push("the retention is known");
+        }
+        for snapshot in &history.snapshots {
+            if snapshot.record.is_some() {
+                next.known_breaks.remove(&snapshot.id);
+            }
+            let back = snapshot.sources.iter().filter(|(_, state)| state.is_restorable());
+            for (source, _) in back {
+                next.given_up.remove(&AcceptedState { snapshot: snapshot.id, source: source.clone() });
+            }
+        }
+        if next.given_up != self.given_up || next.known_breaks != self.known_breaks {
+            reasons.push("what was lost is back");
+        }
+        next.reason = reasons.join("; ");
+        (!reasons.is_empty()).then_some(next)
+    }
+
+    /// Whether a person let an adopted snapshot age.
+    #[must_use]
+    pub fn may_age(&self, id: SnapshotId) -> bool {
+        self.adopted_may_age.contains(&id) || self.adopted_age_up_to.is_some_and(|up_to| id <= up_to)
+    }
+
+    /// Whether a person knows that the record of a snapshot, of this hash, is not what another one names.
+    #[must_use]
+    pub fn knows_edit(&self, id: SnapshotId, sha256: &str) -> bool {
+        self.known_edits.get(&id).is_some_and(|known| known == sha256)
     }
 
     /// Whether a person accepted the suspect state of a source.
@@ -278,7 +327,14 @@ impl EnvironmentFile {
     /// Whether a snapshot is of two clocks of which nobody knows which was wrong.
     #[must_use]
     pub fn is_undecided(&self, id: SnapshotId) -> bool {
-        self.undecided.iter().any(|rivals| rivals.ahead.contains(&id) || rivals.since.contains(&id))
+        self.undecided.iter().any(|rivals| rivals.has(id))
+    }
+
+    /// Whether a person said that the other one of two clocks was right.
+    #[must_use]
+    pub fn is_overruled(&self, id: SnapshotId) -> bool {
+        let by_person = |rivals: &RivalClocks| rivals.has(id) && rivals.by_person;
+        self.doubted_times.contains(&id) && self.decided.iter().any(by_person)
     }
 
     /// Whether a person gave the state of a source up, because its object is lost.
@@ -310,14 +366,19 @@ impl EnvironmentFile {
         self.suspected.retain(|state| there.contains(&state.snapshot));
         self.given_up.retain(|state| there.contains(&state.snapshot));
         self.known_failures.retain(|id, _| there.contains(id));
-        for ids in [
+        let rivals = self.undecided.iter_mut().chain(&mut self.decided);
+        let sides = rivals.flat_map(|rivals| [&mut rivals.ahead, &mut rivals.since]);
+        let own = [
             &mut self.trusted_times,
             &mut self.doubted_times,
             &mut self.retired_snapshots,
             &mut self.retired_ahead,
             &mut self.kept,
-        ] {
-            ids.retain(|id| there.contains(id));
+            &mut self.adopted_may_age,
+        ];
+        own.into_iter().chain(sides).for_each(|ids| ids.retain(|id| there.contains(id)));
+        for rivals in [&mut self.undecided, &mut self.decided] {
+            rivals.retain(|rivals| !rivals.ahead.is_empty() || !rivals.since.is_empty());
         }
     }
 
@@ -356,6 +417,23 @@ struct Versioned {
 /// Never for a checked environment name.
 pub fn file_key(environment: &Environment, stamp: SnapshotId) -> Result<ObjectKey> {
     key(&format!("{environment}/{FOLDER}/{stamp}.json"))
+}
+
+/// Every version that can be read, oldest first.
+///
+/// # Errors
+/// The store's.
+pub async fn versions(store: &Store, environment: &Environment) -> Result<Vec<Stored>> {
+    let mut found = Vec::new();
+    for meta in store.list(&format!("{environment}/{FOLDER}/")).await? {
+        let stem = meta.key.as_str().rsplit('/').next().and_then(|name| name.strip_suffix(".json"));
+        let Some(stamp) = stem.and_then(|stem| stem.parse().ok()) else { continue };
+        let Some(bytes) = store.get(&meta.key).await? else { continue };
+        let sha256 = hex::encode(Sha256::digest(&bytes));
+        found.extend(EnvironmentFile::parse(&bytes, environment, stamp).map(|file| Stored { stamp, sha256, file }));
+    }
+    found.sort_unstable_by_key(|version| version.stamp);
+    Ok(found)
 }
 
 /// Writes the version after `before`, or the first one; and after the one that is gone or cannot be read, where there is such a one.

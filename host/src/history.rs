@@ -18,7 +18,7 @@ use crate::environment::Stored;
 use crate::error::Error;
 use crate::evidence::{SealKey, Selected};
 use crate::guard::Subject;
-use crate::proof::{Mark, Standing};
+use crate::proof::{self, Mark, Standing};
 use crate::questions;
 use crate::snapshot::{Condition, Measure, ObjectRecord, Previous, SnapshotId};
 use crate::store::ObjectKey;
@@ -74,7 +74,7 @@ pub enum FileDoubt {
 }
 
 /// Everything that the store holds of an environment.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct History {
     /// Oldest first.
     pub snapshots: Vec<Snapshot>,
@@ -305,6 +305,17 @@ impl History {
         self.forgotten.contains(&id) || self.snapshots.iter().any(|snapshot| snapshot.id == id)
     }
 
+    /// The same with the verifications alone that there were at a moment.
+    #[must_use]
+    pub fn proven_by(&self, moment: Timestamp) -> Self {
+        let mut then = self.clone();
+        then.verifications.retain(|mark| mark.at.taken() <= moment);
+        for snapshot in &mut then.snapshots {
+            snapshot.standing = proof::standing(&then.verifications, snapshot.id, moment);
+        }
+        then
+    }
+
     /// One snapshot.
     #[must_use]
     pub fn snapshot(&self, id: SnapshotId) -> Option<&Snapshot> {
@@ -333,7 +344,7 @@ impl History {
     #[must_use]
     pub fn subjects(&self) -> Vec<Subject> {
         let file = self.environment.as_ref().map(|stored| &stored.file);
-        let may_age = |id: SnapshotId| file.and_then(|file| file.adopted_age_up_to).is_some_and(|up_to| id <= up_to);
+        let may_age = |id: SnapshotId| file.is_some_and(|file| file.may_age(id));
         let subject = |snapshot: &Snapshot| Subject {
             id: snapshot.id,
             verified: snapshot.standing == Standing::Passed,

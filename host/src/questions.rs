@@ -8,8 +8,9 @@ mod question;
 mod rivals;
 mod withdraw;
 
-pub use answer::{Answer, DISPROVED, Only, answer, is_known_failure};
-pub use question::{Kind, Question};
+pub use answer::{Answer, DISPROVED, answer, is_known_failure};
+use question::name_of;
+pub use question::{Kind, Names, Question};
 
 use crate::config::EnvironmentConfig;
 use crate::environment::EnvironmentFile;
@@ -127,9 +128,12 @@ pub fn questions(asked: Asked<'_>, history: &History, now: Timestamp) -> Vec<Que
     // Whoever means one of several answers that one.
     let plain = accept();
     if found.iter().filter(|question| question.command.starts_with(&plain)).count() > 1 {
-        for question in &mut found {
+        let names = Names::of(&found);
+        let only = found.iter().map(|question| names.shortest(question.kind.name(), question.source.as_deref()));
+        let only: Vec<String> = only.collect();
+        for (question, only) in found.iter_mut().zip(only) {
             if let Some(more) = question.command.strip_prefix(&plain) {
-                question.command = format!("{plain} --only {}{more}", question.only());
+                question.command = format!("{plain} --only {only}{more}");
             }
         }
     }
@@ -292,7 +296,8 @@ fn of_losses(history: &History) -> Vec<Said> {
     }
     if !history.missing.is_empty() {
         let missing: Vec<SnapshotId> = history.missing.iter().copied().collect();
-        let text = format!("the record of {} is missing, although a later one names it", named(&missing));
+        let text =
+            format!("the record of {} is missing, although a later one names it or it was forgotten", named(&missing));
         found.push(Said { kind: Kind::MissingRecord, source: None, snapshots: missing, text });
     }
     if !history.changed.is_empty() {

@@ -148,10 +148,12 @@ async fn retention_health(host: &Host, files: Files, history: &History, now: Tim
         Err(error) if files == Files::OfAPod => return Retention::Unseen(error.to_string()),
         Err(error) => return Retention::Refused(error.to_string()),
     };
-    match retention::plan_of(host, &plugin, history, newest.id.taken(), false).await {
+    // What was verified since then changes what the next run does.
+    let then = history.proven_by(newest.id.taken());
+    match retention::plan_of(host, &plugin, &then, newest.id.taken(), false).await {
         Ok(planned) => {
             let bin = Wait::Days(host.guard.bin_days);
-            let steps = planned.steps(history, bin, newest.stored, &expected(history, &host.sources));
+            let steps = planned.steps(&then, bin, newest.stored, &expected(history, &host.sources));
             match steps.entering.len() + steps.due.len() {
                 0 => Retention::Applied,
                 left => Retention::Behind(left),

@@ -7,6 +7,7 @@ mod answered;
 mod bin;
 mod clock;
 mod collapsed;
+mod corrected;
 mod failing;
 mod proofs;
 mod sources;

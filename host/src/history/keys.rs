@@ -53,6 +53,8 @@ pub(super) struct Keys {
     pub records: BTreeMap<SnapshotId, Timestamp>,
     /// Certificates, with when each was written by the store's time.
     pub certificates: BTreeMap<SnapshotId, Timestamp>,
+    /// Those among them that say nothing, as a full disk leaves them.
+    pub empty_certificates: BTreeSet<SnapshotId>,
     /// Versions of the environment's file.
     pub environment_files: BTreeSet<SnapshotId>,
     pub verified: Vec<Mark>,
@@ -121,7 +123,10 @@ pub(super) fn sort(environment: &Environment, listed: impl Iterator<Item = Meta>
         match (folder, id(name)) {
             ("leases", _) => keys.leases.push(key),
             ("snapshots", Some(id)) => drop(keys.records.insert(id, modified)),
-            ("forgotten", Some(id)) => drop(keys.certificates.insert(id, modified)),
+            ("forgotten", Some(id)) => {
+                keys.certificates.insert(id, modified);
+                keys.empty_certificates.extend((bytes == 0).then_some(id));
+            }
             (crate::environment::FOLDER, Some(stamp)) => drop(keys.environment_files.insert(stamp)),
             ("verified", None) => keys.verified.extend(Mark::parse(name)),
             _ if RESERVED.contains(&folder) => {}

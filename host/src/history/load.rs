@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::lease;
 use crate::proof::{self, Verification};
 use crate::questions;
-use crate::snapshot::{Condition, Measure, Outcome, Previous, Record, SnapshotId, SourceRecord};
+use crate::snapshot::{ClockDoubt, Condition, Measure, Outcome, Previous, Record, SnapshotId, SourceRecord};
 use crate::store::{ObjectKey, Store};
 use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
@@ -246,14 +246,16 @@ async fn missing(
     file: Option<&Stored>,
     records: &[Read],
 ) -> Result<BTreeSet<SnapshotId>> {
+    let has_certificate = |id: &SnapshotId| keys.certificates.contains_key(id) && !keys.empty_certificates.contains(id);
     let is_known = |id: &SnapshotId| {
         keys.records.contains_key(id)
-            || keys.certificates.contains_key(id)
+            || has_certificate(id)
             || file.is_some_and(|stored| stored.file.known_breaks.contains(id))
     };
     let mut missing = BTreeSet::new();
-    let mut wanted: BTreeSet<SnapshotId> =
-        named(records).map(|previous| previous.id).filter(|id| !is_known(id)).collect();
+    let mut wanted: BTreeSet<SnapshotId> = named(records).map(|previous| previous.id).collect();
+    wanted.extend(&keys.empty_certificates);
+    wanted.retain(|id| !is_known(id));
     // What was verified and left nothing else had a record, or was made from a script's objects, which a script may take away.
     for mark in keys.verified.iter().filter(|mark| mark.passed && !is_known(&mark.snapshot)) {
         let bytes = store.get(&mark.key(environment)?).await?;
@@ -262,7 +264,7 @@ async fn missing(
     }
     for id in wanted {
         let there = store.head(&record_key(environment, id)?).await?.is_some()
-            || store.head(&certificate_key(environment, id)?).await?.is_some();
+            || store.head(&certificate_key(environment, id)?).await?.is_some_and(|found| found.bytes > 0);
         if !there {
             missing.insert(id);
         }
@@ -282,9 +284,8 @@ pub(super) fn changed(file: Option<&Stored>, records: &[Read]) -> BTreeSet<Snaps
         records.iter().filter(|(_, record, _)| record.is_ok()).map(|(id, _, sha256)| (*id, sha256.as_str())).collect();
     let differs = |previous: &&Previous| hashes.get(&previous.id).is_some_and(|sha256| *sha256 != previous.sha256);
     let known = |id: &SnapshotId| {
-        let is_known =
-            |stored: &Stored| stored.file.known_breaks.contains(id) || stored.file.retired_snapshots.contains(id);
-        file.is_some_and(is_known)
+        let edit = |file: &EnvironmentFile| hashes.get(id).is_some_and(|sha256| file.knows_edit(*id, sha256));
+        file.is_some_and(|stored| stored.file.retired_snapshots.contains(id) || edit(&stored.file))
     };
     named(records).filter(differs).map(|previous| previous.id).filter(|id| !known(id)).collect()
 }
@@ -362,7 +363,8 @@ pub(super) fn build(keys: &Keys, records: Vec<Read>, facts: Facts<'_>) -> Histor
                 (name.clone(), state)
             })
             .collect();
-        let doubted = record.as_ref().is_some_and(|record| record.clock_doubt.is_some());
+        let doubt = record.as_ref().and_then(|record| record.clock_doubt);
+        let doubt = doubt.filter(|_| !file.is_some_and(|file| file.trusted_times.contains(&id)));
         snapshots.insert(
             id,
             Snapshot {
@@ -370,7 +372,8 @@ pub(super) fn build(keys: &Keys, records: Vec<Read>, facts: Facts<'_>) -> Histor
                 record_sha256: Some(sha256),
                 stored: keys.records.get(&id).copied(),
                 damage,
-                clock_doubted: doubted && !file.is_some_and(|file| file.trusted_times.contains(&id)),
+                clock_doubted: doubt.is_some(),
+                misplaced: doubt.is_some_and(ClockDoubt::misplaces),
                 // A record that was put back after its certificate waits anew.
                 binned: keys
                     .certificates
@@ -413,8 +416,9 @@ pub(super) fn build(keys: &Keys, records: Vec<Read>, facts: Facts<'_>) -> Histor
             snapshot.retired |= is_ahead;
             snapshot.clock_doubted |= !is_ahead;
         }
-        snapshot.clock_doubted |= file.is_some_and(|file| file.doubted_times.contains(&snapshot.id));
         snapshot.undecided = file.is_some_and(|file| file.is_undecided(snapshot.id));
+        snapshot.clock_doubted |= file.is_some_and(|file| file.doubted_times.contains(&snapshot.id));
+        snapshot.misplaced |= file.is_some_and(|file| file.is_overruled(snapshot.id));
         snapshot.standing = proof::standing(&verifications, snapshot.id, facts.now);
         if !snapshot.adopted {
             snapshot.complete = snapshot.is_complete();

@@ -37,6 +37,8 @@ pub struct Snapshot {
     pub undecided: bool,
     /// Whether its time is doubted, and nobody said that it is right.
     pub clock_doubted: bool,
+    /// Whether it so stands at a wrong place among the others, as far as its record or a person says.
+    pub misplaced: bool,
     /// Since when it lies in the bin, by the store's time; none where it does not.
     pub binned: Option<Timestamp>,
     /// The state of each source.
@@ -117,6 +119,7 @@ impl Snapshot {
             early: false,
             undecided: false,
             clock_doubted: false,
+            misplaced: false,
             binned: None,
             sources: BTreeMap::new(),
         }
@@ -165,13 +168,6 @@ impl Snapshot {
     pub fn has_whole(&self, source: &str) -> bool {
         let whole = |state: &State| state.condition == Condition::Whole && state.is_restorable();
         !self.retired && self.sources.get(source).is_some_and(whole)
-    }
-
-    /// Whether it may stand at a wrong place among the others, and nobody said that its time is right.
-    #[must_use]
-    pub fn may_be_misplaced(&self) -> bool {
-        let doubt = self.record.as_ref().and_then(|record| record.clock_doubt);
-        self.clock_doubted && doubt.is_some_and(crate::snapshot::ClockDoubt::misplaces)
     }
 
     /// The worst condition of its sources; none where it names no source.

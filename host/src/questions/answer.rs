@@ -18,25 +18,19 @@ pub struct Answer {
     pub lost: bool,
     /// Whether adopted snapshots may age.
     pub adopted: bool,
-    /// Snapshots at which the chain of records is broken, and known to be so from now on.
-    pub breaks: BTreeSet<SnapshotId>,
+    /// Snapshots at which the chain of records is broken, and known to be so from now on, with the SHA-256 of the record where there is one.
+    pub breaks: BTreeMap<SnapshotId, Option<String>>,
     /// What the last failed verification found of snapshots, each as `source: problem`.
     pub failures: BTreeMap<SnapshotId, BTreeSet<String>>,
     /// Snapshots of which nothing is accepted any more. Then nothing else is answered.
     pub withdraw: BTreeSet<SnapshotId>,
+    /// The version of the environment's file by which each state was accepted, as far as they can be read: what one answer accepted is taken
+    /// back together.
+    pub accepted_in: BTreeMap<AcceptedState, SnapshotId>,
     /// A snapshot whose time is right, and so that of all that were made under the same clock. Then nothing else is answered.
     pub right_time: Option<SnapshotId>,
-    /// What is answered; an empty set answers every question.
-    pub only: BTreeSet<Only>,
-}
-
-/// What a person may answer alone.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Only {
-    /// What is asked about a source.
-    Source(String),
-    /// What is asked about a thing, by [`Kind::name`].
-    Kind(String),
+    /// What is answered or taken back, by [`Question::name`]; an empty set means all of it.
+    pub only: BTreeSet<String>,
 }
 
 /// How `--only` names failed verifications, about which nothing waits.
@@ -45,18 +39,12 @@ pub const DISPROVED: &str = "disproved";
 impl Answer {
     /// Whether a question is among those that are answered.
     fn is_about(&self, question: &Question) -> bool {
-        let source = question.source.clone().map(Only::Source);
-        let named = source.is_some_and(|source| self.only.contains(&source)) || self.names(question.kind.name());
-        self.withdraw.is_empty() && self.right_time.is_none() && (self.only.is_empty() || named)
+        self.withdraw.is_empty() && self.right_time.is_none() && self.covers(&question.name())
     }
 
-    fn names(&self, kind: &str) -> bool {
-        self.only.contains(&Only::Kind(kind.to_owned()))
-    }
-
-    /// Whether what no question is about is answered: by `--lost` as a whole, or by this name.
-    fn covers(&self, names: &[&str]) -> bool {
-        self.only.is_empty() || names.iter().any(|name| self.names(name))
+    /// Whether what has this name is answered or taken back.
+    pub(super) fn covers(&self, name: &str) -> bool {
+        self.only.is_empty() || self.only.contains(name)
     }
 
     /// Whether it leaves a question open, because that takes a word of its own.
@@ -165,20 +153,29 @@ pub fn answer(
                 changes.push(format!("the record of {} is given up", named(&question.snapshots)));
             }
             Kind::ChangedRecord if answer.lost => {
-                next.known_breaks.extend(&question.snapshots);
+                let found = question.snapshots.iter().filter_map(|id| history.snapshot(*id));
+                next.known_edits.extend(found.filter_map(|found| Some((found.id, found.record_sha256.clone()?))));
                 changes.push(format!("the record of {} is taken as it is", named(&question.snapshots)));
             }
             Kind::OtherFile => changes.push(format!("the environment goes on from the version of {}", file.written)),
             Kind::Lost | Kind::DamagedRecord | Kind::MissingRecord | Kind::ChangedRecord => {}
         }
     }
-    let covered = answer.covers(&[Kind::MissingRecord.name(), Kind::ChangedRecord.name(), DISPROVED]);
-    let breaks: Vec<SnapshotId> = answer.breaks.difference(&next.known_breaks).copied().collect();
-    if covered && !breaks.is_empty() {
-        changes.push(format!("the chain of records is known to be broken at {}", named(&breaks)));
-        next.known_breaks.extend(breaks);
+    // What is asked about has its own answer.
+    let is_damaged = |id: &SnapshotId| history.snapshot(*id).is_some_and(|snapshot| snapshot.damage.is_some());
+    let asked_about = |id: &SnapshotId| history.missing.contains(id) || history.changed.contains(id) || is_damaged(id);
+    let breaks: Vec<_> = answer.breaks.iter().filter(|(id, _)| !asked_about(id) && answer.covers(DISPROVED)).collect();
+    if !breaks.is_empty() {
+        let ids: Vec<SnapshotId> = breaks.iter().map(|(id, _)| **id).collect();
+        changes.push(format!("the chain of records is known to be broken at {}", named(&ids)));
     }
-    if answer.lost && answer.covers(&[DISPROVED]) {
+    for (id, sha256) in breaks {
+        match sha256 {
+            Some(sha256) => drop(next.known_edits.insert(*id, sha256.clone())),
+            None => drop(next.known_breaks.insert(*id)),
+        }
+    }
+    if answer.lost && answer.covers(DISPROVED) {
         let failed = history.snapshots.iter().filter(|snapshot| snapshot.standing == Standing::Failed);
         let mut failed: Vec<SnapshotId> = failed.map(|snapshot| snapshot.id).collect();
         failed.retain(|id| !is_known_failure(&next, history, *id, now));
@@ -192,7 +189,7 @@ pub fn answer(
             known.problems.extend(answer.failures.get(&id).into_iter().flatten().cloned());
         }
     }
-    changes.extend(withdraw::withdraw(history, &answer.withdraw, &mut next));
+    changes.extend(withdraw::withdraw(history, answer, &mut next, now));
     changes.extend(answer.right_time.into_iter().flat_map(|id| rivals::decide(history, id, &mut next, now)));
     for name in &answer.retire {
         if let Some(known) = next.sources.remove(name) {
@@ -201,10 +198,11 @@ pub fn answer(
         }
     }
     if answer.adopted {
-        let newest = history.snapshots.iter().rev().find(|snapshot| snapshot.adopted).map(|snapshot| snapshot.id);
-        if newest.is_some() && newest > next.adopted_age_up_to {
-            next.adopted_age_up_to = newest;
-            changes.push("adopted snapshots may age like recorded ones".to_owned());
+        let adopted = history.snapshots.iter().filter(|snapshot| snapshot.adopted).map(|snapshot| snapshot.id);
+        let new: Vec<SnapshotId> = adopted.filter(|id| !next.may_age(*id)).collect();
+        if !new.is_empty() {
+            changes.push(format!("{} adopted may age like recorded ones", named(&new)));
+            next.adopted_may_age.extend(new);
         }
     }
     if changes.is_empty() {
@@ -251,9 +249,11 @@ fn judge_times(
     // What was from the future has no doubt of its own.
     if let Some(come) = rivals::come(history, now).filter(|come| come.ids.iter().any(|id| ids.contains(id))) {
         unclear.extend(&come.ids);
-        if !come.are_wrong {
+        if come.are_wrong {
+            next.decided.push(come.rivals());
+        } else {
             unclear.extend(&come.since);
-            next.undecided.push(come.undecided());
+            next.undecided.push(come.rivals());
         }
     }
     let mut changes = Vec::new();

@@ -1,6 +1,7 @@
 //! One question: what it is about, what it says, and the command that answers it.
 
 use crate::snapshot::SnapshotId;
+use std::collections::BTreeSet;
 
 /// What a question is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -77,9 +78,60 @@ impl Kind {
 }
 
 impl Question {
-    /// How `accept --only` names it: by its source, or by what it is about.
+    /// Its own name, which no other question has: what it is about and the source, `suspect:docs`, or what it is about alone.
     #[must_use]
-    pub fn only(&self) -> &str {
-        self.source.as_deref().unwrap_or(self.kind.name())
+    pub fn name(&self) -> String {
+        name_of(self.kind.name(), self.source.as_deref())
+    }
+}
+
+/// What [`Question::name`] is made of.
+pub fn name_of(kind: &str, source: Option<&str>) -> String {
+    source.map_or_else(|| kind.to_owned(), |source| format!("{kind}:{source}"))
+}
+
+/// What a person may name of some things, each of a kind and perhaps of a source: the source, the kind, or both.
+#[derive(Debug, Default)]
+pub struct Names<'a>(Vec<(&'a str, Option<&'a str>)>);
+
+impl<'a> FromIterator<(&'a str, Option<&'a str>)> for Names<'a> {
+    fn from_iter<I: IntoIterator<Item = (&'a str, Option<&'a str>)>>(things: I) -> Self {
+        Self(things.into_iter().collect())
+    }
+}
+
+impl<'a> Names<'a> {
+    /// Of what waits, and of failed verifications, about which nothing waits.
+    #[must_use]
+    pub fn of(waiting: &'a [Question]) -> Self {
+        let waiting = waiting.iter().map(|question| (question.kind.name(), question.source.as_deref()));
+        waiting.chain([(super::DISPROVED, None)]).collect()
+    }
+
+    /// The shortest name by which one of them alone is meant. What it is about comes before a source that is called the same.
+    pub fn shortest(&self, kind: &'a str, source: Option<&'a str>) -> String {
+        let own = BTreeSet::from([name_of(kind, source)]);
+        let short = source.filter(|source| self.meant(source).is_ok_and(|meant| meant == own));
+        short.map_or_else(|| name_of(kind, source), str::to_owned)
+    }
+
+    /// The names, in full, of what a person means. A source says which one is meant if there is but one thing of it.
+    ///
+    /// # Errors
+    /// The names that there are to choose from.
+    pub fn meant(&self, name: &str) -> Result<BTreeSet<String>, BTreeSet<String>> {
+        let of = |wanted: &dyn Fn(&str, Option<&str>) -> bool| -> BTreeSet<String> {
+            let wanted = self.0.iter().filter(|(kind, source)| wanted(kind, *source));
+            wanted.map(|(kind, source)| name_of(kind, *source)).collect()
+        };
+        let whole = of(&|kind, source| name_of(kind, source) == name);
+        let kind = of(&|kind, _| kind == name);
+        let source = of(&|_, source| source == Some(name));
+        match [whole, kind].into_iter().find(|meant| !meant.is_empty()) {
+            Some(meant) => Ok(meant),
+            None if source.len() == 1 => Ok(source),
+            None if source.is_empty() => Err(of(&|_, _| true)),
+            None => Err(source),
+        }
     }
 }

@@ -45,9 +45,10 @@ impl Come {
         )
     }
 
-    /// Both sides, as they are kept until somebody decides.
-    pub fn undecided(&self) -> RivalClocks {
-        RivalClocks { ahead: self.ids.iter().copied().collect(), since: self.since.iter().copied().collect() }
+    /// Both sides.
+    pub fn rivals(&self) -> RivalClocks {
+        let (ahead, since) = (self.ids.iter().copied().collect(), self.since.iter().copied().collect());
+        RivalClocks { ahead, since, by_person: false }
     }
 }
 
@@ -104,19 +105,27 @@ fn usual_gap(runs: &[&Snapshot], before: SnapshotId) -> Option<SignedDuration> {
 /// Takes the word of a person that the time of a snapshot is right, and so that of all that were made under the same clock. Gives back what
 /// changes; nothing where nobody doubts it.
 pub fn decide(history: &History, id: SnapshotId, next: &mut EnvironmentFile, now: Timestamp) -> Vec<String> {
-    let come = come(history, now).map(|come| come.undecided());
-    let of_it = |rivals: &RivalClocks| rivals.ahead.contains(&id) || rivals.since.contains(&id);
-    let rivals = next.undecided.iter().find(|rivals| of_it(rivals)).cloned().or_else(|| come.filter(of_it));
-    let own = history.snapshot(id).and_then(|snapshot| snapshot.record.as_ref()?.clock_doubt);
-    let (right, wrong) = match rivals {
-        Some(RivalClocks { ahead, since }) if ahead.contains(&id) => (ahead, since),
-        Some(RivalClocks { ahead, since }) => (since, ahead),
-        None if next.doubted_times.contains(&id) || (own.is_some() && !next.trusted_times.contains(&id)) => {
-            (BTreeSet::from([id]), BTreeSet::new())
-        }
-        None => return Vec::new(),
+    let come = come(history, now).map(|come| come.rivals());
+    let known = |list: &[RivalClocks]| list.iter().find(|rivals| rivals.has(id)).cloned();
+    let open = known(&next.undecided).or_else(|| come.filter(|rivals| rivals.has(id)));
+    let is_open = open.is_some();
+    let rivals = open.or_else(|| known(&next.decided));
+    let is_doubted = |id: &SnapshotId| {
+        let own = history.snapshot(*id).and_then(|snapshot| snapshot.record.as_ref()?.clock_doubt);
+        next.doubted_times.contains(id) || (own.is_some() && !next.trusted_times.contains(id))
     };
-    next.undecided.retain(|rivals| !of_it(rivals));
+    let (right, wrong) = match &rivals {
+        Some(RivalClocks { ahead, since, .. }) if ahead.contains(&id) => (ahead.clone(), since.clone()),
+        Some(RivalClocks { ahead, since, .. }) => (since.clone(), ahead.clone()),
+        None => (BTreeSet::from([id]), BTreeSet::new()),
+    };
+    if !is_open && !right.iter().any(is_doubted) && wrong.iter().all(is_doubted) {
+        return Vec::new();
+    }
+    next.undecided.retain(|rivals| !rivals.has(id));
+    next.decided.retain(|rivals| !rivals.has(id));
+    // A mistake is corrected on both sides at once.
+    next.decided.extend(rivals.map(|rivals| RivalClocks { by_person: true, ..rivals }));
     next.retired_ahead.retain(|id| !right.contains(id));
     next.doubted_times.retain(|id| !right.contains(id));
     next.trusted_times.retain(|id| !wrong.contains(id));

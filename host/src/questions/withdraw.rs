@@ -1,68 +1,82 @@
 //! Taking an answer back: what was accepted is doubted again, and so is what was whole only because of it.
 
-use super::named;
+use super::{Answer, Kind, is_ahead, name_of, named};
 use crate::backup::state::{collapsed, not_back};
-use crate::environment::{AcceptedState, EnvironmentFile};
+use crate::environment::{AcceptedState, EnvironmentFile, RivalClocks};
 use crate::history::{History, Serves, Snapshot, State};
 use crate::snapshot::{Condition, SnapshotId};
+use jiff::Timestamp;
 use std::collections::BTreeSet;
 
-/// Takes back what was accepted of some snapshots. Gives back what changes, a sentence each.
-pub fn withdraw(history: &History, ids: &BTreeSet<SnapshotId>, next: &mut EnvironmentFile) -> Vec<String> {
+/// Takes back what was accepted of the snapshots that an answer names. Gives back what changes, a sentence each.
+pub fn withdraw(history: &History, answer: &Answer, next: &mut EnvironmentFile, now: Timestamp) -> Vec<String> {
     let mut changes = Vec::new();
-    let named_sources: BTreeSet<String> =
-        next.accepted.iter().filter(|state| ids.contains(&state.snapshot)).map(|state| state.source.clone()).collect();
-    for source in named_sources {
-        let of = |file: &EnvironmentFile, id: SnapshotId| file.has_accepted(id, &source);
-        let Some(first) = ids.iter().copied().find(|id| of(next, *id)) else { continue };
-        let first = first_of_answer(history, next, first, &source);
-        let before = history.snapshots.iter().rev().filter(|other| other.id < first);
-        let mut before = before.filter(|other| other.record.is_some() && other.serves(&source) == Serves::First);
-        let before = before.find_map(|other| other.sources.get(&source));
-        let all = rest_on_it(history, first, &source, before);
-        if let (Some(known), Some(identity)) =
-            (next.sources.get_mut(&source), before.and_then(|state| state.identity.clone()))
-        {
-            known.identity = Some(identity);
+    let accepted = next.accepted.iter().filter(|state| answer.withdraw.contains(&state.snapshot));
+    let sources: BTreeSet<String> = accepted.map(|state| state.source.clone()).collect();
+    for source in sources.iter().filter(|source| answer.covers(&name_of(Kind::Suspect.name(), Some(source)))) {
+        let mut all = BTreeSet::new();
+        // Each answer by itself, oldest first.
+        while let Some(id) = answer.withdraw.iter().copied().find(|id| next.has_accepted(*id, source)) {
+            let taken = of_source(history, answer, id, source, next);
+            for snapshot in taken.iter().copied().chain([id]) {
+                let state = AcceptedState { snapshot, source: source.clone() };
+                next.accepted.remove(&state);
+                next.suspected.insert(state);
+                all.insert(snapshot);
+            }
         }
+        let all: Vec<SnapshotId> = all.into_iter().collect();
         changes.push(format!("{source} is suspect again in {}", named(&all)));
-        for snapshot in all {
-            let state = AcceptedState { snapshot, source: source.clone() };
-            next.accepted.remove(&state);
-            next.suspected.insert(state);
-        }
     }
-    let mut times = Vec::new();
-    for id in ids {
-        let known = [&mut next.trusted_times, &mut next.doubted_times, &mut next.retired_ahead];
-        if !known.into_iter().any(|known| known.contains(id)) {
-            continue;
+    if answer.covers(Kind::Clock.name()) {
+        let times: BTreeSet<SnapshotId> =
+            answer.withdraw.iter().flat_map(|id| of_time(history, *id, next, now)).collect();
+        let times: Vec<SnapshotId> = times.into_iter().collect();
+        if !times.is_empty() {
+            changes.push(format!("what was accepted of the time of {} is taken back", named(&times)));
         }
-        times.push(*id);
-        next.trusted_times.remove(id);
-        next.doubted_times.remove(id);
-        next.undecided.retain(|rivals| !rivals.ahead.contains(id) && !rivals.since.contains(id));
-        let record = history.snapshot(*id).and_then(|snapshot| snapshot.record.as_ref());
-        // What its own record doubts is asked about by that; the other side of two clocks is asked about as such.
-        if record.is_some_and(|record| record.clock_doubt.is_none()) {
-            next.retired_ahead.insert(*id);
-        } else {
-            next.retired_ahead.remove(id);
-        }
-    }
-    if !times.is_empty() {
-        changes.push(format!("what was accepted of the time of {} is taken back", named(&times)));
     }
     changes
 }
 
+/// The states of a source that are whole because of the answer that accepted one of them, oldest first.
+fn of_source(
+    history: &History,
+    answer: &Answer,
+    accepted: SnapshotId,
+    source: &str,
+    next: &mut EnvironmentFile,
+) -> Vec<SnapshotId> {
+    let version =
+        |snapshot: SnapshotId| answer.accepted_in.get(&AcceptedState { snapshot, source: source.to_owned() }).copied();
+    let of_answer = |id: SnapshotId| next.has_accepted(id, source) && version(id) == version(accepted);
+    let first = first_of_answer(history, accepted, source, of_answer);
+    let before = history.snapshots.iter().rev().filter(|other| other.id < first);
+    let mut before = before.filter(|other| other.record.is_some() && other.serves(source) == Serves::First);
+    let before = before.find_map(|other| other.sources.get(source));
+    let mut all = rest_on_it(history, first, source, before);
+    // What another answer accepted is another person's word.
+    let of_another = all.iter().position(|id| next.has_accepted(*id, source) && !of_answer(*id));
+    all.truncate(of_another.unwrap_or(all.len()));
+    if let (Some(known), Some(identity)) =
+        (next.sources.get_mut(source), before.and_then(|state| state.identity.clone()))
+    {
+        known.identity = Some(identity);
+    }
+    all
+}
+
 /// The first state of the same answer: several nights in a row are accepted at once.
-fn first_of_answer(history: &History, file: &EnvironmentFile, accepted: SnapshotId, source: &str) -> SnapshotId {
+fn first_of_answer(
+    history: &History,
+    accepted: SnapshotId,
+    source: &str,
+    of_answer: impl Fn(SnapshotId) -> bool,
+) -> SnapshotId {
     let earlier = history.snapshots.iter().rev().filter(|snapshot| snapshot.id < accepted && snapshot.record.is_some());
     let read = earlier.filter_map(|snapshot| Some((snapshot.id, snapshot.sources.get(source)?)));
     let read = read.filter(|(_, state)| state.object.is_some() && state.condition != Condition::Partial);
-    let of_answer = read.take_while(|(id, _)| file.has_accepted(*id, source));
-    of_answer.map(|(id, _)| id).last().unwrap_or(accepted)
+    read.map(|(id, _)| id).take_while(|id| of_answer(*id)).last().unwrap_or(accepted)
 }
 
 /// The states from an accepted one on in which the source is not back, the accepted one among them.
@@ -83,4 +97,29 @@ fn rest_on_it(history: &History, accepted: SnapshotId, source: &str, before: Opt
     let named = later.filter_map(|snapshot: &Snapshot| Some((snapshot.id, snapshot.sources.get(source)?)));
     let read = named.filter(|(_, state)| matches!(state.condition, Condition::Whole | Condition::Suspect));
     read.take_while(|(id, state)| *id == accepted || !is_back(state)).map(|(id, _)| id).collect()
+}
+
+/// Takes back what was said of the time of a snapshot; of two clocks, what was said of both. Gives back of which snapshots.
+fn of_time(history: &History, id: SnapshotId, next: &mut EnvironmentFile, now: Timestamp) -> BTreeSet<SnapshotId> {
+    let doubts_itself = |id: SnapshotId| {
+        let record = history.snapshot(id).and_then(|snapshot| snapshot.record.as_ref());
+        record.is_none_or(|record| record.clock_doubt.is_some())
+    };
+    let rivals = next.undecided.iter().chain(&next.decided).find(|rivals| rivals.has(id)).cloned();
+    if let Some(rivals) = rivals {
+        next.undecided.retain(|other| *other != rivals);
+        next.decided.retain(|other| *other != rivals);
+        let RivalClocks { ahead, since, .. } = rivals;
+        let both: BTreeSet<SnapshotId> = ahead.union(&since).copied().collect();
+        next.trusted_times.retain(|id| !both.contains(id));
+        next.doubted_times.retain(|id| !both.contains(id));
+        // Then they are asked about as two clocks; what its own record doubts is asked about by that.
+        next.retired_ahead.retain(|id| !both.contains(id));
+        next.retired_ahead.extend(ahead.into_iter().filter(|id| !doubts_itself(*id)));
+        return both;
+    }
+    let was_judged = next.trusted_times.remove(&id) | next.doubted_times.remove(&id);
+    // Once its time has come it is asked about because of what was said, so that stays.
+    let was_ahead = (is_ahead(id, now) || doubts_itself(id)) && next.retired_ahead.remove(&id);
+    (was_judged || was_ahead).then_some(id).into_iter().collect()
 }

@@ -26,6 +26,8 @@ pub struct Chain {
     pub records: usize,
     /// Certificates that were followed.
     pub certificates: usize,
+    /// SHA-256 of each record, as it is or as its certificate has it.
+    pub hashes: BTreeMap<SnapshotId, String>,
 }
 
 /// A run that had a record.
@@ -85,15 +87,19 @@ pub async fn check(store: &Store, environment: &Environment, history: &History) 
     let damaged = chain.problems.iter().map(|(id, _)| *id).collect();
     follow(&links, &damaged, &mut chain);
     compare(&links, &damaged, history, &seen(store, environment, history).await?, &mut chain);
+    chain.hashes = links.into_iter().map(|(id, link)| (id, link.sha256)).collect();
     Ok(without_known(chain, history))
 }
 
 /// What a person knows of is a note from then on, and no problem for ever.
 fn without_known(mut chain: Chain, history: &History) -> Chain {
     let file = history.environment.as_ref().map(|stored| &stored.file);
+    // What is missing and what is there and another one are known apart.
     let is_known = |id: &SnapshotId| {
-        file.is_some_and(|file| {
-            [&file.known_breaks, &file.retired_snapshots, &file.retired_ahead].into_iter().any(|ids| ids.contains(id))
+        file.is_some_and(|file| match chain.hashes.get(id) {
+            _ if file.retired_snapshots.contains(id) || file.retired_ahead.contains(id) => true,
+            Some(sha256) => file.knows_edit(*id, sha256),
+            None => file.known_breaks.contains(id),
         })
     };
     let (known, open): (Vec<_>, Vec<_>) = chain.problems.into_iter().partition(|(id, _)| is_known(id));
@@ -107,7 +113,8 @@ fn follow(links: &BTreeMap<SnapshotId, Link>, damaged: &BTreeSet<SnapshotId>, ch
     for (id, link) in links {
         let Some(previous) = &link.previous else {
             let mut before = links.range(..id).rev().filter(|(_, link)| !link.doubted).map(|(before, _)| before);
-            let before = before.next().filter(|_| !damaged.contains(id));
+            // A clock that fell back puts it behind what it did not see: all that was before it may have been forgotten.
+            let before = before.next().filter(|_| !damaged.contains(id) && !link.doubted);
             if let Some(before) = before {
                 chain
                     .problems

@@ -3,25 +3,25 @@
 use super::{Office, commands, keep_last, listed, problems};
 
 /// Every snapshot is kept that the plugin has to keep, and what leaves it is gone after a day in the bin.
-const SHORT: &str = "bin_days = 1";
+pub(super) const SHORT: &str = "bin_days = 1";
 
 /// The same for the retention that ships.
-const SHORT_GUARD: &str = "[guard]\nbin_days = 1\n";
+pub(super) const SHORT_GUARD: &str = "[guard]\nbin_days = 1\n";
 
 /// Nights of work from one day on, all with this exit code.
-fn nights(office: &Office, year_and_month: &str, days: std::ops::RangeInclusive<u32>, code: i32) {
+pub(super) fn nights(office: &Office, year_and_month: &str, days: std::ops::RangeInclusive<u32>, code: i32) {
     for day in days {
         office.age_bin(2);
         let _ = office.worked(&format!("{year_and_month}-{day:02}T22:00:00Z"), code);
     }
 }
 
-fn is_green(office: &Office, now: &str) {
+pub(super) fn is_green(office: &Office, now: &str) {
     let _ = office.verb(&["verify"], now, 0);
     office.is_green(now);
 }
 
-fn empty(office: &Office) {
+pub(super) fn empty(office: &Office) {
     office.hide("docs");
     std::fs::create_dir(office.documents("docs")).unwrap();
 }
