@@ -3,6 +3,7 @@
 //! Two walls keep policy apart from capabilities and secrets. At link time an interface that is not granted is not
 //! there, and the host says so before anything runs. At run time a plugin has only the handles that one call passed in.
 
+mod bounded_file;
 pub mod cache;
 pub mod call;
 pub mod compile;

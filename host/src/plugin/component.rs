@@ -2,7 +2,7 @@
 
 use super::registry::{self, Address};
 use super::signature::Key;
-use super::{Config, Role, origin, signature, structure};
+use super::{Config, Role, bounded_file, origin, signature, structure};
 use crate::capability::printable;
 use crate::error::{Error, Result};
 use crate::grant::Grant;
@@ -111,14 +111,8 @@ pub(crate) fn read_file(name: &str, path: PathBuf) -> Result<(PathBuf, Vec<u8>)>
     let of = if name.is_empty() { String::new() } else { format!(" of the plugin `{name}`") };
     let unreadable =
         |why: String| Error::config(format!("the component {}{of} cannot be read: {why}", path.display())).hint(hint);
-    let meta = std::fs::metadata(&path).map_err(|e| unreadable(e.kind().to_string()))?;
-    if !meta.is_file() {
-        return Err(unreadable("it is no file".to_owned()));
-    }
-    if meta.len() > COMPONENT_BYTES_MAX {
-        return Err(unreadable(format!("it is longer than {COMPONENT_BYTES_MAX} bytes")));
-    }
-    let bytes = std::fs::read(&path).map_err(|e| unreadable(e.kind().to_string()))?;
+    let missing = || unreadable(std::io::ErrorKind::NotFound.to_string());
+    let bytes = bounded_file::read(&path, COMPONENT_BYTES_MAX).map_err(unreadable)?.ok_or_else(missing)?;
     Ok((path, bytes))
 }
 

@@ -2,12 +2,12 @@
 //! grows is seen by a machine.
 
 use super::component::{self, Component, Import};
-use super::{Config, Role};
+use super::{Config, Role, bounded_file};
 use crate::capability::printable;
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// Its name.
@@ -81,20 +81,8 @@ pub(crate) fn read(file: &Path) -> Result<Option<Lock>> {
         Error::config(format!("{} cannot be read: {why}", file.display()))
             .hint("restore it from your repository, or review the audit and write it anew with --write")
     };
-    // A pipe would be waited for, and a device never ends.
-    match std::fs::metadata(file) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(wrong(error.kind().to_string())),
-        Ok(meta) if !meta.is_file() => return Err(wrong("it is no file".to_owned())),
-        Ok(_) => {}
-    }
-    let mut text = String::new();
-    let opened = std::fs::File::open(file).map_err(|error| wrong(error.kind().to_string()))?;
-    let read = opened.take(FILE_BYTES_MAX + 1).read_to_string(&mut text);
-    read.map_err(|error| wrong(error.kind().to_string()))?;
-    if text.len() as u64 > FILE_BYTES_MAX {
-        return Err(wrong(format!("it is longer than {FILE_BYTES_MAX} bytes")));
-    }
+    let Some(bytes) = bounded_file::read(file, FILE_BYTES_MAX).map_err(wrong)? else { return Ok(None) };
+    let text = String::from_utf8(bytes).map_err(|_| wrong("it is no text".to_owned()))?;
     let table: toml::Table = toml::from_str(&text).map_err(|error| wrong(error.message().to_owned()))?;
     let version = table.get("format_version").and_then(toml::Value::as_integer);
     if version.is_some_and(|version| version != i64::from(FORMAT_VERSION)) {

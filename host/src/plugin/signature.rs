@@ -1,10 +1,9 @@
 //! Who vouches for a component: a detached signature in minisign's format, verified before anything of the component is parsed.
 
+use super::bounded_file;
 use crate::error::{Error, Result};
 use minisign_verify::{Error as Flaw, PublicKey, Signature};
 use serde::Deserialize;
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// What the name of a signature has behind that of the component, as minisign writes it.
@@ -53,7 +52,7 @@ impl Key {
     /// Verifies the signature of a component. `what` names the component in an error.
     ///
     /// # Errors
-    /// [`crate::error::Class::Config`] when there is none, or it is no signature of these bytes by this key.
+    /// [`crate::error::Class::Config`] for a missing signature, a foreign key, or bytes that were changed.
     pub fn verify(&self, bytes: &[u8], signature: Option<&[u8]>, what: &str) -> Result<()> {
         let Some(signature) = signature else {
             return Err(Error::config(format!("{what} is not signed, and signed_by names a key")).hint(format!(
@@ -93,7 +92,7 @@ pub fn beside(component: &Path) -> PathBuf {
     name.into()
 }
 
-/// The signature beside a file; none where there is none.
+/// Reads the signature beside a file. Many files have none.
 ///
 /// # Errors
 /// [`crate::error::Class::Config`] when it cannot be read, or is too long to be one.
@@ -103,20 +102,7 @@ pub fn read(component: &Path) -> Result<Option<Vec<u8>>> {
         Error::config(format!("the signature {} cannot be read: {why}", path.display()))
             .hint("put the file there that `minisign -S` wrote, readable for the user that this runs as")
     };
-    // A pipe would be waited for.
-    match std::fs::metadata(&path) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(unreadable(e.kind().to_string())),
-        Ok(meta) if !meta.is_file() => return Err(unreadable("it is no file".to_owned())),
-        Ok(_) => {}
-    }
-    let mut found = Vec::new();
-    let open = File::open(&path).map_err(|e| unreadable(e.kind().to_string()))?;
-    open.take(BYTES_MAX + 1).read_to_end(&mut found).map_err(|e| unreadable(e.kind().to_string()))?;
-    if found.len() as u64 > BYTES_MAX {
-        return Err(unreadable(format!("it is longer than {BYTES_MAX} bytes")));
-    }
-    Ok(Some(found))
+    bounded_file::read(&path, BYTES_MAX).map_err(unreadable)
 }
 
 #[cfg(test)]
