@@ -167,3 +167,81 @@ fn a_cache_that_cannot_be_trusted_or_made_costs_time_and_a_warning() {
     let none = desk.run(component, |text| text.replace("[plugins.retention]", &file)).expect_code(0);
     assert_eq!(none.stderr.matches("the cache of components is not used").count(), 1, "{}", none.stderr);
 }
+
+/// A key of a builder, and what it signs.
+struct Signer(minisign::KeyPair);
+
+impl Signer {
+    fn new() -> Self {
+        Self(minisign::KeyPair::generate_unencrypted_keypair().unwrap())
+    }
+
+    /// As `signed_by` names it.
+    fn key(&self) -> String {
+        self.0.pk.to_base64()
+    }
+
+    fn sign(&self, bytes: &[u8]) -> String {
+        minisign::sign(Some(&self.0.pk), &self.0.sk, bytes, None, None).unwrap().to_string()
+    }
+}
+
+#[test]
+fn a_component_that_has_to_be_signed_is_verified_before_anything_of_it_is_parsed() {
+    let desk = Desk::new();
+    let (component, signature) = (desk.at("last.wasm"), desk.at("last.wasm.minisig"));
+    let bytes = std::fs::read(built("retention-last.wasm")).unwrap();
+    std::fs::write(&component, &bytes).unwrap();
+    let (signer, other) = (Signer::new(), Signer::new());
+    let file = component.to_str().unwrap();
+    let signed_by = |key: String| {
+        move |text: String| text.replace("[plugins.retention]", &format!("[plugins.retention]\nsigned_by = \"{key}\""))
+    };
+    let refused = |says: &str| {
+        let error = desk.run(file, signed_by(signer.key())).expect_code(64).stderr;
+        assert!(error.contains(says) && error.contains("hint"), "{says}: {error}");
+    };
+    refused("is not signed, and signed_by names a key");
+    std::fs::write(&signature, signer.sign(&bytes)).unwrap();
+    assert!(desk.run(file, signed_by(signer.key())).expect_code(0).json().is_object());
+    std::fs::write(&signature, other.sign(&bytes)).unwrap();
+    refused("was signed with another key");
+    std::fs::write(&signature, signer.sign(&bytes)).unwrap();
+    // What a parser would refuse in other words.
+    std::fs::write(&component, b"\0asm\x0d\0\x01\0\x07\xff\xff\xff\xff\x0f").unwrap();
+    refused("is not what was signed");
+    std::fs::write(&component, &bytes).unwrap();
+    // A key for all roles holds for the shipped ones, which nobody has signed here, and a role's own key comes first.
+    let of_all = |own: &str| {
+        let own = format!("[plugins]\nsigned_by = \"{}\"\n[plugins.retention]{own}", other.key());
+        desk.run(file, move |text| text.replace("[plugins.retention]", &own))
+    };
+    let error = of_all("").expect_code(64).stderr;
+    assert!(error.contains("was signed with another key"), "{error}");
+    assert!(of_all(&format!("\nsigned_by = \"{}\"", signer.key())).expect_code(0).json().is_object());
+}
+
+#[test]
+fn a_signature_in_a_registry_is_a_layer_beside_the_component() {
+    let Some(mut registry) = Registry::start() else { return };
+    let desk = Desk::new();
+    let (signer, bytes) = (Signer::new(), std::fs::read(built("retention-last.wasm")).unwrap());
+    let push = |repository: &str, signature: Option<String>| {
+        let mut artifact = Artifact::component(&bytes);
+        artifact.layers.extend(signature.map(|signature| ("application/x-minisig", signature.into_bytes())));
+        registry.push(repository, &artifact)
+    };
+    let (signed, unsigned) = (push("team/signed", Some(signer.sign(&bytes))), push("team/unsigned", None));
+    let changed = push("team/changed", Some(signer.sign(b"something else")));
+    let key = format!("[plugins.retention]\nsigned_by = \"{}\"", signer.key());
+    let run = |address: &str| desk.run(address, |text| text.replace("[plugins.retention]", &key));
+    assert!(run(&signed).expect_code(0).json().is_object());
+    for (address, says) in [(&unsigned, "is not signed"), (&changed, "is not what was signed")] {
+        for _ in ["pulled", "cached"] {
+            let error = run(address).expect_code(64).stderr;
+            assert!(error.contains(says), "{error}");
+        }
+    }
+    registry.stop();
+    assert!(run(&signed).expect_code(0).json().is_object(), "both are cached");
+}

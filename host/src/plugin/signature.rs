@@ -29,7 +29,9 @@ impl TryFrom<String> for Key {
     fn try_from(text: String) -> std::result::Result<Self, Self::Error> {
         match PublicKey::from_base64(&text) {
             Ok(key) => Ok(Self { text, key }),
-            Err(_) => Err("no public key of minisign; it is the second line of `minisign.pub` and begins with RW"),
+            Err(_) => {
+                Err("signed_by wants a public key of minisign: the second line of `minisign.pub`, which begins with RW")
+            }
         }
     }
 }
