@@ -4,8 +4,11 @@
 //! answer of a person makes the next. The type here is the persisted format and the changes that an answer makes to it;
 //! which questions there are is decided in [`crate::questions`].
 
+mod answers;
 mod rules;
 
+use answers::known_failures;
+pub use answers::{AcceptedState, KnownFailure, RivalClocks};
 pub use rules::{GuardRules, LongerBin};
 
 use crate::config::{Environment, EnvironmentConfig};
@@ -115,47 +118,6 @@ pub struct EnvironmentFile {
     pub replaced: BTreeMap<String, SnapshotId>,
 }
 
-/// Snapshots of two clocks of which one was wrong.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RivalClocks {
-    /// Those that were from the future when a person said so.
-    pub ahead: BTreeSet<SnapshotId>,
-    /// Those that were recorded since then, at times that came before the last of these.
-    pub since: BTreeSet<SnapshotId>,
-    /// Whether a person said which was right. What the runs since then say of it is no person's word.
-    #[serde(default)]
-    pub by_person: bool,
-}
-
-impl RivalClocks {
-    /// Whether a snapshot is of one of them.
-    #[must_use]
-    pub fn has(&self, id: SnapshotId) -> bool {
-        self.ahead.contains(&id) || self.since.contains(&id)
-    }
-}
-
-/// What a list says of its snapshots is less than what is asked now, so it says nothing and they are asked about again.
-fn known_failures<'de, D>(deserializer: D) -> std::result::Result<BTreeMap<SnapshotId, KnownFailure>, D::Error>
-where
-    D: serde::Deserializer<'de>,
-{
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Known {
-        ByFinding(BTreeMap<SnapshotId, KnownFailure>),
-        List(Vec<SnapshotId>),
-    }
-    Ok(match Known::deserialize(deserializer)? {
-        Known::ByFinding(known) => known,
-        Known::List(ids) => {
-            tracing::debug!("{} known failures of an earlier version are asked about again", ids.len());
-            BTreeMap::new()
-        }
-    })
-}
-
 /// A link to the version before.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -177,26 +139,6 @@ pub struct KnownSource {
     pub identity: Option<String>,
     /// When it was added or retired.
     pub since: Timestamp,
-}
-
-/// The state of one source in one snapshot.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct AcceptedState {
-    /// The snapshot.
-    pub snapshot: SnapshotId,
-    /// The source.
-    pub source: String,
-}
-
-/// A failed verification that a person knows of.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct KnownFailure {
-    /// The newest one when the person said so: a later one is not known.
-    pub at: SnapshotId,
-    /// What it found, each as `source: problem`. The same found again is known too.
-    pub problems: BTreeSet<String>,
 }
 
 /// A version of the file as it lies in the store.
