@@ -103,7 +103,7 @@ impl Oracle {
         let newest = objects.iter().rfind(|(key, _)| between(key, "prod/environment/").is_some());
         if let Some((_, bytes)) = newest {
             self.environment = parsed(bytes);
-            for list in ["retired_snapshots", "retired_ahead"] {
+            for list in ["retired_snapshots", "given_up_records", "retired_ahead"] {
                 let retired = self.environment[list].as_array().into_iter().flatten();
                 self.retired.extend(retired.filter_map(Value::as_str).map(str::to_owned));
             }

@@ -27,10 +27,11 @@ pub struct Arguments {
     /// Show what waits and what would change; change nothing
     #[arg(long)]
     dry_run: bool,
-    /// No run saves this source any more, and its snapshots age; may be given several times
+    /// No run saves this source any more, and its snapshots age; answers nothing else but which sources are new; may be given several times
     #[arg(long, value_name = "SOURCE")]
     retire: Vec<String>,
-    /// Give up what is lost: objects that are missing, records that cannot be read, snapshots of which a verification failed
+    /// Give up what is lost, and answer nothing else: objects that are missing, records that cannot be read, snapshots of which a
+    /// verification failed
     #[arg(long)]
     lost: bool,
     /// Answer or take back nothing but this: a source, what a question is about as `status --json` names it, or both as `suspect:docs`; may
@@ -44,7 +45,7 @@ pub struct Arguments {
     /// The time of this snapshot is right, and so that of all that were made under the same clock; answers nothing else
     #[arg(long, value_name = "ID", conflicts_with_all = ["retire", "lost", "adopted", "only", "withdraw"])]
     right_time: Option<String>,
-    /// Let the adopted snapshots that there are now age like recorded ones
+    /// Let the adopted snapshots that there are now age like recorded ones, and answer nothing else
     #[arg(long)]
     adopted: bool,
 }
@@ -214,7 +215,8 @@ async fn answer(
     let withdraw = withdrawn(history, &stored.file, &arguments.withdraw)?;
     let Arguments { lost, adopted, .. } = *arguments;
     let only = if withdraw.is_empty() {
-        only(&Names::of(&waiting), &arguments.only)?
+        let named = only(&Names::of(&waiting), &arguments.only)?;
+        named.or_else(|| implied(arguments, &waiting)).map(|only| with_retired(only, &retire))
     } else {
         only(&answered(&stored.file, &withdraw), &arguments.only)?
     };
@@ -300,11 +302,14 @@ async fn failures(host: &Host, history: &History) -> Result<BTreeMap<SnapshotId,
     Ok(found)
 }
 
-/// By which version of the environment's file each state was accepted first, as far as they can be read.
+/// By which version of the environment's file each state was accepted, the last time that it was, as far as they can be read.
 async fn accepted_in(host: &Host) -> Result<BTreeMap<AcceptedState, SnapshotId>> {
     let mut found = BTreeMap::new();
     for version in environment::versions(&host.store, &host.environment).await? {
-        for state in version.file.accepted {
+        let accepted = version.file.accepted;
+        // What was taken back in between is of another answer.
+        found.retain(|state, _| accepted.contains(state));
+        for state in accepted {
             found.entry(state).or_insert(version.stamp);
         }
     }
@@ -343,7 +348,7 @@ fn parsed(text: &str) -> Result<SnapshotId> {
 }
 
 /// What a person wants answered, or taken back, by its whole name.
-fn only(names: &Names<'_>, named: &[String]) -> Result<BTreeSet<String>> {
+fn only(names: &Names<'_>, named: &[String]) -> Result<Option<BTreeSet<String>>> {
     let mut only = BTreeSet::new();
     for name in named {
         only.extend(names.meant(name).map_err(|known| {
@@ -357,7 +362,29 @@ fn only(names: &Names<'_>, named: &[String]) -> Result<BTreeSet<String>> {
             Error::new(Class::Usage, said).hint(format!("--only takes {known}"))
         })?);
     }
-    Ok(only)
+    Ok((!only.is_empty()).then_some(only))
+}
+
+/// What a flag answers by itself: nothing of what waits besides, whoever ran it knew of that alone. None for plain `accept`.
+fn implied(arguments: &Arguments, waiting: &[Question]) -> Option<BTreeSet<String>> {
+    let Arguments { retire, lost, adopted, .. } = arguments;
+    if retire.is_empty() && !lost && !adopted {
+        return None;
+    }
+    let is_meant = |question: &&Question| match question.kind {
+        // A source that has another name now is gone and new.
+        Kind::GoneSource | Kind::NewSource => !retire.is_empty(),
+        Kind::Lost | Kind::DamagedRecord | Kind::MissingRecord | Kind::ChangedRecord => *lost,
+        _ => false,
+    };
+    let disproved = lost.then(|| questions::DISPROVED.to_owned());
+    Some(waiting.iter().filter(is_meant).map(Question::name).chain(disproved).collect())
+}
+
+/// Whoever names a source to retire means it.
+fn with_retired(mut only: BTreeSet<String>, retire: &BTreeSet<String>) -> BTreeSet<String> {
+    only.extend(retire.iter().map(|source| questions::name_of(Kind::GoneSource.name(), Some(source))));
+    only
 }
 
 fn check_retired(host: &Host, file: &EnvironmentFile, retire: &BTreeSet<String>) -> Result<()> {

@@ -81,9 +81,12 @@ pub struct EnvironmentFile {
     /// Failed verifications of snapshots, as a person knows them. Before they were known one by one they were a list.
     #[serde(default, deserialize_with = "known_failures")]
     pub known_failures: BTreeMap<SnapshotId, KnownFailure>,
-    /// Snapshots that serve nothing: of a wrong clock, or with a damaged record.
+    /// Snapshots that serve nothing, as earlier versions of the program noted them: of a wrong clock, or with a damaged record.
     #[serde(default)]
     pub retired_snapshots: BTreeSet<SnapshotId>,
+    /// Snapshots whose record cannot be read, as a person knows: they serve nothing for as long as it cannot.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub given_up_records: BTreeSet<SnapshotId>,
     /// Snapshots that were from the future when a person said so: they serve nothing until their time has come. After it they answer
     /// only where no other one does, because it may have been the clock of that person that was wrong.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
@@ -188,6 +191,7 @@ impl EnvironmentFile {
             given_up: BTreeSet::new(),
             known_failures: BTreeMap::new(),
             retired_snapshots: BTreeSet::new(),
+            given_up_records: BTreeSet::new(),
             retired_ahead: BTreeSet::new(),
             undecided: Vec::new(),
             decided: Vec::new(),
@@ -213,7 +217,7 @@ impl EnvironmentFile {
 
     /// What a run takes without a question: rules of the configuration that are stronger, so that nobody takes them back in silence, the
     /// retention where none is known, and that something lost is back, so that losing it again is a new loss. None where there is
-    /// nothing new.
+    /// nothing new. What earlier versions noted of adopted snapshots by the newest one becomes a list of those that there are.
     #[must_use]
     pub fn taking(&self, guard: &guard::Config, retention: &str, history: &History) -> Option<Self> {
         let mut next = self.clone();
@@ -229,17 +233,31 @@ impl EnvironmentFile {
         for snapshot in &history.snapshots {
             if snapshot.record.is_some() {
                 next.known_breaks.remove(&snapshot.id);
+                next.given_up_records.remove(&snapshot.id);
+            }
+            if snapshot.adopted && next.adopted_age_up_to.is_some_and(|up_to| snapshot.id <= up_to) {
+                next.adopted_may_age.insert(snapshot.id);
             }
             let back = snapshot.sources.iter().filter(|(_, state)| state.is_restorable());
             for (source, _) in back {
                 next.given_up.remove(&AcceptedState { snapshot: snapshot.id, source: source.clone() });
             }
         }
-        if next.given_up != self.given_up || next.known_breaks != self.known_breaks {
+        let of = |file: &Self| (file.given_up.len(), file.known_breaks.len(), file.given_up_records.len());
+        if of(&next) != of(self) {
             reasons.push("what was lost is back");
+        }
+        if next.adopted_age_up_to.take().is_some() {
+            reasons.push("adopted snapshots that may age are named one by one");
         }
         next.reason = reasons.join("; ");
         (!reasons.is_empty()).then_some(next)
+    }
+
+    /// Whether a person gave a snapshot up, because its record cannot be read.
+    #[must_use]
+    pub fn has_given_up_record(&self, id: SnapshotId) -> bool {
+        self.given_up_records.contains(&id) || self.retired_snapshots.contains(&id)
     }
 
     /// Whether a person let an adopted snapshot age.
@@ -314,6 +332,7 @@ impl EnvironmentFile {
             &mut self.trusted_times,
             &mut self.doubted_times,
             &mut self.retired_snapshots,
+            &mut self.given_up_records,
             &mut self.retired_ahead,
             &mut self.kept,
             &mut self.adopted_may_age,

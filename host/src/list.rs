@@ -131,7 +131,10 @@ pub async fn unforget(host: &Host, id: &str, release: bool) -> Result<Report> {
             next.kept.remove(&id)
         } else {
             // One that was retired by mistake serves again.
-            next.retired_snapshots.remove(&id) | next.retired_ahead.remove(&id) | next.kept.insert(id)
+            next.retired_snapshots.remove(&id)
+                | next.given_up_records.remove(&id)
+                | next.retired_ahead.remove(&id)
+                | next.kept.insert(id)
         };
         next.reason = format!("unforget {id}{}", if release { " --release" } else { "" });
         if changed {

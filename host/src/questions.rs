@@ -9,8 +9,7 @@ mod rivals;
 mod withdraw;
 
 pub use answer::{Answer, DISPROVED, answer, is_known_failure};
-use question::name_of;
-pub use question::{Kind, Names, Question};
+pub use question::{Kind, Names, Question, name_of};
 
 use crate::config::EnvironmentConfig;
 use crate::environment::EnvironmentFile;
@@ -283,7 +282,7 @@ fn of_losses(history: &History) -> Vec<Said> {
         found.push(Said { kind: Kind::Lost, source: None, snapshots: lost, text });
     }
     let file = history.environment.as_ref().map(|stored| &stored.file);
-    let is_known = |snapshot: &Snapshot| file.is_some_and(|file| file.retired_snapshots.contains(&snapshot.id));
+    let is_known = |snapshot: &Snapshot| file.is_some_and(|file| file.has_given_up_record(snapshot.id));
     let damaged = history.snapshots.iter().filter(|snapshot| snapshot.damage.is_some() && !is_known(snapshot));
     let damaged: Vec<SnapshotId> = damaged.map(|snapshot| snapshot.id).collect();
     if !damaged.is_empty() {

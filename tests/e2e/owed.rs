@@ -9,6 +9,7 @@ mod clock;
 mod collapsed;
 mod corrected;
 mod failing;
+mod given_up;
 mod proofs;
 mod sources;
 mod told;

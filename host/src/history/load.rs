@@ -410,6 +410,7 @@ pub(super) fn build(keys: &Keys, records: Vec<Read>, facts: Facts<'_>) -> Histor
         let kept = file.is_some_and(|file| file.kept.contains(&snapshot.id));
         snapshot.pinned = kept || facts.config.pinned.contains(&snapshot.id);
         snapshot.retired = file.is_some_and(|file| file.retired_snapshots.contains(&snapshot.id));
+        snapshot.retired |= snapshot.damage.is_some() && file.is_some_and(|file| file.has_given_up_record(snapshot.id));
         if file.is_some_and(|file| file.retired_ahead.contains(&snapshot.id)) {
             let is_ahead = questions::is_ahead(snapshot.id, facts.now);
             snapshot.early = is_ahead && !snapshot.retired && !snapshot.clock_doubted && snapshot.damage.is_none();

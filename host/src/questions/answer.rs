@@ -29,8 +29,8 @@ pub struct Answer {
     pub accepted_in: BTreeMap<AcceptedState, SnapshotId>,
     /// A snapshot whose time is right, and so that of all that were made under the same clock. Then nothing else is answered.
     pub right_time: Option<SnapshotId>,
-    /// What is answered or taken back, by [`Question::name`]; an empty set means all of it.
-    pub only: BTreeSet<String>,
+    /// What is answered or taken back, by [`Question::name`]; everything where there is none.
+    pub only: Option<BTreeSet<String>>,
 }
 
 /// How `--only` names failed verifications, about which nothing waits.
@@ -44,7 +44,7 @@ impl Answer {
 
     /// Whether what has this name is answered or taken back.
     pub(super) fn covers(&self, name: &str) -> bool {
-        self.only.is_empty() || self.only.contains(name)
+        self.only.as_ref().is_none_or(|only| only.contains(name))
     }
 
     /// Whether it leaves a question open, because that takes a word of its own.
@@ -145,7 +145,7 @@ pub fn answer(
                 changes.push(format!("what is lost of {} is given up", named(&question.snapshots)));
             }
             Kind::DamagedRecord if answer.lost => {
-                next.retired_snapshots.extend(&question.snapshots);
+                next.given_up_records.extend(&question.snapshots);
                 changes.push(format!("{} retired: their record cannot be read", named(&question.snapshots)));
             }
             Kind::MissingRecord if answer.lost => {
@@ -201,7 +201,7 @@ pub fn answer(
         let adopted = history.snapshots.iter().filter(|snapshot| snapshot.adopted).map(|snapshot| snapshot.id);
         let new: Vec<SnapshotId> = adopted.filter(|id| !next.may_age(*id)).collect();
         if !new.is_empty() {
-            changes.push(format!("{} adopted may age like recorded ones", named(&new)));
+            changes.push(format!("adopted snapshots may age like recorded ones: {}", named(&new)));
             next.adopted_may_age.extend(new);
         }
     }

@@ -105,27 +105,32 @@ fn usual_gap(runs: &[&Snapshot], before: SnapshotId) -> Option<SignedDuration> {
 /// Takes the word of a person that the time of a snapshot is right, and so that of all that were made under the same clock. Gives back what
 /// changes; nothing where nobody doubts it.
 pub fn decide(history: &History, id: SnapshotId, next: &mut EnvironmentFile, now: Timestamp) -> Vec<String> {
-    let come = come(history, now).map(|come| come.rivals());
-    let known = |list: &[RivalClocks]| list.iter().find(|rivals| rivals.has(id)).cloned();
-    let open = known(&next.undecided).or_else(|| come.filter(|rivals| rivals.has(id)));
-    let is_open = open.is_some();
-    let rivals = open.or_else(|| known(&next.decided));
+    let come = come(history, now).map(|come| come.rivals()).filter(|rivals| rivals.has(id));
+    let known = next.undecided.iter().chain(&next.decided).filter(|rivals| rivals.has(id)).cloned();
+    let is_open = come.is_some() || next.is_undecided(id);
+    // A clock that jumped twice makes two pairs, and whatever ran in between is in both.
+    let mut pairs: Vec<RivalClocks> = known.collect();
+    let is_new = |come: &RivalClocks| !pairs.iter().any(|pair| pair.ahead == come.ahead && pair.since == come.since);
+    let come = come.filter(is_new);
+    pairs.extend(come);
     let is_doubted = |id: &SnapshotId| {
         let own = history.snapshot(*id).and_then(|snapshot| snapshot.record.as_ref()?.clock_doubt);
         next.doubted_times.contains(id) || (own.is_some() && !next.trusted_times.contains(id))
     };
-    let (right, wrong) = match &rivals {
-        Some(RivalClocks { ahead, since, .. }) if ahead.contains(&id) => (ahead.clone(), since.clone()),
-        Some(RivalClocks { ahead, since, .. }) => (since.clone(), ahead.clone()),
-        None => (BTreeSet::from([id]), BTreeSet::new()),
-    };
+    let (mut right, mut wrong) = (BTreeSet::from([id]), BTreeSet::new());
+    for RivalClocks { ahead, since, .. } in &pairs {
+        let (own, other) = if ahead.contains(&id) { (ahead, since) } else { (since, ahead) };
+        right.extend(own);
+        wrong.extend(other);
+    }
+    wrong.retain(|id| !right.contains(id));
     if !is_open && !right.iter().any(is_doubted) && wrong.iter().all(is_doubted) {
         return Vec::new();
     }
     next.undecided.retain(|rivals| !rivals.has(id));
     next.decided.retain(|rivals| !rivals.has(id));
     // A mistake is corrected on both sides at once.
-    next.decided.extend(rivals.map(|rivals| RivalClocks { by_person: true, ..rivals }));
+    next.decided.extend(pairs.into_iter().map(|pair| RivalClocks { by_person: true, ..pair }));
     next.retired_ahead.retain(|id| !right.contains(id));
     next.doubted_times.retain(|id| !right.contains(id));
     next.trusted_times.retain(|id| !wrong.contains(id));

@@ -78,7 +78,7 @@ fn asked_and_left(text: &str, history: &History, answer: &Answer) -> (Vec<Questi
     assert_eq!(changes.is_empty(), next == *file, "{changes:?}");
     // What a person answered is in the file from then on; the snapshots are what they were.
     let snapshots = history.snapshots.iter().cloned().map(|mut snapshot| {
-        snapshot.retired = next.retired_snapshots.contains(&snapshot.id) || next.retired_ahead.contains(&snapshot.id);
+        snapshot.retired = next.has_given_up_record(snapshot.id) || next.retired_ahead.contains(&snapshot.id);
         snapshot.clock_doubted &= !next.trusted_times.contains(&snapshot.id);
         for (name, state) in &mut snapshot.sources {
             state.given_up = next.has_given_up(snapshot.id, name);

@@ -52,7 +52,10 @@ fn of_source(
     let of_answer = |id: SnapshotId| next.has_accepted(id, source) && version(id) == version(accepted);
     let first = first_of_answer(history, accepted, source, of_answer);
     let before = history.snapshots.iter().rev().filter(|other| other.id < first);
-    let mut before = before.filter(|other| other.record.is_some() && other.serves(source) == Serves::First);
+    // What is taken back at the same time was no good state either.
+    let mut before = before.filter(|other| {
+        other.record.is_some() && other.serves(source) == Serves::First && !next.is_suspected(other.id, source)
+    });
     let before = before.find_map(|other| other.sources.get(source));
     let mut all = rest_on_it(history, first, source, before);
     // What another answer accepted is another person's word.
@@ -105,12 +108,14 @@ fn of_time(history: &History, id: SnapshotId, next: &mut EnvironmentFile, now: T
         let record = history.snapshot(id).and_then(|snapshot| snapshot.record.as_ref());
         record.is_none_or(|record| record.clock_doubt.is_some())
     };
-    let rivals = next.undecided.iter().chain(&next.decided).find(|rivals| rivals.has(id)).cloned();
-    if let Some(rivals) = rivals {
-        next.undecided.retain(|other| *other != rivals);
-        next.decided.retain(|other| *other != rivals);
-        let RivalClocks { ahead, since, .. } = rivals;
-        let both: BTreeSet<SnapshotId> = ahead.union(&since).copied().collect();
+    let rivals: Vec<RivalClocks> =
+        next.undecided.iter().chain(&next.decided).filter(|rivals| rivals.has(id)).cloned().collect();
+    if !rivals.is_empty() {
+        next.undecided.retain(|rivals| !rivals.has(id));
+        next.decided.retain(|rivals| !rivals.has(id));
+        let ahead: BTreeSet<SnapshotId> = rivals.iter().flat_map(|rivals| &rivals.ahead).copied().collect();
+        let both: BTreeSet<SnapshotId> =
+            rivals.iter().flat_map(|rivals| &rivals.since).chain(&ahead).copied().collect();
         next.trusted_times.retain(|id| !both.contains(id));
         next.doubted_times.retain(|id| !both.contains(id));
         // Then they are asked about as two clocks; what its own record doubts is asked about by that.

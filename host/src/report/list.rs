@@ -84,6 +84,7 @@ fn snapshot_value(snapshot: &Snapshot, plan: Option<&Planned>) -> Value {
         "disproved": snapshot.standing == Standing::Failed,
         "pinned": snapshot.pinned,
         "retired": snapshot.retired,
+        "time_doubted": snapshot.clock_doubted,
         "in_bin_since": snapshot.binned,
         "damaged": snapshot.damage.as_ref().map(ToString::to_string),
         "sources": sources,

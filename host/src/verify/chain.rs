@@ -98,6 +98,7 @@ fn without_known(mut chain: Chain, history: &History) -> Chain {
     let is_known = |id: &SnapshotId| {
         file.is_some_and(|file| match chain.hashes.get(id) {
             _ if file.retired_snapshots.contains(id) || file.retired_ahead.contains(id) => true,
+            None if file.given_up_records.contains(id) => true,
             Some(sha256) => file.knows_edit(*id, sha256),
             None => file.known_breaks.contains(id),
         })

@@ -212,108 +212,89 @@ fn what_was_said_to_be_from_the_future_is_asked_about_again_when_that_is_taken_b
 }
 
 #[test]
-fn what_a_person_copies_into_the_store_later_is_not_what_was_let_age() {
-    let office = Office::new(&["docs"], &keep_last(1, &format!("{SHORT}\nlegal_years = 0")));
-    for stamp in ["20221231T220000Z", "20231231T220000Z", "20241231T220000Z"] {
-        office.put(&format!("prod/docs/{stamp}.tar.gz"), b"an archive");
-    }
-    nights(&office, "2026-01", 1..=2, 0);
-    let _ = office.verb(&["accept", "--adopted"], "2026-01-03T08:00:00Z", 0);
-    office.put("prod/docs/20231230T220000Z.tar.gz", b"the good archive");
-    nights(&office, "2026-01", 3..=12, 0);
-    let there: Vec<String> = office.objects("docs").into_keys().filter(|key| key < &"2025".to_owned()).collect();
-    assert_eq!(there, ["20231230T220000Z.tar.gz"]);
-    let _ = office.verb(&["accept", "--adopted"], "2026-01-13T08:00:00Z", 0);
-    nights(&office, "2026-01", 13..=16, 0);
-    assert!(!office.objects("docs").contains_key("20231230T220000Z.tar.gz"), "it ages too now");
+fn what_was_accepted_taken_back_and_accepted_again_is_of_the_last_answer() {
+    let office = Office::new(&["docs"], &keep_last(8, SHORT));
+    nights(&office, "2026-12", 25..=30, 0);
+    empty(&office);
+    idle(&office, "2026-12", 31..=31, 3);
+    let _ = office.verb(&["accept"], "2026-12-31T23:00:00Z", 0);
+    let _ = office.verb(&["accept", "--withdraw", "20261231T220000Z"], "2026-12-31T23:10:00Z", 0);
+    idle(&office, "2027-01", 1..=1, 3);
+    let _ = office.verb(&["accept"], "2027-01-01T23:00:00Z", 0);
+    let taken = office.verb(&["accept", "--withdraw", "20270101T220000Z"], "2027-01-01T23:10:00Z", 0);
+    assert!(taken["changes"].to_string().contains("2 snapshots (20261231T220000Z, 20270101T220000Z)"), "{taken}");
 }
 
 #[test]
-fn a_record_that_is_known_to_be_edited_is_not_known_to_be_missing_nor_to_be_edited_again() {
+fn mistakes_that_are_taken_back_at_once_are_held_against_what_was_before_all_of_them() {
     let office = Office::new(&["docs"], "");
-    nights(&office, "2026-06", 1..=5, 0);
-    let record = office.at("store/prod/snapshots/20260603T220000Z.json");
-    let text = std::fs::read_to_string(&record).unwrap();
-    let edit = |by: &str| std::fs::write(&record, text.replacen("20260603", by, 0) + by).unwrap();
-    edit("\n");
-    let _ = office.status("2026-06-06T08:00:00Z", 4);
-    let _ = office.verb(&["accept", "--lost"], "2026-06-06T08:10:00Z", 0);
-    let known = office.status("2026-06-06T08:20:00Z", 0);
-    edit("\n\n");
-    let status = office.status("2026-06-06T08:30:00Z", 4);
-    assert!(status.to_string().contains("was edited or replaced"), "{known} {status}");
-    edit("\n");
-    let _ = office.status("2026-06-06T08:40:00Z", 0);
-    std::fs::remove_file(&record).unwrap();
-    let status = office.status("2026-06-06T09:00:00Z", 4);
-    assert!(status.to_string().contains("is missing, although"), "{status}");
-}
-
-#[test]
-fn an_object_that_came_back_and_is_lost_again_is_lost_anew() {
-    let office = Office::new(&["docs"], "");
-    nights(&office, "2026-06", 1..=5, 0);
-    let archive = office.at("store/prod/docs/20260603T220000Z.tar.gz");
-    let bytes = std::fs::read(&archive).unwrap();
-    std::fs::remove_file(&archive).unwrap();
-    let _ = office.verb(&["accept", "--lost"], "2026-06-06T08:00:00Z", 0);
-    nights(&office, "2026-06", 6..=6, 0);
-    office.is_green("2026-06-06T23:00:00Z");
-    std::fs::write(&archive, bytes).unwrap();
-    nights(&office, "2026-06", 7..=7, 0);
-    std::fs::remove_file(&archive).unwrap();
-    let status = office.status("2026-06-08T08:00:00Z", 4);
-    assert!(status.to_string().contains("lost an object"), "{status}");
-}
-
-#[test]
-fn the_command_that_is_named_for_one_loss_gives_up_no_other() {
-    let office = Office::new(&["docs"], "");
-    nights(&office, "2026-06", 1..=6, 0);
-    let record = |day: u32| office.at(&format!("store/prod/snapshots/202606{day:02}T220000Z.json"));
-    std::fs::remove_file(record(3)).unwrap();
-    let edited = std::fs::read_to_string(record(4)).unwrap() + "\n";
-    std::fs::write(record(4), edited).unwrap();
-    // A snapshot that left objects behind is one that lost its record.
-    for entry in std::fs::read_dir(office.at("store/prod/docs")).unwrap().map(|entry| entry.unwrap().path()) {
-        if entry.to_string_lossy().contains("20260603") {
-            std::fs::remove_file(entry).unwrap();
+    let files = |count: usize| {
+        for file in 0..100 {
+            let path = office.documents("docs").join(format!("f{file}"));
+            if file < count { std::fs::write(path, "a document") } else { std::fs::remove_file(path).or(Ok(())) }
+                .unwrap();
+        }
+    };
+    for (day, count, code) in [(1, 100, 0), (2, 40, 3), (3, 12, 3), (4, 38, 0), (5, 38, 0)] {
+        files(count);
+        nights(&office, "2026-12", day..=day, code);
+        if code == 3 {
+            let _ = office.verb(&["accept"], &format!("2026-12-{day:02}T23:00:00Z"), 0);
         }
     }
-    let answered = office.verb(&["accept", "--only", "disproved", "--lost"], "2026-06-07T07:00:00Z", 4);
-    assert_eq!(answered["changes"].as_array().map(Vec::len), Some(0), "{answered}");
-    let _ = office.verb(&["accept", "--only", "missing-record", "--lost"], "2026-06-07T08:00:00Z", 4);
-    let status = office.status("2026-06-07T08:10:00Z", 4);
-    assert!(status.to_string().contains("was edited or replaced"), "{status}");
-    let _ = office.verb(&["accept", "--only", "changed-record", "--lost"], "2026-06-07T08:20:00Z", 0);
-    let _ = office.status("2026-06-07T08:30:00Z", 0);
+    let both = ["accept", "--withdraw", "20261202T220000Z", "--withdraw", "20261203T220000Z"];
+    let taken = office.verb(&both, "2026-12-06T08:00:00Z", 0);
+    assert!(taken["changes"].to_string().contains("4 snapshots"), "{taken}");
+    let status = office.status("2026-12-06T09:00:00Z", 4);
+    assert!(!commands(&status, "suspect").is_empty(), "{status}");
 }
 
 #[test]
-fn a_certificate_that_was_emptied_is_missed_at_once() {
-    let office = Office::new(&["docs"], &keep_last(2, SHORT));
-    nights(&office, "2026-06", 1..=10, 0);
-    is_green(&office, "2026-06-10T23:00:00Z");
-    let folder = office.at("store/prod/forgotten");
-    let mut names: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    names.sort();
-    std::fs::write(&names[2], "").unwrap();
-    let _ = office.status("2026-06-10T23:10:00Z", 4);
-    let night = office.worked("2026-06-11T22:00:00Z", 3);
-    assert_eq!(listed(&night, "deleted"), Vec::<String>::new(), "{night}");
-    let _ = office.verb(&["accept", "--lost"], "2026-06-12T08:00:00Z", 0);
-    nights(&office, "2026-06", 12..=13, 0);
-    is_green(&office, "2026-06-13T23:00:00Z");
+fn a_flag_of_accept_answers_nothing_that_went_wrong_since() {
+    let office = Office::new(&["docs", "mail"], "[guard]\nlegal_years = 10\n");
+    nights(&office, "2026-06", 1..=3, 0);
+    office.configure(&[("docs", "docs")], "[guard]\nlegal_years = 2\n");
+    empty(&office);
+    idle(&office, "2026-06", 4..=4, 3);
+    for flags in [&["accept", "--adopted"][..], &["accept", "--lost"], &["accept", "--retire", "mail"]] {
+        let answered = office.verb(flags, "2026-06-04T23:00:00Z", 4);
+        let changes = answered["changes"].to_string();
+        assert!(!changes.contains("guard") && !changes.contains("is what it is"), "{flags:?}: {answered}");
+    }
+    let status = office.status("2026-06-04T23:10:00Z", 4);
+    let left = commands(&status, "waiting").len() + commands(&status, "suspect").len();
+    assert_eq!(left, 2, "mail is retired, and the guard and docs wait: {status}");
 }
 
+/// Two jumps ahead, each of one night: what ran in between is on the same side of both.
 #[test]
-fn a_verification_makes_nothing_overdue() {
+fn what_is_of_two_pairs_of_clocks_is_decided_in_both() {
     let office = Office::new(&["docs"], "");
-    let _ = office.worked("2026-05-01T22:00:00Z", 0);
-    let _ = office.verb(&["verify"], "2026-05-01T23:00:00Z", 0);
-    nights(&office, "2026-05", 2..=31, 0);
-    nights(&office, "2026-06", 1..=20, 0);
-    is_green(&office, "2026-06-20T23:00:00Z");
-    let _ = office.verb(&["verify", "--all"], "2026-06-20T23:10:00Z", 0);
-    office.is_green("2026-06-20T23:20:00Z");
+    nights(&office, "2026-11", 2..=5, 0);
+    let _ = office.worked("2026-11-20T23:00:00Z", 0);
+    nights(&office, "2026-11", 6..=6, 3);
+    let _ = office.verb(&["accept"], "2026-11-06T23:00:00Z", 0);
+    nights(&office, "2026-11", 7..=7, 0);
+    // The time of the first jump has come for it, and nobody has said which clock was right.
+    let _ = office.worked("2026-12-10T23:00:00Z", 3);
+    nights(&office, "2026-11", 8..=8, 3);
+    let _ = office.verb(&["accept"], "2026-11-08T23:00:00Z", 0);
+    nights(&office, "2026-11", 9..=9, 0);
+    nights(&office, "2026-11", 25..=25, 3);
+    let _ = office.verb(&["accept"], "2026-11-25T23:00:00Z", 0);
+    nights(&office, "2026-12", 15..=15, 3);
+    let _ = office.verb(&["accept"], "2026-12-15T23:00:00Z", 0);
+    let _ = office.verb(&["accept", "--right-time", "20261210T230000Z"], "2026-12-16T08:00:00Z", 0);
+    let _ = office.verb(&["accept", "--right-time", "20261109T220000Z"], "2026-12-16T08:10:00Z", 0);
+    let doubted = |id: &str| {
+        let listed = office.snapshots("2026-12-16T08:20:00Z").into_iter().find(|found| found["id"] == id).unwrap();
+        listed["time_doubted"].as_bool().unwrap()
+    };
+    for wrong in ["20261120T230000Z", "20261210T230000Z"] {
+        assert!(doubted(wrong), "{wrong}");
+    }
+    for right in ["20261106T220000Z", "20261109T220000Z"] {
+        assert!(!doubted(right), "{right}");
+    }
+    assert_eq!(office.restored("docs", ["--at", "2026-12-10"], "2026-12-16T08:30:00Z"), "2026-11-25T22:00:00Z");
 }
