@@ -1,23 +1,21 @@
 //! Builds the image: Debian's packages as far as they are used, the binary, and the components, as an OCI archive. It needs
 //! neither root nor a daemon nor a registry, and the same sources and packages give the same bytes.
 
-mod bill;
 mod debian;
 mod layout;
-mod tree;
 
+use crate::bill::{self, Of, Subject};
+use crate::release::VERSION;
 use crate::run::{failure, quiet, say, timed};
-use crate::{cache, machine, plugins};
+use crate::sign::{EXTENSION, Key};
+use crate::tree::Tree;
+use crate::{cache, machine, plugins, release};
 use anyhow::{Context, Result};
 use jiff::Timestamp;
 use layout::{Layer, Runs};
 use serde_json::json;
 use std::fs;
 use std::path::{Path, PathBuf};
-use tree::Tree;
-
-/// The version of everything in the workspace.
-const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Where the program is. The link on the PATH leads here, and the components lie beside it.
 const HOME: &str = "usr/lib/dolibarr-backup";
@@ -52,6 +50,9 @@ pub struct Arguments {
     /// Take the binary that tests are run with, which is built faster and runs slower
     #[arg(long)]
     debug: bool,
+    /// Sign the components with this secret key of minisign
+    #[arg(long, value_name = "FILE")]
+    sign_key: Option<PathBuf>,
 }
 
 /// Where an image is put and what it is made of.
@@ -62,6 +63,8 @@ pub struct Image<'a> {
     pub user: u32,
     /// Seconds since 1970.
     pub epoch: u64,
+    /// Signs the components.
+    pub key: Option<&'a Key>,
 }
 
 /// Builds the binary, the components, and the image of both.
@@ -69,17 +72,10 @@ pub struct Image<'a> {
 /// # Errors
 /// When something does not build, or a package cannot be had.
 pub fn run(arguments: &Arguments) -> Result<()> {
-    let target = machine::target_folder()?;
-    plugins::build(&target)?;
-    let profile = if arguments.debug { "dev" } else { "release" };
-    timed("building the binary", || {
-        let mut build = machine::cargo();
-        build.env("CARGO_TARGET_DIR", &target);
-        build.args(["build", "--quiet", "--locked", "--package", "dolibarr-backup", "--profile", profile]);
-        crate::run::loud(&mut build, "mend what the compiler names")
-    })?;
-    let built = target.join(if arguments.debug { "debug" } else { "release" });
-    let image = Image { built: &built, name: &arguments.name, user: arguments.user, epoch: epoch()? };
+    let key = arguments.sign_key.as_deref().map(Key::read).transpose()?;
+    let built = release::build(arguments.debug)?;
+    let image =
+        Image { built: &built, name: &arguments.name, user: arguments.user, epoch: epoch()?, key: key.as_ref() };
     let file = image.write(&built.join("image"))?;
     say(format_args!("load it: docker load --input {0}; or: podman load --input {0}", file.display()));
     say(format_args!("push it: skopeo copy oci-archive:{} docker://REGISTRY/{}:{VERSION}", file.display(), image.name));
@@ -92,7 +88,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 /// When a package cannot be had, or what it is made of is not built.
 pub fn of_tests(target: &Path) -> Result<PathBuf> {
     let built = target.join("debug");
-    Image { built: &built, name: "dolibarr-backup", user: USER_DEFAULT, epoch: epoch()? }.write(&built.join("image"))
+    let image = Image { built: &built, name: "dolibarr-backup", user: USER_DEFAULT, epoch: epoch()?, key: None };
+    image.write(&built.join("image"))
 }
 
 /// The moment that stands in for every time: `SOURCE_DATE_EPOCH`, else that of the last commit, else 1970.
@@ -108,6 +105,15 @@ pub fn epoch() -> Result<u64> {
     log.args(["log", "-1", "--format=%ct"]).current_dir(machine::root());
     let text = log.output().map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
     Ok(text.ok().and_then(|text| text.parse().ok()).unwrap_or_default())
+}
+
+/// A moment as RFC 3339 has it.
+///
+/// # Errors
+/// When no calendar has it.
+pub fn created(epoch: u64) -> Result<String> {
+    let created = i64::try_from(epoch).ok().and_then(|epoch| Timestamp::from_second(epoch).ok());
+    Ok(created.context("SOURCE_DATE_EPOCH is out of range")?.to_string())
 }
 
 impl Image<'_> {
@@ -130,11 +136,14 @@ impl Image<'_> {
     }
 
     fn make(&self, packages: &[debian::Package]) -> Result<(Vec<u8>, Vec<u8>)> {
-        let created = i64::try_from(self.epoch).ok().and_then(|epoch| Timestamp::from_second(epoch).ok());
-        let created = created.context("SOURCE_DATE_EPOCH is out of range")?.to_string();
-        let components = components(&self.built.join("plugins"))?;
-        let subject = bill::Subject { name: self.name, version: VERSION, created: &created };
-        let bill = bill::bill(&subject, packages, &components)?;
+        let created = created(self.epoch)?;
+        let components = plugins::built(&self.built.join("plugins"))?;
+        let subject =
+            Subject { kind: "container", name: self.name, version: VERSION, created: &created, content: None };
+        let mut parts: Vec<_> = packages.iter().map(debian::Package::in_bill).collect();
+        parts.extend(bill::crates(Of::Image)?);
+        parts.extend(components.iter().map(|(name, content)| bill::component(name, VERSION, content)));
+        let bill = bill::bill(&subject, &parts)?;
 
         let mut system = Tree::merged();
         debian::unpack(packages, &mut system)?;
@@ -145,6 +154,10 @@ impl Image<'_> {
         ours.file(&format!("{HOME}/dolibarr-backup"), 0o755, binary);
         ours.link("usr/bin/dolibarr-backup", "../lib/dolibarr-backup/dolibarr-backup");
         for (name, component) in components {
+            if let Some(key) = self.key {
+                let signature = key.signature(&name, VERSION, &component)?;
+                ours.file(&format!("{HOME}/plugins/{name}.{EXTENSION}"), 0o644, signature);
+            }
             ours.file(&format!("{HOME}/plugins/{name}"), 0o644, component);
         }
         ours.file("usr/share/sbom/dolibarr-backup.cdx.json", 0o644, bill.clone());
@@ -194,24 +207,11 @@ fn furnish(system: &mut Tree) {
     }
 }
 
-/// Components beside a binary, by name.
-fn components(folder: &Path) -> Result<Vec<(String, Vec<u8>)>> {
-    let entries = fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
-    let mut paths: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
-    paths.retain(|path| path.extension().is_some_and(|end| end == "wasm"));
-    paths.sort();
-    if paths.is_empty() {
-        return Err(failure(format_args!("no component in {}", folder.display()), "run `cargo xtask plugins`"));
-    }
-    let read = |path: PathBuf| {
-        let name = path.file_name().context("a component has a name")?.to_string_lossy().into_owned();
-        Ok((name, fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?))
-    };
-    paths.into_iter().map(read).collect()
-}
-
 /// As OCI names the machine's architecture.
-fn architecture() -> Result<&'static str> {
+///
+/// # Errors
+/// When it is none that images are made for.
+pub fn architecture() -> Result<&'static str> {
     let debian = quiet(std::process::Command::new("dpkg").arg("--print-architecture"), "build the image on Debian")?;
     match debian.trim() {
         "amd64" => Ok("amd64"),
@@ -236,17 +236,10 @@ mod tests {
         for name in ["dolibarr-backup", "plugins/b.wasm", "plugins/a.wasm"] {
             fs::write(built.path().join(name), name).expect("written");
         }
-        let image = Image { built: built.path(), name: "team/backup", user: 33, epoch: 1_782_777_600 };
+        let image = Image { built: built.path(), name: "team/backup", user: 33, epoch: 1_782_777_600, key: None };
         let first = image.make(&packages).expect("an image");
         assert_eq!(image.make(&packages).expect("an image"), first);
         let later = Image { epoch: 1_782_777_601, ..image };
         assert_ne!(later.make(&packages).expect("an image"), first, "the time counts");
-    }
-
-    #[test]
-    fn a_folder_without_components_makes_no_image() {
-        let built = tempfile::tempdir().expect("a folder");
-        assert!(components(built.path()).is_err());
-        assert!(components(&built.path().join("none")).is_err());
     }
 }

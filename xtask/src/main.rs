@@ -4,6 +4,7 @@
 //! cache folder. It never touches a database, a store or a folder that it has not made itself.
 
 mod bench;
+mod bill;
 mod cache;
 mod campaign;
 mod chart;
@@ -13,8 +14,11 @@ mod machine;
 mod node;
 mod plugins;
 mod python;
+mod release;
 mod run;
+mod sign;
 mod test;
+mod tree;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use std::process::ExitCode;
@@ -38,6 +42,8 @@ enum Task {
     Chart(chart::Arguments),
     /// Build an OCI image of the binary, the plugins and PostgreSQL's programs, without a daemon or a registry
     Image(image::Arguments),
+    /// Build an archive of the binary and the plugins, a bill of materials for each, and signatures by a key that you name
+    Release(release::Arguments),
     /// Start a Kubernetes cluster of one node that runs pods, with the image in it, until Ctrl-C
     Node(node::Arguments),
     /// Simulate years with every fault on, and want every owed state restorable on every day
@@ -54,6 +60,7 @@ fn main() -> ExitCode {
         Some(Task::Plugins(arguments)) => plugins::run(&arguments),
         Some(Task::Chart(arguments)) => chart::run(&arguments),
         Some(Task::Image(arguments)) => image::run(&arguments),
+        Some(Task::Release(arguments)) => release::run(&arguments),
         Some(Task::Node(arguments)) => node::run(&arguments),
         Some(Task::Campaign(arguments)) => campaign::run(&arguments),
         Some(Task::Bench(arguments)) => bench::run(&arguments),

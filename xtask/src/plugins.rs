@@ -88,6 +88,25 @@ pub fn build(target: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Components beside a binary, by the name of their file.
+///
+/// # Errors
+/// When there is none, or one cannot be read.
+pub fn built(folder: &Path) -> Result<Vec<(String, Vec<u8>)>> {
+    let entries = fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    let mut paths: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|end| end == "wasm"));
+    paths.sort();
+    if paths.is_empty() {
+        return Err(failure(format_args!("no component in {}", folder.display()), "run `cargo xtask plugins`"));
+    }
+    let read = |path: PathBuf| {
+        let name = path.file_name().context("a component has a name")?.to_string_lossy().into_owned();
+        Ok((name, fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?))
+    };
+    paths.into_iter().map(read).collect()
+}
+
 /// Folders with a manifest, each named as its package is.
 fn crate_names(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
@@ -188,6 +207,13 @@ mod tests {
 
     /// The smallest component: its preamble alone.
     const EMPTY_COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
+
+    #[test]
+    fn a_folder_without_components_is_named() {
+        let folder = tempfile::tempdir().expect("a folder");
+        assert!(built(folder.path()).is_err());
+        assert!(built(&folder.path().join("none")).is_err());
+    }
 
     #[test]
     fn a_module_that_imports_from_elsewhere_makes_no_component() {

@@ -1,10 +1,11 @@
 //! Debian's packages for the image: which are needed, where they come from, and which of their files are used. Apt says
 //! which version and digest each has and fetches it; nothing is installed and no script of a package runs.
 
-use super::tree::Tree;
 use crate::run::{failure, quiet};
+use crate::tree::Tree;
 use crate::{cache, machine};
 use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -60,6 +61,19 @@ pub struct Package {
     pub sha256: String,
     file: PathBuf,
     depends: Vec<String>,
+}
+
+impl Package {
+    /// The package as a bill of materials has it.
+    pub fn in_bill(&self) -> Value {
+        let Self { name, version, architecture, sha256, .. } = self;
+        let purl =
+            format!("pkg:deb/debian/{name}@{}?arch={architecture}", version.replace(':', "%3A").replace('+', "%2B"));
+        json!({
+            "type": "library", "bom-ref": purl, "name": name, "version": version, "purl": purl,
+            "hashes": [{"alg": "SHA-256", "content": sha256}],
+        })
+    }
 }
 
 /// Every package that the image needs, sorted by name.

@@ -2,7 +2,7 @@
 //!
 //! The JSON has sorted keys and no time but the one that is passed in.
 
-use super::tree::{Tree, gzip};
+use crate::tree::{Tree, gzip};
 use anyhow::Result;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};

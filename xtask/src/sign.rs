@@ -1,0 +1,129 @@
+//! Signatures by the builder's key, as minisign makes and verifies them.
+
+use crate::run::failure;
+use anyhow::{Context, Result};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use minisign::{PublicKey, SecretKey, SecretKeyBox};
+use sha2::{Digest, Sha256};
+use std::fs;
+use std::path::Path;
+
+/// The end that minisign gives a signature's file, after the whole name of what is signed.
+pub const EXTENSION: &str = "minisig";
+
+/// A secret key that can sign.
+pub struct Key {
+    secret: SecretKey,
+    public: PublicKey,
+}
+
+impl Key {
+    /// Reads a key's file, and asks on the terminal for its password if it has one.
+    ///
+    /// # Errors
+    /// When it cannot be read, is no key, or the password is wrong or cannot be asked for.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let secret = match without_password(&text) {
+            Some(secret) => Ok(secret),
+            None => SecretKeyBox::from_string(&text).and_then(|key| key.into_secret_key(None)),
+        };
+        let key = secret.and_then(|secret| Ok(Self { public: PublicKey::from_secret_key(&secret)?, secret }));
+        key.map_err(|error| {
+            let message = format!("{} is no secret key that can be used: {error}", path.display());
+            let hint =
+                "`minisign -G -s FILE` makes one; where no terminal asks for a password, one without: `minisign -G -W`";
+            failure(message, hint)
+        })
+    }
+
+    /// The public key, as `signed_by` takes it.
+    pub fn public(&self) -> String {
+        self.public.to_base64()
+    }
+
+    /// The text of a signature's file. The comment that the signature covers says the file's name, the version and the digest.
+    ///
+    /// # Errors
+    /// When the key is corrupted, or the machine has no random numbers.
+    pub fn signature(&self, name: &str, version: &str, content: &[u8]) -> Result<String> {
+        let sha256 = hex::encode(Sha256::digest(content));
+        let trusted = format!("dolibarr-backup {version}, file:{name}, sha256:{sha256}");
+        let signature = minisign::sign(Some(&self.public), &self.secret, content, Some(&trusted), None);
+        Ok(signature.with_context(|| format!("cannot sign {name}"))?.into_string())
+    }
+}
+
+/// A key without a password. Minisign 0.11 leaves its checksum empty, which the library takes for a corrupted key; a signature is verified
+/// by the public half as it is made, so that one which is corrupted makes none.
+fn without_password(text: &str) -> Option<SecretKey> {
+    let bytes = BASE64_STANDARD.decode(text.lines().nth(1)?).ok()?;
+    SecretKey::from_bytes(&bytes).ok().filter(|key| !key.is_encrypted())
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+    use minisign::{KeyPair, SignatureBox};
+    use std::io::Cursor;
+
+    /// A new key, and the public one that verifies what it signs.
+    pub fn key(folder: &Path) -> (Key, PublicKey) {
+        let KeyPair { pk, sk } = KeyPair::generate_unencrypted_keypair().expect("a key");
+        let file = folder.join("builder.key");
+        fs::write(&file, sk.to_box(None).expect("text").into_string()).expect("written");
+        (Key::read(&file).expect("the key"), pk)
+    }
+
+    /// Whether a signature is of this content and key.
+    pub fn is_signed(public: &PublicKey, signature: &str, content: &[u8]) -> bool {
+        let signature = SignatureBox::from_string(signature).expect("a signature");
+        minisign::verify(public, &signature, Cursor::new(content), true, false, false).is_ok()
+    }
+
+    #[test]
+    fn what_is_signed_is_that_content_by_that_key_and_no_other_one() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (key, public) = key(folder.path());
+        let signature = key.signature("a.wasm", "0.1.0", b"a component").expect("signed");
+        assert!(is_signed(&public, &signature, b"a component"));
+        assert!(!is_signed(&public, &signature, b"a componens"));
+        assert!(signature.contains("trusted comment: dolibarr-backup 0.1.0, file:a.wasm, sha256:"));
+        let (_, another) = super::tests::key(folder.path());
+        assert!(!is_signed(&another, &signature, b"a component"));
+    }
+
+    /// As minisign 0.11 of Debian made it with `-G -W`. It has signed nothing but this test.
+    const OF_MINISIGN: &str = "untrusted comment: minisign encrypted secret key\n\
+        RWQAAEIyAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAfbBEjQnsux/7qpEec4i5iIPd5YP8x5lwiNXgLlOhImc7Ti1FRF8rLKHr9mA/vVKFjN7w6x8ueXZvWhJtSRmvp7MFFZgdIsd4AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+
+    #[test]
+    fn a_key_that_minisign_made_without_a_password_signs_unless_it_is_corrupted() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("key");
+        fs::write(&file, OF_MINISIGN).expect("written");
+        let key = Key::read(&file).expect("the key");
+        let signature = key.signature("a.wasm", "0.1.0", b"a component").expect("signed");
+        assert!(is_signed(&key.public, &signature, b"a component"));
+        let lines: Vec<&str> = OF_MINISIGN.lines().collect();
+        let mut bytes = BASE64_STANDARD.decode(lines[1]).expect("base64");
+        // Within the secret half, after the algorithms, salt, limits and the key's number.
+        bytes[70] ^= 1;
+        fs::write(&file, format!("{}\n{}\n", lines[0], BASE64_STANDARD.encode(bytes))).expect("written");
+        let corrupted = Key::read(&file).expect("what looks like a key");
+        assert!(corrupted.signature("a.wasm", "0.1.0", b"a component").is_err());
+    }
+
+    #[test]
+    fn a_file_that_is_no_key_is_named_with_what_makes_one() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for text in ["", "untrusted comment: x\n", "untrusted comment: x\nRWQ\n"] {
+            let file = folder.path().join("key");
+            fs::write(&file, text).expect("written");
+            let error = Key::read(&file).err().expect("refused");
+            assert!(error.to_string().contains("is no secret key that can be used"), "{text:?}: {error}");
+        }
+        assert!(Key::read(&folder.path().join("none")).is_err());
+    }
+}
