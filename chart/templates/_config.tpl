@@ -63,6 +63,12 @@ path = {{ toJson (printf "/var/www/extra/%s" .name) }}
 
 [plugins]
 require_digest = {{ $v.plugins.requireDigest }}
+{{- if $v.plugins.requireLock }}
+require_lock = true
+{{- end }}
+{{- with $v.plugins.signedBy }}
+signed_by = {{ toJson . }}
+{{- end }}
 cache = "/tmp/components"
 {{- range $role := list "fingerprint" "dump" "retention" "crosscheck" }}
 {{- $plugin := get $v.plugins $role }}
@@ -72,12 +78,18 @@ component = {{ toJson $plugin.component }}
 {{- with $plugin.sha256 }}
 sha256 = {{ toJson . }}
 {{- end }}
+{{- with $plugin.signedBy }}
+signed_by = {{ toJson . }}
+{{- end }}
 grants = {{ include "dolibarr-backup.toml" $plugin.grants }}
 {{- with $plugin.settings }}
 settings = {{ include "dolibarr-backup.toml" . }}
 {{- end }}
 {{- with $plugin.limits }}
 limits = {{ include "dolibarr-backup.toml" . }}
+{{- end }}
+{{- if hasKey $plugin "filters" }}
+filters = {{ include "dolibarr-backup.toml" $plugin.filters }}
 {{- end }}
 {{- with $plugin.tables }}
 tables = {{ include "dolibarr-backup.toml" . }}

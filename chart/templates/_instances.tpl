@@ -70,6 +70,9 @@ works with is computed here, and what is incomplete or shared is refused here.
 {{- with $missing -}}
 {{- fail (printf "backup.enabled is true%s, and these values are missing: %s" $.where (join ", " .)) -}}
 {{- end -}}
+{{- if and $v.plugins.requireLock (not $v.plugins.lock) -}}
+{{- fail (printf "plugins.requireLock is true%s, and plugins.lock is empty: every run would fail" .where) -}}
+{{- end -}}
 {{- if and (hasPrefix "file:" $v.store.url) (not (hasPrefix (printf "file://%s/" $v.store.volume.mountPath) $v.store.url)) -}}
 {{- fail (printf "store.url%s is not below store.volume.mountPath, file://%s" .where $v.store.volume.mountPath) -}}
 {{- end -}}

@@ -1,6 +1,6 @@
 //! The configuration in the ConfigMap, read by the binary that it is for.
 
-use super::{documents, name, of_kind, prod, prod_with};
+use super::{documents, name, of_kind, prod, prod_with, render};
 use crate::scene::{DATABASE, Scene};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -15,12 +15,12 @@ fn config(documents: &[Value]) -> String {
     texts[0].to_owned()
 }
 
-/// A line with what is built in place of components from elsewhere, and without digests, which no build is held to here.
+/// A line with what is built in place of components from elsewhere, and without digests and keys, which no build is held to here.
 fn with_built_components(line: &str) -> Option<String> {
     let elsewhere = line.starts_with("component = \"oci:");
     let line = if elsewhere { "component = \"retention-last.wasm\"" } else { line };
     let line = line.replace("/plugins/image/", "").replace("require_digest = true", "require_digest = false");
-    (!line.starts_with("sha256 = ")).then_some(line)
+    (!line.starts_with("sha256 = ") && !line.starts_with("signed_by = ")).then_some(line)
 }
 
 #[test]
@@ -63,6 +63,54 @@ fn values_reach_the_configuration_as_they_are() {
     assert_eq!(parsed["guard"]["max_forget"].as_integer(), Some(2_000_000));
     assert_eq!(parsed["guard"]["bin_days"].as_integer(), Some(0));
     assert_eq!(parsed["env"]["prod"]["sources"]["db"]["port"].as_integer(), Some(5432));
+}
+
+/// The files of the one ConfigMap, in a folder as a pod has it.
+fn mounted(folder: &Path, documents: &[Value]) {
+    let maps = of_kind(documents, "ConfigMap");
+    let map = maps.iter().find(|map| map["data"]["dolibarr-backup.toml"].is_string()).unwrap();
+    let _ = std::fs::remove_dir_all(folder);
+    std::fs::create_dir(folder).unwrap();
+    for (name, text) in map["data"].as_object().unwrap() {
+        std::fs::write(folder.join(name), text.as_str().unwrap()).unwrap();
+    }
+}
+
+#[test]
+fn a_lock_that_was_written_from_the_rendered_configuration_holds_for_it_and_for_nothing_else() {
+    let Some(engine) = Helm::installed() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path().join("etc");
+    let file = folder.join("dolibarr-backup.toml");
+    let audit =
+        |more: &[&str]| Run::new([&["--config", file.to_str().unwrap(), "plugins", "audit"], more].concat()).finish();
+    mounted(&folder, &documents(&engine, &prod()));
+    assert_eq!(audit(&["--locked"]).code, Some(64), "there is none yet");
+    let _ = audit(&["--write"]).expect_code(0);
+    let lock = std::fs::read_to_string(folder.join("capabilities.lock")).unwrap();
+    let locked = |more: &[(&str, Value)]| {
+        let plugins = ("plugins", json!({"lock": lock, "requireLock": true}));
+        documents(&engine, &prod_with(&[&[plugins], more].concat()))
+    };
+    mounted(&folder, &locked(&[]));
+    let _ = audit(&["--locked"]).expect_code(0);
+    let filters = json!({"llx_facture": "ref"});
+    for (name, value) in [
+        ("plugins.retention.settings", json!({"daily": 3})),
+        ("plugins.dump.grants", json!(["database-dump", "object-write"])),
+        ("plugins.fingerprint.filters", filters),
+    ] {
+        mounted(&folder, &locked(&[(name, value)]));
+        let refused = audit(&["--locked"]);
+        assert_eq!(refused.code, Some(64), "{name}: {}", refused.stderr);
+    }
+}
+
+#[test]
+fn a_lock_that_is_required_and_missing_renders_nothing() {
+    let Some(engine) = Helm::installed() else { return };
+    let error = render(&engine, &prod_with(&[("plugins", json!({"requireLock": true}))]))["error"].to_string();
+    assert!(error.contains("plugins.lock is empty"), "{error}");
 }
 
 #[test]
