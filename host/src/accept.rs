@@ -3,7 +3,7 @@
 use crate::config::Source;
 use crate::environment::{self, AcceptedState, EnvironmentFile};
 use crate::error::{Class, Error, Result};
-use crate::exclusive::{check_clock, exclusively};
+use crate::exclusive::{check_clock, check_file, exclusively};
 use crate::history::{self, FileDoubt, History};
 use crate::host::Host;
 use crate::lease::Lease;
@@ -180,6 +180,7 @@ pub async fn replaced(host: &Host, source: &str) -> Result<()> {
         check_clock(host, lease, now)?;
         // Without a file there is nobody who would ask.
         let Some(stored) = &history.environment else { return Ok(()) };
+        check_file(host, &history)?;
         let mut next = stored.file.clone();
         next.replaced.insert(source.to_owned(), SnapshotId::at(now));
         if let (Some(known), Some(identity)) = (next.sources.get_mut(source), identity) {
@@ -216,7 +217,7 @@ async fn answer(
     let Arguments { lost, adopted, .. } = *arguments;
     let only = if withdraw.is_empty() {
         let named = only(&Names::of(&waiting), &arguments.only)?;
-        named.or_else(|| implied(arguments, &waiting)).map(|only| with_retired(only, &retire))
+        named.or_else(|| implied(arguments, &waiting, &stored.file)).map(|only| with_retired(only, &retire))
     } else {
         only(&answered(&stored.file, &withdraw), &arguments.only)?
     };
@@ -231,6 +232,11 @@ async fn answer(
     if let (Some(id), true) = (answer.withdraw.first(), changes.is_empty()) {
         return Err(Error::new(Class::Usage, format!("what was accepted of the snapshot {id} is asked about already"))
             .hint("`status` shows what waits, and the command that answers it"));
+    }
+    if !changes.is_empty()
+        && waiting.iter().any(|question| question.kind == Kind::OtherFile && answer.leaves_open(question))
+    {
+        check_file(host, history)?;
     }
     let mut open: Vec<Question> = waiting.iter().filter(|question| answer.leaves_open(question)).cloned().collect();
     if let Some(lease) = lease.filter(|_| !changes.is_empty()) {
@@ -366,14 +372,18 @@ fn only(names: &Names<'_>, named: &[String]) -> Result<Option<BTreeSet<String>>>
 }
 
 /// What a flag answers by itself: nothing of what waits besides, whoever ran it knew of that alone. None for plain `accept`.
-fn implied(arguments: &Arguments, waiting: &[Question]) -> Option<BTreeSet<String>> {
+fn implied(arguments: &Arguments, waiting: &[Question], file: &EnvironmentFile) -> Option<BTreeSet<String>> {
     let Arguments { retire, lost, adopted, .. } = arguments;
     if retire.is_empty() && !lost && !adopted {
         return None;
     }
     let is_meant = |question: &&Question| match question.kind {
-        // A source that has another name now is gone and new.
-        Kind::GoneSource | Kind::NewSource => !retire.is_empty(),
+        // A source that has another name now is gone and new; one of another kind is not.
+        Kind::GoneSource => !retire.is_empty(),
+        Kind::NewSource => {
+            let is_new = |source: &String| !file.sources.contains_key(source);
+            !retire.is_empty() && question.source.as_ref().is_some_and(is_new)
+        }
         Kind::Lost | Kind::DamagedRecord | Kind::MissingRecord | Kind::ChangedRecord => *lost,
         _ => false,
     };

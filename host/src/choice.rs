@@ -72,7 +72,7 @@ pub fn snapshot<'h>(history: &'h History, which: &Which, wanted: Wanted<'_>, zon
     let whole = || history.snapshots.iter().filter(|snapshot| wanted.is_met(snapshot));
     let until = || whole().rev().filter(|snapshot| at.is_none_or(|at| snapshot.id.taken() <= at));
     // A run under a wrong clock answers for a day only where no other one does, and so does one that was found damaged.
-    let is_placed = |snapshot: &&Snapshot| at.is_none() || !snapshot.misplaced;
+    let is_placed = |snapshot: &&Snapshot| !snapshot.ahead && (at.is_none() || !snapshot.misplaced);
     let is_sound = |snapshot: &&Snapshot| snapshot.standing != Standing::Failed;
     let found = until().filter(is_sound).find(is_placed);
     let found = found.or_else(|| until().find(is_placed)).or_else(|| until().next());
@@ -104,7 +104,7 @@ pub fn snapshot<'h>(history: &'h History, which: &Which, wanted: Wanted<'_>, zon
 /// # Errors
 /// Of class [`Class::Usage`] where no snapshot is complete.
 pub fn newest<'h>(history: &'h History, zone: &TimeZone) -> Result<&'h Snapshot> {
-    let newest = history.snapshots.iter().rev().find(|snapshot| Wanted::All.is_met(snapshot));
+    let newest = history.snapshots.iter().rev().find(|snapshot| Wanted::All.is_met(snapshot) && !snapshot.ahead);
     newest.map_or_else(|| snapshot(history, &Which::default(), Wanted::All, zone), Ok)
 }
 
@@ -129,6 +129,9 @@ fn passed_over(
         };
         let why = match &snapshot.damage {
             Some(_) => Some("its record cannot be read".to_owned()),
+            None if wanted.is_met(snapshot) && snapshot.ahead => {
+                Some("it is from the future (--snapshot takes it all the same)".to_owned())
+            }
             None if wanted.is_met(snapshot) && snapshot.standing == Standing::Failed => {
                 Some("a verification of it failed (--snapshot takes it all the same)".to_owned())
             }

@@ -219,7 +219,7 @@ impl EnvironmentFile {
     /// retention where none is known, and that something lost is back, so that losing it again is a new loss. None where there is
     /// nothing new. What earlier versions noted of adopted snapshots by the newest one becomes a list of those that there are.
     #[must_use]
-    pub fn taking(&self, guard: &guard::Config, retention: &str, history: &History) -> Option<Self> {
+    pub fn taking(&self, guard: &guard::Config, retention: &str, history: &History, now: Timestamp) -> Option<Self> {
         let mut next = self.clone();
         let mut reasons = Vec::new();
         if let Some(stronger) = self.guard.strengthened_by(guard) {
@@ -235,6 +235,9 @@ impl EnvironmentFile {
                 next.known_breaks.remove(&snapshot.id);
                 next.given_up_records.remove(&snapshot.id);
             }
+            if snapshot.damage.is_some() && next.retired_snapshots.remove(&snapshot.id) {
+                next.given_up_records.insert(snapshot.id);
+            }
             if snapshot.adopted && next.adopted_age_up_to.is_some_and(|up_to| snapshot.id <= up_to) {
                 next.adopted_may_age.insert(snapshot.id);
             }
@@ -243,9 +246,19 @@ impl EnvironmentFile {
                 next.given_up.remove(&AcceptedState { snapshot: snapshot.id, source: source.clone() });
             }
         }
-        let of = |file: &Self| (file.given_up.len(), file.known_breaks.len(), file.given_up_records.len());
-        if of(&next) != of(self) {
+        let is_back = !next.given_up_records.is_superset(&self.given_up_records);
+        if is_back || next.given_up != self.given_up || next.known_breaks != self.known_breaks {
             reasons.push("what was lost is back");
+        }
+        if next.retired_snapshots != self.retired_snapshots {
+            reasons.push("records that cannot be read are named as such");
+        }
+        // Under a clock that was ahead it would keep every loss up to then from being seen.
+        for at in next.replaced.values_mut() {
+            *at = history.not_ahead(*at, now);
+        }
+        if next.replaced != self.replaced {
+            reasons.push("a restore was noted under a clock that was ahead");
         }
         if next.adopted_age_up_to.take().is_some() {
             reasons.push("adopted snapshots that may age are named one by one");
@@ -290,10 +303,20 @@ impl EnvironmentFile {
         self.undecided.iter().any(|rivals| rivals.has(id))
     }
 
+    /// Whether somebody answered for two clocks, one of which made a snapshot.
+    #[must_use]
+    pub fn is_of_rivals(&self, id: SnapshotId) -> bool {
+        self.undecided.iter().chain(&self.decided).any(|rivals| rivals.has(id))
+    }
+
     /// Whether a person said that the other one of two clocks was right.
     #[must_use]
     pub fn is_overruled(&self, id: SnapshotId) -> bool {
-        let by_person = |rivals: &RivalClocks| rivals.has(id) && rivals.by_person;
+        let by_person = |rivals: &RivalClocks| {
+            let other = if rivals.ahead.contains(&id) { &rivals.since } else { &rivals.ahead };
+            // One that is right in this pair may be doubted because of another one.
+            rivals.has(id) && rivals.by_person && !other.is_subset(&self.doubted_times)
+        };
         self.doubted_times.contains(&id) && self.decided.iter().any(by_person)
     }
 
@@ -320,12 +343,13 @@ impl EnvironmentFile {
         self.guard = rules;
     }
 
-    /// Drops what is said of snapshots that are gone.
-    pub fn forget_all_but(&mut self, there: &BTreeSet<SnapshotId>) {
-        self.accepted.retain(|state| there.contains(&state.snapshot));
-        self.suspected.retain(|state| there.contains(&state.snapshot));
-        self.given_up.retain(|state| there.contains(&state.snapshot));
-        self.known_failures.retain(|id, _| there.contains(id));
+    /// Drops what is said of snapshots that were forgotten. One whose record is out of reach for a night is still what it was.
+    pub fn drop_forgotten(&mut self, forgotten: &BTreeSet<SnapshotId>) {
+        let there = |id: &SnapshotId| !forgotten.contains(id);
+        self.accepted.retain(|state| there(&state.snapshot));
+        self.suspected.retain(|state| there(&state.snapshot));
+        self.given_up.retain(|state| there(&state.snapshot));
+        self.known_failures.retain(|id, _| there(id));
         let rivals = self.undecided.iter_mut().chain(&mut self.decided);
         let sides = rivals.flat_map(|rivals| [&mut rivals.ahead, &mut rivals.since]);
         let own = [
@@ -337,7 +361,7 @@ impl EnvironmentFile {
             &mut self.kept,
             &mut self.adopted_may_age,
         ];
-        own.into_iter().chain(sides).for_each(|ids| ids.retain(|id| there.contains(id)));
+        own.into_iter().chain(sides).for_each(|ids| ids.retain(there));
         for rivals in [&mut self.undecided, &mut self.decided] {
             rivals.retain(|rivals| !rivals.ahead.is_empty() || !rivals.since.is_empty());
         }

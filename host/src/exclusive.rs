@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::history::{self, History};
 use crate::host::Host;
 use crate::lease::{Lease, Machine};
-use crate::questions;
+use crate::questions::{self, Kind};
 use crate::snapshot::ClockDoubt;
 use jiff::Timestamp;
 
@@ -42,4 +42,18 @@ pub fn check_clock(host: &Host, lease: &Lease, now: Timestamp) -> Result<()> {
     }
     let doubt = ClockDoubt::Skew { seconds: skew.as_secs() };
     Err(Error::config(questions::describe(doubt)).hint("set the clock of this machine, then run it again"))
+}
+
+/// Refuses to write another version of the environment's file after one that is gone or was replaced: nobody would miss it any more, and its
+/// answers would be taken back in silence.
+///
+/// # Errors
+/// [`crate::error::Class::Config`] with what is wrong with it.
+pub fn check_file(host: &Host, history: &History) -> Result<()> {
+    let Some(doubt) = history.file_doubt else { return Ok(()) };
+    Err(Error::config(questions::describe_file(doubt)).hint(format!(
+        "answer that first: `accept --env {} --only {}`",
+        host.environment,
+        Kind::OtherFile.name()
+    )))
 }

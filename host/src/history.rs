@@ -273,6 +273,16 @@ impl History {
         recorded.max(founded.filter(|founded| founded.taken() <= now))
     }
 
+    /// A moment that was noted, or in place of one that is still ahead the newest snapshot before the present: it was noted after that.
+    #[must_use]
+    pub fn not_ahead(&self, at: SnapshotId, now: Timestamp) -> SnapshotId {
+        if !questions::is_ahead(at, now) {
+            return at;
+        }
+        let before = self.past(now).map(|snapshot| snapshot.id).find(|id| id.taken() < now);
+        before.unwrap_or_else(|| SnapshotId::at(Timestamp::UNIX_EPOCH))
+    }
+
     /// The present as this history has it: of several runs in one second each is named a second after the one before, and none
     /// of them is from the future.
     #[must_use]

@@ -2,7 +2,7 @@
 
 use crate::environment;
 use crate::error::{Class, Error, Result};
-use crate::exclusive::{check_clock, exclusively};
+use crate::exclusive::{check_clock, check_file, exclusively};
 use crate::history::{self, History};
 use crate::host::Host;
 use crate::plugin::Role;
@@ -125,16 +125,16 @@ pub async fn unforget(host: &Host, id: &str, release: bool) -> Result<Report> {
                 .hint(format!("run `init --env {}` first; nothing is forgotten before", host.environment))
         })?;
         check_clock(host, lease, now)?;
+        check_file(host, &history)?;
         lease.check().await?;
         let mut next = stored.file.clone();
         let changed = if release {
             next.kept.remove(&id)
         } else {
-            // One that was retired by mistake serves again.
-            next.retired_snapshots.remove(&id)
-                | next.given_up_records.remove(&id)
-                | next.retired_ahead.remove(&id)
-                | next.kept.insert(id)
+            // One that was retired by mistake serves again. What is from the future is kept until its time has come, and serves nothing
+            // before.
+            let was_ahead = !questions::is_ahead(id, now) && next.retired_ahead.remove(&id);
+            was_ahead | next.retired_snapshots.remove(&id) | next.given_up_records.remove(&id) | next.kept.insert(id)
         };
         next.reason = format!("unforget {id}{}", if release { " --release" } else { "" });
         if changed {

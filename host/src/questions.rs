@@ -248,13 +248,16 @@ fn of_time(history: &History, now: Timestamp) -> Vec<Said> {
     };
     // What is from the future is asked about as such.
     let past = || open().filter(|snapshot| !is_ahead(snapshot.id, now));
-    let doubted: Vec<&Snapshot> = past().filter(|snapshot| snapshot.clock_doubted && !known(snapshot)).collect();
+    let come = rivals::come(history, now);
+    let of_come = |id: SnapshotId| come.as_ref().is_some_and(|come| come.ids.contains(&id) || come.since.contains(&id));
+    let doubted = past().filter(|snapshot| snapshot.clock_doubted && !known(snapshot) && !of_come(snapshot.id));
+    let doubted: Vec<&Snapshot> = doubted.collect();
     if let Some(doubt) = doubted.first().and_then(|snapshot| snapshot.record.as_ref()?.clock_doubt) {
         let ids: Vec<SnapshotId> = doubted.iter().map(|snapshot| snapshot.id).collect();
         let text = format!("the time of {} is doubted: {}", named(&ids), describe(doubt));
         found.push(Said { kind: Kind::Clock, source: None, snapshots: ids, text });
     }
-    found.extend(rivals::come(history, now).map(|come| {
+    found.extend(come.map(|come| {
         let text = come.describe();
         Said { kind: Kind::Clock, source: None, snapshots: come.ids, text }
     }));
@@ -325,7 +328,9 @@ fn named(ids: &[SnapshotId]) -> String {
     format!("{} ({})", counted(ids), listed(ids))
 }
 
-fn describe_file(doubt: FileDoubt) -> String {
+/// What is wrong with the newest version of the environment's file, as one sentence that begins in lower case.
+#[must_use]
+pub fn describe_file(doubt: FileDoubt) -> String {
     match doubt {
         FileDoubt::Changed { stamp, run } => format!(
             "the version {stamp} of the environment's file was edited after the run {run} went by it: put it back, or go on with what it says"

@@ -14,6 +14,7 @@ mod proofs;
 mod sources;
 mod told;
 mod touched;
+mod unanswered;
 mod undone;
 mod unreadable;
 

@@ -316,7 +316,7 @@ async fn take_rules(course: &Course<'_>, lease: &Lease, history: &History, now: 
     if doubted || history.environment_damage.is_some() || history.file_doubt.is_some() {
         return Ok(());
     }
-    let Some(next) = stored.file.taking(course.guard, course.retention, history) else { return Ok(()) };
+    let Some(next) = stored.file.taking(course.guard, course.retention, history, now) else { return Ok(()) };
     lease.check().await?;
     environment::write(course.store, course.environment, Some(stored), None, next, now).await.map(drop)
 }

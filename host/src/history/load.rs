@@ -411,8 +411,9 @@ pub(super) fn build(keys: &Keys, records: Vec<Read>, facts: Facts<'_>) -> Histor
         snapshot.pinned = kept || facts.config.pinned.contains(&snapshot.id);
         snapshot.retired = file.is_some_and(|file| file.retired_snapshots.contains(&snapshot.id));
         snapshot.retired |= snapshot.damage.is_some() && file.is_some_and(|file| file.has_given_up_record(snapshot.id));
+        snapshot.ahead = questions::is_ahead(snapshot.id, facts.now);
         if file.is_some_and(|file| file.retired_ahead.contains(&snapshot.id)) {
-            let is_ahead = questions::is_ahead(snapshot.id, facts.now);
+            let is_ahead = snapshot.ahead;
             snapshot.early = is_ahead && !snapshot.retired && !snapshot.clock_doubted && snapshot.damage.is_none();
             snapshot.retired |= is_ahead;
             snapshot.clock_doubted |= !is_ahead;

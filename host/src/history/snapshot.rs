@@ -30,6 +30,8 @@ pub struct Snapshot {
     pub pinned: bool,
     /// Whether a person said that it serves nothing.
     pub retired: bool,
+    /// Whether its time is in the future.
+    pub ahead: bool,
     /// Whether it was retired because it is from the future, and nothing else says that its clock was wrong: that may be the clock of
     /// today.
     pub early: bool,
@@ -116,6 +118,7 @@ impl Snapshot {
             standing: Standing::Unproven,
             pinned: false,
             retired: false,
+            ahead: false,
             early: false,
             undecided: false,
             clock_doubted: false,

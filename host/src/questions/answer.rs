@@ -1,6 +1,7 @@
 //! Answering: what changes in the environment's file.
 
 use super::{Asked, Kind, Question, is_ahead, named, newest_of, questions, rivals, withdraw};
+use crate::backup::state::collapsed;
 use crate::environment::{AcceptedState, EnvironmentFile, KnownFailure, KnownSource};
 use crate::history::History;
 use crate::proof::Standing;
@@ -102,11 +103,21 @@ pub fn answer(
                 {
                     known.identity.clone_from(&state.identity);
                 }
-                let states = question.snapshots.iter();
+                // Whoever means the newest state says nothing of an earlier night on which most of that was gone, too.
+                let held = |id: &SnapshotId| Some(history.snapshot(*id)?.sources.get(&name)?.measure);
+                let newest = newest.map(|state| state.measure);
+                let is_less = |id: &SnapshotId| {
+                    newest.zip(held(id)).is_some_and(|(newest, held)| collapsed(newest, held).is_some())
+                };
+                let (less, meant): (Vec<_>, Vec<_>) = question.snapshots.iter().copied().partition(is_less);
+                let states = meant.iter();
                 let states: Vec<_> = states.map(|id| AcceptedState { snapshot: *id, source: name.clone() }).collect();
                 next.suspected.retain(|state| !states.contains(state));
                 next.accepted.extend(states);
-                changes.push(format!("{name} is what it is in {}", named(&question.snapshots)));
+                changes.push(format!("{name} is what it is in {}", named(&meant)));
+                if !less.is_empty() {
+                    changes.push(format!("{name} stays suspect in {}, which held far less than that", named(&less)));
+                }
             }
             Kind::Guard => {
                 next.take_rules(asked.guard, now);
@@ -208,7 +219,7 @@ pub fn answer(
     if changes.is_empty() {
         return (file.clone(), changes);
     }
-    next.forget_all_but(&history.snapshots.iter().map(|snapshot| snapshot.id).collect());
+    next.drop_forgotten(&history.forgotten);
     next.reason = format!("accept: {}", changes.join("; "));
     (next, changes)
 }
@@ -234,7 +245,9 @@ fn judge_times(
     now: Timestamp,
 ) -> Vec<String> {
     let (mut right, mut unclear) = (Vec::new(), Vec::new());
-    for snapshot in history.snapshots.iter().filter(|snapshot| ids.contains(&snapshot.id)) {
+    let come = rivals::come(history, now);
+    let of_come = |id: &SnapshotId| come.as_ref().is_some_and(|come| come.ids.contains(id) || come.since.contains(id));
+    for snapshot in history.snapshots.iter().filter(|s| ids.contains(&s.id) && !of_come(&s.id)) {
         let Some(doubt) = snapshot.record.as_ref().and_then(|record| record.clock_doubt) else { continue };
         let of = match doubt {
             // Which of the two clocks was wrong, nobody can say.
@@ -247,9 +260,14 @@ fn judge_times(
         of.push(snapshot.id);
     }
     // What was from the future has no doubt of its own.
-    if let Some(come) = rivals::come(history, now).filter(|come| come.ids.iter().any(|id| ids.contains(id))) {
+    if let Some(come) = come.filter(|come| come.ids.iter().any(|id| ids.contains(id))) {
         unclear.extend(&come.ids);
         if come.are_wrong {
+            let doubts_itself = |id: &SnapshotId| {
+                let doubt = history.snapshot(*id).and_then(|snapshot| snapshot.record.as_ref()?.clock_doubt);
+                doubt.is_some() && !next.trusted_times.contains(id)
+            };
+            right.extend(come.since.iter().copied().filter(doubts_itself));
             next.decided.push(come.rivals());
         } else {
             unclear.extend(&come.since);

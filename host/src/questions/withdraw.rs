@@ -114,13 +114,15 @@ fn of_time(history: &History, id: SnapshotId, next: &mut EnvironmentFile, now: T
         next.undecided.retain(|rivals| !rivals.has(id));
         next.decided.retain(|rivals| !rivals.has(id));
         let ahead: BTreeSet<SnapshotId> = rivals.iter().flat_map(|rivals| &rivals.ahead).copied().collect();
-        let both: BTreeSet<SnapshotId> =
+        let mut both: BTreeSet<SnapshotId> =
             rivals.iter().flat_map(|rivals| &rivals.since).chain(&ahead).copied().collect();
+        // What another answer says of some of them stands.
+        both.retain(|other| *other == id || !next.is_of_rivals(*other));
         next.trusted_times.retain(|id| !both.contains(id));
         next.doubted_times.retain(|id| !both.contains(id));
         // Then they are asked about as two clocks; what its own record doubts is asked about by that.
         next.retired_ahead.retain(|id| !both.contains(id));
-        next.retired_ahead.extend(ahead.into_iter().filter(|id| !doubts_itself(*id)));
+        next.retired_ahead.extend(ahead.into_iter().filter(|id| both.contains(id) && !doubts_itself(*id)));
         return both;
     }
     let was_judged = next.trusted_times.remove(&id) | next.doubted_times.remove(&id);

@@ -5,6 +5,12 @@ use crate::capability::heard;
 use crate::evidence::SealKey;
 use crate::postgres::{self, Session};
 use ::tests::postgres::Server;
+use proptest::strategy::{Strategy, ValueTree};
+use proptest::test_runner::TestRunner;
+use std::collections::BTreeSet;
+
+/// Names that a customer is given in turn: each takes three calls of the server, some 100 ms.
+const NAMES: usize = 24;
 
 /// What is in the table whose rows a guest would like to know.
 const SCHEMA: &str = "CREATE TABLE llx_societe (rowid int PRIMARY KEY, nom text, tms timestamp, amount numeric);
@@ -62,23 +68,17 @@ async fn two_databases_that_differ_in_one_row_tell_a_guest_the_same_call_by_call
         let file = binary.ancestors().nth(2).unwrap().join("plugins/fingerprint.wasm");
         load_file(Role::Fingerprint, &file, "").unwrap()
     };
-    let spelling = |table: &str, column: &str| {
-        let rest = format!(
-            "settings = {{ do = \"spell\", table = \"{table}\", column = \"{column}\" }}\nfilters = {{ {table} = \"{column}\" }}"
-        );
-        load_file(Role::Fingerprint, &guest(Role::Fingerprint), &rest).unwrap()
-    };
     let guests = [
         shipped,
-        spelling("llx_societe", "nom"),
-        spelling("llx_societe", "amount"),
-        spelling("llx_user", "pass_crypted"),
-        spelling("llx_const", "value"),
+        spelling("spell", "llx_societe", "nom"),
+        spelling("spell", "llx_societe", "amount"),
+        spelling("spell", "llx_user", "pass_crypted"),
+        spelling("spell", "llx_const", "value"),
     ];
     for plugin in &guests {
         let (heard, said, written, value) = call(plugin, &server, &key).await;
         assert!(!heard.is_empty());
-        let mut values = std::collections::BTreeSet::from([value]);
+        let mut values = BTreeSet::from([value]);
         for content in CONTENTS {
             server.psql("erp", content);
             let (heard_now, said_now, written_now, value) = call(plugin, &server, &key).await;
@@ -91,6 +91,111 @@ async fn two_databases_that_differ_in_one_row_tell_a_guest_the_same_call_by_call
             server.psql("erp", SCHEMA.split_once("INSERT").map(|(_, rest)| format!("INSERT{rest}")).unwrap().as_str());
         }
         assert!(values.len() > 1, "what the guest selected counts all the same");
+    }
+}
+
+/// A guest that spells a column of a table, and does it as `doing` says.
+fn spelling(doing: &str, table: &str, column: &str) -> Plugin {
+    let rest = format!(
+        "settings = {{ do = \"{doing}\", table = \"{table}\", column = \"{column}\" }}\nfilters = {{ {table} = \"{column}\" }}"
+    );
+    load_file(Role::Fingerprint, &guest(Role::Fingerprint), &rest).unwrap()
+}
+
+/// Whatever the customer is called, and how long the name is: the same call by call.
+#[tokio::test]
+async fn two_databases_that_differ_in_one_customers_name_tell_a_guest_the_same_whatever_it_is() {
+    let Some(server) = Server::start() else { return };
+    server.create_database("erp", &[]);
+    server.psql("erp", SCHEMA);
+    let key = SealKey::draw();
+    let plugin = spelling("spell", "llx_societe", "nom");
+    let (heard, said, written, _) = call(&plugin, &server, &key).await;
+    let mut runner = TestRunner::deterministic();
+    let mut values = BTreeSet::new();
+    for _ in 0..NAMES {
+        // What one may be called: any text without a NUL, which no column of PostgreSQL holds.
+        let name = "[^\u{0}]{0,200}".new_tree(&mut runner).unwrap().current();
+        server.psql("erp", &format!("UPDATE llx_societe SET nom = '{}' WHERE rowid = 7", name.replace('\'', "''")));
+        let (heard_now, said_now, written_now, value) = call(&plugin, &server, &key).await;
+        assert_eq!((&heard_now, &said_now, &written_now), (&heard, &said, &written), "{name:?}");
+        values.insert(value);
+    }
+    assert!(values.len() > NAMES / 2, "the name counts all the same: {} values", values.len());
+}
+
+/// How a call ends is what an operator sees: a guest that traps with everything that it knows ends each day in the same words.
+#[tokio::test]
+async fn a_trap_says_the_same_of_every_content() {
+    let Some(server) = Server::start() else { return };
+    server.create_database("erp", &[]);
+    server.psql("erp", SCHEMA);
+    let plugin = spelling("cry", "llx_societe", "nom");
+    let mut ends = BTreeSet::new();
+    for content in CONTENTS {
+        let session = Session::open(&config(&server), "prod/db".to_owned()).await.unwrap();
+        let log = Log::default();
+        let guard = log.begin();
+        let error = plugin.of_database(session.clone()).await.result.unwrap_err();
+        drop(guard);
+        session.close().await;
+        assert_blamed(&error, Role::Fingerprint, Class::PluginTrapped, "");
+        let lines: Vec<String> =
+            log.text().lines().filter(|line| line.contains("plugin=")).map(ToOwned::to_owned).collect();
+        assert!(lines.iter().any(|line| line.contains("latest")), "it says what it was told: {lines:?}");
+        ends.insert((error.to_string(), lines));
+        server.psql("erp", content);
+    }
+    assert_eq!(ends.len(), 1, "{ends:?}");
+}
+
+/// The order of rows on disk, of tables in the catalogue, and small sizes are what was written when, and so content.
+#[tokio::test]
+async fn neither_an_order_nor_a_small_size_tells_what_was_written_when() {
+    let Some(server) = Server::start() else { return };
+    let (before, inserts) = SCHEMA.split_once("INSERT").unwrap();
+    let mut tables: Vec<&str> = before.split(';').filter(|table| !table.trim().is_empty()).collect();
+    let key = SealKey::draw();
+    let plugin = spelling("spell", "llx_societe", "nom");
+    let mut outcomes = Vec::new();
+    for rows in ["n", "(51 - n)"] {
+        server.create_database("erp", &[]);
+        server.psql("erp", &tables.join(";"));
+        server.psql(
+            "erp",
+            &format!("INSERT{inserts}").replace(
+                "SELECT n, 'customer ' || n, '2026-01-01', n",
+                &format!("SELECT {rows}, 'customer ' || {rows}, '2026-01-01', {rows}"),
+            ),
+        );
+        outcomes.push(call(&plugin, &server, &key).await);
+        // 300 kB in a table that is told as 1 MiB: what fits below a power of two is not told.
+        server.psql(
+            "erp",
+            "INSERT INTO llx_user SELECT n, repeat(md5(n::text), 30), NULL FROM generate_series(2, 300) AS n",
+        );
+        let (heard, said, ..) = call(&plugin, &server, &key).await;
+        assert_eq!((&heard, &said), (&outcomes[0].0, &outcomes[0].1));
+        server.psql("postgres", "DROP DATABASE erp WITH (FORCE)");
+        tables.reverse();
+    }
+    assert_eq!(outcomes[0], outcomes[1], "the same content gives the same answers, and the same seal");
+}
+
+/// A guest that could keep something would learn a bit more each day.
+#[tokio::test]
+async fn a_guest_remembers_nothing_of_the_days_before() {
+    let Some(server) = Server::start() else { return };
+    server.create_database("erp", &[]);
+    server.psql("erp", SCHEMA);
+    let key = SealKey::draw();
+    let plugin = load(Role::Fingerprint, "do = \"remember\"", "");
+    let (heard, said, ..) = call(&plugin, &server, &key).await;
+    assert!(said.iter().any(|line| line.contains("calls=\"0\"") || line.contains("calls=0")), "{said:?}");
+    for content in CONTENTS {
+        server.psql("erp", content);
+        let (heard_now, said_now, ..) = call(&plugin, &server, &key).await;
+        assert_eq!((&heard_now, &said_now), (&heard, &said), "{content}");
     }
 }
 

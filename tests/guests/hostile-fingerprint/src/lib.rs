@@ -10,6 +10,7 @@ use backup::host::log::{Level, emit};
 use backup::host::tree_evidence::{self, Measure as TreeMeasure, Tree};
 use backup::host::types::Error;
 use exports::backup::host::fingerprinting::Guest;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 struct Plugin;
 
@@ -41,7 +42,17 @@ enum Behaviour {
         table: String,
         column: String,
     },
+    /// Does the same, and then traps with all that it was told.
+    Cry {
+        table: String,
+        column: String,
+    },
+    /// Says how often it was called before, and what the host told it then.
+    Remember,
 }
+
+/// What a guest would keep from one day to the next.
+static CALLS: AtomicUsize = AtomicUsize::new(0);
 
 impl Guest for Plugin {
     fn settings_schema() -> String {
@@ -72,7 +83,16 @@ impl Guest for Plugin {
                 drop((tables, failed));
                 looked(found, definitions)
             }
-            Behaviour::Spell { table, column } => spell(db, &table, &column),
+            Behaviour::Spell { table, column } => spell(db, &table, &column).map(|(measures, _)| measures),
+            Behaviour::Cry { table, column } => {
+                let (_, told) = spell(db, &table, &column)?;
+                panic!("{}", told.join(", "))
+            }
+            Behaviour::Remember => {
+                let calls = CALLS.fetch_add(1, Ordering::Relaxed);
+                emit(Level::Info, "before", &[("calls".into(), calls.to_string())]);
+                Ok(vec![database_evidence::definitions(db)?])
+            }
             other => alone(&other),
         }
     }
@@ -102,27 +122,32 @@ impl Guest for Plugin {
     }
 }
 
-fn spell(db: &Database, table: &str, column: &str) -> Result<Vec<DatabaseMeasure>, Error> {
-    let mut measures = Vec::new();
+/// Measures, and everything that the host told on the way.
+fn spell(db: &Database, table: &str, column: &str) -> Result<(Vec<DatabaseMeasure>, Vec<String>), Error> {
+    let (mut measures, mut told) = (Vec::new(), Vec::new());
+    let mut say = |message: &str, name: String, value: String| {
+        told.push(format!("{name}: {value}"));
+        emit(Level::Info, message, &[(name, value)]);
+    };
     for letter in 'A'..='H' {
         let selection = Selection {
             table: TableName { schema: "public".into(), name: table.into() },
             skip_columns: Vec::new(),
             skip_rows: Some(RowFilter { column: column.into(), values: vec![format!("{letter}*")] }),
         };
-        let told = database_evidence::content(db, &[selection]);
-        emit(Level::Info, "told", &[(letter.to_string(), format!("{told:?}"))]);
-        measures.extend(told.ok());
+        let answer = database_evidence::content(db, &[selection]);
+        say("told", letter.to_string(), format!("{answer:?}"));
+        measures.extend(answer.ok());
     }
     let latest = database_evidence::latest(db, &[TableName { schema: "public".into(), name: table.into() }], column);
-    emit(Level::Info, "told", &[("latest".into(), format!("{latest:?}"))]);
+    say("told", "latest".into(), format!("{latest:?}"));
     for table in database_evidence::tables(db)? {
-        emit(Level::Info, "table", &[(table.name, table.bytes.to_string())]);
+        say("table", table.name, table.bytes.to_string());
     }
     if measures.is_empty() {
         measures.push(database_evidence::definitions(db)?);
     }
-    Ok(measures)
+    Ok((measures, told))
 }
 
 fn parse(settings: &str) -> Result<Behaviour, Error> {
