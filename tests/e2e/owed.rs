@@ -18,7 +18,7 @@ mod unanswered;
 mod undone;
 mod unreadable;
 
-use crate::scene::age_all;
+use crate::scene::{COMPILED, age_all};
 use serde_json::Value;
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -94,7 +94,7 @@ impl Office {
     }
 
     fn run(&self, arguments: &[&str]) -> Outcome {
-        let run = Run::new(arguments.iter().copied()).folder(self.folder.path());
+        let run = Run::new(arguments.iter().copied()).folder(self.folder.path()).env("XDG_CACHE_HOME", COMPILED);
         let founded = self.founded.get();
         self.founded.set(founded || arguments.contains(&"backup") || arguments.contains(&"init"));
         if founded { run.without_init().finish() } else { run.finish() }

@@ -1,6 +1,6 @@
 //! What `status` says of a store, from the store alone.
 
-use crate::scene::{Scene, complains};
+use crate::scene::{COMPILED, Scene, complains};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -32,7 +32,7 @@ impl Office {
     }
 
     fn run(&self, arguments: &[&str]) -> Outcome {
-        Run::new(arguments.iter().copied()).folder(self.0.path()).finish()
+        Run::new(arguments.iter().copied()).folder(self.0.path()).env("XDG_CACHE_HOME", COMPILED).finish()
     }
 
     fn backup(&self, now: &str) {
