@@ -1,5 +1,7 @@
 //! `init` and `accept`: the verbs that write the environment's own file.
 
+mod only;
+
 use crate::config::Source;
 use crate::environment::{self, AcceptedState, EnvironmentFile};
 use crate::error::{Class, Error, Result};
@@ -216,10 +218,11 @@ async fn answer(
     let withdraw = withdrawn(history, &stored.file, &arguments.withdraw)?;
     let Arguments { lost, adopted, .. } = *arguments;
     let only = if withdraw.is_empty() {
-        let named = only(&Names::of(&waiting), &arguments.only)?;
-        named.or_else(|| implied(arguments, &waiting, &stored.file)).map(|only| with_retired(only, &retire))
+        let named = only::only(&Names::of(&waiting), &arguments.only, "nothing is asked about")?;
+        let implied = || only::implied(arguments, &waiting, &stored.file);
+        named.or_else(implied).map(|only| only::with_retired(only, &retire))
     } else {
-        only(&answered(&stored.file, &withdraw), &arguments.only)?
+        only::only(&answered(&stored.file, &withdraw), &arguments.only, "these answers accepted nothing of")?
     };
     let accepted_in = if withdraw.is_empty() { BTreeMap::new() } else { accepted_in(host).await? };
     let right_time = arguments.right_time.as_deref().map(parsed).transpose()?;
@@ -351,50 +354,6 @@ fn withdrawn(history: &History, file: &EnvironmentFile, named: &[String]) -> Res
 
 fn parsed(text: &str) -> Result<SnapshotId> {
     text.parse().map_err(|error| Error::new(Class::Usage, error).hint("`list` shows the ids"))
-}
-
-/// What a person wants answered, or taken back, by its whole name.
-fn only(names: &Names<'_>, named: &[String]) -> Result<Option<BTreeSet<String>>> {
-    let mut only = BTreeSet::new();
-    for name in named {
-        only.extend(names.meant(name).map_err(|known| {
-            let shown = crate::capability::printable(name);
-            let several = known.iter().any(|known| known.ends_with(&format!(":{name}")));
-            let known = known.into_iter().collect::<Vec<_>>().join(", ");
-            let said = match several {
-                true => format!("several things are asked about `{shown}`"),
-                false => format!("nothing is asked about `{shown}`"),
-            };
-            Error::new(Class::Usage, said).hint(format!("--only takes {known}"))
-        })?);
-    }
-    Ok((!only.is_empty()).then_some(only))
-}
-
-/// What a flag answers by itself: nothing of what waits besides, whoever ran it knew of that alone. None for plain `accept`.
-fn implied(arguments: &Arguments, waiting: &[Question], file: &EnvironmentFile) -> Option<BTreeSet<String>> {
-    let Arguments { retire, lost, adopted, .. } = arguments;
-    if retire.is_empty() && !lost && !adopted {
-        return None;
-    }
-    let is_meant = |question: &&Question| match question.kind {
-        // A source that has another name now is gone and new; one of another kind is not.
-        Kind::GoneSource => !retire.is_empty(),
-        Kind::NewSource => {
-            let is_new = |source: &String| !file.sources.contains_key(source);
-            !retire.is_empty() && question.source.as_ref().is_some_and(is_new)
-        }
-        Kind::Lost | Kind::DamagedRecord | Kind::MissingRecord | Kind::ChangedRecord => *lost,
-        _ => false,
-    };
-    let disproved = lost.then(|| questions::DISPROVED.to_owned());
-    Some(waiting.iter().filter(is_meant).map(Question::name).chain(disproved).collect())
-}
-
-/// Whoever names a source to retire means it.
-fn with_retired(mut only: BTreeSet<String>, retire: &BTreeSet<String>) -> BTreeSet<String> {
-    only.extend(retire.iter().map(|source| questions::name_of(Kind::GoneSource.name(), Some(source))));
-    only
 }
 
 fn check_retired(host: &Host, file: &EnvironmentFile, retire: &BTreeSet<String>) -> Result<()> {

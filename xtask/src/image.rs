@@ -210,7 +210,7 @@ fn furnish(system: &mut Tree) {
 /// As OCI names the machine's architecture.
 ///
 /// # Errors
-/// When it is none that images are made for.
+/// When no image can be made for it.
 pub fn architecture() -> Result<&'static str> {
     let debian = quiet(std::process::Command::new("dpkg").arg("--print-architecture"), "build the image on Debian")?;
     match debian.trim() {

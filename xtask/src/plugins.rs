@@ -91,7 +91,7 @@ pub fn build(target: &Path) -> Result<()> {
 /// Components beside a binary, by the name of their file.
 ///
 /// # Errors
-/// When there is none, or one cannot be read.
+/// When the folder holds no component, or one of them cannot be read.
 pub fn built(folder: &Path) -> Result<Vec<(String, Vec<u8>)>> {
     let entries = fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
     let mut paths: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();

@@ -6,11 +6,15 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use minisign::{PublicKey, SecretKey, SecretKeyBox};
 use sha2::{Digest, Sha256};
-use std::fs;
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 /// The end that minisign gives a signature's file, after the whole name of what is signed.
 pub const EXTENSION: &str = "minisig";
+
+/// A key's file is two lines of less than 300 bytes together.
+const KEY_BYTES_MAX: u64 = 4096;
 
 /// A secret key that can sign.
 pub struct Key {
@@ -24,7 +28,10 @@ impl Key {
     /// # Errors
     /// When it cannot be read, is no key, or the password is wrong or cannot be asked for.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let mut text = String::new();
+        // A pipe may hand one over, and a device never ends.
+        let read = File::open(path).and_then(|file| file.take(KEY_BYTES_MAX).read_to_string(&mut text));
+        read.with_context(|| format!("cannot read {}", path.display()))?;
         let secret = match without_password(&text) {
             Some(secret) => Ok(secret),
             None => SecretKeyBox::from_string(&text).and_then(|key| key.into_secret_key(None)),
@@ -66,6 +73,7 @@ fn without_password(text: &str) -> Option<SecretKey> {
 pub mod tests {
     use super::*;
     use minisign::{KeyPair, SignatureBox};
+    use std::fs;
     use std::io::Cursor;
 
     /// A new key, and the public one that verifies what it signs.
@@ -125,5 +133,6 @@ pub mod tests {
             assert!(error.to_string().contains("is no secret key that can be used"), "{text:?}: {error}");
         }
         assert!(Key::read(&folder.path().join("none")).is_err());
+        assert!(Key::read(Path::new("/dev/zero")).is_err(), "a device that never ends");
     }
 }

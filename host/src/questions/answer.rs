@@ -30,7 +30,7 @@ pub struct Answer {
     pub accepted_in: BTreeMap<AcceptedState, SnapshotId>,
     /// A snapshot whose time is right, and so that of all that were made under the same clock. Then nothing else is answered.
     pub right_time: Option<SnapshotId>,
-    /// What is answered or taken back, by [`Question::name`]; everything where there is none.
+    /// The names of what is answered or taken back, as [`Question::name`] has them. `None` stands for everything.
     pub only: Option<BTreeSet<String>>,
 }
 

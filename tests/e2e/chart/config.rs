@@ -85,7 +85,7 @@ fn a_lock_that_was_written_from_the_rendered_configuration_holds_for_it_and_for_
     let audit =
         |more: &[&str]| Run::new([&["--config", file.to_str().unwrap(), "plugins", "audit"], more].concat()).finish();
     mounted(&folder, &documents(&engine, &prod()));
-    assert_eq!(audit(&["--locked"]).code, Some(64), "there is none yet");
+    assert_eq!(audit(&["--locked"]).code, Some(64), "no lock is written yet");
     let _ = audit(&["--write"]).expect_code(0);
     let lock = std::fs::read_to_string(folder.join("capabilities.lock")).unwrap();
     let locked = |more: &[(&str, Value)]| {
