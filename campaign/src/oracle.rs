@@ -63,6 +63,9 @@ pub struct Oracle {
     unexplained: BTreeMap<String, u32>,
     /// What each record and certificate names; neither ever changes.
     named: BTreeMap<String, Vec<String>>,
+    /// The same the other way round, of those that were read.
+    named_by: BTreeMap<String, Vec<ObjectKey>>,
+    read: BTreeSet<ObjectKey>,
     /// What was there at the last look; nothing is looked for again before that changes or a period ends.
     last_look: Option<(Date, usize, usize)>,
 }
@@ -200,23 +203,29 @@ impl Oracle {
 
     /// Wants a reason for every object, one run after it was first seen without.
     pub fn unexplained(&mut self, day: u32, objects: &BTreeMap<ObjectKey, Bytes>) -> Result<(), Violation> {
-        let mut explained = BTreeSet::new();
+        let mut announced = BTreeSet::new();
         for (key, bytes) in objects {
             if key.as_str().starts_with("prod/leases/") {
-                explained.extend(names(bytes));
-            } else if between(key, "prod/snapshots/").or_else(|| between(key, "prod/forgotten/")).is_some() {
-                if !self.named.contains_key(key.as_str()) {
-                    self.named.insert(key.to_string(), names(bytes));
+                announced.extend(names(bytes));
+            } else if between(key, "prod/snapshots/").or_else(|| between(key, "prod/forgotten/")).is_some()
+                && self.read.insert(key.clone())
+            {
+                for named in self.named.entry(key.to_string()).or_insert_with(|| names(bytes)) {
+                    self.named_by.entry(named.clone()).or_default().push(key.clone());
                 }
-                explained.extend(self.named.get(key.as_str()).into_iter().flatten().cloned());
             }
         }
         let own = ["db", "docs", "papers", "mails"];
         let is_object = |key: &str| key.split('/').nth(1).is_some_and(|folder| own.contains(&folder));
+        let is_named = |key: &str| {
+            announced.contains(key)
+                || self.named_by.get(key).is_some_and(|by| by.iter().any(|by| objects.contains_key(by)))
+        };
         let odd: Vec<String> = objects
             .keys()
-            .map(|key| key.to_string())
-            .filter(|key| is_object(key) && !explained.contains(key) && !self.by_script.contains(key))
+            .map(ObjectKey::as_str)
+            .filter(|key| is_object(key) && !self.by_script.contains(*key) && !is_named(key))
+            .map(str::to_owned)
             .collect();
         self.unexplained.retain(|key, _| odd.contains(key));
         for key in odd {

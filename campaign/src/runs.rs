@@ -132,6 +132,7 @@ impl Save for Saver<'_> {
             warnings: Vec::new(),
             store_time: Some(when.store_time),
             clock_doubt: when.clock_doubt,
+            met_ahead: history.met_ahead(id.taken()),
             environment_file: history.environment.as_ref().map(|stored| stored.stamp),
             environment_sha256: history.environment.as_ref().map(|stored| stored.sha256.clone()),
             witnessed: history.witnessed(id.taken()),

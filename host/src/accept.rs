@@ -71,6 +71,9 @@ pub async fn init(host: &Host) -> Result<Report> {
         if is_initialised(&history) {
             return Ok((history, false));
         }
+        if history.environment.is_some() {
+            check_file(host, &history)?;
+        }
         lease.check().await?;
         let zone = host.time_zone_name();
         // What was answered before still holds, as far as a version is readable.
@@ -329,7 +332,7 @@ async fn accepted_in(host: &Host) -> Result<BTreeMap<AcceptedState, SnapshotId>>
 fn answered<'f>(file: &'f EnvironmentFile, of: &BTreeSet<SnapshotId>) -> Names<'f> {
     let sources = file.accepted.iter().filter(|state| of.contains(&state.snapshot));
     let sources = sources.map(|state| (Kind::Suspect.name(), Some(state.source.as_str())));
-    sources.chain([(Kind::Clock.name(), None)]).collect()
+    sources.chain([(Kind::Clock.name(), None), (Kind::Clocks.name(), None)]).collect()
 }
 
 /// The snapshots of which something was accepted, among those that a person names.

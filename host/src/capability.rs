@@ -337,9 +337,11 @@ impl Context {
 
 impl notices::Host for Context {
     async fn emit(&mut self, level: notices::Level, number: u16) -> wasmtime::Result<()> {
-        self.count("notices.emit", "", 0, 0);
         self.notices = self.notices.saturating_add(1);
-        if self.notices > NOTICES_MAX {
+        // How many more there are would be one more number of a plugin that sees rows.
+        if self.notices <= NOTICES_MAX {
+            self.count("notices.emit", "", 0, 0);
+        } else {
             if self.notices == NOTICES_MAX + 1 {
                 tracing::warn!(plugin = %self.plugin, "the plugin gave more than {NOTICES_MAX} notices; the rest is dropped");
             }
@@ -370,6 +372,12 @@ pub fn printable(text: &str) -> String {
         line.push(c);
     }
     line
+}
+
+/// Lines for a terminal: a name of a file or a word of a server may hold what would steer it.
+#[must_use]
+pub fn printable_lines(text: &str) -> String {
+    text.chars().map(|c| if is_printable(c) || matches!(c, '\n' | '\t') { c } else { '\u{fffd}' }).collect()
 }
 
 /// Whether a character neither moves the cursor nor turns the direction of what follows.

@@ -64,7 +64,7 @@ pub fn snapshot<'h>(history: &'h History, which: &Which, wanted: Wanted<'_>, zon
         let text = text.as_str();
         let id: SnapshotId = text.parse().map_err(|error| usage(error).hint(nearest(history, None)))?;
         return history.snapshot(id).ok_or_else(|| {
-            let forgotten = if history.forgotten.contains(&id) { "was forgotten" } else { "does not exist" };
+            let forgotten = if history.forgotten.contains_key(&id) { "was forgotten" } else { "does not exist" };
             usage(format!("the snapshot {id} {forgotten}")).hint(nearest(history, Some(id.taken())))
         });
     }
@@ -88,8 +88,14 @@ pub fn snapshot<'h>(history: &'h History, which: &Which, wanted: Wanted<'_>, zon
     {
         tracing::warn!("{over} is passed over, because {why}; {} is taken", found.id);
     }
-    if let (Some(found), Some(_)) = (found.filter(|found| found.clock_doubted), at) {
-        tracing::warn!("the time of {} may be wrong, and nothing else answers for that day", found.id);
+    if let (Some(found), Some(_)) = (found, at) {
+        if found.clock_doubted {
+            tracing::warn!("the time of {} may be wrong, and nothing else answers for that day", found.id);
+        }
+        let mut of_its_day = whole().filter(|other| day(other) == day(found) && other.clock != found.clock);
+        if let Some(other) = of_its_day.next_back() {
+            tracing::warn!("two clocks disagreed on that day: {} is the other one's (--snapshot takes it)", other.id);
+        }
     }
     found.ok_or_else(|| match (at, whole().next()) {
         (Some(at), Some(first)) => usage(format!("no {} is from {at} or before", wanted.describe()))
@@ -323,14 +329,14 @@ fn usage(text: impl std::fmt::Display) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeSet;
+    use std::collections::BTreeMap;
 
     fn history(ids: &[(&str, bool)]) -> History {
         let snapshot = |(id, complete): &(&str, bool)| {
             let condition = if *complete { Condition::Whole } else { Condition::Partial };
             crate::history::tests::of_one_source(id, "docs", condition)
         };
-        let forgotten = BTreeSet::from(["20250101T000000Z".parse().unwrap()]);
+        let forgotten = BTreeMap::from([("20250101T000000Z".parse().unwrap(), Timestamp::UNIX_EPOCH)]);
         let mut history = History::of(ids.iter().map(snapshot).collect());
         history.forgotten = forgotten;
         history

@@ -2,6 +2,7 @@
 
 use crate::accept;
 use crate::backup;
+use crate::capability::{printable, printable_lines};
 use crate::config::{self, Config, DEFAULT_FILE};
 use crate::coverage;
 use crate::drill;
@@ -16,6 +17,7 @@ use crate::report::Report;
 use crate::restore;
 use crate::status;
 use crate::verify;
+use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 use jiff::{SignedDuration, Timestamp};
 use std::io::Write;
@@ -253,18 +255,39 @@ impl Cli {
 /// Parses the command line.
 ///
 /// # Errors
-/// The exit code, after clap has printed its message.
+/// The exit code, after help was printed or what is wrong was said.
 pub fn parse() -> std::result::Result<Cli, u8> {
     Cli::try_parse().map_err(|error| {
-        // Nobody is left to tell when stderr is closed.
-        drop(error.print());
-        if error.use_stderr() { Class::Usage.exit_code() } else { 0 }
+        if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+            // Nobody is left to tell when the stream is closed.
+            drop(error.print());
+            return if error.use_stderr() { Class::Usage.exit_code() } else { 0 };
+        }
+        let json = std::env::args_os().any(|argument| argument == "--json");
+        complain(json, &usage(&error));
+        Class::Usage.exit_code()
     })
+}
+
+/// What clap says in paragraphs: what is wrong, a similar word where there is one, how the verb is used.
+fn usage(error: &clap::Error) -> Error {
+    let text = error.render().to_string();
+    let mut paragraphs = text.split("\n\n").map(|of| of.split_whitespace().collect::<Vec<_>>().join(" "));
+    let wrong = paragraphs.next().unwrap_or_default();
+    let wrong = wrong.strip_prefix("error: ").unwrap_or(&wrong);
+    let rest: Vec<_> = paragraphs.collect();
+    let hint = ["tip: ", "Usage: "].into_iter().find_map(|mark| rest.iter().find_map(|of| of.strip_prefix(mark)));
+    Error::new(Class::Usage, printable(wrong))
+        .hint(printable(hint.unwrap_or("`--help` after the verb says what it takes")))
 }
 
 fn print(json: bool, report: &Report) -> Result<()> {
     let mut out = std::io::stdout().lock();
-    let written = if json { writeln!(out, "{}", report.document) } else { out.write_all(report.text.as_bytes()) };
+    let written = if json {
+        writeln!(out, "{}", report.document)
+    } else {
+        out.write_all(printable_lines(&report.text).as_bytes())
+    };
     match written.and_then(|()| out.flush()) {
         // A reader such as `head` that has enough is no failure of ours.
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
@@ -286,7 +309,8 @@ fn complain(json: bool, error: &Error) {
         });
         writeln!(err, "{object}")
     } else {
-        writeln!(err, "error: {error}").and_then(|()| advice.map_or(Ok(()), |hint| writeln!(err, "hint: {hint}")))
+        let hint = advice.map_or_else(String::new, |hint| format!("hint: {hint}\n"));
+        err.write_all(printable_lines(&format!("error: {error}\n{hint}")).as_bytes())
     };
     // Nobody is left to tell when stderr is closed.
     drop(written);
@@ -308,6 +332,31 @@ fn interrupted() -> impl Future<Output = ()> {
                 tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
             }
             _ => std::future::pending().await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_line_that_makes_no_sense_gets_a_sentence_and_a_hint() {
+        for (line, says, hint) in [
+            ("lst", "'lst'", "'list'"),
+            ("list", "--env <NAME>", "dolibarr-backup list --env <NAME>"),
+            ("list --env", "--env <NAME>", "--help"),
+            ("list --env p more", "'more'", "list [OPTIONS] --env <NAME>"),
+            ("plugins log --env p --since soon", "`soon` is not a valid age; expected a number with a unit", "--help"),
+            ("plugins new other x-y", "[possible values: retention, fingerprint, dump]", "--help"),
+            ("list --env p \u{1b}[31m", "", "list"),
+        ] {
+            let error = Cli::try_parse_from(["dolibarr-backup"].into_iter().chain(line.split(' '))).unwrap_err();
+            let error = usage(&error);
+            assert!(error.message().contains(says) && !error.message().contains('\n'), "{line}: {error}");
+            assert!(!error.message().contains('\u{1b}'), "{line}: {error}");
+            assert!(error.advice().is_some_and(|advice| advice.contains(hint)), "{line}: {:?}", error.advice());
+            assert_eq!(error.class(), Class::Usage);
         }
     }
 }

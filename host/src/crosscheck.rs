@@ -11,16 +11,16 @@
 #[cfg(test)]
 mod tests;
 
-use crate::capability::{self, Tally, printable};
+use crate::capability::{self, Count, Tally, printable};
 use crate::documents::{Digests, Tree, host::DigestTree};
 use crate::error::{Error, Result};
+use crate::evidence::SealKey;
 use crate::host::Host;
 use crate::plugin::call::crosschecking;
 use crate::plugin::{Plugin, Role};
 use crate::postgres::{ReadableTable, Session, host::RowsTable};
 use crate::snapshot::PluginRecord;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -32,9 +32,6 @@ const CHECKS_MAX: usize = 16;
 
 /// Heads of one report: one for each company.
 const HEADS_MAX: usize = 100;
-
-/// Digits of the hash that stands for the part of a log which may not be shown.
-const HASH_DIGITS: usize = 8;
 
 /// What a cross-check came to; part of the report of a drill, whose `format_version` covers it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -123,15 +120,26 @@ impl CrosscheckReport {
 ///
 /// # Errors
 /// As [`Host::plugin`], the plugin's own, and [`crate::error::Class::PluginRefused`] for a report that contradicts itself.
-pub async fn run(host: &Host, session: &Arc<Session>, tree: &Arc<Tree>) -> Result<CrosscheckReport> {
-    compare(&host.plugin(Role::Crosscheck).await?, session, tree).await
+pub async fn run(
+    host: &Host,
+    session: &Arc<Session>,
+    tree: &Arc<Tree>,
+    key: Option<&SealKey>,
+) -> Result<CrosscheckReport> {
+    let plugin = host.plugin(Role::Crosscheck).await?;
+    compare(&plugin, session, tree, key).await
 }
 
-/// The same with a plugin that is loaded.
+/// The same with a plugin that is loaded. With a key, what is hidden of a row has the same name in each report.
 ///
 /// # Errors
 /// As [`run`].
-pub async fn compare(plugin: &Plugin, session: &Arc<Session>, tree: &Arc<Tree>) -> Result<CrosscheckReport> {
+pub async fn compare(
+    plugin: &Plugin,
+    session: &Arc<Session>,
+    tree: &Arc<Tree>,
+    key: Option<&SealKey>,
+) -> Result<CrosscheckReport> {
     let said = plugin.checks().await;
     let checks = said.result?;
     if checks.is_empty() || checks.len() > CHECKS_MAX {
@@ -150,7 +158,8 @@ pub async fn compare(plugin: &Plugin, session: &Arc<Session>, tree: &Arc<Tree>) 
     let handed = Handed::of(&called.tally, plugin.readable().iter().count());
     let mut tally = said.tally;
     capability::add(&mut tally, called.tally);
-    Answer { plugin, checks: &checks, handed, session, digests: &digests }.checked(called.result?, &tally).await
+    let key = key.cloned().unwrap_or_else(SealKey::draw);
+    Answer { plugin, checks: &checks, handed, session, digests: &digests, key }.checked(called.result?, &tally).await
 }
 
 /// How much a plugin was handed in its call: it cannot have counted more.
@@ -182,6 +191,15 @@ impl Handed {
     }
 }
 
+/// How often a plugin calls a function, and for how much, is a number that it chooses after it saw rows: of each only the power of two that it
+/// does not exceed is kept.
+fn coarse(tally: &Tally) -> Tally {
+    let rounded = |number: u64| if number == 0 { 0 } else { number.checked_next_power_of_two().unwrap_or(u64::MAX) };
+    let count =
+        |count: &Count| Count { calls: rounded(count.calls), items: rounded(count.items), bytes: rounded(count.bytes) };
+    tally.iter().map(|(function, counted)| (function.clone(), count(counted))).collect()
+}
+
 /// What an answer of the plugin is checked with.
 struct Answer<'a> {
     plugin: &'a Plugin,
@@ -189,6 +207,8 @@ struct Answer<'a> {
     handed: Handed,
     session: &'a Session,
     digests: &'a Digests,
+    /// What names that which is not to be shown.
+    key: SealKey,
 }
 
 impl Answer<'_> {
@@ -198,8 +218,7 @@ impl Answer<'_> {
         self.at_most("names", orphaned.total, self.handed.named, "orphaned documents")?;
         let differing = missing.total.saturating_add(altered.total);
         if differing > compared {
-            let said = format!("its report counts {differing} missing and altered documents of {compared} compared");
-            return Err(self.plugin.refused(said));
+            return Err(self.plugin.refused("its report counts more missing and altered documents than it compares"));
         }
         Ok(CrosscheckReport {
             compared,
@@ -208,23 +227,22 @@ impl Answer<'_> {
             orphaned: self.paths(orphaned).await?,
             findings: self.findings(findings)?,
             heads: self.heads(heads).await?,
-            plugin: self.plugin.record(tally),
+            plugin: self.plugin.record(&coarse(tally)),
         })
     }
 
-    /// Refuses a number of things that it was not handed.
+    /// Refuses a number of things that it was not handed. The number itself may be anything that it read.
     fn at_most(&self, does: &str, count: u64, handed: u64, what: &str) -> Result<()> {
         if count <= handed {
             return Ok(());
         }
-        Err(self.plugin.refused(format!("its report {does} {count} {what}, and it was handed {handed}")))
+        Err(self.plugin.refused(format!("its report {does} more {what} than the {handed} that it was handed")))
     }
 
     fn findings(&self, findings: Vec<crosschecking::Finding>) -> Result<Vec<Finding>> {
         let named: BTreeSet<u32> = findings.iter().map(|finding| finding.check).collect();
         if findings.is_empty() || named.len() < findings.len() {
-            let said = format!("its report has {} findings on {} checks", findings.len(), named.len());
-            return Err(self.plugin.refused(said));
+            return Err(self.plugin.refused("its report has no finding, or two on one check"));
         }
         findings.into_iter().map(|finding| self.finding(&finding)).collect()
     }
@@ -232,10 +250,12 @@ impl Answer<'_> {
     fn finding(&self, finding: &crosschecking::Finding) -> Result<Finding> {
         let crosschecking::Finding { check, verdict, count, total } = *finding;
         let check = usize::try_from(check).ok().and_then(|check| self.checks.get(check)).ok_or_else(|| {
-            let said = format!("its report has a finding on check {check}, and it named {}", self.checks.len());
+            let said = format!("its report has a finding on a check beside the {} that it named", self.checks.len());
             self.plugin.refused(said)
         })?;
-        self.at_most("counts", count, total, "things of fewer")?;
+        if count > total {
+            return Err(self.plugin.refused("its report counts more things than there are of them"));
+        }
         self.at_most("counts", total, self.handed.all(), "things")?;
         let verdict = match verdict {
             crosschecking::Verdict::Passed => Verdict::Passed,
@@ -281,8 +301,7 @@ impl Answer<'_> {
 
     async fn heads(&self, heads: Vec<crosschecking::Head>) -> Result<Vec<Head>> {
         if heads.len() > HEADS_MAX {
-            let said = format!("its report has {} heads, and at most {HEADS_MAX} are taken", heads.len());
-            return Err(self.plugin.refused(said));
+            return Err(self.plugin.refused(format!("its report has more than {HEADS_MAX} heads")));
         }
         let mut checked = Vec::with_capacity(heads.len());
         for head in heads {
@@ -294,18 +313,23 @@ impl Answer<'_> {
                 return Err(self.plugin.refused("its report names a column that it may not read"));
             }
             let rows = self.session.named_rows(table, &[head.last.key], &columns).await?;
-            let mut values = rows.get(&head.last.key).ok_or_else(|| self.no_row(&head.last))?.iter();
-            let part = head.part.iter().zip(values.by_ref());
-            let part = part.map(|(column, value)| {
+            let values = rows.get(&head.last.key).ok_or_else(|| self.no_row(&head.last))?;
+            let (parts, signature) = values.split_at(head.part.as_slice().len().min(values.len()));
+            let part = head.part.iter().zip(parts).map(|(column, value)| {
                 let value = value.as_deref().unwrap_or("null");
                 // What is not to be shown still tells the logs apart, in this report and the next.
-                let hashed = || hex::encode(Sha256::digest(value)).chars().take(HASH_DIGITS).collect();
-                format!(", {column} {}", if is_shown(column) { value.to_owned() } else { hashed() })
+                let value = if is_shown(column) { value.to_owned() } else { self.key.pseudonym(value) };
+                format!(", {column} {value}")
             });
             let log = printable(&format!("{}{}", table.label, part.collect::<String>()));
-            let signature = values.next().filter(|_| is_shown(&head.signature)).cloned().flatten();
+            if checked.iter().any(|known: &Head| known.log == log) {
+                return Err(self.plugin.refused("its report names one log twice"));
+            }
+            // How long a log is, is a number that may say anything: the host counts.
+            let entries = self.session.rows_like(table, head.part.as_slice(), parts).await?;
+            let signature = signature.first().filter(|_| is_shown(&head.signature)).cloned().flatten();
             let signature = printable(&signature.unwrap_or_default());
-            checked.push(Head { log, entries: head.entries, last: head.last.key, signature });
+            checked.push(Head { log, entries, last: head.last.key, signature });
         }
         Ok(checked)
     }
@@ -314,7 +338,7 @@ impl Answer<'_> {
         if found <= PATHS_MAX && found as u64 <= total {
             return Ok(());
         }
-        let said = format!("its report lists {found} {kind} documents of {total}, and at most {PATHS_MAX} are taken");
+        let said = format!("its report lists more {kind} documents than it counts, or more than {PATHS_MAX}");
         Err(self.plugin.refused(said))
     }
 
@@ -327,6 +351,6 @@ impl Answer<'_> {
     }
 
     fn no_row(&self, row: &crosschecking::RowName) -> Error {
-        self.plugin.refused(format!("its report names the row {}, which is not there", row.key))
+        self.plugin.refused(format!("its report names a row of {} that is not there", printable(&row.table)))
     }
 }

@@ -10,6 +10,7 @@ use crate::config::Source;
 use crate::crosscheck::{self, CrosscheckReport, Verdict};
 use crate::documents::{self, Tree};
 use crate::error::{Class, Error, Result};
+use crate::evidence::SealKey;
 use crate::history::{self, History, Snapshot};
 use crate::host::Host;
 use crate::postgres::Session;
@@ -141,7 +142,7 @@ async fn rehearse(
         sources.insert(source.clone(), proof);
     }
     let whole = sources.values().all(|proof| proof.problems.is_empty());
-    let crosscheck = if whole { together(host, &places, rehearsal).await? } else { None };
+    let crosscheck = if whole { together(host, &places, history.seal_key(), rehearsal).await? } else { None };
     Ok(Outcome { sources, crosscheck, server: rehearsal.describe_server() })
 }
 
@@ -153,6 +154,7 @@ async fn rehearse(
 async fn together(
     host: &Host,
     places: &BTreeMap<String, Place>,
+    key: Option<&SealKey>,
     rehearsal: &mut Rehearsal,
 ) -> Result<Option<CrosscheckReport>> {
     let databases = places.iter().filter_map(|(name, place)| match place {
@@ -169,7 +171,7 @@ async fn together(
     let look = async {
         let session = Session::open(config, format!("{}/{database}", host.environment)).await?;
         let report = match Tree::open(&tree, format!("{}/{folder}", host.environment)) {
-            Ok(tree) => crosscheck::run(host, &session, &tree).await,
+            Ok(tree) => crosscheck::run(host, &session, &tree, key).await,
             Err(error) => Err(error),
         };
         session.close().await;

@@ -24,8 +24,13 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Version of the format. A field that is added, dropped or read differently raises it. Version 2 added the key of fingerprints.
-pub const FORMAT_VERSION: u32 = 2;
+/// Version of the format. A field that is added, dropped or read differently raises it. Version 2 added the key of
+/// fingerprints, version 3 what is said of clocks and of records that were lost or edited.
+pub const FORMAT_VERSION: u32 = 3;
+
+/// How long a certificate has to be there until its snapshot is gone for good: what lies in the bin has one too, and its record may be out
+/// of reach.
+const FORGOTTEN_FOR_GOOD: SignedDuration = SignedDuration::from_hours(365 * 24);
 
 /// The folder below the environment.
 pub const FOLDER: &str = "environment";
@@ -315,7 +320,7 @@ impl EnvironmentFile {
         let by_person = |rivals: &RivalClocks| {
             let other = if rivals.ahead.contains(&id) { &rivals.since } else { &rivals.ahead };
             // One that is right in this pair may be doubted because of another one.
-            rivals.has(id) && rivals.by_person && !other.is_subset(&self.doubted_times)
+            rivals.has(id) && rivals.by_person && (other.is_empty() || !other.is_subset(&self.doubted_times))
         };
         self.doubted_times.contains(&id) && self.decided.iter().any(by_person)
     }
@@ -343,9 +348,11 @@ impl EnvironmentFile {
         self.guard = rules;
     }
 
-    /// Drops what is said of snapshots that were forgotten. One whose record is out of reach for a night is still what it was.
-    pub fn drop_forgotten(&mut self, forgotten: &BTreeSet<SnapshotId>) {
-        let there = |id: &SnapshotId| !forgotten.contains(id);
+    /// Drops what is said of snapshots that were forgotten, each with when its certificate was written. One whose record is out of reach
+    /// for a night is still what it was, also in the bin.
+    pub fn drop_forgotten(&mut self, forgotten: &BTreeMap<SnapshotId, Timestamp>, now: Timestamp) {
+        let is_new = |since: &Timestamp| now.duration_since(*since) < FORGOTTEN_FOR_GOOD;
+        let there = |id: &SnapshotId| forgotten.get(id).is_none_or(is_new);
         self.accepted.retain(|state| there(&state.snapshot));
         self.suspected.retain(|state| there(&state.snapshot));
         self.given_up.retain(|state| there(&state.snapshot));
@@ -434,8 +441,13 @@ pub async fn write(
     now: Timestamp,
 ) -> Result<Stored> {
     // The newest counts, so a clock that went back must not put this one behind the one that it replaces.
-    let after = before.map(|before| before.stamp).max(gone).map(|before| before.taken() + SignedDuration::from_secs(1));
-    let stamp = SnapshotId::at(after.map_or(now, |after| after.max(now)));
+    let after = before.map(|before| before.stamp).max(gone).map(SnapshotId::next);
+    let stamp = after.map_or(SnapshotId::at(now), |after| after.max(SnapshotId::at(now)));
+    if gone.is_some_and(|gone| stamp <= gone) {
+        let last = file_key(environment, stamp)?;
+        return Err(Error::config(format!("{last} has the last name that there is, so no version can follow it"))
+            .hint("no run writes such a name: move it away by hand"));
+    }
     file.previous = before.map(|before| PreviousFile { stamp: before.stamp, sha256: before.sha256.clone() });
     file.written = now;
     file.format_version = FORMAT_VERSION;

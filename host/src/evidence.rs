@@ -164,6 +164,17 @@ impl SealKey {
         hex::encode(hash.first_chunk::<NAME_BYTES>().unwrap_or(&[0; NAME_BYTES]))
     }
 
+    /// A name for a value that nobody without the key can guess it by; the same value has the same one.
+    #[must_use]
+    pub fn pseudonym(&self, value: &str) -> String {
+        #[expect(clippy::expect_used, reason = "HMAC takes a key of any length")]
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("a key");
+        // No seal of a fingerprint begins with this length.
+        mac.update(&u64::MAX.to_be_bytes());
+        mac.update(value.as_bytes());
+        hex::encode(mac.finalize().into_bytes()).chars().take(2 * NAME_BYTES).collect()
+    }
+
     /// Whether a fingerprint was sealed with this key.
     #[must_use]
     pub fn sealed(&self, fingerprint: &str) -> bool {

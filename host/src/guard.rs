@@ -8,12 +8,15 @@ mod config;
 pub use self::config::{Age, Config, FiscalYearEnd};
 
 use self::config::fiscal_year;
-use crate::history::Serves;
+use crate::history::{Clock, Serves};
 use crate::snapshot::SnapshotId;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan};
 use std::collections::{BTreeMap, BTreeSet};
+
+/// How long the days stand on which two clocks disagreed: the default retention keeps thirty, and it may take a month to notice.
+const CLOCKS_DAYS: i32 = 62;
 
 /// What the guard knows of a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,8 +41,12 @@ pub struct Subject {
     pub undecided: bool,
     /// Whether it lies in the bin already.
     pub binned: bool,
+    /// What records say of the clock that it was made under.
+    pub clock: Clock,
     /// The sources that it names, and whether it can answer for each.
     pub sources: BTreeMap<String, Serves>,
+    /// The same, were its time right.
+    pub but_for_its_time: BTreeMap<String, Serves>,
 }
 
 /// One line of a plan.
@@ -174,7 +181,62 @@ fn of_source(
             .into_iter()
             .map(|(id, end)| (id, format!("the legal floor of the fiscal year that ended on {end}, of {source}"))),
     );
+    rules.extend(of_clocks(config, time_zone, now, subjects, source));
     rules
+}
+
+/// A day, a month or a fiscal year, by its last day.
+type Period = (Span, Date);
+
+/// How long a period is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Span {
+    Day,
+    Month,
+    Year,
+}
+
+/// The last state of each day, month and fiscal year under each clock, where states of two clocks that disagreed fall into one. Which clock
+/// was right is for a person to say, who may be mistaken, and may say so years later.
+fn of_clocks(
+    config: &Config,
+    time_zone: &TimeZone,
+    now: Timestamp,
+    subjects: &[Subject],
+    source: &str,
+) -> Vec<(SnapshotId, String)> {
+    let mut newest: BTreeMap<Period, BTreeMap<Clock, (Serves, SnapshotId)>> = BTreeMap::new();
+    let mut holders = subjects
+        .iter()
+        .filter_map(|subject| Some((subject, *subject.but_for_its_time.get(source)?)))
+        .filter(|(_, serves)| *serves != Serves::Nothing)
+        .peekable();
+    let Some(first) = holders.peek().map(|(subject, _)| subject.clock) else { return Vec::new() };
+    let holders: Vec<(&Subject, Serves)> = holders.collect();
+    if holders.iter().all(|(subject, _)| subject.clock == first) {
+        return Vec::new();
+    }
+    let today = now.to_zoned_datetime(time_zone.clone()).date();
+    for (subject, serves) in holders {
+        let day = subject.id.taken().to_zoned_datetime(time_zone.clone()).date();
+        let year = fiscal_year(config.fiscal_year_end, day).map(|end| (Span::Year, end));
+        let periods = [Some((Span::Day, day)), Some((Span::Month, day.last_of_month())), year];
+        for (span, end) in periods.into_iter().flatten() {
+            let years = i32::from(config.legal_years).saturating_add(1);
+            let held = if span == Span::Day { CLOCKS_DAYS.days() } else { years.years() };
+            if end >= today.saturating_sub(held) {
+                let kept = newest.entry((span, end)).or_default().entry(subject.clock).or_insert((serves, subject.id));
+                *kept = (serves, subject.id).max(*kept);
+            }
+        }
+    }
+    let disagreed = newest.into_iter().filter(|(_, clocks)| clocks.len() > 1);
+    let rule = |(span, end): Period| match span {
+        Span::Day => format!("the last of {end} by one of two clocks"),
+        Span::Month => format!("the last of {} by one of two clocks", end.strftime("%Y-%m")),
+        Span::Year => format!("the last of the fiscal year that ends on {end} by one of two clocks"),
+    };
+    disagreed.flat_map(|(of, clocks)| clocks.into_values().map(move |(_, id)| (id, rule(of)))).collect()
 }
 
 /// The newest state within each of the last completed fiscal years that has one; a whole one before any other.
@@ -222,7 +284,9 @@ mod tests {
             early: false,
             undecided: false,
             binned: false,
+            clock: Clock::default(),
             sources: [("db".to_owned(), Serves::First), ("docs".to_owned(), Serves::First)].into(),
+            but_for_its_time: BTreeMap::new(),
         }
     }
 

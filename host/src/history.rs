@@ -4,12 +4,14 @@
 //! script with the same keys leaves them, are adopted as snapshots. Nothing here writes.
 
 mod adopted;
+mod clocks;
 mod keys;
 mod load;
 mod snapshot;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use clocks::{Clock, met_by};
 pub use keys::{certificate_key, key, record_key};
 pub use load::{load, load_after};
 pub use snapshot::{Object, Serves, Snapshot, State};
@@ -80,8 +82,8 @@ pub struct History {
     pub snapshots: Vec<Snapshot>,
     /// Objects that no snapshot refers to and that the certificate of a forgotten snapshot names.
     pub orphans: Vec<Orphan>,
-    /// Ids of forgotten snapshots: those with a certificate of which nothing else is left.
-    pub forgotten: BTreeSet<SnapshotId>,
+    /// Ids of forgotten snapshots, those with a certificate of which nothing else is left, and when that was written by the store's time.
+    pub forgotten: BTreeMap<SnapshotId, Timestamp>,
     /// Ids of snapshots that a record names as the one before it, and of which there is neither record nor certificate; without
     /// those that a person knows of.
     pub missing: BTreeSet<SnapshotId>,
@@ -312,7 +314,7 @@ impl History {
     /// Whether an id is taken, by a snapshot or by the certificate of one.
     #[must_use]
     pub fn knows(&self, id: SnapshotId) -> bool {
-        self.forgotten.contains(&id) || self.snapshots.iter().any(|snapshot| snapshot.id == id)
+        self.forgotten.contains_key(&id) || self.snapshots.iter().any(|snapshot| snapshot.id == id)
     }
 
     /// The same with the verifications alone that there were at a moment.
@@ -366,7 +368,9 @@ impl History {
             early: snapshot.early,
             undecided: snapshot.undecided,
             binned: snapshot.binned.is_some(),
+            clock: snapshot.clock,
             sources: snapshot.sources.keys().map(|name| (name.clone(), snapshot.serves(name))).collect(),
+            but_for_its_time: snapshot.sources.keys().map(|name| (name.clone(), snapshot.holds(name))).collect(),
         };
         self.snapshots.iter().map(subject).collect()
     }

@@ -115,7 +115,7 @@ pub async fn unforget(host: &Host, id: &str, release: bool) -> Result<Report> {
     let id: SnapshotId = id.parse().map_err(|error| Error::new(Class::Usage, error).hint("`list` shows the ids"))?;
     exclusively(host, now, async |lease, history| {
         let Some(snapshot) = history.snapshot(id) else {
-            let gone = if history.forgotten.contains(&id) { "is deleted" } else { "does not exist" };
+            let gone = if history.forgotten.contains_key(&id) { "is deleted" } else { "does not exist" };
             return Err(
                 Error::new(Class::Usage, format!("the snapshot {id} {gone}")).hint("`list` shows those that there are")
             );

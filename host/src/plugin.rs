@@ -20,6 +20,7 @@ pub mod signature;
 mod structure;
 #[cfg(test)]
 mod suite;
+mod wasi;
 
 pub use config::{Config, Grants, Limits, Places, Plugins};
 

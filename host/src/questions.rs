@@ -259,7 +259,7 @@ fn of_time(history: &History, now: Timestamp) -> Vec<Said> {
     }
     found.extend(come.map(|come| {
         let text = come.describe();
-        Said { kind: Kind::Clock, source: None, snapshots: come.ids, text }
+        Said { kind: Kind::Clocks, source: None, snapshots: come.ids, text }
     }));
     let ahead: Vec<SnapshotId> = open().map(|snapshot| snapshot.id).filter(|id| is_ahead(*id, now)).collect();
     if !ahead.is_empty() {

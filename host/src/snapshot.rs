@@ -12,12 +12,12 @@ use crate::evidence::Selected;
 use crate::store::ObjectKey;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 /// Version of the record's format. A field that is added, dropped or read differently raises it. Version 2 added the
-/// condition of each source, what was measured of it, and the store's time; version 3 what its fingerprint rests on.
-pub const FORMAT_VERSION: u32 = 3;
+/// condition of each source, what was measured of it, and the store's time; version 3 what its fingerprint rests on; version 4 what its run found ahead.
+pub const FORMAT_VERSION: u32 = 4;
 
 /// The record of one run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,6 +52,9 @@ pub struct Record {
     /// Why the time of this run is not to be trusted; none where it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock_doubt: Option<ClockDoubt>,
+    /// Snapshots with a later time than a run that found them there: this run or an earlier one.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub met_ahead: BTreeSet<SnapshotId>,
     /// The version of the environment's file that the run went by, by its stamp.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub environment_file: Option<SnapshotId>,

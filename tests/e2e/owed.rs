@@ -14,6 +14,7 @@ mod proofs;
 mod sources;
 mod told;
 mod touched;
+mod two_clocks;
 mod unanswered;
 mod undone;
 mod unreadable;

@@ -11,8 +11,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The tool's version; its results depend on it.
-const COMPONENTIZE_PY_VERSION: &str = "0.25.1";
+/// What builds a plugin and what goes into it, each package as `name==version`.
+const REQUIREMENTS: &str = "requirements.txt";
 
 /// The module that every Python plugin begins with.
 const APP: &str = "app";
@@ -38,9 +38,10 @@ pub fn component(folder: &Path, name: &str) -> Result<Vec<u8>> {
     let world = name.split('-').next().unwrap_or(name);
     let sources = folder.join(name);
     let wit = machine::root().join("wit");
-    let key = key(&[files(&sources, "py")?, files(&wit, "wit")?].concat())?;
+    let requirements = sources.join(REQUIREMENTS);
+    let key = key(&[files(&sources, "py")?, vec![requirements.clone()], files(&wit, "wit")?].concat())?;
     let built = cache::once(&format!("python-{name}-{key:016x}"), |into| {
-        let tool = tool()?;
+        let environment = tools(&requirements)?;
         // What the tool leaves beside the sources, and their tests, are no part of the plugin.
         let copy = into.join("sources");
         fs::create_dir(&copy)?;
@@ -50,15 +51,15 @@ pub fn component(folder: &Path, name: &str) -> Result<Vec<u8>> {
                 fs::copy(&file, copy.join(base)).with_context(|| format!("cannot copy {}", file.display()))?;
             }
         }
-        let mut command = Command::new(&tool);
+        let mut command = Command::new(environment.join("bin/python3"));
         command.args(["-B", "-c", START, "--wit-path"]).arg(&wit).args(["--world", world, "componentize"]);
-        // The tool would look for libraries in an active environment, whichever that is.
+        // The tool looks for libraries in the active environment.
         command
             .args(["--stub-wasi", "--python-path"])
             .arg(&copy)
             .args([APP, "--output"])
             .arg(into.join("component.wasm"));
-        command.current_dir(into).env("VIRTUAL_ENV", into.join("none")).env_remove("PYTHONPATH");
+        command.current_dir(into).env("VIRTUAL_ENV", &environment).env_remove("PYTHONPATH");
         timed(&format!("building {name} with componentize-py"), || {
             quiet(&mut command, "mend what Python names above; docs/writing-a-plugin.md has a section on Python")
                 .map(drop)
@@ -68,27 +69,28 @@ pub fn component(folder: &Path, name: &str) -> Result<Vec<u8>> {
     fs::read(&file).with_context(|| format!("cannot read {}", file.display()))
 }
 
-/// The interpreter of the tool's own environment.
-fn tool() -> Result<PathBuf> {
-    let folder = cache::once(&format!("componentize-py-{COMPONENTIZE_PY_VERSION}"), |folder| {
-        timed("installing componentize-py, once on this machine", || {
-            environment(&folder.join("venv"), &[&format!("componentize-py=={COMPONENTIZE_PY_VERSION}")])
-        })
+/// An environment with what a plugin names.
+fn tools(requirements: &Path) -> Result<PathBuf> {
+    let key = key(&[requirements.to_owned()])?;
+    let folder = cache::once(&format!("python-tools-{key:016x}"), |folder| {
+        let named = requirements.to_string_lossy();
+        timed("installing componentize-py, once on this machine", || environment(&folder.join("venv"), &["-r", &named]))
     })?;
-    Ok(folder.join("venv/bin/python3"))
+    Ok(folder.join("venv"))
 }
 
 /// pip, of an environment that is not the system's.
 ///
 /// # Errors
-/// As [`component`].
+/// As [`environment`].
 pub fn pip() -> Result<Command> {
-    let mut pip = Command::new(tool()?);
+    let folder = cache::once("python-pip", |folder| environment(&folder.join("venv"), &[]))?;
+    let mut pip = Command::new(folder.join("venv/bin/python3"));
     pip.args(["-m", "pip", "--disable-pip-version-check"]);
     Ok(pip)
 }
 
-/// Makes an environment of its own and installs packages there, each as `name==version`.
+/// Makes an environment of its own and installs packages there, as pip takes them.
 ///
 /// # Errors
 /// When there is no Python that can make one, or the package index cannot be reached.
@@ -112,6 +114,9 @@ pub fn environment(venv: &Path, packages: &[&str]) -> Result<()> {
 /// # Errors
 /// When the package index cannot be reached or does not have them.
 pub fn install(venv: &Path, packages: &[&str]) -> Result<()> {
+    if packages.is_empty() {
+        return Ok(());
+    }
     let mut pip = Command::new(venv.join("bin/python3"));
     pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--only-binary", ":all:"]);
     quiet(pip.args(packages), "check that PyPI, or the index that pip is configured for, can be reached").map(drop)
@@ -133,10 +138,9 @@ fn files(folder: &Path, extension: &str) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Changes with the tool's version and with the name and content of each file.
+/// Changes with the name and content of each file.
 fn key(files: &[PathBuf]) -> Result<u64> {
     let mut hasher = DefaultHasher::new();
-    COMPONENTIZE_PY_VERSION.hash(&mut hasher);
     for file in files {
         file.file_name().hash(&mut hasher);
         fs::read(file).with_context(|| format!("cannot read {}", file.display()))?.hash(&mut hasher);
@@ -171,12 +175,13 @@ mod tests {
     fn the_example_is_found_and_its_own_tests_pass() {
         let examples = machine::root().join("plugins/examples");
         assert_eq!(names(&examples), ["retention-python"]);
-        if machine::on_path("python3").is_none() {
-            ::tests::skip("no Python is installed");
+        let folder = examples.join("retention-python");
+        let Ok(environment) = tools(&folder.join(REQUIREMENTS)) else {
+            ::tests::skip("what a plugin in Python is built with cannot be installed");
             return;
-        }
-        let mut command = Command::new("python3");
-        command.args(["-B", "-m", "unittest", "--quiet"]).current_dir(examples.join("retention-python"));
+        };
+        let mut command = Command::new(environment.join("bin/python3"));
+        command.args(["-B", "-m", "unittest", "--quiet"]).current_dir(folder);
         quiet(&mut command, "mend the test that Python names above").expect("its tests pass");
     }
 }

@@ -302,7 +302,7 @@ async fn finish(
         }
         return Ok(Done { record, failures, retention: Retention::Refused(error), history: before });
     }
-    if let Err(error) = take_rules(course, lease, &history, now).await {
+    if let Err(error) = take_rules(course, lease, &history, record.id).await {
         tracing::warn!("what the configuration strengthens is not in the environment's file yet: {error}");
     }
     let retention = retain(course, proposer, lease, &history, now, stop).await;
@@ -310,9 +310,10 @@ async fn finish(
 }
 
 /// Takes into the environment's file what needs no question. A run of a doubted time leaves that to the next one.
-async fn take_rules(course: &Course<'_>, lease: &Lease, history: &History, now: Timestamp) -> Result<()> {
+async fn take_rules(course: &Course<'_>, lease: &Lease, history: &History, run: SnapshotId) -> Result<()> {
     let Some(stored) = &history.environment else { return Ok(()) };
-    let doubted = history.snapshots.iter().rev().find(|snapshot| !snapshot.adopted).is_some_and(|s| s.clock_doubted);
+    let now = run.taken();
+    let doubted = history.snapshot(run).is_none_or(|snapshot| snapshot.clock_doubted);
     if doubted || history.environment_damage.is_some() || history.file_doubt.is_some() {
         return Ok(());
     }

@@ -199,6 +199,7 @@ pub(super) fn record(
         warnings,
         store_time: Some(store_time),
         clock_doubt,
+        met_ahead: history.met_ahead(id.taken()),
         environment_file: history.environment.as_ref().map(|stored| stored.stamp),
         environment_sha256: history.environment.as_ref().map(|stored| stored.sha256.clone()),
         witnessed: history.witnessed(id.taken()),

@@ -46,7 +46,7 @@ impl Scene {
         .unwrap();
         let session = Session::open(&config, "prod/db".to_owned()).await.unwrap();
         let tree = Tree::open(&documents::Config { path: self.documents() }, "prod/docs".to_owned()).unwrap();
-        let report = compare(&plugin(more)?, &session, &tree).await;
+        let report = compare(&plugin(more)?, &session, &tree, None).await;
         session.close().await;
         report
     }

@@ -10,7 +10,7 @@ use crate::config::{Environment, EnvironmentConfig};
 use crate::error::Result;
 use crate::snapshot::{Certificate, Condition, Measure, Outcome, SnapshotId};
 use crate::store::{ObjectKey, Store};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How far from the moment of its name a snapshot may be whose own second is taken. There are fewer spellings than this.
@@ -18,7 +18,7 @@ const SECONDS_APART_MAX: i64 = 60;
 
 /// The seconds that a snapshot of a moment can have, the moment first.
 fn seconds(moment: SnapshotId) -> impl Iterator<Item = SnapshotId> {
-    (0..=SECONDS_APART_MAX).map(move |after| SnapshotId::at(moment.taken() + SignedDuration::from_secs(after)))
+    (0..=SECONDS_APART_MAX).map(move |seconds| moment.after(seconds))
 }
 
 /// Why an object without a record is there.

@@ -1,6 +1,7 @@
 //! Reading a history: one listing, then what it has to ask for by name.
 
 use super::adopted::{self, Explained};
+use super::clocks;
 use super::keys::{Found, Keys, certificate_key, record_key, sort};
 use super::{FileDoubt, History, Object, Orphan, Snapshot, State};
 use crate::config::{Environment, EnvironmentConfig};
@@ -254,7 +255,9 @@ async fn missing(
     };
     let mut missing = BTreeSet::new();
     let mut wanted: BTreeSet<SnapshotId> = named(records).map(|previous| previous.id).collect();
-    wanted.extend(&keys.empty_certificates);
+    // What was made from a script's objects had no record.
+    let was_adopted = |id: &SnapshotId| keys.objects.values().any(|found| found.moment == *id);
+    wanted.extend(keys.empty_certificates.iter().filter(|id| !was_adopted(id)));
     wanted.retain(|id| !is_known(id));
     // What was verified and left nothing else had a record, or was made from a script's objects, which a script may take away.
     for mark in keys.verified.iter().filter(|mark| mark.passed && !is_known(&mark.snapshot)) {
@@ -384,6 +387,7 @@ pub(super) fn build(keys: &Keys, records: Vec<Read>, facts: Facts<'_>) -> Histor
             },
         );
     }
+    disown(&mut snapshots);
     let damaged = snapshots.values().any(|snapshot| snapshot.damage.is_some());
     let referenced: BTreeSet<ObjectKey> = snapshots
         .values()
@@ -414,9 +418,10 @@ pub(super) fn build(keys: &Keys, records: Vec<Read>, facts: Facts<'_>) -> Histor
         snapshot.ahead = questions::is_ahead(snapshot.id, facts.now);
         if file.is_some_and(|file| file.retired_ahead.contains(&snapshot.id)) {
             let is_ahead = snapshot.ahead;
-            snapshot.early = is_ahead && !snapshot.retired && !snapshot.clock_doubted && snapshot.damage.is_none();
+            snapshot.early = is_ahead && !snapshot.retired && !snapshot.disowned && snapshot.damage.is_none();
             snapshot.retired |= is_ahead;
-            snapshot.clock_doubted |= !is_ahead;
+            // A person may have called its time right, under whatever clock.
+            snapshot.clock_doubted |= !is_ahead && !file.is_some_and(|file| file.trusted_times.contains(&snapshot.id));
         }
         snapshot.undecided = file.is_some_and(|file| file.is_undecided(snapshot.id));
         snapshot.clock_doubted |= file.is_some_and(|file| file.doubted_times.contains(&snapshot.id));
@@ -426,9 +431,12 @@ pub(super) fn build(keys: &Keys, records: Vec<Read>, facts: Facts<'_>) -> Histor
             snapshot.complete = snapshot.is_complete();
         }
     }
-    let forgotten = keys.certificates.keys().filter(|id| !snapshots.contains_key(id)).copied().collect();
+    let forgotten = keys.certificates.iter().filter(|(id, _)| !snapshots.contains_key(id));
+    let forgotten = forgotten.map(|(id, since)| (*id, *since)).collect();
+    let mut snapshots: Vec<Snapshot> = snapshots.into_values().collect();
+    clocks::tell(&mut snapshots);
     History {
-        snapshots: snapshots.into_values().collect(),
+        snapshots,
         orphans,
         forgotten,
         missing: facts.missing,
@@ -441,6 +449,21 @@ pub(super) fn build(keys: &Keys, records: Vec<Read>, facts: Facts<'_>) -> Histor
         sources: facts.sources,
         newest_file: keys.environment_files.last().copied(),
         stamps: keys.stamps.clone(),
+    }
+}
+
+/// Marks the snapshots whose own record speaks against their time: the store's clock was another one, or it came after a long gap and
+/// nothing else is anywhere near. That another clock was behind it is no such word, and neither is a closure after which nights went on.
+fn disown(snapshots: &mut BTreeMap<SnapshotId, Snapshot>) {
+    let recorded = snapshots.values().filter(|snapshot| snapshot.record.is_some());
+    let ids: Vec<SnapshotId> = recorded.map(|snapshot| snapshot.id).collect();
+    for snapshot in snapshots.values_mut().filter(|snapshot| snapshot.clock_doubted) {
+        let is_near = |id: &SnapshotId| id.taken().duration_since(snapshot.id.taken()).abs() <= questions::GAP_MAX;
+        snapshot.disowned = match snapshot.record.as_ref().and_then(|record| record.clock_doubt) {
+            Some(ClockDoubt::Skew { .. }) => true,
+            Some(ClockDoubt::Gap { .. }) => ids.iter().filter(|id| is_near(id)).nth(1).is_none(),
+            Some(ClockDoubt::Behind { .. }) | None => false,
+        };
     }
 }
 

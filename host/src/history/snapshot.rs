@@ -1,5 +1,6 @@
 //! One snapshot as the store holds it, and what it is worth.
 
+use super::Clock;
 use crate::error::Error;
 use crate::proof::Standing;
 use crate::snapshot::{Condition, Measure, Outcome, Previous, Record, SnapshotId};
@@ -41,6 +42,10 @@ pub struct Snapshot {
     pub clock_doubted: bool,
     /// Whether it so stands at a wrong place among the others, as far as its record or a person says.
     pub misplaced: bool,
+    /// Whether its own record speaks against its time, and no person for it.
+    pub disowned: bool,
+    /// What records say of the clock that it was made under.
+    pub clock: Clock,
     /// Since when it lies in the bin, by the store's time; none where it does not.
     pub binned: Option<Timestamp>,
     /// The state of each source.
@@ -123,6 +128,8 @@ impl Snapshot {
             undecided: false,
             clock_doubted: false,
             misplaced: false,
+            disowned: false,
+            clock: Clock::default(),
             binned: None,
             sources: BTreeMap::new(),
         }
@@ -154,12 +161,21 @@ impl Snapshot {
     /// Whether the state of a source in it can answer for a point in time.
     #[must_use]
     pub fn serves(&self, source: &str) -> Serves {
+        match self.holds(source) {
+            Serves::Nothing => Serves::Nothing,
+            _ if self.clock_doubted => Serves::Misplaced,
+            holds => holds,
+        }
+    }
+
+    /// The same, were its time right.
+    #[must_use]
+    pub fn holds(&self, source: &str) -> Serves {
         let Some(state) = self.sources.get(source).filter(|state| state.is_restorable() && !self.retired) else {
             return Serves::Nothing;
         };
         match state.condition {
             Condition::Failed => Serves::Nothing,
-            _ if self.clock_doubted => Serves::Misplaced,
             Condition::Partial | Condition::Suspect => Serves::Doubtful,
             Condition::Whole if self.standing == Standing::Failed => Serves::Disproved,
             Condition::Whole => Serves::First,

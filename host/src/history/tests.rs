@@ -108,6 +108,7 @@ fn record(id: &str, objects: &[(&str, &str, u64)]) -> Record {
         clock_doubt: None,
         environment_file: None,
         environment_sha256: None,
+        met_ahead: BTreeSet::new(),
         witnessed: Vec::new(),
         previous: None,
     }

@@ -17,10 +17,8 @@ use crate::postgres::Session;
 use crate::postgres::host as postgres;
 use crate::store::host as store;
 use std::sync::Arc;
-use std::time::Duration;
 use wasmtime::component::{InstancePre, Linker, Resource};
 use wasmtime::{Store, Trap, UpdateDeadline};
-use wasmtime_wasi::{HostMonotonicClock, HostWallClock, WasiCtx};
 
 mod worlds;
 
@@ -44,6 +42,12 @@ const CHECK: &str = "check";
 /// Reasons of one decision that are kept; how many more there were is said. A snapshot after which there is nothing
 /// for a year answers for some fifty periods.
 const REASONS_MAX: usize = 100;
+
+/// Lines for the operator that an answer may carry. The rest is dropped.
+const NOTES_MAX: usize = 100;
+
+/// Jobs, and groups of volumes, of which a judgement may remark something: more than a cluster has.
+const REMARKS_MAX: usize = 10_000;
 
 /// What a call came to, and what the plugin did in it either way.
 #[derive(Debug)]
@@ -93,7 +97,7 @@ pub(super) fn link(
             Grant::KubeVolumes => kubernetes::link_volumes(&mut linker),
             Grant::TableRows => postgres::link_rows(&mut linker),
             Grant::DocumentsDigests => documents::link_digests(&mut linker),
-            Grant::Wasi => wasmtime_wasi::p2::add_to_linker_async(&mut linker),
+            Grant::Wasi => super::wasi::add_to_linker(&mut linker),
         }
         .map_err(blame)?;
     }
@@ -226,6 +230,9 @@ impl Plugin {
                 exports.call_plan(store, now.as_second(), time_zone, &self.settings, snapshots).await
             })
             .await;
+        if let Ok(plan) = &mut called.result {
+            plan.notes.truncate(NOTES_MAX);
+        }
         for decision in called.result.iter_mut().flat_map(|plan| &mut plan.decisions) {
             let more = decision.reasons.len().saturating_sub(REASONS_MAX);
             if more > 0 {
@@ -258,13 +265,20 @@ impl Plugin {
 
     /// Asks a coverage plugin which volumes are covered.
     pub async fn judge_coverage(&self, now: jiff::Timestamp, of: Volumes) -> Called<covering::Judgement> {
-        self.call("judge", async |store, linked| {
-            let plugin = coverage::CoveragePre::new(linked)?.instantiate_async(&mut *store).await?;
-            let of = store.data_mut().table.push(of)?;
-            let of = Resource::new_borrow(of.rep());
-            plugin.backup_host_covering().call_judge(store, now.as_second(), &self.settings, of).await
-        })
-        .await
+        let mut called = self
+            .call("judge", async |store, linked| {
+                let plugin = coverage::CoveragePre::new(linked)?.instantiate_async(&mut *store).await?;
+                let of = store.data_mut().table.push(of)?;
+                let of = Resource::new_borrow(of.rep());
+                plugin.backup_host_covering().call_judge(store, now.as_second(), &self.settings, of).await
+            })
+            .await;
+        if let Ok(judgement) = &mut called.result {
+            judgement.notes.truncate(NOTES_MAX);
+            judgement.jobs.truncate(REMARKS_MAX);
+            judgement.groups.truncate(REMARKS_MAX);
+        }
+        called
     }
 
     /// Asks a crosscheck plugin what it looks at. It is handed nothing but what the configuration says.
@@ -308,7 +322,7 @@ impl Plugin {
         function: &str,
         run: impl AsyncFnOnce(&mut Store<Context>, InstancePre<Context>) -> wasmtime::Result<Result<T, types::Error>>,
     ) -> Called<T> {
-        let wasi = self.grants.has(Grant::Wasi).then(deterministic_wasi);
+        let wasi = self.grants.has(Grant::Wasi).then(super::wasi::context);
         let mut store = Store::new(&self.engine.wasm, Context::new(self.name.clone(), self.memory, wasi));
         store.limiter(|context| context.limiter());
         store.set_hostcall_fuel(COPIED_BYTES_MAX);
@@ -444,35 +458,4 @@ fn taken<M: 'static>(
     };
     let table = &mut store.data_mut().table;
     handles.into_iter().map(|handle| Ok(measured(table.delete(handle)?))).collect::<wasmtime::Result<_>>().map(Ok)
-}
-
-/// WASI for interpreters that cannot start without it: no file, no network, no environment, fixed clocks and randomness.
-fn deterministic_wasi() -> WasiCtx {
-    struct Stopped;
-    impl HostWallClock for Stopped {
-        fn resolution(&self) -> Duration {
-            Duration::from_secs(1)
-        }
-        fn now(&self) -> Duration {
-            Duration::ZERO
-        }
-    }
-    impl HostMonotonicClock for Stopped {
-        fn resolution(&self) -> u64 {
-            1
-        }
-        fn now(&self) -> u64 {
-            0
-        }
-    }
-    let seeded = || <rand::rngs::StdRng as rand::SeedableRng>::seed_from_u64(0);
-    WasiCtx::builder()
-        .wall_clock(Stopped)
-        .monotonic_clock(Stopped)
-        .secure_random(seeded())
-        .insecure_random(seeded())
-        .insecure_random_seed(0)
-        .allow_tcp(false)
-        .allow_udp(false)
-        .build()
 }

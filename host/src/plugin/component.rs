@@ -106,8 +106,12 @@ pub fn read(role: Role, config: &Config, require_digest: bool, folder: Option<&P
 /// # Errors
 /// [`crate::error::Class::Config`] when it cannot be read or is too long.
 pub(crate) fn read_file(name: &str, path: PathBuf) -> Result<(PathBuf, Vec<u8>)> {
-    let hint = "give an absolute path, or put the file into the folder `plugins` beside the binary \
-                (`cargo xtask plugins` builds the shipped ones there)";
+    let hint = if name.is_empty() {
+        "check the path, from the folder where this runs; the tools of the plugin's language make the file"
+    } else {
+        "give an absolute path, or put the file into the folder `plugins` beside the binary \
+         (`cargo xtask plugins` builds the shipped ones there)"
+    };
     let of = if name.is_empty() { String::new() } else { format!(" of the plugin `{name}`") };
     let unreadable =
         |why: String| Error::config(format!("the component {}{of} cannot be read: {why}", path.display())).hint(hint);

@@ -2,7 +2,9 @@
 //! the file says of its own sizes.
 
 use std::fmt;
-use wasmparser::{BinaryReaderError, Encoding, Parser, Payload};
+use wasmparser::{
+    BinaryReaderError, ComponentType, ComponentTypeDeclaration, Encoding, InstanceTypeDeclaration, Parser, Payload,
+};
 
 /// Modules and components inside a component, at any depth. The example in Python, an interpreter with its library, has 40.
 const NESTED_MAX: usize = 256;
@@ -17,12 +19,25 @@ const ENTRIES_MAX: u64 = 120_000;
 /// read. Whoever decodes them needs some thirty times as much memory. The example in Python has 314 kB.
 const DECLARED_BYTES_MAX: u64 = 2 << 20;
 
+/// Imports and exports of components, and of the types of instances, together. The example in Python has 122.
+const PORTS_MAX: u64 = 10_000;
+
+/// Bytes of what a function's type says, names of parameters among them, once for each place that may stand for it: whoever decodes a
+/// component copies them there. The example in Python has less than 100 kB.
+const EXPANDED_BYTES_MAX: u64 = 32 << 20;
+
+/// Custom sections. The example in Python has 120, and each costs time.
+const CUSTOM_SECTIONS_MAX: usize = 10_000;
+
 /// The custom section that is decoded: what a WIT package says of itself.
 const PACKAGE_DOCS: &str = "package-docs";
 
 /// Local variables of all functions together: what a compiler needs for one has a price that grows with their number. The
 /// example in Python has 47,738.
 const LOCALS_MAX: u64 = 1_000_000;
+
+/// What a parameter takes beside its name.
+const PARAMETER_BYTES: usize = 32;
 
 /// What is wrong with a file, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,9 +70,58 @@ struct Seen {
     declared_bytes: u64,
     entries: u64,
     locals: u64,
+    custom_sections: usize,
+    ports: u64,
+    /// Of the type of an instance that has the most of them.
+    ports_of_one: u64,
+    /// What the longest type of a function says.
+    function_bytes: u64,
 }
 
 impl Seen {
+    /// Counts what the type of a function, an instance or a component says, and what is in it.
+    fn component_type(&mut self, of: &ComponentType<'_>) {
+        match of {
+            ComponentType::Func(function) => {
+                let names = function.params.iter().map(|(name, _)| name.len() + PARAMETER_BYTES).sum::<usize>();
+                self.function_bytes = self.function_bytes.max((names + PARAMETER_BYTES) as u64);
+            }
+            ComponentType::Instance(declarations) => {
+                let mut ports = 0;
+                for declaration in declarations {
+                    match declaration {
+                        InstanceTypeDeclaration::Type(inner) => self.component_type(inner),
+                        InstanceTypeDeclaration::Export { .. } => ports += 1,
+                        InstanceTypeDeclaration::CoreType(_) | InstanceTypeDeclaration::Alias(_) => {}
+                    }
+                }
+                self.ports_of(ports);
+            }
+            ComponentType::Component(declarations) => {
+                let mut ports = 0;
+                for declaration in declarations {
+                    match declaration {
+                        ComponentTypeDeclaration::Type(inner) => self.component_type(inner),
+                        ComponentTypeDeclaration::Import(_) | ComponentTypeDeclaration::Export { .. } => ports += 1,
+                        ComponentTypeDeclaration::CoreType(_) | ComponentTypeDeclaration::Alias(_) => {}
+                    }
+                }
+                self.ports_of(ports);
+            }
+            ComponentType::Defined(_) | ComponentType::Resource { .. } => {}
+        }
+    }
+
+    fn ports_of(&mut self, one: u64) {
+        self.ports = self.ports.saturating_add(one);
+        self.ports_of_one = self.ports_of_one.max(one);
+    }
+
+    const fn expanded_bytes(&self) -> u64 {
+        let places = if self.ports_of_one > 0 { self.ports.saturating_mul(self.ports_of_one) } else { self.ports };
+        places.saturating_mul(self.function_bytes)
+    }
+
     fn entries(&mut self, count: u32) {
         self.entries = self.entries.saturating_add(u64::from(count));
     }
@@ -79,6 +143,15 @@ impl Seen {
         }
         if self.locals > LOCALS_MAX {
             return of("local variables", &LOCALS_MAX);
+        }
+        if self.custom_sections > CUSTOM_SECTIONS_MAX {
+            return of("custom sections", &CUSTOM_SECTIONS_MAX);
+        }
+        if self.ports > PORTS_MAX {
+            return of("imports and exports", &PORTS_MAX);
+        }
+        if self.expanded_bytes() > EXPANDED_BYTES_MAX {
+            return of("bytes of functions' types, once for each import and export", &EXPANDED_BYTES_MAX);
         }
         None
     }
@@ -123,10 +196,26 @@ fn read(bytes: &[u8]) -> Result<Seen, Flaw> {
             Payload::CoreTypeSection(section) => seen.entries(section.count()),
             Payload::ComponentInstanceSection(section) => seen.entries(section.count()),
             Payload::ComponentAliasSection(section) => seen.entries(section.count()),
-            Payload::ComponentTypeSection(section) => seen.entries(section.count()),
+            Payload::ComponentTypeSection(section) => {
+                seen.entries(section.count());
+                // One after the other, so that what is too much is not read to its end.
+                for of in section {
+                    seen.component_type(&of?);
+                    if seen.excess().is_some() {
+                        break;
+                    }
+                }
+            }
             Payload::ComponentCanonicalSection(section) => seen.entries(section.count()),
-            Payload::ComponentImportSection(section) => seen.entries(section.count()),
-            Payload::ComponentExportSection(section) => seen.entries(section.count()),
+            Payload::ComponentImportSection(section) => {
+                seen.entries(section.count());
+                seen.ports = seen.ports.saturating_add(u64::from(section.count()));
+            }
+            Payload::ComponentExportSection(section) => {
+                seen.entries(section.count());
+                seen.ports = seen.ports.saturating_add(u64::from(section.count()));
+            }
+            Payload::CustomSection(_) => seen.custom_sections += 1,
             Payload::CodeSectionEntry(body) => {
                 for local in body.get_locals_reader()? {
                     seen.locals = seen.locals.saturating_add(u64::from(local?.0));

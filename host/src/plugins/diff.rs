@@ -96,7 +96,8 @@ pub(super) async fn run(host: &Host, arguments: &Arguments) -> Result<Report> {
             Err(error) => failure = Some(error),
         }
     }
-    let forgets = document["retention"]["new_forgets"].as_array().map_or(0, Vec::len);
+    let count = |what: &str| document["retention"][what].as_array().map_or(0, Vec::len);
+    let forgets = count("new_forgets") + count("new_would_forget");
     failure = failure.or_else(|| worse(&arguments.fail_on, &more, forgets));
     Ok(Report { document, text, failure })
 }
@@ -124,7 +125,10 @@ fn side(host: &Host, name: &std::path::Path, own_settings: Option<&str>) -> Resu
     if let Some(text) = own_settings {
         config.settings = settings(text)?;
     }
-    let found = component::inspect(&component::locate(name, host.plugins_folder()), None)?;
+    if configured.is_none() {
+        config.signed_by.clone_from(&host.plugins().signed_by);
+    }
+    let found = component::inspect(&component::locate(name, host.plugins_folder()), config.signed_by.as_ref())?;
     let role =
         configured.filter(|role| found.roles.contains(role)).or(found.roles.first().copied()).ok_or_else(|| {
             Error::config(format!("{} is no plugin of this host's version", name.display()))
@@ -178,6 +182,12 @@ async fn compare(host: &Host, old: &Side, new: &Side, text: &mut String) -> Resu
         .filter(|(_, d)| d.reasons.iter().any(|reason| reason.starts_with("guard: ")))
         .map(|(id, _)| id)
         .collect();
+    // The guard keeps these today; when they are older than its rules, nothing does.
+    let by_itself = |id: &SnapshotId| {
+        let old = before.plan.get(id);
+        old.is_some_and(|old| old.keep && !old.reasons.iter().any(|reason| reason.starts_with("guard: ")))
+    };
+    let would_forget: Vec<&SnapshotId> = guarded.iter().copied().filter(|id| by_itself(id)).collect();
     for id in &guarded {
         let reasons = after.plan.get(id).map(|decision| decision.reasons.join(", ")).unwrap_or_default();
         let _ = writeln!(text, "the guard keeps {id} against NEW: {reasons}");
@@ -203,6 +213,7 @@ async fn compare(host: &Host, old: &Side, new: &Side, text: &mut String) -> Resu
         "new_forgets": rows(&forgets),
         "new_keeps": rows(&keeps),
         "guard_keeps": guarded,
+        "new_would_forget": would_forget,
         "new_enters_bin": new_steps.entering,
         "new_takes_back": new_steps.taken_back,
         "new_deferred": after.deferred,

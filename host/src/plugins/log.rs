@@ -155,11 +155,11 @@ async fn occasions(host: &Host, history: &History) -> Result<Vec<Occasion>> {
     let mut occasions: Vec<Occasion> =
         records.map(|record| Occasion { at: record.id, kind: Kind::Run, plugins: record.plugins.clone() }).collect();
     let binned = history.snapshots.iter().filter(|snapshot| snapshot.binned.is_some()).map(|snapshot| snapshot.id);
-    let ids: Vec<SnapshotId> = history.forgotten.iter().copied().chain(binned).collect();
+    let ids: Vec<SnapshotId> = history.forgotten.keys().copied().chain(binned).collect();
     // One plan puts several snapshots into the bin, and each certificate has it.
     let mut plans = BTreeSet::new();
     for (id, certificate) in certificates(host, ids).await? {
-        if history.forgotten.contains(&id) && !certificate.plugins.is_empty() {
+        if history.forgotten.contains_key(&id) && !certificate.plugins.is_empty() {
             occasions.push(Occasion { at: id, kind: Kind::Run, plugins: certificate.plugins });
         }
         let at = SnapshotId::at(certificate.forgotten);

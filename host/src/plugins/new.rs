@@ -156,7 +156,7 @@ fn files(world: World, language: Language, name: &str) -> Result<BTreeMap<String
 
 /// Text files of a folder, and of those in it.
 fn collect(folder: &Dir<'_>, take: &mut impl FnMut(String, &str)) {
-    let sources = ["rs", "json", "toml", "py", "js", "wit"];
+    let sources = ["rs", "json", "toml", "py", "txt", "js", "wit"];
     for file in folder.files() {
         let path = file.path().to_string_lossy().into_owned();
         let is_source = file.path().extension().is_some_and(|end| sources.iter().any(|known| end == *known));
@@ -224,9 +224,9 @@ fn steps(world: World, language: Language, name: &str) -> Vec<String> {
         ],
         Language::Python => vec![
             "python3 -m unittest".to_owned(),
-            "python3 -m venv .venv && .venv/bin/pip install componentize-py==0.25.1".to_owned(),
+            "python3 -m venv .venv && . .venv/bin/activate && pip install -r requirements.txt".to_owned(),
             format!(
-                ".venv/bin/componentize-py --wit-path wit --world {} componentize --stub-wasi app --output {name}.wasm",
+                "componentize-py --wit-path wit --world {} componentize --stub-wasi app --output {name}.wasm",
                 world.role().name()
             ),
         ],
@@ -244,12 +244,19 @@ fn readme(world: World, language: Language, name: &str) -> String {
         Language::Python => ("policy.py", "settings.py", "app.py"),
         Language::Javascript => ("policy.js", "settings.js", "plugin.js"),
     };
+    let more = match language {
+        Language::Python => {
+            "| `zones.py` | the rules of time zones, which the component carries |\n\
+             | `requirements.txt` | what builds it, and those rules |\n"
+        }
+        Language::Rust | Language::Javascript => "",
+    };
     let steps: String = steps(world.0, language, name).iter().map(|step| format!("{step}\n")).collect();
     format!(
         "# {name}\n\nA plugin of dolibarr-backup, of the world `{}`.\n\n\
          | file | what it is |\n| --- | --- |\n\
          | `{rule}` | the decision, without WebAssembly, and its tests: begin here |\n\
-         | `{settings}` | the settings, and one sentence for each that makes no sense |\n\
+         | `{settings}` | the settings, and one sentence for each that makes no sense |\n{more}\
          | `{glue}` | translates between these and the world |\n\
          | `wit/` | the interface, version {}, with what each function promises |\n\n\
          ```\n{steps}```\n\n\

@@ -156,7 +156,7 @@ fn plugins(config: &Config, arguments: &Arguments) -> Result<Plugins> {
         plugins.retention.settings = toml::Table::new();
         // It is only looked at, before anybody takes it.
         (plugins.require_digest, plugins.require_lock) = (false, false);
-        plugins.retention.signed_by = None;
+        plugins.retention.signed_by.clone_from(&plugins.signed_by);
     }
     if let Some(text) = &arguments.settings {
         plugins.retention.settings = settings(text)?;

@@ -279,6 +279,36 @@ impl Session {
         Ok(found)
     }
 
+    /// How many rows have these values in these columns, as [`Session::named_rows`] gives them.
+    ///
+    /// # Errors
+    /// As [`Session::rows`].
+    pub async fn rows_like(&self, table: &ReadableTable, columns: &[String], values: &[Option<String>]) -> Result<u64> {
+        let Some(readable) = self.readable_columns(table).await? else { return Ok(0) };
+        let TableName { schema, name } = &table.name;
+        let given: Vec<(&String, &Option<String>)> =
+            columns.iter().zip(values).filter(|(column, _)| readable.contains(column)).collect();
+        let is_like = given.iter().enumerate().map(|(place, (column, _))| {
+            format!("left(t.{}::text, {VALUE_CHARS_MAX}) IS NOT DISTINCT FROM ${}", quoted(column), place + 1)
+        });
+        let condition: Vec<String> = is_like.chain(["true".to_owned()]).collect();
+        let sql = format!(
+            "SELECT count(*) FROM ONLY {}.{} AS t WHERE {}",
+            quoted(schema),
+            quoted(name),
+            condition.join(" AND ")
+        );
+        let values: Vec<Parameter<'_>> =
+            given.iter().map(|(_, value)| -> Parameter<'_> { (*value, Type::TEXT) }).collect();
+        let reader = self.reader().await?;
+        let mut count: i64 = 0;
+        for row in reader.query(&sql, &values).await? {
+            count = reader.read(&row, 0)?;
+        }
+        self.release(reader);
+        Ok(u64::try_from(count).unwrap_or_default())
+    }
+
     /// The columns of a table that may be read and that it has; none where there is no such table.
     async fn readable_columns(&self, table: &ReadableTable) -> Result<Option<Vec<String>>> {
         let catalog = self.catalog().await?;

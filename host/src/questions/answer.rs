@@ -64,6 +64,7 @@ impl Answer {
             | Kind::Retention
             | Kind::TimeZone
             | Kind::Clock
+            | Kind::Clocks
             | Kind::Future
             | Kind::OtherFile => false,
         }
@@ -132,11 +133,11 @@ pub fn answer(
                 changes.push(format!("the time zone is {}", next.time_zone));
             }
             Kind::Clock => changes.extend(judge_times(asked, history, &question.snapshots, &mut next, now)),
+            Kind::Clocks => changes.extend(rivals::judge(history, &mut next, now)),
             Kind::Future => {
                 next.retired_ahead.extend(&question.snapshots);
                 let doubts_itself = |id: &SnapshotId| {
-                    let record = history.snapshot(*id).and_then(|snapshot| snapshot.record.as_ref());
-                    record.is_none_or(|record| record.clock_doubt.is_some() && !file.trusted_times.contains(id))
+                    history.snapshot(*id).is_none_or(|found| found.disowned || found.damage.is_some())
                 };
                 let (wrong, unclear): (Vec<_>, Vec<_>) = question.snapshots.iter().copied().partition(doubts_itself);
                 if !unclear.is_empty() {
@@ -219,7 +220,7 @@ pub fn answer(
     if changes.is_empty() {
         return (file.clone(), changes);
     }
-    next.drop_forgotten(&history.forgotten);
+    next.drop_forgotten(&history.forgotten, now);
     next.reason = format!("accept: {}", changes.join("; "));
     (next, changes)
 }
@@ -248,43 +249,36 @@ fn judge_times(
     let come = rivals::come(history, now);
     let of_come = |id: &SnapshotId| come.as_ref().is_some_and(|come| come.ids.contains(id) || come.since.contains(id));
     for snapshot in history.snapshots.iter().filter(|s| ids.contains(&s.id) && !of_come(&s.id)) {
+        // A run of an earlier time met it there: that one may be right, or this one.
+        let is_met = snapshot.clock.met_ahead;
         let Some(doubt) = snapshot.record.as_ref().and_then(|record| record.clock_doubt) else { continue };
         let of = match doubt {
             // Which of the two clocks was wrong, nobody can say.
             ClockDoubt::Skew { seconds } if !is_of_one_day(asked, snapshot.id, seconds) => &mut unclear,
             ClockDoubt::Skew { .. } | ClockDoubt::Gap { .. } => &mut right,
             // What it met in its future is in ours too: that one is wrong.
-            ClockDoubt::Behind { newest } if is_ahead(newest, now) => &mut right,
+            ClockDoubt::Behind { newest } if is_ahead(newest, now) && !is_met => &mut right,
             ClockDoubt::Behind { .. } => &mut unclear,
         };
         of.push(snapshot.id);
     }
-    // What was from the future has no doubt of its own.
-    if let Some(come) = come.filter(|come| come.ids.iter().any(|id| ids.contains(id))) {
-        unclear.extend(&come.ids);
-        if come.are_wrong {
-            let doubts_itself = |id: &SnapshotId| {
-                let doubt = history.snapshot(*id).and_then(|snapshot| snapshot.record.as_ref()?.clock_doubt);
-                doubt.is_some() && !next.trusted_times.contains(id)
-            };
-            right.extend(come.since.iter().copied().filter(doubts_itself));
-            next.decided.push(come.rivals());
-        } else {
-            unclear.extend(&come.since);
-            next.undecided.push(come.rivals());
-        }
-    }
+    times(&right, &unclear, next)
+}
+
+/// Says of some snapshots that their time is right, and of others that it may be wrong. Gives back what changes.
+pub(super) fn times(right: &[SnapshotId], unclear: &[SnapshotId], next: &mut EnvironmentFile) -> Vec<String> {
     let mut changes = Vec::new();
+    // What a person said of two clocks stands.
+    let right: Vec<SnapshotId> = right.iter().copied().filter(|id| !next.is_overruled(*id)).collect();
     if !right.is_empty() {
         changes.push(format!("the time of {} is right", named(&right)));
+        next.doubted_times.retain(|id| !right.contains(id));
         next.trusted_times.extend(right);
     }
     if !unclear.is_empty() {
         changes
-            .push(format!("{} answer only where no other one does, because their time may be wrong", named(&unclear)));
-        for id in &unclear {
-            next.trusted_times.remove(id);
-        }
+            .push(format!("{} answer only where no other one does, because their time may be wrong", named(unclear)));
+        next.trusted_times.retain(|id| !unclear.contains(id));
         next.doubted_times.extend(unclear);
     }
     changes

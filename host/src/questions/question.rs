@@ -24,6 +24,8 @@ pub enum Kind {
     TimeZone,
     /// The time of a run is doubted.
     Clock,
+    /// Two clocks disagreed, and the time has come by both.
+    Clocks,
     /// A snapshot is from the future.
     Future,
     /// An object that a record names is missing.
@@ -67,6 +69,7 @@ impl Kind {
             Self::Retention => "retention",
             Self::TimeZone => "time-zone",
             Self::Clock => "clock",
+            Self::Clocks => "clocks",
             Self::Future => "future",
             Self::Lost => "lost",
             Self::DamagedRecord => "damaged-record",

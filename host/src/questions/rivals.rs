@@ -4,9 +4,10 @@
 //! time of these snapshots had come, it was theirs that was ahead. Where there is a hole, a clock may have been set right in it, or an
 //! office closed: then both sides stay in doubt and both are kept, until somebody says whose time is right.
 
+use super::answer::times;
 use super::{is_ahead, named};
 use crate::environment::{EnvironmentFile, RivalClocks};
-use crate::history::{History, Snapshot};
+use crate::history::{History, Snapshot, met_by};
 use crate::snapshot::{ClockDoubt, SnapshotId};
 use jiff::{SignedDuration, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,8 +28,19 @@ pub struct Come {
     pub was_answered: bool,
     /// What was recorded since somebody took them to be from the future, and stands before the last of them.
     pub since: Vec<SnapshotId>,
-    /// Whether runs went on until their time had come, so that theirs was wrong.
-    pub are_wrong: bool,
+    /// What the runs say.
+    pub verdict: Verdict,
+}
+
+/// Which of two clocks was wrong, as far as the runs under both say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// That of what was ahead: runs went on until its time had come, and it just fills a hole.
+    Ahead,
+    /// The other one: there is no hole that a clock can have jumped over.
+    Since,
+    /// Nobody knows.
+    Open,
 }
 
 impl Come {
@@ -37,13 +49,21 @@ impl Come {
         let by =
             if self.was_answered { "`accept` took to be from the future" } else { "was in the future of later runs" };
         let came = format!("the time of {} has come, which {by}", named(&self.ids));
-        if self.are_wrong {
-            return format!("{came}: runs went on until then, so it was their clock that was ahead");
-        }
         let other = match self.since.as_slice() {
             [] => "that of this answer".to_owned(),
             since => format!("that of {}", named(since)),
         };
+        match self.verdict {
+            Verdict::Ahead => {
+                return format!("{came}: runs went on until then, so it was their clock that was ahead");
+            }
+            Verdict::Since => {
+                return format!(
+                    "{came}: no time is missing before them, so it was another clock that fell back, {other}"
+                );
+            }
+            Verdict::Open => {}
+        }
         format!(
             "{came}: either their clock was wrong, or {other}. `accept --right-time ID` names one snapshot of the right clock; plain `accept` keeps both sides, and they answer only where no other one does"
         )
@@ -57,53 +77,86 @@ impl Come {
 }
 
 /// What runs met in their future by their own records, and those runs: a pair for each of the newest that they met. Whether anybody answered
-/// for it makes no difference. Where what they met follows without a hole on what was before, no clock jumped ahead: it was theirs that fell
-/// back.
+/// for it makes no difference.
 fn met(history: &History) -> Vec<RivalClocks> {
-    let record =
-        |snapshot: &Snapshot| snapshot.record.as_ref().map(|record| (record.clock_doubt, record.environment_file));
-    let mut runs: BTreeMap<SnapshotId, Vec<&Snapshot>> = BTreeMap::new();
+    let mut pairs: BTreeMap<SnapshotId, RivalClocks> = BTreeMap::new();
     for run in &history.snapshots {
-        if let Some((Some(ClockDoubt::Behind { newest }), _)) = record(run) {
-            runs.entry(newest).or_default().push(run);
-        }
-    }
-    let pair = |(newest, runs): (SnapshotId, Vec<&Snapshot>)| {
-        // What was recorded after them went by a later version of the environment's file, or met the same.
-        let is_met = |other: &&Snapshot| {
-            let Some((doubt, version)) = record(other) else { return false };
-            let before = |run: &&Snapshot| run.id < other.id && version <= record(run).and_then(|(_, version)| version);
-            other.id <= newest && !matches!(doubt, Some(ClockDoubt::Behind { .. })) && runs.iter().any(before)
+        let Some(ClockDoubt::Behind { newest }) = run.record.as_ref().and_then(|record| record.clock_doubt) else {
+            continue;
         };
-        let ahead = history.snapshots.iter().filter(is_met).map(|snapshot| snapshot.id).collect();
-        RivalClocks { ahead, since: runs.iter().map(|run| run.id).collect(), by_person: false }
+        let pair = pairs.entry(newest).or_default();
+        pair.since.insert(run.id);
+        let is_there = |id: &SnapshotId| *id <= newest && history.snapshot(*id).is_some();
+        pair.ahead.extend(met_by(run, history.snapshots.iter()).into_iter().filter(is_there));
+    }
+    let mut pairs: Vec<RivalClocks> = pairs.into_values().collect();
+    // A third clock met the second one, and was met.
+    pairs.iter_mut().for_each(|pair| pair.since.retain(|id| !pair.ahead.contains(id)));
+    pairs
+}
+
+/// Whether the clock of one side can have jumped ahead and come back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Jump {
+    /// There is no hole that it can have jumped over: the other one fell back.
+    None,
+    /// There is one, and a night is missing before the other side all the same: it may have been a closure.
+    Possible,
+    /// There is one, and its runs just fill the time until the other side goes on.
+    Likely,
+}
+
+/// Looks for the hole that a clock leaves when it jumps ahead: as long as it was ahead, before the first run under it. Some of its runs may
+/// lie before all of the other side, and so in neither. A record names the one before it, also where that one is forgotten.
+fn jump(history: &History, pair: &RivalClocks) -> Jump {
+    let (Some(first), Some(last), Some(on)) = (pair.ahead.first(), pair.ahead.last(), pair.since.first()) else {
+        return Jump::None;
     };
-    let jumped = |pair: &RivalClocks| {
-        let Some(first) = pair.ahead.first().copied() else { return false };
-        let others: Vec<&Snapshot> =
-            history.snapshots.iter().filter(|snapshot| snapshot.record.is_some() && !pair.has(snapshot.id)).collect();
-        let before = others.iter().map(|snapshot| snapshot.id).filter(|id| *id < first).max();
-        let hole = before.map(|before| first.taken().duration_since(before.taken()));
-        hole.zip(usual_gap(&others, first)).is_none_or(|(hole, usual)| is_hole(hole, usual))
+    let before = |id: SnapshotId| Some(history.snapshot(id)?.record.as_ref()?.previous.as_ref()?.id);
+    let of_others = |snapshot: &&Snapshot| snapshot.record.is_some() && !pair.ahead.contains(&snapshot.id);
+    let others: Vec<&Snapshot> = history.snapshots.iter().filter(of_others).collect();
+    let (Some(_), Some(usual)) = (before(*first), usual_gap(&others, *first)) else {
+        // Of one run nobody can say more than of the other one; many are not all wrong because of one.
+        return if pair.ahead.len() == 1 { Jump::Possible } else { Jump::None };
     };
-    runs.into_iter().map(pair).filter(jumped).collect()
+    let ahead_by = last.taken().duration_since(on.taken());
+    let stretch = std::iter::successors(Some(*first), |id| before(*id)).take(GAPS_MAX);
+    let holes = stretch.filter_map(|after| Some((before(after)?, after)));
+    let kind = |(before_it, after): (SnapshotId, SnapshotId)| {
+        let hole = after.taken().duration_since(before_it.taken());
+        if !is_hole(hole, usual) || hole < ahead_by {
+            return Jump::None;
+        }
+        // By the clock that was right, its runs lie between the one before the hole and the first of the other side.
+        let room = on.taken().duration_since(before_it.taken()) - last.taken().duration_since(after.taken());
+        // Where others came before that one, and are forgotten, there was no hole.
+        let went_on = before(*on).is_some_and(|id| id > before_it && history.snapshot(id).is_none());
+        if went_on || !room.is_negative() && !is_hole(room, usual * 2) {
+            Jump::Likely
+        } else if room.is_negative() {
+            Jump::None
+        } else {
+            Jump::Possible
+        }
+    };
+    holes.map(kind).max().unwrap_or(Jump::None)
 }
 
 /// What was from the future, may be right, and is asked about now.
 pub fn come(history: &History, now: Timestamp) -> Option<Come> {
     let file = &history.environment.as_ref()?.file;
-    let doubts_itself = |snapshot: &Snapshot| {
-        let doubt = snapshot.record.as_ref().map(|record| record.clock_doubt.is_some());
-        doubt.unwrap_or(true) && !file.trusted_times.contains(&snapshot.id)
-    };
     // Nobody answered while they were from the future: then the runs that met them say so.
-    let met: BTreeSet<SnapshotId> = met(history).into_iter().flat_map(|pair| pair.ahead).collect();
-    let is_judged = |id: SnapshotId| file.trusted_times.contains(&id) || file.is_of_rivals(id);
+    let met = met(history).into_iter().filter(|pair| jump(history, pair) > Jump::None);
+    let met: BTreeSet<SnapshotId> = met.flat_map(|pair| pair.ahead).collect();
     let was_ahead = |snapshot: &&Snapshot| {
-        if file.retired_ahead.contains(&snapshot.id) {
-            !doubts_itself(snapshot)
+        let id = snapshot.id;
+        if file.trusted_times.contains(&id) {
+            return false;
+        }
+        if file.retired_ahead.contains(&id) {
+            snapshot.record.is_some() && !snapshot.disowned
         } else {
-            met.contains(&snapshot.id) && !is_judged(snapshot.id)
+            met.contains(&id) && !file.is_of_rivals(id)
         }
     };
     let come: Vec<&Snapshot> = history
@@ -137,7 +190,13 @@ pub fn come(history: &History, now: Timestamp) -> Option<Come> {
     let hole = before.map(|before| after.unwrap_or(now).duration_since(before.taken()));
     let went_on = hole.zip(usual_gap(&others, first)).is_some_and(|(hole, usual)| !is_hole(hole, usual));
     let was_answered = ids.iter().all(|id| file.retired_ahead.contains(id));
-    Some(Come { are_wrong: went_on && !since.is_empty(), ids, was_answered, since })
+    let come = Come { verdict: Verdict::Open, ids, was_answered, since };
+    let verdict = match jump(history, &come.rivals()) {
+        Jump::Likely if went_on && !come.since.is_empty() => Verdict::Ahead,
+        Jump::None if !come.since.is_empty() => Verdict::Since,
+        Jump::None | Jump::Possible | Jump::Likely => Verdict::Open,
+    };
+    Some(Come { verdict, ..come })
 }
 
 fn is_hole(gap: SignedDuration, usual: SignedDuration) -> bool {
@@ -153,6 +212,38 @@ fn usual_gap(runs: &[&Snapshot], before: SnapshotId) -> Option<SignedDuration> {
     let mut gaps: Vec<SignedDuration> = newest.map(|(later, earlier)| later.duration_since(*earlier)).collect();
     gaps.sort_unstable();
     gaps.get(gaps.len() / 2).copied()
+}
+
+/// Answers for what has come as far as the runs since then do: which clock was wrong, or that nobody knows. Gives back what changes.
+pub fn judge(history: &History, next: &mut EnvironmentFile, now: Timestamp) -> Vec<String> {
+    let Some(come) = come(history, now) else { return Vec::new() };
+    if come.verdict == Verdict::Open {
+        next.undecided.push(come.rivals());
+        return times(&[], &[come.ids, come.since].concat(), next);
+    }
+    let is_doubted = |id: &SnapshotId| {
+        let Some(snapshot) = history.snapshot(*id) else { return false };
+        let doubt = snapshot.record.as_ref().and_then(|record| record.clock_doubt);
+        if snapshot.clock.met_ahead && come.verdict == Verdict::Ahead {
+            // A third clock: what its run met was wrong, and so may it be.
+            return false;
+        }
+        if next.doubted_times.contains(id) {
+            // What an answer about other clocks called wrong is wrong.
+            return !next.is_of_rivals(*id);
+        }
+        doubt.is_some() && !next.trusted_times.contains(id)
+    };
+    let (right, wrong) = match come.verdict {
+        Verdict::Since => (come.ids.clone(), &come.since),
+        Verdict::Ahead | Verdict::Open => (come.since.iter().copied().filter(is_doubted).collect(), &come.ids),
+    };
+    // That a clock fell back, only what is missing says: both sides stay until a person says so.
+    let said = if come.verdict == Verdict::Since { &mut next.undecided } else { &mut next.decided };
+    said.push(come.rivals());
+    let changes = times(&right, wrong, next);
+    next.retired_ahead.retain(|id| !right.contains(id));
+    changes
 }
 
 /// Takes the word of a person that the time of a snapshot is right, and so that of all that were made under the same clock. Gives back what

@@ -45,6 +45,7 @@ fn snapshot(id: &str, docs: Condition, doubt: Option<ClockDoubt>) -> Snapshot {
         clock_doubt: doubt,
         environment_file: None,
         environment_sha256: None,
+        met_ahead: BTreeSet::new(),
         witnessed: Vec::new(),
         previous: None,
     };

@@ -28,7 +28,7 @@ pub fn withdraw(history: &History, answer: &Answer, next: &mut EnvironmentFile, 
         let all: Vec<SnapshotId> = all.into_iter().collect();
         changes.push(format!("{source} is suspect again in {}", named(&all)));
     }
-    if answer.covers(Kind::Clock.name()) {
+    if answer.covers(Kind::Clock.name()) || answer.covers(Kind::Clocks.name()) {
         let times: BTreeSet<SnapshotId> =
             answer.withdraw.iter().flat_map(|id| of_time(history, *id, next, now)).collect();
         let times: Vec<SnapshotId> = times.into_iter().collect();

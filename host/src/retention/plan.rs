@@ -14,9 +14,6 @@ use std::collections::{BTreeMap, BTreeSet};
 /// What serves, from the best on.
 const RANKS: [Serves; 4] = [Serves::First, Serves::Disproved, Serves::Doubtful, Serves::Misplaced];
 
-/// Lines that a plan may carry for the operator.
-const NOTES_MAX: usize = 100;
-
 /// What is to happen, decided.
 #[derive(Debug, Clone, Default)]
 pub struct Planned {
@@ -189,7 +186,6 @@ pub async fn plan(rules: Rules<'_>, proposer: &impl Propose, history: &History, 
         })
         .collect();
     let Guarded { plan, deferred } = guard::apply(rules.guard, rules.allow_more, rules.time_zone, now, &subjects, plan);
-    let notes = notes.into_iter().take(NOTES_MAX).collect();
     let planned_by = proposer.record(&tally);
     Ok(Planned {
         plan,
@@ -277,7 +273,7 @@ impl Proposed {
                 let reasons = self.keeps.entry(id).or_default();
                 decision.reasons.into_iter().for_each(|reason| reasons.add(source, reason));
             } else {
-                self.forgets.entry(id).or_insert_with(|| decision.reasons.join(", "));
+                self.forgets.entry(id).or_insert_with(|| printable(&decision.reasons.join(", ")));
             }
         }
         for note in answer.notes {

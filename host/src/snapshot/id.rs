@@ -30,10 +30,16 @@ impl SnapshotId {
         self.0
     }
 
-    /// The id of the next second.
+    /// The id of the next second; after the last one that there is, the same.
     #[must_use]
     pub fn next(self) -> Self {
-        Self(self.0 + jiff::SignedDuration::from_secs(1))
+        self.after(1)
+    }
+
+    /// The id of so many seconds later, or the last one that there is.
+    #[must_use]
+    pub fn after(self, seconds: i64) -> Self {
+        Self::at(self.0.checked_add(jiff::SignedDuration::from_secs(seconds)).unwrap_or(Timestamp::MAX))
     }
 }
 

@@ -146,7 +146,7 @@ impl Kind {
             | questions::Kind::MissingRecord
             | questions::Kind::ChangedRecord
             | questions::Kind::OtherFile => Self::Missing,
-            questions::Kind::Clock | questions::Kind::Future => Self::Clock,
+            questions::Kind::Clock | questions::Kind::Clocks | questions::Kind::Future => Self::Clock,
             questions::Kind::Uninitialised
             | questions::Kind::FileDamaged
             | questions::Kind::NewSource

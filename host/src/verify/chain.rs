@@ -183,7 +183,7 @@ async fn certificates(
         });
         Ok::<_, Error>(parsed.map(|parsed| (id, parsed)))
     };
-    let read: Vec<_> = futures::stream::iter(history.forgotten.iter().copied())
+    let read: Vec<_> = futures::stream::iter(history.forgotten.keys().copied())
         .map(read)
         .buffered(READS_IN_FLIGHT_MAX)
         .try_collect()

@@ -13,7 +13,7 @@ export const retaining = {
 
   plan(now, timeZone, settings, snapshots) {
     try {
-      const decided = decide(now, parse(settings), snapshots);
+      const decided = decide(now, timeZone, parse(settings), snapshots);
       const decisions = snapshots.map(({ id }, at) => ({
         id,
         verdict: decided[at].keep ? "keep" : "forget",

@@ -13,13 +13,13 @@ test("the last complete ones stay, whatever lies between them", () => {
   const snapshots = daily(10);
   snapshots[1].complete = false;
   snapshots[8].pinned = true;
-  const kept = plan(NOW, { keep: 3 }, snapshots).flatMap(({ keep }, at) => (keep ? [at] : []));
+  const kept = plan(NOW, "Europe/Paris", { keep: 3 }, snapshots).flatMap(({ keep }, at) => (keep ? [at] : []));
   assert.deepEqual(kept, [0, 1, 2, 3, 8]);
 });
 
 test("what is from the future stays and is not counted", () => {
   const snapshots = [{ taken: NOW + DAY, complete: true, pinned: false }, ...daily(3)];
-  const kept = plan(NOW, { keep: 1 }, snapshots).map(({ keep }) => keep);
+  const kept = plan(NOW, "Europe/Paris", { keep: 1 }, snapshots).map(({ keep }) => keep);
   assert.deepEqual(kept, [true, true, false, false]);
 });
 

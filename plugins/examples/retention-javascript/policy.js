@@ -4,10 +4,12 @@
 /**
  * Whether to keep each snapshot, and why, in the order in which they came.
  *
- * Times are seconds since 1970-01-01T00:00:00Z, as BigInt. A snapshot from the future of `now` stays and is not counted: one wrong
- * clock must not push out the real last N.
+ * Times are seconds since 1970-01-01T00:00:00Z, as BigInt. `timeZone` is the business time zone, an IANA name, for rules that think
+ * in days; this one does not.
+ *
+ * A snapshot from the future of `now` stays and is not counted: one wrong clock must not push out the real last N.
  */
-export function plan(now, settings, snapshots) {
+export function plan(now, timeZone, settings, snapshots) {
   const newestFirst = snapshots.map((_, at) => at).sort((a, b) => {
     const [one, other] = [snapshots[a].taken, snapshots[b].taken];
     if (one === other) return b - a;

@@ -1,13 +1,15 @@
 """Keeps the last N complete snapshots: `plugins/retention-last` in Python.
 
-`settings.py` reads the settings, `policy.py` decides, and this file translates between them and the world
-`retention`. Of the host it calls `log` alone, so its component imports nothing that needs a grant.
+`settings.py` reads the settings, `zones.py` has the rules of time zones, `policy.py` decides, and this file translates between
+them and the world `retention`. Of the host it calls `log` alone, so its component imports nothing that needs a grant.
 """
 
 from typing import List
+from zoneinfo import ZoneInfo
 
 import policy
 import settings
+import zones
 from componentize_py_types import Err
 from wit_world import exports
 from wit_world.exports import retaining
@@ -21,8 +23,8 @@ class Retaining(exports.Retaining):
 
     def plan(self, now: int, time_zone: str, settings_json: str, snapshots: List[retaining.Snapshot]):
         try:
-            return decide(now, settings.parse(settings_json), snapshots)
-        except settings.Wrong as wrong:
+            return decide(now, zones.zone(time_zone), settings.parse(settings_json), snapshots)
+        except (settings.Wrong, zones.Unknown) as wrong:
             raise Err(Error_Denied(str(wrong))) from None
         except Exception as error:
             # What leaves the component is a trap, and a trap has no message. `traceback` would look for the sources.
@@ -34,9 +36,11 @@ class Retaining(exports.Retaining):
             raise
 
 
-def decide(now: int, chosen: settings.Settings, snapshots: List[retaining.Snapshot]) -> retaining.RetentionPlan:
+def decide(
+    now: int, zone: ZoneInfo, chosen: settings.Settings, snapshots: List[retaining.Snapshot]
+) -> retaining.RetentionPlan:
     seen = [policy.Snapshot(s.taken, s.complete, s.pinned) for s in snapshots]
-    decided = zip(snapshots, policy.plan(now, chosen, seen))
+    decided = zip(snapshots, policy.plan(now, zone, chosen, seen))
     decisions = [
         retaining.Decision(s.id, retaining.Verdict.KEEP if keep else retaining.Verdict.FORGET, [reason])
         for s, (keep, reason) in decided

@@ -3,6 +3,7 @@
 """
 
 from dataclasses import dataclass
+from datetime import tzinfo
 from typing import List, Tuple
 
 from settings import Settings
@@ -17,8 +18,10 @@ class Snapshot:
     pinned: bool = False  # never forgotten, whatever the rule says
 
 
-def plan(now: int, settings: Settings, snapshots: List[Snapshot]) -> List[Tuple[bool, str]]:
+def plan(now: int, zone: tzinfo, settings: Settings, snapshots: List[Snapshot]) -> List[Tuple[bool, str]]:
     """Whether to keep each snapshot, and why, in the order in which they came.
+
+    `zone` is the business time zone, for rules that think in days; this one does not.
 
     A snapshot from the future of `now` stays and is not counted: one wrong clock must not push out the real last N.
     """

@@ -1,12 +1,15 @@
-"""The rule and the settings in plain Python: `python3 -m unittest` in this folder needs nothing installed."""
+"""The rule, the settings and the time zones in plain Python: `python3 -m unittest` in this folder needs nothing installed."""
 
 import json
 import unittest
+from datetime import datetime
 
 from policy import Snapshot, plan
 from settings import KEEP_MAX, SCHEMA, Settings, Wrong, parse
+from zones import Unknown, zone
 
 NOW = 1_000
+PARIS = zone("Europe/Paris")
 
 
 def incomplete(taken):
@@ -32,12 +35,24 @@ class Policy(unittest.TestCase):
             ("nothing, said explicitly", 0, [pinned(1), Snapshot(2), incomplete(3)], [1]),
         ]:
             with self.subTest(case):
-                decisions = plan(NOW, Settings(keep, keep == 0), snapshots)
+                decisions = plan(NOW, PARIS, Settings(keep, keep == 0), snapshots)
                 self.assertEqual([s.taken for s, (kept, _) in zip(snapshots, decisions) if kept], expected)
 
     def test_of_two_in_the_same_second_the_later_in_the_list_is_the_newer(self):
-        decisions = plan(NOW, Settings(1), [Snapshot(5), Snapshot(5)])
+        decisions = plan(NOW, PARIS, Settings(1), [Snapshot(5), Snapshot(5)])
         self.assertEqual([keep for keep, _ in decisions], [False, True])
+
+
+class Zones(unittest.TestCase):
+    def test_a_day_begins_when_the_office_says_so(self):
+        # 23:30 UTC is 00:30 in winter and 01:30 in summer.
+        for taken, local in [(1_767_223_800, "2026-01-01T00:30:00+01:00"), (1_782_862_200, "2026-07-01T01:30:00+02:00")]:
+            self.assertEqual(datetime.fromtimestamp(taken, PARIS).isoformat(), local)
+
+    def test_a_zone_that_nobody_knows_is_named(self):
+        with self.assertRaises(Unknown) as caught:
+            zone("Europe/Atlantis")
+        self.assertIn("Europe/Atlantis", str(caught.exception))
 
 
 class SettingsText(unittest.TestCase):

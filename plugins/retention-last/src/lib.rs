@@ -24,7 +24,7 @@ impl Guest for Plugin {
 
     fn plan(
         now: Timestamp,
-        _time_zone: String,
+        time_zone: String,
         settings: String,
         snapshots: Vec<retaining::Snapshot>,
     ) -> Result<RetentionPlan, Error> {
@@ -34,7 +34,7 @@ impl Guest for Plugin {
             .iter()
             .map(|s| policy::Snapshot { taken: s.taken, complete: s.complete, pinned: s.pinned })
             .collect();
-        let decisions = policy::plan(now, &settings, &seen);
+        let decisions = policy::plan(now, &time_zone, &settings, &seen);
         let decisions = snapshots.into_iter().zip(decisions).map(|(snapshot, decision)| {
             let (verdict, reason) = match decision {
                 policy::Decision::Keep(reason) => (Verdict::Keep, reason),

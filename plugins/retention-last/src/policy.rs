@@ -25,9 +25,11 @@ pub enum Decision {
 
 /// One decision for each snapshot, in the order in which they came.
 ///
+/// The business time zone, an IANA name, is for rules that think in days; this one does not.
+///
 /// A snapshot from the future of `now` stays and is not counted: one wrong clock must not push out the real last N.
 #[must_use]
-pub fn plan(now: i64, settings: &Settings, snapshots: &[Snapshot]) -> Vec<Decision> {
+pub fn plan(now: i64, _time_zone: &str, settings: &Settings, snapshots: &[Snapshot]) -> Vec<Decision> {
     let mut newest_first: Vec<usize> = (0..snapshots.len()).collect();
     newest_first.sort_by_key(|&at| std::cmp::Reverse((snapshots[at].taken, at)));
 
@@ -71,7 +73,7 @@ mod tests {
 
     fn kept(keep: u32, snapshots: &[Snapshot]) -> Vec<i64> {
         let settings = Settings { keep, keep_nothing: keep == 0 };
-        let decisions = plan(NOW, &settings, snapshots);
+        let decisions = plan(NOW, "Europe/Paris", &settings, snapshots);
         let kept = snapshots.iter().zip(decisions).filter(|(_, decision)| matches!(decision, Decision::Keep(_)));
         kept.map(|(snapshot, _)| snapshot.taken).collect()
     }
@@ -109,7 +111,8 @@ mod tests {
 
     #[test]
     fn of_two_in_the_same_second_the_later_in_the_list_is_the_newer() {
-        let decisions = plan(NOW, &Settings { keep: 1, keep_nothing: false }, &[complete(5), complete(5)]);
+        let decisions =
+            plan(NOW, "Europe/Paris", &Settings { keep: 1, keep_nothing: false }, &[complete(5), complete(5)]);
         assert!(matches!(decisions[..], [Decision::Forget(_), Decision::Keep(_)]), "{decisions:?}");
     }
 
@@ -123,7 +126,7 @@ mod tests {
                 0..30,
             ),
         ) {
-            let decisions = plan(NOW, &Settings { keep, keep_nothing: false }, &snapshots);
+            let decisions = plan(NOW, "Europe/Paris", &Settings { keep, keep_nothing: false }, &snapshots);
             prop_assert_eq!(decisions.len(), snapshots.len());
             for (snapshot, decision) in snapshots.iter().zip(decisions) {
                 let newer = snapshots.iter().filter(|other| {

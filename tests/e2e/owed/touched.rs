@@ -1,6 +1,7 @@
 //! Somebody touched what is in the store: an edit, an old copy put back, a file that is gone. Each is asked about, and nothing is forgotten
 //! before it is answered.
 
+use super::undone::{SHORT_GUARD, nights};
 use super::{Office, commands, keep_last, listed, problems};
 
 fn at(day: u32) -> String {
@@ -245,4 +246,54 @@ fn an_adopted_snapshot_in_the_bin_whose_certificate_is_damaged_stays_listed_and_
         let _ = office.worked(&at(day), 0);
     }
     assert!(office.objects("docs").contains_key(&format!("{}.tar.gz", id(2))));
+}
+
+/// An old version of the program founded the environment, and `init` gives it what it had not.
+#[test]
+fn init_goes_over_no_version_of_the_environments_file_that_is_gone() {
+    let office = Office::new(&["docs"], SHORT_GUARD);
+    nights(&office, "2026-06", 1..=3, 0);
+    let folder = office.at("store/prod/environment");
+    let first = std::fs::read_dir(&folder).unwrap().next().unwrap().unwrap().path();
+    let mut file: serde_json::Value = serde_json::from_slice(&std::fs::read(&first).unwrap()).unwrap();
+    file["format_version"] = 1.into();
+    file.as_object_mut().unwrap().remove("seal_key");
+    std::fs::write(&first, serde_json::to_vec(&file).unwrap()).unwrap();
+    let _ = office.verb(&["unforget", "20260602T220000Z"], "2026-06-04T08:00:00Z", 64);
+    let _ = office.verb(&["accept", "--only", "other-file"], "2026-06-04T08:05:00Z", 0);
+    let _ = office.verb(&["unforget", "20260602T220000Z"], "2026-06-04T08:10:00Z", 0);
+    nights(&office, "2026-06", 4..=4, 0);
+    let later = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).filter(|path| *path != first);
+    later.for_each(|path| std::fs::remove_file(path).unwrap());
+    let refused = office.run(&["init", "--env", "prod", "--now", "2026-06-05T08:00:00Z"]).expect_code(64);
+    assert!(refused.stderr.contains("accept --env prod --only other-file"), "{}", refused.stderr);
+}
+
+#[test]
+fn a_name_from_the_end_of_time_stops_nothing() {
+    let office = Office::new(&["docs"], SHORT_GUARD);
+    nights(&office, "2026-06", 1..=2, 0);
+    let archive = office.objects("docs").into_values().next().unwrap();
+    office.put("prod/docs/99991230T220000Z.tar.gz", &archive);
+    nights(&office, "2026-06", 3..=3, 0);
+    let _ = office.snapshots("2026-06-04T08:00:00Z");
+    office.put("prod/environment/99991230T220000Z.json", b"{");
+    let _ = office.run(&["accept", "--env", "prod", "--now", "2026-06-04T08:10:00Z"]).expect_code(1);
+    let refused = office.run(&["init", "--env", "prod", "--now", "2026-06-04T08:20:00Z"]).expect_code(64);
+    assert!(refused.stderr.contains("environment/99991230T220000Z.json") && refused.stderr.contains("by hand"));
+    nights(&office, "2026-06", 4..=4, 3);
+}
+
+#[test]
+fn an_empty_certificate_of_what_was_adopted_asks_for_no_record() {
+    let office = Office::new(&["docs"], SHORT_GUARD);
+    nights(&office, "2026-06", 1..=1, 0);
+    let archive = office.objects("docs").into_iter().find(|(name, _)| name.ends_with(".tar.gz")).unwrap().1;
+    for month in ["0301", "0401"] {
+        office.put(&format!("prod/docs/2025{month}T010000Z.tar.gz"), &archive);
+    }
+    let _ = office.verb(&["accept", "--adopted"], "2026-06-02T08:00:00Z", 0);
+    office.put("prod/forgotten/20250301T010000Z.json", b"");
+    let status = office.status("2026-06-02T08:10:00Z", 4);
+    assert!(!status.to_string().contains("is missing"), "{status}");
 }

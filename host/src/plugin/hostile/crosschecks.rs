@@ -45,7 +45,7 @@ async fn scene() -> Option<(Server, Arc<Session>, Place)> {
 }
 
 async fn check(plugin: &Plugin, session: &Arc<Session>, place: &Place) -> Result<crosscheck::CrosscheckReport> {
-    crosscheck::compare(plugin, session, &place.tree).await
+    crosscheck::compare(plugin, session, &place.tree, None).await
 }
 
 /// Nobody but the test holds the session and the folder.
@@ -127,25 +127,25 @@ async fn a_report_that_contradicts_itself_or_what_the_guest_was_handed_is_refuse
     };
     let one = "findings = [[8, 0, 0]]";
     for (doing, expected) in [
-        (format!("compared = 1, {one}"), "compares 1 documents, and it was handed 0"),
-        (format!("looks = true, compared = 11, {one}"), "compares 11 documents, and it was handed 10"),
-        (format!("compared = {}, {one}", i64::MAX), "documents, and it was handed 0"),
+        (format!("compared = 1, {one}"), "compares more documents than the 0 that it was handed"),
+        (format!("looks = true, compared = 11, {one}"), "compares more documents than the 10 that it was handed"),
+        (format!("compared = {}, {one}", i64::MAX), "documents than the 0 that it was handed"),
         (
             format!("looks = true, compared = 1, missing = 2, {one}"),
-            "counts 2 missing and altered documents of 1 compared",
+            "counts more missing and altered documents than it compares",
         ),
         (
             format!("looks = true, compared = 9, missing = 1, rows = [{}], {one}", rows(2)),
-            "lists 2 missing documents of 1",
+            "lists more missing documents than it counts",
         ),
-        ("findings = []".to_owned(), "has 0 findings"),
-        ("findings = [[1, 0, 0], [1, 0, 0]]".to_owned(), "has 2 findings on 1 checks"),
-        ("findings = [[13, 0, 0]]".to_owned(), "a finding on check 13, and it named 13"),
-        ("findings = [[0, 2, 1]]".to_owned(), "counts 2 things of fewer"),
-        (format!("looks = true, findings = [[0, 0, {}]]", i64::MAX), "things, and it was handed"),
+        ("findings = []".to_owned(), "has no finding, or two on one check"),
+        ("findings = [[1, 0, 0], [1, 0, 0]]".to_owned(), "has no finding, or two on one check"),
+        ("findings = [[13, 0, 0]]".to_owned(), "a finding on a check beside the 13 that it named"),
+        ("findings = [[0, 2, 1]]".to_owned(), "counts more things than there are of them"),
+        (format!("looks = true, findings = [[0, 0, {}]]", i64::MAX), "more things than the"),
         (
             format!("looks = true, compared = 1, missing = 1, rows = [[\"llx_user\", 9999]], {one}"),
-            "the row 9999, which is not there",
+            "a row of llx_user that is not there",
         ),
         (
             format!("looks = true, compared = 1, missing = 1, rows = [[\"llx_const\", 1]], {one}"),
@@ -160,11 +160,15 @@ async fn a_report_that_contradicts_itself_or_what_the_guest_was_handed_is_refuse
         (format!("looks = true, orphaned = [\"link\"], {one}"), "an orphaned document that is not there"),
         (
             format!("looks = true, heads = [[\"llx_user\", 1, 11, \"login\"]], {one}"),
-            "counts 11 entries of a log, and it was handed 10",
+            "counts more entries of a log than the 10 that it was handed",
         ),
         (format!("looks = true, heads = [[\"llx_user\", 1, 1, \"api_key\"]], {one}"), "a column that it may not read"),
-        (format!("looks = true, heads = [{}], {one}", heads(101)), "has 101 heads"),
-        (format!("findings = [{}]", findings(17)), "a finding on check 13"),
+        (format!("looks = true, heads = [{}], {one}", heads(101)), "has more than 100 heads"),
+        (format!("findings = [{}]", findings(17)), "a finding on a check beside"),
+        (
+            format!("looks = true, heads = [[\"llx_user\", 1, 1, \"login\"], [\"llx_user\", 2, 1, \"login\"]], {one}"),
+            "names one log twice",
+        ),
     ] {
         let error = check(&reading(&format!("do = \"answer\", {doing}")), &session, &place).await.expect_err(&doing);
         assert_blamed(&error, Role::Crosscheck, Class::PluginRefused, expected);
@@ -194,6 +198,8 @@ async fn a_report_shows_of_a_row_what_the_configuration_lets_it_and_else_its_key
     let report = check(&reading(doing), &session, &place).await.unwrap();
     assert_eq!(report.missing.first, ["llx_user 7", "llx_user 2500"]);
     assert_eq!((report.heads[0].log.as_str(), report.heads[0].signature.as_str()), ("llx_user", ""));
+    // The guest said four: how long a log is, the host counts.
+    assert_eq!(report.heads[0].entries, 2_500);
     assert_eq!(report.findings[0].detail, "3 of 7 things");
     let shown = format!(
         "tables = {{ llx_user = [\"rowid\", \"login\"] }}\nshown = {{ llx_user = [\"login\"] }}\nsettings = {{ {doing} }}"

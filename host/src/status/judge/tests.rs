@@ -64,6 +64,7 @@ fn recorded(snapshot: Snapshot) -> Snapshot {
         clock_doubt: None,
         environment_file: None,
         environment_sha256: None,
+        met_ahead: BTreeSet::new(),
         witnessed: Vec::new(),
         previous: None,
     };
