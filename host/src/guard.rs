@@ -294,6 +294,42 @@ mod tests {
         Subject { sources: [("db".to_owned(), db), ("docs".to_owned(), docs)].into(), ..subject(id) }
     }
 
+    #[test]
+    fn of_two_clocks_that_disagreed_the_last_of_each_period_stays_whatever_anybody_answered() {
+        let config = Config { min_age: Age::try_from("0m".to_owned()).unwrap(), ..Config::default() };
+        let of = |id: &str, clock: Clock, judged: Serves| {
+            let held = [("db".to_owned(), Serves::First), ("docs".to_owned(), Serves::First)].into();
+            Subject { clock, but_for_its_time: held, ..with(id, judged, judged) }
+        };
+        let (plain, ahead) = (Clock::default(), Clock { met_ahead: true, ..Clock::default() });
+        let behind = Clock { behind: true, ..Clock::default() };
+        let subjects = [
+            of("20251130T220000Z", plain, Serves::First),
+            of("20251224T223000Z", plain, Serves::First),
+            of("20251230T220000Z", behind, Serves::Misplaced),
+            of("20251231T220000Z", behind, Serves::Misplaced),
+            of("20251230T223000Z", ahead, Serves::First),
+            of("20251231T223000Z", ahead, Serves::First),
+        ];
+        let kept = |subjects: &[Subject], now: &str| -> Vec<String> {
+            let zone = TimeZone::get("Europe/Paris").unwrap();
+            let guarded = apply(&config, true, &zone, now.parse().unwrap(), subjects, forget_all(subjects));
+            let kept = guarded.plan.into_iter().filter(|(_, decision)| decision.keep);
+            kept.map(|(id, _)| id.to_string()).collect()
+        };
+        // Days for two months, then the month and the year.
+        let days = kept(&subjects, "2026-01-20T00:00:00Z");
+        assert!(
+            days.contains(&"20251230T220000Z".to_owned()) && !days.contains(&"20251130T220000Z".to_owned()),
+            "{days:?}"
+        );
+        let years = ["20251224T223000Z", "20251231T220000Z", "20251231T223000Z"];
+        assert_eq!(kept(&subjects, "2030-06-01T00:00:00Z"), years);
+        // One clock alone, as ever: the newest, and the year.
+        let alone: Vec<Subject> = subjects.into_iter().map(|subject| Subject { clock: plain, ..subject }).collect();
+        assert_eq!(kept(&alone, "2030-06-01T00:00:00Z"), ["20251231T223000Z"]);
+    }
+
     fn forget_all(subjects: &[Subject]) -> Plan {
         subjects.iter().map(|s| (s.id, Decision { keep: false, reasons: vec!["test".into()] })).collect()
     }

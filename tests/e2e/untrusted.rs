@@ -76,6 +76,11 @@ fn greedy(bytes: usize) -> Vec<(&'static str, Vec<u8>)> {
         ("function types", types([&[0x40][..], &fields(16), &[1, 0]].concat())),
         ("imports with long names", imports(75)),
         ("imports with short names", imports(1)),
+        ("a long name in each of many imports", {
+            let function = [&[1, 0x40][..], &vector(1, |_| [name(&"a".repeat(99_000)), vec![0x7d]].concat()), &[1, 0]];
+            component(&[section(7, &function.concat()), section(10, &vector(30_000, |i| import(i, 1)))])
+        }),
+        ("custom sections", component(&[custom("", b"").repeat(bytes / 3)])),
         ("core types", of_module(&[section(1, &vector(bytes / 3, |_| vec![0x60, 0, 0]))])),
         (
             "core types of one group",

@@ -51,7 +51,7 @@ fn a_file_is_read_back_and_a_newer_an_edited_or_another_environments_one_is_refu
     let text = String::from_utf8(to_bytes(&file).unwrap()).unwrap();
     assert_eq!(EnvironmentFile::parse(text.as_bytes(), environment, stamp).unwrap(), file);
     for (edited, says) in [
-        (text.replace("\"format_version\": 2", "\"format_version\": 9"), "newer version"),
+        (text.replace("\"format_version\": 3", "\"format_version\": 9"), "newer version"),
         (text.replace("\"environment\": \"prod\"", "\"environment\": \"sandbox\""), "put a copy"),
         (text.replace("\"id\"", "\"surprise\": 1, \"id\""), "put a copy"),
         (String::new(), "put a copy"),
