@@ -8,6 +8,7 @@ use crate::history::{History, Object, Snapshot};
 use crate::host::Host;
 use crate::postgres::{self, ServerConfig};
 use crate::proof::Standing;
+use crate::questions;
 use crate::snapshot::{ArchiveRecord, Condition, SnapshotId};
 use crate::store::ObjectKey;
 use futures::FutureExt;
@@ -91,6 +92,12 @@ pub fn snapshot<'h>(history: &'h History, which: &Which, wanted: Wanted<'_>, zon
     if let (Some(found), Some(_)) = (found, at) {
         if found.clock_doubted {
             tracing::warn!("the time of {} may be wrong, and nothing else answers for that day", found.id);
+        }
+        if let Some(doubted) = questions::follows_doubted(history, found.id).filter(|_| !found.clock_doubted) {
+            tracing::warn!(
+                "{} follows {doubted}, whose time is doubted, without a hole: its own may be wrong too",
+                found.id
+            );
         }
         let mut of_its_day = whole().filter(|other| day(other) == day(found) && other.clock != found.clock);
         if let Some(other) = of_its_day.next_back() {

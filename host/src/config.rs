@@ -37,7 +37,7 @@ pub fn environment_variable(name: &str) -> Option<String> {
 }
 
 /// Where the environment keeps what a program may lose: `${XDG_CACHE_HOME:-$HOME/.cache}`. None where neither is set.
-fn cache_folder() -> Option<PathBuf> {
+pub(crate) fn cache_folder() -> Option<PathBuf> {
     let set = environment_variable("XDG_CACHE_HOME").map(PathBuf::from).filter(|folder| folder.is_absolute());
     let base = set.or_else(|| environment_variable("HOME").map(|home| Path::new(&home).join(".cache")))?;
     Some(base.join("dolibarr-backup/components"))

@@ -325,6 +325,12 @@ impl EnvironmentFile {
         self.doubted_times.contains(&id) && self.decided.iter().any(by_person)
     }
 
+    /// Whether a person said that the clock of a snapshot was the right one of two.
+    #[must_use]
+    pub fn is_upheld(&self, id: SnapshotId) -> bool {
+        self.trusted_times.contains(&id) && self.decided.iter().any(|rivals| rivals.by_person && rivals.has(id))
+    }
+
     /// Whether a person gave the state of a source up, because its object is lost.
     #[must_use]
     pub fn has_given_up(&self, snapshot: SnapshotId, source: &str) -> bool {

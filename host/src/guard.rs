@@ -3,6 +3,7 @@
 //! A pure function over the plan. It refuses a plan that does not answer the question, turns single decisions from
 //! forget to keep, source by source, and lets only so many snapshots go at once. It never turns a keep into a forget.
 
+mod clocks;
 mod config;
 
 pub use self::config::{Age, Config, FiscalYearEnd};
@@ -14,9 +15,6 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan};
 use std::collections::{BTreeMap, BTreeSet};
-
-/// How long the days stand on which two clocks disagreed: the default retention keeps thirty, and it may take a month to notice.
-const CLOCKS_DAYS: i32 = 62;
 
 /// What the guard knows of a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -181,62 +179,8 @@ fn of_source(
             .into_iter()
             .map(|(id, end)| (id, format!("the legal floor of the fiscal year that ended on {end}, of {source}"))),
     );
-    rules.extend(of_clocks(config, time_zone, now, subjects, source));
+    rules.extend(clocks::of_source(config, time_zone, now, subjects, source));
     rules
-}
-
-/// A day, a month or a fiscal year, by its last day.
-type Period = (Span, Date);
-
-/// How long a period is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Span {
-    Day,
-    Month,
-    Year,
-}
-
-/// The last state of each day, month and fiscal year under each clock, where states of two clocks that disagreed fall into one. Which clock
-/// was right is for a person to say, who may be mistaken, and may say so years later.
-fn of_clocks(
-    config: &Config,
-    time_zone: &TimeZone,
-    now: Timestamp,
-    subjects: &[Subject],
-    source: &str,
-) -> Vec<(SnapshotId, String)> {
-    let mut newest: BTreeMap<Period, BTreeMap<Clock, (Serves, SnapshotId)>> = BTreeMap::new();
-    let mut holders = subjects
-        .iter()
-        .filter_map(|subject| Some((subject, *subject.but_for_its_time.get(source)?)))
-        .filter(|(_, serves)| *serves != Serves::Nothing)
-        .peekable();
-    let Some(first) = holders.peek().map(|(subject, _)| subject.clock) else { return Vec::new() };
-    let holders: Vec<(&Subject, Serves)> = holders.collect();
-    if holders.iter().all(|(subject, _)| subject.clock == first) {
-        return Vec::new();
-    }
-    let today = now.to_zoned_datetime(time_zone.clone()).date();
-    for (subject, serves) in holders {
-        let day = subject.id.taken().to_zoned_datetime(time_zone.clone()).date();
-        let year = fiscal_year(config.fiscal_year_end, day).map(|end| (Span::Year, end));
-        let periods = [Some((Span::Day, day)), Some((Span::Month, day.last_of_month())), year];
-        for (span, end) in periods.into_iter().flatten() {
-            let years = i32::from(config.legal_years).saturating_add(1);
-            let held = if span == Span::Day { CLOCKS_DAYS.days() } else { years.years() };
-            if end >= today.saturating_sub(held) {
-                let kept = newest.entry((span, end)).or_default().entry(subject.clock).or_insert((serves, subject.id));
-                *kept = (serves, subject.id).max(*kept);
-            }
-        }
-    }
-    let disagreed = newest.into_iter().filter(|(_, clocks)| clocks.len() > 1);
-    let rule = |(span, end): Period| match span {
-        Span::Day => format!("the last of {end} by one of two clocks"),
-        Span::Month => format!("the last of {} by one of two clocks", end.strftime("%Y-%m")),
-        Span::Year => format!("the last of the fiscal year that ends on {end} by one of two clocks"),
-    };
-    disagreed.flat_map(|(of, clocks)| clocks.into_values().map(move |(_, id)| (id, rule(of)))).collect()
 }
 
 /// The newest state within each of the last completed fiscal years that has one; a whole one before any other.
@@ -290,47 +234,11 @@ mod tests {
         }
     }
 
-    fn with(id: &str, db: Serves, docs: Serves) -> Subject {
+    pub(super) fn with(id: &str, db: Serves, docs: Serves) -> Subject {
         Subject { sources: [("db".to_owned(), db), ("docs".to_owned(), docs)].into(), ..subject(id) }
     }
 
-    #[test]
-    fn of_two_clocks_that_disagreed_the_last_of_each_period_stays_whatever_anybody_answered() {
-        let config = Config { min_age: Age::try_from("0m".to_owned()).unwrap(), ..Config::default() };
-        let of = |id: &str, clock: Clock, judged: Serves| {
-            let held = [("db".to_owned(), Serves::First), ("docs".to_owned(), Serves::First)].into();
-            Subject { clock, but_for_its_time: held, ..with(id, judged, judged) }
-        };
-        let (plain, ahead) = (Clock::default(), Clock { met_ahead: true, ..Clock::default() });
-        let behind = Clock { behind: true, ..Clock::default() };
-        let subjects = [
-            of("20251130T220000Z", plain, Serves::First),
-            of("20251224T223000Z", plain, Serves::First),
-            of("20251230T220000Z", behind, Serves::Misplaced),
-            of("20251231T220000Z", behind, Serves::Misplaced),
-            of("20251230T223000Z", ahead, Serves::First),
-            of("20251231T223000Z", ahead, Serves::First),
-        ];
-        let kept = |subjects: &[Subject], now: &str| -> Vec<String> {
-            let zone = TimeZone::get("Europe/Paris").unwrap();
-            let guarded = apply(&config, true, &zone, now.parse().unwrap(), subjects, forget_all(subjects));
-            let kept = guarded.plan.into_iter().filter(|(_, decision)| decision.keep);
-            kept.map(|(id, _)| id.to_string()).collect()
-        };
-        // Days for two months, then the month and the year.
-        let days = kept(&subjects, "2026-01-20T00:00:00Z");
-        assert!(
-            days.contains(&"20251230T220000Z".to_owned()) && !days.contains(&"20251130T220000Z".to_owned()),
-            "{days:?}"
-        );
-        let years = ["20251224T223000Z", "20251231T220000Z", "20251231T223000Z"];
-        assert_eq!(kept(&subjects, "2030-06-01T00:00:00Z"), years);
-        // One clock alone, as ever: the newest, and the year.
-        let alone: Vec<Subject> = subjects.into_iter().map(|subject| Subject { clock: plain, ..subject }).collect();
-        assert_eq!(kept(&alone, "2030-06-01T00:00:00Z"), ["20251231T223000Z"]);
-    }
-
-    fn forget_all(subjects: &[Subject]) -> Plan {
+    pub(super) fn forget_all(subjects: &[Subject]) -> Plan {
         subjects.iter().map(|s| (s.id, Decision { keep: false, reasons: vec!["test".into()] })).collect()
     }
 

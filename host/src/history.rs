@@ -5,6 +5,7 @@
 
 mod adopted;
 mod clocks;
+mod file;
 mod keys;
 mod load;
 mod snapshot;

@@ -10,6 +10,7 @@ mod withdraw;
 
 pub use answer::{Answer, DISPROVED, answer, is_known_failure};
 pub use question::{Kind, Names, Question, name_of};
+pub use rivals::follows_doubted;
 
 use crate::config::EnvironmentConfig;
 use crate::environment::EnvironmentFile;

@@ -27,11 +27,15 @@ impl Desk {
 
     /// `prune --dry-run` with a retention plugin: it loads the plugin, asks it, and changes nothing.
     fn run(&self, component: &str, edit: impl Fn(String) -> String) -> Outcome {
+        self.verb(&["--json", "prune", "--env", "prod", "--dry-run"], component, edit)
+    }
+
+    fn verb(&self, verb: &[&str], component: &str, edit: impl Fn(String) -> String) -> Outcome {
         let config = Config::directory_store(&self.at("store"))
             .documents(("prod", "docs"), &self.at("documents"))
             .retention(component, "keep = 3");
         std::fs::write(self.at("dolibarr-backup.toml"), edit(config.text())).unwrap();
-        Run::new(["--json", "prune", "--env", "prod", "--dry-run"])
+        Run::new(verb.iter().copied())
             .folder(self.folder.path())
             .env("HOME", self.at("home").to_str().unwrap())
             .env("DOCKER_CONFIG", self.at("docker").to_str().unwrap())
@@ -219,6 +223,18 @@ fn a_component_that_has_to_be_signed_is_verified_before_anything_of_it_is_parsed
     let error = of_all("").expect_code(64).stderr;
     assert!(error.contains("was signed with another key"), "{error}");
     assert!(of_all(&format!("\nsigned_by = \"{}\"", signer.key())).expect_code(0).json().is_object());
+    // One that is only looked at is run too.
+    let all = format!("[plugins]\nsigned_by = \"{}\"\n[plugins.retention]", signer.key());
+    let unsigned = desk.at("unsigned.wasm");
+    std::fs::write(&unsigned, &bytes).unwrap();
+    let unsigned = unsigned.to_str().unwrap();
+    for verb in [
+        &["plugins", "simulate", "--years", "1", "--component", unsigned][..],
+        &["plugins", "diff", file, unsigned, "--env", "prod"],
+    ] {
+        let error = desk.verb(verb, file, |text| text.replace("[plugins.retention]", &all)).expect_code(64).stderr;
+        assert!(error.contains("is not signed, and signed_by names a key"), "{verb:?}: {error}");
+    }
 }
 
 #[test]

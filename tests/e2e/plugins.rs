@@ -251,6 +251,21 @@ fn a_diff_shows_on_the_real_catalogue_what_the_other_plugin_would_forget_and_cha
 }
 
 #[test]
+fn a_plugin_that_would_forget_everything_fails_a_build_although_the_guard_stops_it_today() {
+    let folder = folder_with("");
+    let _ = run(&folder, &["backup", "--env", "prod", "--now", "2026-06-01T01:00:00Z"]).expect_code(0);
+    let diff = |settings: &str, code: i32| {
+        let two = ["plugins", "diff", "retention-tiered.wasm", "retention-last.wasm", "--settings", settings];
+        let more = ["--env", "prod", "--now", "2026-06-01T02:00:00Z", "--fail-on", "forgets-more"];
+        run(&folder, &[&two[..], &more].concat()).expect_code(code)
+    };
+    let nothing = diff("keep = 0, keep_nothing = true", 4);
+    assert!(nothing.stdout.contains("the guard keeps 20260601T010000Z against NEW"), "{}", nothing.stdout);
+    assert!(nothing.stderr.contains("NEW forgets 1 snapshots that OLD keeps"), "{}", nothing.stderr);
+    let _ = diff("keep = 3", 0);
+}
+
+#[test]
 fn the_log_adds_up_what_each_digest_did_in_the_runs_of_a_span() {
     let Some(scene) = Scene::small() else { return };
     let at = |day: u8| format!("2026-06-{day:02}T01:00:00Z");

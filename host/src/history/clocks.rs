@@ -2,10 +2,10 @@
 //! disagreed the guard goes by them.
 
 use super::{History, Snapshot};
-use crate::questions::is_ahead;
+use crate::questions::{GAP_MAX, is_ahead};
 use crate::snapshot::{ClockDoubt, SnapshotId};
 use jiff::Timestamp;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What records say of the clock of a snapshot. Two that disagreed differ in it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,6 +50,21 @@ pub(super) fn tell(snapshots: &mut [Snapshot]) {
             met_ahead: met.contains(&snapshot.id),
             behind: found_one || matches!(doubt, Some(ClockDoubt::Behind { .. })),
             skewed: matches!(doubt, Some(ClockDoubt::Skew { .. })),
+        };
+    }
+}
+
+/// Marks the snapshots whose own record speaks against their time: the store's clock was another one, or it came after a long gap and
+/// nothing else is anywhere near. That another clock was behind it is no such word, and neither is a closure after which nights went on.
+pub(super) fn disown(snapshots: &mut BTreeMap<SnapshotId, Snapshot>) {
+    let recorded = snapshots.values().filter(|snapshot| snapshot.record.is_some());
+    let ids: Vec<SnapshotId> = recorded.map(|snapshot| snapshot.id).collect();
+    for snapshot in snapshots.values_mut().filter(|snapshot| snapshot.clock_doubted) {
+        let is_near = |id: &SnapshotId| id.taken().duration_since(snapshot.id.taken()).abs() <= GAP_MAX;
+        snapshot.disowned = match snapshot.record.as_ref().and_then(|record| record.clock_doubt) {
+            Some(ClockDoubt::Skew { .. }) => true,
+            Some(ClockDoubt::Gap { .. }) => ids.iter().filter(|id| is_near(id)).nth(1).is_none(),
+            Some(ClockDoubt::Behind { .. }) | None => false,
         };
     }
 }

@@ -2,10 +2,11 @@
 
 use super::adopted::{self, Explained};
 use super::clocks;
+use super::file::{File, environment_file, file_doubt};
 use super::keys::{Found, Keys, certificate_key, record_key, sort};
 use super::{FileDoubt, History, Object, Orphan, Snapshot, State};
 use crate::config::{Environment, EnvironmentConfig};
-use crate::environment::{EnvironmentFile, Stored, file_key};
+use crate::environment::{EnvironmentFile, Stored};
 use crate::error::{Error, Result};
 use crate::lease;
 use crate::proof::{self, Verification};
@@ -105,44 +106,6 @@ pub(super) struct Facts<'a> {
     pub(super) announced: Announced,
     pub(super) explained: BTreeMap<ObjectKey, Explained>,
     pub(super) now: Timestamp,
-}
-
-/// The newest version of the environment's file; or why it cannot be read, and the newest one that can.
-#[derive(Default)]
-pub(super) struct File {
-    pub(super) newest: Option<Stored>,
-    pub(super) damage: Option<Error>,
-    pub(super) readable_before: Option<Stored>,
-}
-
-async fn environment_file(
-    store: &Store,
-    environment: &Environment,
-    keys: &Keys,
-    before: Option<&History>,
-) -> Result<File> {
-    let mut found = File::default();
-    for stamp in keys.environment_files.iter().rev().copied() {
-        let known = before.and_then(|before| before.environment.as_ref()).filter(|known| known.stamp == stamp);
-        if let Some(known) = known.filter(|_| found.damage.is_none()) {
-            found.newest = Some(known.clone());
-            return Ok(found);
-        }
-        let Some(bytes) = store.get(&file_key(environment, stamp)?).await? else { continue };
-        let sha256 = hex::encode(Sha256::digest(&bytes));
-        match EnvironmentFile::parse(&bytes, environment, stamp) {
-            Ok(file) if found.damage.is_none() => {
-                found.newest = Some(Stored { stamp, sha256, file });
-                return Ok(found);
-            }
-            Ok(file) => {
-                found.readable_before = Some(Stored { stamp, sha256, file });
-                return Ok(found);
-            }
-            Err(error) => drop(found.damage.get_or_insert(error)),
-        }
-    }
-    Ok(found)
 }
 
 async fn records(store: &Store, environment: &Environment, keys: &Keys, before: Option<&History>) -> Result<Vec<Read>> {
@@ -293,39 +256,6 @@ pub(super) fn changed(file: Option<&Stored>, records: &[Read]) -> BTreeSet<Snaps
     named(records).filter(differs).map(|previous| previous.id).filter(|id| !known(id)).collect()
 }
 
-/// Whether the newest version of the environment's file is another one than runs went by.
-async fn file_doubt(
-    store: &Store,
-    environment: &Environment,
-    newest: &Stored,
-    keys: &Keys,
-    records: &[Read],
-) -> Result<Option<FileDoubt>> {
-    let went_by = records.iter().filter_map(|(run, record, _)| Some((record.as_ref().ok()?.environment_file?, *run)));
-    if let Some((stamp, run)) = went_by.max().filter(|(stamp, _)| *stamp > newest.stamp) {
-        return Ok(Some(FileDoubt::Gone { stamp, run }));
-    }
-    // The runs after an edit went by what they found: the first one that saw another file is what counts.
-    let saw = records.iter().filter_map(|(run, record, _)| Some((run, record.as_ref().ok()?)));
-    let mut saw = saw.filter(|(_, record)| record.environment_file == Some(newest.stamp));
-    let another = |record: &Record| record.environment_sha256.as_ref().is_some_and(|sha256| *sha256 != newest.sha256);
-    if let Some((run, _)) = saw.find(|(_, record)| another(record)) {
-        return Ok(Some(FileDoubt::Changed { stamp: newest.stamp, run: *run }));
-    }
-    let named = newest.file.previous.as_ref().map(|previous| previous.stamp);
-    for before in keys.environment_files.iter().rev().copied().filter(|stamp| *stamp < newest.stamp) {
-        if named == Some(before) {
-            break;
-        }
-        // `init` goes on from before one that cannot be read. On all other nights nothing is read here.
-        let bytes = store.get(&file_key(environment, before)?).await?;
-        if bytes.is_some_and(|bytes| EnvironmentFile::parse(&bytes, environment, before).is_ok()) {
-            return Ok(Some(FileDoubt::Unchained { stamp: newest.stamp, before }));
-        }
-    }
-    Ok(None)
-}
-
 /// What the marks of runs under way name.
 async fn announced(store: &Store, environment: &Environment, keys: &Keys) -> Result<Announced> {
     let mut announced = Announced::default();
@@ -387,7 +317,7 @@ pub(super) fn build(keys: &Keys, records: Vec<Read>, facts: Facts<'_>) -> Histor
             },
         );
     }
-    disown(&mut snapshots);
+    clocks::disown(&mut snapshots);
     let damaged = snapshots.values().any(|snapshot| snapshot.damage.is_some());
     let referenced: BTreeSet<ObjectKey> = snapshots
         .values()
@@ -449,21 +379,6 @@ pub(super) fn build(keys: &Keys, records: Vec<Read>, facts: Facts<'_>) -> Histor
         sources: facts.sources,
         newest_file: keys.environment_files.last().copied(),
         stamps: keys.stamps.clone(),
-    }
-}
-
-/// Marks the snapshots whose own record speaks against their time: the store's clock was another one, or it came after a long gap and
-/// nothing else is anywhere near. That another clock was behind it is no such word, and neither is a closure after which nights went on.
-fn disown(snapshots: &mut BTreeMap<SnapshotId, Snapshot>) {
-    let recorded = snapshots.values().filter(|snapshot| snapshot.record.is_some());
-    let ids: Vec<SnapshotId> = recorded.map(|snapshot| snapshot.id).collect();
-    for snapshot in snapshots.values_mut().filter(|snapshot| snapshot.clock_doubted) {
-        let is_near = |id: &SnapshotId| id.taken().duration_since(snapshot.id.taken()).abs() <= questions::GAP_MAX;
-        snapshot.disowned = match snapshot.record.as_ref().and_then(|record| record.clock_doubt) {
-            Some(ClockDoubt::Skew { .. }) => true,
-            Some(ClockDoubt::Gap { .. }) => ids.iter().filter(|id| is_near(id)).nth(1).is_none(),
-            Some(ClockDoubt::Behind { .. }) | None => false,
-        };
     }
 }
 

@@ -109,7 +109,7 @@ pub(crate) fn read_file(name: &str, path: PathBuf) -> Result<(PathBuf, Vec<u8>)>
     let hint = if name.is_empty() {
         "check the path, from the folder where this runs; the tools of the plugin's language make the file"
     } else {
-        "give an absolute path, or put the file into the folder `plugins` beside the binary \
+        "give a path with a folder in it, such as ./FILE, or put the file into the folder `plugins` beside the binary \
          (`cargo xtask plugins` builds the shipped ones there)"
     };
     let of = if name.is_empty() { String::new() } else { format!(" of the plugin `{name}`") };
@@ -235,7 +235,7 @@ fn decode(role: Role, component: &Component) -> Result<(Resolve, WorldId)> {
 pub(super) fn decode_bytes(bytes: &[u8], what: &str) -> Result<(Resolve, WorldId)> {
     let no_component = |why: &str| {
         Error::config(format!("{what} is no WebAssembly component{why}"))
-            .hint("build it with `cargo xtask plugins`, or encode a core module with `wasm-tools component new`")
+            .hint("`dolibarr-backup plugins pack` makes a component of the core module that a compiler leaves")
     };
     if bytes.starts_with(CORE_MODULE) {
         return Err(no_component(", but a core module"));

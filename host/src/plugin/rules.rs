@@ -141,8 +141,8 @@ async fn of_retention(plugin: &Plugin, with_unknown_setting: &Plugin) -> Vec<Tri
             is_deterministic(plugin).await,
         ),
         Tried::of(
-            "plans in every time zone",
-            "days begin at another moment in each, and a year that the calendar does not have traps",
+            "plans in time zones from one end of the day to the other",
+            "an office may be anywhere, and a rule that counts days or weeks needs the rules of its zone",
             plans_everywhere(plugin).await,
         ),
         Tried::of(

@@ -3,6 +3,7 @@
 
 use super::settings;
 use crate::capability::printable;
+use crate::config::cache_folder;
 use crate::error::{Class, Error, Result};
 use crate::plugin::rules::{self, Tried};
 use crate::plugin::{Config, Engine, Plugin, Plugins, Role, component};
@@ -60,7 +61,7 @@ pub(super) async fn run(arguments: &Arguments) -> Result<Report> {
     });
     let failure = broken.first().map(|first| {
         let class = if first.class() == Class::PluginTrapped { Class::PluginTrapped } else { Class::PluginRefused };
-        Error::new(class, format!("{} of the rules above are broken", broken.len()))
+        Error::new(class, format!("of the rules above are broken: {}", broken.len()))
             .hint("mend the plugin; `docs/writing-a-plugin.md` says more of each rule")
     });
     Ok(Report { document, text, failure })
@@ -74,7 +75,7 @@ async fn try_role(role: Role, file: &Path, settings: toml::Table) -> Result<Vec<
         let found = component::inspect(&component, None)?;
         let needs = found.imports.iter().filter_map(|import| import.needs).collect();
         let config = Config { component, grants: needs, settings, ..Config::default() };
-        Plugin::load(&engine, &Plugins::with(role, config), role, None)
+        Plugin::load(&engine, &Plugins::with(role, config).at(cache_folder(), None)?, role, None)
     };
     let with_more = settings.clone().into_iter().chain([rules::unknown_setting()]).collect();
     Ok(rules::check(&load(settings)?, &load(with_more)?).await)

@@ -240,16 +240,17 @@ fn steps(world: World, language: Language, name: &str) -> Vec<String> {
 fn readme(world: World, language: Language, name: &str) -> String {
     let world = (world, world.role().name());
     let (rule, settings, glue) = match language {
-        Language::Rust => ("src/policy.rs", "src/settings.rs and settings.schema.json", "src/lib.rs"),
-        Language::Python => ("policy.py", "settings.py", "app.py"),
-        Language::Javascript => ("policy.js", "settings.js", "plugin.js"),
+        Language::Rust => ("src/policy.rs", "src/settings.rs`, `settings.schema.json", "src/lib.rs`, `src/panics.rs"),
+        Language::Python => ("policy.py`, `test_plugin.py", "settings.py", "app.py"),
+        Language::Javascript => ("policy.js`, `plugin.test.js", "settings.js", "plugin.js"),
     };
     let more = match language {
         Language::Python => {
             "| `zones.py` | the rules of time zones, which the component carries |\n\
              | `requirements.txt` | what builds it, and those rules |\n"
         }
-        Language::Rust | Language::Javascript => "",
+        Language::Javascript => "| `build.js`, `package.json` | what builds it |\n",
+        Language::Rust => "",
     };
     let steps: String = steps(world.0, language, name).iter().map(|step| format!("{step}\n")).collect();
     format!(

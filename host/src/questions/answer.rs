@@ -262,6 +262,7 @@ fn judge_times(
         };
         of.push(snapshot.id);
     }
+    rivals::note(history, &unclear, next);
     times(&right, &unclear, next)
 }
 
@@ -275,9 +276,10 @@ pub(super) fn times(right: &[SnapshotId], unclear: &[SnapshotId], next: &mut Env
         next.doubted_times.retain(|id| !right.contains(id));
         next.trusted_times.extend(right);
     }
+    let unclear: Vec<SnapshotId> = unclear.iter().copied().filter(|id| !next.is_upheld(*id)).collect();
     if !unclear.is_empty() {
         changes
-            .push(format!("{} answer only where no other one does, because their time may be wrong", named(unclear)));
+            .push(format!("{} answer only where no other one does, because their time may be wrong", named(&unclear)));
         next.trusted_times.retain(|id| !unclear.contains(id));
         next.doubted_times.extend(unclear);
     }

@@ -1,11 +1,13 @@
 //! Two clocks of which one was wrong: what was from the future when a person said so, and whose time has come since.
 //!
-//! While a clock is wrong nobody can tell which of two it is. Later the store can, in part: where runs went on without a hole until the
-//! time of these snapshots had come, it was theirs that was ahead. Where there is a hole, a clock may have been set right in it, or an
-//! office closed: then both sides stay in doubt and both are kept, until somebody says whose time is right.
+//! While a clock is wrong nobody can tell which of two it is. Later the store can, in part. A clock that jumps ahead leaves a hole as long as
+//! the jump, and its runs fill the time until the right clock goes on: where both are so, and runs went on until the time of these
+//! snapshots had come, it was theirs that was ahead. Where there is no such hole, the other one fell back. Where it may be either, because an
+//! office may have closed, both sides stay in doubt until somebody says whose time is right. What is kept never follows from this:
+//! the guard keeps the last state of each clock.
 
 use super::answer::times;
-use super::{is_ahead, named};
+use super::{GAP_MAX, is_ahead, named};
 use crate::environment::{EnvironmentFile, RivalClocks};
 use crate::history::{History, Snapshot, met_by};
 use crate::snapshot::{ClockDoubt, SnapshotId};
@@ -18,6 +20,12 @@ const GAPS_MAX: usize = 30;
 /// A gap that is longer than the usual one by a quarter is a hole: a clock that fell by less than that moves nothing to another day but
 /// around midnight.
 const HOLE_QUARTERS: i32 = 5;
+
+/// Runs before what was ahead that have to be known until a hole that is not there says something: a week's.
+const KNOWN_MIN: usize = 7;
+
+/// Runs that may follow a doubted one under the same clock until nobody looks any more: two months of nights.
+const DRIFT_MAX: usize = 62;
 
 /// Snapshots whose time has come, and what the runs since then say of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -193,10 +201,37 @@ pub fn come(history: &History, now: Timestamp) -> Option<Come> {
     let come = Come { verdict: Verdict::Open, ids, was_answered, since };
     let verdict = match jump(history, &come.rivals()) {
         Jump::Likely if went_on && !come.since.is_empty() => Verdict::Ahead,
-        Jump::None if !come.since.is_empty() => Verdict::Since,
+        Jump::None if is_known(history, first, come.since.last()) => Verdict::Since,
         Jump::None | Jump::Possible | Jump::Likely => Verdict::Open,
     };
     Some(Come { verdict, ..come })
+}
+
+/// Whether so much is known of the time before what was ahead that a hole would show: the runs of a week, or that all of the other side is
+/// from long before anything else.
+fn is_known(history: &History, first: SnapshotId, last_since: Option<&SnapshotId>) -> bool {
+    let before = |id: &SnapshotId| Some(history.snapshot(*id)?.record.as_ref()?.previous.as_ref()?.id);
+    let known = std::iter::successors(Some(first), before).take(KNOWN_MIN + 1).count() > KNOWN_MIN;
+    last_since.is_some_and(|last| known || first.taken().duration_since(last.taken()) > GAP_MAX)
+}
+
+/// The run under a clock that fell back, and whose time is doubted, that a snapshot follows without a hole: the clock may have been that one
+/// still, although nothing was ahead of it any more.
+#[must_use]
+pub fn follows_doubted(history: &History, id: SnapshotId) -> Option<SnapshotId> {
+    let recorded: Vec<&Snapshot> = history.snapshots.iter().filter(|snapshot| snapshot.record.is_some()).collect();
+    let usual = usual_gap(&recorded, id)?;
+    let mut after = id;
+    for snapshot in recorded.iter().rev().filter(|snapshot| snapshot.id < id).take(DRIFT_MAX) {
+        if is_hole(after.taken().duration_since(snapshot.id.taken()), usual) {
+            return None;
+        }
+        if snapshot.clock_doubted && !snapshot.clock.met_ahead {
+            return Some(snapshot.id);
+        }
+        after = snapshot.id;
+    }
+    None
 }
 
 fn is_hole(gap: SignedDuration, usual: SignedDuration) -> bool {
@@ -246,6 +281,17 @@ pub fn judge(history: &History, next: &mut EnvironmentFile, now: Timestamp) -> V
     changes
 }
 
+/// Notes of which pairs some doubted runs are one side, where it was their clock that fell back: what they met is not asked about when less of
+/// it is left.
+pub fn note(history: &History, doubted: &[SnapshotId], next: &mut EnvironmentFile) {
+    let fell = |pair: &RivalClocks| {
+        pair.since.iter().any(|id| doubted.contains(id)) && jump(history, pair) == Jump::None && !pair.ahead.is_empty()
+    };
+    let pairs = met(history).into_iter().filter(fell);
+    let new: Vec<RivalClocks> = pairs.filter(|pair| !pair.ahead.iter().any(|id| next.is_of_rivals(*id))).collect();
+    next.decided.extend(new);
+}
+
 /// Takes the word of a person that the time of a snapshot is right, and so that of all that were made under the same clock. Gives back what
 /// changes; nothing where nobody doubts it.
 pub fn decide(history: &History, id: SnapshotId, next: &mut EnvironmentFile, now: Timestamp) -> Vec<String> {
@@ -253,7 +299,7 @@ pub fn decide(history: &History, id: SnapshotId, next: &mut EnvironmentFile, now
     let known = next.undecided.iter().chain(&next.decided).filter(|rivals| rivals.has(id)).cloned();
     // A clock that jumped twice makes two pairs, and whatever ran in between is in both.
     let mut pairs: Vec<RivalClocks> = known.collect();
-    let mut is_open = next.is_undecided(id);
+    let mut is_open = next.is_undecided(id) || next.decided.iter().any(|rivals| rivals.has(id) && !rivals.by_person);
     for new in come.into_iter().chain(met(history).into_iter().filter(|pair| pair.has(id))) {
         if !pairs.iter().any(|pair| new.ahead.is_subset(&pair.ahead) && new.since.is_subset(&pair.since)) {
             is_open = true;

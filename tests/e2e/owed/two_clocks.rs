@@ -160,6 +160,59 @@ fn nights_after_a_closure_are_not_retired_under_a_clock_that_fell_back() {
     holds(&office, "20270131T220000Z", "2027-01-31T22:00:00Z");
 }
 
+/// Five days behind for twelve nights: the last seven of them meet nothing that is ahead of them any more.
+#[test]
+fn what_follows_a_clock_that_fell_back_without_a_hole_says_so() {
+    let office = Office::new(&["docs"], SHORT_GUARD);
+    nights(&office, "2026-12", 1..=28, 0);
+    answered_nights(&office, "2026-12", 24..=31, "22:30");
+    answered_nights(&office, "2027-01", 1..=4, "22:30");
+    answered_nights(&office, "2027-01", 10..=20, "22:00");
+    let says = |at: &str| {
+        let into = tempfile::tempdir().unwrap();
+        let into = into.path().join("into");
+        let restore = ["restore", "--env", "prod", "--source", "docs", "--into", into.to_str().unwrap(), "--at", at];
+        office.run(&[&restore[..], &["--now", "2027-01-21T08:00:00Z"]].concat()).expect_code(0).stderr
+    };
+    let wrong = says("2026-12-31");
+    assert!(wrong.contains("20261231T223000Z follows 2026122") && wrong.contains("whose time is doubted"), "{wrong}");
+    let right = says("2027-01-15");
+    assert!(!right.contains("follows"), "{right}");
+}
+
+/// The clock was ahead on the first two nights of all, so that nothing says that a hole is before them.
+#[test]
+fn no_run_overturns_what_a_person_said_of_two_clocks() {
+    let office = Office::new(&["docs"], SHORT_GUARD);
+    wrong_nights(&office, "2027-03", 1..=2, 0);
+    nights(&office, "2027-01", 22..=31, 3);
+    nights(&office, "2027-02", 1..=26, 3);
+    let _ =
+        office.run(&["accept", "--env", "prod", "--right-time", "20270122T220000Z", "--now", "2027-02-26T23:00:00Z"]);
+    answered_nights(&office, "2027-02", 27..=28, "22:00");
+    answered_nights(&office, "2027-03", 1..=10, "22:00");
+    let listed = office.snapshots("2027-03-11T08:00:00Z");
+    let doubted: Vec<&str> = listed
+        .iter()
+        .filter(|snapshot| snapshot["time_doubted"] == true)
+        .filter_map(|snapshot| snapshot["id"].as_str())
+        .collect();
+    assert_eq!(doubted, ["20270302T223000Z", "20270301T223000Z"]);
+}
+
+/// What a clock that fell back met is asked about once, also when most of it is gone.
+#[test]
+fn a_clock_that_fell_back_and_was_answered_for_is_not_asked_about_again() {
+    let office = Office::new(&["docs"], SHORT_GUARD);
+    nights(&office, "2026-12", 1..=28, 0);
+    answered_nights(&office, "2026-12", 24..=31, "22:30");
+    answered_nights(&office, "2027-01", 1..=4, "22:30");
+    answered_nights(&office, "2027-01", 10..=12, "22:00");
+    nights(&office, "2027-01", 13..=31, 0);
+    nights(&office, "2027-02", 1..=28, 0);
+    much_later(&office);
+}
+
 /// A dead battery: one run says the year 2000.
 #[test]
 fn a_clock_of_the_year_2000_puts_nothing_else_in_doubt() {
