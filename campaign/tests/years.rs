@@ -91,6 +91,14 @@ fn a_run_under_a_clock_that_is_behind_takes_no_place_of_a_snapshot_that_was_disp
     }
 }
 
+/// Found by seed 76: a clock that was ahead, and one that fell behind all of that before its time came.
+#[test]
+fn a_third_clock_does_not_say_which_of_two_was_right() {
+    let scheduled = |day, hours| Scheduled { day, event: Event::Clock { hours } };
+    let events = [scheduled(192, 6182), scheduled(271, 1200), scheduled(335, -6868)];
+    let _ = replay(76, 2, &events).unwrap_or_else(|violation| panic!("{violation}"));
+}
+
 /// Found by seed 2000007: a run that was paused right before its commit left a record whose objects the other one had cleared.
 #[test]
 fn a_run_that_is_paused_anywhere_leaves_no_record_without_its_objects() {

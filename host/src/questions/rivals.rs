@@ -117,9 +117,7 @@ enum Jump {
 /// Looks for the hole that a clock leaves when it jumps ahead: as long as it was ahead, before the first run under it. Some of its runs may
 /// lie before all of the other side, and so in neither. A record names the one before it, also where that one is forgotten.
 fn jump(history: &History, pair: &RivalClocks) -> Jump {
-    let (Some(first), Some(last), Some(on)) = (pair.ahead.first(), pair.ahead.last(), pair.since.first()) else {
-        return Jump::None;
-    };
+    let (Some(first), Some(last)) = (pair.ahead.first(), pair.ahead.last()) else { return Jump::None };
     let before = |id: SnapshotId| Some(history.snapshot(id)?.record.as_ref()?.previous.as_ref()?.id);
     let of_others = |snapshot: &&Snapshot| snapshot.record.is_some() && !pair.ahead.contains(&snapshot.id);
     let others: Vec<&Snapshot> = history.snapshots.iter().filter(of_others).collect();
@@ -127,10 +125,12 @@ fn jump(history: &History, pair: &RivalClocks) -> Jump {
         // Of one run nobody can say more than of the other one; many are not all wrong because of one.
         return if pair.ahead.len() == 1 { Jump::Possible } else { Jump::None };
     };
-    let ahead_by = last.taken().duration_since(on.taken());
     let stretch = std::iter::successors(Some(*first), |id| before(*id)).take(GAPS_MAX);
     let holes = stretch.filter_map(|after| Some((before(after)?, after)));
     let kind = |(before_it, after): (SnapshotId, SnapshotId)| {
+        // What stands before the hole was made under a third clock.
+        let Some(on) = pair.since.range(before_it..).next() else { return Jump::None };
+        let ahead_by = last.taken().duration_since(on.taken());
         let hole = after.taken().duration_since(before_it.taken());
         if !is_hole(hole, usual) || hole < ahead_by {
             return Jump::None;
