@@ -118,10 +118,15 @@ impl Office {
     /// A night's backup after somebody worked all day: in the first document of every source that is there stands the day.
     #[track_caller]
     fn worked(&self, now: &str, code: i32) -> Value {
+        self.work(now);
+        self.backup(now, code)
+    }
+
+    /// A day's work on every source that is there.
+    fn work(&self, now: &str) {
         for entry in std::fs::read_dir(self.at("documents")).unwrap() {
             std::fs::write(entry.unwrap().path().join("a"), now).unwrap();
         }
-        self.backup(now, code)
     }
 
     #[track_caller]
@@ -145,14 +150,28 @@ impl Office {
         self.snapshots(now).iter().map(|snapshot| snapshot["id"].as_str().unwrap().to_owned()).collect()
     }
 
+    /// Whether `list` says that the time of a snapshot is doubted.
+    #[track_caller]
+    fn is_doubted(&self, id: &str, now: &str) -> bool {
+        let found = self.snapshots(now).into_iter().find(|found| found["id"] == id);
+        found.unwrap_or_else(|| panic!("{id} is gone"))["time_doubted"].as_bool().unwrap()
+    }
+
     /// What the first document of a source says in a restored state; `which` is `--at` or `--snapshot` and its value.
     #[track_caller]
     fn restored(&self, source: &str, which: [&str; 2], now: &str) -> String {
+        self.restored_saying(source, &which, now).0
+    }
+
+    /// The same, and what the restore said meanwhile; without `which` it takes the newest.
+    #[track_caller]
+    fn restored_saying(&self, source: &str, which: &[&str], now: &str) -> (String, String) {
         let into = tempfile::tempdir_in(self.folder.path()).unwrap();
         let target = into.path().join("restored");
-        let restore = ["restore", "--source", source, "--into", target.to_str().unwrap()];
-        let _ = self.verb(&[&restore[..], &which].concat(), now, 0);
-        std::fs::read_to_string(target.join("a")).unwrap()
+        let restore =
+            ["restore", "--env", "prod", "--source", source, "--into", target.to_str().unwrap(), "--now", now];
+        let outcome = self.run(&[&restore[..], which].concat()).expect_code(0);
+        (std::fs::read_to_string(target.join("a")).unwrap(), outcome.stderr)
     }
 
     /// Every object of a source in the store, by its name.

@@ -1,4 +1,5 @@
 use super::*;
+use crate::snapshot::to_bytes;
 
 fn rules() -> GuardRules {
     GuardRules::of(&guard::Config::default())

@@ -7,7 +7,7 @@ use crate::snapshot::SnapshotId;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How long the days stand on which two clocks disagreed: the default retention keeps thirty, and it may take a month to notice.
 const CLOCKS_DAYS: i32 = 62;
@@ -32,19 +32,16 @@ pub(super) fn of_source(
     subjects: &[Subject],
     source: &str,
 ) -> Vec<(SnapshotId, String)> {
-    let mut newest: BTreeMap<Period, BTreeMap<Clock, (Serves, SnapshotId)>> = BTreeMap::new();
-    let mut holders = subjects
-        .iter()
-        .filter_map(|subject| Some((subject, *subject.but_for_its_time.get(source)?)))
-        .filter(|(_, serves)| *serves != Serves::Nothing)
-        .peekable();
-    let Some(first) = holders.peek().map(|(subject, _)| subject.clock) else { return Vec::new() };
-    let holders: Vec<(&Subject, Serves)> = holders.collect();
-    if holders.iter().all(|(subject, _)| subject.clock == first) {
+    let holds = |subject: &Subject| subject.but_for_its_time.get(source).copied().unwrap_or(Serves::Nothing);
+    let holders: Vec<&Subject> = subjects.iter().filter(|subject| holds(subject) != Serves::Nothing).collect();
+    let clocks: BTreeSet<Clock> = holders.iter().map(|subject| subject.clock).collect();
+    if clocks.len() < 2 {
         return Vec::new();
     }
+    let mut newest: BTreeMap<Period, BTreeMap<Clock, (Serves, SnapshotId)>> = BTreeMap::new();
     let today = now.to_zoned_datetime(time_zone.clone()).date();
-    for (subject, serves) in holders {
+    for subject in holders {
+        let state = (holds(subject), subject.id);
         let day = subject.id.taken().to_zoned_datetime(time_zone.clone()).date();
         let year = fiscal_year(config.fiscal_year_end, day).map(|end| (Span::Year, end));
         let periods = [Some((Span::Day, day)), Some((Span::Month, day.last_of_month())), year];
@@ -52,8 +49,8 @@ pub(super) fn of_source(
             let years = i32::from(config.legal_years).saturating_add(1);
             let held = if span == Span::Day { CLOCKS_DAYS.days() } else { years.years() };
             if end >= today.saturating_sub(held) {
-                let kept = newest.entry((span, end)).or_default().entry(subject.clock).or_insert((serves, subject.id));
-                *kept = (serves, subject.id).max(*kept);
+                let kept = newest.entry((span, end)).or_default().entry(subject.clock).or_insert(state);
+                *kept = state.max(*kept);
             }
         }
     }

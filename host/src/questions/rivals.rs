@@ -114,11 +114,16 @@ enum Jump {
     Likely,
 }
 
+/// The run that a record names as the one before it, also where that one is forgotten.
+fn run_before(history: &History, id: SnapshotId) -> Option<SnapshotId> {
+    Some(history.snapshot(id)?.record.as_ref()?.previous.as_ref()?.id)
+}
+
 /// Looks for the hole that a clock leaves when it jumps ahead: as long as it was ahead, before the first run under it. Some of its runs may
-/// lie before all of the other side, and so in neither. A record names the one before it, also where that one is forgotten.
+/// lie before all of the other side, and so in neither.
 fn jump(history: &History, pair: &RivalClocks) -> Jump {
     let (Some(first), Some(last)) = (pair.ahead.first(), pair.ahead.last()) else { return Jump::None };
-    let before = |id: SnapshotId| Some(history.snapshot(id)?.record.as_ref()?.previous.as_ref()?.id);
+    let before = |id: SnapshotId| run_before(history, id);
     let of_others = |snapshot: &&Snapshot| snapshot.record.is_some() && !pair.ahead.contains(&snapshot.id);
     let others: Vec<&Snapshot> = history.snapshots.iter().filter(of_others).collect();
     let (Some(_), Some(usual)) = (before(*first), usual_gap(&others, *first)) else {
@@ -210,8 +215,8 @@ pub fn come(history: &History, now: Timestamp) -> Option<Come> {
 /// Whether so much is known of the time before what was ahead that a hole would show: the runs of a week, or that all of the other side is
 /// from long before anything else.
 fn is_known(history: &History, first: SnapshotId, last_since: Option<&SnapshotId>) -> bool {
-    let before = |id: &SnapshotId| Some(history.snapshot(*id)?.record.as_ref()?.previous.as_ref()?.id);
-    let known = std::iter::successors(Some(first), before).take(KNOWN_MIN + 1).count() > KNOWN_MIN;
+    let known =
+        std::iter::successors(Some(first), |id| run_before(history, *id)).take(KNOWN_MIN + 1).count() > KNOWN_MIN;
     last_since.is_some_and(|last| known || first.taken().duration_since(last.taken()) > GAP_MAX)
 }
 

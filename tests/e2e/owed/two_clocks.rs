@@ -17,9 +17,7 @@ fn answered_nights(office: &Office, month: &str, days: RangeInclusive<u32>, time
     for day in days {
         office.age_bin(2);
         let now = format!("{month}-{day:02}T{time}:00Z");
-        for entry in std::fs::read_dir(office.at("documents")).unwrap() {
-            std::fs::write(entry.unwrap().path().join("a"), &now).unwrap();
-        }
+        office.work(&now);
         if office.run(&["backup", "--env", "prod", "--now", &now]).code == Some(3) {
             let _ = office.verb(&["accept"], &now.replace(time, "23:00"), 0);
         }
@@ -38,6 +36,12 @@ fn holds(office: &Office, id: &str, content: &str) {
     let ids = office.ids(now);
     assert!(ids.iter().any(|known| known == id), "{id} is gone: {ids:?}");
     assert_eq!(office.restored("docs", ["--snapshot", id], now), content);
+}
+
+/// The snapshots of which `list` says that their time is doubted.
+fn doubted(office: &Office, now: &str) -> Vec<String> {
+    let listed = office.snapshots(now).into_iter().filter(|snapshot| snapshot["time_doubted"] == true);
+    listed.map(|snapshot| snapshot["id"].as_str().unwrap().to_owned()).collect()
 }
 
 fn at_years_end(office: &Office) -> String {
@@ -168,12 +172,7 @@ fn what_follows_a_clock_that_fell_back_without_a_hole_says_so() {
     answered_nights(&office, "2026-12", 24..=31, "22:30");
     answered_nights(&office, "2027-01", 1..=4, "22:30");
     answered_nights(&office, "2027-01", 10..=20, "22:00");
-    let says = |at: &str| {
-        let into = tempfile::tempdir().unwrap();
-        let into = into.path().join("into");
-        let restore = ["restore", "--env", "prod", "--source", "docs", "--into", into.to_str().unwrap(), "--at", at];
-        office.run(&[&restore[..], &["--now", "2027-01-21T08:00:00Z"]].concat()).expect_code(0).stderr
-    };
+    let says = |at: &str| office.restored_saying("docs", &["--at", at], "2027-01-21T08:00:00Z").1;
     let wrong = says("2026-12-31");
     assert!(wrong.contains("20261231T223000Z follows 2026122") && wrong.contains("whose time is doubted"), "{wrong}");
     let right = says("2027-01-15");
@@ -191,13 +190,7 @@ fn no_run_overturns_what_a_person_said_of_two_clocks() {
         office.run(&["accept", "--env", "prod", "--right-time", "20270122T220000Z", "--now", "2027-02-26T23:00:00Z"]);
     answered_nights(&office, "2027-02", 27..=28, "22:00");
     answered_nights(&office, "2027-03", 1..=10, "22:00");
-    let listed = office.snapshots("2027-03-11T08:00:00Z");
-    let doubted: Vec<&str> = listed
-        .iter()
-        .filter(|snapshot| snapshot["time_doubted"] == true)
-        .filter_map(|snapshot| snapshot["id"].as_str())
-        .collect();
-    assert_eq!(doubted, ["20270302T223000Z", "20270301T223000Z"]);
+    assert_eq!(doubted(&office, "2027-03-11T08:00:00Z"), ["20270302T223000Z", "20270301T223000Z"]);
 }
 
 /// What a clock that fell back met is asked about once, also when most of it is gone.
@@ -223,9 +216,7 @@ fn a_clock_of_the_year_2000_puts_nothing_else_in_doubt() {
     let status = office.status("2027-02-22T08:00:00Z", 4).to_string();
     assert!(status.contains("20000101T000500Z") && !status.contains("20 snapshots"), "{status}");
     let _ = office.verb(&["accept"], "2027-02-22T08:10:00Z", 0);
-    let doubted = office.snapshots("2027-02-22T08:20:00Z");
-    let doubted: Vec<_> = doubted.iter().filter(|snapshot| snapshot["time_doubted"] == true).collect();
-    assert_eq!(doubted.len(), 1, "{doubted:?}");
+    assert_eq!(doubted(&office, "2027-02-22T08:20:00Z"), ["20000101T000500Z"]);
     nights(&office, "2027-02", 22..=28, 0);
 }
 
@@ -239,9 +230,8 @@ fn a_snapshot_whose_time_a_person_called_right_is_not_asked_about_again() {
     let _ = office.verb(&["accept", "--right-time", "20270210T220000Z"], "2027-01-13T08:00:00Z", 4);
     let _ = office.verb(&["accept"], "2027-01-13T08:10:00Z", 0);
     nights(&office, "2027-02", 12..=12, 0);
-    let listed = office.snapshots("2027-02-13T08:00:00Z");
-    let doubted = |id: &str| listed.iter().find(|snapshot| snapshot["id"] == id).unwrap()["time_doubted"] == true;
-    assert!(!doubted("20270210T220000Z") && doubted("20270112T223000Z"), "{listed:?}");
+    let doubted = |id: &str| office.is_doubted(id, "2027-02-13T08:00:00Z");
+    assert!(!doubted("20270210T220000Z") && doubted("20270112T223000Z"));
     nights(&office, "2027-02", 13..=28, 0);
 }
 
@@ -257,10 +247,8 @@ fn nights_are_not_doubted_for_a_snapshot_that_somebody_took_away() {
     nights(&office, "2027-02", 12..=14, 3);
     let _ = office.verb(&["accept", "--lost"], "2027-02-15T08:00:00Z", 4);
     let _ = office.verb(&["accept"], "2027-02-15T08:10:00Z", 0);
-    let listed = office.snapshots("2027-02-15T08:20:00Z");
-    let doubted = |snapshot: &&serde_json::Value| snapshot["time_doubted"] == true;
-    let doubted: Vec<_> = listed.iter().filter(doubted).filter_map(|snapshot| snapshot["id"].as_str()).collect();
-    assert!(!doubted.iter().any(|id| *id >= "20270212"), "{doubted:?}");
+    let doubted = doubted(&office, "2027-02-15T08:20:00Z");
+    assert!(!doubted.iter().any(|id| id.as_str() >= "20270212"), "{doubted:?}");
     nights(&office, "2027-02", 15..=16, 0);
 }
 

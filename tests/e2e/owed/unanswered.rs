@@ -15,12 +15,6 @@ fn months(office: &Office, months: &[(&str, RangeInclusive<u32>)]) {
     }
 }
 
-/// Whether `list` says that the time of a snapshot is doubted.
-fn is_doubted(office: &Office, id: &str, now: &str) -> bool {
-    let found = office.snapshots(now).into_iter().find(|found| found["id"] == id);
-    found.unwrap_or_else(|| panic!("{id} is gone"))["time_doubted"].as_bool().unwrap()
-}
-
 fn changes(answered: &Value) -> String {
     answered["changes"].to_string()
 }
@@ -47,7 +41,7 @@ fn a_clock_that_nobody_answered_for_in_time_does_not_answer_for_the_year() {
     assert!(status.to_string().contains("was in the future of later runs"), "{status}");
     let answered = changes(&office.verb(&["accept"], "2027-01-02T08:10:00Z", 0));
     assert!(answered.contains("the time of 11 snapshots") && answered.contains("is right"), "{answered}");
-    assert!(is_doubted(&office, "20261231T223000Z", "2027-01-02T08:20:00Z"), "{answered}");
+    assert!(office.is_doubted("20261231T223000Z", "2027-01-02T08:20:00Z"), "{answered}");
     year_end_is_true(&office);
 }
 
@@ -59,7 +53,7 @@ fn an_answer_to_one_half_of_the_question_about_a_clock_leaves_the_other_half() {
     let _ = office.verb(&["accept", "--only", "clock"], "2026-12-31T22:05:00Z", 4);
     let _ = office.worked("2027-01-01T22:00:00Z", 3);
     let _ = office.verb(&["accept"], "2027-01-02T08:00:00Z", 0);
-    assert!(is_doubted(&office, "20261231T223000Z", "2027-01-02T08:20:00Z"));
+    assert!(office.is_doubted("20261231T223000Z", "2027-01-02T08:20:00Z"));
     year_end_is_true(&office);
 }
 
@@ -102,8 +96,8 @@ fn what_one_answer_called_wrong_stays_wrong_beside_a_third_clock() {
         nights(&office, "2027-01", 16..=16, 3);
         let _ = office.verb(&["accept"], "2027-01-16T23:00:00Z", 0);
         let _ = office.run(&["accept", "--env", "prod", answer[0], answer[1], "--now", "2027-01-17T08:00:00Z"]);
-        assert!(is_doubted(&office, "20261231T223000Z", "2027-01-17T08:10:00Z"), "{answer:?}");
-        assert!(!is_doubted(&office, "20261231T220000Z", "2027-01-17T08:10:00Z"), "{answer:?}");
+        assert!(office.is_doubted("20261231T223000Z", "2027-01-17T08:10:00Z"), "{answer:?}");
+        assert!(!office.is_doubted("20261231T220000Z", "2027-01-17T08:10:00Z"), "{answer:?}");
     }
 }
 
@@ -114,13 +108,7 @@ fn what_is_from_the_future_is_not_taken_for_the_newest() {
     let adopted = office.at("store/prod/docs");
     std::fs::copy(adopted.join("20260602T220000Z.tar.gz"), adopted.join("20301231T220000Z.tar.gz")).unwrap();
     nights(&office, "2026-06", 6..=6, 0);
-    let newest = |now: &str| {
-        let into = tempfile::tempdir().unwrap();
-        let into = into.path().join("into");
-        let restore = ["restore", "--env", "prod", "--source", "docs", "--into", into.to_str().unwrap(), "--now", now];
-        let outcome = office.run(&restore).expect_code(0);
-        (std::fs::read_to_string(into.join("a")).unwrap(), outcome.stderr)
-    };
+    let newest = |now: &str| office.restored_saying("docs", &[], now);
     let (content, said) = newest("2026-06-07T08:00:00Z");
     assert_eq!(content, "2026-06-06T22:00:00Z");
     assert!(said.contains("20301231T220000Z is passed over, because it is from the future"), "{said}");
