@@ -70,6 +70,7 @@ impl World {
             }
         }
         self.set_clocks(machine);
+        self.oracle.under_wrong_clock(machine != self.now());
         let setting = self.setting(machine);
         let signal = Arc::clone(&setting.signal);
         let truths = setting.truths.clone();

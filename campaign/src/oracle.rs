@@ -37,6 +37,8 @@ struct State {
     id: String,
     /// The record says that the time is doubted.
     doubted: bool,
+    /// It was made under the true time, whatever anybody says of it.
+    by_right_clock: bool,
     condition: String,
     key: String,
 }
@@ -55,6 +57,10 @@ pub struct Oracle {
     /// Snapshots with a source that somebody accepted in them. Until then another state answered for their day, and that one may be
     /// gone, whatever becomes of them later.
     accepted: BTreeSet<(String, String)>,
+    /// Snapshots of which somebody ever said that their time is right: whatever they replaced then may be gone.
+    trusted: BTreeSet<String>,
+    /// Whether the run of today is under a wrong clock.
+    clock_is_wrong: bool,
     lost: BTreeSet<String>,
     by_script: BTreeSet<String>,
     /// What a script put there of which somebody said that it may age, and the adopted snapshots that this was said of.
@@ -74,6 +80,11 @@ impl Oracle {
     /// An object is lost, and nobody can give it back.
     pub fn lost(&mut self, key: &ObjectKey) {
         self.lost.insert(key.to_string());
+    }
+
+    /// Whether what is recorded from now on is made under a wrong clock.
+    pub fn under_wrong_clock(&mut self, is_wrong: bool) {
+        self.clock_is_wrong = is_wrong;
     }
 
     /// A script puts an object there.
@@ -99,7 +110,9 @@ impl Oracle {
                     continue;
                 };
                 let doubted = !record["clock_doubt"].is_null();
-                let state = State { id: id.to_owned(), doubted, condition: condition.to_owned(), key: key.to_owned() };
+                let by_right_clock = !self.clock_is_wrong;
+                let (id, condition, key) = (id.to_owned(), condition.to_owned(), key.to_owned());
+                let state = State { id, doubted, by_right_clock, condition, key };
                 self.states.entry(source.clone()).or_default().insert(taken, state);
             }
         }
@@ -117,6 +130,8 @@ impl Oracle {
                 let is_there = |key: &&String| ObjectKey::parse(key).is_some_and(|key| objects.contains_key(&key));
                 self.may_age.extend(self.by_script.iter().filter(is_there).cloned());
             }
+            let trusted = self.environment["trusted_times"].as_array().into_iter().flatten();
+            self.trusted.extend(trusted.filter_map(Value::as_str).map(str::to_owned));
             for state in self.environment["accepted"].as_array().into_iter().flatten() {
                 let text = |field: &str| state[field].as_str().unwrap_or_default().to_owned();
                 self.accepted.insert((text("snapshot"), text("source")));
@@ -153,6 +168,14 @@ impl Oracle {
                 }
                 looked_for += 1;
                 let left = |state: &&State| kept(&state.id) && there(&state.key);
+                // The true state of that end, whose time somebody called right and doubts again, is even later.
+                let is_true = |state: &&State| {
+                    state.by_right_clock && self.trusted.contains(&state.id) && self.is_intact(state, source)
+                };
+                let truly_later = before().map(|(_, state)| state).take_while(|state| state.id > expected.id);
+                if truly_later.filter(is_true).any(|state| left(&state)) {
+                    continue;
+                }
                 let actual = std::iter::once(expected).chain(whole).find(left);
                 if actual.is_none_or(|actual| actual.key != expected.key) {
                     let State { id, key, .. } = expected;
@@ -191,14 +214,15 @@ impl Oracle {
 
     /// Whether a state is whole, as far as nobody doubts its time.
     fn is_whole(&self, state: &State, source: &str) -> bool {
-        let id = state.id.as_str();
-        let lists =
-            |name: &str| self.environment[name].as_array().is_some_and(|ids| ids.iter().any(|known| known == id));
-        let accepted = || self.accepted.contains(&(id.to_owned(), source.to_owned()));
-        if self.retired.contains(id) || (state.doubted && !lists("trusted_times")) {
-            return false;
-        }
-        state.condition == "whole" || (state.condition == "suspect" && accepted())
+        let is_listed = |ids: &Vec<Value>| ids.iter().any(|known| known == state.id.as_str());
+        let is_trusted = || self.environment["trusted_times"].as_array().is_some_and(is_listed);
+        (!state.doubted || is_trusted()) && self.is_intact(state, source)
+    }
+
+    /// Whether a state is whole, whatever its time.
+    fn is_intact(&self, state: &State, source: &str) -> bool {
+        let accepted = || self.accepted.contains(&(state.id.clone(), source.to_owned()));
+        !self.retired.contains(&state.id) && (state.condition == "whole" || state.condition == "suspect" && accepted())
     }
 
     /// Wants a reason for every object, one run after it was first seen without.

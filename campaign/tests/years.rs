@@ -99,6 +99,25 @@ fn a_third_clock_does_not_say_which_of_two_was_right() {
     let _ = replay(76, 2, &events).unwrap_or_else(|violation| panic!("{violation}"));
 }
 
+/// Found by seeds 49 and 95: the end of a month that `accept` called right, and doubted a year later with all since another clock.
+/// It is owed still, and what it replaced is not.
+#[test]
+fn what_was_called_right_and_is_doubted_again_stays() {
+    let scheduled = |day, event| Scheduled { day, event };
+    let clocks = [
+        scheduled(723, Event::Clock { hours: 8_344 }),
+        scheduled(1_004, Event::Clock { hours: 8_195 }),
+        scheduled(1_058, Event::Holiday { days: 31 }),
+    ];
+    let _ = replay(49, 3, &clocks).unwrap_or_else(|violation| panic!("{violation}"));
+    let emptied = [
+        scheduled(855, Event::Emptied { database: false, days: 45, meant: false }),
+        scheduled(872, Event::Clock { hours: 5_691 }),
+        scheduled(1_085, Event::Holiday { days: 56 }),
+    ];
+    let _ = replay(95, 4, &emptied).unwrap_or_else(|violation| panic!("{violation}"));
+}
+
 /// Found by seed 2000007: a run that was paused right before its commit left a record whose objects the other one had cleared.
 #[test]
 fn a_run_that_is_paused_anywhere_leaves_no_record_without_its_objects() {
