@@ -1,7 +1,8 @@
 //! Files that nobody trusts. Whoever looks at one, or runs it, is not to pay for what it says of itself: with memory, with time, or with a
 //! crash in place of a sentence.
 
-use std::os::unix::process::CommandExt;
+use std::io::Write;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -57,6 +58,7 @@ fn greedy(bytes: usize) -> Vec<(&'static str, Vec<u8>)> {
     let labels = |count: usize| vector(count, |i| name(&format!("a{i}")));
     let fields = |count: usize| vector(count, |i| [name(&format!("a{i}")), vec![0x7d]].concat());
     let declarations = |kind: u8| [vec![kind], vector(99_999, |_| vec![1, 0x7d])].concat();
+    let nested = [vec![1, 0x42], vector(999_999.min(bytes / 2 - 20), |_| vec![1, 0x7d])].concat();
     let of_module = |sections: &[Vec<u8>]| component(&[section(1, &[MODULE, &sections.concat()].concat())]);
     let import =
         |i: usize, length: usize| [vec![0], name(&format!("a{i}{}", "-b".repeat(length))), vec![1, 0]].concat();
@@ -68,6 +70,10 @@ fn greedy(bytes: usize) -> Vec<(&'static str, Vec<u8>)> {
     vec![
         ("component types", types(declarations(0x41))),
         ("instance types", types(declarations(0x42))),
+        (
+            "instance types inside a single one",
+            component(&[section(7, &[vec![1, 0x42], vector(bytes / nested.len(), |_| nested.clone())].concat())]),
+        ),
         ("records", types([vec![0x72], fields(9_999)].concat())),
         ("enumerations", types([vec![0x6d], labels(9_999)].concat())),
         ("flags", types([vec![0x6e], labels(32)].concat())),
@@ -225,11 +231,60 @@ fn compiling_ends_at_its_limits_in_a_process_of_its_own_and_nothing_else_does() 
         assert!(outcome.stderr.contains("hint: "), "{}", outcome.stderr);
     };
     of("compile_mib = 200", "compiling it takes more than 200 MiB of memory");
-    of("compile_mib = 16384, compile_seconds = 1", "compiling it takes more than 1 s");
+    of("compile_mib = 16384, compile_seconds = 1", "compiling it takes more than 1 s of processor time");
     // What nobody can compile in is said as well, and is no loop.
     of("compile_mib = 1", "the process that compiles it");
     let honest = program().parent().unwrap().join("plugins/retention-last.wasm");
     let _ = simulate(folder.path(), &honest, "compile_mib = 200, compile_seconds = 60").expect_code(0);
+}
+
+/// Starts what compiles by itself, with a second of processor time, gives it a component after a while, and says how it ended.
+fn compile_after(wait: Duration, component: &[u8]) -> std::process::ExitStatus {
+    let mut child = Command::new(program())
+        .args(["compile-component", "1024", "1"])
+        .env_clear()
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    std::thread::sleep(wait);
+    // It may have ended.
+    drop(child.stdin.take().map(|mut stdin| stdin.write_all(component)));
+    child.wait().unwrap()
+}
+
+#[test]
+fn a_machine_that_is_busy_with_something_else_refuses_no_component_and_waits_for_none_for_ever() {
+    let honest = std::fs::read(program().parent().unwrap().join("plugins/retention-last.wasm")).unwrap();
+    let late = compile_after(Duration::from_millis(2_500), &honest);
+    assert!(late.success(), "{late}: time in which it did not compile counted");
+    let never = compile_after(Duration::from_millis(4_500), &honest);
+    assert_eq!(never.signal(), Some(rustix::process::Signal::ALARM.as_raw()), "{never}");
+}
+
+#[test]
+fn limits_that_this_program_has_already_stay_where_they_are_lower() {
+    let limit = rustix::process::Rlimit { current: Some(100), maximum: Some(100) };
+    let mut command = Command::new(program());
+    command.args(["compile-component", "1024", "120"]).env_clear().stdin(Stdio::piped()).stdout(Stdio::null());
+    // SAFETY: between fork and exec there is one system call, which allocates nothing.
+    unsafe {
+        command.pre_exec(move || Ok(rustix::process::setrlimit(rustix::process::Resource::Cpu, limit)?));
+    }
+    let mut child = command.spawn().unwrap();
+    let limits = || std::fs::read_to_string(format!("/proc/{}/limits", child.id())).unwrap_or_default();
+    let begun = Instant::now();
+    // The last one that it sets beside that on memory, before it reads.
+    while !limits().lines().any(|line| line.starts_with("Max core file size") && line.contains(" 0 ")) {
+        assert!(begun.elapsed() < Duration::from_secs(10), "{}", limits());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    std::thread::sleep(Duration::from_millis(100));
+    let found = limits();
+    let processor = found.lines().find(|line| line.starts_with("Max cpu time")).unwrap_or_default().to_owned();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(processor.split_whitespace().filter(|word| *word == "100").count(), 2, "{processor}");
 }
 
 #[test]

@@ -75,7 +75,7 @@ pub(super) fn link(
     let compiled = compiled.map_err(|failure| {
         let limit = match &failure {
             Failure::Memory(_) => "compile_mib",
-            Failure::Time(_) => "compile_seconds",
+            Failure::Time(_) | Failure::Wall(_) => "compile_seconds",
             Failure::Refused(_) => return not_loaded(&failure.to_string()).hint(damaged),
             Failure::Died(_) => return not_loaded(&failure.to_string()),
         };

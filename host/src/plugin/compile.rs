@@ -21,8 +21,12 @@ const VERB: &str = "compile-component";
 /// Memory in MiB of the child unless `limits` says otherwise. The example in Python, 18 MB of WebAssembly, takes 450 MiB.
 const MEMORY_MIB: u64 = 1 << 10;
 
-/// Time in seconds, by the clock on the wall, unless `limits` says otherwise. The example in Python takes 7 s of one core.
+/// Processor time in seconds unless `limits` says otherwise. The example in Python takes 7 s.
 const SECONDS: u64 = 120;
+
+/// So many times that by the clock on the wall: whoever compiles may get a quarter of a core on a busy machine, and one that waits for
+/// something that never comes uses no processor.
+const WALL_FACTOR: u64 = 4;
 
 /// Largest compiled component. Code is about twice the size of its component.
 pub const COMPILED_BYTES_MAX: u64 = 512 << 20;
@@ -46,8 +50,10 @@ pub enum Failure {
     Refused(String),
     /// It needs more memory than these MiB.
     Memory(u64),
-    /// It takes longer than these seconds.
+    /// It takes more than these seconds of a processor's time.
     Time(u64),
+    /// It is not done after these seconds by the clock on the wall.
+    Wall(u64),
     /// The child ended otherwise.
     Died(String),
 }
@@ -57,7 +63,10 @@ impl fmt::Display for Failure {
         match self {
             Self::Refused(why) => f.write_str(why),
             Self::Memory(mib) => write!(f, "compiling it takes more than {mib} MiB of memory"),
-            Self::Time(seconds) => write!(f, "compiling it takes more than {seconds} s"),
+            Self::Time(seconds) => write!(f, "compiling it takes more than {seconds} s of processor time"),
+            Self::Wall(seconds) => {
+                write!(f, "compiling it was not done after {seconds} s, as on a machine that is busy")
+            }
             Self::Died(how) => write!(f, "the process that compiles it {how}"),
         }
     }
@@ -116,7 +125,8 @@ fn talk(child: &mut Child, bytes: &[u8]) -> (std::io::Result<Vec<u8>>, String) {
 fn failure(status: ExitStatus, complaint: &str, mib: u64, seconds: u64) -> Failure {
     let line = printable(complaint.lines().find(|line| !line.trim().is_empty()).unwrap_or_default());
     match status.signal() {
-        Some(signal) if signal == Signal::ALARM.as_raw() => Failure::Time(seconds),
+        Some(signal) if signal == Signal::XCPU.as_raw() => Failure::Time(seconds),
+        Some(signal) if signal == Signal::ALARM.as_raw() => Failure::Wall(seconds.saturating_mul(WALL_FACTOR)),
         Some(signal) if signal == Signal::ABORT.as_raw() && line.contains("memory allocation") => Failure::Memory(mib),
         Some(signal) => Failure::Died(format!("was ended by signal {signal}{}", said(&line))),
         None if status.code() == Some(i32::from(crate::error::Class::Config.exit_code())) => Failure::Refused(line),
@@ -148,12 +158,20 @@ pub fn serve(arguments: impl IntoIterator<Item = OsString>) -> Option<u8> {
 fn limit(mib: u64, seconds: u64) -> Result<(), String> {
     let cannot = |e: rustix::io::Errno| format!("the limits of the compiler cannot be set: {e}");
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(cannot)?;
-    let at_most = |bytes: u64| Rlimit { current: Some(bytes), maximum: Some(bytes) };
+    // A limit that this process has already stays, where it is lower: nobody may raise it.
+    let at_most = |resource: Resource, current: u64, maximum: u64| {
+        let known = rustix::process::getrlimit(resource).maximum.unwrap_or(u64::MAX);
+        let limit = Rlimit { current: Some(current.min(known)), maximum: Some(maximum.min(known)) };
+        rustix::process::setrlimit(resource, limit).map_err(cannot)
+    };
     // What is written to, not what is mapped: allocators reserve room for each thread that they never touch.
-    rustix::process::setrlimit(Resource::Data, at_most(mib.saturating_mul(1 << 20))).map_err(cannot)?;
-    rustix::process::setrlimit(Resource::Core, at_most(0)).map_err(cannot)?;
+    let bytes = mib.saturating_mul(1 << 20);
+    at_most(Resource::Data, bytes, bytes)?;
+    at_most(Resource::Core, 0, 0)?;
+    // At the current limit comes a signal that says why; at the maximum one that says nothing.
+    at_most(Resource::Cpu, seconds, seconds.saturating_add(1))?;
     std::thread::spawn(move || {
-        std::thread::sleep(Duration::from_secs(seconds));
+        std::thread::sleep(Duration::from_secs(seconds.saturating_mul(WALL_FACTOR)));
         let _ = rustix::process::kill_process(rustix::process::getpid(), Signal::ALARM);
     });
     Ok(())

@@ -168,7 +168,7 @@ pub struct Limits {
     pub compute_seconds: Option<u64>,
     /// Memory in MiB that compiling it may take.
     pub compile_mib: Option<u64>,
-    /// Time in seconds that compiling it may take.
+    /// Processor time in seconds that compiling it may take.
     pub compile_seconds: Option<u64>,
 }
 

@@ -13,6 +13,12 @@ use serde_json::Value;
 /// Longest schema. The largest shipped one has 6 KiB.
 const SCHEMA_BYTES_MAX: usize = 64 << 10;
 
+/// Patterns of one schema. The largest shipped one has three.
+const PATTERNS_MAX: usize = 100;
+
+/// What one pattern may be compiled to, in bytes: some thousand letters and classes. A short one can stand for gigabytes.
+const PATTERN_BYTES_MAX: usize = 64 << 10;
+
 /// Names of settings, and longest value, that a message shows.
 const SHOWN_CHARS_MAX: usize = 400;
 
@@ -24,19 +30,7 @@ impl Plugin {
     /// [`crate::error::Class::PluginRefused`] for a schema that is none.
     pub async fn check_settings(&self) -> Result<()> {
         let text = self.settings_schema().await.result?;
-        let no_schema = |why: String| self.refused(format!("its settings' schema {why}"));
-        if text.len() > SCHEMA_BYTES_MAX {
-            return Err(no_schema(format!("is longer than {SCHEMA_BYTES_MAX} bytes")));
-        }
-        let schema: Value = serde_json::from_str(&text).map_err(|error| no_schema(format!("is no JSON: {error}")))?;
-        // A schema that refers to itself can be endless, and one that refers to elsewhere would have to be fetched.
-        if refers(&schema) {
-            return Err(no_schema("holds a reference, which is not followed".to_owned()));
-        }
-        let validator = jsonschema::options()
-            .with_pattern_options(PatternOptions::regex())
-            .build(&schema)
-            .map_err(|error| no_schema(format!("is no JSON Schema: {}", printable(&error.to_string()))))?;
+        let (schema, validator) = compiled(&text).map_err(|why| self.refused(format!("its settings' schema {why}")))?;
         let settings: Value = serde_json::from_str(&self.settings).unwrap_or_default();
         self.compare(&schema, &validator, &settings)
     }
@@ -55,6 +49,25 @@ impl Plugin {
         };
         Err(Error::config(shortened(&said)).hint(shortened(&advice(schema, &path, name))))
     }
+}
+
+/// A schema that may be gone by, and what goes by it; or why it may not.
+fn compiled(text: &str) -> Result<(Value, Validator), String> {
+    if text.len() > SCHEMA_BYTES_MAX {
+        return Err(format!("is longer than {SCHEMA_BYTES_MAX} bytes"));
+    }
+    let schema: Value = serde_json::from_str(text).map_err(|error| format!("is no JSON: {error}"))?;
+    // A schema that refers to itself can be endless, and one that refers to elsewhere would have to be fetched.
+    if refers(&schema) {
+        return Err("holds a reference, which is not followed".to_owned());
+    }
+    if patterns(&schema) > PATTERNS_MAX {
+        return Err(format!("has more than {PATTERNS_MAX} patterns"));
+    }
+    let bounded = PatternOptions::regex().size_limit(PATTERN_BYTES_MAX).dfa_size_limit(PATTERN_BYTES_MAX);
+    let validator = jsonschema::options().with_pattern_options(bounded).build(&schema);
+    let validator = validator.map_err(|error| format!("is no JSON Schema: {}", printable(&error.to_string())))?;
+    Ok((schema, validator))
 }
 
 /// What would be valid, in the plugin's own words where it has some.
@@ -82,10 +95,51 @@ fn refers(schema: &Value) -> bool {
     }
 }
 
+/// How many patterns a schema has, wherever they stand.
+fn patterns(schema: &Value) -> usize {
+    match schema {
+        Value::Object(members) => members
+            .iter()
+            .map(|(key, value)| {
+                let own = match (key.as_str(), value) {
+                    ("pattern", Value::String(_)) => 1,
+                    ("patternProperties", Value::Object(by_pattern)) => by_pattern.len(),
+                    _ => 0,
+                };
+                own + patterns(value)
+            })
+            .sum(),
+        Value::Array(items) => items.iter().map(patterns).sum(),
+        _ => 0,
+    }
+}
+
 fn shortened(text: &str) -> String {
     let text = printable(text);
     if text.chars().count() <= SHOWN_CHARS_MAX {
         return text;
     }
     text.chars().take(SHOWN_CHARS_MAX).chain(" …".chars()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_schema_whose_patterns_would_take_gigabytes_is_refused() {
+        let refused = |schema: Value| compiled(&schema.to_string()).map(drop).unwrap_err();
+        let large = |count: usize| format!("(\\p{{L}}{{{count}}}|b)");
+        assert!(refused(json!({ "properties": { "keep": { "pattern": large(150) } } })).contains("is no JSON Schema"));
+        assert!(refused(json!({ "patternProperties": { (large(150)): {} } })).contains("is no JSON Schema"));
+        let many = |count: usize| (0..count).map(|n| json!({ "pattern": format!("^a{n}$") })).collect::<Vec<_>>();
+        assert_eq!(refused(json!({ "anyOf": many(101) })), "has more than 100 patterns");
+        let by_name: serde_json::Map<_, _> = (0..101).map(|n| (format!("^a{n}$"), json!({}))).collect();
+        assert_eq!(refused(json!({ "patternProperties": by_name })), "has more than 100 patterns");
+        let (_, validator) = compiled(&json!({ "anyOf": many(100) }).to_string()).unwrap();
+        assert!(validator.is_valid(&json!("a7")) && !validator.is_valid(&json!("b")));
+        // A property may well be called so.
+        compiled(&json!({ "properties": { "pattern": { "pattern": "^[^/]{1,255}$" } } }).to_string()).unwrap();
+    }
 }

@@ -176,6 +176,10 @@ fn read(bytes: &[u8]) -> Result<Seen, Flaw> {
             if declares(&payload) {
                 seen.declared_bytes = seen.declared_bytes.saturating_add(range.end.saturating_sub(range.start));
             }
+            // A single type may be as long as its section, and reading it makes many times as much of it.
+            if let Some(reason) = seen.excess() {
+                return Err(Flaw { reason, offset });
+            }
         }
         match payload {
             Payload::Version { encoding, .. } if seen.depth == 0 => is_component = encoding == Encoding::Component,
