@@ -15,8 +15,8 @@ const PEERS: [(&str, &str); 4] = [("restic", "restic"), ("borg", "borgbackup"), 
 pub struct Arguments {
     /// What to measure; everything by default
     what: Vec<What>,
-    /// Another release build of the binary, such as that of the commit before, with its plugins beside it: backups of the documents
-    /// are measured in turns with it, without the peers, and the table is shown and not kept
+    /// Another release build of the binary, such as that of the commit before, with its plugins beside it: documents, database and plugins
+    /// are measured in turns with it, without the peers, and the tables are shown and not kept
     #[arg(long, value_name = "PATH")]
     baseline: Option<PathBuf>,
     /// Size of the documents and of the database; 2048 and 1024 by default
@@ -61,14 +61,20 @@ impl What {
 pub fn run(arguments: &Arguments) -> Result<()> {
     let target = machine::target_folder()?;
     plugins::build(&target)?;
-    let rustic = if arguments.baseline.is_some() { None } else { peers(&target)? };
+    let rustic = if arguments.baseline.is_some() {
+        machine::postgres()?;
+        None
+    } else {
+        peers(&target)?
+    };
     timed("building the release", || {
         let packages =
             ["build", "--quiet", "--release", "--package", "dolibarr-backup", "--package", "tests", "--bins"];
         loud(machine::cargo().args(packages), "mend what the compiler names")
     })?;
     let release = target.join("release");
-    let all = if arguments.baseline.is_some() { &[What::Documents] } else { What::value_variants() };
+    let beside_baseline: &[What] = &[What::Documents, What::Database, What::Plugins];
+    let all = if arguments.baseline.is_some() { beside_baseline } else { What::value_variants() };
     for what in if arguments.what.is_empty() { all } else { &arguments.what } {
         timed(&format!("measuring {}", what.name()), || {
             let mut bench = Command::new(release.join("bench"));

@@ -6,6 +6,9 @@ use std::fmt::Write as _;
 /// Whose bars stand out in the chart, and to whom the others are compared.
 pub const OURS: &str = "dolibarr-backup";
 
+/// Another build of the same program.
+pub const BASELINE: &str = "the baseline";
+
 /// Heights and widths of the chart, in pixels.
 const BAR: usize = 16;
 const GAP: usize = 26;

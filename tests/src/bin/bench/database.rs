@@ -1,11 +1,11 @@
 //! The database half beside `pg_dump` itself.
 
-use super::board::{Board, OURS};
+use super::board::{BASELINE, Board, OURS};
 use super::measure::{Measured, measured};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use tests::binary::Config;
 use tests::postgres::Server;
@@ -30,7 +30,11 @@ const TABLES: &str = include_str!("database/tables.sql");
 /// Rows of one unit; `$UNIT` is its number.
 const FILL: &str = include_str!("database/fill.sql");
 
-pub fn measure(folder: &Path, binary: &Path, mib: u64, rounds: usize) -> Result<Board> {
+/// Fingerprints in one round beside a baseline: one takes some seconds and varies by several per cent.
+const FINGERPRINTS: usize = 4;
+
+/// A server with the database.
+fn filled(mib: u64) -> Result<Server> {
     let server = Server::start().context("no PostgreSQL server is installed")?;
     server.create_database("erp", &[]);
     server.psql("erp", TABLES);
@@ -38,6 +42,51 @@ pub fn measure(folder: &Path, binary: &Path, mib: u64, rounds: usize) -> Result<
         server.psql("erp", &FILL.replace("$UNIT", &unit.to_string()));
     }
     server.psql("erp", "VACUUM ANALYZE");
+    Ok(server)
+}
+
+/// Writes a configuration with these lines for the database.
+fn configured(server: &Server, folder: &Path, store: &Path, lines: &str) -> Result<PathBuf> {
+    fs::create_dir_all(folder)?;
+    let host = server.socket().display().to_string();
+    let login = folder.join("login");
+    fs::create_dir_all(&login)?;
+    fs::write(login.join("username"), "postgres")?;
+    // The socket asks for none, and an empty file would be a mistake.
+    fs::write(login.join("password"), "unused")?;
+    let config = Config::directory_store(store);
+    Ok(config.database(("prod", "db"), (&host, server.port()), "erp", &login, lines).write(folder)?)
+}
+
+/// The fingerprint of one build and of another one, in turns.
+pub fn beside_baseline(folder: &Path, binary: &Path, baseline: &Path, mib: u64, rounds: usize) -> Result<Board> {
+    let server = filled(mib)?;
+    let mut board = Board::new("Database beside a baseline");
+    board.notes.push(format!(
+        "Medians of {rounds} rounds with {FINGERPRINTS} fingerprints each, in turns. The baseline is {}.",
+        baseline.display()
+    ));
+    let of = |binary, name: &str| {
+        let own = folder.join(format!("database-{name}"));
+        let store = own.join("store");
+        let config = configured(&server, &own, &store, "")?;
+        found(binary, &config, &store)?;
+        Ok::<_, anyhow::Error>((binary, config))
+    };
+    let mut pair = [(OURS, of(binary, "ours")?), (BASELINE, of(baseline, "baseline")?)];
+    for _ in 0..rounds * FINGERPRINTS {
+        pair.reverse();
+        // The store names runs by the second.
+        std::thread::sleep(std::time::Duration::from_millis(1_100));
+        for (name, (build, config)) in &pair {
+            board.add(FINGERPRINT, name, millis(&backup(build, config)?, "fingerprint_millis")?);
+        }
+    }
+    Ok(board)
+}
+
+pub fn measure(folder: &Path, binary: &Path, mib: u64, rounds: usize) -> Result<Board> {
+    let server = filled(mib)?;
     let size = server.psql("erp", "SELECT pg_database_size('erp') >> 20");
     let version = server.psql("erp", "SHOW server_version");
     let mut board = Board::new("Database");
@@ -57,17 +106,7 @@ pub fn measure(folder: &Path, binary: &Path, mib: u64, rounds: usize) -> Result<
         Err(why) => board.notes.push(format!("A newer pg_dump is left out: {why}.")),
     }
     let config = |name: &str, lines: &str| -> Result<_> {
-        let folder = folder.join(format!("database-{name}"));
-        fs::create_dir_all(&folder)?;
-        let host = server.socket().display().to_string();
-        let login = folder.join("login");
-        fs::create_dir_all(&login)?;
-        fs::write(login.join("username"), "postgres")?;
-        // The socket asks for none, and an empty file would be a mistake.
-        fs::write(login.join("password"), "unused")?;
-        Ok(Config::directory_store(&store)
-            .database(("prod", "db"), (&host, server.port()), "erp", &login, lines)
-            .write(&folder)?)
+        configured(&server, &folder.join(format!("database-{name}")), &store, lines)
     };
     let (several, one) = (config("several", "")?, config("one", "connections = 1\n")?);
     let newer = newer.ok().map(|bin| {

@@ -12,7 +12,7 @@ mod peers;
 mod plugins;
 mod trees;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::{Parser, ValueEnum};
 use std::fs;
 use std::path::PathBuf;
@@ -28,8 +28,8 @@ struct Arguments {
     results: PathBuf,
     /// What to measure
     what: What,
-    /// Another build of the binary, with its plugins beside it: the documents alone are measured, in turns with it and without the
-    /// peers, and the table is shown and not kept
+    /// Another build of the binary, with its plugins beside it: what both do is measured in turns, without the peers, and the table is
+    /// shown and not kept
     #[arg(long)]
     baseline: Option<PathBuf>,
     /// Size of the documents or of the database
@@ -58,7 +58,12 @@ fn main() -> Result<()> {
     fs::create_dir_all(&arguments.results)?;
     let Arguments { folder, binary, results, what, baseline, mib, rounds } = arguments;
     if let Some(baseline) = baseline {
-        let board = documents::beside_baseline(&folder, &binary, &baseline, mib, rounds)?;
+        let board = match what {
+            What::Documents => documents::beside_baseline(&folder, &binary, &baseline, mib, rounds)?,
+            What::Database => database::beside_baseline(&folder, &binary, &baseline, mib, rounds)?,
+            What::Plugins => plugins::beside_baseline(&folder, &binary, &baseline, rounds)?,
+            What::Extremes => bail!("folders that are out of the ordinary are measured without a baseline"),
+        };
         print!("{}\n{}", measure::machine()?, board.markdown());
         return Ok(());
     }

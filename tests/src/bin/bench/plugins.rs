@@ -1,6 +1,6 @@
 //! What the plugins cost: loading, linking and calling them, and a policy over a long history.
 
-use super::board::{Board, OURS};
+use super::board::{BASELINE, Board, OURS};
 use super::measure::{Measured, measured};
 use super::trees;
 use anyhow::{Context, Result, ensure};
@@ -52,6 +52,40 @@ impl Place<'_> {
         // Not there before the first run.
         drop(fs::remove_dir_all(&self.cache));
     }
+}
+
+/// Starts in one round beside a baseline: one takes a fraction of a second.
+const STARTS: usize = 5;
+
+/// What one build takes to load, link and call its plugins, and another one, in turns.
+pub fn beside_baseline(folder: &Path, binary: &Path, baseline: &Path, rounds: usize) -> Result<Board> {
+    let mut board = Board::new("Plugins beside a baseline");
+    board.notes.push(format!(
+        "Medians of {rounds} rounds with {STARTS} starts each, in turns. Cold is with an empty cache of compiled components. The baseline is {}.",
+        baseline.display()
+    ));
+    let empty = folder.join("empty");
+    fs::create_dir_all(&empty)?;
+    let of = |binary, name: &str| -> Result<_> {
+        let own = folder.join(format!("plugins-{name}"));
+        let store = own.join("store");
+        fs::create_dir_all(&own)?;
+        let config = Config::directory_store(&store).documents(("prod", "docs"), &empty).write(&own)?;
+        Ok((Place { binary, config, cache: own.join("cache") }, store))
+    };
+    let mut pair = [(OURS, of(binary, "ours")?), (BASELINE, of(baseline, "baseline")?)];
+    for _ in 0..rounds * STARTS {
+        pair.reverse();
+        for (name, (build, store)) in &pair {
+            build.found(store)?;
+            build.forget_cache();
+            board.add(&format!("{RUN}, cold"), name, measured(&mut build.run(&["backup", "--env", "prod"]))?);
+            build.found(store)?;
+            board.add(&format!("{RUN}, warm"), name, measured(&mut build.run(&["backup", "--env", "prod"]))?);
+            board.add(AUDIT, name, measured(&mut build.run(&["plugins", "audit"]))?);
+        }
+    }
+    Ok(board)
 }
 
 pub fn measure(folder: &Path, binary: &Path, mib: u64, rounds: usize) -> Result<Board> {

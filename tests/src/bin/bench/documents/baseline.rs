@@ -2,13 +2,11 @@
 //! begins is another one each time, because the second finds more of the folder in the page cache.
 
 use super::{CHANGED, Config, FIRST, Ours, UNCHANGED, emptied, trees};
-use crate::board::{Board, OURS};
+use crate::board::{BASELINE, Board, OURS};
 use crate::measure::measured;
 use anyhow::Result;
 use std::path::Path;
 use std::time::Duration;
-
-const BASELINE: &str = "the baseline";
 
 /// Unchanged days in one round: one takes a tenth of a second, so that a few say little.
 const UNCHANGED_DAYS: usize = 10;
