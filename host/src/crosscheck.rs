@@ -116,6 +116,21 @@ impl CrosscheckReport {
     }
 }
 
+/// A cross-check without a report.
+#[derive(Debug)]
+pub struct Failed {
+    /// Why.
+    pub error: Error,
+    /// What the plugin did all the same; none where it was not loaded.
+    pub plugin: Option<PluginRecord>,
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        Self { error, plugin: None }
+    }
+}
+
 /// Compares a database with documents, as the configuration's crosscheck plugin sees them. Both are only read.
 ///
 /// # Errors
@@ -125,7 +140,7 @@ pub async fn run(
     session: &Arc<Session>,
     tree: &Arc<Tree>,
     key: Option<&SealKey>,
-) -> Result<CrosscheckReport> {
+) -> Result<CrosscheckReport, Failed> {
     let plugin = host.plugin(Role::Crosscheck).await?;
     compare(&plugin, session, tree, key).await
 }
@@ -139,9 +154,19 @@ pub async fn compare(
     session: &Arc<Session>,
     tree: &Arc<Tree>,
     key: Option<&SealKey>,
-) -> Result<CrosscheckReport> {
+) -> Result<CrosscheckReport, Failed> {
     let said = plugin.checks().await;
-    let checks = said.result?;
+    let mut tally = said.tally;
+    let compared = match valid(plugin, said.result) {
+        Ok(checks) => answer(plugin, &checks, session, tree, key, &mut tally).await,
+        Err(error) => Err(error),
+    };
+    compared.map_err(|error| Failed { error, plugin: Some(plugin.record(&coarse(&tally))) })
+}
+
+/// What a plugin says that it looks at.
+fn valid(plugin: &Plugin, said: Result<Vec<crosschecking::ToCheck>>) -> Result<Vec<crosschecking::ToCheck>> {
+    let checks = said?;
     if checks.is_empty() || checks.len() > CHECKS_MAX {
         let said = format!("it looks at {} things, and 1 to {CHECKS_MAX} are taken", checks.len());
         return Err(plugin.refused(said));
@@ -149,6 +174,18 @@ pub async fn compare(
     if checks.iter().any(|check| check.name.trim().is_empty()) {
         return Err(plugin.refused("something that it looks at has no name"));
     }
+    Ok(checks)
+}
+
+/// The call that sees rows, and what is checked of its answer. Adds to the tally what was called in it, however it ends.
+async fn answer(
+    plugin: &Plugin,
+    checks: &[crosschecking::ToCheck],
+    session: &Arc<Session>,
+    tree: &Arc<Tree>,
+    key: Option<&SealKey>,
+    tally: &mut Tally,
+) -> Result<CrosscheckReport> {
     let tables = plugin
         .readable()
         .iter()
@@ -156,10 +193,9 @@ pub async fn compare(
     let digests = Arc::new(Digests::new(Arc::clone(tree)));
     let called = plugin.crosscheck(tables.collect(), DigestTree(Arc::clone(&digests))).await;
     let handed = Handed::of(&called.tally, plugin.readable().iter().count());
-    let mut tally = said.tally;
-    capability::add(&mut tally, called.tally);
+    capability::add(tally, called.tally);
     let key = key.cloned().unwrap_or_else(SealKey::draw);
-    Answer { plugin, checks: &checks, handed, session, digests: &digests, key }.checked(called.result?, &tally).await
+    Answer { plugin, checks, handed, session, digests: &digests, key }.checked(called.result?, tally).await
 }
 
 /// How much a plugin was handed in its call: it cannot have counted more.
@@ -231,19 +267,21 @@ impl Answer<'_> {
         })
     }
 
-    /// Refuses a number of things that it was not handed. The number itself may be anything that it read.
+    /// Refuses a number of things that it was not handed. That number may be anything that it read, and so may be how much it asked for.
     fn at_most(&self, does: &str, count: u64, handed: u64, what: &str) -> Result<()> {
         if count <= handed {
             return Ok(());
         }
-        Err(self.plugin.refused(format!("its report {does} more {what} than the {handed} that it was handed")))
+        Err(self.plugin.refused(format!("its report {does} more {what} than it was handed")))
     }
 
-    fn findings(&self, findings: Vec<crosschecking::Finding>) -> Result<Vec<Finding>> {
+    fn findings(&self, mut findings: Vec<crosschecking::Finding>) -> Result<Vec<Finding>> {
         let named: BTreeSet<u32> = findings.iter().map(|finding| finding.check).collect();
         if findings.is_empty() || named.len() < findings.len() {
             return Err(self.plugin.refused("its report has no finding, or two on one check"));
         }
+        // Their order could say anything, as that of rows, documents and heads.
+        findings.sort_unstable_by_key(|finding| finding.check);
         findings.into_iter().map(|finding| self.finding(&finding)).collect()
     }
 
@@ -271,9 +309,11 @@ impl Answer<'_> {
     async fn rows(&self, kind: &str, rows: crosschecking::Rows) -> Result<Paths> {
         let found = rows.first.len();
         self.listed(kind, found, rows.total)?;
+        let named: BTreeMap<(&str, i64), &crosschecking::RowName> =
+            rows.first.iter().map(|row| ((row.table.as_str(), row.key), row)).collect();
         let mut by_table: BTreeMap<&str, Vec<i64>> = BTreeMap::new();
-        for row in &rows.first {
-            by_table.entry(&row.table).or_default().push(row.key);
+        for (table, key) in named.keys() {
+            by_table.entry(table).or_default().push(*key);
         }
         let mut values = BTreeMap::new();
         for (label, keys) in by_table {
@@ -286,17 +326,18 @@ impl Answer<'_> {
             let label = || format!("{} {}", table.label, row.key);
             Some(if values.is_empty() { label() } else { printable(&values.join("/")) })
         };
-        let first = rows.first.iter().map(|row| shown(row).ok_or_else(|| self.no_row(row)));
+        let first = named.values().map(|row| shown(row).ok_or_else(|| self.no_row(row)));
         Ok(Paths { total: rows.total, first: first.collect::<Result<_>>()? })
     }
 
     async fn paths(&self, paths: crosschecking::Paths) -> Result<Paths> {
         self.listed("orphaned", paths.first.len(), paths.total)?;
-        let there = self.digests.are_files(paths.first.clone()).await?;
-        if there.len() < paths.first.len() || there.contains(&false) {
+        let first: Vec<String> = paths.first.into_iter().collect::<BTreeSet<_>>().into_iter().collect();
+        let there = self.digests.are_files(first.clone()).await?;
+        if there.len() < first.len() || there.contains(&false) {
             return Err(self.plugin.refused("its report names an orphaned document that is not there"));
         }
-        Ok(Paths { total: paths.total, first: paths.first.iter().map(|path| printable(path)).collect() })
+        Ok(Paths { total: paths.total, first: first.iter().map(|path| printable(path)).collect() })
     }
 
     async fn heads(&self, heads: Vec<crosschecking::Head>) -> Result<Vec<Head>> {
@@ -331,6 +372,7 @@ impl Answer<'_> {
             let signature = printable(&signature.unwrap_or_default());
             checked.push(Head { log, entries, last: head.last.key, signature });
         }
+        checked.sort_unstable_by(|a, b| a.log.cmp(&b.log));
         Ok(checked)
     }
 

@@ -195,7 +195,10 @@ impl Tree {
             }
         };
         let summary = self.summarise(exclude, depth).await?;
-        let counts = Counts { files: summary.files, bytes: summary.bytes, ..Counts::default() };
+        // Of the whole folder: a pattern must not count.
+        let files = summary.files.saturating_add(summary.excluded_files);
+        let bytes = summary.bytes.saturating_add(summary.excluded_bytes);
+        let counts = Counts { files, bytes, ..Counts::default() };
         Ok(Measured { digest: summary.digest, counts, selected })
     }
 

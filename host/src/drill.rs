@@ -17,7 +17,7 @@ use crate::postgres::Session;
 use crate::proof::{Depth, Drill, FORMAT_VERSION, SourceProof};
 use crate::rehearsal::{Place, Rehearsal, Stage};
 use crate::report::{self, Report};
-use crate::snapshot::to_bytes;
+use crate::snapshot::{PluginRecord, to_bytes};
 use crate::store::Created;
 use crate::stream::unless;
 use crate::verify::{self, Chain};
@@ -53,6 +53,7 @@ pub struct Arguments {
 struct Outcome {
     sources: BTreeMap<String, SourceProof>,
     crosscheck: Option<CrosscheckReport>,
+    crosscheck_failed: Option<PluginRecord>,
     server: Option<String>,
 }
 
@@ -96,6 +97,7 @@ pub async fn run(host: &Host, arguments: &Arguments, interrupted: impl Future<Ou
         phases,
         sources: verification.sources,
         crosscheck: outcome.crosscheck,
+        crosscheck_failed: outcome.crosscheck_failed,
         shrunk_logs,
         chain: verification.chain,
     };
@@ -142,12 +144,13 @@ async fn rehearse(
         sources.insert(source.clone(), proof);
     }
     let whole = sources.values().all(|proof| proof.problems.is_empty());
-    let crosscheck = if whole { together(host, &places, history.seal_key(), rehearsal).await? } else { None };
-    Ok(Outcome { sources, crosscheck, server: rehearsal.describe_server() })
+    let (crosscheck, crosscheck_failed) =
+        if whole { together(host, &places, history.seal_key(), rehearsal).await? } else { (None, None) };
+    Ok(Outcome { sources, crosscheck, crosscheck_failed, server: rehearsal.describe_server() })
 }
 
-/// Has both halves looked at together. A plugin that cannot is the step's failure; of an environment with several
-/// databases or folders nobody knows which belong together.
+/// Has both halves looked at together; gives back the report, or what a plugin did that came to none. A plugin that cannot is the step's
+/// failure; of an environment with several databases or folders nobody knows which belong together.
 ///
 /// # Errors
 /// A server that went away.
@@ -156,7 +159,7 @@ async fn together(
     places: &BTreeMap<String, Place>,
     key: Option<&SealKey>,
     rehearsal: &mut Rehearsal,
-) -> Result<Option<CrosscheckReport>> {
+) -> Result<(Option<CrosscheckReport>, Option<PluginRecord>)> {
     let databases = places.iter().filter_map(|(name, place)| match place {
         Place::Database(config) => Some((name, config)),
         Place::Folder(_) => None,
@@ -166,23 +169,29 @@ async fn together(
         Place::Database(_) => None,
     });
     let (databases, folders): (Vec<_>, Vec<_>) = (databases.collect(), folders.collect());
-    let ([(database, config)], [(folder, path)]) = (databases.as_slice(), folders.as_slice()) else { return Ok(None) };
+    let ([(database, config)], [(folder, path)]) = (databases.as_slice(), folders.as_slice()) else {
+        return Ok((None, None));
+    };
     let tree = documents::Config { path: (*path).clone() };
+    let mut did = None;
     let look = async {
         let session = Session::open(config, format!("{}/{database}", host.environment)).await?;
         let report = match Tree::open(&tree, format!("{}/{folder}", host.environment)) {
-            Ok(tree) => crosscheck::run(host, &session, &tree, key).await,
+            Ok(tree) => crosscheck::run(host, &session, &tree, key).await.map_err(|failed| {
+                did = failed.plugin;
+                failed.error
+            }),
             Err(error) => Err(error),
         };
         session.close().await;
         report
     };
     match rehearsal.time("look at both together", None, look).await {
-        Ok(report) => Ok(Some(report)),
+        Ok(report) => Ok((Some(report), None)),
         Err(error) if error.class() == Class::Unavailable => Err(error),
         Err(error) => {
             tracing::error!("{error}");
-            Ok(None)
+            Ok((None, did))
         }
     }
 }

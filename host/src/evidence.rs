@@ -95,7 +95,7 @@ pub struct Counts {
     pub tables_in_part: u64,
     /// Rows of the others.
     pub rows: u64,
-    /// Entries of a folder that are not folders.
+    /// Entries of a folder that are not folders, also those that patterns leave out.
     pub files: u64,
     /// Content of the regular files among them.
     pub bytes: u64,
@@ -265,11 +265,10 @@ impl Measured {
                 "row count and newest {} of {tables} tables, {rows} rows",
                 crate::capability::printable(column)
             )),
-            Selected::TreeMetadata { .. } => {
-                Some(format!("metadata of {} files, {} bytes", HumanCount(files), HumanCount(bytes)))
-            }
-            Selected::TreeContent { .. } => {
-                Some(format!("content of {} files, {} bytes", HumanCount(files), HumanCount(bytes)))
+            Selected::TreeMetadata { exclude } | Selected::TreeContent { exclude } => {
+                let what = if matches!(self.selected, Selected::TreeContent { .. }) { "content" } else { "metadata" };
+                let part = if exclude.is_empty() { "" } else { "a part of " };
+                Some(format!("{what} of {part}{} files, {} bytes", HumanCount(files), HumanCount(bytes)))
             }
         }
     }
@@ -345,6 +344,8 @@ mod tests {
         assert!(whole.value.starts_with("content+definitions:2:"), "{}", whole.value);
         let part = key.seal(vec![content(Some("Müller*"))]);
         assert_eq!(part.basis, "content of 2 tables, 1 of them in part, 30,112 rows in the others");
+        assert_eq!(key.seal(vec![folder(&[], "a")]).basis, "metadata of 1,234 files, 5 bytes");
+        assert_eq!(key.seal(vec![folder(&["M*"], "a")]).basis, "metadata of a part of 1,234 files, 5 bytes");
         assert_eq!(part.selected[0].filtered_columns().collect::<Vec<_>>(), ["public.llx_const#name"]);
     }
 

@@ -7,7 +7,7 @@ use crate::config::Environment;
 use crate::crosscheck::CrosscheckReport;
 use crate::error::{Error, Result};
 use crate::history::key;
-use crate::snapshot::SnapshotId;
+use crate::snapshot::{PluginRecord, SnapshotId};
 use crate::store::ObjectKey;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -203,6 +203,9 @@ pub struct Drill {
     /// Whether both halves belong together; none where they were not looked at together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub crosscheck: Option<CrosscheckReport>,
+    /// What a crosscheck plugin did that failed or whose report was refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crosscheck_failed: Option<PluginRecord>,
     /// Logs chained by signatures that are shorter than an earlier drill found them in an earlier snapshot.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shrunk_logs: Vec<String>,

@@ -45,6 +45,11 @@ fn an_audit_shows_every_function_its_grant_and_what_that_reaches() {
     assert!(plugin("retention")["lines"].as_array().unwrap().iter().all(|l| l["verdict"] == "free"), "{audit}");
     assert_eq!(plugin("dump")["sha256"].as_str().unwrap().len(), 64);
     assert!(!folder.path().join("store").exists(), "an audit opens no store");
+    // What it does with that follows from its settings.
+    let last = "[plugins.retention]\ncomponent = \"retention-last.wasm\"\n";
+    let folder = folder_with(&format!("{last}settings = {{ keep = 3 }}\nlimits = {{ call_seconds = 9 }}\n"));
+    let shown = run(&folder, &["plugins", "audit"]).expect_code(0).stdout;
+    assert!(shown.contains("\n  settings {\"keep\":3}\n  limits call_seconds 9\n"), "{shown}");
 }
 
 #[test]

@@ -104,21 +104,19 @@ impl Digests {
     /// [`Class::PluginRefused`] for more paths, or longer ones, than anybody needs.
     pub async fn look_up(&self, paths: Vec<String>) -> Result<Vec<DocumentState>> {
         let refused = |said: String| Err(Error::new(Class::PluginRefused, said));
+        // How many, and how long, the plugin decides after it saw rows: that reaches no sentence.
         if paths.len() > PATHS_MAX {
-            return refused(format!(
-                "the plugin asked for {} documents, and at most {PATHS_MAX} are taken",
-                paths.len()
-            ));
+            return refused(format!("the plugin asked for more than {PATHS_MAX} documents in one call"));
         }
-        if let Some(long) = paths.iter().find(|path| path.len() > path::BYTES_MAX) {
-            let bytes = long.len();
-            return refused(format!("the plugin asked for a path of {bytes} bytes, more than any document has"));
+        if paths.iter().any(|path| path.len() > path::BYTES_MAX) {
+            return refused(format!("the plugin asked for a path of more than {} bytes", path::BYTES_MAX));
         }
         let root = Arc::clone(&self.tree.root);
         self.blocking(move |stop| look_up(&root, &paths, stop)).await
     }
 
-    /// Whether each path is one of a file, in the order asked. Nothing is read of them. Dropping the future ends the work.
+    /// Whether each path is one of a file, spelt as [`Digests::list`] names it, in the order asked. Nothing is read of them. Dropping the
+    /// future ends the work.
     ///
     /// # Errors
     /// [`Class::Unexpected`] when it was stopped.
@@ -193,7 +191,8 @@ fn look_up(root: &Arc<OwnedFd>, paths: &[String], stop: &AtomicBool) -> Option<V
 }
 
 fn is_file(path: &str, folders: &mut Folders) -> bool {
-    let Ok(below) = path::below(path.as_bytes()) else { return false };
+    // One file has one name here: how somebody spells it could say anything.
+    let Some(below) = path::below(path.as_bytes()).ok().filter(|below| below == path.as_bytes()) else { return false };
     let kind = folders.of(&below).and_then(|(folder, name)| Entry::stat(folder, name, Vec::new()));
     kind.is_ok_and(|entry| entry.meta.kind == Kind::File)
 }

@@ -154,6 +154,7 @@ mod tests {
                 },
             )]
             .into(),
+            crosscheck_failed: None,
             crosscheck: Some(CrosscheckReport {
                 compared: 1,
                 missing: Paths { total: 2, first: vec![evil.clone()] },

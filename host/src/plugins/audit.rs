@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::grant::Grant;
 use crate::plugin::component::{self, Component, Import};
 use crate::plugin::lock::{self, Change, Lock, Locked};
-use crate::plugin::{self, Role};
+use crate::plugin::{self, Role, registry};
 use crate::report::{FORMAT_VERSION, Report};
 use comfy_table::{Table, presets};
 use serde_json::{Value, json};
@@ -263,7 +263,9 @@ impl Audited {
     }
 
     fn is_pinned(&self) -> bool {
-        self.config.sha256.is_some() || self.config.component.to_string_lossy().contains("@sha256:")
+        let is_address = self.config.component.to_string_lossy().starts_with(registry::SCHEME);
+        // An address without a digest is refused.
+        self.config.sha256.is_some() || is_address
     }
 
     fn text(&self) -> String {
@@ -282,6 +284,13 @@ impl Audited {
         for line in &self.lines {
             let (functions, scope) = (line.functions.join(", "), line.scope.join(", "));
             table.add_row([&format!("  {}", line.verdict.name()), &line.interface, &functions, &scope]);
+        }
+        if !self.config.settings.is_empty() {
+            let _ = writeln!(text, "  settings {}", printable(&json!(self.config.settings).to_string()));
+        }
+        let limits: Vec<String> = self.config.limits.named().collect();
+        if !limits.is_empty() {
+            let _ = writeln!(text, "  limits {}", limits.join(", "));
         }
         let filters: Vec<String> = self.filters().map(|column| printable(&column)).collect();
         if !filters.is_empty() {
@@ -322,6 +331,8 @@ impl Audited {
             "signed_by": self.config.signed_by.as_ref().map(ToString::to_string),
             "world": self.role.name(),
             "world_version": component::WORLD_VERSION,
+            "settings": self.config.settings,
+            "limits": self.config.limits.named().collect::<Vec<_>>(),
             "grants": self.config.grants.iter().map(|grant| grant.to_string()).collect::<Vec<_>>(),
             "columns": self.columns().collect::<Vec<_>>(),
             "shown": self.shown().collect::<Vec<_>>(),

@@ -171,7 +171,9 @@ async fn occasions(host: &Host, history: &History) -> Result<Vec<Occasion>> {
     for meta in listed.into_iter().filter(|meta| meta.key.as_str().ends_with(".json")) {
         // One that cannot be read says nothing.
         let drill = host.store.get(&meta.key).await?.and_then(|bytes| Drill::parse(&bytes).ok());
-        let plugin = drill.and_then(|drill| Some((drill.id, drill.crosscheck?.plugin)));
+        let did =
+            |drill: Drill| Some((drill.id, drill.crosscheck.map(|report| report.plugin).or(drill.crosscheck_failed)?));
+        let plugin = drill.and_then(did);
         occasions.extend(plugin.map(|(at, plugin)| Occasion { at, kind: Kind::Drill, plugins: vec![plugin] }));
     }
     Ok(occasions)

@@ -6,6 +6,7 @@ use crate::snapshot::SnapshotId;
 use crate::store::{ObjectKey, Store, Stored};
 use crate::stream::{ByteStream, Guard};
 use futures::future::BoxFuture;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use wasmtime::component::{HasSelf, Linker, Resource};
 
@@ -81,13 +82,15 @@ pub struct Prefix {
     fencing: Fencing,
     /// What was stored through any copy of this prefix, to hold a plugin's receipt against; one object at most.
     stored: Arc<Mutex<Vec<(ObjectKey, Stored)>>>,
+    /// Whether any copy of it was given an object: what became of a second try would answer another question about the documents.
+    tried: Arc<AtomicBool>,
 }
 
 impl Prefix {
     /// A prefix for one run.
     #[must_use]
     pub fn new(store: Arc<Store>, scope: String, stamp: SnapshotId, fencing: Fencing) -> Self {
-        Self { store, scope, stamp, fencing, stored: Arc::default() }
+        Self { store, scope, stamp, fencing, stored: Arc::default(), tried: Arc::default() }
     }
 
     /// What was stored under it so far.
@@ -100,6 +103,11 @@ impl Prefix {
         let key = self.key(name)?;
         if let Some((first, _)) = self.stored().first() {
             let message = format!("the plugin stores {key} besides {first}, and one object was asked for");
+            return Err(Error::new(Class::PluginRefused, message));
+        }
+        if self.tried.swap(true, Ordering::Relaxed) {
+            let message =
+                format!("the plugin stores {key} after a first try that failed, and one object was asked for");
             return Err(Error::new(Class::PluginRefused, message));
         }
         let bar = crate::telemetry::bar(&self.scope, content.expected_bytes());
@@ -164,5 +172,35 @@ impl object_write::HostPrefix for Context {
     async fn drop(&mut self, prefix: Resource<Prefix>) -> wasmtime::Result<()> {
         self.table.delete(prefix)?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::memory::Memory;
+    use crate::stream::channel;
+    use bytes::Bytes;
+    use jiff::Timestamp;
+
+    #[tokio::test]
+    async fn what_became_of_a_second_try_answers_no_question() {
+        let stamp = SnapshotId::at("2026-01-02T03:04:05Z".parse().unwrap());
+        let store = Arc::new(Store::Memory(Memory::new(Timestamp::UNIX_EPOCH)));
+        let prefix = Prefix::new(store, "prod/docs".to_owned(), stamp, Fencing::none());
+        let name = format!("{stamp}.tar.gz");
+        let content = || async {
+            let (writer, content) = channel(None);
+            writer.send(Bytes::from_static(b"archive")).await.unwrap();
+            (writer, content)
+        };
+        let (writer, failing) = content().await;
+        writer.fail(Error::new(Class::Stale, "a document cannot be read")).await;
+        assert_eq!(prefix.put(&name, failing).await.unwrap_err().class(), Class::Stale);
+        let (writer, whole) = content().await;
+        writer.finish().await.unwrap();
+        let refused = prefix.clone().put(&name, whole).await.unwrap_err();
+        assert_eq!(refused.class(), Class::PluginRefused);
+        assert!(refused.message().contains("after a first try that failed"), "{refused}");
     }
 }

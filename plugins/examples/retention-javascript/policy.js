@@ -1,5 +1,4 @@
-// Which snapshots stay: the last N complete ones. A pure function of its arguments, the same rule as `plugins/retention-last`;
-// it never sees a clock, an object or a store.
+// Which snapshots stay: the last N complete ones. A pure function of its arguments; it never sees a clock, an object or a store.
 
 /**
  * Whether to keep each snapshot, and why, in the order in which they came.

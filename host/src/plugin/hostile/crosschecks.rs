@@ -45,7 +45,7 @@ async fn scene() -> Option<(Server, Arc<Session>, Place)> {
 }
 
 async fn check(plugin: &Plugin, session: &Arc<Session>, place: &Place) -> Result<crosscheck::CrosscheckReport> {
-    crosscheck::compare(plugin, session, &place.tree, None).await
+    crosscheck::compare(plugin, session, &place.tree, None).await.map_err(|failed| failed.error)
 }
 
 /// Nobody but the test holds the session and the folder.
@@ -128,9 +128,9 @@ async fn a_report_that_contradicts_itself_or_what_the_guest_was_handed_is_refuse
     };
     let one = "findings = [[8, 0, 0]]";
     for (doing, expected) in [
-        (format!("compared = 1, {one}"), "compares more documents than the 0 that it was handed"),
-        (format!("looks = true, compared = 11, {one}"), "compares more documents than the 10 that it was handed"),
-        (format!("compared = {}, {one}", i64::MAX), "documents than the 0 that it was handed"),
+        (format!("compared = 1, {one}"), "compares more documents than it was handed"),
+        (format!("looks = true, compared = 11, {one}"), "compares more documents than it was handed"),
+        (format!("compared = {}, {one}", i64::MAX), "documents than it was handed"),
         (
             format!("looks = true, compared = 1, missing = 2, {one}"),
             "counts more missing and altered documents than it compares",
@@ -143,7 +143,7 @@ async fn a_report_that_contradicts_itself_or_what_the_guest_was_handed_is_refuse
         ("findings = [[1, 0, 0], [1, 0, 0]]".to_owned(), "has no finding, or two on one check"),
         ("findings = [[13, 0, 0]]".to_owned(), "a finding on a check beside the 13 that it named"),
         ("findings = [[0, 2, 1]]".to_owned(), "counts more things than there are of them"),
-        (format!("looks = true, findings = [[0, 0, {}]]", i64::MAX), "more things than the"),
+        (format!("looks = true, findings = [[0, 0, {}]]", i64::MAX), "more things than it was handed"),
         (
             format!("looks = true, compared = 1, missing = 1, rows = [[\"llx_user\", 9999]], {one}"),
             "a row of llx_user that is not there",
@@ -159,9 +159,12 @@ async fn a_report_that_contradicts_itself_or_what_the_guest_was_handed_is_refuse
         (format!("looks = true, orphaned = [\"the text of a row\"], {one}"), "an orphaned document that is not there"),
         (format!("looks = true, orphaned = [\"../secret\"], {one}"), "an orphaned document that is not there"),
         (format!("looks = true, orphaned = [\"link\"], {one}"), "an orphaned document that is not there"),
+        // A file has one name: how it is spelt could say anything.
+        (format!("looks = true, orphaned = [\".//0001.pdf\"], {one}"), "an orphaned document that is not there"),
+        (format!("looks = true, orphaned = [\"0001.pdf/\"], {one}"), "an orphaned document that is not there"),
         (
             format!("looks = true, heads = [[\"llx_user\", 1, 11, \"login\"]], {one}"),
-            "counts more entries of a log than the 10 that it was handed",
+            "counts more entries of a log than it was handed",
         ),
         (format!("looks = true, heads = [[\"llx_user\", 1, 1, \"api_key\"]], {one}"), "a column that it may not read"),
         (format!("looks = true, heads = [{}], {one}", heads(101)), "has more than 100 heads"),
@@ -198,6 +201,14 @@ async fn a_report_shows_of_a_row_what_the_configuration_lets_it_and_else_its_key
                  rows = [[\"llx_user\", 7], [\"llx_user\", 2500]], heads = [[\"llx_user\", 9, 4, \"login\"]]";
     let report = check(&reading(doing), &session, &place).await.unwrap();
     assert_eq!(report.missing.first, ["llx_user 7", "llx_user 2500"]);
+    // Neither an order nor a repetition comes out.
+    let ordered = "do = \"answer\", looks = true, compared = 3, missing = 3, findings = [[8, 0, 0], [2, 0, 0]], \
+                   orphaned = [\"0007.pdf\", \"0003.pdf\", \"0007.pdf\"], \
+                   rows = [[\"llx_user\", 2500], [\"llx_user\", 7], [\"llx_user\", 2500]]";
+    let told = check(&reading(ordered), &session, &place).await.unwrap();
+    assert_eq!(told.missing.first, report.missing.first);
+    assert_eq!(told.orphaned.first, ["0003.pdf", "0007.pdf"]);
+    assert_ne!(told.findings[0], report.findings[0]);
     assert_eq!((report.heads[0].log.as_str(), report.heads[0].signature.as_str()), ("llx_user", ""));
     // The guest said four: how long a log is, the host counts.
     assert_eq!(report.heads[0].entries, 2_500);
@@ -222,6 +233,11 @@ async fn neither_an_error_nor_a_notice_carries_a_row_out() {
     assert_eq!(error.class(), Class::Config);
     let said = format!("{error} {:?}", error.advice());
     assert!(said.contains("what it says is not shown") && !said.contains("user1"), "{said}");
+    // That it read them is kept all the same.
+    let plugin = reading("do = \"fail-with-a-row\"");
+    let failed = crosscheck::compare(&plugin, &session, &place.tree, None).await.unwrap_err();
+    let did = failed.plugin.unwrap();
+    assert!(did.tally.iter().any(|deed| deed.function == "table-rows.page" && deed.calls > 0), "{did:?}");
     let report = check(&reading("do = \"notices\", count = 500"), &session, &place).await.unwrap();
     let notices = report.plugin.tally.iter().find(|deed| deed.function == "notices.emit").unwrap();
     assert_eq!((notices.calls, notices.bytes), (32, 0), "the twenty that are shown, and no number of the guest's");
@@ -251,9 +267,10 @@ async fn paths_that_lead_elsewhere_or_never_end_find_nothing() {
         let report = check(&plugin, &session, &place).await.unwrap();
         assert_eq!(first_finding(&report), expected, "{path}");
     }
-    for (path, count, expected) in
-        [("x", 1_001, "asked for 1001 documents"), (&"x".repeat((32 << 10) + 1), 1, "a path of 32769 bytes")]
-    {
+    for (path, count, expected) in [
+        ("x", 1_001, "asked for more than 1000 documents in one call"),
+        (&"x".repeat((32 << 10) + 1), 1, "a path of more than 32768 bytes"),
+    ] {
         let plugin = reading(&format!("do = \"ask\", path = {}, count = {count}", quoted(path)));
         let error = check(&plugin, &session, &place).await.unwrap_err();
         assert_blamed(&error, Role::Crosscheck, Class::PluginRefused, expected);
