@@ -160,8 +160,10 @@ fn limit(mib: u64, seconds: u64) -> Result<(), String> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(cannot)?;
     // A limit that this process has already stays, where it is lower: nobody may raise it.
     let at_most = |resource: Resource, current: u64, maximum: u64| {
-        let known = rustix::process::getrlimit(resource).maximum.unwrap_or(u64::MAX);
-        let limit = Rlimit { current: Some(current.min(known)), maximum: Some(maximum.min(known)) };
+        let margin = maximum - current;
+        let maximum = maximum.min(rustix::process::getrlimit(resource).maximum.unwrap_or(u64::MAX));
+        let current = current.min(maximum.saturating_sub(margin));
+        let limit = Rlimit { current: Some(current), maximum: Some(maximum) };
         rustix::process::setrlimit(resource, limit).map_err(cannot)
     };
     // What is written to, not what is mapped: allocators reserve room for each thread that they never touch.
