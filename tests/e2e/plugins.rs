@@ -82,6 +82,14 @@ fn a_run_takes_only_what_was_reviewed_where_the_configuration_says_so() {
 }
 
 #[test]
+fn a_mistyped_role_or_digest_does_not_read_as_if_nothing_had_been_done() {
+    let folder = folder_with("");
+    let log = |flag: &str, value: &str| run(&folder, &["plugins", "log", "--env", "prod", flag, value]);
+    complains(&log("--plugin", "bogus"), 2, "bogus");
+    complains(&log("--digest", "ZZ"), 2, "expected the first hexadecimal digits of a SHA-256");
+}
+
+#[test]
 fn a_file_that_lies_about_its_length_is_refused_with_the_reason_and_the_place() {
     let folder = folder_with("");
     std::fs::write(folder.path().join("tiny.wasm"), b"\0asm\x0d\0\x01\0\x07\xff\xff\xff\xff\x0f").unwrap();
@@ -109,7 +117,11 @@ fn a_list_of_imports_that_grew_since_it_was_reviewed_fails() {
     std::fs::write(&lock, other).unwrap();
     complains(&run(&folder, &["plugins", "audit"]), 64, "has sha256");
 
-    std::fs::write(&lock, &reviewed).unwrap();
+    // What cannot be read is said, and written anew by who reviewed it.
+    std::fs::write(&lock, &reviewed[..reviewed.len() / 2]).unwrap();
+    complains(&run(&folder, &["plugins", "audit"]), 64, "cannot be read");
+    let _ = run(&folder, &["plugins", "audit", "--write"]).expect_code(0);
+    assert_eq!(std::fs::read_to_string(&lock).unwrap(), reviewed);
     let _ = run(&folder, &["plugins", "audit", "--locked"]).expect_code(0);
     for (changed, says) in [
         (format!("{last}settings = {{ keep = 3 }}\n"), "`retention` has the settings {\"keep\":3} instead of {}"),

@@ -119,7 +119,8 @@ impl Config {
         let settings = serde_json::to_string(&self.settings).unwrap_or_default();
         let name = self.component.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
         // An address in a registry ends with its digest.
-        let name = name.split('@').next().unwrap_or_default();
+        let is_address = self.component.to_string_lossy().starts_with(super::registry::SCHEME);
+        let name = name.split('@').next().filter(|_| is_address).unwrap_or(&name);
         let name = name.strip_suffix(".wasm").unwrap_or(name);
         // What does not fit on a line differs by its hash.
         let settings = if settings.len() <= SPELT_BYTES_MAX {

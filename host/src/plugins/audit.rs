@@ -81,7 +81,11 @@ pub(super) fn run(config: &Config, arguments: &Arguments, folder: Option<&Path>,
     let audited: Vec<Audited> = config.roles().map(|role| audit(config, role, folder)).collect::<Result<_>>()?;
     let locked = audited.iter().map(|plugin| Ok((plugin.role.name().to_owned(), plugin.locked()?)));
     let found = Lock::new(locked.collect::<Result<Vec<_>>>()?.into_iter());
-    let known = lock::read(lock_file)?;
+    let known = match lock::read(lock_file) {
+        // Its hint says that it may be written anew.
+        Err(_) if arguments.write => None,
+        known => known?,
+    };
     let changes = known.as_ref().map(|known| known.changes(&found)).unwrap_or_default();
     let denied: Vec<String> = audited.iter().flat_map(Audited::denied).collect();
     let unused: Vec<String> = audited.iter().flat_map(Audited::unused).collect();

@@ -6,10 +6,11 @@ use crate::error::{Error, Result};
 use crate::guard::Age;
 use crate::history::{self, History};
 use crate::host::Host;
-use crate::plugin::component;
+use crate::plugin::{Role, component};
 use crate::proof::Drill;
 use crate::report::{FORMAT_VERSION, Report};
 use crate::snapshot::{Certificate, PluginRecord, SnapshotId};
+use clap::builder::PossibleValuesParser;
 use comfy_table::{Table, presets};
 use futures::{StreamExt, TryStreamExt};
 use indicatif::HumanBytes;
@@ -37,11 +38,19 @@ pub struct Arguments {
     #[arg(long, value_name = "AGE", default_value = "30d", value_parser = age)]
     since: Age,
     /// Only this role, such as crosscheck
-    #[arg(long, value_name = "ROLE")]
+    #[arg(long, value_name = "ROLE", value_parser = PossibleValuesParser::new(Role::ALL.map(Role::name)))]
     plugin: Option<String>,
     /// Only components whose sha256 begins so
-    #[arg(long, value_name = "SHA256")]
+    #[arg(long, value_name = "SHA256", value_parser = digest)]
     digest: Option<String>,
+}
+
+/// The beginning of a digest. A mistyped one would find nothing, which reads as if nothing had been done.
+fn digest(text: &str) -> std::result::Result<String, String> {
+    let is_digest = (1..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_digest
+        .then(|| text.to_ascii_lowercase())
+        .ok_or_else(|| "expected the first hexadecimal digits of a SHA-256".to_owned())
 }
 
 fn age(text: &str) -> std::result::Result<Age, String> {
@@ -91,7 +100,7 @@ pub(super) async fn run(host: &Host, arguments: &Arguments) -> Result<Report> {
     let history = history::load(&host.store, &host.environment, &host.sources, now).await?;
     let wanted = |plugin: &PluginRecord| {
         arguments.plugin.as_ref().is_none_or(|role| *role == plugin.name)
-            && arguments.digest.as_ref().is_none_or(|digest| plugin.sha256.starts_with(&digest.to_ascii_lowercase()))
+            && arguments.digest.as_ref().is_none_or(|digest| plugin.sha256.starts_with(digest.as_str()))
     };
     let mut occasions = occasions(host, &history).await?;
     occasions.iter_mut().for_each(|occasion| occasion.plugins.retain(wanted));
