@@ -99,8 +99,8 @@ fn a_third_clock_does_not_say_which_of_two_was_right() {
     let _ = replay(76, 2, &events).unwrap_or_else(|violation| panic!("{violation}"));
 }
 
-/// Found by seeds 49 and 95: the end of a month that `accept` called right, and doubted a year later with all since another clock.
-/// It is owed still, and what it replaced is not.
+/// Found by seeds 49 and 95: `accept` called the end of a month right. A year later it doubted every run since another clock, that one too.
+/// It stays owed; what it had replaced does not become owed again.
 #[test]
 fn what_was_called_right_and_is_doubted_again_stays() {
     let scheduled = |day, event| Scheduled { day, event };

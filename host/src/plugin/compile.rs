@@ -64,9 +64,7 @@ impl fmt::Display for Failure {
             Self::Refused(why) => f.write_str(why),
             Self::Memory(mib) => write!(f, "compiling it takes more than {mib} MiB of memory"),
             Self::Time(seconds) => write!(f, "compiling it takes more than {seconds} s of processor time"),
-            Self::Wall(seconds) => {
-                write!(f, "compiling it was not done after {seconds} s, as on a machine that is busy")
-            }
+            Self::Wall(seconds) => write!(f, "compiling it was not done after {seconds} s"),
             Self::Died(how) => write!(f, "the process that compiles it {how}"),
         }
     }

@@ -13,7 +13,7 @@ use serde_json::Value;
 /// Longest schema. The largest shipped one has 6 KiB.
 const SCHEMA_BYTES_MAX: usize = 64 << 10;
 
-/// Patterns of one schema. The largest shipped one has three.
+/// Patterns of one schema. The largest shipped one has two.
 const PATTERNS_MAX: usize = 100;
 
 /// What one pattern may be compiled to, in bytes: some thousand letters and classes. A short one can stand for gigabytes.
