@@ -162,11 +162,10 @@ impl Checks {
         if let Err(error) = plugins::build_python(&self.target) {
             self.skipped.note(&format!("the plugin in Python: {error:#}"));
         }
-        timed("building the binary", || {
-            loud(
-                self.cargo().args(["build", "--quiet", "--package", "dolibarr-backup"]),
-                "mend what the compiler names",
-            )
+        // The binary and the tests in one go: each by itself asks for other features of the same crates, which are then built twice.
+        let everything = ["build", "--quiet", "--workspace", "--all-targets"];
+        timed("building the binary and the tests", || {
+            loud(self.cargo().args(everything), "mend what the compiler names")
         })?;
         if let Err(error) = image::of_tests(&self.target) {
             self.skipped.note(&format!("the image: {error:#}"));
