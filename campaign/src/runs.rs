@@ -180,6 +180,7 @@ impl Saver<'_> {
             measure: truth.measure,
             unreadable: truth.unreadable,
             below_unreadable: None,
+            lacking: Vec::new(),
         };
         let Judgement { condition, doubts } = state::judge(name, &seen, history, now);
         let object = ObjectRecord { key, bytes: stored.bytes, sha256: stored.sha256, made: now };
@@ -202,6 +203,7 @@ fn blank(truth: &Truth, outcome: Outcome, condition: Condition) -> SourceRecord 
         fingerprint: None,
         basis: None,
         selected: Vec::new(),
+        seals: Vec::new(),
         object: None,
         database: None,
         fingerprint_millis: None,

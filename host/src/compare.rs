@@ -3,7 +3,7 @@
 
 use crate::documents::{self, Tree};
 use crate::error::{Class, Result};
-use crate::evidence::{Measured, SealKey, Selected};
+use crate::evidence::{Fingerprint, Measured, SealKey, Selected};
 use crate::history::{History, Snapshot};
 use crate::host::Host;
 use crate::postgres::{self, Session};
@@ -13,9 +13,16 @@ use std::path::Path;
 /// What a comparison came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Comparison {
-    /// The fingerprint is the recorded one; what it rests on.
-    Equal(String),
-    /// It is another one, although the same plugin looked in the same way.
+    /// Everything that was measured and that a restore brings back is what was saved.
+    Equal {
+        /// What that rests on.
+        basis: String,
+        /// What is equal and still to be known, a sentence each.
+        notes: Vec<String>,
+        /// Whether the server prints expressions otherwise than before.
+        is_reworded: bool,
+    },
+    /// It is something else, although the same was measured in the same way.
     Different(String),
     /// It could not be compared, and why.
     Unknown(String),
@@ -26,9 +33,18 @@ impl Comparison {
     #[must_use]
     pub fn describe(&self) -> String {
         match self {
-            Self::Equal(basis) => format!("equal to the record by its fingerprint, {basis}"),
+            Self::Equal { basis, .. } => format!("equal to the record by its fingerprint, {basis}"),
             Self::Different(why) => why.clone(),
             Self::Unknown(why) => format!("could not be compared with the record: {why}"),
+        }
+    }
+
+    /// What is to be known besides.
+    #[must_use]
+    pub fn notes(&self) -> &[String] {
+        match self {
+            Self::Equal { notes, .. } => notes,
+            Self::Different(_) | Self::Unknown(_) => &[],
         }
     }
 
@@ -36,7 +52,7 @@ impl Comparison {
     #[must_use]
     pub const fn name(&self) -> &'static str {
         match self {
-            Self::Equal(_) => "equal",
+            Self::Equal { .. } => "equal",
             Self::Different(_) => "different",
             Self::Unknown(_) => "unknown",
         }
@@ -70,18 +86,9 @@ pub async fn database(
         }
         Err(error) => return Err(error),
     };
-    if found.value == recorded.fingerprint {
-        return Ok(Comparison::Equal(found.basis));
-    }
     let dumped = snapshot.record.as_ref().and_then(|record| record.sources.get(source)?.database.as_ref());
-    let other_major = dumped.is_some_and(|dumped| first_number(&dumped.server_version) != first_number(&version));
-    if other_major {
-        return Ok(Comparison::Unknown(format!("PostgreSQL {version} describes its definitions in another way")));
-    }
-    Ok(Comparison::Different(format!(
-        "it is not what was saved: it has {}, and the record says {}",
-        found.basis, recorded.basis
-    )))
+    let is_other_major = dumped.is_some_and(|dumped| first_number(&dumped.server_version) != first_number(&version));
+    Ok(recorded.against(found, is_other_major.then_some(version.as_str())))
 }
 
 /// Compares a restored folder with what the record of its snapshot says. Documents change while a run reads them, so what is
@@ -112,7 +119,7 @@ pub async fn documents(
     let tree = Tree::open(&config, format!("{}/{source}", host.environment))?;
     let found = recorded.key.seal(repeat(recorded.selected, |selected| tree.measure(selected)).await?);
     if found.value == recorded.fingerprint {
-        return Ok(Comparison::Equal(found.basis));
+        return Ok(Comparison::Equal { basis: found.basis, notes: Vec::new(), is_reworded: false });
     }
     let why = if tree.rests_on_times() {
         "its fingerprint rests on times of change, which no restore brings back"
@@ -129,7 +136,38 @@ struct Recorded<'h> {
     fingerprint: &'h str,
     basis: &'h str,
     selected: &'h [Selected],
+    seals: &'h [Option<String>],
     key: &'h SealKey,
+}
+
+impl Recorded<'_> {
+    /// Measure by measure: content and structure have to be equal, a restore may reword expressions, and it gives no rights.
+    fn against(&self, found: Fingerprint, other_major: Option<&str>) -> Comparison {
+        let (mut differing, mut notes, mut is_reworded) = (Vec::new(), Vec::new(), false);
+        for ((selected, then), now) in self.selected.iter().zip(self.seals).zip(&found.seals) {
+            let Some(then) = then else {
+                notes.push(format!("the {} moved on while the dump was made", selected.describe()));
+                continue;
+            };
+            match selected {
+                _ if then == now => {}
+                Selected::Definitions => is_reworded = true,
+                Selected::Rights => {}
+                _ => differing.push(selected),
+            }
+        }
+        let names = differing.iter().map(|selected| selected.describe()).collect::<Vec<_>>().join(", ");
+        let (has, had) = (&found.basis, self.basis);
+        match (differing.as_slice(), other_major) {
+            ([], _) => Comparison::Equal { basis: found.basis, notes, is_reworded },
+            ([Selected::Structure], Some(version)) => {
+                Comparison::Unknown(format!("PostgreSQL {version} describes its structure in another way"))
+            }
+            _ => Comparison::Different(format!(
+                "it is not what was saved: its {names} differ; it has {has}, and the record says {had}"
+            )),
+        }
+    }
 }
 
 fn recorded<'h>(history: &'h History, snapshot: &'h Snapshot, source: &str) -> Result<Recorded<'h>, String> {
@@ -141,13 +179,20 @@ fn recorded<'h>(history: &'h History, snapshot: &'h Snapshot, source: &str) -> R
             "an older version fingerprinted it, and recorded no selection that could be measured again".to_owned()
         );
     }
+    if !SealKey::is_current(fingerprint) {
+        return Err("another version fingerprinted it, in a way that this one does not measure".to_owned());
+    }
+    if source.seals.len() != source.selected.len() {
+        return Err("the record has not a seal for each thing that was measured".to_owned());
+    }
     let key = history.seal_key().ok_or("the environment's file, which has the key of its fingerprint, is not there")?;
     if !key.sealed(fingerprint) {
         return Err(
             "its fingerprint was sealed with a key that the environment's file does not have any more".to_owned()
         );
     }
-    Ok(Recorded { fingerprint, basis: source.basis.as_deref().unwrap_or("nothing"), selected: &source.selected, key })
+    let basis = source.basis.as_deref().unwrap_or("nothing");
+    Ok(Recorded { fingerprint, basis, selected: &source.selected, seals: &source.seals, key })
 }
 
 /// Measures again what was measured then.

@@ -36,10 +36,12 @@ pub fn environment_variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// Where the environment keeps what a program may lose: `${XDG_CACHE_HOME:-$HOME/.cache}`. None where neither is set.
+/// Where the environment keeps what a program may lose: `${XDG_CACHE_HOME:-$HOME/.cache}`. None where neither is set, or where the home
+/// does not exist: a user without one is not given one.
 pub(crate) fn cache_folder() -> Option<PathBuf> {
     let set = environment_variable("XDG_CACHE_HOME").map(PathBuf::from).filter(|folder| folder.is_absolute());
-    let base = set.or_else(|| environment_variable("HOME").map(|home| Path::new(&home).join(".cache")))?;
+    let home = environment_variable("HOME").map(PathBuf::from).filter(|home| home.is_dir());
+    let base = set.or_else(|| home.map(|home| home.join(".cache")))?;
     Some(base.join("dolibarr-backup/components"))
 }
 

@@ -190,7 +190,7 @@ impl Tree {
         let (exclude, depth) = match &selected {
             Selected::TreeMetadata { exclude } => (exclude, Depth::Metadata),
             Selected::TreeContent { exclude } => (exclude, Depth::Content),
-            Selected::Definitions | Selected::Content { .. } | Selected::Latest { .. } => {
+            _ => {
                 return Err(Error::unexpected(format!("a folder has no {}", selected.name())));
             }
         };

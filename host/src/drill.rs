@@ -93,7 +93,11 @@ pub async fn run(host: &Host, arguments: &Arguments, interrupted: impl Future<Ou
         finished: host.clock.now(),
         host_version: env!("CARGO_PKG_VERSION").to_owned(),
         server: outcome.server,
-        passed: verification.passed && verification.chain.is_empty() && together && done,
+        passed: verification.passed
+            && verification.chain.is_empty()
+            && together
+            && done
+            && verification.sources.values().all(|source| source.untried.is_none()),
         phases,
         sources: verification.sources,
         crosscheck: outcome.crosscheck,
@@ -139,11 +143,11 @@ async fn rehearse(
                 rehearsal.documents(host, history, snapshot, source, object, stop).await?
             };
             proof = restored.proof;
-            places.insert(source.clone(), restored.place);
+            places.extend(restored.place.map(|place| (source.clone(), place)));
         }
         sources.insert(source.clone(), proof);
     }
-    let whole = sources.values().all(|proof| proof.problems.is_empty());
+    let whole = sources.values().all(|proof| proof.problems.is_empty() && proof.untried.is_none());
     let (crosscheck, crosscheck_failed) =
         if whole { together(host, &places, history.seal_key(), rehearsal).await? } else { (None, None) };
     Ok(Outcome { sources, crosscheck, crosscheck_failed, server: rehearsal.describe_server() })
@@ -305,12 +309,13 @@ fn report(host: &Host, drill: &Drill, chain: &Chain) -> Report {
     }
     let _ = writeln!(text, "the report is in the store: {}/drills/{}.json and .html", host.environment, drill.id);
     let problems = problems(drill);
-    let failure = (!drill.passed).then(|| {
+    let untried = verify::untried(drill.sources.values()).filter(|_| problems.is_empty());
+    let failure = (!drill.passed && untried.is_none()).then(|| {
         let first = problems.first().map_or("the snapshot is incomplete", String::as_str);
         Error::new(Class::Stale, format!("the drill of {} failed: {first}", host.environment))
             .hint("the report in the store has all of it; `verify --all` says which snapshots are whole")
     });
     let document =
         json!({ "format_version": report::FORMAT_VERSION, "environment": host.environment.as_str(), "drill": drill });
-    Report { document, text, failure }
+    Report { document, text, failure: failure.or(untried) }
 }

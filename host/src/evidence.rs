@@ -12,8 +12,9 @@ use sha2::Sha256;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-/// Version of the seal: another way to measure or to seal must not look like an unchanged source.
-const SEAL_VERSION: u32 = 2;
+/// Version of the seal: another way to measure or to seal must not look like an unchanged source. Version 3 hashes with SHA-256, and
+/// what a restore changes apart from what it does not.
+const SEAL_VERSION: u32 = 3;
 
 /// Bytes of the name of a key: two of one environment are told apart.
 const NAME_BYTES: usize = 4;
@@ -25,8 +26,21 @@ const KEY_BYTES: usize = 32;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(tag = "measure", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Selected {
-    /// The definitions of a database.
+    /// Everything that is defined in a database, by attributes that one dump and restore leave as they are.
+    Structure,
+    /// The expressions of a database as the server prints them.
     Definitions,
+    /// Comments and security labels.
+    Comments,
+    /// Owners and rights.
+    Rights,
+    /// Every byte of the large objects.
+    LargeObjects,
+    /// The values of the sequences.
+    Sequences {
+        /// Tables whose columns' own sequences do not count, by schema.
+        skip: BTreeMap<String, BTreeSet<String>>,
+    },
     /// The exact content of tables.
     Content {
         /// By schema.
@@ -95,9 +109,13 @@ pub struct Counts {
     pub tables_in_part: u64,
     /// Rows of the others.
     pub rows: u64,
+    /// Large objects.
+    pub large_objects: u64,
+    /// Sequences.
+    pub sequences: u64,
     /// Entries of a folder that are not folders, also those that patterns leave out.
     pub files: u64,
-    /// Content of the regular files among them.
+    /// Content of the regular files among them, or of the large objects.
     pub bytes: u64,
 }
 
@@ -110,6 +128,8 @@ pub struct Fingerprint {
     pub basis: String,
     /// What was selected, sorted.
     pub selected: Vec<Selected>,
+    /// A seal of each of them alone, so that a comparison can say in which they differ.
+    pub seals: Vec<String>,
 }
 
 impl Fingerprint {
@@ -167,12 +187,17 @@ impl SealKey {
     /// A name for a value that nobody without the key can guess it by; the same value has the same one.
     #[must_use]
     pub fn pseudonym(&self, value: &str) -> String {
-        #[expect(clippy::expect_used, reason = "HMAC takes a key of any length")]
-        let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("a key");
+        let mut mac = mac_of(&self.0);
         // No seal of a fingerprint begins with this length.
         mac.update(&u64::MAX.to_be_bytes());
         mac.update(value.as_bytes());
         hex::encode(mac.finalize().into_bytes()).chars().take(2 * NAME_BYTES).collect()
+    }
+
+    /// Whether a fingerprint was sealed as this version does it.
+    #[must_use]
+    pub fn is_current(fingerprint: &str) -> bool {
+        fingerprint.rsplit(':').nth(1) == Some(SEAL_VERSION.to_string().as_str())
     }
 
     /// Whether a fingerprint was sealed with this key.
@@ -187,14 +212,18 @@ impl SealKey {
     pub fn seal(&self, mut measured: Vec<Measured>) -> Fingerprint {
         measured.sort_by(|a, b| a.selected.cmp(&b.selected));
         measured.dedup_by(|a, b| a.selected == b.selected);
-        #[expect(clippy::expect_used, reason = "HMAC takes a key of any length")]
-        let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("a key");
+        let mut mac = mac_of(&self.0);
+        let mut seals = Vec::new();
         for one in &measured {
+            let mut own = mac_of(&self.0);
             // Borders count, so that no two different lists are the same bytes.
             for part in [one.selected.canonical().as_bytes(), one.digest.as_bytes()] {
-                mac.update(&(part.len() as u64).to_be_bytes());
-                mac.update(part);
+                for mac in [&mut mac, &mut own] {
+                    mac.update(&(part.len() as u64).to_be_bytes());
+                    mac.update(part);
+                }
             }
+            seals.push(hex::encode(own.finalize().into_bytes()));
         }
         let methods: BTreeSet<&str> = measured.iter().map(|one| one.selected.name()).collect();
         let methods = methods.into_iter().collect::<Vec<_>>().join("+");
@@ -203,8 +232,14 @@ impl SealKey {
             value: format!("{methods}:{SEAL_VERSION}:{}-{}", self.name(), hex::encode(mac.finalize().into_bytes())),
             basis: if basis.is_empty() { "definitions alone".to_owned() } else { basis },
             selected: measured.into_iter().map(|one| one.selected).collect(),
+            seals,
         }
     }
+}
+
+fn mac_of(key: &[u8]) -> Hmac<Sha256> {
+    #[expect(clippy::expect_used, reason = "HMAC takes a key of any length")]
+    Hmac::<Sha256>::new_from_slice(key).expect("a key")
 }
 
 impl Selected {
@@ -214,7 +249,7 @@ impl Selected {
         let tables = match self {
             Self::Content { schemas } => schemas.values().map(|schema| schema.tables.len()).sum(),
             Self::Latest { schemas, .. } => schemas.values().map(BTreeSet::len).sum(),
-            Self::Definitions | Self::TreeMetadata { .. } | Self::TreeContent { .. } => 0,
+            _ => 0,
         };
         tables as u64
     }
@@ -223,11 +258,32 @@ impl Selected {
     #[must_use]
     pub const fn name(&self) -> &'static str {
         match self {
+            Self::Structure => "structure",
             Self::Definitions => "definitions",
+            Self::Comments => "comments",
+            Self::Rights => "rights",
+            Self::LargeObjects => "large-objects",
+            Self::Sequences { .. } => "sequences",
             Self::Content { .. } => "content",
             Self::Latest { .. } => "latest",
             Self::TreeMetadata { .. } => "tree-metadata",
             Self::TreeContent { .. } => "tree-content",
+        }
+    }
+
+    /// For people, in the plural.
+    #[must_use]
+    pub const fn describe(&self) -> &'static str {
+        match self {
+            Self::Structure => "structures",
+            Self::Definitions => "definitions",
+            Self::Comments => "comments",
+            Self::Rights => "rights",
+            Self::LargeObjects => "large objects",
+            Self::Sequences { .. } => "sequences",
+            Self::Content { .. } => "rows",
+            Self::Latest { .. } => "newest rows",
+            Self::TreeMetadata { .. } | Self::TreeContent { .. } => "files",
         }
     }
 
@@ -241,7 +297,7 @@ impl Selected {
     pub fn filtered_columns(&self) -> impl Iterator<Item = String> {
         let schemas = match self {
             Self::Content { schemas } => Some(schemas),
-            Self::Definitions | Self::Latest { .. } | Self::TreeMetadata { .. } | Self::TreeContent { .. } => None,
+            _ => None,
         };
         schemas.into_iter().flatten().flat_map(|(schema, tables)| {
             tables.skip_rows.iter().map(move |(table, filter)| format!("{schema}.{table}#{}", filter.column))
@@ -252,10 +308,16 @@ impl Selected {
 impl Measured {
     /// What was measured, in the host's words; none of definitions, which every basis of a database has.
     fn basis(&self) -> Option<String> {
-        let Counts { tables, tables_in_part, rows, files, bytes } = self.counts;
+        let Counts { tables, tables_in_part, rows, large_objects, sequences, files, bytes } = self.counts;
         let (tables, rows) = (HumanCount(tables), HumanCount(rows));
         match &self.selected {
-            Selected::Definitions => None,
+            Selected::Structure | Selected::Definitions | Selected::Comments | Selected::Rights => None,
+            Selected::LargeObjects if large_objects == 0 => None,
+            Selected::Sequences { .. } if sequences == 0 => None,
+            Selected::LargeObjects => {
+                Some(format!("{} large objects, {} bytes", HumanCount(large_objects), HumanCount(bytes)))
+            }
+            Selected::Sequences { .. } => Some(format!("{} sequences", HumanCount(sequences))),
             Selected::Content { .. } if tables_in_part > 0 => Some(format!(
                 "content of {tables} tables, {} of them in part, {rows} rows in the others",
                 HumanCount(tables_in_part)
@@ -308,10 +370,10 @@ mod tests {
         let sealed = value(&key, vec![folder(&["temp/"], "x")]);
         assert_eq!(sealed, value(&key, vec![folder(&["temp/"], "x")]));
         assert!(
-            sealed.starts_with("tree-metadata:2:") && sealed.len() == "tree-metadata:2:".len() + 9 + 64,
+            sealed.starts_with("tree-metadata:3:") && sealed.len() == "tree-metadata:3:".len() + 9 + 64,
             "{sealed}"
         );
-        assert!(key.sealed(&sealed) && !other.sealed(&sealed) && !key.sealed("tree-metadata:2:00"));
+        assert!(key.sealed(&sealed) && !other.sealed(&sealed) && !key.sealed("tree-metadata:3:00"));
         for different in [
             value(&other, vec![folder(&["temp/"], "x")]),
             value(&key, vec![folder(&["temp/"], "y")]),
@@ -341,7 +403,7 @@ mod tests {
         assert_eq!(key.seal(vec![definitions.clone()]).basis, "definitions alone");
         let whole = key.seal(vec![content(None), definitions]);
         assert_eq!(whole.basis, "content of 2 tables, 30,112 rows");
-        assert!(whole.value.starts_with("content+definitions:2:"), "{}", whole.value);
+        assert!(whole.value.starts_with("content+definitions:3:"), "{}", whole.value);
         let part = key.seal(vec![content(Some("Müller*"))]);
         assert_eq!(part.basis, "content of 2 tables, 1 of them in part, 30,112 rows in the others");
         assert_eq!(key.seal(vec![folder(&[], "a")]).basis, "metadata of 1,234 files, 5 bytes");

@@ -5,7 +5,7 @@
 use crate::error::{Class, Error, Result};
 use crate::history::Object;
 use crate::host::Host;
-use crate::postgres::{Contents, Flaw, Origin, Scanner, origin};
+use crate::postgres::{Contents, Flaw, Scanner};
 use crate::scratch::Scratch;
 use crate::stream::{BlockingReader, ByteStream, cause, stopped};
 use crate::telemetry;
@@ -16,9 +16,6 @@ use std::path::Path;
 use tempfile::NamedTempFile;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
-
-/// What of a dump is read to learn where it comes from: versions and a name, each of a few dozen bytes.
-const BEGINNING_BYTES: u64 = 4_096;
 
 /// A dump in a file that goes with its value.
 #[derive(Debug)]
@@ -31,20 +28,22 @@ pub struct Fetched {
     _place: Scratch,
 }
 
-/// Reads from the store where a dump comes from.
+/// Reads from the store what a dump says of itself: where it comes from, and its table of contents. No more of it is fetched.
 ///
 /// # Errors
 /// Of class [`Class::Stale`] for what is no dump; the store's.
-pub async fn beginning(host: &Host, object: &Object) -> Result<Origin> {
-    let mut stream = host.store.read(&object.key, Some(0..object.bytes.min(BEGINNING_BYTES))).await?;
-    let mut bytes = Vec::new();
-    while let Some(block) = stream.next().await? {
-        bytes.extend_from_slice(&block);
-    }
+pub async fn contents(host: &Host, object: &Object) -> Result<Contents> {
     let unknown = || {
         flawed(object, "it has a format that this version does not know").hint("use the pg_restore that belongs to it")
     };
-    origin(&bytes).map_err(|flaw| flawed(object, flaw))?.ok_or_else(unknown)
+    let (mut stream, mut scanner) = (host.store.read(&object.key, None).await?, Scanner::new());
+    while let Some(block) = stream.next().await? {
+        scanner.feed(&block);
+        if let Some(contents) = scanner.contents().map_err(|flaw| flawed(object, flaw))? {
+            return contents.cloned().ok_or_else(unknown);
+        }
+    }
+    scanner.finish().map_err(|flaw| flawed(object, flaw))?.ok_or_else(unknown)
 }
 
 /// Fetches a dump and checks it against the record and against its own table of contents.

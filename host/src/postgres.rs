@@ -15,6 +15,7 @@ mod program;
 pub mod restore;
 mod rows;
 mod server;
+mod statements;
 mod throwaway;
 mod tls;
 
@@ -23,7 +24,7 @@ mod tests;
 
 pub use archive::{Contents, Flaw, Origin, Scanner, origin};
 pub use dump::{Compression, DumpOptions};
-pub use evidence::{Column, Digest, Latest, RowFilter, Selection, Table, TableName};
+pub use evidence::{Column, Digest, Latest, Listing, RowFilter, Selection, Table, TableName};
 pub use filters::Filters;
 pub use program::major;
 pub use rows::{Order, PAGE_ROWS_MAX, Readable, ReadableTable, Row, Shape, Shown};
@@ -36,6 +37,7 @@ use client::{Connection, Dialer};
 use program::Program;
 use serde::Deserialize;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -162,6 +164,11 @@ impl Config {
     fn is_socket(&self) -> bool {
         self.host.starts_with('/')
     }
+
+    /// Whether nothing of a connection leaves this machine, by the host's name alone.
+    fn is_loopback(&self) -> bool {
+        self.host == "localhost" || self.host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
+    }
 }
 
 /// What is known of a database and of the pg_dump that reads it.
@@ -180,6 +187,10 @@ pub struct Facts {
     pub identity: Option<String>,
     /// Ordinary tables outside PostgreSQL's own schemas and its extensions. A dump with fewer is not whole.
     pub tables: u64,
+    /// Unlogged tables that nobody can read, because the server is a standby; a dump has none of their rows.
+    pub unreadable_unlogged: u64,
+    /// Subscriptions, which no dump has.
+    pub subscriptions: u64,
 }
 
 /// One database in one snapshot. As long as it lives, the snapshot does.
@@ -199,6 +210,17 @@ pub struct Session {
     readers_max: usize,
     /// Rows of each table that evidence digested without a row filter.
     rows: Mutex<BTreeMap<TableName, u64>>,
+    /// What pg_dump remarked on the last dump.
+    remarks: Mutex<Remarked>,
+}
+
+/// What is to be said of a dump that was made.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Remarked {
+    /// What changes nothing, and what is left out on purpose.
+    pub notes: Vec<String>,
+    /// What the dump lacks, by pg_dump's words.
+    pub lacking: Vec<String>,
 }
 
 impl std::fmt::Debug for Session {
@@ -248,11 +270,22 @@ impl Session {
             database_bytes: u64::try_from(holder.read::<i64>(&row, 2)?).unwrap_or(0),
             encoding: holder.read(&row, 3)?,
             tables: u64::try_from(holder.read::<i64>(&row, 5)?).unwrap_or(0),
+            unreadable_unlogged: u64::try_from(holder.read::<i64>(&row, 6)?).unwrap_or(0),
+            subscriptions: u64::try_from(holder.read::<i64>(&row, 7)?).unwrap_or(0),
             identity,
         };
         let snapshot: String = holder.read(&row, 4)?;
         if snapshot.is_empty() || !snapshot.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
             return Err(Error::unexpected(format!("{}: the server exported no snapshot", holder.target())));
+        }
+        let is_encrypted: Option<bool> = holder.read(&row, 8)?;
+        if is_encrypted == Some(false) && !config.is_socket() && config.ssl_mode != SslMode::Disable {
+            let said = "the connection is not encrypted, because the server offers no TLS";
+            if config.is_loopback() {
+                tracing::info!(scope, "{said}; it does not leave this machine");
+            } else {
+                tracing::warn!(scope, "{said}; `ssl_mode = \"require\"` refuses that");
+            }
         }
         for notice in holder.notices() {
             tracing::warn!(scope, "{}", crate::capability::printable(&notice.message));
@@ -261,8 +294,20 @@ impl Session {
         let (idle, catalog) = (Mutex::default(), tokio::sync::OnceCell::new());
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let readers_max = config.connections.map_or(cores.min(CONNECTIONS_DEFAULT), usize::from);
-        let rows = Mutex::default();
-        Ok(Arc::new(Self { scope, facts, program, dialer, holder, snapshot, idle, catalog, readers_max, rows }))
+        let (rows, remarks) = (Mutex::default(), Mutex::default());
+        Ok(Arc::new(Self {
+            scope,
+            facts,
+            program,
+            dialer,
+            holder,
+            snapshot,
+            idle,
+            catalog,
+            readers_max,
+            rows,
+            remarks,
+        }))
     }
 
     /// Environment and source: `prod/db`.
@@ -283,6 +328,12 @@ impl Session {
     pub fn rows_read(&self) -> Option<u64> {
         let rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
         (!rows.is_empty()).then(|| rows.values().fold(0, |sum: u64, rows| sum.saturating_add(*rows)))
+    }
+
+    /// What pg_dump remarked on the last dump of this session that was made.
+    #[must_use]
+    pub fn remarks(&self) -> Remarked {
+        self.remarks.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Ends the transactions and with them every lock. Dropping the session does too, without waiting for it.
@@ -312,12 +363,18 @@ impl Session {
     }
 }
 
-/// Version as text and number, size, encoding, and the snapshot for the others.
+/// Version as text and number, size, encoding, the snapshot for the others, and how many there are: tables, those among them that nobody
+/// can read on a standby, subscriptions; whether the connection is encrypted.
 const FACTS: &str = "SELECT current_setting('server_version'), current_setting('server_version_num')::int4, \
-     pg_database_size(current_database()), current_setting('server_encoding'), pg_export_snapshot(), \
-     (SELECT count(*) FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace \
+     pg_database_size(current_database()), current_setting('server_encoding'), pg_export_snapshot(), t.readable, t.unreadable, \
+     (SELECT count(*) FROM pg_subscription AS s JOIN pg_database AS b ON b.oid = s.subdbid WHERE b.datname = current_database()), \
+     (SELECT s.ssl FROM pg_stat_ssl AS s WHERE s.pid = pg_backend_pid()) \
+     FROM (SELECT count(*) FILTER (WHERE NOT u.is_out) AS readable, count(*) FILTER (WHERE u.is_out) AS unreadable \
+         FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace \
+         CROSS JOIN LATERAL (SELECT c.relpersistence = 'u' AND pg_is_in_recovery()) AS u (is_out) \
          WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_' \
-         AND NOT EXISTS (SELECT FROM pg_depend AS d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'))";
+         AND NOT EXISTS (SELECT FROM pg_depend AS d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')) \
+     AS t";
 
 /// The number that a server got when its data folder was made; a replica has the number of its primary. Every role may ask.
 const IDENTITY: &str = "SELECT system_identifier::pg_catalog.text, pg_catalog.current_database()::pg_catalog.text \

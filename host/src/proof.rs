@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// Version of both formats. A field that is added, dropped or read differently raises it.
-pub const FORMAT_VERSION: u32 = 1;
+/// Version of both formats. A field that is added, dropped or read differently raises it. Version 2 added what could not be tried, and notes.
+pub const FORMAT_VERSION: u32 = 2;
 
 /// How closely a snapshot was looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -172,6 +172,12 @@ pub struct SourceProof {
     /// What the comparison rests on, or why it could not be made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub comparison: Option<String>,
+    /// Why it could not be restored here, which says nothing against it, and what would help.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub untried: Option<String>,
+    /// What is equal and still to be known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 /// The report of one drill.
@@ -370,7 +376,8 @@ mod tests {
         };
         let text = String::from_utf8(crate::snapshot::to_bytes(&verification).unwrap()).unwrap();
         assert_eq!(Verification::parse(text.as_bytes()).unwrap(), verification);
-        let newer = text.replace("\"format_version\": 1", "\"format_version\": 2");
+        let version = |number: u32| format!("\"format_version\": {number}");
+        let newer = text.replace(&version(FORMAT_VERSION), &version(FORMAT_VERSION + 1));
         assert!(Verification::parse(newer.as_bytes()).unwrap_err().advice().unwrap().contains("newer version"));
         let more = text.replace("\"passed\"", "\"surprise\": 1, \"passed\"");
         assert!(Verification::parse(more.as_bytes()).is_err());

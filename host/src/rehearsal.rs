@@ -51,8 +51,16 @@ pub struct Rehearsal {
 pub struct Restored {
     /// What was found of it.
     pub proof: SourceProof,
-    /// Where it is.
-    pub place: Place,
+    /// Where it is; none where it could not be tried.
+    pub place: Option<Place>,
+}
+
+impl Restored {
+    /// What keeps it from being tried says nothing against it.
+    fn untried(proof: SourceProof, why: &Error) -> Self {
+        let hint = why.advice().map(|hint| format!("; {hint}")).unwrap_or_default();
+        Self { proof: SourceProof { untried: Some(format!("{why}{hint}")), ..proof }, place: None }
+    }
 }
 
 /// Where a restored source is.
@@ -105,9 +113,19 @@ impl Rehearsal {
         let record = snapshot.record.as_ref().and_then(|record| record.sources.get(source)?.database.as_ref());
         let on_disk = record.and_then(|record| record.database_bytes);
         let on_disk = on_disk.unwrap_or_else(|| object.bytes.saturating_mul(BYTES_A_DUMPED_BYTE));
-        let origin = fetch::beginning(host, object).await?;
-        check_program(&origin).await?;
-        let server = self.server(&origin, object.bytes.saturating_add(on_disk)).await?;
+        let contents = fetch::contents(host, object).await?;
+        let origin = &contents.origin;
+        check_program(origin).await?;
+        let server = self.server(origin, object.bytes.saturating_add(on_disk)).await?;
+        let mut proof = SourceProof { object: Some(object.key.clone()), bytes: object.bytes, ..SourceProof::default() };
+        let planned = match &self.own {
+            Some(own) if self.other.is_none() => own.plan(&server, &contents).await,
+            _ => server.plan(&contents).await,
+        };
+        let plan = match planned {
+            Err(error) if error.class() == Class::Config => return Ok(Restored::untried(proof, &error)),
+            planned => planned?,
+        };
         let name = format!("dolibarr_backup_scratch_{:08x}", rand::random::<u32>());
         let fetched = {
             let scratch = self.folder.path().to_owned();
@@ -115,25 +133,46 @@ impl Rehearsal {
         };
         self.made.push(name.clone());
         let (fresh, config) = (Fresh { name: &name, owner: None }, server.config(&name));
-        let mut proof = SourceProof { object: Some(object.key.clone()), bytes: object.bytes, ..SourceProof::default() };
-        let contents = fetched.contents.as_ref();
+        let own = self.own.take();
         let filled = async {
-            server.create(fresh, contents.and_then(|contents| contents.creation.as_deref())).await?;
+            let note = server.create(fresh, &plan).await?;
+            if let Some(own) = &own {
+                own.before_filling(&name, &contents).await?;
+            }
             let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-            server.fill(fresh, fetched.file.path(), &origin, cores.min(JOBS_DEFAULT_MAX)).await?;
-            server.check_tables(&name, contents).await
+            server.fill(fresh, fetched.file.path(), origin, cores.min(JOBS_DEFAULT_MAX), &plan).await?;
+            if let Some(own) = &own {
+                own.after_filling(&name, &contents).await?;
+            }
+            Ok((note, server.check_tables(&name, fetched.contents.as_ref()).await?))
         };
-        match self.time("restore the database", Some(on_disk), filled).await {
-            Ok(tables) => proof.holds = Some(format!("{} tables in {}", HumanCount(tables), server.version())),
+        let filled = self.time("restore the database", Some(on_disk), filled).await;
+        self.own = own;
+        match filled {
+            Ok((note, tables)) => {
+                proof.holds = Some(format!("{} tables in {}", HumanCount(tables), server.version()));
+                proof.notes.extend(note);
+            }
+            Err(error) if error.class() == Class::Config => {
+                // The proof says why; the step found nothing.
+                if let Some(phase) = self.phases.last_mut() {
+                    phase.failure = None;
+                }
+                return Ok(Restored::untried(proof, &error));
+            }
             Err(error) => {
                 proof.problems.push(format!("{} cannot be restored: {}", object.key, finding(error)?));
-                return Ok(Restored { proof, place: Place::Database(config) });
+                return Ok(Restored { proof, place: Some(Place::Database(config)) });
             }
         }
         let comparing = compare::database(host, &config, history, snapshot, source);
         let compared = self.time("compare the database", None, comparing).await;
-        note(&mut proof, compared.unwrap_or_else(|error| Comparison::Unknown(error.to_string())));
-        Ok(Restored { proof, place: Place::Database(config) })
+        let comparison = compared.unwrap_or_else(|error| Comparison::Unknown(error.to_string()));
+        if let Comparison::Equal { is_reworded: true, .. } = comparison {
+            proof.notes.push(crate::restore::reworded(&server, &name, &fetched, origin).await);
+        }
+        note(&mut proof, comparison);
+        Ok(Restored { proof, place: Some(Place::Database(config)) })
     }
 
     /// Restores a folder and compares it. An archive that does not restore is a finding.
@@ -162,7 +201,7 @@ impl Rehearsal {
             Err(error) => {
                 let why = crate::verify::wrong(error)?;
                 proof.problems.push(format!("{} cannot be restored: {why}", object.key));
-                return Ok(Restored { proof, place: Place::Folder(into) });
+                return Ok(Restored { proof, place: Some(Place::Folder(into)) });
             }
         };
         let (files, bytes) = (HumanCount(restored.files), HumanBytes(restored.bytes));
@@ -178,23 +217,24 @@ impl Rehearsal {
         let comparing = compare::documents(host, &into, history, snapshot, source, restored.owners);
         let compared = self.time("compare the documents", None, comparing).await;
         note(&mut proof, compared.unwrap_or_else(|error| Comparison::Unknown(error.to_string())));
-        Ok(Restored { proof, place: Place::Folder(into) })
+        Ok(Restored { proof, place: Some(Place::Folder(into)) })
     }
 
     /// Removes what was restored, so that many snapshots need the room of one.
     ///
     /// # Errors
     /// The server's; [`Class::Unexpected`] for a folder that cannot be removed.
-    pub async fn discard(&mut self, place: &Place) -> Result<()> {
+    pub async fn discard(&mut self, place: Option<&Place>) -> Result<()> {
         match place {
-            Place::Database(config) => {
+            None => Ok(()),
+            Some(Place::Database(config)) => {
                 let own = || self.own.as_ref().map(|own| own.config("postgres"));
                 let Some(at) = self.other.clone().or_else(own) else { return Ok(()) };
                 Server::connect(&at).await?.drop_database(&config.database).await?;
                 self.made.retain(|name| *name != config.database);
                 Ok(())
             }
-            Place::Folder(path) => {
+            Some(Place::Folder(path)) => {
                 let folder = path.clone();
                 let removed = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(folder)).await;
                 match removed.map_err(|error| Error::unexpected(error.to_string()))? {
@@ -292,7 +332,10 @@ impl Rehearsal {
 /// Whether a failure to restore says something about the dump.
 fn finding(error: Error) -> Result<String> {
     match error.class() {
-        Class::Unexpected => Ok(error.to_string()),
+        Class::Unexpected => Ok(match error.advice() {
+            Some(advice) => format!("{error}; {advice}"),
+            None => error.to_string(),
+        }),
         _ => crate::verify::wrong(error),
     }
 }
@@ -300,6 +343,7 @@ fn finding(error: Error) -> Result<String> {
 fn note(proof: &mut SourceProof, comparison: Comparison) {
     proof.compared = Some(comparison.name().to_owned());
     proof.comparison = Some(comparison.describe());
+    proof.notes.extend(comparison.notes().iter().cloned());
     if let Comparison::Different(why) = comparison {
         proof.problems.push(why);
     }

@@ -5,6 +5,8 @@
 mod database;
 mod documents;
 
+pub(crate) use database::reworded;
+
 use crate::accept;
 use crate::choice::{self, Which};
 use crate::config::Source;
@@ -64,6 +66,9 @@ struct To {
     /// Role that the database and all in it will belong to; by default the owner of the one it replaces, or the user who restores
     #[arg(long, value_name = "ROLE")]
     owner: Option<String>,
+    /// Put it in place although it is not what the record says; what differs is told
+    #[arg(long)]
+    accept_different: bool,
     /// Jobs of pg_restore; by default as many as cores, at most four
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=64))]
     jobs: Option<u8>,
@@ -153,8 +158,16 @@ fn own_target(target: &str, host: &Host) -> Error {
 }
 
 impl To {
-    const NOWHERE: Self =
-        Self { server: None, target_env: None, swap: None, overwrite: false, owner: None, jobs: None, scratch: None };
+    const NOWHERE: Self = Self {
+        server: None,
+        target_env: None,
+        swap: None,
+        overwrite: false,
+        owner: None,
+        accept_different: false,
+        jobs: None,
+        scratch: None,
+    };
 
     /// Where files are put for a while.
     fn scratch(&self) -> PathBuf {

@@ -16,8 +16,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 /// Version of the record's format. A field that is added, dropped or read differently raises it. Version 2 added the
-/// condition of each source, what was measured of it, and the store's time; version 3 what its fingerprint rests on; version 4 what its run found ahead.
-pub const FORMAT_VERSION: u32 = 4;
+/// condition of each source, what was measured of it, and the store's time; version 3 what its fingerprint rests on; version 4 what its run found ahead; version 5 a seal of each
+/// measure, and what pg_dump remarked.
+pub const FORMAT_VERSION: u32 = 5;
 
 /// The record of one run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -194,6 +195,10 @@ pub struct SourceRecord {
     /// What the fingerprint plugin selected, so that the same can be measured again. Versions 1 and 2 did not record it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub selected: Vec<Selected>,
+    /// A seal of each of them alone, in their order; none of what changed while the object was made, which only a sequence can. Versions
+    /// before 5 did not record it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub seals: Vec<Option<String>>,
     /// The object that holds its state; none where it failed.
     pub object: Option<ObjectRecord>,
     /// The server and the tool that dumped it.
@@ -247,6 +252,9 @@ pub struct DatabaseRecord {
     /// Size of the database on the server's disk: what a restore needs, about. Older versions did not record it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database_bytes: Option<u64>,
+    /// What pg_dump remarked, and what the dump leaves out on purpose; only where it was made in this run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 /// What an archive holds.

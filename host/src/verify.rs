@@ -173,7 +173,7 @@ async fn restore_all(
             Some(Source::DIRECTORY) => rehearsal.documents(host, history, snapshot, source, object, stop).await?,
             Some(_) | None => continue,
         };
-        rehearsal.discard(&done.place).await?;
+        rehearsal.discard(done.place.as_ref()).await?;
         restored.insert(known, done.proof);
     }
     Ok(restored)
@@ -200,6 +200,7 @@ fn proofs(snapshot: &Snapshot, found: &Found, restored: &Found) -> BTreeMap<Stri
             proof.problems.extend(deep.problems.iter().cloned());
             proof.holds = deep.holds.clone().or(proof.holds);
             (proof.compared, proof.comparison) = (deep.compared.clone(), deep.comparison.clone());
+            (proof.untried, proof.notes) = (deep.untried.clone(), deep.notes.clone());
         }
         if matches!(state.condition, Condition::Partial | Condition::Suspect) {
             proof.holds = proof.holds.map(|holds| format!("{holds} ({})", state.condition));
@@ -220,6 +221,8 @@ pub fn conclude(
     chain: &Chain,
 ) -> Verification {
     let own = chain.problems.iter().any(|(id, _)| *id == snapshot.id);
+    // What could not be tried was read to its end, and no more is known of it.
+    let depth = if sources.values().any(|source| source.untried.is_some()) { Depth::Read } else { depth };
     let whole = snapshot.damage.is_none() && sources.values().all(|source| source.problems.is_empty());
     Verification {
         format_version: FORMAT_VERSION,
@@ -329,10 +332,31 @@ pub fn source_text(name: &str, source: &SourceProof) -> String {
     if let Some(comparison) = &source.comparison {
         let _ = writeln!(text, "  {:<10} {comparison}", "");
     }
+    for note in &source.notes {
+        let _ = writeln!(text, "  {:<10} note: {note}", "");
+    }
+    if let Some(why) = &source.untried {
+        let _ = writeln!(text, "  {:<10} could not be tried: {why}", "");
+    }
     for problem in &source.problems {
         let _ = writeln!(text, "  {:<10} wrong: {problem}", "");
     }
     text
+}
+
+/// What nothing is wrong with, as far as it could be tried.
+#[must_use]
+pub fn untried<'p>(proofs: impl Iterator<Item = &'p SourceProof>) -> Option<Error> {
+    let why: BTreeSet<&String> = proofs.filter_map(|proof| proof.untried.as_ref()).collect();
+    let first = why.first()?;
+    let others = match why.len() - 1 {
+        0 => String::new(),
+        count => format!(" (and {count} more)"),
+    };
+    Some(
+        Error::config(format!("a restore could not be tried: {first}{others}"))
+            .hint("what was read is whole; try it where what is missing is there, as with --server"),
+    )
 }
 
 fn failure(host: &Host, history: &History, verifications: &[Verification], chain: &Chain) -> Option<Error> {
@@ -345,7 +369,7 @@ fn failure(host: &Host, history: &History, verifications: &[Verification], chain
     let is_whole = of_objects.is_empty();
     let problems: BTreeSet<&String> =
         of_objects.into_iter().chain(chain.problems.iter().map(|(_, problem)| problem)).collect();
-    let first = problems.first()?;
+    let Some(first) = problems.first() else { return untried(verifications.iter().flat_map(|of| of.sources.values())) };
     let text = match problems.len() {
         1 => format!("the verification of {} failed: {first}", host.environment),
         count => format!("the verification of {} found {count} things wrong, first: {first}", host.environment),

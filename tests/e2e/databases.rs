@@ -2,6 +2,7 @@
 
 mod days;
 mod failing;
+mod museum;
 
 use crate::scene::{DATABASE, ROLE, Scene, complains, excluded, key, manifest, signal};
 use std::collections::BTreeSet;

@@ -22,8 +22,13 @@ const SYSTEM_USER: &str = "postgres";
 /// A server starts within a second; a busy machine may take longer.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Who may connect how, unless a test says otherwise: the administrator through the socket, everyone else by password.
-const ACCESS: &str = "local all postgres trust\nlocal all all scram-sha-256\nhost all all 127.0.0.1/32 scram-sha-256\n";
+/// Who may connect how, unless a test says otherwise: the administrator and a standby through the socket, everyone else by password.
+const ACCESS: &str =
+    "local all,replication postgres trust\nlocal all all scram-sha-256\nhost all all 127.0.0.1/32 scram-sha-256\n";
+
+/// A certificate of X.509 version 1 and its key, which guard nothing: no library of Rust makes one.
+const VERSION_1: (&str, &str) =
+    (include_str!("../fixtures/x509-version-1/server.crt"), include_str!("../fixtures/x509-version-1/server.key"));
 
 /// How a server differs from the ordinary one.
 #[derive(Debug, Clone, Default)]
@@ -36,6 +41,8 @@ pub struct Options {
     pub tls: bool,
     /// With `tls`: the certificate signs itself and is an authority, as `openssl req -x509` makes it.
     pub self_signed: bool,
+    /// With `tls`: the certificate is of X.509 version 1, as `openssl x509 -req` makes it without extensions.
+    pub version_1: bool,
 }
 
 /// A running server.
@@ -81,21 +88,47 @@ impl Server {
         initdb.arg("--pgdata").arg(&data).args(["--username=postgres", "--auth=trust", "--encoding=UTF8"]);
         run(initdb.args(["--locale=C.UTF-8", "--no-sync"]))?;
         if options.tls {
-            certify(folder.path(), owner, options.self_signed)?;
+            certify(folder.path(), owner, options)?;
         }
         fs::write(data.join("pg_hba.conf"), options.access.as_deref().unwrap_or(ACCESS))?;
-        let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
         let shown = folder.path().display();
         let tls = if options.tls {
             format!("ssl = on\nssl_cert_file = '{shown}/server.crt'\nssl_key_file = '{shown}/server.key'\n")
         } else {
             String::new()
         };
+        let settings = format!("{tls}{}", options.settings);
+        Self::serve(bin, owner, folder, &settings)
+    }
+
+    /// A standby of this server, which follows it for as long as both live.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn standby(&self) -> Self {
+        let started = || {
+            let folder = tempfile::Builder::new().prefix("pg-").tempdir()?;
+            fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
+            give(folder.path(), self.owner)?;
+            let mut copy = as_owner(self.bin.join("pg_basebackup"), self.owner);
+            copy.env("PGHOST", self.socket()).env("PGPORT", self.port.to_string()).env("PGUSER", "postgres");
+            run(copy
+                .args(["--checkpoint=fast", "--no-sync", "--write-recovery-conf", "--pgdata"])
+                .arg(folder.path().join("data")))?;
+            Self::serve(self.bin.clone(), self.owner, folder, "")
+        };
+        started().expect("the standby does not start")
+    }
+
+    /// Starts the server whose files are there.
+    fn serve(bin: PathBuf, owner: Option<(u32, u32)>, folder: TempDir, more: &str) -> Result<Self> {
+        let (data, shown) = (folder.path().join("data"), folder.path().display().to_string());
+        let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
         let settings = format!(
             "listen_addresses = '127.0.0.1'\nport = {port}\nunix_socket_directories = '{shown}'\nfsync = off\n\
              full_page_writes = off\nautovacuum = off\nmax_connections = 40\nlog_statement = all\nlog_min_messages = warning\n\
-             log_line_prefix = '%u|%a|'\n{tls}{}\n",
-            options.settings
+             log_line_prefix = '%u|%a|'\n{more}\n"
         );
         let mut file = fs::read_to_string(data.join("postgresql.conf"))?;
         file.push_str(&settings);
@@ -298,7 +331,7 @@ fn run(command: &mut Command) -> Result<String> {
 }
 
 /// Writes `root.crt`, `server.crt` with `server.key`, and `stranger.crt`.
-fn certify(folder: &Path, owner: Option<(u32, u32)>, self_signed: bool) -> Result<()> {
+fn certify(folder: &Path, owner: Option<(u32, u32)>, options: &Options) -> Result<()> {
     let authority = |name: &str| -> Result<_> {
         let mut params = CertificateParams::new(Vec::<String>::new())?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -310,7 +343,7 @@ fn certify(folder: &Path, owner: Option<(u32, u32)>, self_signed: bool) -> Resul
     let ((root, issuer), (stranger, _)) = (authority("root")?, authority("stranger")?);
     let key = KeyPair::generate()?;
     let mut params = CertificateParams::new(vec!["localhost".to_owned()])?;
-    let server = if self_signed {
+    let server = if options.self_signed {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.self_signed(&key)?
     } else {
@@ -319,8 +352,8 @@ fn certify(folder: &Path, owner: Option<(u32, u32)>, self_signed: bool) -> Resul
     let files = [
         ("root.crt", root),
         ("stranger.crt", stranger),
-        ("server.crt", server.pem()),
-        ("server.key", key.serialize_pem()),
+        ("server.crt", if options.version_1 { VERSION_1.0.to_owned() } else { server.pem() }),
+        ("server.key", if options.version_1 { VERSION_1.1.to_owned() } else { key.serialize_pem() }),
     ];
     for (name, text) in files {
         let path = folder.join(name);

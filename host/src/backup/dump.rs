@@ -6,6 +6,7 @@ use super::{Opened, Plugins, Tallies, Work, add};
 use crate::choice;
 use crate::documents;
 use crate::error::{Error, Result};
+use crate::evidence::{SealKey, Selected};
 use crate::history::{self, History};
 use crate::host::Host;
 use crate::lease::Lease;
@@ -121,15 +122,34 @@ async fn dump_in_time(
     let dumping = async {
         let object = dump_one(host, plugins, lease, source, opened, id, tallies).await?;
         let millis = host.clock.millis_since(began);
+        let seals = seals(source, opened, history.seal_key()).await;
         let index = store_index(host, lease, source, opened, id).await;
         let below_unreadable = below_unreadable(host, source, opened, history, id).await;
-        Ok(Dump { object, index, below_unreadable, millis })
+        Ok(Dump { object, seals, index, below_unreadable, millis })
     };
     let late = |_| {
         Err(Error::unavailable(format!("{} was not saved within its share of the run's limit", source.name))
             .hint("look at what is slow; `run` in [deadlines] is the limit"))
     };
     tokio::time::timeout(limit, dumping).await.unwrap_or_else(late)
+}
+
+/// The seals of the fingerprint's measures, but for the sequences' where one moved on while the dump was made: they are outside of every
+/// snapshot, so the dump may have the earlier value or the later one, and both are right.
+async fn seals(source: &Work, opened: &Opened, key: Option<&SealKey>) -> Vec<Option<String>> {
+    let Some(fingerprint) = &source.fingerprint else { return Vec::new() };
+    let mut seals = Vec::new();
+    for (selected, seal) in fingerprint.selected.iter().zip(&fingerprint.seals) {
+        let moved = match (opened, selected, key) {
+            (Opened::Database(session), Selected::Sequences { .. }, Some(key)) => {
+                let again = session.measure(selected.clone()).await;
+                again.map_or(true, |measured| key.seal(vec![measured]).seals.first() != Some(seal))
+            }
+            _ => false,
+        };
+        seals.push((!moved).then(|| seal.clone()));
+    }
+    seals
 }
 
 /// Has the plugin dump one source and checks its receipt against what the host really stored. What it stored besides is

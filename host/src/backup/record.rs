@@ -17,6 +17,8 @@ use std::collections::BTreeMap;
 /// What a dump came to.
 pub(super) struct Dump {
     pub(super) object: ObjectRecord,
+    /// A seal of each measure of the fingerprint; none of what changed while the object was made.
+    pub(super) seals: Vec<Option<String>>,
     pub(super) index: Option<ObjectRecord>,
     pub(super) below_unreadable: Option<u64>,
     pub(super) millis: u64,
@@ -32,6 +34,7 @@ pub(super) fn failed(source: &Work, error: &Error) -> SourceRecord {
         fingerprint: None,
         basis: None,
         selected: Vec::new(),
+        seals: Vec::new(),
         ..blank(source)
     }
 }
@@ -70,10 +73,11 @@ pub(super) fn saved(
     let Judgement { condition, doubts } = state::judge(&source.name, &seen, history, now);
     let Seen { identity, measure, .. } = seen;
     let mut record = SourceRecord {
+        seals: dump.seals,
         outcome: Outcome::Saved,
         reason,
         object: Some(dump.object),
-        database: database(opened),
+        database: database(opened).map(|database| DatabaseRecord { notes: notes(opened), ..database }),
         dump_millis: Some(dump.millis),
         archive,
         condition: Some(condition),
@@ -85,13 +89,13 @@ pub(super) fn saved(
     if condition != Condition::Whole {
         tracing::error!(source = %source.name, "{condition}: {}", record.doubts.join("; "));
         // Without it nothing is carried over: the source is saved every night until it is whole.
-        record.fingerprint = None;
+        (record.fingerprint, record.seals) = (None, Vec::new());
     }
     if let Opened::Tree(tree) = opened {
         // Carried over on its word, what is missing would be missing for as long as nothing changes.
         if let Some(why) = tree.difference_to_summary() {
             tracing::warn!(source = %source.name, "{why}, so the fingerprint is not trusted and the next run saves it again");
-            record.fingerprint = None;
+            (record.fingerprint, record.seals) = (None, Vec::new());
         }
         let excludes = tree.excludes();
         let blind = excludes.blind();
@@ -101,7 +105,7 @@ pub(super) fn saved(
                 source = %source.name,
                 "the fingerprint leaves out `{shown}`, which the archive holds, so it is not trusted: give both plugins the same `exclude`"
             );
-            (record.fingerprint, record.basis) = (None, None);
+            (record.fingerprint, record.basis, record.seals) = (None, None, Vec::new());
         }
     }
     record
@@ -115,6 +119,7 @@ fn blank(source: &Work) -> SourceRecord {
         fingerprint: source.fingerprint.as_ref().map(|f| f.value.clone()),
         basis: source.fingerprint.as_ref().map(|f| f.basis.clone()),
         selected: source.fingerprint.as_ref().map(|f| f.selected.clone()).unwrap_or_default(),
+        seals: source.fingerprint.as_ref().map(|f| f.seals.iter().cloned().map(Some).collect()).unwrap_or_default(),
         object: None,
         database: None,
         fingerprint_millis: source.fingerprint_millis,
@@ -134,7 +139,15 @@ fn database(opened: &Opened) -> Option<DatabaseRecord> {
         server_version: facts.server_version,
         pg_dump_version: facts.pg_dump_version,
         database_bytes: Some(facts.database_bytes),
+        notes: Vec::new(),
     })
+}
+
+fn notes(opened: &Opened) -> Vec<String> {
+    match opened {
+        Opened::Database(session) => session.remarks().notes,
+        Opened::Tree(_) => Vec::new(),
+    }
 }
 
 fn archive(opened: &Opened, index: Option<ObjectRecord>, below_unreadable: Option<u64>) -> Option<ArchiveRecord> {

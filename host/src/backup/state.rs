@@ -32,6 +32,8 @@ pub struct Seen {
     pub unreadable: u64,
     /// Entries that the last whole archive has below those; none where nobody knows.
     pub below_unreadable: Option<u64>,
+    /// What the dump of a database lacks, by pg_dump's words.
+    pub lacking: Vec<String>,
 }
 
 /// What a source is by that.
@@ -51,6 +53,10 @@ impl Seen {
             measure: measure(opened),
             unreadable: archive.map_or(0, |archive| archive.unreadable_total),
             below_unreadable: archive.and_then(|archive| archive.below_unreadable),
+            lacking: match opened {
+                Opened::Database(session) => session.remarks().lacking,
+                Opened::Tree(_) => Vec::new(),
+            },
         }
     }
 }
@@ -114,6 +120,10 @@ pub fn judge(name: &str, seen: &Seen, history: &History, now: Timestamp) -> Judg
         };
         let doubt = format!("{} entries could not be read{below}", HumanCount(seen.unreadable));
         return Judgement { condition: Condition::Partial, doubts: vec![doubt] };
+    }
+    if !seen.lacking.is_empty() {
+        let doubts = seen.lacking.iter().map(|what| format!("the dump lacks something: {what}")).collect();
+        return Judgement { condition: Condition::Partial, doubts };
     }
     let mut doubts = Vec::new();
     if let Some((known, found)) = exchanged(seen.identity.as_deref(), name, history, now) {

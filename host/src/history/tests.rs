@@ -80,6 +80,7 @@ fn record(id: &str, objects: &[(&str, &str, u64)]) -> Record {
             fingerprint: Some("f".into()),
             basis: None,
             selected: Vec::new(),
+            seals: Vec::new(),
             object: Some(object),
             database: None,
             fingerprint_millis: None,

@@ -79,9 +79,22 @@ fn words(name: &str, snapshot: &Snapshot, source: &SourceRecord) -> String {
     }
     for selected in &source.selected {
         match selected {
-            Selected::Definitions => text.push_str(
-                "  definitions: columns, types, defaults, constraints, indexes, triggers, views, functions\n",
+            Selected::Structure => text.push_str(
+                "  structure: tables, columns, types, keys, indexes, triggers, functions and all else that is defined\n",
             ),
+            Selected::Definitions => text.push_str(
+                "  definitions: defaults, checks, views, policies and conditions as the server prints them\n",
+            ),
+            Selected::Comments => text.push_str("  comments and security labels\n"),
+            Selected::Rights => text.push_str("  owners and rights\n"),
+            Selected::LargeObjects => text.push_str("  every byte of the large objects\n"),
+            Selected::Sequences { skip } => {
+                text.push_str("  the values of the sequences, but for those of\n");
+                match skip.is_empty() {
+                    true => text.push_str("    nothing\n"),
+                    false => tables(&mut text, skip),
+                }
+            }
             Selected::Content { schemas } => content(&mut text, schemas, source),
             Selected::Latest { column, schemas } => {
                 let column = printable(column);
@@ -132,6 +145,12 @@ fn content(text: &mut String, schemas: &BTreeMap<String, SelectedTables>, source
     text.push_str(if exceptions.is_empty() { "    nothing\n" } else { &exceptions });
     for (schema, selected) in schemas {
         let _ = writeln!(text, "    tables of {}: {}", printable(schema), list(&selected.tables));
+    }
+}
+
+fn tables(text: &mut String, schemas: &BTreeMap<String, BTreeSet<String>>) {
+    for (schema, tables) in schemas {
+        let _ = writeln!(text, "    tables of {}: {}", printable(schema), list(tables));
     }
 }
 

@@ -27,6 +27,27 @@ const FORMAT_CUSTOM: u8 = 1;
 /// Longest table of contents that is kept until it is whole. Four hundred tables take half a megabyte.
 const CONTENTS_BYTES_MAX: usize = 256 << 20;
 
+/// Kinds of entry that [`Contents::special`] has, with the comments, labels and rights on them.
+const SPECIAL: [&str; 14] = [
+    "DATABASE",
+    "DATABASE PROPERTIES",
+    "SCHEMA",
+    "EXTENSION",
+    "POLICY",
+    "USER MAPPING",
+    "EVENT TRIGGER",
+    "PUBLICATION",
+    "PUBLICATION TABLE",
+    "PUBLICATION TABLES IN SCHEMA",
+    "SUBSCRIPTION",
+    "FOREIGN DATA WRAPPER",
+    "PROCEDURAL LANGUAGE",
+    "SECURITY LABEL",
+];
+
+/// Kinds that stand for something said of another entry, whose kind their name begins with.
+const SAID_OF_ANOTHER: [&str; 2] = ["COMMENT", "ACL"];
+
 /// Kinds of block.
 const BLOCK_DATA: u8 = 1;
 const BLOCK_LARGE_OBJECTS: u8 = 3;
@@ -67,8 +88,38 @@ pub struct Contents {
     pub tables: usize,
     /// Where it comes from.
     pub origin: Origin,
+    /// Objects that only some servers or users can make, and what the database itself was set to, in the archive's order.
+    pub special: Vec<Entry>,
+    /// Entries that give rights.
+    pub rights: usize,
+    /// Tablespaces that something lies in, but for the default one.
+    pub tablespaces: BTreeSet<String>,
+}
+
+/// An entry of the table of contents.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Entry {
+    /// Its number in the archive.
+    pub id: i64,
+    /// What it is, in pg_dump's words.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+    /// The statements that make it.
+    pub definition: String,
+}
+
+impl Contents {
+    /// The entries of one kind.
+    pub fn of_kind(&self, kind: &str) -> impl Iterator<Item = &Entry> {
+        self.special.iter().filter(move |entry| entry.kind == kind)
+    }
+
     /// The statement that made the database, with its encoding and locale.
-    pub creation: Option<String>,
+    #[must_use]
+    pub fn creation(&self) -> Option<&str> {
+        self.of_kind("DATABASE").next().map(|entry| entry.definition.as_str())
+    }
 }
 
 /// Reads where an archive comes from out of its first bytes. None for a format that is not known here.
@@ -170,6 +221,20 @@ impl Scanner {
         }
     }
 
+    /// What the stream says of itself so far: none while its table of contents is not whole, and an empty one for a format that is
+    /// not known here.
+    ///
+    /// # Errors
+    /// What it is instead.
+    pub fn contents(&self) -> Result<Option<Option<&Contents>>, Flaw> {
+        match self.state {
+            State::Contents => Ok(None),
+            State::Flawed(flaw) => Err(flaw),
+            State::Unknown => Ok(Some(None)),
+            _ => Ok(Some(Some(&self.contents))),
+        }
+    }
+
     /// What the stream held. None for a format that is not known here.
     ///
     /// # Errors
@@ -263,6 +328,13 @@ impl Scanner {
     }
 }
 
+/// Whether [`Contents::special`] has an entry.
+fn is_special(kind: &[u8], name: &[u8]) -> bool {
+    let is = |special: &str| special.as_bytes() == kind;
+    let is_of = |special: &str| name.strip_prefix(special.as_bytes()).is_some_and(|rest| rest.starts_with(b" "));
+    SPECIAL.into_iter().any(is) || (SAID_OF_ANOTHER.into_iter().any(is) && SPECIAL.into_iter().any(is_of))
+}
+
 /// Reads numbers and strings as pg_dump writes them; none where the bytes end.
 struct Reader<'a> {
     bytes: &'a [u8],
@@ -321,13 +393,16 @@ impl<'a> Reader<'a> {
         let mut awaited = BTreeSet::new();
         for _ in 0..self.int()? {
             let (id, has_data) = (self.int()?, self.int()? != 0);
-            // Two object identifiers and a name, then what it is.
-            self.strings(3)?;
-            let kind = self.string()?;
+            // Two object identifiers, then a name and what it is.
+            self.strings(2)?;
+            let (name, kind) = (self.string()?.unwrap_or_default(), self.string()?.unwrap_or_default());
             self.int()?;
-            let definition = self.string()?;
-            // Drop statement, copy statement, schema, tablespace, access method.
-            self.strings(5)?;
+            let definition = self.string()?.unwrap_or_default();
+            // Drop statement, copy statement, schema.
+            self.strings(3)?;
+            let tablespace = self.string()?.unwrap_or_default();
+            // Access method.
+            self.strings(1)?;
             if self.layout.minor >= MINOR_WITH_RELATION_KIND {
                 self.int()?;
             }
@@ -335,9 +410,15 @@ impl<'a> Reader<'a> {
             self.strings(2)?;
             while self.string()?.is_some() {}
             self.take(usize::from(self.layout.offset_bytes) + 1)?;
-            contents.tables += usize::from(kind == Some(b"TABLE DATA"));
-            if kind == Some(b"DATABASE") {
-                contents.creation = definition.map(|text| String::from_utf8_lossy(text).into_owned());
+            contents.tables += usize::from(kind == b"TABLE DATA");
+            contents.rights += usize::from(matches!(kind, b"ACL" | b"DEFAULT ACL"));
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            if !tablespace.is_empty() && tablespace != b"pg_default" {
+                contents.tablespaces.insert(text(tablespace));
+            }
+            if is_special(kind, name) {
+                let (kind, name, definition) = (text(kind), text(name), text(definition));
+                contents.special.push(Entry { id, kind, name, definition });
             }
             if has_data {
                 awaited.insert(id);

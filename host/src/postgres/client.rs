@@ -43,7 +43,11 @@ const PINS: &str = "SET LOCAL search_path = ''; SET LOCAL client_encoding = 'UTF
      SET LOCAL row_security = off; SET LOCAL jit = off; \
      SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0";
 
-/// Timeouts that only some versions know.
+/// Timeouts that only some versions know, for as long as a session is.
+pub(super) const PINS_OF_NEWER_SERVERS_IN_SESSION: &str = "SELECT set_config(name, '0', false) FROM pg_settings \
+     WHERE name IN ('transaction_timeout', 'idle_session_timeout')";
+
+/// The same, for as long as a transaction is.
 const PINS_OF_NEWER_SERVERS: &str = "SELECT set_config(name, '0', true) FROM pg_settings \
      WHERE name IN ('transaction_timeout', 'idle_session_timeout')";
 
@@ -354,10 +358,20 @@ impl Connection {
         self.busy.store(true, Ordering::Relaxed);
         let result = self.client.batch_execute(sql).await;
         self.busy.store(false, Ordering::Relaxed);
-        result.map_err(|error| Refused {
-            state: error.code().map(|code| code.code().to_owned()).unwrap_or_default(),
-            error: self.explain(&error),
-        })
+        result.map_err(|error| self.refused(&error))
+    }
+
+    /// As [`Connection::execute`], and refuses a text with more than one statement in it.
+    pub(super) async fn execute_one(&self, sql: &str) -> Result<(), Refused> {
+        self.busy.store(true, Ordering::Relaxed);
+        let result = self.client.query_typed(sql, &[]).await;
+        self.busy.store(false, Ordering::Relaxed);
+        result.map(drop).map_err(|error| self.refused(&error))
+    }
+
+    fn refused(&self, error: &tokio_postgres::Error) -> Refused {
+        let state = error.code().map(|code| code.code().to_owned()).unwrap_or_default();
+        Refused { state, error: self.explain(error) }
     }
 
     pub(super) fn read<T: FromSqlOwned>(&self, row: &Row, column: usize) -> Result<T> {

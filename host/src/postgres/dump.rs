@@ -4,12 +4,14 @@
 //! No secret is ever an argument; the password goes through the child's environment alone.
 
 mod output;
+mod remarks;
 
 use self::output::Output;
+use self::remarks::Remarks;
 use super::archive::{Contents, Flaw, Scanner};
 use super::client::Notice;
 use super::program::{NOWHERE, Program, Version};
-use super::{Facts, Session};
+use super::{Facts, Remarked, Session};
 use crate::capability::printable;
 use crate::error::{Class, Error, Result};
 use crate::secret::redact;
@@ -17,7 +19,7 @@ use crate::stream::{ByteStream, Writer, channel};
 use bytes::Bytes;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitStatus, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::ChildStdin;
 use tokio::sync::mpsc;
@@ -150,6 +152,10 @@ impl Session {
         command
             .arg("--format=custom")
             .arg("--no-password")
+            // The connection string of a subscription holds a password, and a restored database must not draw from production.
+            .arg("--no-subscriptions")
+            // A role may have another one by default, which not every text fits into.
+            .env("PGCLIENTENCODING", &self.facts.encoding)
             .arg(format!("--snapshot={}", self.snapshot))
             .arg(format!("--lock-wait-timeout={}s", super::client::LOCK_TIMEOUT_SECONDS))
             .args(argument)
@@ -168,8 +174,19 @@ impl Session {
         let status = child.wait().await.map_err(|e| broken_pipe(&e))?;
         let secrets: Vec<_> = login.password.iter().collect();
         let stderr = redact(&without_notices(stderr, &self.holder.notices()), &secrets);
+        let remarks = Remarks::of(&stderr);
         let made = Made { status, stderr, bytes, contents: scanner.finish(), listing };
-        made.judge(&self.facts).map_err(|error| error.context(self.dialer.target(&login.user)))?;
+        made.judge(&self.facts, &remarks).map_err(|error| error.context(self.dialer.target(&login.user)))?;
+        for remark in &remarks.partial {
+            tracing::warn!(scope = self.scope, "the dump lacks something: {remark}");
+        }
+        let mut notes = remarks.harmless;
+        notes.extend(Made::left_out(&self.facts));
+        for note in &notes {
+            tracing::info!(scope = self.scope, "pg_dump: {note}");
+        }
+        let remarked = Remarked { notes, lacking: remarks.partial };
+        *self.remarks.lock().unwrap_or_else(PoisonError::into_inner) = remarked;
         tracing::debug!(scope = self.scope, bytes, "dump complete");
         Ok(())
     }
@@ -289,12 +306,13 @@ struct Made {
 impl Made {
     /// Whether it is a whole dump of the database. Every condition has once been the one that was missing in
     /// somebody's backup.
-    fn judge(&self, facts: &Facts) -> Result<()> {
+    fn judge(&self, facts: &Facts, remarks: &Remarks) -> Result<()> {
         if !self.status.success() {
             return Err(self.failure());
         }
-        if !self.stderr.trim().is_empty() {
-            return Err(Error::unexpected(format!("pg_dump reported a problem: {}", gist(&self.stderr))));
+        if !remarks.unknown.is_empty() {
+            return Err(Error::unexpected(format!("pg_dump reported a problem: {}", gist(&self.stderr)))
+                .hint("if the message is harmless, report it, so that it is known"));
         }
         if self.bytes < DUMP_BYTES_MIN {
             return Err(Error::unexpected(format!("pg_dump made {} bytes, which cannot be a dump", self.bytes)));
@@ -318,6 +336,16 @@ impl Made {
             }
             _ => Ok(()),
         }
+    }
+
+    /// What is not in it on purpose.
+    fn left_out(facts: &Facts) -> impl Iterator<Item = String> {
+        let Facts { subscriptions, unreadable_unlogged, .. } = *facts;
+        let subscriptions =
+            (subscriptions > 0).then(|| format!("{subscriptions} subscriptions are left out: make them anew by hand"));
+        let unlogged = (unreadable_unlogged > 0)
+            .then(|| format!("{unreadable_unlogged} unlogged tables are without rows, because a standby has none"));
+        subscriptions.into_iter().chain(unlogged)
     }
 
     fn failure(&self) -> Error {

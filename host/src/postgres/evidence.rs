@@ -1,10 +1,11 @@
 //! What can be said of the content: tables, counts, greatest values, exact digests. Rows are read and hashed by the
 //! server; none leaves it.
 //!
-//! A digest is the number of rows and the sum over their MD5 hashes, which does not depend on the order of the
-//! rows and needs no sorting, sealed with the columns' names and types by SHA-256. It detects change, on whichever
-//! server; it is no defence against someone who crafts rows to collide. Text is hashed in the database's own
-//! encoding, so that bytes which are no text in any encoding cannot stop it.
+//! A digest is the number of rows and the sums over two quarters of their SHA-256 hashes, which does not depend on the
+//! order of the rows and needs no sorting, sealed with the columns' names and types by SHA-256. It detects change, on
+//! whichever server, also one that has no MD5 because it runs in FIPS mode; it is no defence against someone who crafts
+//! rows to collide. Text is hashed in the database's own encoding, so that bytes which are no text in any encoding
+//! cannot stop it.
 
 use super::Session;
 use super::client::{Connection, Parameter};
@@ -18,10 +19,10 @@ use tokio_postgres::types::Type;
 const PARALLEL_BYTES_MIN: u64 = 16 << 20;
 
 /// Seals a digest's way of hashing: another way must not give the same text.
-const DIGEST_METHOD: &[u8] = b"rows-md5-sum-1";
+const DIGEST_METHOD: &[u8] = b"rows-sha256-sum-1";
 
-/// As [`DIGEST_METHOD`], for definitions.
-const DEFINITIONS_METHOD: &[u8] = b"definitions-md5-sum-1";
+/// Sequences that one statement reads. Dolibarr with every module has 385.
+const SEQUENCES_AT_ONCE: usize = 500;
 
 /// Types whose greatest value says when or how many, and not what. The greatest value of a text would be a row's
 /// content.
@@ -183,15 +184,14 @@ impl Session {
         Ok(self.catalog().await?.tables.clone())
     }
 
-    /// Hash of the definitions. Owners, rights, comments and object identifiers are no part of it, nor is an
-    /// extension's version, because a dump has none.
+    /// Hash of a listing of objects. Object identifiers are no part of it, nor is an extension's version, because a dump has none.
     ///
     /// # Errors
     /// See [`Session::open`].
-    pub async fn definitions(&self) -> Result<String> {
+    pub async fn listed(&self, listing: Listing) -> Result<String> {
         let reader = self.reader().await?;
-        let rows = reader.query(DEFINITIONS, &[]).await?;
-        let mut hash = Sealed::new(DEFINITIONS_METHOD);
+        let rows = reader.query(listing.statement(), &[]).await?;
+        let mut hash = Sealed::new(listing.method());
         for row in &rows {
             for column in 0..4 {
                 hash.add(reader.read::<String>(row, column)?.as_bytes());
@@ -199,6 +199,57 @@ impl Session {
         }
         self.release(reader);
         Ok(hash.finish())
+    }
+
+    /// Hash of the large objects, how many there are, and their bytes.
+    ///
+    /// # Errors
+    /// Class `Config` for one that this user may not read; see also [`Session::open`].
+    pub async fn large_objects(&self) -> Result<(String, u64, u64)> {
+        let reader = self.reader().await?;
+        let row = reader.query_one(LARGE_OBJECTS, &[]).await?;
+        let (count, bytes): (i64, i64) = (reader.read(&row, 0)?, reader.read(&row, 1)?);
+        let mut hash = Sealed::new(b"large-objects-sha256-sum-1");
+        for part in [count.to_string(), bytes.to_string(), reader.read(&row, 2)?, reader.read(&row, 3)?] {
+            hash.add(part.as_bytes());
+        }
+        self.release(reader);
+        Ok((hash.finish(), count.unsigned_abs(), bytes.unsigned_abs()))
+    }
+
+    /// Hash of the values of the sequences, and how many there are, but for those that columns of some tables own. A sequence is
+    /// outside of every snapshot: what is read is its value now.
+    ///
+    /// # Errors
+    /// See [`Session::open`].
+    pub async fn sequences(&self, skip: impl Fn(&TableName) -> bool) -> Result<(String, u64)> {
+        let reader = self.reader().await?;
+        let mut names = Vec::new();
+        for row in reader.query(SEQUENCES, &[]).await? {
+            let name = TableName { schema: reader.read(&row, 0)?, name: reader.read(&row, 1)? };
+            let (schema, table): (Option<String>, Option<String>) = (reader.read(&row, 2)?, reader.read(&row, 3)?);
+            let owner = schema.zip(table).map(|(schema, name)| TableName { schema, name });
+            if !owner.is_some_and(|owner| skip(&owner)) {
+                names.push(name);
+            }
+        }
+        let mut hash = Sealed::new(b"sequences-1");
+        for some in names.chunks(SEQUENCES_AT_ONCE) {
+            let value = |(place, TableName { schema, name }): (usize, &TableName)| {
+                format!("SELECT {place}, last_value::text, is_called FROM {}.{}", quoted(schema), quoted(name))
+            };
+            let sql = some.iter().enumerate().map(value).collect::<Vec<_>>().join(" UNION ALL ");
+            for (row, TableName { schema, name }) in
+                reader.query(&format!("{sql} ORDER BY 1"), &[]).await?.iter().zip(some)
+            {
+                let (value, is_called): (String, bool) = (reader.read(row, 1)?, reader.read(row, 2)?);
+                for part in [schema, name, &value, &is_called.to_string()] {
+                    hash.add(part.as_bytes());
+                }
+            }
+        }
+        self.release(reader);
+        Ok((hash.finish(), names.len() as u64))
     }
 
     /// Row count and greatest value of one column of numbers or times, a table each, in the order asked.
@@ -380,8 +431,9 @@ fn digest_question(catalog: &Catalog, selection: &Selection) -> Result<(Question
     };
     // OFFSET 0 keeps the server from hashing each row twice.
     let sql = format!(
-        "SELECT count(*), sum(('x' || left(h, 16))::bit(64)::int8)::text, sum(('x' || right(h, 16))::bit(64)::int8)::text \
-         FROM (SELECT md5(ROW({list})::text) AS h FROM ONLY {}.{} AS t{condition} OFFSET 0) AS hashed",
+        "SELECT count(*), sum(('x' || left(h, 16))::bit(64)::int8)::text, sum(('x' || substr(h, 17, 16))::bit(64)::int8)::text \
+         FROM (SELECT encode(sha256(convert_to(ROW({list})::text, getdatabaseencoding())), 'hex') AS h \
+         FROM ONLY {}.{} AS t{condition} OFFSET 0) AS hashed",
         quoted(&selection.table.schema),
         quoted(&selection.table.name)
     );
@@ -413,5 +465,47 @@ impl Sealed {
     }
 }
 
-const TABLES: &str = include_str!("tables.sql");
-const DEFINITIONS: &str = include_str!("definitions.sql");
+/// Objects as texts, of which a hash is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listing {
+    /// What one dump and restore leave as it is.
+    Structure,
+    /// Expressions, which the server may print otherwise after a restore.
+    Definitions,
+    /// Comments and security labels.
+    Comments,
+    /// Owners and rights.
+    Rights,
+}
+
+/// One of the statements of [`Listing`].
+macro_rules! listing {
+    ($file:literal) => {
+        concat!(include_str!("sql/objects.sql"), include_str!($file), include_str!("sql/hashed.sql"))
+    };
+}
+
+impl Listing {
+    const fn statement(self) -> &'static str {
+        match self {
+            Self::Structure => listing!("sql/structure.sql"),
+            Self::Definitions => listing!("sql/definitions.sql"),
+            Self::Comments => listing!("sql/comments.sql"),
+            Self::Rights => listing!("sql/rights.sql"),
+        }
+    }
+
+    /// Seals the way of listing: another way must not give the same text.
+    const fn method(self) -> &'static [u8] {
+        match self {
+            Self::Structure => b"structure-sha256-sum-1",
+            Self::Definitions => b"definitions-sha256-sum-2",
+            Self::Comments => b"comments-sha256-sum-1",
+            Self::Rights => b"rights-sha256-sum-1",
+        }
+    }
+}
+
+const TABLES: &str = include_str!("sql/tables.sql");
+const LARGE_OBJECTS: &str = include_str!("sql/large_objects.sql");
+const SEQUENCES: &str = include_str!("sql/sequences.sql");

@@ -9,7 +9,7 @@ use crate::capability::{Context, types};
 use crate::error::{Class, Error, Result};
 use crate::evidence::{Measured, RowFilter, Selected, SelectedTables};
 use crate::stream::ByteStream;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use wasmtime::component::{HasSelf, Linker, Resource};
 
@@ -121,9 +121,34 @@ impl wit::Host for Context {
         Ok(self.answer(tables.map(|tables| tables.into_iter().map(table).collect())))
     }
 
+    async fn structure(&mut self, database: Resource<EvidenceDatabase>) -> Answer<Resource<DatabaseMeasure>> {
+        self.measured_whole("database-evidence.structure", &database, Selected::Structure).await
+    }
+
     async fn definitions(&mut self, database: Resource<EvidenceDatabase>) -> Answer<Resource<DatabaseMeasure>> {
+        self.measured_whole("database-evidence.definitions", &database, Selected::Definitions).await
+    }
+
+    async fn comments(&mut self, database: Resource<EvidenceDatabase>) -> Answer<Resource<DatabaseMeasure>> {
+        self.measured_whole("database-evidence.comments", &database, Selected::Comments).await
+    }
+
+    async fn rights(&mut self, database: Resource<EvidenceDatabase>) -> Answer<Resource<DatabaseMeasure>> {
+        self.measured_whole("database-evidence.rights", &database, Selected::Rights).await
+    }
+
+    async fn large_objects(&mut self, database: Resource<EvidenceDatabase>) -> Answer<Resource<DatabaseMeasure>> {
+        self.measured_whole("database-evidence.large-objects", &database, Selected::LargeObjects).await
+    }
+
+    async fn sequences(
+        &mut self,
+        database: Resource<EvidenceDatabase>,
+        skip: Vec<wit::TableName>,
+    ) -> Answer<Resource<DatabaseMeasure>> {
         let EvidenceDatabase { session, .. } = self.table.get(&database)?.clone();
-        self.measured("database-evidence.definitions", &session, Ok(Selected::Definitions)).await
+        let selected = by_schema(skip).map(|skip| Selected::Sequences { skip });
+        self.measured("database-evidence.sequences", &session, selected).await
     }
 
     async fn latest(
@@ -147,6 +172,17 @@ impl wit::Host for Context {
 }
 
 impl Context {
+    /// Measures what has no choice in it.
+    async fn measured_whole(
+        &mut self,
+        function: &'static str,
+        database: &Resource<EvidenceDatabase>,
+        selected: Selected,
+    ) -> Answer<Resource<DatabaseMeasure>> {
+        let EvidenceDatabase { session, .. } = self.table.get(database)?.clone();
+        self.measured(function, &session, Ok(selected)).await
+    }
+
     /// Measures what was selected, counts it, and hands out what nobody can read.
     async fn measured(
         &mut self,
@@ -292,14 +328,18 @@ fn twice(TableName { schema, name }: &TableName) -> Error {
 }
 
 fn latest(tables: Vec<wit::TableName>, column: String) -> Result<Selected> {
-    let mut schemas: BTreeMap<_, std::collections::BTreeSet<String>> = BTreeMap::new();
+    Ok(Selected::Latest { column: name(column)?, schemas: by_schema(tables)? })
+}
+
+fn by_schema(tables: Vec<wit::TableName>) -> Result<BTreeMap<String, BTreeSet<String>>> {
+    let mut schemas: BTreeMap<_, BTreeSet<String>> = BTreeMap::new();
     for table in bounded(tables, "tables", TABLES_MAX)? {
         let table = table_name(table)?;
         if !schemas.entry(table.schema.clone()).or_default().insert(table.name.clone()) {
             return Err(twice(&table));
         }
     }
-    Ok(Selected::Latest { column: name(column)?, schemas })
+    Ok(schemas)
 }
 
 fn content(selections: Vec<wit::Selection>, filters: &Filters) -> Result<Selected> {

@@ -1,6 +1,6 @@
 //! Evidence of a database as it is recorded and repeated: a selection goes in, a digest and counts come out, to the host alone.
 
-use super::evidence::{Digest, Latest, Sealed, Selection, TableName};
+use super::evidence::{Digest, Latest, Listing, Sealed, Selection, TableName};
 use super::{RowFilter, Session};
 use crate::error::{Error, Result};
 use crate::evidence::{Counts, Measured, Selected, SelectedTables};
@@ -13,7 +13,20 @@ impl Session {
     /// Class `PluginRefused` for a table or column that does not exist or cannot be measured so; see also [`Session::open`].
     pub async fn measure(&self, selected: Selected) -> Result<Measured> {
         let (digest, counts) = match &selected {
-            Selected::Definitions => (self.definitions().await?, Counts::default()),
+            Selected::Structure => (self.listed(Listing::Structure).await?, Counts::default()),
+            Selected::Definitions => (self.listed(Listing::Definitions).await?, Counts::default()),
+            Selected::Comments => (self.listed(Listing::Comments).await?, Counts::default()),
+            Selected::Rights => (self.listed(Listing::Rights).await?, Counts::default()),
+            Selected::LargeObjects => {
+                let (digest, large_objects, bytes) = self.large_objects().await?;
+                (digest, Counts { large_objects, bytes, ..Counts::default() })
+            }
+            Selected::Sequences { skip } => {
+                let is_skipped =
+                    |table: &TableName| skip.get(&table.schema).is_some_and(|tables| tables.contains(&table.name));
+                let (digest, sequences) = self.sequences(is_skipped).await?;
+                (digest, Counts { sequences, ..Counts::default() })
+            }
             Selected::Content { schemas } => {
                 let selections = selections(schemas);
                 of_content(&selections, &self.digest(&selections).await?)
@@ -35,7 +48,7 @@ impl Session {
         let tables: Vec<TableName> = match selected {
             Selected::Content { schemas } => selections(schemas).into_iter().map(|selection| selection.table).collect(),
             Selected::Latest { schemas, .. } => names(schemas).collect(),
-            Selected::Definitions | Selected::TreeMetadata { .. } | Selected::TreeContent { .. } => Vec::new(),
+            _ => Vec::new(),
         };
         let found = tables.iter().filter_map(|name| catalog.get(name));
         found.fold(0, |sum: u64, (table, _)| sum.saturating_add(table.bytes))

@@ -85,8 +85,8 @@ impl Program {
     }
 }
 
-/// A path that does not exist, so that nothing is found there.
-pub(super) const NOWHERE: &str = "/nonexistent";
+/// A path that cannot exist, so that nothing is ever found there: what lies below a device.
+pub(super) const NOWHERE: &str = "/dev/null/nowhere";
 
 /// What to choose from.
 #[derive(Debug)]
@@ -238,6 +238,11 @@ mod tests {
         for (line, major) in cases {
             assert_eq!(Version::parse(line).map(|v| v.major), major, "{line:?}");
         }
+    }
+
+    #[test]
+    fn nowhere_is_a_place_that_nobody_can_make() {
+        assert!(std::fs::create_dir_all(NOWHERE).is_err() && std::fs::write(NOWHERE, "").is_err());
     }
 
     #[tokio::test]

@@ -3,7 +3,12 @@
 //!
 //! This is the one module that writes to a server, and only to the one that is named as the target.
 
+mod properties;
+mod requirements;
+mod reworded;
 mod verdict;
+
+pub use requirements::Plan;
 
 use super::archive::{Contents, Origin};
 use super::client::{Connection, Dialer, Refused};
@@ -12,9 +17,12 @@ use super::program::{self, Program};
 use super::{Config, SERVER_MAJOR_MIN};
 use crate::error::{Class, Error, Result};
 use crate::secret::redact;
+use std::collections::BTreeSet;
+use std::io::Write as _;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
+use tempfile::NamedTempFile;
 use tokio_postgres::types::Type;
 use verdict::judge;
 
@@ -27,6 +35,9 @@ pub const JOBS_DEFAULT_MAX: usize = 4;
 /// How long a server that broke is waited for, to drop what it holds: it recovers in seconds, or somebody has to look.
 const DROP_PATIENCE: Duration = Duration::from_secs(15);
 
+/// The first server that ends sessions because they are idle.
+const IDLE_TIMEOUT_MAJOR_MIN: u32 = 14;
+
 /// How often it is asked.
 const DROP_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -38,6 +49,7 @@ pub struct Server {
     major: u32,
     user: String,
     may_create: bool,
+    is_superuser: bool,
 }
 
 impl std::fmt::Debug for Server {
@@ -93,8 +105,12 @@ impl Server {
             ))
             .hint(format!("restore to PostgreSQL {SERVER_MAJOR_MIN} or newer")));
         }
+        connection.execute(WITHOUT_LIMITS).await.map_err(|refused| refused.error)?;
+        connection.query(super::client::PINS_OF_NEWER_SERVERS_IN_SESSION, &[]).await?;
         let (user, may_create) = (connection.read(&row, 2)?, connection.read(&row, 3)?);
-        Ok(Self { dialer, version: crate::capability::printable(&version), major, user, may_create, connection })
+        let is_superuser = connection.read(&row, 4)?;
+        let version = crate::capability::printable(&version);
+        Ok(Self { dialer, version, major, user, may_create, is_superuser, connection })
     }
 
     /// As the server names its version.
@@ -191,47 +207,62 @@ impl Server {
         rows.iter().map(read).collect()
     }
 
-    /// Makes an empty database with the encoding and locale of the one that was dumped. Where the server does not have that
-    /// locale, it gets the server's own, with a warning.
+    /// Makes an empty database with the encoding, provider and locale of the one that was dumped. Where the server does not have
+    /// them, it gets the server's own, and the answer says so.
     ///
     /// # Errors
     /// Those of the server.
-    pub async fn create(&self, fresh: Fresh<'_>, creation: Option<&str>) -> Result<()> {
+    pub async fn create(&self, fresh: Fresh<'_>, plan: &Plan) -> Result<Option<String>> {
         let owner = fresh.owner.map(|owner| format!(" OWNER {}", quoted(owner))).unwrap_or_default();
-        let encoding = creation.and_then(|text| option(text, "ENCODING")).unwrap_or_else(|| "UTF8".to_owned());
-        let base =
-            format!("CREATE DATABASE {}{owner} TEMPLATE template0 ENCODING {}", quoted(fresh.name), literal(&encoding));
-        let locale: String = ["LOCALE", "LC_COLLATE", "LC_CTYPE"]
-            .iter()
-            .filter_map(|key| Some(format!(" {key} {}", literal(&option(creation?, key)?))))
-            .collect();
-        match self.connection.execute(&format!("{base}{locale}")).await {
-            Err(refused) if !locale.is_empty() && is_about_locale(&refused) => {
-                tracing::warn!("the server has not the locale{locale}; text is sorted by the server's own");
-                self.connection.execute(&base).await.map_err(|refused| refused.error)
+        let base = format!("CREATE DATABASE {}{owner} TEMPLATE template0", quoted(fresh.name));
+        let wanted = plan.properties.options();
+        let mut left = wanted.iter().peekable();
+        while let Some(options) = left.next() {
+            match self.connection.execute(&format!("{base}{options}")).await {
+                Ok(()) if Some(options) == wanted.first() => return Ok(None),
+                Ok(()) => {
+                    let locale = plan.properties.locale().unwrap_or_default();
+                    let note = format!("the server has not {locale}: text is sorted by{}", kept(options));
+                    tracing::warn!("{note}");
+                    return Ok(Some(note));
+                }
+                Err(refused) if left.peek().is_some() && is_about_locale(&refused) => {}
+                Err(refused) => {
+                    let name = crate::capability::printable(fresh.name);
+                    return Err(refused.error.context(format!("making `{name}`")));
+                }
             }
-            made => made.map_err(|refused| refused.error),
         }
-        .map_err(|error| error.context(format!("making `{}`", crate::capability::printable(fresh.name))))
+        Err(Error::unexpected("no way to make a database was tried"))
     }
 
     /// Fills a fresh database from a dump in a file. Dropping the future kills pg_restore.
     ///
     /// # Errors
     /// The first thing of the dump that cannot be restored.
-    pub async fn fill(&self, fresh: Fresh<'_>, dump: &Path, origin: &Origin, jobs: usize) -> Result<()> {
+    pub async fn fill(&self, fresh: Fresh<'_>, dump: &Path, origin: &Origin, jobs: usize, plan: &Plan) -> Result<()> {
         let program = program_for(origin).await?;
+        let listed = match plan.left_out.is_empty() {
+            true => None,
+            false => Some(self.list_without(&program, dump, &plan.left_out).await?),
+        };
         let login = self.dialer.login()?;
         let mut command = Program::command(&program.pg_restore());
         self.dialer.by_environment(&mut command, &login);
         command
-            .args(["--no-owner", "--no-acl", "--exit-on-error", "--no-password"])
+            .args(["--no-owner", "--no-acl", "--no-subscriptions", "--exit-on-error", "--no-password"])
+            .args(plan.without_tablespaces.then_some("--no-tablespaces"))
+            .args(plan.without_labels.then_some("--no-security-labels"))
+            .args(listed.iter().map(|list| format!("--use-list={}", list.path().display())))
             .arg(format!("--jobs={}", jobs.max(1)))
             .arg(format!("--dbname={}", conninfo(fresh.name)))
             .args(fresh.owner.map(|owner| format!("--role={owner}")))
             .arg(dump)
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
+        // What a role or a database may have by default and pg_restore does not switch off by itself.
+        let idle = if self.major >= IDLE_TIMEOUT_MAJOR_MIN { " -c idle_session_timeout=0" } else { "" };
+        command.env("PGOPTIONS", format!("-c default_transaction_read_only=off{idle}"));
         let path = program.pg_restore();
         let mut child = command.spawn().map_err(|e| {
             Error::config(format!("{} cannot be run: {}", path.display(), e.kind()))
@@ -246,6 +277,48 @@ impl Server {
         let status = child.wait().await.map_err(broken)?;
         let secrets: Vec<_> = login.password.iter().collect();
         judge(status, &redact(&stderr, &secrets))
+    }
+
+    /// The archive's own list without some entries, in a file.
+    async fn list_without(&self, program: &Program, dump: &Path, left_out: &BTreeSet<i64>) -> Result<NamedTempFile> {
+        let output = Program::command(&program.pg_restore()).arg("--list").arg(dump).output().await;
+        let output = output.map_err(|e| Error::config(format!("pg_restore cannot be run: {}", e.kind())))?;
+        if !output.status.success() {
+            return judge(output.status, &String::from_utf8_lossy(&output.stderr)).and(Err(Error::unexpected("")));
+        }
+        let text = output.stdout.split_inclusive(|byte| *byte == b'\n');
+        let number = |line: &[u8]| {
+            let digits = line.split(|byte| *byte == b';').next().unwrap_or_default();
+            std::str::from_utf8(digits).ok().and_then(|digits| digits.parse::<i64>().ok())
+        };
+        let kept = text.filter(|line| number(line).is_none_or(|id| !left_out.contains(&id)));
+        let failed =
+            |error: std::io::Error| Error::unexpected(format!("the list of a dump cannot be written: {error}"));
+        let mut file = tempfile::Builder::new()
+            .suffix(".list")
+            .tempfile_in(dump.parent().unwrap_or(Path::new("/tmp")))
+            .map_err(failed)?;
+        for line in kept {
+            file.write_all(line).map_err(failed)?;
+        }
+        file.flush().map_err(failed)?;
+        Ok(file)
+    }
+
+    /// Gathers the statistics that no dump has; without them the first queries are planned blindly.
+    ///
+    /// # Errors
+    /// Those of the server.
+    pub async fn analyze(&self, database: &str) -> Result<()> {
+        let connection = Dialer::for_restore(&self.config(database))?.connect().await?;
+        connection.execute(WITHOUT_LIMITS).await.map_err(|refused| refused.error)?;
+        connection.execute("ANALYZE").await.map_err(|refused| refused.error.context("gathering statistics"))
+    }
+
+    /// Gives the database what the dumped one was set to; what could not be is in the answer, a sentence each. It is the last
+    /// step, because a setting counts for whoever connects from then on.
+    pub async fn finish(&self, database: &str, plan: &Plan) -> Vec<String> {
+        self.apply(database, &plan.properties).await
     }
 
     /// Compares what is in a database with what its dump announced.
@@ -329,23 +402,26 @@ async fn program_for(origin: &Origin) -> Result<Program> {
 pub const HINT_IN_USE: &str = "stop Dolibarr, or whatever uses it, for the moment of the swap";
 
 fn is_about_locale(refused: &Refused) -> bool {
-    refused.error.message().contains("locale")
+    let message = refused.error.message();
+    ["locale", "ICU", "collat", "LC_CTYPE"].iter().any(|sign| message.contains(sign))
 }
 
-/// The text of an option in `CREATE DATABASE … WITH KEY = 'text'`.
-fn option(creation: &str, key: &str) -> Option<String> {
-    let (_, rest) = creation.split_once(&format!(" {key} = '"))?;
-    let text = rest.split_once('\'')?.0;
-    text.bytes().all(|b| b.is_ascii_graphic()).then(|| text.to_owned())
+/// What a database got instead of its locale, for people.
+fn kept(options: &str) -> &'static str {
+    if options.contains("LOCALE_PROVIDER") {
+        " its own provider, and all else by the server's locale"
+    } else {
+        " the server's own locale"
+    }
 }
 
 /// An identifier for SQL.
-fn quoted(name: &str) -> String {
+pub(in crate::postgres) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 /// A text for SQL. `standard_conforming_strings` is on by default, and what is passed has no backslash.
-fn literal(text: &str) -> String {
+pub(in crate::postgres) fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''").replace('\\', ""))
 }
 
@@ -355,7 +431,12 @@ fn conninfo(database: &str) -> String {
 }
 
 const SERVER: &str = "SELECT current_setting('server_version'), current_setting('server_version_num')::int4, current_user::text, \
-     (SELECT rolcreatedb OR rolsuper FROM pg_roles WHERE rolname = current_user)";
+     (SELECT rolcreatedb OR rolsuper FROM pg_roles WHERE rolname = current_user), \
+     (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)";
+
+/// What a role or a database may have by default and what would end a restore half-way.
+const WITHOUT_LIMITS: &str = "SET statement_timeout = 0; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0; \
+     SET default_transaction_read_only = off";
 
 const OWNER: &str = "SELECT pg_has_role(current_user, oid, 'MEMBER') FROM pg_roles WHERE rolname = $1";
 
@@ -371,16 +452,6 @@ const TABLES: &str = "SELECT count(*) FROM pg_class AS c JOIN pg_namespace AS n 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_options_of_a_database_are_read_out_of_its_statement() {
-        let text = "CREATE DATABASE erp WITH TEMPLATE = template0 ENCODING = 'UTF8' LOCALE_PROVIDER = libc LOCALE = 'fr_FR.utf8';";
-        assert_eq!(option(text, "ENCODING").as_deref(), Some("UTF8"));
-        assert_eq!(option(text, "LOCALE").as_deref(), Some("fr_FR.utf8"));
-        assert_eq!(option(text, "LC_COLLATE"), None);
-        assert_eq!(option("x ENCODING = 'a b", "ENCODING"), None);
-        assert_eq!(option("x ENCODING = 'a b'", "ENCODING"), None);
-    }
 
     #[test]
     fn names_and_texts_cannot_leave_their_quotes() {

@@ -8,8 +8,9 @@ mod opening;
 mod real;
 mod rows;
 
-use super::{Config, Digest, DumpOptions, Selection, Session, SslMode, TableName};
+use super::{Config, Digest, DumpOptions, Listing, Selection, Session, SslMode, TableName};
 use crate::error::Result;
+use crate::evidence::Selected;
 use crate::secret::Source;
 use crate::stream::ByteStream;
 use std::collections::BTreeMap;

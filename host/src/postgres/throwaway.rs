@@ -4,6 +4,8 @@
 //! root, and promises no durability. When its value goes, server and folder go. What a killed process leaves behind is
 //! told by a lock that nobody holds any more, and the next one sweeps it.
 
+mod administer;
+
 use super::client::Dialer;
 use super::dump::gist;
 use super::program::{self, Program};
@@ -30,7 +32,7 @@ const SERVER: &str = "server";
 /// Users that a server may run as where this process is root, the first that there is.
 const USERS: [&str; 2] = ["postgres", "nobody"];
 
-/// The administrator of the new server, who does one thing: he makes the [`USER`].
+/// The administrator of the new server, who makes the [`USER`], and what [`administer`] says.
 const ADMINISTRATOR: &str = "postgres";
 
 /// Who restores. What a dump says is run by this user, who may make databases and nothing that reaches beyond them: no program,

@@ -4,14 +4,19 @@ use super::{Config, SslMode};
 use crate::error::{Error, Result};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
-use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::{
+    CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
+    verify_tls13_signature_with_raw_key,
+};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use std::path::Path;
 use std::sync::Arc;
 use tokio_postgres_rustls::MakeRustlsConnect;
+use x509_cert::Certificate;
+use x509_cert::der::{Decode, Encode};
 
 /// The first libpq that takes `system` for the operating system's certificates.
 pub(super) const SYSTEM_ROOTS_MAJOR_MIN: u32 = 16;
@@ -115,6 +120,16 @@ impl Verifier {
     }
 }
 
+/// The public key in a certificate of any version.
+fn key_of(certificate: &CertificateDer<'_>) -> Result<SubjectPublicKeyInfoDer<'static>, rustls::Error> {
+    let encoded = || {
+        let certificate = Certificate::from_der(certificate).ok()?;
+        certificate.tbs_certificate.subject_public_key_info.to_der().ok()
+    };
+    let der = encoded().ok_or(rustls::Error::InvalidCertificate(CertificateError::BadEncoding))?;
+    Ok(SubjectPublicKeyInfoDer::from(der))
+}
+
 impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
@@ -160,7 +175,15 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signature, &self.algorithms)
+        match verify_tls13_signature(message, certificate, signature, &self.algorithms) {
+            // The library reads certificates of version 3 alone. Where none is trusted, the key in it is all that counts, and libpq
+            // takes it from one of any version; in TLS 1.2 the library has no way to.
+            Err(rustls::Error::InvalidCertificate(_)) if self.trusted.is_none() => {
+                let key = key_of(certificate)?;
+                verify_tls13_signature_with_raw_key(message, &key, signature, &self.algorithms)
+            }
+            verified => verified,
+        }
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

@@ -8,7 +8,9 @@ use crate::config::Source;
 use crate::error::{Class, Error, Result};
 use crate::fetch::{self, Fetched};
 use crate::host::Host;
-use crate::postgres::restore::{Existing, Fresh, HINT_IN_USE, JOBS_DEFAULT_MAX, NAME_BYTES_MAX, Server, check_program};
+use crate::postgres::restore::{
+    Existing, Fresh, HINT_IN_USE, JOBS_DEFAULT_MAX, NAME_BYTES_MAX, Plan as Fit, Server, check_program,
+};
 use crate::postgres::{self, Origin};
 use crate::report::{FORMAT_VERSION, Report};
 use crate::stream::stopped;
@@ -50,6 +52,9 @@ struct Plan {
     owner: Option<String>,
     jobs: usize,
     scratch: PathBuf,
+    /// How the server takes it, and what will not be as it was.
+    fit: Fit,
+    accept_different: bool,
     notes: Vec<String>,
 }
 
@@ -57,6 +62,7 @@ struct Plan {
 struct Made {
     tables: u64,
     comparison: Comparison,
+    notes: Vec<String>,
     millis: u64,
 }
 
@@ -93,7 +99,7 @@ pub(super) async fn run(
         made = make(host, chosen, &plan, &fetched) => made,
         () = &mut interrupted => Err(stopped()),
     };
-    let (tables, comparison) = match made {
+    let (tables, comparison, notes) = match made {
         Ok(made) => made,
         Err(error) => return Err(abandon(&plan, error).await),
     };
@@ -101,7 +107,7 @@ pub(super) async fn run(
     if plan.is_own {
         super::note_replaced(host, chosen.source).await;
     }
-    let made = Made { tables, comparison, millis: host.clock.millis_since(began) };
+    let made = Made { tables, comparison, notes, millis: host.clock.millis_since(began) };
     Ok(report(host, &plan, text, value, &made))
 }
 
@@ -112,10 +118,12 @@ async fn plan(host: &Host, chosen: &Chosen<'_>, source: &postgres::Config, argum
     let target = target(host, chosen.source, source, arguments)?;
     check_own_databases(host, &target, [&into, &place], arguments).await?;
     let is_own = source.may_be(&target.host, target.port, &place).await;
-    let origin = fetch::beginning(host, chosen.object).await?;
+    let contents = fetch::contents(host, chosen.object).await?;
+    let origin = contents.origin.clone();
     let server = Server::connect(&target).await?;
     server.check(&origin)?;
     check_program(&origin).await?;
+    let fit = server.plan(&contents).await?;
     let replaced = server.look(&place).await?;
     let asked_for = if place == into { None } else { server.look(&into).await? };
     if let Some(there) = asked_for.or_else(|| replaced.clone().filter(|_| to.swap.is_none() && !to.overwrite)) {
@@ -136,6 +144,7 @@ async fn plan(host: &Host, chosen: &Chosen<'_>, source: &postgres::Config, argum
     let left = server.beginning(&stem).await?;
     let notes =
         left.iter().map(|left| format!("`{}` is what an interrupted restore left: drop it", printable(&left.name)));
+    let notes = notes.chain(fit.notes.iter().cloned());
     let scratch = to.scratch();
     if !arguments.dry_run {
         // What a killed run left may be the room that is missing.
@@ -150,6 +159,8 @@ async fn plan(host: &Host, chosen: &Chosen<'_>, source: &postgres::Config, argum
         on_disk_bytes: record.and_then(|record| record.database_bytes),
         temporary: format!("{stem}{:08x}", rand::random::<u32>()),
         dropped: to.swap.is_none(),
+        accept_different: to.accept_different,
+        fit,
         jobs: to.jobs.map_or(cores, usize::from),
         origin,
         server,
@@ -238,26 +249,59 @@ fn describe(there: &Existing) -> String {
     format!("`{}` ({size}owner `{}`)", printable(&there.name), printable(&there.owner))
 }
 
-/// Fills a fresh database and looks at what is in it.
-async fn make(host: &Host, chosen: &Chosen<'_>, plan: &Plan, fetched: &Fetched) -> Result<(u64, Comparison)> {
+/// Fills a fresh database and looks at what is in it: how many tables, how it compares, and what is to be known.
+async fn make(
+    host: &Host,
+    chosen: &Chosen<'_>,
+    plan: &Plan,
+    fetched: &Fetched,
+) -> Result<(u64, Comparison, Vec<String>)> {
     let fresh = Fresh { name: &plan.temporary, owner: plan.owner.as_deref() };
-    let contents = fetched.contents.as_ref();
-    plan.server.create(fresh, contents.and_then(|contents| contents.creation.as_deref())).await?;
+    let mut notes: Vec<String> = plan.server.create(fresh, &plan.fit).await?.into_iter().collect();
     let spinner = telemetry::spinner("restoring");
-    let filled = plan.server.fill(fresh, fetched.file.path(), &plan.origin, plan.jobs).await;
+    let filled = plan.server.fill(fresh, fetched.file.path(), &plan.origin, plan.jobs, &plan.fit).await;
     spinner.finish_and_clear();
     filled?;
-    let tables = plan.server.check_tables(fresh.name, contents).await?;
+    let tables = plan.server.check_tables(fresh.name, fetched.contents.as_ref()).await?;
     let config = plan.server.config(fresh.name);
-    let compared = compare::database(host, &config, chosen.history, chosen.snapshot, chosen.source).await;
+    // Both read every table, so one finds in memory what the other has read.
+    let (compared, analyzed) = tokio::join!(
+        compare::database(host, &config, chosen.history, chosen.snapshot, chosen.source),
+        plan.server.analyze(fresh.name)
+    );
+    if let Err(error) = analyzed {
+        notes.push(format!("run ANALYZE by hand: {error}"));
+    }
     // A pg_dump that is missing here says nothing against the database.
     let comparison = compared.unwrap_or_else(|error| Comparison::Unknown(error.to_string()));
-    match comparison {
-        Comparison::Different(why) => {
-            Err(Error::new(Class::Stale, format!("the restored database is not the recorded one: {why}"))
-                .hint("take another snapshot: `list` shows them"))
+    if let (Comparison::Different(why), false) = (&comparison, plan.accept_different) {
+        return Err(Error::new(Class::Stale, format!("the restored database is not the recorded one: {why}"))
+            .hint("take another snapshot, which `list` shows, or say --accept-different to have this one"));
+    }
+    notes.extend(comparison.notes().iter().cloned());
+    if let Comparison::Equal { is_reworded: true, .. } = comparison {
+        notes.push(reworded(&plan.server, fresh.name, fetched, &plan.origin).await);
+    }
+    notes.extend(plan.server.finish(fresh.name, &plan.fit).await);
+    Ok((tables, comparison, notes))
+}
+
+/// Which definitions PostgreSQL words otherwise than before.
+pub(crate) async fn reworded(server: &Server, database: &str, fetched: &Fetched, origin: &Origin) -> String {
+    match server.reworded(database, fetched.file.path(), origin).await {
+        Ok((names, count)) => {
+            let more = match count - names.len() {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            format!(
+                "PostgreSQL words {count} definitions in another way than before, which mean the same: {}{more}",
+                names.join(", ")
+            )
         }
-        comparison @ (Comparison::Equal(_) | Comparison::Unknown(_)) => Ok((tables, comparison)),
+        Err(error) => {
+            format!("PostgreSQL words some definitions in another way than before; which ones cannot be told: {error}")
+        }
     }
 }
 
@@ -359,6 +403,7 @@ impl Plan {
         value["server_version"] = json!(self.origin.server_version);
         value["pg_dump_version"] = json!(self.origin.pg_dump_version);
         value["database_bytes"] = json!(self.on_disk_bytes);
+        value["notes"] = json!(self.notes);
         value["target"] = json!({
             "server": self.server.describe(),
             "version": self.server.version(),
@@ -382,6 +427,9 @@ fn report(host: &Host, plan: &Plan, mut text: String, value: Value, made: &Made)
     let seconds = made.millis.div_ceil(1_000);
     let _ = writeln!(text, "restored {} tables to `{}` in {seconds} s", made.tables, printable(&plan.place));
     let _ = writeln!(text, "compared: {}", made.comparison.describe());
+    for note in &made.notes {
+        let _ = writeln!(text, "note: {note}");
+    }
     if plan.replaced.is_some() {
         text.push_str("note: rights that were granted on the old database are not on the new one\n");
     }
@@ -396,6 +444,7 @@ fn report(host: &Host, plan: &Plan, mut text: String, value: Value, made: &Made)
             "millis": made.millis,
             "compared": made.comparison.name(),
             "comparison": made.comparison.describe(),
+            "notes": made.notes,
             "kept_as": plan.replaced.as_ref().filter(|_| !plan.dropped).map(|_| &plan.aside),
         },
     });

@@ -65,7 +65,9 @@ fn a_record_under_another_key_a_newer_one_or_an_edited_one_is_refused() {
     assert!(Record::parse(&bytes, "prod", other).is_err());
     assert!(Record::parse(&bytes, "sandbox", good.id).is_err());
     assert!(Record::parse(&bytes[..bytes.len() / 2], "prod", good.id).is_err());
-    let newer = String::from_utf8(bytes.clone()).unwrap().replace("\"format_version\": 4", "\"format_version\": 5");
+    let version = |number: u32| format!("\"format_version\": {number}");
+    let text = String::from_utf8(bytes.clone()).unwrap();
+    let newer = text.replace(&version(FORMAT_VERSION), &version(FORMAT_VERSION + 1));
     let error = Record::parse(newer.as_bytes(), "prod", good.id).unwrap_err();
     assert!(error.advice().unwrap().contains("newer version"), "{error:?}");
     let extra = String::from_utf8(bytes).unwrap().replace("\"complete\"", "\"surprise\": 1, \"complete\"");

@@ -46,7 +46,19 @@ impl Guest for Plugin {
                 evidence::latest(db, &names, &settings.timestamp_column)?
             }
         };
-        Ok(vec![evidence::definitions(db)?, rows])
+        let uncounted: Vec<_> = policy::uncounted(&settings, &tables)
+            .into_iter()
+            .map(|table| evidence::TableName { schema: table.schema.clone(), name: table.name.clone() })
+            .collect();
+        Ok(vec![
+            evidence::structure(db)?,
+            evidence::definitions(db)?,
+            evidence::comments(db)?,
+            evidence::rights(db)?,
+            evidence::large_objects(db)?,
+            evidence::sequences(db, &uncounted)?,
+            rows,
+        ])
     }
 
     fn of_tree(settings: String, tree: &Tree) -> Result<Vec<TreeMeasure>, Error> {

@@ -48,6 +48,13 @@ pub fn dated_tables<'a>(settings: &Settings, tables: &'a [Table]) -> Vec<&'a Tab
     dated.filter(|table| !volatile_columns(settings, table).contains(column)).collect()
 }
 
+/// The tables whose sequences do not count: rows that do not count draw numbers, too.
+#[must_use]
+pub fn uncounted<'a>(settings: &Settings, tables: &'a [Table]) -> Vec<&'a Table> {
+    let is = |table: &&Table| is_volatile(settings, table) || selection(settings, table).skip_rows.is_some();
+    tables.iter().filter(is).collect()
+}
+
 /// Whether any table is the application's; if none is, the prefix or the database is the wrong one.
 #[must_use]
 pub fn prefix_is_used(settings: &Settings, tables: &[Table]) -> bool {
@@ -112,6 +119,19 @@ mod tests {
             assert_eq!(asked(table(name, &["rowid"])).is_some(), counts, "{name}");
         }
         assert!(selections(&Settings::default(), &[]).is_empty());
+    }
+
+    #[test]
+    fn sequences_of_tables_that_count_in_part_or_not_at_all_do_not_count() {
+        let tables = [
+            table("llx_events", &["rowid"]),
+            table("llx_actioncomm", &["id", "code"]),
+            table("llx_const", &["rowid", "name"]),
+            table("llx_user", &["rowid", "datelastlogin"]),
+            table("llx_facture", &["rowid"]),
+        ];
+        let names: Vec<_> = uncounted(&Settings::default(), &tables).iter().map(|table| table.name.as_str()).collect();
+        assert_eq!(names, ["llx_events", "llx_actioncomm", "llx_const"]);
     }
 
     #[test]

@@ -185,3 +185,24 @@ fn a_disk_that_fills_up_under_documents_leaves_no_folder() {
     complains(&full, 1, "no space is left for `large`");
     assert_eq!(std::fs::read_dir(&disk.path).unwrap().count(), 0, "{}", full.stderr);
 }
+
+#[test]
+fn what_a_server_and_a_role_end_by_default_ends_no_restore() {
+    let Some(scene) = scene() else { return };
+    slow_down(&scene, 20);
+    scene.backup(&[]);
+    let limits = tests::postgres::Options { settings: "idle_session_timeout = '500ms'".into(), ..Default::default() };
+    let other = tests::postgres::Server::start_with(&limits).unwrap();
+    other.psql(
+        "postgres",
+        "ALTER ROLE postgres SET statement_timeout = '500ms'; ALTER ROLE postgres SET lock_timeout = '500ms'; \
+         ALTER ROLE postgres SET idle_in_transaction_session_timeout = '500ms'; \
+         ALTER ROLE postgres SET default_transaction_read_only = on",
+    );
+    let url = format!("postgres://postgres@{}:{}/", other.socket().to_str().unwrap().replace('/', "%2F"), other.port());
+    let done = restore(&scene, &["--into", "slow", "--server", &url, "--jobs", "1"]).expect_code(0).json();
+    assert_eq!(done["restored"]["compared"], "equal", "{done}");
+    let swapped = ["--into", "slow_next", "--swap", "slow", "--server", &url];
+    let done = restore(&scene, &swapped).expect_code(0).json();
+    assert!(done["restored"]["kept_as"].is_string(), "{done}");
+}

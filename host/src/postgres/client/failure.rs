@@ -13,6 +13,10 @@ const HINT_TLS: &str = "check `ssl_mode`, `ssl_root_cert` and the server's certi
 const HINT_RIGHTS: &str = "let the role read everything: `GRANT pg_read_all_data TO role` (PostgreSQL 14 or newer), and BYPASSRLS where tables \
      have row-level security";
 
+/// No role that reads everything reads them.
+const HINT_LARGE_OBJECTS: &str = "large objects have rights of their own: as a superuser run `ALTER ROLE role SET lo_compat_privileges = on`, \
+     or GRANT SELECT ON LARGE OBJECT for each";
+
 /// An attempt that came to nothing.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Refusal {
@@ -58,7 +62,10 @@ pub(in crate::postgres) fn explain(
 ) -> Error {
     let (class, text, hint) = match error.as_db_error() {
         Some(answer) => {
-            let (class, hint) = judge(answer.code());
+            let (class, hint) = match judge(answer.code()) {
+                (class, HINT_RIGHTS) if answer.message().contains("large object") => (class, HINT_LARGE_OBJECTS),
+                judged => judged,
+            };
             (class, format!("{} (SQLSTATE {})", answer.message(), answer.code().code()), hint)
         }
         None => {

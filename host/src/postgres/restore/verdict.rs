@@ -5,12 +5,25 @@ use crate::postgres::dump::gist;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
+/// The dump is what pg_dump wrote, and no pg_restore can restore it: a restore sets no search_path.
+const HINT_SEARCH_PATH: &str = "a function of the database finds what it uses by the search_path alone: give it one, with \
+     `ALTER FUNCTION … SET search_path = public`, and back up again";
+
 /// Whether everything was restored.
 ///
 /// # Errors
 /// What was not, with the class that its words call for. It runs in the C locale.
 pub(super) fn judge(status: ExitStatus, stderr: &str) -> Result<()> {
-    const SIGNS: [(&str, Class, &str); 8] = [
+    const SIGNS: [(&str, Class, &str); 13] = [
+        ("cannot be internal", Class::Config, "restore as a superuser: nobody else may make this aggregate"),
+        ("only superuser can", Class::Config, "restore as a superuser"),
+        ("No function matches the given name", Class::Unexpected, HINT_SEARCH_PATH),
+        ("CONTEXT:  SQL function", Class::Unexpected, HINT_SEARCH_PATH),
+        (
+            "in a read-only transaction",
+            Class::Config,
+            "restore as a role that may write, or to a server that is no standby",
+        ),
         ("No space left on device", Class::Unavailable, "make room on the server's disk"),
         ("could not extend file", Class::Unavailable, "make room on the server's disk"),
         ("permission denied", Class::Config, "restore as a user who may, such as the owner of the target"),

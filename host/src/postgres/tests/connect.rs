@@ -229,7 +229,7 @@ async fn a_role_that_may_only_read_suffices_and_nothing_is_ever_written() {
     let folder = credentials("reader", CANARY);
     let session = open(&reader_config(&server, "sample", &folder)).await;
     assert_eq!(digests(&session).await.len(), 14);
-    session.definitions().await.unwrap();
+    session.listed(Listing::Structure).await.unwrap();
     session.latest(&[public("parent")], "tms").await.unwrap();
     assert!(!read(session.dump(DumpOptions::default()).unwrap()).await.unwrap().is_empty());
     assert!(session.holder.query("CREATE TABLE public.written ()", &[]).await.is_err());
@@ -263,7 +263,7 @@ async fn a_server_that_goes_away_is_an_unavailable_service() {
     digests(&session).await;
     server.psql(
         "sample",
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'dolibarr-backup'",
+        "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE application_name = 'dolibarr-backup'",
     );
     for _ in 0..3 {
         let error = session.digest(&[whole(&public("kinds"))]).await.unwrap_err();
@@ -308,4 +308,25 @@ fn a_configuration_has_defaults_and_no_unknown_key() {
         let parsed: Config = toml::from_str(&format!("{text}ssl_mode = '{}'", mode.name())).unwrap();
         assert_eq!(parsed.ssl_mode, mode);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_of_version_1_encrypts_where_none_is_checked() {
+    let Some(server) = Server::start_with(&Options { tls: true, version_1: true, ..Options::default() }) else {
+        return;
+    };
+    server.psql("postgres", &format!("CREATE ROLE reader LOGIN PASSWORD '{CANARY}'"));
+    let folder = credentials("reader", CANARY);
+    for mode in [SslMode::Prefer, SslMode::Require] {
+        let session = open(&Config { ssl_mode: mode, ..reader_config(&server, "postgres", &folder) }).await;
+        let encrypted = "SELECT count(*) FROM pg_stat_ssl AS s JOIN pg_stat_activity AS a USING (pid) WHERE a.usename = 'reader' AND s.ssl";
+        assert_ne!(server.psql("postgres", encrypted).trim(), "0", "{mode:?}");
+        session.close().await;
+    }
+    let checked = Config {
+        ssl_mode: SslMode::VerifyCa,
+        ssl_root_cert: Some(server.server_certificate()),
+        ..reader_config(&server, "postgres", &folder)
+    };
+    assert_eq!(refusal(&checked).await.class(), Class::Config);
 }

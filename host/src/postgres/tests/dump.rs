@@ -182,6 +182,7 @@ async fn no_argument_of_any_process_holds_the_password_and_the_child_sees_a_clea
         "LC_ALL",
         "PATH",
         "PGAPPNAME",
+        "PGCLIENTENCODING",
         "PGCONNECT_TIMEOUT",
         "PGDATABASE",
         "PGGSSENCMODE",
@@ -256,7 +257,11 @@ async fn a_restored_database_on_another_server_has_equal_digests_and_definitions
         let restored = open(&config(&other, database)).await;
         tokio::time::sleep(Duration::from_millis(if number == 0 { 1_500 } else { 0 })).await;
         assert_eq!(digests(&restored).await, digests(&session).await, "{compression:?}");
-        assert_eq!(restored.definitions().await.unwrap(), session.definitions().await.unwrap(), "{compression:?}");
+        assert_eq!(
+            restored.listed(Listing::Structure).await.unwrap(),
+            session.listed(Listing::Structure).await.unwrap(),
+            "{compression:?}"
+        );
         assert!(!read(restored.dump(DumpOptions::default()).unwrap()).await.unwrap().is_empty(), "{database}");
     }
 }
@@ -310,7 +315,7 @@ async fn every_cut_and_every_split_of_an_archive_is_followed() {
     let contents: Contents = scan(&mut std::iter::once(whole.as_slice())).unwrap().unwrap();
     assert_eq!(contents.tables, 2);
     assert_eq!(contents.origin.server_version, open(&config).await.facts().server_version);
-    assert!(contents.creation.as_ref().unwrap().starts_with("CREATE DATABASE d "), "{contents:?}");
+    assert!(contents.creation().unwrap().starts_with("CREATE DATABASE d "), "{contents:?}");
     assert_eq!(super::super::origin(&whole[..600]), Ok(Some(contents.origin.clone())));
     for length in 0..60 {
         assert_eq!(super::super::origin(&whole[..length]), Err(Flaw::ContentsCut), "{length} bytes");
@@ -332,4 +337,49 @@ async fn every_cut_and_every_split_of_an_archive_is_followed() {
         Ok(None),
         "a format of the future is left to pg_restore"
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_standby_is_dumped_without_the_rows_that_it_does_not_have() {
+    let Some(server) = sample() else { return };
+    server.psql("sample", "CREATE UNLOGGED TABLE hidden (id serial); INSERT INTO hidden DEFAULT VALUES");
+    let standby = server.standby();
+    wait_for(|| (standby.psql("sample", "SELECT count(*) FROM kinds").trim() != "0").then_some(())).await;
+    let session = open(&config(&standby, "sample")).await;
+    let facts = session.facts();
+    assert!(facts.unreadable_unlogged >= 1 && facts.tables > 3, "{facts:?}");
+    assert!(!digests(&session).await.contains_key(&public("hidden")));
+    session.measure(Selected::Sequences { skip: BTreeMap::new() }).await.unwrap();
+    let dump = read(session.dump(DumpOptions::default()).unwrap()).await.unwrap();
+    assert!(dump.len() > 1_000);
+    let notes = session.remarks().notes.join("\n");
+    assert!(notes.contains("unlogged tables are without rows"), "{notes}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_pg_dump_remarks_is_a_note_a_lack_or_a_failure() {
+    let Some(server) = sample() else { return };
+    let saying = |words: &str| {
+        let script = format!("\"$REAL\" \"$@\" && echo '{words}' >&2");
+        (fake(&server, &version_of(&server), &script), words.to_owned())
+    };
+    for (words, notes, lacking) in [
+        ("pg_dump: warning: owner of table \"x\" appears to be invalid", 1, 0),
+        ("NOTICE:  welcome", 1, 0),
+        (
+            "pg_dump: warning: aggregate function x could not be dumped correctly for this database version; ignored",
+            0,
+            1,
+        ),
+    ] {
+        let (folder, words) = saying(words);
+        let session = open(&with_pg_dump(&config(&server, "sample"), &folder)).await;
+        read(session.dump(DumpOptions::default()).unwrap()).await.unwrap();
+        let remarked = session.remarks();
+        assert_eq!((remarked.notes.len(), remarked.lacking.len()), (notes, lacking), "{words}: {remarked:?}");
+    }
+    let (folder, _) = saying("pg_dump: warning: nobody ever saw this");
+    let session = open(&with_pg_dump(&config(&server, "sample"), &folder)).await;
+    let error = read(session.dump(DumpOptions::default()).unwrap()).await.unwrap_err();
+    assert!(error.message().contains("nobody ever saw this") && error.advice().is_some(), "{error:?}");
 }

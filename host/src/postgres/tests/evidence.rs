@@ -281,7 +281,11 @@ async fn bytes_that_are_no_text_do_not_stop_a_digest() {
 async fn each_change_of_a_definition_changes_their_hash_and_data_rights_and_owners_do_not() {
     let Some(server) = sample() else { return };
     let config = config(&server, "sample");
-    let hash = async || open(&config).await.definitions().await.unwrap();
+    let hash = async || {
+        let session = open(&config).await;
+        let structure = session.listed(Listing::Structure).await.unwrap();
+        structure + &session.listed(Listing::Definitions).await.unwrap()
+    };
     let mut seen = BTreeSet::from([hash().await]);
     for same in [
         "INSERT INTO kinds (t) VALUES ('data'); SELECT nextval('numbers')",
@@ -322,4 +326,67 @@ async fn each_change_of_a_definition_changes_their_hash_and_data_rights_and_owne
         server.psql("sample", change);
         assert!(seen.insert(hash().await), "{change}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn comments_rights_large_objects_and_sequences_are_measured_each_by_itself() {
+    let Some(server) = sample() else { return };
+    server.psql("sample", "CREATE ROLE other; SELECT lo_from_bytea(9000, 'contract v1'), lo_create(9001)");
+    let config = config(&server, "sample");
+    let measured = async || {
+        let session = open(&config).await;
+        let mut measured = Vec::new();
+        for selected in [
+            Selected::Structure,
+            Selected::Comments,
+            Selected::Rights,
+            Selected::LargeObjects,
+            Selected::Sequences { skip: BTreeMap::new() },
+        ] {
+            measured.push(session.measure(selected).await.unwrap().digest);
+        }
+        measured
+    };
+    let mut before = measured().await;
+    assert_eq!(before, measured().await, "nothing changed");
+    for (change, differs) in [
+        ("COMMENT ON TABLE kinds IS 'text'", 1),
+        ("COMMENT ON COLUMN kinds.id IS 'text'", 1),
+        ("GRANT SELECT ON kinds TO other", 2),
+        ("ALTER TABLE const OWNER TO other", 2),
+        ("GRANT SELECT (id) ON no_row TO other", 2),
+        ("ALTER DEFAULT PRIVILEGES FOR ROLE other GRANT SELECT ON TABLES TO PUBLIC", 2),
+        ("SELECT lo_put(9000, 0, 'contract v2')", 3),
+        ("SELECT lo_put(9001, 3000000, 'behind a hole')", 3),
+        ("SELECT lo_put(9001, 1048575, '\\x0102')", 3),
+        ("SELECT nextval('numbers')", 4),
+        ("SELECT setval('numbers', 500, false)", 4),
+        ("SELECT setval('numbers', 500, true)", 4),
+    ] {
+        server.psql("sample", change);
+        let now = measured().await;
+        let found: Vec<usize> = (0..now.len()).filter(|at| now[*at] != before[*at]).collect();
+        assert_eq!(found, [differs], "{change}");
+        before = now;
+    }
+    server.psql("sample", "SELECT lo_unlink(9001)");
+    let now = measured().await;
+    assert!(now[2] != before[2] && now[3] != before[3], "it has an owner, too");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_without_md5_is_measured_all_the_same() {
+    let Some(server) = sample() else { return };
+    server.psql(
+        "sample",
+        "SET allow_system_table_mods = on; CREATE OR REPLACE FUNCTION pg_catalog.md5(text) RETURNS text LANGUAGE plpgsql AS \
+         $$ BEGIN RAISE 'could not compute MD5 hash: unsupported'; END $$",
+    );
+    let config = config(&server, "sample");
+    assert!(digests_now(&config).await.len() > 3);
+    let session = open(&config).await;
+    for listing in [Listing::Structure, Listing::Definitions, Listing::Comments, Listing::Rights] {
+        session.listed(listing).await.unwrap();
+    }
+    session.large_objects().await.unwrap();
 }

@@ -26,7 +26,7 @@ async fn a_real_dolibarr_database_is_equal_after_dump_and_restore() {
     let digested = begun.elapsed() - opened;
     let again = digests(&session).await;
     let warm = begun.elapsed() - opened - digested;
-    let definitions = session.definitions().await.unwrap();
+    let definitions = session.listed(Listing::Structure).await.unwrap();
     let defined = begun.elapsed() - opened - digested - warm;
     assert_eq!(again, before);
     assert!(before.len() > 300 && before.values().map(|digest| digest.rows).sum::<u64>() > 10_000);
@@ -47,5 +47,5 @@ async fn a_real_dolibarr_database_is_equal_after_dump_and_restore() {
     server.restore("again", &file);
     let restored = open(&config(&server, "again")).await;
     assert_eq!(digests(&restored).await, before);
-    assert_eq!(restored.definitions().await.unwrap(), definitions);
+    assert_eq!(restored.listed(Listing::Structure).await.unwrap(), definitions);
 }

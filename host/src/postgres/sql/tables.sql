@@ -16,6 +16,8 @@ CROSS JOIN LATERAL (
     WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
 ) AS a
 WHERE c.relkind = 'r' AND c.relpersistence <> 't'
+    -- On a standby nobody can read one, and pg_dump leaves its rows out.
+    AND NOT (c.relpersistence = 'u' AND pg_is_in_recovery())
     AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
     AND NOT EXISTS (
         SELECT FROM pg_depend AS d JOIN pg_extension AS e ON e.oid = d.refobjid

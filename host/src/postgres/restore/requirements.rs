@@ -1,0 +1,190 @@
+//! What a dump needs of the server that it is restored to, besides its version: extensions, roles, tablespaces, and a superuser for what
+//! only one may make. It is looked at before anything is made, so that a restore that cannot end does not begin.
+
+use super::{Server, properties::Properties};
+use crate::capability::printable;
+use crate::error::{Error, Result};
+use crate::postgres::archive::{Contents, Entry};
+use crate::postgres::statements::statements;
+use std::collections::BTreeSet;
+use tokio_postgres::types::Type;
+
+/// Kinds of entry that a superuser makes, at least some of them.
+pub(in crate::postgres) const OF_SUPERUSERS: [&str; 5] =
+    ["EVENT TRIGGER", "PUBLICATION", "PUBLICATION TABLE", "PUBLICATION TABLES IN SCHEMA", "FOREIGN DATA WRAPPER"];
+
+/// How a dump is restored to one server.
+#[derive(Debug, Clone, Default)]
+pub struct Plan {
+    pub(super) properties: Properties,
+    /// Entries that are not restored, or by somebody else.
+    pub(super) left_out: BTreeSet<i64>,
+    pub(super) without_tablespaces: bool,
+    pub(super) without_labels: bool,
+    /// What will not be as it was, a sentence each.
+    pub notes: Vec<String>,
+}
+
+impl Contents {
+    /// The names of the extensions.
+    pub(in crate::postgres) fn extensions(&self) -> Vec<&str> {
+        self.of_kind("EXTENSION").map(|entry| entry.name.as_str()).collect()
+    }
+
+    /// The roles that have to be there although nobody gets rights: those that policies and user mappings name.
+    pub(in crate::postgres) fn roles(&self) -> BTreeSet<String> {
+        let of_policies = self.of_kind("POLICY").flat_map(|entry| names(entry, "CREATE POLICY", "TO"));
+        let of_mappings = self.of_kind("USER MAPPING").flat_map(|entry| names(entry, "CREATE USER MAPPING", "FOR"));
+        of_policies.chain(of_mappings).filter(|role| role != "public").collect()
+    }
+
+    /// Those of [`OF_SUPERUSERS`], and what is said of them.
+    pub(in crate::postgres) fn of_superusers(&self) -> impl Iterator<Item = &Entry> {
+        let is = |entry: &Entry| {
+            OF_SUPERUSERS.iter().any(|kind| {
+                entry.kind == *kind || (entry.kind == "COMMENT" && entry.name.starts_with(&format!("{kind} ")))
+            })
+        };
+        self.special.iter().filter(move |entry| is(entry))
+    }
+
+    /// Providers of security labels.
+    fn label_providers(&self) -> BTreeSet<String> {
+        let labels = self.of_kind("SECURITY LABEL").filter_map(|entry| statements(&entry.definition));
+        labels.flatten().filter_map(|statement| statement.name_after("SECURITY LABEL FOR")).collect()
+    }
+}
+
+fn names(entry: &Entry, begin: &str, keyword: &str) -> Vec<String> {
+    let found = statements(&entry.definition).unwrap_or_default();
+    found.into_iter().filter(|statement| statement.begins(begin)).flat_map(|s| s.names_after(keyword)).collect()
+}
+
+/// Whether nobody but a superuser may make it. A publication of single tables may be made by who owns them.
+fn needs_superuser(entry: &Entry) -> bool {
+    match entry.kind.as_str() {
+        "COMMENT" | "PUBLICATION TABLE" => false,
+        "PUBLICATION" => statements(&entry.definition).is_none_or(|all| all.iter().any(|s| s.has("FOR ALL TABLES"))),
+        _ => true,
+    }
+}
+
+/// Names for people.
+fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    names.into_iter().map(|name| format!("`{}`", printable(name))).collect::<Vec<_>>().join(", ")
+}
+
+impl Server {
+    /// How a dump is restored here, and what will not be as it was. Nothing is made.
+    ///
+    /// # Errors
+    /// Class `Config` for what the server lacks, in one sentence with what to do; see also [`crate::postgres::Session::open`].
+    pub async fn plan(&self, contents: &Contents) -> Result<Plan> {
+        let place = self.describe();
+        let roles = contents.roles();
+        let missing = self.missing(ROLES, roles.iter().map(String::as_str).collect()).await?;
+        if let Some(first) = missing.first() {
+            let hint = format!(
+                "make each with CREATE ROLE {} NOLOGIN, or restore to a server that has them",
+                super::quoted(first)
+            );
+            let missing = listed(missing.iter().map(String::as_str));
+            return Err(Error::config(format!("policies of the dump name the roles {missing}, which {place} has not"))
+                .hint(hint));
+        }
+        self.check_rights(contents).await?;
+        self.plan_with(contents, BTreeSet::new()).await
+    }
+
+    /// As [`Server::plan`], where somebody else makes some of the entries.
+    ///
+    /// # Errors
+    /// As [`Server::plan`].
+    pub(in crate::postgres) async fn plan_with(&self, contents: &Contents, left_out: BTreeSet<i64>) -> Result<Plan> {
+        let place = self.describe();
+        let missing = self.missing(EXTENSIONS, contents.extensions()).await?;
+        if !missing.is_empty() {
+            let missing = listed(missing.iter().map(String::as_str));
+            return Err(Error::config(format!("the dump needs the extensions {missing}, which {place} has not"))
+                .hint("install the packages that they are in on that server, or restore to one that has them"));
+        }
+        let mut plan = Plan { properties: Properties::of(contents), left_out, ..Plan::default() };
+        let missing = self.missing(TABLESPACES, contents.tablespaces.iter().map(String::as_str).collect()).await?;
+        if !missing.is_empty() {
+            plan.without_tablespaces = true;
+            let missing = listed(missing.iter().map(String::as_str));
+            plan.notes.push(format!(
+                "everything goes to the default tablespace, because {missing} is not there or not to be used"
+            ));
+        }
+        for provider in contents.label_providers() {
+            if !self.has_label_provider(&provider).await? {
+                plan.without_labels = true;
+                plan.notes.push(format!("no security label is set, because `{}` is not loaded", printable(&provider)));
+            }
+        }
+        if contents.rights > 0 {
+            plan.notes.push("owners and rights are the target's: those of the dump are not given".to_owned());
+        }
+        let subscriptions = contents.of_kind("SUBSCRIPTION").count();
+        if subscriptions > 0 {
+            plan.notes
+                .push(format!("{subscriptions} subscriptions are not made, so that nothing is drawn from production"));
+        }
+        plan.notes.extend(self.check_properties(&plan.properties).await?);
+        Ok(plan)
+    }
+
+    /// Refuses what only a superuser may make, where this one is none.
+    async fn check_rights(&self, contents: &Contents) -> Result<()> {
+        if self.is_superuser {
+            return Ok(());
+        }
+        let untrusted = self.rows(UNTRUSTED, contents.extensions()).await?;
+        let extensions = untrusted.iter().map(|name| format!("the extension `{}`", printable(name)));
+        let entries = contents.of_superusers().filter(|entry| needs_superuser(entry));
+        let entries = entries.map(|entry| format!("the {} `{}`", entry.kind.to_lowercase(), printable(&entry.name)));
+        let of_superusers: Vec<String> = extensions.chain(entries).collect();
+        let Some(first) = of_superusers.first() else { return Ok(()) };
+        let others = match of_superusers.len() - 1 {
+            0 => String::new(),
+            count => format!(" and {count} more"),
+        };
+        Err(Error::config(format!("only a superuser may make {first}{others}, which {} is not", self.describe()))
+            .hint("give `restore_credentials` of a superuser of that server"))
+    }
+
+    /// Those of some names that a statement does not find.
+    async fn missing(&self, sql: &str, names: Vec<&str>) -> Result<Vec<String>> {
+        let found = self.rows(sql, names.clone()).await?;
+        Ok(names.into_iter().filter(|name| !found.iter().any(|found| found == name)).map(str::to_owned).collect())
+    }
+
+    async fn rows(&self, sql: &str, names: Vec<&str>) -> Result<Vec<String>> {
+        if names.is_empty() {
+            return Ok(Vec::new());
+        }
+        let rows = self.connection.query(sql, &[(&names, Type::TEXT_ARRAY)]).await?;
+        rows.iter().map(|row| self.connection.read(row, 0)).collect()
+    }
+
+    /// A provider is named by a library that the server has loaded; nothing lists them.
+    async fn has_label_provider(&self, provider: &str) -> Result<bool> {
+        let statement = format!("SECURITY LABEL FOR {} ON ROLE CURRENT_USER IS NULL", super::quoted(provider));
+        self.connection.execute("BEGIN").await.map_err(|refused| refused.error)?;
+        let tried = self.connection.execute_one(&statement).await;
+        self.connection.execute("ROLLBACK").await.map_err(|refused| refused.error)?;
+        Ok(!tried.is_err_and(|refused| refused.state == "22023"))
+    }
+}
+
+const EXTENSIONS: &str = "SELECT name::text FROM pg_available_extensions WHERE name = ANY ($1)";
+
+const ROLES: &str = "SELECT rolname::text FROM pg_roles WHERE rolname = ANY ($1)";
+
+const TABLESPACES: &str =
+    "SELECT spcname::text FROM pg_tablespace WHERE spcname = ANY ($1) AND has_tablespace_privilege(oid, 'CREATE')";
+
+/// By the version that is installed by default. Those that are trusted may be made by whoever may create in the database.
+const UNTRUSTED: &str = "SELECT e.name::text FROM pg_available_extensions AS e JOIN pg_available_extension_versions AS v \
+     ON v.name = e.name AND v.version = e.default_version WHERE e.name = ANY ($1) AND v.superuser AND NOT v.trusted";

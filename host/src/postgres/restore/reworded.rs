@@ -1,0 +1,83 @@
+//! Which definitions a server prints otherwise than the dump has them. PostgreSQL keeps an expression as a tree and prints it anew, and
+//! what was read once more is now and then worded in another way: that is to be known, and no difference.
+
+use super::{Server, conninfo, program_for};
+use crate::capability::printable;
+use crate::error::{Error, Result};
+use crate::postgres::Origin;
+use crate::postgres::program::{self, Program};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+/// Names that reach people; a schema of a thousand views has a thousand.
+const NAMED_MAX: usize = 20;
+
+/// How pg_dump introduces an object.
+const HEAD: &str = "-- Name: ";
+
+impl Server {
+    /// The objects whose definitions are worded otherwise in a database than in the dump that it was restored from, and how many there
+    /// are.
+    ///
+    /// # Errors
+    /// Those of pg_dump and pg_restore.
+    pub async fn reworded(&self, database: &str, dump: &Path, origin: &Origin) -> Result<(Vec<String>, usize)> {
+        let program = program_for(origin).await?;
+        if program::major(&program.version.text).is_none_or(|major| major < self.major) {
+            return Err(Error::config("the pg_dump of the dump is older than this server"));
+        }
+        let login = self.dialer.login()?;
+        let mut then = Program::command(&program.pg_restore());
+        then.args(["--schema-only", "--no-owner", "--no-acl", "--file=-"]).arg(dump);
+        let mut now = Program::command(&program.pg_dump);
+        self.dialer.by_environment(&mut now, &login);
+        now.args(["--schema-only", "--no-owner", "--no-acl", "--no-password"]);
+        now.arg(format!("--dbname={}", conninfo(database)));
+        let (then, now) = tokio::try_join!(text_of(then), text_of(now))?;
+        let (then, now) = (definitions(&then), definitions(&now));
+        let names: BTreeSet<&&str> =
+            then.keys().chain(now.keys()).filter(|name| then.get(*name) != now.get(*name)).collect();
+        Ok((names.iter().take(NAMED_MAX).map(|name| printable(name)).collect(), names.len()))
+    }
+}
+
+async fn text_of(mut command: tokio::process::Command) -> Result<String> {
+    let output = command.output().await.map_err(|e| Error::config(format!("a program cannot be run: {}", e.kind())))?;
+    if !output.status.success() {
+        return Err(Error::unexpected(crate::postgres::dump::gist(&String::from_utf8_lossy(&output.stderr))));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// What stands below each head, by its name, kind and schema.
+fn definitions(text: &str) -> BTreeMap<&str, String> {
+    let mut found: BTreeMap<&str, String> = BTreeMap::new();
+    let mut current = None;
+    for line in text.lines() {
+        if let Some(head) = line.strip_prefix(HEAD) {
+            current = head.rsplit_once("; Owner:").map(|(name, _)| name);
+        } else if let Some(name) = current.filter(|_| !line.is_empty() && !line.starts_with("--")) {
+            let text = found.entry(name).or_default();
+            text.push_str(line);
+            text.push('\n');
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_definition_is_found_below_its_head() {
+        let text = "--\n-- PostgreSQL database dump\n--\n\nSET x = 0;\n\n--\n-- Name: v; Type: VIEW; Schema: public; Owner: -\n--\n\nCREATE VIEW public.v AS\n SELECT 1;\n\n\n\
+             --\n-- Name: odd; Owner: x; Type: TABLE; Schema: s; Owner: -\n--\n\nCREATE TABLE s.t ();\n";
+        let found = definitions(text);
+        assert_eq!(
+            found.keys().collect::<Vec<_>>(),
+            [&"odd; Owner: x; Type: TABLE; Schema: s", &"v; Type: VIEW; Schema: public"]
+        );
+        assert_eq!(found["v; Type: VIEW; Schema: public"], "CREATE VIEW public.v AS\n SELECT 1;\n");
+    }
+}

@@ -1,0 +1,266 @@
+//! One of every kind of object: what comes back, what is told not to come back, and what cannot be tried here.
+
+use super::{databases, restore, with_targets};
+use crate::scene::{ROLE, Scene, complains};
+use serde_json::Value;
+use std::process::Command;
+use tests::binary::Config;
+
+/// Kinds of object that every role may make.
+const MUSEUM: &str = include_str!("museum.sql");
+
+/// What depends on the server: roles, extensions, a tablespace, and what only a superuser makes.
+const OF_THE_SERVER: &str = "CREATE ROLE \"Odd, role\" NOLOGIN; \
+     CREATE POLICY odd ON invoice FOR UPDATE TO \"Odd, role\", CURRENT_USER USING (status IN ('draft', 'sent')); \
+     CREATE SCHEMA trigrams; CREATE EXTENSION pg_trgm SCHEMA trigrams; CREATE EXTENSION pg_stat_statements; CREATE EXTENSION postgres_fdw; \
+     CREATE INDEX by_trigrams ON invoice USING gin (ref trigrams.gin_trgm_ops); \
+     CREATE SERVER elsewhere FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '127.0.0.1', port '1'); \
+     CREATE USER MAPPING FOR \"Odd, role\" SERVER elsewhere OPTIONS (user 'x', password 'y'); \
+     CREATE FOREIGN TABLE far (a integer OPTIONS (column_name 'b')) SERVER elsewhere OPTIONS (table_name 'there'); \
+     CREATE PUBLICATION everything FOR ALL TABLES; \
+     CREATE PUBLICATION sold FOR TABLE invoice, line WITH (publish = 'insert, delete'); \
+     COMMENT ON PUBLICATION sold IS 'a publication'; \
+     CREATE FUNCTION watch() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM 1; END $$; \
+     CREATE EVENT TRIGGER watching ON ddl_command_end WHEN TAG IN ('CREATE TABLE', 'ALTER TABLE') EXECUTE FUNCTION watch(); \
+     COMMENT ON EVENT TRIGGER watching IS 'an event trigger'; \
+     CREATE TABLE fast (id integer PRIMARY KEY, x text) TABLESPACE fast; \
+     CREATE SUBSCRIPTION drawn CONNECTION 'host=127.0.0.1 port=1 dbname=x password=canary-subscription' PUBLICATION p WITH (connect = false); \
+     GRANT SELECT ON invoice TO \"Odd, role\"; \
+     ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO \"Odd, role\"";
+
+/// What the database itself is set to.
+const SETTINGS: &str = "ALTER DATABASE museum SET search_path TO public, \"Œuvres & Co\"; ALTER DATABASE museum SET statement_timeout = '5min'; \
+     ALTER DATABASE museum SET lc_monetary = 'C'; ALTER DATABASE museum SET own.setting = 'it''s; odd'; \
+     ALTER DATABASE museum CONNECTION LIMIT 50; ALTER ROLE \"Odd, role\" IN DATABASE museum SET work_mem = '8MB'; \
+     REVOKE CONNECT ON DATABASE museum FROM PUBLIC; GRANT CONNECT ON DATABASE museum TO \"Odd, role\", backup";
+
+/// A database `museum` of ICU's provider in the scene's server, which `prod/db` backs up.
+fn museum() -> Option<Scene> {
+    let mut scene = Scene::small()?;
+    let tablespace = scene.server.socket().join("fast");
+    std::fs::create_dir(&tablespace).unwrap();
+    if let Some((user, group)) = scene.server.owner() {
+        std::os::unix::fs::chown(&tablespace, Some(user), Some(group)).unwrap();
+    }
+    scene.server.psql("postgres", &format!("CREATE TABLESPACE fast LOCATION '{}'", tablespace.display()));
+    scene.server.create_database("museum", &["--locale-provider=icu", "--icu-locale=fr-FR", "--locale=C.UTF-8"]);
+    for sql in [MUSEUM, OF_THE_SERVER, SETTINGS] {
+        scene.server.psql("museum", sql);
+    }
+    scene
+        .server
+        .psql("museum", &format!("GRANT pg_read_all_data TO {ROLE}; ALTER ROLE {ROLE} BYPASSRLS; {}", rights()));
+    let credentials = scene.folder.path().join("credentials");
+    scene.config = Config::directory_store(&scene.store)
+        .top("time_zone = \"Europe/Paris\"")
+        .database(("prod", "db"), ("127.0.0.1", scene.server.port()), "museum", &credentials, "")
+        .documents(("prod", "docs"), &scene.documents);
+    with_targets(scene)
+}
+
+/// Rights on large objects, which no role has that reads everything.
+fn rights() -> String {
+    [70001, 70002, 70003].map(|id| format!("GRANT SELECT ON LARGE OBJECT {id} TO {ROLE}; ")).concat()
+}
+
+/// What stock pg_dump says of a database's definitions.
+fn schema(scene: &Scene, database: &str) -> String {
+    let mut dump = scene.server.client("pg_dump");
+    dump.args(["--schema-only", "--no-owner", "--no-acl", "--no-subscriptions", "--dbname", database]);
+    let output = dump.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    // Each output has a key of its own since PostgreSQL 15.14.
+    text.lines()
+        .filter(|line| !line.starts_with("\\restrict") && !line.starts_with("\\unrestrict"))
+        .map(|line| format!("{line}\n"))
+        .collect()
+}
+
+/// The same after one more stock dump and restore.
+fn schema_of_second_round(scene: &Scene, database: &str) -> String {
+    let again = format!("{database}_again");
+    let file = scene.server.socket().join("again.dump");
+    let mut dump = scene.server.client("pg_dump");
+    dump.args(["--format=custom", "--no-subscriptions", "--dbname", database, "--file"]).arg(&file);
+    run(&mut dump);
+    scene.server.create_database(&again, &["--locale-provider=icu", "--icu-locale=fr-FR", "--locale=C.UTF-8"]);
+    scene.server.restore(&again, &file);
+    schema(scene, &again)
+}
+
+fn run(command: &mut Command) {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// What is in a database beside its definitions: rows, large objects, sequences, comments.
+fn content(scene: &Scene, database: &str) -> String {
+    let rows = "SELECT table_schema, table_name, md5(query_to_xml(format('SELECT * FROM ONLY %I.%I AS t ORDER BY t::text COLLATE \"C\"', \
+         table_schema, table_name), true, false, '')::text) FROM information_schema.tables \
+         WHERE table_schema NOT IN ('pg_catalog', 'information_schema') AND table_type = 'BASE TABLE' ORDER BY 1, 2";
+    let objects = "SELECT oid, md5(lo_get(oid)), length(lo_get(oid)), obj_description(oid, 'pg_largeobject') FROM pg_largeobject_metadata ORDER BY 1";
+    let sequences =
+        "SELECT schemaname, sequencename, last_value, increment_by, cache_size FROM pg_sequences ORDER BY 1, 2";
+    let comments = "SELECT i.identity, d.description FROM pg_description AS d, pg_identify_object(classoid, objoid, objsubid) AS i WHERE objoid >= 16384 ORDER BY 1, 2";
+    [rows, objects, sequences, comments].map(|sql| scene.server.psql(database, sql)).concat()
+}
+
+/// What the database itself is.
+fn properties(scene: &Scene, database: &str) -> String {
+    let sql = format!(
+        "SELECT d.datlocprovider, d.daticulocale, d.datcollate, pg_encoding_to_char(d.encoding), d.datconnlimit, \
+         (SELECT string_agg(a::text, ' ' ORDER BY a::text) FROM unnest(d.datacl) AS a), \
+         (SELECT string_agg(coalesce(r.rolname, '') || s.setconfig::text, ' ' ORDER BY r.rolname) FROM pg_db_role_setting AS s \
+         LEFT JOIN pg_roles AS r ON r.oid = s.setrole WHERE s.setdatabase = d.oid) FROM pg_database AS d WHERE d.datname = '{database}'"
+    );
+    scene.server.psql("postgres", &sql)
+}
+
+fn notes(value: &Value) -> String {
+    let notes = value["notes"].as_array().unwrap_or_else(|| panic!("{value}"));
+    notes.iter().map(|note| note.as_str().unwrap().to_owned() + "\n").collect()
+}
+
+#[test]
+fn a_museum_comes_back_and_what_does_not_is_listed() {
+    let Some(scene) = museum() else { return };
+    let made = scene.backup(&[]);
+    let database = &made["snapshot"]["sources"]["db"]["database"];
+    assert!(notes(database).contains("1 subscriptions are left out"), "{database}");
+    assert!(scene.stored().values().all(|bytes| !bytes.windows(19).any(|text| text == b"canary-subscription")));
+
+    let done = restore(&scene, &["--into", "museum_new", "--server", "lab"]).expect_code(0).json();
+    let restored = &done["restored"];
+    assert_eq!(restored["compared"], "equal", "{done}");
+    let (before, after) = (notes(&done["plan"]), notes(restored));
+    assert!(before.contains("owners and rights are the target's"), "{before}");
+    assert!(after.contains("in another way than before") && after.contains("unpaid"), "{after}");
+    assert_eq!(schema(&scene, "museum_new"), schema_of_second_round(&scene, "museum_new"));
+    assert_eq!(content(&scene, "museum_new"), content(&scene, "museum"));
+    assert_eq!(properties(&scene, "museum_new"), properties(&scene, "museum"));
+    let sorted = "SELECT string_agg(x, ',' ORDER BY x) FROM (VALUES ('Étienne'), ('Zoé'), ('alice')) AS v (x)";
+    assert_eq!(scene.server.psql("museum_new", sorted), scene.server.psql("museum", sorted));
+    let analyzed = "SELECT count(*) FROM pg_stats WHERE tablename = 'invoice'";
+    assert_ne!(scene.server.psql("museum_new", analyzed).trim(), "0", "nobody gathered statistics");
+
+    // In place of the one that is there, and again from what is in place then.
+    scene.server.psql("postgres", "ALTER DATABASE museum CONNECTION LIMIT 7");
+    let swap = ["--into", "museum_next", "--swap", "museum", "--same-environment", "--server", "lab"];
+    let done = restore(&scene, &swap).expect_code(0).json();
+    assert_eq!(done["restored"]["compared"], "equal", "{done}");
+    assert_eq!(properties(&scene, "museum"), properties(&scene, "museum_new"));
+    scene.server.psql("museum", &format!("GRANT SELECT ON ALL TABLES IN SCHEMA public TO {ROLE}; {}", rights()));
+    let again = scene.backup(&[]);
+    assert_eq!(again["snapshot"]["sources"]["db"]["outcome"], "saved", "its rights and words are others now: {again}");
+    let second = restore(&scene, &["--into", "museum_2", "--server", "lab"]).expect_code(0).json();
+    assert_eq!(second["restored"]["compared"], "equal", "{second}");
+    assert_eq!(schema(&scene, "museum_2"), schema(&scene, "museum_new"));
+}
+
+#[test]
+fn a_museum_is_proven_on_a_throwaway_server_that_had_nothing_of_it() {
+    let Some(scene) = museum() else { return };
+    scene.backup(&["--now", "2026-06-01T01:00:00Z"]);
+    let deep = scene.run(["--json", "verify", "--env", "prod", "--deep"]).expect_code(0).json();
+    let db = &deep["verifications"][0]["sources"]["db"];
+    assert_eq!(
+        (&deep["verifications"][0]["depth"], &db["compared"], &db["untried"]),
+        (&"deep".into(), &"equal".into(), &Value::Null),
+        "{db}"
+    );
+    assert!(notes(db).contains("in another way than before"), "{db}");
+    let drilled = scene.run(["--json", "drill", "--env", "prod"]).json();
+    assert_eq!(drilled["drill"]["sources"]["db"]["compared"], "equal", "{drilled}");
+}
+
+#[test]
+fn what_only_a_superuser_could_make_cannot_be_tried_here_and_is_no_failure() {
+    let Some(mut scene) = Scene::small() else { return };
+    scene.server.psql(
+        crate::scene::DATABASE,
+        "CREATE TYPE coin; CREATE FUNCTION coin_in(cstring) RETURNS coin LANGUAGE internal IMMUTABLE STRICT AS 'int4in'; \
+         CREATE FUNCTION coin_out(coin) RETURNS cstring LANGUAGE internal IMMUTABLE STRICT AS 'int4out'; \
+         CREATE TYPE coin (input = coin_in, output = coin_out, like = int4); \
+         CREATE CAST (coin AS int4) WITHOUT FUNCTION AS ASSIGNMENT; \
+         CREATE AGGREGATE nearest (ORDER BY anyelement) \
+         (sfunc = ordered_set_transition, stype = internal, finalfunc = mode_final, finalfunc_extra)",
+    );
+    scene = with_targets(scene).unwrap();
+    scene.backup(&[]);
+    let deep = scene.run(["verify", "--env", "prod", "--deep"]);
+    complains(&deep, 64, "a restore could not be tried: ");
+    assert!(
+        deep.stderr.contains("must be superuser to create a base type") && deep.stdout.contains("passed"),
+        "{deep:?}"
+    );
+    assert_eq!(scene.list()[0]["verified"], true, "what was read is whole");
+    let drilled = scene.run(["drill", "--env", "prod"]);
+    complains(&drilled, 64, "a restore could not be tried: ");
+    assert_eq!(scene.list()[0]["verified"], true);
+    let deep = scene.run(["--json", "verify", "--env", "prod", "--deep", "--server", "lab"]).expect_code(0).json();
+    assert_eq!(deep["verifications"][0]["sources"]["db"]["compared"], "equal", "{deep}");
+}
+
+#[test]
+fn what_the_target_lacks_is_named_before_anything_is_made() {
+    let Some(scene) = museum() else { return };
+    scene.backup(&[]);
+    let before = databases(&scene);
+    let other = tests::postgres::Server::start().unwrap();
+    other.psql("postgres", "CREATE ROLE plain LOGIN CREATEDB PASSWORD 'x'");
+    let url = |user: &str| {
+        format!("postgres://{user}@{}:{}/", other.socket().to_str().unwrap().replace('/', "%2F"), other.port())
+    };
+    let into = |user: &str| restore(&scene, &["--into", "x", "--server", &url(user)]);
+    let address = url("postgres");
+    let plainly = ["restore", "--env", "prod", "--source", "db", "--into", "x", "--server", &address];
+    complains(&scene.run(plainly), 64, "the roles `Odd, role`");
+    other.psql("postgres", "CREATE ROLE \"Odd, role\"; CREATE ROLE backup");
+    let planned = restore(&scene, &["--into", "x", "--server", &url("postgres"), "--dry-run"]).expect_code(0).json();
+    assert!(notes(&planned["plan"]).contains("default tablespace, because `fast`"), "{planned}");
+    let done = into("postgres").expect_code(0).json();
+    assert_eq!(done["restored"]["compared"], "equal", "{done}");
+    assert_eq!(databases(&scene), before);
+}
+
+#[test]
+fn what_nobody_saw_change_is_seen_now() {
+    let Some(scene) = Scene::small() else { return };
+    scene.server.psql(
+        crate::scene::DATABASE,
+        &format!("SELECT lo_from_bytea(70003, 'contract v1'); GRANT SELECT ON LARGE OBJECT 70003 TO {ROLE}"),
+    );
+    let run = |day: u8| {
+        let made = scene.backup(&["--now", &format!("2026-06-{day:02}T01:00:00Z")]);
+        made["snapshot"]["sources"]["db"]["outcome"].as_str().unwrap().to_owned()
+    };
+    assert_eq!((run(1), run(2)), ("saved".to_owned(), "unchanged".to_owned()));
+    let mut day = 3;
+    for (change, outcome) in [
+        ("SELECT lo_put(70003, 0, 'contract v2')", "saved"),
+        ("SELECT nextval(pg_get_serial_sequence('llx_facture', 'rowid'))", "saved"),
+        ("COMMENT ON TABLE llx_facture IS 'invoices'", "saved"),
+        ("GRANT SELECT ON llx_facture TO PUBLIC", "saved"),
+        ("SELECT nextval(pg_get_serial_sequence('llx_actioncomm', 'id'))", "unchanged"),
+    ] {
+        scene.server.psql(crate::scene::DATABASE, change);
+        assert_eq!(run(day), outcome, "{change}");
+        assert_eq!(run(day + 1), "unchanged", "after {change}");
+        day += 2;
+    }
+}
+
+#[test]
+fn a_role_with_another_encoding_makes_a_dump_that_is_whole() {
+    let Some(scene) = Scene::small() else { return };
+    let scene = with_targets(scene).unwrap();
+    scene.server.psql(
+        crate::scene::DATABASE,
+        &format!("ALTER ROLE {ROLE} SET client_encoding = 'LATIN1'; CREATE TABLE far (x text); INSERT INTO far VALUES ('Σ 漢'); GRANT SELECT ON far TO {ROLE}"),
+    );
+    scene.backup(&[]);
+    let done = restore(&scene, &["--into", "far", "--server", "lab"]).expect_code(0).json();
+    assert_eq!(done["restored"]["compared"], "equal", "{done}");
+    assert_eq!(scene.server.psql("far", "SELECT x FROM far").trim(), "Σ 漢");
+}
