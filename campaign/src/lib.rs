@@ -17,6 +17,10 @@ pub use world::World;
 
 use std::fmt;
 
+/// Records are read and thrown away a hundred thousand times: with the C library's allocator it took a fifth longer.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// What became of one simulated history.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tally {

@@ -30,9 +30,9 @@ pub enum Selected {
     Structure,
     /// The expressions of a database as the server prints them.
     Definitions,
-    /// Comments and security labels.
+    /// Comments.
     Comments,
-    /// Owners and rights.
+    /// Owners, rights and security labels.
     Rights,
     /// Every byte of the large objects.
     LargeObjects,

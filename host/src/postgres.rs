@@ -191,6 +191,8 @@ pub struct Facts {
     pub unreadable_unlogged: u64,
     /// Subscriptions, which no dump has.
     pub subscriptions: u64,
+    /// User mappings whose options, as a rule a password, this user cannot read; a dump has them without.
+    pub unreadable_mappings: u64,
 }
 
 /// One database in one snapshot. As long as it lives, the snapshot does.
@@ -272,6 +274,7 @@ impl Session {
             tables: u64::try_from(holder.read::<i64>(&row, 5)?).unwrap_or(0),
             unreadable_unlogged: u64::try_from(holder.read::<i64>(&row, 6)?).unwrap_or(0),
             subscriptions: u64::try_from(holder.read::<i64>(&row, 7)?).unwrap_or(0),
+            unreadable_mappings: u64::try_from(holder.read::<i64>(&row, 9)?).unwrap_or(0),
             identity,
         };
         let snapshot: String = holder.read(&row, 4)?;
@@ -364,11 +367,12 @@ impl Session {
 }
 
 /// Version as text and number, size, encoding, the snapshot for the others, and how many there are: tables, those among them that nobody
-/// can read on a standby, subscriptions; whether the connection is encrypted.
+/// can read on a standby, subscriptions; whether the connection is encrypted; user mappings without options.
 const FACTS: &str = "SELECT current_setting('server_version'), current_setting('server_version_num')::int4, \
      pg_database_size(current_database()), current_setting('server_encoding'), pg_export_snapshot(), t.readable, t.unreadable, \
      (SELECT count(*) FROM pg_subscription AS s JOIN pg_database AS b ON b.oid = s.subdbid WHERE b.datname = current_database()), \
-     (SELECT s.ssl FROM pg_stat_ssl AS s WHERE s.pid = pg_backend_pid()) \
+     (SELECT s.ssl FROM pg_stat_ssl AS s WHERE s.pid = pg_backend_pid()), \
+     (SELECT count(*) FROM pg_user_mappings AS m WHERE m.umoptions IS NULL) \
      FROM (SELECT count(*) FILTER (WHERE NOT u.is_out) AS readable, count(*) FILTER (WHERE u.is_out) AS unreadable \
          FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace \
          CROSS JOIN LATERAL (SELECT c.relpersistence = 'u' AND pg_is_in_recovery()) AS u (is_out) \

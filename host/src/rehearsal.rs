@@ -137,12 +137,12 @@ impl Rehearsal {
         let filled = async {
             let note = server.create(fresh, &plan).await?;
             if let Some(own) = &own {
-                own.before_filling(&name, &contents).await?;
+                own.before_filling(&name, &contents).await.map_err(as_untried)?;
             }
             let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
             server.fill(fresh, fetched.file.path(), origin, cores.min(JOBS_DEFAULT_MAX), &plan).await?;
             if let Some(own) = &own {
-                own.after_filling(&name, &contents).await?;
+                own.after_filling(&name, &contents).await.map_err(as_untried)?;
             }
             Ok((note, server.check_tables(&name, fetched.contents.as_ref()).await?))
         };
@@ -326,6 +326,16 @@ impl Rehearsal {
             server.drop_database(&name).await.map_err(|error| left(&name, &error))?;
         }
         Ok(())
+    }
+}
+
+/// What the administrator of a throwaway server cannot make says nothing of the dump: an extension that has to be loaded first, say.
+fn as_untried(error: Error) -> Error {
+    match error.class() {
+        Class::Unexpected => {
+            Error::config(error.message()).hint("name a server with --server, with a superuser's credentials")
+        }
+        _ => error,
     }
 }
 

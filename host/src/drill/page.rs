@@ -35,7 +35,7 @@ pub(super) fn of(drill: &Drill, zone: &TimeZone) -> String {
             body {
                 h1 { "Restore drill of " (drill.environment) }
                 p { (when) " (" (drill.time_zone) "), snapshot " code { (drill.snapshot) } " taken " (taken) }
-                p class="verdict" { @if drill.passed { "Passed" } @else { "Failed" } }
+                p class="verdict" { (verdict_of(drill, &problems)) }
                 @if !problems.is_empty() {
                     h2 { "What is wrong" }
                     ul { @for problem in &problems { li { (problem) } } }
@@ -64,6 +64,14 @@ pub(super) fn of(drill: &Drill, zone: &TimeZone) -> String {
     page.into_string()
 }
 
+fn verdict_of(drill: &Drill, problems: &[String]) -> &'static str {
+    match (drill.passed, problems.is_empty() && drill.sources.values().any(|source| source.untried.is_some())) {
+        (true, _) => "Passed",
+        (false, true) => "Could not be tried",
+        (false, false) => "Failed",
+    }
+}
+
 fn source_row(name: &str, source: &SourceProof) -> Markup {
     html! {
         tr {
@@ -72,6 +80,8 @@ fn source_row(name: &str, source: &SourceProof) -> Markup {
             td {
                 @if let Some(holds) = &source.holds { (holds) br; }
                 @if let Some(comparison) = &source.comparison { (comparison) }
+                @for note in &source.notes { br; (note) }
+                @if let Some(why) = &source.untried { br; "could not be tried: " (why) }
             }
         }
     }

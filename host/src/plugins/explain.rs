@@ -85,8 +85,8 @@ fn words(name: &str, snapshot: &Snapshot, source: &SourceRecord) -> String {
             Selected::Definitions => text.push_str(
                 "  definitions: defaults, checks, views, policies and conditions as the server prints them\n",
             ),
-            Selected::Comments => text.push_str("  comments and security labels\n"),
-            Selected::Rights => text.push_str("  owners and rights\n"),
+            Selected::Comments => text.push_str("  comments\n"),
+            Selected::Rights => text.push_str("  owners, rights and security labels\n"),
             Selected::LargeObjects => text.push_str("  every byte of the large objects\n"),
             Selected::Sequences { skip } => {
                 text.push_str("  the values of the sequences, but for those of\n");

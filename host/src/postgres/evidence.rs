@@ -472,9 +472,9 @@ pub enum Listing {
     Structure,
     /// Expressions, which the server may print otherwise after a restore.
     Definitions,
-    /// Comments and security labels.
+    /// Comments.
     Comments,
-    /// Owners and rights.
+    /// Owners, rights and security labels.
     Rights,
 }
 

@@ -276,7 +276,16 @@ impl Server {
         let stderr = collect(stderr).await.map_err(broken)?;
         let status = child.wait().await.map_err(broken)?;
         let secrets: Vec<_> = login.password.iter().collect();
-        judge(status, &redact(&stderr, &secrets))
+        judge(status, &redact(&stderr, &secrets))?;
+        if plan.afterwards.is_empty() {
+            return Ok(());
+        }
+        let connection = Dialer::for_restore(&self.config(fresh.name))?.connect().await?;
+        connection.execute(WITHOUT_LIMITS).await.map_err(|refused| refused.error)?;
+        for statement in &plan.afterwards {
+            connection.execute_one(statement).await.map_err(|refused| refused.error)?;
+        }
+        Ok(())
     }
 
     /// The archive's own list without some entries, in a file.
@@ -420,9 +429,10 @@ pub(in crate::postgres) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// A text for SQL. `standard_conforming_strings` is on by default, and what is passed has no backslash.
+/// A text for SQL, whatever `standard_conforming_strings` is.
 pub(in crate::postgres) fn literal(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''").replace('\\', ""))
+    let quoted = text.replace('\'', "''");
+    if quoted.contains('\\') { format!("E'{}'", quoted.replace('\\', "\\\\")) } else { format!("'{quoted}'") }
 }
 
 /// A database's name that libpq cannot take for a connection string.
@@ -456,7 +466,7 @@ mod tests {
     #[test]
     fn names_and_texts_cannot_leave_their_quotes() {
         assert_eq!(quoted("a\"; DROP"), "\"a\"\"; DROP\"");
-        assert_eq!(literal("a'; DROP\\"), "'a''; DROP'");
+        assert_eq!(literal("a'; DROP\\"), "E'a''; DROP\\\\'");
         assert_eq!(conninfo("a' host=x"), "dbname='a\\' host=x'");
     }
 }

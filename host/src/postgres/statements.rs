@@ -94,6 +94,10 @@ impl Statement {
     /// The names behind some keywords, up to what is neither a name nor a comma.
     pub(super) fn names_after(&self, keywords: &str) -> Vec<String> {
         let Some(begin) = self.after(keywords) else { return Vec::new() };
+        // What comes after is an expression, in which anything may stand.
+        if ["USING", "WITH CHECK"].iter().filter_map(|limit| self.after(limit)).any(|limit| limit < begin) {
+            return Vec::new();
+        }
         let (mut names, mut expected) = (Vec::new(), true);
         for (_, token) in self.solid().skip_while(|(place, _)| *place < begin) {
             match (token, expected) {
@@ -134,6 +138,7 @@ impl Statement {
         }
         match solid.next()? {
             Token::SingleQuotedString(text) => Some((text.replace("''", "'"), true)),
+            Token::EscapedStringLiteral(text) => Some((text.clone(), true)),
             Token::Word(word) => Some((word.value.clone(), false)),
             _ => None,
         }
@@ -189,6 +194,8 @@ mod tests {
             one("CREATE POLICY \" TO x\" ON public.t FOR SELECT TO app, \"Odd, one\" USING ((who = 'TO y'::text));");
         assert_eq!(policy.names_after("TO"), ["app", "Odd, one"]);
         assert_eq!(one("CREATE POLICY p ON public.t USING ((a = 1))").names_after("TO"), [""; 0]);
+        let interval = one("CREATE POLICY p ON public.t USING ((i = (x)::interval day to second))");
+        assert_eq!(interval.names_after("TO"), [""; 0]);
     }
 
     #[test]

@@ -275,7 +275,8 @@ async fn make(
     // A pg_dump that is missing here says nothing against the database.
     let comparison = compared.unwrap_or_else(|error| Comparison::Unknown(error.to_string()));
     if let (Comparison::Different(why), false) = (&comparison, plan.accept_different) {
-        return Err(Error::new(Class::Stale, format!("the restored database is not the recorded one: {why}"))
+        let named = reworded(&plan.server, fresh.name, fetched, &plan.origin).await;
+        return Err(Error::new(Class::Stale, format!("the restored database is not the recorded one: {why}; {named}"))
             .hint("take another snapshot, which `list` shows, or say --accept-different to have this one"));
     }
     notes.extend(comparison.notes().iter().cloned());
@@ -289,18 +290,23 @@ async fn make(
 /// Which definitions PostgreSQL words otherwise than before.
 pub(crate) async fn reworded(server: &Server, database: &str, fetched: &Fetched, origin: &Origin) -> String {
     match server.reworded(database, fetched.file.path(), origin).await {
+        Ok((_, 0)) => {
+            "definitions were changed between the fingerprint and the dump; they are as the dump has them".to_owned()
+        }
         Ok((names, count)) => {
             let more = match count - names.len() {
                 0 => String::new(),
                 more => format!(" and {more} more"),
             };
             format!(
-                "PostgreSQL words {count} definitions in another way than before, which mean the same: {}{more}",
+                "PostgreSQL words {count} definitions in another way than the dump has them: {}{more}",
                 names.join(", ")
             )
         }
         Err(error) => {
-            format!("PostgreSQL words some definitions in another way than before; which ones cannot be told: {error}")
+            format!(
+                "PostgreSQL words some definitions in another way than the dump has them; which ones cannot be told: {error}"
+            )
         }
     }
 }
@@ -431,7 +437,7 @@ fn report(host: &Host, plan: &Plan, mut text: String, value: Value, made: &Made)
         let _ = writeln!(text, "note: {note}");
     }
     if plan.replaced.is_some() {
-        text.push_str("note: rights that were granted on the old database are not on the new one\n");
+        text.push_str("note: rights on what is in the old database are not on the new one\n");
     }
     let document = json!({
         "format_version": FORMAT_VERSION,

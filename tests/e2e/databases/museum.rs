@@ -14,7 +14,7 @@ const OF_THE_SERVER: &str = "CREATE ROLE \"Odd, role\" NOLOGIN; \
      CREATE POLICY odd ON invoice FOR UPDATE TO \"Odd, role\", CURRENT_USER USING (status IN ('draft', 'sent')); \
      CREATE SCHEMA trigrams; CREATE EXTENSION pg_trgm SCHEMA trigrams; CREATE EXTENSION pg_stat_statements; CREATE EXTENSION postgres_fdw; \
      CREATE INDEX by_trigrams ON invoice USING gin (ref trigrams.gin_trgm_ops); \
-     CREATE SERVER elsewhere FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '127.0.0.1', port '1'); \
+     CREATE SERVER elsewhere FOREIGN DATA WRAPPER postgres_fdw OPTIONS (port '1', host '127.0.0.1', dbname 'there'); \
      CREATE USER MAPPING FOR \"Odd, role\" SERVER elsewhere OPTIONS (user 'x', password 'y'); \
      CREATE FOREIGN TABLE far (a integer OPTIONS (column_name 'b')) SERVER elsewhere OPTIONS (table_name 'there'); \
      CREATE PUBLICATION everything FOR ALL TABLES; \
@@ -25,6 +25,8 @@ const OF_THE_SERVER: &str = "CREATE ROLE \"Odd, role\" NOLOGIN; \
      COMMENT ON EVENT TRIGGER watching IS 'an event trigger'; \
      CREATE TABLE fast (id integer PRIMARY KEY, x text) TABLESPACE fast; \
      CREATE SUBSCRIPTION drawn CONNECTION 'host=127.0.0.1 port=1 dbname=x password=canary-subscription' PUBLICATION p WITH (connect = false); \
+     COMMENT ON SUBSCRIPTION drawn IS 'in no dump'; COMMENT ON TYPE line IS 'in no dump'; COMMENT ON TRIGGER on_parts ON event_2025 IS 'in no dump'; \
+     COMMENT ON DATABASE museum IS 'of the whole'; \
      GRANT SELECT ON invoice TO \"Odd, role\"; \
      ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO \"Odd, role\"";
 
@@ -102,7 +104,7 @@ fn content(scene: &Scene, database: &str) -> String {
     let objects = "SELECT oid, md5(lo_get(oid)), length(lo_get(oid)), obj_description(oid, 'pg_largeobject') FROM pg_largeobject_metadata ORDER BY 1";
     let sequences =
         "SELECT schemaname, sequencename, last_value, increment_by, cache_size FROM pg_sequences ORDER BY 1, 2";
-    let comments = "SELECT i.identity, d.description FROM pg_description AS d, pg_identify_object(classoid, objoid, objsubid) AS i WHERE objoid >= 16384 ORDER BY 1, 2";
+    let comments = "SELECT i.identity, d.description FROM pg_description AS d, pg_identify_object(classoid, objoid, objsubid) AS i WHERE objoid >= 16384 AND d.description <> 'in no dump' ORDER BY 1, 2";
     [rows, objects, sequences, comments].map(|sql| scene.server.psql(database, sql)).concat()
 }
 
@@ -110,7 +112,7 @@ fn content(scene: &Scene, database: &str) -> String {
 fn properties(scene: &Scene, database: &str) -> String {
     let sql = format!(
         "SELECT d.datlocprovider, d.daticulocale, d.datcollate, pg_encoding_to_char(d.encoding), d.datconnlimit, \
-         (SELECT string_agg(a::text, ' ' ORDER BY a::text) FROM unnest(d.datacl) AS a), \
+         (SELECT string_agg(a::text, ' ' ORDER BY a::text) FROM unnest(d.datacl) AS a), shobj_description(d.oid, 'pg_database'), \
          (SELECT string_agg(coalesce(r.rolname, '') || s.setconfig::text, ' ' ORDER BY r.rolname) FROM pg_db_role_setting AS s \
          LEFT JOIN pg_roles AS r ON r.oid = s.setrole WHERE s.setdatabase = d.oid) FROM pg_database AS d WHERE d.datname = '{database}'"
     );
@@ -134,8 +136,8 @@ fn a_museum_comes_back_and_what_does_not_is_listed() {
     let restored = &done["restored"];
     assert_eq!(restored["compared"], "equal", "{done}");
     let (before, after) = (notes(&done["plan"]), notes(restored));
-    assert!(before.contains("owners and rights are the target's"), "{before}");
-    assert!(after.contains("in another way than before") && after.contains("unpaid"), "{after}");
+    assert!(before.contains("owners and rights of what is in it are the target's"), "{before}");
+    assert!(after.contains("in another way than the dump has them") && after.contains("unpaid"), "{after}");
     assert_eq!(schema(&scene, "museum_new"), schema_of_second_round(&scene, "museum_new"));
     assert_eq!(content(&scene, "museum_new"), content(&scene, "museum"));
     assert_eq!(properties(&scene, "museum_new"), properties(&scene, "museum"));
@@ -169,7 +171,7 @@ fn a_museum_is_proven_on_a_throwaway_server_that_had_nothing_of_it() {
         (&"deep".into(), &"equal".into(), &Value::Null),
         "{db}"
     );
-    assert!(notes(db).contains("in another way than before"), "{db}");
+    assert!(notes(db).contains("in another way than the dump has them"), "{db}");
     let drilled = scene.run(["--json", "drill", "--env", "prod"]).json();
     assert_eq!(drilled["drill"]["sources"]["db"]["compared"], "equal", "{drilled}");
 }
@@ -263,4 +265,41 @@ fn a_role_with_another_encoding_makes_a_dump_that_is_whole() {
     let done = restore(&scene, &["--into", "far", "--server", "lab"]).expect_code(0).json();
     assert_eq!(done["restored"]["compared"], "equal", "{done}");
     assert_eq!(scene.server.psql("far", "SELECT x FROM far").trim(), "Σ 漢");
+}
+
+#[test]
+fn an_event_trigger_that_refuses_everything_keeps_no_restore_from_ending() {
+    let Some(scene) = Scene::small() else { return };
+    let scene = with_targets(scene).unwrap();
+    scene.server.psql(
+        crate::scene::DATABASE,
+        "CREATE MATERIALIZED VIEW filled AS SELECT count(*) AS n FROM llx_facture; \
+         CREATE FUNCTION never() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no such thing here'; END $$; \
+         CREATE EVENT TRIGGER refusing ON ddl_command_start EXECUTE FUNCTION never()",
+    );
+    scene.backup(&[]);
+    let done = restore(&scene, &["--into", "refused", "--server", "lab"]).expect_code(0).json();
+    assert_eq!(done["restored"]["compared"], "equal", "{done}");
+    assert_eq!(scene.server.psql("refused", "SELECT evtname FROM pg_event_trigger").trim(), "refusing");
+    assert_ne!(scene.server.psql("refused", "SELECT n FROM filled").trim(), "0");
+    let _ = scene.run(["verify", "--env", "prod", "--deep"]).expect_code(0);
+}
+
+#[test]
+fn no_dump_makes_a_throwaway_server_run_what_it_says() {
+    let Some(scene) = Scene::small() else { return };
+    let scene = with_targets(scene).unwrap();
+    let trace = scene.server.socket().join("run-by-a-dump");
+    // A wrapper without its validator runs programs for whoever may use it.
+    scene.server.psql(
+        crate::scene::DATABASE,
+        &format!(
+            "CREATE EXTENSION file_fdw; CREATE FOREIGN DATA WRAPPER bare HANDLER file_fdw_handler; CREATE SERVER s FOREIGN DATA WRAPPER bare; \
+             CREATE FOREIGN TABLE t (a text) SERVER s OPTIONS (program 'touch {}; echo x')",
+            trace.display()
+        ),
+    );
+    scene.backup(&[]);
+    complains(&scene.run(["verify", "--env", "prod", "--deep"]), 64, "the foreign data wrapper `bare`");
+    assert!(!trace.exists(), "the throwaway server ran a program");
 }

@@ -109,6 +109,7 @@ CREATE POLICY strict ON invoice AS RESTRICTIVE FOR INSERT WITH CHECK (total IN (
 ALTER TABLE invoice ENABLE ROW LEVEL SECURITY;
 
 CREATE TEXT SEARCH DICTIONARY nothing_left_out (template = simple, stopwords = english);
+CREATE TEXT SEARCH DICTIONARY stemmed (template = snowball, language = french);
 CREATE TEXT SEARCH CONFIGURATION own_words (COPY = simple);
 ALTER TEXT SEARCH CONFIGURATION own_words ALTER MAPPING FOR asciiword WITH nothing_left_out;
 CREATE CONVERSION own_conversion FOR 'UTF8' TO 'LATIN1' FROM utf8_to_iso8859_1;

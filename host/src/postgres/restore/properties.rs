@@ -20,7 +20,8 @@ const OF_SYSTEM: [&str; 3] = ["LOCALE", "LC_COLLATE", "LC_CTYPE"];
 const EVERYWHERE: [&str; 4] = ["C", "POSIX", "C.UTF-8", "C.utf8"];
 
 /// Statements that set something, by how they begin, and what stands before the database's name in them.
-const SETTING: [(&str, &str); 4] = [
+const SETTING: [(&str, &str); 5] = [
+    ("COMMENT ON DATABASE", "COMMENT ON DATABASE"),
     ("ALTER DATABASE", "ALTER DATABASE"),
     ("ALTER ROLE", "IN DATABASE"),
     ("GRANT", "ON DATABASE"),
@@ -32,6 +33,8 @@ const SETTING: [(&str, &str); 4] = [
 pub(super) struct Properties {
     creation: Option<Statement>,
     settings: Vec<Setting>,
+    /// Those among them, as they are described, that this server refuses.
+    refused: BTreeSet<String>,
 }
 
 /// One statement that sets something of the database.
@@ -48,20 +51,29 @@ impl Properties {
         let creation =
             contents.creation().and_then(|text| statements(text)?.into_iter().find(|s| s.begins("CREATE DATABASE")));
         let said = contents.special.iter().filter(|entry| {
-            entry.kind == "DATABASE PROPERTIES" || (entry.kind == "ACL" && entry.name.starts_with("DATABASE "))
+            entry.kind == "DATABASE PROPERTIES"
+                || (["ACL", "COMMENT"].contains(&entry.kind.as_str()) && entry.name.starts_with("DATABASE "))
         });
         let found = said.filter_map(|entry| statements(&entry.definition)).flatten();
         let settings = found.filter_map(|statement| {
+            // One that is a template could not be dropped or replaced.
+            if statement.has("IS_TEMPLATE") {
+                return None;
+            }
             let (_, before_name) = SETTING.iter().find(|(begin, _)| statement.begins(begin))?;
             Some(Setting { statement, before_name })
         });
-        Self { creation, settings: settings.collect() }
+        Self { creation, settings: settings.collect(), refused: BTreeSet::new() }
     }
 
     /// The ends of `CREATE DATABASE`, the fullest first: where the server has not the locale, the next one is tried.
     pub(super) fn options(&self) -> Vec<String> {
         let option = |key: &&str| {
             let (value, is_text) = self.creation.as_ref()?.option(key)?;
+            if *key == "LOCALE_PROVIDER" && value == "libc" {
+                // The default everywhere, and servers before 15 do not know the option.
+                return None;
+            }
             Some(if is_text { format!(" {key} {}", literal(&value)) } else { format!(" {key} {}", quoted(&value)) })
         };
         let of = |keys: &[&str]| keys.iter().filter_map(option).collect::<String>();
@@ -93,9 +105,9 @@ impl Setting {
         self.statement.with_name_after(self.before_name, &quoted(database)).unwrap_or_default()
     }
 
-    /// With the names that stand in it, for people. A value may be anything, and is shown as it is in the dump.
+    /// For people, without the name that the database had: who pastes it must say which one is meant.
     fn describe(&self) -> String {
-        printable(&self.statement.text())
+        printable(&self.statement.with_name_after(self.before_name, "…").unwrap_or_default())
     }
 
     /// The roles that it names.
@@ -127,7 +139,7 @@ impl Server {
     ///
     /// # Errors
     /// As [`crate::postgres::Session::open`].
-    pub(super) async fn check_properties(&self, properties: &Properties) -> Result<Vec<String>> {
+    pub(super) async fn check_properties(&self, properties: &mut Properties) -> Result<Vec<String>> {
         let mut lost = Vec::new();
         for locale in properties.system_locales() {
             let known: bool = self.ask(HAS_LOCALE, &locale).await?;
@@ -141,6 +153,7 @@ impl Server {
         for setting in &properties.settings {
             if let Some(why) = self.refuses(setting).await? {
                 lost.push(format!("not applied: {} ({why})", setting.describe()));
+                properties.refused.insert(setting.describe());
             }
         }
         Ok(lost)
@@ -167,7 +180,7 @@ impl Server {
     /// Applies the database's own properties; what could not be is in the answer, a sentence each.
     pub(super) async fn apply(&self, database: &str, properties: &Properties) -> Vec<String> {
         let mut lost = Vec::new();
-        for setting in &properties.settings {
+        for setting in properties.settings.iter().filter(|setting| !properties.refused.contains(&setting.describe())) {
             if let Err(refused) = self.connection.execute_one(&setting.on(database)).await {
                 lost.push(format!("not applied: {} ({})", setting.describe(), printable(refused.error.message())));
             }

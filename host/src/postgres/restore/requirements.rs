@@ -21,6 +21,8 @@ pub struct Plan {
     pub(super) left_out: BTreeSet<i64>,
     pub(super) without_tablespaces: bool,
     pub(super) without_labels: bool,
+    /// Statements that are run when everything else is there.
+    pub(super) afterwards: Vec<String>,
     /// What will not be as it was, a sentence each.
     pub notes: Vec<String>,
 }
@@ -35,7 +37,7 @@ impl Contents {
     pub(in crate::postgres) fn roles(&self) -> BTreeSet<String> {
         let of_policies = self.of_kind("POLICY").flat_map(|entry| names(entry, "CREATE POLICY", "TO"));
         let of_mappings = self.of_kind("USER MAPPING").flat_map(|entry| names(entry, "CREATE USER MAPPING", "FOR"));
-        of_policies.chain(of_mappings).filter(|role| role != "public").collect()
+        of_policies.chain(of_mappings).filter(|role| role != "public" && !role.contains('\u{fffd}')).collect()
     }
 
     /// Those of [`OF_SUPERUSERS`], and what is said of them.
@@ -58,6 +60,10 @@ impl Contents {
 fn names(entry: &Entry, begin: &str, keyword: &str) -> Vec<String> {
     let found = statements(&entry.definition).unwrap_or_default();
     found.into_iter().filter(|statement| statement.begins(begin)).flat_map(|s| s.names_after(keyword)).collect()
+}
+
+fn is_of_event_trigger(entry: &Entry) -> bool {
+    entry.kind == "EVENT TRIGGER" || entry.name.starts_with("EVENT TRIGGER ")
 }
 
 /// Whether nobody but a superuser may make it. A publication of single tables may be made by who owns them.
@@ -89,11 +95,18 @@ impl Server {
                 super::quoted(first)
             );
             let missing = listed(missing.iter().map(String::as_str));
-            return Err(Error::config(format!("policies of the dump name the roles {missing}, which {place} has not"))
-                .hint(hint));
+            return Err(Error::config(format!(
+                "policies or user mappings of the dump name the roles {missing}, which {place} has not"
+            ))
+            .hint(hint));
         }
-        self.check_rights(contents).await?;
-        self.plan_with(contents, BTreeSet::new()).await
+        // One that is there already would fire while views are filled.
+        let event_triggers: Vec<&Entry> = contents.of_superusers().filter(|entry| is_of_event_trigger(entry)).collect();
+        let mut plan = self.plan_with(contents, event_triggers.iter().map(|entry| entry.id).collect()).await?;
+        let made = event_triggers.iter().filter_map(|entry| statements(&entry.definition)).flatten();
+        plan.afterwards = made.map(|statement| statement.text()).collect();
+        plan.notes.extend(self.beyond_rights(contents).await?);
+        Ok(plan)
     }
 
     /// As [`Server::plan`], where somebody else makes some of the entries.
@@ -124,34 +137,40 @@ impl Server {
             }
         }
         if contents.rights > 0 {
-            plan.notes.push("owners and rights are the target's: those of the dump are not given".to_owned());
+            plan.notes.push(
+                "owners and rights of what is in it are the target's: those of the dump are not given".to_owned(),
+            );
         }
         let subscriptions = contents.of_kind("SUBSCRIPTION").count();
         if subscriptions > 0 {
             plan.notes
                 .push(format!("{subscriptions} subscriptions are not made, so that nothing is drawn from production"));
         }
-        plan.notes.extend(self.check_properties(&plan.properties).await?);
+        plan.notes.extend(self.check_properties(&mut plan.properties).await?);
         Ok(plan)
     }
 
-    /// Refuses what only a superuser may make, where this one is none.
-    async fn check_rights(&self, contents: &Contents) -> Result<()> {
+    /// What only a superuser may make, where this one is none. Servers of a cloud let their administrators make some of it, so nobody is
+    /// kept from trying.
+    async fn beyond_rights(&self, contents: &Contents) -> Result<Option<String>> {
         if self.is_superuser {
-            return Ok(());
+            return Ok(None);
         }
         let untrusted = self.rows(UNTRUSTED, contents.extensions()).await?;
         let extensions = untrusted.iter().map(|name| format!("the extension `{}`", printable(name)));
         let entries = contents.of_superusers().filter(|entry| needs_superuser(entry));
         let entries = entries.map(|entry| format!("the {} `{}`", entry.kind.to_lowercase(), printable(&entry.name)));
         let of_superusers: Vec<String> = extensions.chain(entries).collect();
-        let Some(first) = of_superusers.first() else { return Ok(()) };
-        let others = match of_superusers.len() - 1 {
-            0 => String::new(),
-            count => format!(" and {count} more"),
-        };
-        Err(Error::config(format!("only a superuser may make {first}{others}, which {} is not", self.describe()))
-            .hint("give `restore_credentials` of a superuser of that server"))
+        Ok(of_superusers.first().map(|first| {
+            let others = match of_superusers.len() - 1 {
+                0 => String::new(),
+                count => format!(" and {count} more"),
+            };
+            format!(
+                "as a rule only a superuser may make {first}{others}, which {} is not: give `restore_credentials` of one if it fails",
+                self.describe()
+            )
+        }))
     }
 
     /// Those of some names that a statement does not find.
@@ -170,7 +189,8 @@ impl Server {
 
     /// A provider is named by a library that the server has loaded; nothing lists them.
     async fn has_label_provider(&self, provider: &str) -> Result<bool> {
-        let statement = format!("SECURITY LABEL FOR {} ON ROLE CURRENT_USER IS NULL", super::quoted(provider));
+        let statement =
+            format!("SECURITY LABEL FOR {} ON ROLE {} IS NULL", super::quoted(provider), super::quoted(&self.user));
         self.connection.execute("BEGIN").await.map_err(|refused| refused.error)?;
         let tried = self.connection.execute_one(&statement).await;
         self.connection.execute("ROLLBACK").await.map_err(|refused| refused.error)?;

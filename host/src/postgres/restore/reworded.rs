@@ -12,6 +12,9 @@ use std::path::Path;
 /// Names that reach people; a schema of a thousand views has a thousand.
 const NAMED_MAX: usize = 20;
 
+/// How pg_dump closes.
+const END: &str = "-- PostgreSQL database dump complete";
+
 /// How pg_dump introduces an object.
 const HEAD: &str = "-- Name: ";
 
@@ -31,6 +34,7 @@ impl Server {
         then.args(["--schema-only", "--no-owner", "--no-acl", "--file=-"]).arg(dump);
         let mut now = Program::command(&program.pg_dump);
         self.dialer.by_environment(&mut now, &login);
+        now.env("PGOPTIONS", "-c quote_all_identifiers=off");
         now.args(["--schema-only", "--no-owner", "--no-acl", "--no-password"]);
         now.arg(format!("--dbname={}", conninfo(database)));
         let (then, now) = tokio::try_join!(text_of(then), text_of(now))?;
@@ -49,6 +53,11 @@ async fn text_of(mut command: tokio::process::Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+/// Whether a line defines nothing: a comment, a command of psql, or a setting for the objects after it.
+fn is_aside(line: &str) -> bool {
+    line.is_empty() || line.starts_with("--") || line.starts_with('\\') || line.starts_with("SET default_")
+}
+
 /// What stands below each head, by its name, kind and schema.
 fn definitions(text: &str) -> BTreeMap<&str, String> {
     let mut found: BTreeMap<&str, String> = BTreeMap::new();
@@ -56,7 +65,9 @@ fn definitions(text: &str) -> BTreeMap<&str, String> {
     for line in text.lines() {
         if let Some(head) = line.strip_prefix(HEAD) {
             current = head.rsplit_once("; Owner:").map(|(name, _)| name);
-        } else if let Some(name) = current.filter(|_| !line.is_empty() && !line.starts_with("--")) {
+        } else if line == END {
+            break;
+        } else if let Some(name) = current.filter(|_| !is_aside(line)) {
             let text = found.entry(name).or_default();
             text.push_str(line);
             text.push('\n');
@@ -72,7 +83,7 @@ mod tests {
     #[test]
     fn each_definition_is_found_below_its_head() {
         let text = "--\n-- PostgreSQL database dump\n--\n\nSET x = 0;\n\n--\n-- Name: v; Type: VIEW; Schema: public; Owner: -\n--\n\nCREATE VIEW public.v AS\n SELECT 1;\n\n\n\
-             --\n-- Name: odd; Owner: x; Type: TABLE; Schema: s; Owner: -\n--\n\nCREATE TABLE s.t ();\n";
+             --\n-- Name: odd; Owner: x; Type: TABLE; Schema: s; Owner: -\n--\n\nCREATE TABLE s.t ();\n\nSET default_tablespace = x;\n--\n-- PostgreSQL database dump complete\n--\n\n\\unrestrict a1b2\n";
         let found = definitions(text);
         assert_eq!(
             found.keys().collect::<Vec<_>>(),

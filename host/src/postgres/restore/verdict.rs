@@ -14,11 +14,12 @@ const HINT_SEARCH_PATH: &str = "a function of the database finds what it uses by
 /// # Errors
 /// What was not, with the class that its words call for. It runs in the C locale.
 pub(super) fn judge(status: ExitStatus, stderr: &str) -> Result<()> {
-    const SIGNS: [(&str, Class, &str); 13] = [
+    const SIGNS: [(&str, Class, &str); 16] = [
         ("cannot be internal", Class::Config, "restore as a superuser: nobody else may make this aggregate"),
-        ("only superuser can", Class::Config, "restore as a superuser"),
+        ("only superuser", Class::Config, "restore as a superuser"),
         ("No function matches the given name", Class::Unexpected, HINT_SEARCH_PATH),
-        ("CONTEXT:  SQL function", Class::Unexpected, HINT_SEARCH_PATH),
+        ("not supported in this build", Class::Config, "restore to a server that is built with it"),
+        ("could not load library", Class::Config, "mend that library on the server, or restore to another one"),
         (
             "in a read-only transaction",
             Class::Config,
@@ -27,8 +28,10 @@ pub(super) fn judge(status: ExitStatus, stderr: &str) -> Result<()> {
         ("No space left on device", Class::Unavailable, "make room on the server's disk"),
         ("could not extend file", Class::Unavailable, "make room on the server's disk"),
         ("permission denied", Class::Config, "restore as a user who may, such as the owner of the target"),
-        ("must be ", Class::Config, "restore as a user who may, such as a superuser"),
-        ("is not available", Class::Config, "install the extension on the target server"),
+        ("must be superuser", Class::Config, "restore as a superuser"),
+        ("must be owner", Class::Config, "restore as a user who may, such as a superuser"),
+        ("must be able to", Class::Config, "restore as a user who may, such as a superuser"),
+        ("Could not open extension control file", Class::Config, "install the extension on the target server"),
         ("connection to server", Class::Unavailable, "look at the server, then restore again"),
         ("server closed the connection", Class::Unavailable, "look at the server, then restore again"),
         ("terminating connection", Class::Unavailable, "look at the server, then restore again"),
@@ -40,7 +43,10 @@ pub(super) fn judge(status: ExitStatus, stderr: &str) -> Result<()> {
     if status.success() && stderr.trim().is_empty() {
         return Ok(());
     }
+    let in_a_function = ["CONTEXT:  SQL function", "CONTEXT:  PL/pgSQL function", "\nQUERY:  "];
     let found = SIGNS.iter().find(|(sign, ..)| stderr.contains(sign));
+    let by_search_path = stderr.contains("does not exist") && in_a_function.iter().any(|sign| stderr.contains(sign));
+    let found = if by_search_path { Some(&("", Class::Unexpected, HINT_SEARCH_PATH)) } else { found };
     let (class, hint) =
         found.map_or((Class::Unexpected, "look at the server's log"), |(_, class, hint)| (*class, *hint));
     let said = match gist(stderr) {

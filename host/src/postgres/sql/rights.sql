@@ -1,4 +1,4 @@
--- Owners and rights as texts.
+-- Owners, rights and security labels as texts.
 found (kind, text) AS (
     SELECT 'schema', ROW(s.nspname, pg_get_userbyid(n.nspowner), (SELECT array_agg(a::text ORDER BY a::text) FROM unnest(n.nspacl) AS a))::text
     FROM spaces AS s JOIN pg_namespace AS n ON n.oid = s.oid
@@ -21,4 +21,7 @@ found (kind, text) AS (
     SELECT 'default', ROW(pg_get_userbyid(d.defaclrole), nullif(d.defaclnamespace, 0)::regnamespace::text, d.defaclobjtype,
         (SELECT array_agg(a::text ORDER BY a::text) FROM unnest(d.defaclacl) AS a))::text
     FROM pg_default_acl AS d
+    UNION ALL
+    SELECT 'security label', ROW(i.type, i.identity, l.provider, l.label)::text
+    FROM pg_seclabel AS l CROSS JOIN LATERAL pg_identify_object(l.classoid, l.objoid, l.objsubid) AS i
 )

@@ -2,11 +2,15 @@
 -- only whether there is one. No owner, right, comment, identifier or position, and nothing that no dump carries: indexes that are not
 -- valid, and what a partition has because its parent has it.
 found (kind, text) AS (
-    SELECT 'schema', s.nspname::text FROM spaces AS s
+    -- Every new database has the schema `public`, also where it was dropped.
+    SELECT 'schema', s.nspname::text FROM spaces AS s WHERE s.nspname <> 'public'
     UNION ALL
     SELECT 'extension', ROW(e.extname, n.nspname)::text FROM pg_extension AS e JOIN pg_namespace AS n ON n.oid = e.extnamespace
     UNION ALL
-    SELECT 'relation', ROW(r.label, r.relkind, r.relpersistence, r.relrowsecurity, r.relforcerowsecurity, r.relreplident,
+    SELECT 'relation', ROW(r.label, r.relkind, r.relpersistence, r.relrowsecurity, r.relforcerowsecurity,
+        -- Whose index was dropped comes back with the default.
+        CASE WHEN r.relreplident = 'i' AND NOT EXISTS (SELECT FROM pg_index AS i WHERE i.indrelid = r.oid AND i.indisreplident)
+            THEN 'd' ELSE r.relreplident END,
         r.relispopulated, r.relispartition, r.reloftype::regtype::text, (SELECT m.amname FROM pg_am AS m WHERE m.oid = r.relam),
         (SELECT array_agg(o ORDER BY o) FROM unnest(r.reloptions) AS o),
         (SELECT ROW(p.partstrat, p.partdefid::regclass::text, (SELECT array_agg(a.attname ORDER BY k.place)
@@ -126,12 +130,14 @@ found (kind, text) AS (
     SELECT 'conversion', ROW(s.nspname, c.conname, c.conforencoding, c.contoencoding, c.conproc::text, c.condefault)::text
     FROM pg_conversion AS c JOIN spaces AS s ON s.oid = c.connamespace
     UNION ALL
-    SELECT 'text search', ROW(s.nspname, c.cfgname, c.cfgparser::text, (SELECT array_agg(ROW(m.maptokentype, m.mapdict::regdictionary::text)::text
+    SELECT 'text search', ROW(s.nspname, c.cfgname, (SELECT ROW(n.nspname, p.prsname)::text FROM pg_ts_parser AS p JOIN pg_namespace AS n
+        ON n.oid = p.prsnamespace WHERE p.oid = c.cfgparser), (SELECT array_agg(ROW(m.maptokentype, m.mapdict::regdictionary::text)::text
         ORDER BY m.maptokentype, m.mapseqno) FROM pg_ts_config_map AS m WHERE m.mapcfg = c.oid))::text
     FROM pg_ts_config AS c JOIN spaces AS s ON s.oid = c.cfgnamespace
     WHERE NOT EXISTS (SELECT FROM members AS m WHERE m.classid = 'pg_ts_config'::regclass AND m.objid = c.oid)
     UNION ALL
-    SELECT 'text search', ROW(s.nspname, d.dictname, d.dicttemplate::text, d.dictinitoption)::text
+    SELECT 'text search', ROW(s.nspname, d.dictname, (SELECT ROW(n.nspname, t.tmplname)::text FROM pg_ts_template AS t JOIN pg_namespace AS n
+        ON n.oid = t.tmplnamespace WHERE t.oid = d.dicttemplate), d.dictinitoption)::text
     FROM pg_ts_dict AS d JOIN spaces AS s ON s.oid = d.dictnamespace
     WHERE NOT EXISTS (SELECT FROM members AS m WHERE m.classid = 'pg_ts_dict'::regclass AND m.objid = d.oid)
     UNION ALL
@@ -142,14 +148,14 @@ found (kind, text) AS (
     WHERE c.oid >= 16384 AND NOT EXISTS (SELECT FROM members AS m WHERE m.classid = 'pg_cast'::regclass AND m.objid = c.oid)
     UNION ALL
     SELECT 'foreign data wrapper', ROW(w.fdwname, nullif(w.fdwhandler, 0)::regprocedure::text,
-        nullif(w.fdwvalidator, 0)::regprocedure::text, w.fdwoptions)::text
+        nullif(w.fdwvalidator, 0)::regprocedure::text, (SELECT array_agg(o ORDER BY o) FROM unnest(w.fdwoptions) AS o))::text
     FROM pg_foreign_data_wrapper AS w
     WHERE NOT EXISTS (SELECT FROM members AS m WHERE m.classid = 'pg_foreign_data_wrapper'::regclass AND m.objid = w.oid)
     UNION ALL
-    SELECT 'foreign server', ROW(v.srvname, v.srvtype, v.srvversion, w.fdwname, v.srvoptions)::text
+    SELECT 'foreign server', ROW(v.srvname, v.srvtype, v.srvversion, w.fdwname, (SELECT array_agg(o ORDER BY o) FROM unnest(v.srvoptions) AS o))::text
     FROM pg_foreign_server AS v JOIN pg_foreign_data_wrapper AS w ON w.oid = v.srvfdw
     UNION ALL
-    SELECT 'foreign table', ROW(r.label, v.srvname, f.ftoptions)::text
+    SELECT 'foreign table', ROW(r.label, v.srvname, (SELECT array_agg(o ORDER BY o) FROM unnest(f.ftoptions) AS o))::text
     FROM pg_foreign_table AS f JOIN relations AS r ON r.oid = f.ftrelid JOIN pg_foreign_server AS v ON v.oid = f.ftserver
     UNION ALL
     SELECT 'user mapping', ROW(u.srvname, u.usename)::text FROM pg_user_mappings AS u

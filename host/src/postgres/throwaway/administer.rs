@@ -2,33 +2,29 @@
 //!
 //! A dump is data from a store, and whoever can write to the store could put a statement into it. So nothing of it is run by the
 //! administrator because it stands there: he makes roles and extensions by their names, of those that are installed on this machine, and
-//! runs the few statements that only he may, each alone and only where its beginning is known. Event triggers come last, and he never
-//! enters the database again.
+//! runs the few statements that only he may, each alone, only where its beginning is known, and none that has an expression in it: the
+//! constants of one are read by functions that a dump may define. Event triggers come last, and he never enters the database again.
 
 use super::{ADMINISTRATOR, Throwaway, USER};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::postgres::archive::{Contents, Entry};
 use crate::postgres::client::{Connection, Dialer};
 use crate::postgres::restore::{Plan, Server, literal, quoted};
 use crate::postgres::statements::{Statement, statements};
 
-/// How a statement begins that the administrator runs after everything else. None of them runs anything that a dump defines.
-const AFTERWARDS: [&str; 8] = [
-    "CREATE EVENT TRIGGER",
-    "ALTER EVENT TRIGGER",
-    "COMMENT ON EVENT TRIGGER",
-    "CREATE PUBLICATION",
-    "ALTER PUBLICATION",
+/// How a statement begins that the administrator runs after everything else. None of them has an expression in it, and PostgreSQL fires
+/// no event trigger for the last three.
+const AFTERWARDS: [&str; 6] = [
     "COMMENT ON PUBLICATION",
     "COMMENT ON EXTENSION",
     "COMMENT ON FOREIGN DATA WRAPPER",
+    "CREATE EVENT TRIGGER",
+    "ALTER EVENT TRIGGER",
+    "COMMENT ON EVENT TRIGGER",
 ];
 
-/// Those among them that come last. PostgreSQL fires no event trigger for any of these.
+/// Those among them that come last.
 const EVENT_TRIGGERS: [&str; 3] = ["CREATE EVENT TRIGGER", "ALTER EVENT TRIGGER", "COMMENT ON EVENT TRIGGER"];
-
-/// And before anything else.
-const BEFOREHAND: [&str; 1] = ["CREATE FOREIGN DATA WRAPPER"];
 
 impl Throwaway {
     /// How a dump is restored here. The roles that it names are made; they can log in nowhere.
@@ -44,7 +40,17 @@ impl Throwaway {
                 Ok(()) | Err(_) => {}
             }
         }
-        let own = contents.of_superusers().chain(contents.of_kind("EXTENSION"));
+        if let Some(wrapper) = contents.of_kind("FOREIGN DATA WRAPPER").next() {
+            // Its handler runs whatever a table of it says, and only a validator that the dump could leave out asks who may.
+            let name = crate::capability::printable(&wrapper.name);
+            return Err(Error::config(format!(
+                "only a superuser may make the foreign data wrapper `{name}`, and here none is asked to"
+            ))
+            .hint("name a server with --server, with a superuser's credentials"));
+        }
+        // Rows of a publication are chosen by expressions, which the user who restores reads and nobody else.
+        let own = contents.of_superusers().filter(|entry| entry.kind != "PUBLICATION TABLE");
+        let own = own.chain(contents.of_kind("EXTENSION"));
         let comments = contents.of_kind("COMMENT").filter(|entry| entry.name.starts_with("EXTENSION "));
         let left_out = own.chain(comments).chain(schemas_of_extensions(contents)).map(|entry| entry.id).collect();
         server.plan_with(contents, left_out).await
@@ -64,8 +70,16 @@ impl Throwaway {
             let schema = schema_of(extension).map(|schema| format!(" SCHEMA {}", quoted(&schema))).unwrap_or_default();
             run(format!("CREATE EXTENSION IF NOT EXISTS {}{schema} CASCADE", quoted(&extension.name))).await?;
         }
-        for statement in listed(contents, &BEFOREHAND) {
-            run(statement.text()).await?;
+        for publication in contents.of_kind("PUBLICATION") {
+            let made = statements(&publication.definition).unwrap_or_default();
+            for statement in
+                made.iter().filter(|statement| statement.begins("CREATE PUBLICATION") && !statement.has("WHERE"))
+            {
+                run(statement.text()).await?;
+                if !statement.has("FOR ALL TABLES") {
+                    run(format!("ALTER PUBLICATION {} OWNER TO {USER}", quoted(&publication.name))).await?;
+                }
+            }
         }
         // Rows that a dump has of an extension's own tables, and servers of its wrappers, are the user's to make.
         run(GRANTS.replace("USER", &literal(USER))).await
@@ -77,10 +91,16 @@ impl Throwaway {
     /// Those of the server.
     pub async fn after_filling(&self, database: &str, contents: &Contents) -> Result<()> {
         let statements = listed(contents, &AFTERWARDS);
-        if statements.is_empty() {
+        let schemas: Vec<(String, String)> = published_schemas(contents).collect();
+        if statements.is_empty() && schemas.is_empty() {
             return Ok(());
         }
         let administrator = self.administrator(database).await?;
+        administrator.execute("SET search_path = pg_catalog").await.map_err(|refused| refused.error)?;
+        for (publication, schema) in schemas {
+            let add = format!("ALTER PUBLICATION {} ADD TABLES IN SCHEMA {}", quoted(&publication), quoted(&schema));
+            administrator.execute_one(&add).await.map_err(|refused| refused.error)?;
+        }
         for statement in statements {
             let done = administrator.execute_one(&statement.text()).await;
             done.map_err(|refused| refused.error)?;
@@ -102,6 +122,13 @@ fn listed(contents: &Contents, beginnings: &[&str]) -> Vec<Statement> {
         all.filter(|statement| beginnings.iter().any(|beginning| statement.begins(beginning))).collect();
     listed.sort_by_key(|statement| EVENT_TRIGGERS.iter().any(|beginning| statement.begins(beginning)));
     listed
+}
+
+/// Publications and the schemas whose tables they have.
+fn published_schemas(contents: &Contents) -> impl Iterator<Item = (String, String)> {
+    let all =
+        contents.of_kind("PUBLICATION TABLES IN SCHEMA").filter_map(|entry| statements(&entry.definition)).flatten();
+    all.filter_map(|statement| Some((statement.name_after("ALTER PUBLICATION")?, statement.name_after("IN SCHEMA")?)))
 }
 
 /// The schema that an extension is made in.
