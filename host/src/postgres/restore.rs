@@ -283,7 +283,10 @@ impl Server {
         let connection = Dialer::for_restore(&self.config(fresh.name))?.connect().await?;
         connection.execute(WITHOUT_LIMITS).await.map_err(|refused| refused.error)?;
         for statement in &plan.afterwards {
-            connection.execute_one(statement).await.map_err(|refused| refused.error)?;
+            connection.execute_one(statement).await.map_err(|refused| match refused.error.class() {
+                Class::Config => Error::config(refused.error.message()).hint("restore as a superuser"),
+                _ => refused.error,
+            })?;
         }
         Ok(())
     }
