@@ -10,6 +10,7 @@ mod dump;
 mod evidence;
 mod filters;
 pub mod host;
+mod listing;
 mod measure;
 mod program;
 pub mod restore;
@@ -22,10 +23,11 @@ mod tls;
 #[cfg(test)]
 mod tests;
 
-pub use archive::{Contents, Flaw, Origin, Scanner, origin};
+pub use archive::{Contents, Flaw, Origin, Scanner};
 pub use dump::{Compression, DumpOptions};
-pub use evidence::{Column, Digest, Latest, Listing, RowFilter, Selection, Table, TableName};
+pub use evidence::{Column, Digest, Latest, RowFilter, Selection, Table, TableName};
 pub use filters::Filters;
+pub use listing::Listing;
 pub use program::major;
 pub use rows::{Order, PAGE_ROWS_MAX, Readable, ReadableTable, Row, Shape, Shown};
 pub use server::ServerConfig;
@@ -223,6 +225,21 @@ pub struct Remarked {
     pub notes: Vec<String>,
     /// What the dump lacks, by pg_dump's words.
     pub lacking: Vec<String>,
+}
+
+impl Facts {
+    /// What no dump of this database has, a sentence each.
+    fn left_out(&self) -> impl Iterator<Item = String> {
+        let Self { subscriptions, unreadable_unlogged, unreadable_mappings, .. } = *self;
+        let subscriptions =
+            (subscriptions > 0).then(|| format!("{subscriptions} subscriptions are left out: make them anew by hand"));
+        let unlogged = (unreadable_unlogged > 0)
+            .then(|| format!("{unreadable_unlogged} unlogged tables are without rows, because a standby has none"));
+        let mappings = (unreadable_mappings > 0).then(|| {
+            format!("{unreadable_mappings} user mappings are without options, which only a superuser or who may use them reads")
+        });
+        subscriptions.into_iter().chain(unlogged).chain(mappings)
+    }
 }
 
 impl std::fmt::Debug for Session {

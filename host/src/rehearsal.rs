@@ -169,7 +169,7 @@ impl Rehearsal {
         let compared = self.time("compare the database", None, comparing).await;
         let comparison = compared.unwrap_or_else(|error| Comparison::Unknown(error.to_string()));
         if let Comparison::Equal { is_reworded: true, .. } = comparison {
-            proof.notes.push(crate::restore::reworded(&server, &name, &fetched, origin).await);
+            proof.notes.push(server.reworded(&name, fetched.file.path(), origin).await);
         }
         note(&mut proof, comparison);
         Ok(Restored { proof, place: Some(Place::Database(config)) })

@@ -5,8 +5,6 @@
 mod database;
 mod documents;
 
-pub(crate) use database::reworded;
-
 use crate::accept;
 use crate::choice::{self, Which};
 use crate::config::Source;

@@ -122,19 +122,6 @@ impl Contents {
     }
 }
 
-/// Reads where an archive comes from out of its first bytes. None for a format that is not known here.
-///
-/// # Errors
-/// [`Flaw::NotAnArchive`], or [`Flaw::ContentsCut`] where there are too few bytes.
-pub fn origin(beginning: &[u8]) -> Result<Option<Origin>, Flaw> {
-    let layout = match layout(beginning)? {
-        Some(layout) => layout,
-        None if beginning.len() < BEGINNING_BYTES => return Err(Flaw::ContentsCut),
-        None => return Ok(None),
-    };
-    Reader { bytes: beginning, at: BEGINNING_BYTES, layout }.origin().map(Some).ok_or(Flaw::ContentsCut)
-}
-
 /// How numbers are written, by the first bytes; none for a format that is not known, or while they are not all there.
 fn layout(bytes: &[u8]) -> Result<Option<Layout>, Flaw> {
     let begun = bytes.len().min(MAGIC.len());

@@ -181,7 +181,7 @@ impl Session {
             tracing::warn!(scope = self.scope, "the dump lacks something: {remark}");
         }
         let mut notes = remarks.harmless;
-        notes.extend(Made::left_out(&self.facts));
+        notes.extend(self.facts.left_out());
         for note in &notes {
             tracing::info!(scope = self.scope, "pg_dump: {note}");
         }
@@ -336,19 +336,6 @@ impl Made {
             }
             _ => Ok(()),
         }
-    }
-
-    /// What is not in it on purpose.
-    fn left_out(facts: &Facts) -> impl Iterator<Item = String> {
-        let Facts { subscriptions, unreadable_unlogged, unreadable_mappings, .. } = *facts;
-        let subscriptions =
-            (subscriptions > 0).then(|| format!("{subscriptions} subscriptions are left out: make them anew by hand"));
-        let unlogged = (unreadable_unlogged > 0)
-            .then(|| format!("{unreadable_unlogged} unlogged tables are without rows, because a standby has none"));
-        let mappings = (unreadable_mappings > 0).then(|| {
-            format!("{unreadable_mappings} user mappings are without options, which only a superuser or who may use them reads")
-        });
-        subscriptions.into_iter().chain(unlogged).chain(mappings)
     }
 
     fn failure(&self) -> Error {

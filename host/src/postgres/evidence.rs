@@ -184,23 +184,6 @@ impl Session {
         Ok(self.catalog().await?.tables.clone())
     }
 
-    /// Hash of a listing of objects. Object identifiers are no part of it, nor is an extension's version, because a dump has none.
-    ///
-    /// # Errors
-    /// See [`Session::open`].
-    pub async fn listed(&self, listing: Listing) -> Result<String> {
-        let reader = self.reader().await?;
-        let rows = reader.query(listing.statement(), &[]).await?;
-        let mut hash = Sealed::new(listing.method());
-        for row in &rows {
-            for column in 0..4 {
-                hash.add(reader.read::<String>(row, column)?.as_bytes());
-            }
-        }
-        self.release(reader);
-        Ok(hash.finish())
-    }
-
     /// Hash of the large objects, how many there are, and their bytes.
     ///
     /// # Errors
@@ -462,47 +445,6 @@ impl Sealed {
 
     pub(super) fn finish(self) -> String {
         hex::encode(self.0.finalize())
-    }
-}
-
-/// Objects as texts, of which a hash is made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Listing {
-    /// What one dump and restore leave as it is.
-    Structure,
-    /// Expressions, which the server may print otherwise after a restore.
-    Definitions,
-    /// Comments.
-    Comments,
-    /// Owners, rights and security labels.
-    Rights,
-}
-
-/// One of the statements of [`Listing`].
-macro_rules! listing {
-    ($file:literal) => {
-        concat!(include_str!("sql/objects.sql"), include_str!($file), include_str!("sql/hashed.sql"))
-    };
-}
-
-impl Listing {
-    const fn statement(self) -> &'static str {
-        match self {
-            Self::Structure => listing!("sql/structure.sql"),
-            Self::Definitions => listing!("sql/definitions.sql"),
-            Self::Comments => listing!("sql/comments.sql"),
-            Self::Rights => listing!("sql/rights.sql"),
-        }
-    }
-
-    /// Seals the way of listing: another way must not give the same text.
-    const fn method(self) -> &'static [u8] {
-        match self {
-            Self::Structure => b"structure-sha256-sum-1",
-            Self::Definitions => b"definitions-sha256-sum-2",
-            Self::Comments => b"comments-sha256-sum-1",
-            Self::Rights => b"rights-sha256-sum-1",
-        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Evidence of a database as it is recorded and repeated: a selection goes in, a digest and counts come out, to the host alone.
 
-use super::evidence::{Digest, Latest, Listing, Sealed, Selection, TableName};
-use super::{RowFilter, Session};
+use super::evidence::{Digest, Latest, Sealed, Selection, TableName};
+use super::{Listing, RowFilter, Session};
 use crate::error::{Error, Result};
 use crate::evidence::{Counts, Measured, Selected, SelectedTables};
 use std::collections::{BTreeMap, BTreeSet};

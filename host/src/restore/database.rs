@@ -275,40 +275,16 @@ async fn make(
     // A pg_dump that is missing here says nothing against the database.
     let comparison = compared.unwrap_or_else(|error| Comparison::Unknown(error.to_string()));
     if let (Comparison::Different(why), false) = (&comparison, plan.accept_different) {
-        let named = reworded(&plan.server, fresh.name, fetched, &plan.origin).await;
+        let named = plan.server.reworded(fresh.name, fetched.file.path(), &plan.origin).await;
         return Err(Error::new(Class::Stale, format!("the restored database is not the recorded one: {why}; {named}"))
             .hint("take another snapshot, which `list` shows, or say --accept-different to have this one"));
     }
     notes.extend(comparison.notes().iter().cloned());
     if let Comparison::Equal { is_reworded: true, .. } = comparison {
-        notes.push(reworded(&plan.server, fresh.name, fetched, &plan.origin).await);
+        notes.push(plan.server.reworded(fresh.name, fetched.file.path(), &plan.origin).await);
     }
     notes.extend(plan.server.finish(fresh.name, &plan.fit).await);
     Ok((tables, comparison, notes))
-}
-
-/// Which definitions PostgreSQL words otherwise than before.
-pub(crate) async fn reworded(server: &Server, database: &str, fetched: &Fetched, origin: &Origin) -> String {
-    match server.reworded(database, fetched.file.path(), origin).await {
-        Ok((_, 0)) => {
-            "definitions were changed between the fingerprint and the dump; they are as the dump has them".to_owned()
-        }
-        Ok((names, count)) => {
-            let more = match count - names.len() {
-                0 => String::new(),
-                more => format!(" and {more} more"),
-            };
-            format!(
-                "PostgreSQL words {count} definitions in another way than the dump has them: {}{more}",
-                names.join(", ")
-            )
-        }
-        Err(error) => {
-            format!(
-                "PostgreSQL words some definitions in another way than the dump has them; which ones cannot be told: {error}"
-            )
-        }
-    }
 }
 
 /// Drops what was half made, and says what is left where.

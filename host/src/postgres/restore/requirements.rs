@@ -150,8 +150,8 @@ impl Server {
         Ok(plan)
     }
 
-    /// What only a superuser may make, where this one is none. Servers of a cloud let their administrators make some of it, so nobody is
-    /// kept from trying.
+    /// What as a rule only a superuser may make, where this user is none. It is a note and no refusal: servers of a cloud let their
+    /// administrators make some of it.
     async fn beyond_rights(&self, contents: &Contents) -> Result<Option<String>> {
         if self.is_superuser {
             return Ok(None);

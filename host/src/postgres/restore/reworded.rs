@@ -19,12 +19,29 @@ const END: &str = "-- PostgreSQL database dump complete";
 const HEAD: &str = "-- Name: ";
 
 impl Server {
-    /// The objects whose definitions are worded otherwise in a database than in the dump that it was restored from, and how many there
-    /// are.
-    ///
-    /// # Errors
-    /// Those of pg_dump and pg_restore.
-    pub async fn reworded(&self, database: &str, dump: &Path, origin: &Origin) -> Result<(Vec<String>, usize)> {
+    /// Which definitions are worded otherwise in a database than in the dump that it was restored from, in one sentence.
+    pub async fn reworded(&self, database: &str, dump: &Path, origin: &Origin) -> String {
+        match self.find_reworded(database, dump, origin).await {
+            Ok((_, 0)) => {
+                "definitions were changed between the fingerprint and the dump; they are as the dump has them"
+                    .to_owned()
+            }
+            Ok((names, count)) => {
+                let more = match count - names.len() {
+                    0 => String::new(),
+                    more => format!(" and {more} more"),
+                };
+                let names = names.join(", ");
+                format!("PostgreSQL words {count} definitions in another way than the dump has them: {names}{more}")
+            }
+            Err(error) => format!(
+                "PostgreSQL words some definitions in another way than the dump has them; which ones cannot be told: {error}"
+            ),
+        }
+    }
+
+    /// The first of them by name, kind and schema, and how many there are.
+    async fn find_reworded(&self, database: &str, dump: &Path, origin: &Origin) -> Result<(Vec<String>, usize)> {
         let program = program_for(origin).await?;
         if program::major(&program.version.text).is_none_or(|major| major < self.major) {
             return Err(Error::config("the pg_dump of the dump is older than this server"));
