@@ -135,12 +135,13 @@ impl Rehearsal {
         let (fresh, config) = (Fresh { name: &name, owner: None }, server.config(&name));
         let own = self.own.take();
         let filled = async {
-            let note = server.create(fresh, &plan).await?;
-            if let Some(own) = &own {
-                own.before_filling(&name, &contents).await.map_err(as_untried)?;
-            }
+            let prepare = async || match &own {
+                Some(own) => own.before_filling(&name, &contents).await.map_err(as_untried),
+                None => Ok(()),
+            };
             let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-            server.fill(fresh, fetched.file.path(), origin, cores.min(JOBS_DEFAULT_MAX), &plan).await?;
+            let jobs = cores.min(JOBS_DEFAULT_MAX);
+            let note = server.make(fresh, fetched.file.path(), origin, jobs, &plan, prepare).await?;
             if let Some(own) = &own {
                 own.after_filling(&name, &contents).await.map_err(as_untried)?;
             }

@@ -212,7 +212,7 @@ impl Server {
     ///
     /// # Errors
     /// Those of the server.
-    pub async fn create(&self, fresh: Fresh<'_>, plan: &Plan) -> Result<Option<String>> {
+    async fn create(&self, fresh: Fresh<'_>, plan: &Plan) -> Result<Option<String>> {
         let owner = fresh.owner.map(|owner| format!(" OWNER {}", quoted(owner))).unwrap_or_default();
         let base = format!("CREATE DATABASE {}{owner} TEMPLATE template0", quoted(fresh.name));
         let wanted = plan.properties.options();
@@ -236,11 +236,41 @@ impl Server {
         Err(Error::unexpected("no way to make a database was tried"))
     }
 
-    /// Fills a fresh database from a dump in a file. Dropping the future kills pg_restore.
+    /// Makes a database and fills it from a dump in a file: empty, then whatever `prepare` does to it, then pg_restore, which dropping
+    /// the future kills. Several jobs at once keep to no order but what pg_dump knows of: they wait for each other's locks, or check
+    /// rows against a table that is still empty. What fails then is made anew by one job, in the order of the dump. The answer is
+    /// that of [`Self::create`].
     ///
     /// # Errors
     /// The first thing of the dump that cannot be restored.
-    pub async fn fill(&self, fresh: Fresh<'_>, dump: &Path, origin: &Origin, jobs: usize, plan: &Plan) -> Result<()> {
+    pub async fn make<F>(
+        &self,
+        fresh: Fresh<'_>,
+        dump: &Path,
+        origin: &Origin,
+        jobs: usize,
+        plan: &Plan,
+        prepare: F,
+    ) -> Result<Option<String>>
+    where
+        F: AsyncFn() -> Result<()>,
+    {
+        let attempt = async |jobs| {
+            let note = self.create(fresh, plan).await?;
+            prepare().await?;
+            self.fill(fresh, dump, origin, jobs, plan).await.map(|()| note)
+        };
+        match attempt(jobs).await {
+            Err(error) if jobs > 1 && error.class() == Class::Unexpected => {
+                tracing::warn!("{jobs} jobs at once: {error}; once more with one job");
+                self.drop_database(fresh.name).await?;
+                attempt(1).await
+            }
+            made => made,
+        }
+    }
+
+    async fn fill(&self, fresh: Fresh<'_>, dump: &Path, origin: &Origin, jobs: usize, plan: &Plan) -> Result<()> {
         let program = program_for(origin).await?;
         let listed = match plan.left_out.is_empty() {
             true => None,

@@ -257,11 +257,11 @@ async fn make(
     fetched: &Fetched,
 ) -> Result<(u64, Comparison, Vec<String>)> {
     let fresh = Fresh { name: &plan.temporary, owner: plan.owner.as_deref() };
-    let mut notes: Vec<String> = plan.server.create(fresh, &plan.fit).await?.into_iter().collect();
     let spinner = telemetry::spinner("restoring");
-    let filled = plan.server.fill(fresh, fetched.file.path(), &plan.origin, plan.jobs, &plan.fit).await;
+    let prepare = async || Ok(());
+    let made = plan.server.make(fresh, fetched.file.path(), &plan.origin, plan.jobs, &plan.fit, prepare).await;
     spinner.finish_and_clear();
-    filled?;
+    let mut notes: Vec<String> = made?.into_iter().collect();
     let tables = plan.server.check_tables(fresh.name, fetched.contents.as_ref()).await?;
     let config = plan.server.config(fresh.name);
     // Both read every table, so one finds in memory what the other has read.

@@ -125,6 +125,32 @@ fn somebody_who_connects_during_the_restore_costs_the_swap_and_nothing_else() {
     assert_eq!(scene.server.psql("postgres", restoring).trim(), "0");
 }
 
+/// A check that reads another table counts on the order of the dump, which several jobs at once do not keep.
+#[test]
+fn what_fails_with_several_jobs_at_once_is_restored_by_one() {
+    let Some(scene) = scene() else { return };
+    let lines = |table: &str| {
+        format!(
+            "CREATE TABLE {table} (id int, rate int CHECK (public.known(rate))); \
+             INSERT INTO {table} SELECT i, 20 FROM generate_series(1, 20000) AS i; GRANT SELECT ON {table} TO {ROLE};"
+        )
+    };
+    let rates = "CREATE TABLE aa_rates (rate int); INSERT INTO aa_rates VALUES (20); \
+                 CREATE FUNCTION known(r int) RETURNS boolean LANGUAGE sql STABLE AS \
+                 $$ SELECT EXISTS (SELECT FROM public.aa_rates WHERE rate = r) $$;";
+    let sql = format!("{rates} GRANT SELECT ON aa_rates TO {ROLE}; {} {}", lines("bb_lines"), lines("cc_lines"));
+    scene.server.psql(DATABASE, &sql);
+    scene.backup(&[]);
+    let into = |jobs: &str| restore(&scene, &["--into", &format!("by_{jobs}"), "--server", "lab", "--jobs", jobs]);
+    let one = into("1").expect_code(0);
+    assert!(!one.stderr.contains("once more"), "{}", one.stderr);
+    let two = into("2").expect_code(0);
+    assert!(two.stderr.contains("check constraint") && two.stderr.contains("once more with one job"), "{}", two.stderr);
+    assert_eq!(two.json()["restored"]["compared"], "equal");
+    assert_eq!(scene.contents("by_2"), scene.contents(DATABASE));
+    let _ = scene.run(["verify", "--env", "prod", "--deep"]).expect_code(0);
+}
+
 #[test]
 fn an_empty_scratch_disk_is_noticed_before_anything_is_made() {
     let Some(scene) = scene() else { return };

@@ -14,7 +14,12 @@ const HINT_SEARCH_PATH: &str = "a function of the database finds what it uses by
 /// # Errors
 /// What was not, with the class that its words call for. It runs in the C locale.
 pub(super) fn judge(status: ExitStatus, stderr: &str) -> Result<()> {
-    const SIGNS: [(&str, Class, &str); 16] = [
+    const SIGNS: [(&str, Class, &str); 17] = [
+        (
+            "unrecognized parameter \"pg_attver\"",
+            Class::Config,
+            "restore to a server of the same minor version or newer: a pg_dump that is older than its server wrote this mark down",
+        ),
         ("cannot be internal", Class::Config, "restore as a superuser: nobody else may make this aggregate"),
         ("only superuser", Class::Config, "restore as a superuser"),
         ("No function matches the given name", Class::Unexpected, HINT_SEARCH_PATH),

@@ -1,25 +1,25 @@
 -- Owners, rights and security labels as texts.
 found (kind, text) AS (
-    SELECT 'schema', ROW(s.nspname, pg_get_userbyid(n.nspowner), (SELECT array_agg(a::text ORDER BY a::text) FROM unnest(n.nspacl) AS a))::text
+    SELECT 'schema', ROW(s.nspname, pg_get_userbyid(n.nspowner), (SELECT array_agg(a::text ORDER BY a::text COLLATE "C") FROM unnest(n.nspacl) AS a))::text
     FROM spaces AS s JOIN pg_namespace AS n ON n.oid = s.oid
     UNION ALL
-    SELECT 'relation', ROW(r.label, pg_get_userbyid(r.relowner), (SELECT array_agg(a::text ORDER BY a::text) FROM unnest(r.relacl) AS a))::text
+    SELECT 'relation', ROW(r.label, pg_get_userbyid(r.relowner), (SELECT array_agg(a::text ORDER BY a::text COLLATE "C") FROM unnest(r.relacl) AS a))::text
     FROM relations AS r
     UNION ALL
-    SELECT 'column', ROW(r.label, c.attname, (SELECT array_agg(a::text ORDER BY a::text) FROM unnest(c.attacl) AS a))::text
+    SELECT 'column', ROW(r.label, c.attname, (SELECT array_agg(a::text ORDER BY a::text COLLATE "C") FROM unnest(c.attacl) AS a))::text
     FROM relations AS r JOIN pg_attribute AS c ON c.attrelid = r.oid AND c.attacl IS NOT NULL AND NOT c.attisdropped
     UNION ALL
-    SELECT 'function', ROW(f.label, pg_get_userbyid(f.proowner), (SELECT array_agg(a::text ORDER BY a::text) FROM unnest(f.proacl) AS a))::text
+    SELECT 'function', ROW(f.label, pg_get_userbyid(f.proowner), (SELECT array_agg(a::text ORDER BY a::text COLLATE "C") FROM unnest(f.proacl) AS a))::text
     FROM functions AS f
     UNION ALL
-    SELECT 'type', ROW(t.label, pg_get_userbyid(t.typowner), (SELECT array_agg(a::text ORDER BY a::text) FROM unnest(t.typacl) AS a))::text
+    SELECT 'type', ROW(t.label, pg_get_userbyid(t.typowner), (SELECT array_agg(a::text ORDER BY a::text COLLATE "C") FROM unnest(t.typacl) AS a))::text
     FROM types AS t
     UNION ALL
-    SELECT 'large object', ROW(l.oid, pg_get_userbyid(l.lomowner), (SELECT array_agg(a::text ORDER BY a::text) FROM unnest(l.lomacl) AS a))::text
+    SELECT 'large object', ROW(l.oid, pg_get_userbyid(l.lomowner), (SELECT array_agg(a::text ORDER BY a::text COLLATE "C") FROM unnest(l.lomacl) AS a))::text
     FROM pg_largeobject_metadata AS l
     UNION ALL
     SELECT 'default', ROW(pg_get_userbyid(d.defaclrole), nullif(d.defaclnamespace, 0)::regnamespace::text, d.defaclobjtype,
-        (SELECT array_agg(a::text ORDER BY a::text) FROM unnest(d.defaclacl) AS a))::text
+        (SELECT array_agg(a::text ORDER BY a::text COLLATE "C") FROM unnest(d.defaclacl) AS a))::text
     FROM pg_default_acl AS d
     UNION ALL
     SELECT 'security label', ROW(i.type, i.identity, l.provider, l.label)::text

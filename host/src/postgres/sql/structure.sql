@@ -12,7 +12,7 @@ found (kind, text) AS (
         CASE WHEN r.relreplident = 'i' AND NOT EXISTS (SELECT FROM pg_index AS i WHERE i.indrelid = r.oid AND i.indisreplident)
             THEN 'd' ELSE r.relreplident END,
         r.relispopulated, r.relispartition, r.reloftype::regtype::text, (SELECT m.amname FROM pg_am AS m WHERE m.oid = r.relam),
-        (SELECT array_agg(o ORDER BY o) FROM unnest(r.reloptions) AS o),
+        (SELECT array_agg(o ORDER BY o COLLATE "C") FROM unnest(r.reloptions) AS o),
         (SELECT ROW(p.partstrat, p.partdefid::regclass::text, (SELECT array_agg(a.attname ORDER BY k.place)
             FROM unnest(p.partattrs::int2[]) WITH ORDINALITY AS k (attnum, place)
             LEFT JOIN pg_attribute AS a ON a.attrelid = r.oid AND a.attnum = k.attnum))::text
@@ -22,8 +22,10 @@ found (kind, text) AS (
     UNION ALL
     SELECT 'column', ROW(r.label, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attidentity, a.attgenerated,
         a.atthasdef, CASE WHEN a.attstorage <> t.typstorage THEN a.attstorage END, to_jsonb(a) ->> 'attcompression',
-        nullif(a.attstattarget, -1), (SELECT array_agg(o ORDER BY o) FROM unnest(a.attoptions) AS o),
-        (SELECT array_agg(o ORDER BY o) FROM unnest(a.attfdwoptions) AS o),
+        nullif(a.attstattarget, -1),
+        -- Those that a person sets. Minor versions keep marks of their own there (`pg_attver`), which no dump carries.
+        (SELECT array_agg(o ORDER BY o COLLATE "C") FROM unnest(a.attoptions) AS o WHERE o ~ '^n_distinct'),
+        (SELECT array_agg(o ORDER BY o COLLATE "C") FROM unnest(a.attfdwoptions) AS o),
         CASE WHEN a.attcollation <> t.typcollation THEN a.attcollation::regcollation::text END)::text
     FROM relations AS r
     JOIN pg_attribute AS a ON a.attrelid = r.oid AND a.attnum > 0 AND NOT a.attisdropped
@@ -47,7 +49,7 @@ found (kind, text) AS (
     UNION ALL
     SELECT 'index', ROW(i.indexrelid::regclass::text, r.label, m.amname, i.indisunique, i.indisexclusion, i.indimmediate,
         i.indisclustered, i.indisreplident, to_jsonb(i) ->> 'indnullsnotdistinct', i.indnkeyatts, i.indpred IS NOT NULL,
-        (SELECT array_agg(o ORDER BY o) FROM unnest(c.reloptions) AS o),
+        (SELECT array_agg(o ORDER BY o COLLATE "C") FROM unnest(c.reloptions) AS o),
         (SELECT array_agg(ROW(a.attname, p.opcname, s.nspname, x.place, i.indoption[x.place - 1],
                 nullif(i.indcollation[x.place - 1], 0)::regcollation::text)::text ORDER BY x.place)
             FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS x (attnum, place)
@@ -69,7 +71,7 @@ found (kind, text) AS (
     FROM pg_rewrite AS w JOIN relations AS r ON r.oid = w.ev_class WHERE w.rulename <> '_RETURN'
     UNION ALL
     SELECT 'policy', ROW(r.label, p.polname, p.polcmd, p.polpermissive, p.polqual IS NOT NULL, p.polwithcheck IS NOT NULL,
-        (SELECT array_agg(n ORDER BY n) FROM unnest(p.polroles) AS o
+        (SELECT array_agg(n ORDER BY n COLLATE "C") FROM unnest(p.polroles) AS o
             CROSS JOIN LATERAL (SELECT CASE WHEN o = 0 THEN 'PUBLIC' ELSE pg_get_userbyid(o)::text END) AS r (n)))::text
     FROM pg_policy AS p JOIN relations AS r ON r.oid = p.polrelid
     UNION ALL
@@ -89,7 +91,7 @@ found (kind, text) AS (
     SELECT 'function', ROW(f.label, f.prokind, l.lanname, f.provolatile, f.prosecdef, f.proleakproof, f.proisstrict, f.proparallel,
         f.proretset, f.procost, f.prorows, pg_get_function_result(f.oid), f.pronargdefaults, f.proargnames, f.proargmodes::text[],
         f.provariadic::regtype::text, nullif(f.prosupport, 0)::regprocedure::text, f.prosrc, f.probin,
-        (SELECT array_agg(o ORDER BY o) FROM unnest(f.proconfig) AS o))::text
+        (SELECT array_agg(o ORDER BY o COLLATE "C") FROM unnest(f.proconfig) AS o))::text
     FROM functions AS f JOIN pg_language AS l ON l.oid = f.prolang
     UNION ALL
     SELECT 'aggregate', ROW(f.label, g.aggkind, g.aggnumdirectargs, g.aggtransfn::text, g.aggfinalfn::text, g.aggcombinefn::text,
@@ -148,14 +150,14 @@ found (kind, text) AS (
     WHERE c.oid >= 16384 AND NOT EXISTS (SELECT FROM members AS m WHERE m.classid = 'pg_cast'::regclass AND m.objid = c.oid)
     UNION ALL
     SELECT 'foreign data wrapper', ROW(w.fdwname, nullif(w.fdwhandler, 0)::regprocedure::text,
-        nullif(w.fdwvalidator, 0)::regprocedure::text, (SELECT array_agg(o ORDER BY o) FROM unnest(w.fdwoptions) AS o))::text
+        nullif(w.fdwvalidator, 0)::regprocedure::text, (SELECT array_agg(o ORDER BY o COLLATE "C") FROM unnest(w.fdwoptions) AS o))::text
     FROM pg_foreign_data_wrapper AS w
     WHERE NOT EXISTS (SELECT FROM members AS m WHERE m.classid = 'pg_foreign_data_wrapper'::regclass AND m.objid = w.oid)
     UNION ALL
-    SELECT 'foreign server', ROW(v.srvname, v.srvtype, v.srvversion, w.fdwname, (SELECT array_agg(o ORDER BY o) FROM unnest(v.srvoptions) AS o))::text
+    SELECT 'foreign server', ROW(v.srvname, v.srvtype, v.srvversion, w.fdwname, (SELECT array_agg(o ORDER BY o COLLATE "C") FROM unnest(v.srvoptions) AS o))::text
     FROM pg_foreign_server AS v JOIN pg_foreign_data_wrapper AS w ON w.oid = v.srvfdw
     UNION ALL
-    SELECT 'foreign table', ROW(r.label, v.srvname, (SELECT array_agg(o ORDER BY o) FROM unnest(f.ftoptions) AS o))::text
+    SELECT 'foreign table', ROW(r.label, v.srvname, (SELECT array_agg(o ORDER BY o COLLATE "C") FROM unnest(f.ftoptions) AS o))::text
     FROM pg_foreign_table AS f JOIN relations AS r ON r.oid = f.ftrelid JOIN pg_foreign_server AS v ON v.oid = f.ftserver
     UNION ALL
     SELECT 'user mapping', ROW(u.srvname, u.usename)::text FROM pg_user_mappings AS u
