@@ -26,13 +26,14 @@ mod bindings {
                 import backup:host/bytes@0.2.0;
                 import backup:host/log@0.2.0;
                 import backup:host/notices@0.2.0;
+                import backup:host/business-zone@0.2.0;
             }",
         path: "../wit",
         imports: { default: async | trappable },
         with: { "backup:host/bytes.stream": crate::stream::ByteStream },
     });
 }
-pub use bindings::backup::host::{bytes, log, notices, types};
+pub use bindings::backup::host::{business_zone, bytes, log, notices, types};
 
 /// Lines that one call of a plugin may log. A plan over ten thousand snapshots has something to say about a few.
 const LOG_LINES_MAX: u32 = 200;
@@ -103,6 +104,8 @@ pub struct Context {
     failure: Option<Error>,
     last_error: Option<String>,
     wasi: Option<WasiCtx>,
+    /// The business time zone of a retention plugin, as it is handed out.
+    pub zone: Vec<u8>,
 }
 
 impl std::fmt::Debug for Context {
@@ -130,6 +133,7 @@ impl Context {
             failure: None,
             last_error: None,
             wasi,
+            zone: Vec::new(),
         }
     }
 
@@ -270,13 +274,16 @@ impl WasiView for Context {
     }
 }
 
-/// Links what needs no grant: lines for the operator, or numbers alone for a plugin that sees rows.
+/// Links what needs no grant: lines for the operator, or numbers alone for a plugin that sees rows; the time zone for one that plans.
 ///
 /// # Errors
 /// When an interface is linked twice.
 pub fn add_to_linker(linker: &mut Linker<Context>, role: Role) -> wasmtime::Result<()> {
     types::add_to_linker::<_, HasSelf<_>>(linker, |context| context)?;
     bytes::add_to_linker::<_, HasSelf<_>>(linker, |context| context)?;
+    if role == Role::Retention {
+        business_zone::add_to_linker::<_, HasSelf<_>>(linker, |context| context)?;
+    }
     if role.sees_rows() {
         notices::add_to_linker::<_, HasSelf<_>>(linker, |context| context)
     } else {
@@ -285,6 +292,12 @@ pub fn add_to_linker(linker: &mut Linker<Context>, role: Role) -> wasmtime::Resu
 }
 
 impl types::Host for Context {}
+
+impl business_zone::Host for Context {
+    async fn tzif(&mut self) -> wasmtime::Result<Vec<u8>> {
+        Ok(self.zone.clone())
+    }
+}
 
 impl bytes::Host for Context {}
 

@@ -33,7 +33,7 @@ impl Comparison {
     #[must_use]
     pub fn describe(&self) -> String {
         match self {
-            Self::Equal { basis, .. } => format!("equal to the record by its fingerprint, {basis}"),
+            Self::Equal { basis, .. } => format!("equal to {basis}"),
             Self::Different(why) => why.clone(),
             Self::Unknown(why) => format!("could not be compared with the record: {why}"),
         }
@@ -91,44 +91,60 @@ pub async fn database(
     Ok(recorded.against(found, is_other_major.then_some(version.as_str())))
 }
 
-/// Compares a restored folder with what the record of its snapshot says. Documents change while a run reads them, so what is
-/// not equal is not known to be different; that each file is whole shows when it is restored.
+/// Compares a restored folder with what the record of its snapshot says. Documents change while a run reads them, so what has another
+/// fingerprint is not known to be different: then its archive's index counts, which it was compared with when it was restored.
 ///
 /// # Errors
 /// The folder's.
 pub async fn documents(
     host: &Host,
-    restored: &Path,
+    place: &Path,
+    restored: &documents::restore::Restored,
     history: &History,
     snapshot: &Snapshot,
     source: &str,
-    owners: bool,
 ) -> Result<Comparison> {
+    let by_index = equal("its index by names, kinds, sizes and times, and to its SHA-256 each".to_owned());
     let recorded = match recorded(history, snapshot, source) {
         Ok(recorded) => recorded,
+        Err(_) if restored.is_compared => return Ok(by_index),
         Err(why) => return Ok(Comparison::Unknown(why)),
     };
     let archive = snapshot.sources.get(source).and_then(|state| state.object.as_ref());
     let archive = archive.and_then(|object| crate::choice::recorded(history, &object.key));
     if archive.is_some_and(|archive: &ArchiveRecord| archive.problems_total > 0) {
+        if restored.is_compared {
+            return Ok(by_index);
+        }
         return Ok(Comparison::Unknown(
             "some files could not be archived as they were; the record names them".to_owned(),
         ));
     }
-    let config = documents::Config { path: restored.to_owned() };
+    let config = documents::Config { path: place.to_owned() };
     let tree = Tree::open(&config, format!("{}/{source}", host.environment))?;
     let found = recorded.key.seal(repeat(recorded.selected, |selected| tree.measure(selected)).await?);
     if found.value == recorded.fingerprint {
-        return Ok(Comparison::Equal { basis: found.basis, notes: Vec::new(), is_reworded: false });
+        return Ok(equal(by_fingerprint(&found.basis)));
+    }
+    if restored.is_compared {
+        return Ok(by_index);
     }
     let why = if tree.rests_on_times() {
         "its fingerprint rests on times of change, which no restore brings back"
-    } else if !owners {
+    } else if !restored.owners {
         "only root restores owners, which are part of its fingerprint"
     } else {
         "its fingerprint is another one: documents changed while the run read them, or something else was restored"
     };
     Ok(Comparison::Unknown(why.to_owned()))
+}
+
+fn equal(basis: String) -> Comparison {
+    Comparison::Equal { basis, notes: Vec::new(), is_reworded: false }
+}
+
+fn by_fingerprint(basis: &str) -> String {
+    format!("the record by its fingerprint, {basis}")
 }
 
 /// What a record says, and what it takes to say it again.
@@ -159,7 +175,7 @@ impl Recorded<'_> {
         let names = differing.iter().map(|selected| selected.describe()).collect::<Vec<_>>().join(", ");
         let (has, had) = (&found.basis, self.basis);
         match (differing.as_slice(), other_major) {
-            ([], _) => Comparison::Equal { basis: found.basis, notes, is_reworded },
+            ([], _) => Comparison::Equal { basis: by_fingerprint(&found.basis), notes, is_reworded },
             ([Selected::Structure], Some(version)) => {
                 Comparison::Unknown(format!("PostgreSQL {version} describes its structure in another way"))
             }

@@ -139,7 +139,7 @@ pub enum Run {
 #[derive(Debug, Clone)]
 pub enum Source {
     /// A PostgreSQL database.
-    Postgres(postgres::Config),
+    Postgres(Box<postgres::Config>),
     /// A folder.
     Directory(documents::Config),
 }
@@ -302,6 +302,9 @@ impl FileEnvironment {
             }
             let mut source = source(table).map_err(|e| e.context(format!("in [env.{environment}.sources.{name}]")))?;
             if let Source::Postgres(database) = &mut source {
+                if database.service.is_some() && database.service_file.is_none() {
+                    database.service_file = environment_variable("PGSERVICEFILE").map(PathBuf::from);
+                }
                 let others = database.restore_credentials.as_deref_mut();
                 for credentials in [&mut database.credentials].into_iter().chain(others) {
                     credentials.kubernetes = Some(Arc::clone(kubernetes));

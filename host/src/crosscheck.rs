@@ -131,7 +131,8 @@ impl From<Error> for Failed {
     }
 }
 
-/// Compares a database with documents, as the configuration's crosscheck plugin sees them. Both are only read.
+/// Compares a database with documents, as the configuration's crosscheck plugin sees them. Both are only read. `exclude` are the patterns of
+/// what the documents' archive leaves out.
 ///
 /// # Errors
 /// As [`Host::plugin`], the plugin's own, and [`crate::error::Class::PluginRefused`] for a report that contradicts itself.
@@ -139,10 +140,11 @@ pub async fn run(
     host: &Host,
     session: &Arc<Session>,
     tree: &Arc<Tree>,
+    exclude: &[String],
     key: Option<&SealKey>,
 ) -> Result<CrosscheckReport, Failed> {
     let plugin = host.plugin(Role::Crosscheck).await?;
-    compare(&plugin, session, tree, key).await
+    compare(&plugin, session, tree, exclude, key).await
 }
 
 /// The same with a plugin that is loaded. With a key, what is hidden of a row has the same name in each report.
@@ -153,12 +155,13 @@ pub async fn compare(
     plugin: &Plugin,
     session: &Arc<Session>,
     tree: &Arc<Tree>,
+    exclude: &[String],
     key: Option<&SealKey>,
 ) -> Result<CrosscheckReport, Failed> {
     let said = plugin.checks().await;
     let mut tally = said.tally;
     let compared = match valid(plugin, said.result) {
-        Ok(checks) => answer(plugin, &checks, session, tree, key, &mut tally).await,
+        Ok(checks) => answer(plugin, &checks, session, tree, exclude, key, &mut tally).await,
         Err(error) => Err(error),
     };
     compared.map_err(|error| Failed { error, plugin: Some(plugin.record(&coarse(&tally))) })
@@ -183,6 +186,7 @@ async fn answer(
     checks: &[crosschecking::ToCheck],
     session: &Arc<Session>,
     tree: &Arc<Tree>,
+    exclude: &[String],
     key: Option<&SealKey>,
     tally: &mut Tally,
 ) -> Result<CrosscheckReport> {
@@ -190,7 +194,7 @@ async fn answer(
         .readable()
         .iter()
         .map(|table| (table.label.clone(), RowsTable { session: Arc::clone(session), table: Arc::new(table.clone()) }));
-    let digests = Arc::new(Digests::new(Arc::clone(tree)));
+    let digests = Arc::new(Digests::new(Arc::clone(tree), exclude)?);
     let called = plugin.crosscheck(tables.collect(), DigestTree(Arc::clone(&digests))).await;
     let handed = Handed::of(&called.tally, plugin.readable().iter().count());
     capability::add(tally, called.tally);

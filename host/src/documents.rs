@@ -3,7 +3,9 @@
 //! Everything is read through one descriptor of the root that is opened once, relative to it, without following a
 //! link, and never written to: nothing but [`restore`] opens anything for writing, and that below a folder of its own.
 
+mod acl;
 mod archive;
+mod attributes;
 mod check;
 mod digests;
 mod entry;

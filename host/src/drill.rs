@@ -10,7 +10,6 @@ use crate::config::Source;
 use crate::crosscheck::{self, CrosscheckReport, Verdict};
 use crate::documents::{self, Tree};
 use crate::error::{Class, Error, Result};
-use crate::evidence::SealKey;
 use crate::history::{self, History, Snapshot};
 use crate::host::Host;
 use crate::postgres::Session;
@@ -149,7 +148,7 @@ async fn rehearse(
     }
     let whole = sources.values().all(|proof| proof.problems.is_empty() && proof.untried.is_none());
     let (crosscheck, crosscheck_failed) =
-        if whole { together(host, &places, history.seal_key(), rehearsal).await? } else { (None, None) };
+        if whole { together(host, history, snapshot, &places, rehearsal).await? } else { (None, None) };
     Ok(Outcome { sources, crosscheck, crosscheck_failed, server: rehearsal.describe_server() })
 }
 
@@ -160,8 +159,9 @@ async fn rehearse(
 /// A server that went away.
 async fn together(
     host: &Host,
+    history: &History,
+    snapshot: &Snapshot,
     places: &BTreeMap<String, Place>,
-    key: Option<&SealKey>,
     rehearsal: &mut Rehearsal,
 ) -> Result<(Option<CrosscheckReport>, Option<PluginRecord>)> {
     let databases = places.iter().filter_map(|(name, place)| match place {
@@ -177,11 +177,14 @@ async fn together(
         return Ok((None, None));
     };
     let tree = documents::Config { path: (*path).clone() };
+    let archive =
+        snapshot.sources.get(*folder).and_then(|state| choice::recorded(history, &state.object.as_ref()?.key));
+    let exclude = archive.map(|archive| archive.exclude.as_slice()).unwrap_or_default();
     let mut did = None;
     let look = async {
         let session = Session::open(config, format!("{}/{database}", host.environment)).await?;
         let report = match Tree::open(&tree, format!("{}/{folder}", host.environment)) {
-            Ok(tree) => crosscheck::run(host, &session, &tree, key).await.map_err(|failed| {
+            Ok(tree) => crosscheck::run(host, &session, &tree, exclude, history.seal_key()).await.map_err(|failed| {
                 did = failed.plugin;
                 failed.error
             }),

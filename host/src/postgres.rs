@@ -12,10 +12,12 @@ mod filters;
 pub mod host;
 mod listing;
 mod measure;
+mod places;
 mod program;
 pub mod restore;
 mod rows;
 mod server;
+mod service;
 mod statements;
 mod throwaway;
 mod tls;
@@ -68,18 +70,32 @@ const CONNECTIONS_DEFAULT: usize = 4;
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// A host name, an address, or the folder of a Unix socket, which begins with `/`.
+    /// A host name, an address, or the folder of a Unix socket, which begins with `/`; several, with commas between them, are tried in
+    /// turn. May be left to `service`.
+    #[serde(default)]
     pub host: String,
     /// TCP port, or the number in the socket's name.
     #[serde(default = "port_default")]
     pub port: u16,
-    /// Name of the database.
+    /// Name of the database. May be left to `service`.
+    #[serde(default)]
     pub database: String,
+    /// A section of the service file, which says what is not said here.
+    pub service: Option<String>,
+    /// That file. In a configuration that names none, `PGSERVICEFILE` does.
+    pub service_file: Option<PathBuf>,
+    /// Which of several hosts will do.
+    #[serde(default)]
+    pub target_session_attrs: SessionAttrs,
     /// How TLS is used, by libpq's names.
     #[serde(default)]
     pub ssl_mode: SslMode,
     /// Certificates to trust, in PEM; `system` for the ones that the operating system trusts.
     pub ssl_root_cert: Option<PathBuf>,
+    /// A certificate to show the server, in PEM, with those that signed it behind it.
+    pub ssl_cert: Option<PathBuf>,
+    /// Its key, in PEM and not encrypted. Nobody but its owner may read the file, as libpq has it.
+    pub ssl_key: Option<PathBuf>,
     /// `username` and `password` as files, or `PGUSER` and `PGPASSWORD`; read again for every connection.
     pub credentials: Source,
     /// As `credentials`, of a user who may make databases on this server: for restoring to it.
@@ -95,6 +111,27 @@ pub struct Config {
     /// Most connections that read evidence at a time. Without it as many as there are cores, and at most four: more would
     /// compete with the people who work in Dolibarr.
     pub connections: Option<u8>,
+    /// The one of the host's addresses that answered.
+    #[serde(skip)]
+    address: Option<IpAddr>,
+}
+
+/// Which of several servers will do, by libpq's names. `read-write` is the same as `primary` here, and `read-only` as `standby`: each session is
+/// read-only by itself, so that a server's default says nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SessionAttrs {
+    /// The first that answers.
+    #[default]
+    Any,
+    /// One that is no standby.
+    #[serde(alias = "read-write")]
+    Primary,
+    /// A standby.
+    #[serde(alias = "read-only")]
+    Standby,
+    /// A standby if one answers, else the first that does.
+    PreferStandby,
 }
 
 const fn port_default() -> u16 {
@@ -145,8 +182,11 @@ impl SslMode {
 
 impl Config {
     fn check(&self) -> Result<()> {
-        if self.host.is_empty() || self.host.contains([',', '\0']) {
-            return Err(Error::config("the database's `host` must name one server or one socket folder"));
+        if self.hosts().any(str::is_empty) || self.host.contains('\0') {
+            return Err(Error::config(
+                "the database's `host` must name servers or socket folders, with commas between them",
+            )
+            .hint("set `host`, or name a `service` that has one"));
         }
         if self.database.is_empty() || self.database.contains('\0') {
             return Err(Error::config("the name of the database is empty or holds a zero byte"));
@@ -163,8 +203,13 @@ impl Config {
         Ok(())
     }
 
+    /// Its hosts, in the order in which they are tried.
+    fn hosts(&self) -> impl Iterator<Item = &str> {
+        self.host.split(',').map(str::trim)
+    }
+
     fn is_socket(&self) -> bool {
-        self.host.starts_with('/')
+        self.hosts().all(|host| host.starts_with('/'))
     }
 
     /// Whether nothing of a connection leaves this machine, by the host's name alone.
@@ -260,6 +305,7 @@ impl Session {
     /// Class `Config` for what the configuration, a role's rights or a missing program cause, `Unavailable` for a server that
     /// cannot be reached, takes no connection now, or does not answer within `open_timeout`. Nothing was written anywhere.
     pub async fn open(config: &Config, scope: String) -> Result<Arc<Self>> {
+        let config = &config.resolved()?;
         config.check()?;
         let limit = Duration::from_secs(u64::from(config.open_timeout));
         tokio::time::timeout(limit, Self::open_now(config, scope)).await.unwrap_or_else(|_| Err(too_late(config)))

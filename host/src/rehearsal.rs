@@ -19,6 +19,9 @@ use tokio_util::sync::CancellationToken;
 /// What a database takes on disk for each byte of its dump, where no record says: Dolibarr's compress to a fifth.
 const BYTES_A_DUMPED_BYTE: u64 = 6;
 
+/// Entries without their attributes that a proof names. A file system that keeps none has them all.
+const LACKING_NAMED_MAX: usize = 10;
+
 /// Where it is rehearsed, as a person says.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Stage {
@@ -67,7 +70,7 @@ impl Restored {
 #[derive(Debug, Clone)]
 pub enum Place {
     /// A database.
-    Database(postgres::Config),
+    Database(Box<postgres::Config>),
     /// A folder.
     Folder(PathBuf),
 }
@@ -163,7 +166,7 @@ impl Rehearsal {
             }
             Err(error) => {
                 proof.problems.push(format!("{} cannot be restored: {}", object.key, finding(error)?));
-                return Ok(Restored { proof, place: Some(Place::Database(config)) });
+                return Ok(Restored { proof, place: Some(Place::Database(Box::new(config))) });
             }
         }
         let comparing = compare::database(host, &config, history, snapshot, source);
@@ -173,7 +176,7 @@ impl Rehearsal {
             proof.notes.push(server.reworded(&name, fetched.file.path(), origin).await);
         }
         note(&mut proof, comparison);
-        Ok(Restored { proof, place: Some(Place::Database(config)) })
+        Ok(Restored { proof, place: Some(Place::Database(Box::new(config))) })
     }
 
     /// Restores a folder and compares it. An archive that does not restore is a finding.
@@ -215,7 +218,9 @@ impl Rehearsal {
                 .problems
                 .push(format!("{} holds {files} files of {bytes}, and its record says {expected} of {of}", object.key));
         }
-        let comparing = compare::documents(host, &into, history, snapshot, source, restored.owners);
+        let lacking = restored.lacking.iter().map(|problem| format!("{}: {}", problem.path, problem.reason));
+        proof.notes.extend(lacking.take(LACKING_NAMED_MAX));
+        let comparing = compare::documents(host, &into, &restored, history, snapshot, source);
         let compared = self.time("compare the documents", None, comparing).await;
         note(&mut proof, compared.unwrap_or_else(|error| Comparison::Unknown(error.to_string())));
         Ok(Restored { proof, place: Some(Place::Folder(into)) })

@@ -78,6 +78,21 @@ pub fn of_backup(
                 HumanCount(archive.excluded_files),
                 HumanBytes(archive.excluded_bytes)
             );
+            if let Some(first) = archive.links_out.first() {
+                let more = match archive.links_out_total {
+                    1 => String::new(),
+                    total => format!(" and {} more", HumanCount(total - 1)),
+                };
+                let _ = writeln!(
+                    text,
+                    "  {:<10} note: {first}{more}: a link out of the folder, whose target is not archived",
+                    ""
+                );
+            }
+            if !archive.foreign_attributes.is_empty() {
+                let names = archive.foreign_attributes.join(", ");
+                let _ = writeln!(text, "  {:<10} note: attributes that are not kept: {names}", "");
+            }
             for problem in &archive.problems {
                 let _ = writeln!(text, "  {:<10} warning: {}: {}", "", problem.path, problem.reason);
             }

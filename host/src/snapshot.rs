@@ -275,6 +275,21 @@ pub struct ArchiveRecord {
     pub excluded_folders: Vec<String>,
     /// How many there are.
     pub excluded_folders_total: u64,
+    /// The first files that matched a pattern themselves, such as an attachment named `server.log`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub excluded_names: Vec<String>,
+    /// How many there are.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub excluded_names_total: u64,
+    /// The first symbolic links whose target lies outside of the folder, and so in no archive of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub links_out: Vec<String>,
+    /// How many there are.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub links_out_total: u64,
+    /// Names of extended attributes that entries have and the archive does not keep.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub foreign_attributes: Vec<String>,
     /// How many entries could not be archived as they were.
     pub problems_total: u64,
     /// The first of them, by path and reason.

@@ -15,6 +15,21 @@ fn complicate(documents: &Path) {
     std::fs::write(documents.join(raw(b"caf\xe9 \x1b[31m.txt")), "latin").unwrap();
     std::fs::hard_link(at("install.lock"), at("users/hard link")).unwrap();
     symlink("/etc/passwd", at("out")).unwrap();
+    // What a person named so, and what Dolibarr does not make there.
+    std::fs::create_dir_all(at("ecm/temp")).unwrap();
+    std::fs::create_dir_all(at("ticket/TS1/temp")).unwrap();
+    for name in ["ecm/temp/contrat.pdf", "ticket/TS1/server.log", "ticket/TS1/temp/x"] {
+        std::fs::write(at(name), name).unwrap();
+    }
+    attribute(&at("install.lock"), "user.comment", b"line\nbreak \0 \xff");
+    attribute(&at("ecm"), "user.of.a.folder", b"1");
+    for (name, lists) in
+        [("large", &["system.posix_acl_access"][..]), ("ecm", &["system.posix_acl_access", "system.posix_acl_default"])]
+    {
+        for list in lists {
+            attribute(&at(name), list, &list_of(1_000));
+        }
+    }
     let mut large = vec![0_u8; 6 << 20];
     for (n, byte) in large.iter_mut().enumerate().filter(|(n, _)| n >> 20 != 3) {
         *byte = ((n * 2_654_435_761) >> 7) as u8;
@@ -24,6 +39,25 @@ fn complicate(documents: &Path) {
     if rustix::process::geteuid().is_root() {
         std::os::unix::fs::chown(at("large"), Some(33), Some(33)).unwrap();
     }
+}
+
+/// Gives a file or folder an attribute, where the file system has such.
+fn attribute(path: &Path, name: &str, value: &[u8]) {
+    match rustix::fs::setxattr(path, name, value, rustix::fs::XattrFlags::empty()) {
+        Err(rustix::io::Errno::NOTSUP) => tests::skip(&format!("this file system has no attributes as `{name}`")),
+        set => set.unwrap(),
+    }
+}
+
+/// An access control list as the kernel has it: the owner everything, one user reading, the group nothing.
+fn list_of(user: u32) -> Vec<u8> {
+    let entries =
+        [(0x01_u16, 7_u16, u32::MAX), (0x02, 5, user), (0x04, 0, u32::MAX), (0x10, 5, u32::MAX), (0x20, 0, u32::MAX)];
+    let mut list = 2_u32.to_le_bytes().to_vec();
+    for (tag, rights, id) in entries {
+        list.extend([&tag.to_le_bytes()[..], &rights.to_le_bytes(), &id.to_le_bytes()].concat());
+    }
+    list
 }
 
 /// A folder holds what a backup of the scene's documents must bring back.
@@ -59,7 +93,22 @@ fn a_folder_comes_back_from_a_directory_as_it_was() {
     same(&scene, &into);
     assert_eq!(done["restored"]["files"], planned["plan"]["files"]);
     assert_eq!(done["restored"]["bytes"], planned["plan"]["bytes"]);
-    assert_eq!(scene.stored(), stored, "a restore changed the store");
+    assert_eq!((&done["restored"]["compared"], &done["restored"]["lacking_total"]), (&"equal".into(), &0.into()));
+    let record: serde_json::Value = serde_json::from_slice(&stored["prod/snapshots/20260630T010000Z.json"]).unwrap();
+    let archive = &record["sources"]["docs"]["archive"];
+    assert_eq!((&archive["links_out"][0], &archive["links_out_total"]), (&"out".into(), &1.into()));
+    assert!(archive["excluded_names"].as_array().unwrap().contains(&"dolibarr.log".into()), "{archive}");
+    let deep = scene.run(["--json", "verify", "--env", "prod", "--deep"]).expect_code(0).json();
+    let docs = &deep["verifications"][0]["sources"]["docs"];
+    assert_eq!(docs["compared"], "equal", "{docs}");
+    let verified = |stored: &std::collections::BTreeMap<String, Vec<u8>>| {
+        stored
+            .iter()
+            .filter(|(key, _)| !key.contains("/verified/"))
+            .map(|(key, bytes)| (key.clone(), bytes.clone()))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(verified(&scene.stored()), verified(&stored), "a restore changed the store");
     complains(&scene.run(arguments), 2, "is not empty");
 
     let again = scene.folder.path().join("again");
@@ -183,7 +232,15 @@ fn what_a_shell_script_left_comes_back_without_an_index() {
     }
     std::fs::write(scene.store.join("prod/db/20260601T010000Z.dump"), "PGDMP").unwrap();
     let archive = scene.store.join("prod/docs/20260601T010000Z.tar.gz");
-    succeed(Command::new("tar").arg("--format=pax").arg("-czf").arg(&archive).arg("-C").arg(&scene.documents).arg("."));
+    succeed(
+        Command::new("tar")
+            .args(["--format=pax", "--xattrs", "--acls"])
+            .arg("-czf")
+            .arg(&archive)
+            .arg("-C")
+            .arg(&scene.documents)
+            .arg("."),
+    );
     let into = scene.folder.path().join("restored");
     let _ =
         scene.run(["restore", "--env", "prod", "--source", "docs", "--into", into.to_str().unwrap()]).expect_code(0);

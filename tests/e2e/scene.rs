@@ -286,12 +286,16 @@ fn collect(root: &Path, folder: &Path, files: &mut BTreeMap<String, Vec<u8>>) {
 /// What the shipped excludes leave out, said a second time and without globs.
 pub fn excluded(path: &Path, folder: bool) -> bool {
     let name = path.file_name().unwrap().as_bytes();
+    let depth = path.components().count();
+    let temp = folder
+        && name == b"temp"
+        && ((depth == 2 && !path.starts_with("ecm")) || (depth == 3 && path.starts_with("users")));
     let preview = name.windows(13).any(|part| part == b".pdf_preview-") && name.ends_with(b".png");
     let nested = ["admin/documents", "admin/backup"].iter().any(|nested| path == Path::new(nested));
-    (folder && name == b"temp") || name.ends_with(b".log") || preview || nested
+    temp || (depth == 1 && name.ends_with(b".log")) || preview || nested
 }
 
-/// Everything that an archive must reproduce of a tree, a line an entry: path, kind, mode, time, size, content or target.
+/// Everything that an archive must reproduce of a tree, a line an entry: path, kind, mode, time, owner, attributes, content or target.
 pub fn manifest(root: &Path, excluded: impl Fn(&Path, bool) -> bool) -> BTreeSet<Vec<u8>> {
     let mut lines = BTreeSet::new();
     let mut folders = vec![PathBuf::new()];
@@ -323,8 +327,23 @@ fn line(root: &Path, path: &Path, meta: &std::fs::Metadata) -> Vec<u8> {
     let mode = if meta.is_symlink() { 0 } else { meta.permissions().mode() & 0o7777 };
     let mut line = path.as_os_str().as_bytes().to_vec();
     line.extend(format!("|{kind}|{mode:o}|{}.{:09}|{}:{}|", mtime.0, mtime.1, meta.uid(), meta.gid()).into_bytes());
+    line.extend(format!("{:?}|", attributes(&root.join(path))).into_bytes());
     line.extend(content);
     line
+}
+
+/// Extended attributes by name, access control lists among them; none of a link.
+fn attributes(path: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut names = vec![0; 64 << 10];
+    let length = rustix::fs::llistxattr(path, &mut names[..]).unwrap_or(0);
+    let names = names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty());
+    let value = |name: &[u8]| {
+        let mut value = vec![0; 64 << 10];
+        let length = rustix::fs::lgetxattr(path, name, &mut value[..]).unwrap();
+        value.truncate(length);
+        (String::from_utf8_lossy(name).into_owned(), value)
+    };
+    names.filter(|name| !name.starts_with(b"security.")).map(value).collect()
 }
 
 /// A name from bytes that are no text.

@@ -93,7 +93,10 @@ impl Server {
         fs::write(data.join("pg_hba.conf"), options.access.as_deref().unwrap_or(ACCESS))?;
         let shown = folder.path().display();
         let tls = if options.tls {
-            format!("ssl = on\nssl_cert_file = '{shown}/server.crt'\nssl_key_file = '{shown}/server.key'\n")
+            format!(
+                "ssl = on\nssl_cert_file = '{shown}/server.crt'\nssl_key_file = '{shown}/server.key'\n\
+                 ssl_ca_file = '{shown}/root.crt'\n"
+            )
         } else {
             String::new()
         };
@@ -191,6 +194,12 @@ impl Server {
     #[must_use]
     pub fn server_certificate(&self) -> PathBuf {
         self.folder.path().join("server.crt")
+    }
+
+    /// A certificate of the role `reader`, which the same one signed, and its key.
+    #[must_use]
+    pub fn client_certificate(&self) -> (PathBuf, PathBuf) {
+        (self.folder.path().join("client.crt"), self.folder.path().join("client.key"))
     }
 
     /// A certificate that signed nothing.
@@ -349,7 +358,14 @@ fn certify(folder: &Path, owner: Option<(u32, u32)>, options: &Options) -> Resul
     } else {
         params.signed_by(&key, &issuer)?
     };
+    let client_key = KeyPair::generate()?;
+    let mut client = CertificateParams::new(Vec::<String>::new())?;
+    client.distinguished_name = rcgen::DistinguishedName::new();
+    client.distinguished_name.push(rcgen::DnType::CommonName, "reader");
+    let client = client.signed_by(&client_key, &issuer)?;
     let files = [
+        ("client.crt", client.pem()),
+        ("client.key", client_key.serialize_pem()),
         ("root.crt", root),
         ("stranger.crt", stranger),
         ("server.crt", if options.version_1 { VERSION_1.0.to_owned() } else { server.pem() }),
@@ -358,7 +374,7 @@ fn certify(folder: &Path, owner: Option<(u32, u32)>, options: &Options) -> Resul
     for (name, text) in files {
         let path = folder.join(name);
         fs::write(&path, text)?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(if name == "server.key" { 0o600 } else { 0o644 }))?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(if name.ends_with(".key") { 0o600 } else { 0o644 }))?;
         give(&path, owner)?;
     }
     Ok(())

@@ -36,6 +36,12 @@ impl Scene {
 
     /// One cross-check as the configuration `more` has it.
     async fn check(&self, more: &str) -> Result<CrosscheckReport> {
+        self.check_without(&[], more).await
+    }
+
+    /// The same, of an archive that leaves out what these patterns name.
+    async fn check_without(&self, exclude: &[&str], more: &str) -> Result<CrosscheckReport> {
+        let exclude: Vec<String> = exclude.iter().map(|pattern| (*pattern).to_owned()).collect();
         let quoted = |path: &Path| toml::Value::String(path.to_str().unwrap().to_owned()).to_string();
         let config: postgres::Config = toml::from_str(&format!(
             "host = {}\nport = {}\ndatabase = \"erp\"\npg_dump = {}\ncredentials = {{ user = \"postgres\" }}",
@@ -46,7 +52,7 @@ impl Scene {
         .unwrap();
         let session = Session::open(&config, "prod/db".to_owned()).await.unwrap();
         let tree = Tree::open(&documents::Config { path: self.documents() }, "prod/docs".to_owned()).unwrap();
-        let report = compare(&plugin(more)?, &session, &tree, None).await;
+        let report = compare(&plugin(more)?, &session, &tree, &exclude, None).await;
         session.close().await;
         report.map_err(|failed| failed.error)
     }
@@ -95,6 +101,26 @@ async fn a_database_and_the_documents_that_belong_to_it_agree() {
     assert_eq!(again, report, "the same every time");
     let bytes = serde_json::to_vec(&report).unwrap();
     assert_eq!(serde_json::from_slice::<CrosscheckReport>(&bytes).unwrap(), report);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_document_that_the_archive_leaves_out_is_told_from_a_missing_one() {
+    let Some(scene) = Scene::sample() else { return };
+    scene.server.psql(
+        "erp",
+        "INSERT INTO llx_ecm_files (ref, label, entity, filepath, filename) VALUES \
+         ('a', md5('x'), 1, 'ticket/TS1', 'server.log'), ('b', md5('x'), 1, 'ecm/temp/deep', 'contrat.pdf'), \
+         ('c', md5('x'), 2, 'ticket/TS2', 'other.log')",
+    );
+    let without = scene.check("").await.unwrap();
+    assert_eq!((without.missing.total, verdict(&without, "documents present")), (3, Verdict::Failed));
+    let report = scene.check_without(&["*.log", "ecm/temp/"], "").await.unwrap();
+    assert!(report.passed() && report.missing.total == 0, "{report:?}");
+    assert_eq!(verdict(&report, "documents left out"), Verdict::Noted);
+    let detail = &report.findings.iter().find(|finding| finding.name == "documents left out").unwrap().detail;
+    assert!(detail.starts_with("3 of "), "{detail}");
+    let one = scene.check_without(&["*.log"], "").await.unwrap();
+    assert_eq!(one.missing.first, ["ecm/temp/deep/contrat.pdf"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

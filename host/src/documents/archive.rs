@@ -4,22 +4,25 @@
 //! order. The same tree gives the same bytes. A file that changes, shrinks or vanishes while it is read never aborts the
 //! archive, unless that was asked for, and never damages what comes after it.
 
-use super::entry::{Kind, Meta};
+use super::attributes::Attributes;
+use super::entry::{Entry, Kind, Meta};
 use super::exclude::Matcher;
 use super::header::{self, END};
+use super::index::reader::Reader;
 use super::index::{Digest, Index, Line, Member};
 use super::member::{MEMBER_BYTES, Packer};
-use super::open::Folders;
+use super::open::{self, Folders};
 use super::pipeline::{self, Gone, Outlet};
 use super::plan::{self, Job, Name, Part, Planned, Shared};
 use super::read::{self, Small};
 use super::report::{ArchiveReport, Ledger, WhenUnreadable};
+use super::restore::described;
 use super::walk::Walk;
 use crate::error::{Error, Result, reason};
 use crate::stream::{self, BLOCK_BYTES, ByteStream};
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
-use std::io;
+use std::io::{self, BufReader, Seek};
 use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -65,8 +68,9 @@ pub(super) fn start(
             writer.blocking_fail(failure);
         } else if all_sent {
             let index = index.and_then(|index| index.map(Index::finish).transpose());
+            let index = index.map_err(|error| reason(&error)).and_then(|index| index.map(read_back).transpose());
             if let Err(error) = &index {
-                ledger.note(b"", &format!("has no index, because none could be written: {}", reason(error)));
+                ledger.note(b"", &format!("has no index, because none could be written: {error}"));
             }
             done(Done { report: ledger.finish(), index: index.unwrap_or_default() });
             // Whoever no longer listens does not need to know that it is done.
@@ -78,6 +82,16 @@ pub(super) fn start(
         .spawn(work)
         .map_err(|error| Error::unexpected(format!("no thread can be started for the archive: {error}")))?;
     Ok(stream)
+}
+
+/// Reads an index as whoever restores will, before a record names it.
+fn read_back((mut file, archive_bytes): (SpooledTempFile, u64)) -> std::result::Result<SpooledTempFile, String> {
+    file.rewind().map_err(|error| reason(&error))?;
+    let read = Reader::new(BufReader::new(&mut file), archive_bytes).and_then(|mut index| {
+        while index.next()?.is_some() {}
+        Ok(())
+    });
+    read.map(|()| file).map_err(|error| error.message().to_owned())
 }
 
 /// Sends a member in blocks, without copying it; whether the consumer is still there.
@@ -170,42 +184,49 @@ impl<'l> Scribe<'l> {
 
     fn entry(&mut self, planned: Planned, outlet: &Outlet<Member>) -> std::result::Result<(), Gone> {
         let Planned { entry, name } = planned;
+        // Files may all have grown since the run was planned.
+        if self.plain.len() >= MEMBER_BYTES {
+            self.flush(outlet)?;
+        }
         let linked = match &name {
             Name::Further(first) if first.is_held() => Some(first.path.as_slice()),
             _ => None,
         };
         if entry.meta.kind != Kind::File || linked.is_some() {
-            self.files += u64::from(entry.meta.kind != Kind::Folder);
-            self.headers(entry.path, &entry.meta, linked, Digest::None);
+            let attributes = self.attributes_of_folder(&entry);
+            let is_folder = entry.meta.kind == Kind::Folder;
+            self.files +=
+                u64::from(self.headers(entry.path, &entry.meta, linked, &attributes, Digest::None) && !is_folder);
             return Ok(());
         }
         let at = self.plain.len();
-        let (meta, body) = match read::small(&entry, MEMBER_BYTES as u64, &mut self.folders, &mut self.plain) {
-            Ok(Small::Whole { meta, body }) => (meta, body),
-            Ok(Small::Restless { meta, body }) => {
-                let trouble = "changed each time it was read; it is archived as it was the last time";
-                self.ledger.problem(&entry.path, trouble);
-                (meta, body)
-            }
-            Ok(Small::Grown(large)) => {
-                if let Name::First(teller) = &name {
-                    teller.tell(large.meta.identity);
+        let (meta, body, attributes) =
+            match read::small(&entry, MEMBER_BYTES as u64, &mut self.folders, &mut self.plain) {
+                Ok(Small::Whole { meta, body, attributes }) => (meta, body, attributes),
+                Ok(Small::Restless { meta, body, attributes }) => {
+                    let trouble = "changed each time it was read; it is archived as it was the last time";
+                    self.ledger.problem(&entry.path, trouble);
+                    (meta, body, attributes)
                 }
-                return self.grown(Arc::new(Shared::new(entry.path, large)), outlet);
-            }
-            Err(error) => {
-                self.ledger.unread(&entry.path, &error);
-                return Ok(());
-            }
-        };
-        if let Name::First(teller) = &name {
-            teller.tell(meta.identity);
-        }
-        self.files += 1;
-        self.bytes += meta.size_bytes;
+                Ok(Small::Grown(large)) => {
+                    let file = Shared::new(entry.path, large);
+                    if let Err(error) = file.check() {
+                        self.ledger.unreadable(&file.path, false, &format!("cannot be archived: {}", error.message()));
+                        return Ok(());
+                    }
+                    if let Name::First(teller) = &name {
+                        teller.tell(file.large.meta.identity);
+                    }
+                    return self.grown(Arc::new(file), outlet);
+                }
+                Err(error) => {
+                    self.ledger.unread(&entry.path, &error);
+                    return Ok(());
+                }
+            };
         let content = self.plain.get(body..).unwrap_or_default();
         let content = content.get(..usize::try_from(meta.size_bytes).unwrap_or(0)).unwrap_or(content);
-        self.member.lines.push(Line {
+        let line = Line {
             kind: Kind::File,
             path: entry.path,
             linked: None,
@@ -214,15 +235,38 @@ impl<'l> Scribe<'l> {
             size_bytes: meta.size_bytes,
             modified: meta.modified,
             digest: Digest::Sha256(Sha256::digest(content).into()),
-        });
+        };
+        if self.line(line, &attributes) {
+            if let Name::First(teller) = &name {
+                teller.tell(meta.identity);
+            }
+            self.files += 1;
+            self.bytes += meta.size_bytes;
+        }
         Ok(())
     }
 
-    /// Appends an entry's headers.
-    fn headers(&mut self, path: Vec<u8>, meta: &Meta, linked: Option<&[u8]>, digest: Digest) {
+    /// What a folder has beside mode, owner and times. Nobody misses it of one that has vanished.
+    fn attributes_of_folder(&mut self, entry: &Entry) -> Attributes {
+        if entry.meta.kind != Kind::Folder {
+            return Attributes::default();
+        }
+        let opened = self.folders.at(&entry.path).and_then(open::list);
+        opened.map_or_else(|_| Attributes::default(), Attributes::of)
+    }
+
+    /// Appends an entry's headers; whether they can be read back.
+    fn headers(
+        &mut self,
+        path: Vec<u8>,
+        meta: &Meta,
+        linked: Option<&[u8]>,
+        attributes: &Attributes,
+        digest: Digest,
+    ) -> bool {
         let at = self.plain.len();
-        header::push(&mut self.plain, &path, meta, linked);
-        self.member.lines.push(Line {
+        header::push(&mut self.plain, &path, meta, linked, attributes);
+        let line = Line {
             kind: meta.kind.clone(),
             path,
             linked: linked.map(<[u8]>::to_vec),
@@ -231,7 +275,22 @@ impl<'l> Scribe<'l> {
             size_bytes: if meta.kind == Kind::File && linked.is_none() { meta.size_bytes } else { 0 },
             modified: meta.modified,
             digest,
-        });
+        };
+        self.line(line, attributes)
+    }
+
+    /// Notes an entry that was appended, if whoever restores takes its headers for what they are. What they would refuse is not in the
+    /// archive, where it would keep everything else from being restored.
+    fn line(&mut self, line: Line, attributes: &Attributes) -> bool {
+        if let Err(error) = described(&line, &self.plain) {
+            self.plain.truncate(line.at);
+            let is_folder = line.kind == Kind::Folder;
+            self.ledger.unreadable(&line.path, is_folder, &format!("cannot be archived: {}", error.message()));
+            return false;
+        }
+        self.ledger.attributes(&line.path, attributes);
+        self.member.lines.push(line);
+        true
     }
 
     /// Takes a file in parts that was small when it was planned.
@@ -251,7 +310,7 @@ impl<'l> Scribe<'l> {
         if part.number == 0 {
             self.files += 1;
             self.bytes += meta.size_bytes;
-            self.headers(file.path.clone(), meta, None, Digest::Later);
+            self.headers(file.path.clone(), meta, None, &file.large.attributes, Digest::Later);
         }
         let offset = part.number * MEMBER_BYTES as u64;
         let length = (meta.size_bytes - offset).min(MEMBER_BYTES as u64);

@@ -9,10 +9,9 @@ use super::header::TAR_BLOCK_BYTES;
 use super::index::reader::{Item, Reader, Span};
 use super::index::{Digest, Line};
 use super::object::{Archive, Means, Object, blocking};
-use super::restore::{archive_unreadable, check_digest, damaged, described, next_entry, padding, skip};
+use super::restore::{Gunzip, Names, archive_unreadable, check_digest, damaged, described, next_entry, padding, skip};
 use crate::error::{Error, Result};
 use crate::stream::{BlockingReader, stopped};
-use flate2::bufread::MultiGzDecoder;
 use libdeflater::Decompressor;
 use sha2::{Digest as _, Sha256};
 use std::io::{self, BufReader, Read};
@@ -151,20 +150,22 @@ impl Pass {
 /// Any `tar.gz`: its headers make sense to the end, and its checksums are right.
 fn by_pass(object: &Object, means: &Means) -> Result<Checked> {
     let reader = object.read(None, means, true)?;
-    let mut input = BufReader::with_capacity(BUFFER_BYTES, MultiGzDecoder::new(reader));
-    let mut checked = Checked::default();
+    let mut input = BufReader::with_capacity(BUFFER_BYTES, Gunzip::new(reader));
+    let (mut checked, mut names) = (Checked::default(), Names::default());
     while let Some(entry) = next_entry(&mut input)? {
         if means.stop.is_cancelled() {
             return Err(stopped());
         }
+        names.take(&entry)?;
         match entry.kind {
             Kind::Folder => checked.folders += 1,
             _ => checked.files += 1,
         }
-        skip(&mut input, entry.size_bytes.saturating_add(padding(entry.size_bytes)))?;
+        skip(&mut input, entry.stored_bytes.saturating_add(padding(entry.stored_bytes)))?;
     }
     // Only at its end does the decompressor compare the checksum.
     io::copy(&mut input, &mut io::sink()).map_err(archive_unreadable)?;
-    object.check(input.into_inner().into_inner())?;
+    let input = input.into_inner().into_inner();
+    object.check(input.ok_or_else(|| archive_unreadable(io::ErrorKind::UnexpectedEof.into()))?)?;
     Ok(checked)
 }

@@ -69,6 +69,8 @@ pub struct Listing {
 /// files walks the tree once.
 pub struct Digests {
     tree: Arc<Tree>,
+    /// What the archive that the folder was restored from leaves out.
+    excluded: Matcher,
     walk: Mutex<Option<Paused>>,
 }
 
@@ -86,10 +88,12 @@ impl std::fmt::Debug for Digests {
 }
 
 impl Digests {
-    /// Of an open folder.
-    #[must_use]
-    pub fn new(tree: Arc<Tree>) -> Self {
-        Self { tree, walk: Mutex::default() }
+    /// Of an open folder, which was restored from an archive without what these patterns leave out.
+    ///
+    /// # Errors
+    /// [`Class::PluginRefused`] for a pattern that is none.
+    pub fn new(tree: Arc<Tree>, exclude: &[String]) -> Result<Self> {
+        Ok(Self { tree, excluded: Matcher::new(exclude)?, walk: Mutex::default() })
     }
 
     /// Environment and source, as in `prod/docs`.
@@ -98,19 +102,29 @@ impl Digests {
         self.tree.scope()
     }
 
+    /// Whether each path, or a folder on its way, is left out, in the order asked.
+    ///
+    /// # Errors
+    /// [`Class::PluginRefused`] for more paths, or longer ones, than anybody needs.
+    pub fn left_out(&self, paths: &[String]) -> Result<Vec<bool>> {
+        check(paths)?;
+        let is_left_out = |path: &String| {
+            let Ok(below) = path::below(path.as_bytes()) else { return false };
+            let ends = below.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(end, _)| end);
+            let on_the_way = ends.map(|end| (below.get(..end).unwrap_or_default(), true));
+            on_the_way
+                .chain([(below.as_slice(), false)])
+                .any(|(path, is_folder)| self.excluded.matches(path, is_folder))
+        };
+        Ok(paths.iter().map(is_left_out).collect())
+    }
+
     /// What is at each path, in the order asked. Dropping the future ends the work.
     ///
     /// # Errors
     /// [`Class::PluginRefused`] for more paths, or longer ones, than anybody needs.
     pub async fn look_up(&self, paths: Vec<String>) -> Result<Vec<DocumentState>> {
-        let refused = |said: String| Err(Error::new(Class::PluginRefused, said));
-        // How many, and how long, the plugin decides after it saw rows: that reaches no sentence.
-        if paths.len() > PATHS_MAX {
-            return refused(format!("the plugin asked for more than {PATHS_MAX} documents in one call"));
-        }
-        if paths.iter().any(|path| path.len() > path::BYTES_MAX) {
-            return refused(format!("the plugin asked for a path of more than {} bytes", path::BYTES_MAX));
-        }
+        check(&paths)?;
         let root = Arc::clone(&self.tree.root);
         self.blocking(move |stop| look_up(&root, &paths, stop)).await
     }
@@ -165,6 +179,18 @@ impl Digests {
             .map_err(|error| Error::unexpected(format!("the documents could not be looked at: {error}")))?
             .ok_or_else(|| Error::unexpected("looking at the documents was stopped"))
     }
+}
+
+/// How many paths, and how long, the plugin decides after it saw rows: that reaches no sentence.
+fn check(paths: &[String]) -> Result<()> {
+    let refused = |said: String| Err(Error::new(Class::PluginRefused, said));
+    if paths.len() > PATHS_MAX {
+        return refused(format!("the plugin asked for more than {PATHS_MAX} documents in one call"));
+    }
+    if paths.iter().any(|path| path.len() > path::BYTES_MAX) {
+        return refused(format!("the plugin asked for a path of more than {} bytes", path::BYTES_MAX));
+    }
+    Ok(())
 }
 
 /// Looks at paths on all cores; none when `stop` was raised.

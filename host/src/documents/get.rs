@@ -7,7 +7,7 @@ use super::index::reader::{Item, Span};
 use super::index::{Digest, Line};
 use super::object::{Archive, Means, Object, blocking};
 use super::path;
-use super::restore::{Described, archive_unreadable, damaged, next_entry, padding, pour, skip};
+use super::restore::{Described, Expanded, Gunzip, archive_unreadable, damaged, next_entry, padding, pour, skip};
 use crate::error::{Class, Error, Result, reason};
 use flate2::bufread::MultiGzDecoder;
 use sha2::{Digest as _, Sha256};
@@ -271,7 +271,7 @@ fn by_pass(object: &Object, mut wanted: Vec<u8>, target: Option<Target>, means: 
     let mut first = None;
     loop {
         let reader = object.read(None, means, false)?;
-        let mut input = BufReader::new(MultiGzDecoder::new(reader));
+        let mut input = BufReader::new(Gunzip::new(reader));
         let Some(entry) = pass_to(&mut input, &wanted)? else { return Err(nobody(&asked)) };
         if let Some(error) = no_file(&entry.path, &entry.kind) {
             return Err(error);
@@ -284,7 +284,8 @@ fn by_pass(object: &Object, mut wanted: Vec<u8>, target: Option<Target>, means: 
             }
             (Some(_), Some(_)) => return Err(damaged("a further name refers to a further name")),
             (None, _) => {
-                let content = content(&mut input, &asked, entry.size_bytes, Digest::None, target)?;
+                let mut expanded = Expanded::new(&mut input, entry.map.as_ref(), entry.size_bytes);
+                let content = content(&mut expanded, &asked, entry.size_bytes, Digest::None, target)?;
                 let document = Document {
                     path: asked,
                     kind: name_of(&entry.kind),
@@ -304,7 +305,7 @@ fn pass_to(input: &mut impl Read, wanted: &[u8]) -> Result<Option<Described>> {
         if entry.path == wanted {
             return Ok(Some(entry));
         }
-        skip(input, entry.size_bytes.saturating_add(padding(entry.size_bytes)))?;
+        skip(input, entry.stored_bytes.saturating_add(padding(entry.stored_bytes)))?;
     }
     Ok(None)
 }

@@ -6,6 +6,7 @@
 //! record can hold a name that is not UTF-8 without a warning from one reader or another. GNU's long-name entries are
 //! bytes, and GNU tar, bsdtar and Python restore them byte for byte in every locale.
 
+use super::attributes::Attributes;
 use super::entry::{Kind, Meta, Time};
 use tar::{EntryType, Header};
 
@@ -32,7 +33,7 @@ const LONG_NAME: &[u8] = b"././@LongLink";
 
 /// Appends the headers of an entry; the content, padded with [`pad`], comes next. `linked` is the path of the entry
 /// that holds the content, for a further name of one file.
-pub(super) fn push(out: &mut Vec<u8>, path: &[u8], meta: &Meta, linked: Option<&[u8]>) {
+pub(super) fn push(out: &mut Vec<u8>, path: &[u8], meta: &Meta, linked: Option<&[u8]>, attributes: &Attributes) {
     let mut name = path.to_vec();
     if path.is_empty() {
         name.extend_from_slice(b"./");
@@ -52,7 +53,7 @@ pub(super) fn push(out: &mut Vec<u8>, path: &[u8], meta: &Meta, linked: Option<&
 
     let mut records = Vec::new();
     if let Some(time) = decimal(meta.modified) {
-        record(&mut records, "mtime", &time);
+        record(&mut records, b"mtime", time.as_bytes());
     }
     for (key, number, octal_max) in [
         ("size", size, OCTAL_LONG_MAX),
@@ -60,8 +61,11 @@ pub(super) fn push(out: &mut Vec<u8>, path: &[u8], meta: &Meta, linked: Option<&
         ("gid", meta.gid.into(), OCTAL_SHORT_MAX),
     ] {
         if number > octal_max {
-            record(&mut records, key, &number.to_string());
+            record(&mut records, key.as_bytes(), number.to_string().as_bytes());
         }
+    }
+    for (key, value) in attributes.records() {
+        record(&mut records, &key, &value);
     }
     if !records.is_empty() {
         push_extra(out, PAX_NAME, EntryType::XHeader, &records);
@@ -165,13 +169,16 @@ pub(super) fn parse_seconds(text: &[u8]) -> Option<Time> {
 }
 
 /// One PAX record: its own length in decimal, a blank, `key=value` and a newline.
-fn record(out: &mut Vec<u8>, key: &str, value: &str) {
+fn record(out: &mut Vec<u8>, key: &[u8], value: &[u8]) {
     let rest = key.len() + value.len() + 3;
     let mut length = rest + 1;
     while rest + length.to_string().len() != length {
         length += 1;
     }
-    out.extend_from_slice(format!("{length} {key}={value}\n").as_bytes());
+    out.extend_from_slice(format!("{length} ").as_bytes());
+    for part in [key, b"=", value, b"\n"] {
+        out.extend_from_slice(part);
+    }
 }
 
 #[cfg(test)]
@@ -210,12 +217,12 @@ mod tests {
     fn a_record_counts_its_own_digits() {
         for (length, expected) in [(0, "5 k=\n"), (3, "8 k=vvv\n"), (4, "9 k=vvvv\n"), (5, "11 k=vvvvv\n")] {
             let mut out = Vec::new();
-            record(&mut out, "k", &"v".repeat(length));
+            record(&mut out, b"k", "v".repeat(length).as_bytes());
             assert_eq!(out, expected.as_bytes());
         }
         for length in 80..120 {
             let mut out = Vec::new();
-            record(&mut out, "k", &"v".repeat(length));
+            record(&mut out, b"k", "v".repeat(length).as_bytes());
             let text = String::from_utf8(out).unwrap();
             assert_eq!(text.split(' ').next().unwrap().parse::<usize>().unwrap(), text.len());
         }

@@ -156,6 +156,17 @@ impl documents_digests::Host for Context {
         Ok(self.answer(states.map(|states| states.into_iter().map(documents_digests::Document::from).collect())))
     }
 
+    async fn left_out(
+        &mut self,
+        tree: Resource<DigestTree>,
+        paths: Vec<String>,
+    ) -> wasmtime::Result<Result<Vec<bool>, types::Error>> {
+        let DigestTree(tree) = self.table.get(&tree)?.clone();
+        let left_out = tree.left_out(&paths);
+        self.count("documents-digests.left-out", tree.scope(), left_out.iter().flatten().count() as u64, 0);
+        Ok(self.answer(left_out))
+    }
+
     async fn names(
         &mut self,
         tree: Resource<DigestTree>,

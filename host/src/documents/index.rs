@@ -140,14 +140,15 @@ impl Index {
         )
     }
 
-    /// Ends the index.
-    pub(super) fn finish(mut self) -> io::Result<SpooledTempFile> {
+    /// Ends the index; also says how long the archive is.
+    pub(super) fn finish(mut self) -> io::Result<(SpooledTempFile, u64)> {
         if let Some((line, since)) = self.waiting.take() {
             self.entry(&line)?;
             self.out.write_all(since.as_bytes())?;
         }
         writeln!(self.out, "end\t{}\t{}\t{}", self.entries, self.members, self.offset)?;
-        self.out.into_inner().map_err(io::IntoInnerError::into_error)?.finish()
+        let file = self.out.into_inner().map_err(io::IntoInnerError::into_error)?.finish()?;
+        Ok((file, self.offset))
     }
 }
 

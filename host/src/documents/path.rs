@@ -35,6 +35,22 @@ pub(super) fn below(path: &[u8]) -> Result<Vec<u8>> {
     Ok(names.join(&b'/'))
 }
 
+/// Whether a path below the folder may be in an archive, so that [`below`] takes it when it is read back, with the slash that a header adds to it.
+pub(super) fn fits(path: &[u8]) -> bool {
+    path.len() < BYTES_MAX && names(path).nth(DEPTH_MAX).is_none()
+}
+
+/// Whether the target of a symbolic link, at that path below the folder, may lie outside of the folder, as far as its text says.
+pub(super) fn leads_out(path: &[u8], target: &[u8]) -> bool {
+    let mut depth = names(split(path).0).count();
+    target.starts_with(b"/")
+        || names(target).any(|name| {
+            let above = (name == b"..").then(|| depth.checked_sub(1));
+            depth = above.map_or(depth + 1, Option::unwrap_or_default);
+            above == Some(None)
+        })
+}
+
 /// Its names, from the top.
 fn names(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     path.split(|b| *b == b'/').filter(|name| !matches!(*name, b"" | b"."))
@@ -127,6 +143,33 @@ mod tests {
             [("a", "", true), ("", "", false), ("a/b", "a", true), ("ab", "a", false), ("a", "a", false)]
         {
             assert_eq!(is_below(path.as_bytes(), folder.as_bytes()), expected, "{path} in {folder}");
+        }
+    }
+
+    #[test]
+    fn what_fits_is_read_back_and_nothing_else() {
+        let deep = |depth: usize| "d/".repeat(depth);
+        for path in
+            [deep(DEPTH_MAX), deep(DEPTH_MAX + 1), "x".repeat(BYTES_MAX - 1), "x".repeat(BYTES_MAX), String::new()]
+        {
+            let path = path.trim_end_matches('/');
+            let longest = if path.is_empty() { "./".to_owned() } else { format!("{path}/") };
+            assert_eq!(fits(path.as_bytes()), below(longest.as_bytes()).is_ok(), "{} bytes", path.len());
+        }
+    }
+
+    #[test]
+    fn a_link_that_leaves_the_folder_is_told_from_one_within() {
+        for (path, target, expected) in [
+            ("a", "b", false),
+            ("a", "/etc", true),
+            ("a", "..", true),
+            ("a/b", "..", false),
+            ("a/b", "../c/../../d", true),
+            ("a/b", "./../c/..", false),
+            ("a/b/c", "../../../a", true),
+        ] {
+            assert_eq!(leads_out(path.as_bytes(), target.as_bytes()), expected, "{path} -> {target}");
         }
     }
 

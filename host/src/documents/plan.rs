@@ -2,12 +2,15 @@
 //! walk says alone, so that the same tree always gives the same members.
 
 use super::entry::{Entry, Kind};
-use super::header::TAR_BLOCK_BYTES;
+use super::header::{self, TAR_BLOCK_BYTES};
+use super::index::{self, Line};
 use super::member::MEMBER_BYTES;
 use super::open::Folders;
+use super::path;
 use super::pipeline::{Gone, Inlet};
 use super::read::Large;
 use super::report::Ledger;
+use super::restore::described;
 use super::walk::{Found, Walk};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
@@ -114,6 +117,27 @@ impl Shared {
         Self { path, large, troubled, unreadable, hash, hashed: Condvar::new() }
     }
 
+    /// Whether whoever restores takes its headers for what they are.
+    ///
+    /// # Errors
+    /// What they would say.
+    pub(super) fn check(&self) -> crate::error::Result<()> {
+        let mut plain = Vec::new();
+        header::push(&mut plain, &self.path, &self.large.meta, None, &self.large.attributes);
+        let (meta, content_at) = (&self.large.meta, plain.len());
+        let line = Line {
+            kind: Kind::File,
+            path: self.path.clone(),
+            linked: None,
+            at: 0,
+            content_at,
+            size_bytes: meta.size_bytes,
+            modified: meta.modified,
+            digest: index::Digest::Later,
+        };
+        described(&line, &plain).map(drop)
+    }
+
     /// Parts of [`MEMBER_BYTES`], the last one shorter; at least one, for the headers.
     pub(super) fn parts(&self) -> u64 {
         self.large.meta.size_bytes.div_ceil(MEMBER_BYTES as u64).max(1)
@@ -202,6 +226,11 @@ pub(super) fn plan<R>(walk: Walk, folders: &mut Folders, ledger: &Ledger, inlet:
             ledger.note(&entry.path, "is a socket, which no archive can hold");
             continue;
         }
+        if let Kind::Link(target) = &entry.meta.kind
+            && path::leads_out(&entry.path, target)
+        {
+            ledger.leads_out(&entry.path);
+        }
         let name = links.name(&entry);
         let large = !matches!(name, Name::Further(_)) && entry.content_bytes() > MEMBER_BYTES as u64;
         if large || run.is_full_with(&entry) {
@@ -233,10 +262,14 @@ fn plan_large<R>(
             return Ok(());
         }
     };
-    if let Name::First(teller) = name {
-        teller.tell(large.meta.identity);
-    }
     let file = Arc::new(Shared::new(entry.path, large));
+    if let Err(error) = file.check() {
+        ledger.unreadable(&file.path, false, &format!("cannot be archived: {}", error.message()));
+        return Ok(());
+    }
+    if let Name::First(teller) = name {
+        teller.tell(file.large.meta.identity);
+    }
     (0..file.parts()).try_for_each(|number| inlet.put(Job::Part(Part::new(&file, number))))
 }
 

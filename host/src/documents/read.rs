@@ -1,5 +1,6 @@
 //! Reading files that others write to: each either whole and at rest, or at a fixed length and with its problem named.
 
+use super::attributes::Attributes;
 use super::entry::{Entry, Kind, Meta};
 use super::header;
 use super::open::{self, Folders};
@@ -19,9 +20,9 @@ const ATTEMPTS_MAX: u32 = 3;
 #[derive(Debug)]
 pub(super) enum Small {
     /// Its headers and content were appended; the content begins at `body`.
-    Whole { meta: Meta, body: usize },
+    Whole { meta: Meta, body: usize, attributes: Attributes },
     /// They were appended, but it changed each time it was read.
-    Restless { meta: Meta, body: usize },
+    Restless { meta: Meta, body: usize, attributes: Attributes },
     /// It is no longer small; nothing was appended.
     Grown(Large),
 }
@@ -31,6 +32,7 @@ pub(super) enum Small {
 pub(super) struct Large {
     file: File,
     pub(super) meta: Meta,
+    pub(super) attributes: Attributes,
 }
 
 /// Appends headers and content of a file that had at most `bytes_max` when it was found.
@@ -43,16 +45,17 @@ pub(super) fn small(entry: &Entry, bytes_max: u64, folders: &mut Folders, out: &
     loop {
         let file = open(entry, folders)?;
         let mut meta = look(&file)?;
+        let attributes = Attributes::of(&file);
         if meta.size_bytes > bytes_max {
-            return Ok(Small::Grown(Large { file, meta }));
+            return Ok(Small::Grown(Large { file, meta, attributes }));
         }
-        header::push(out, &entry.path, &meta, None);
+        header::push(out, &entry.path, &meta, None, &attributes);
         let body = out.len();
         let rest = append(&file, &mut meta, body, out);
         match rest {
             Ok(true) => {
                 header::pad(out, meta.size_bytes);
-                return Ok(Small::Whole { meta, body });
+                return Ok(Small::Whole { meta, body, attributes });
             }
             Ok(false) if attempt < ATTEMPTS_MAX => out.truncate(start),
             Ok(false) => {
@@ -60,11 +63,11 @@ pub(super) fn small(entry: &Entry, bytes_max: u64, folders: &mut Folders, out: &
                 let content = out.split_off(body);
                 out.truncate(start);
                 meta.size_bytes = content.len() as u64;
-                header::push(out, &entry.path, &meta, None);
+                header::push(out, &entry.path, &meta, None, &attributes);
                 let body = out.len();
                 out.extend_from_slice(&content);
                 header::pad(out, meta.size_bytes);
-                return Ok(Small::Restless { meta, body });
+                return Ok(Small::Restless { meta, body, attributes });
             }
             Err(error) => {
                 out.truncate(start);
@@ -108,7 +111,8 @@ impl Large {
     pub(super) fn open(entry: &Entry, folders: &mut Folders) -> io::Result<Self> {
         let file = open(entry, folders)?;
         let meta = look(&file)?;
-        Ok(Self { file, meta })
+        let attributes = Attributes::of(&file);
+        Ok(Self { file, meta, attributes })
     }
 
     /// Fills `room`, which holds zeros, from `offset` on. Holes are not read.

@@ -1,10 +1,12 @@
 //! What an archive held, left out and stumbled over, collected while it is made.
 
+use super::attributes::Attributes;
 use super::entry::{Entry, Kind, shown};
 use super::failure::Failure;
 use super::path;
 use super::walk::Unseen;
 use crate::error::{Class, Error};
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -13,6 +15,15 @@ pub const PROBLEMS_MAX: usize = 1_000;
 
 /// Excluded folders that a report names; the total is always counted.
 pub const EXCLUDED_FOLDERS_MAX: usize = 1_000;
+
+/// Excluded files that a report names; the total is always counted.
+pub const EXCLUDED_NAMES_MAX: usize = 1_000;
+
+/// Links out of the folder that a report names; the total is always counted. Whoever has more has made them all in one way.
+pub const LINKS_OUT_MAX: usize = 100;
+
+/// Names of attributes that are not kept. A file system has a handful.
+pub const FOREIGN_ATTRIBUTES_MAX: usize = 100;
 
 /// What an archive is to do about a file that cannot be read, or that vanishes or changes while it is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +69,16 @@ pub struct ArchiveReport {
     pub excluded_folders: Vec<String>,
     /// How many there are.
     pub excluded_folders_total: u64,
+    /// Files that matched a pattern themselves, the first [`EXCLUDED_NAMES_MAX`] in path order.
+    pub excluded_names: Vec<String>,
+    /// How many there are.
+    pub excluded_names_total: u64,
+    /// Symbolic links whose target lies outside of the folder and so in no archive, the first [`LINKS_OUT_MAX`] in path order.
+    pub links_out: Vec<String>,
+    /// How many there are.
+    pub links_out_total: u64,
+    /// Names of extended attributes that entries have and the archive does not keep, at most [`FOREIGN_ATTRIBUTES_MAX`].
+    pub foreign_attributes: BTreeSet<String>,
     /// In path order. There may be more than are named here: up to [`PROBLEMS_MAX`] are.
     pub problems: Vec<Problem>,
     /// How many there are.
@@ -120,11 +141,38 @@ impl Ledger {
         if entry.meta.kind != Kind::Folder {
             report.excluded_files += 1;
             report.excluded_bytes = report.excluded_bytes.saturating_add(entry.content_bytes());
+            if top {
+                report.excluded_names_total += 1;
+                if report.excluded_names.len() < EXCLUDED_NAMES_MAX {
+                    report.excluded_names.push(shown(&entry.path));
+                }
+            }
         } else if top {
             report.excluded_folders_total += 1;
             if report.excluded_folders.len() < EXCLUDED_FOLDERS_MAX {
                 report.excluded_folders.push(shown(&entry.path));
             }
+        }
+    }
+
+    /// Counts a symbolic link whose target no archive of the folder holds.
+    pub(super) fn leads_out(&self, path: &[u8]) {
+        let report = &mut self.kept().report;
+        report.links_out_total += 1;
+        if report.links_out.len() < LINKS_OUT_MAX {
+            report.links_out.push(shown(path));
+        }
+    }
+
+    /// Notes what is not kept of an entry beside its content.
+    pub(super) fn attributes(&self, path: &[u8], attributes: &Attributes) {
+        for lack in &attributes.lacks {
+            self.note(path, lack);
+        }
+        if !attributes.foreign.is_empty() {
+            let names = &mut self.kept().report.foreign_attributes;
+            let room = FOREIGN_ATTRIBUTES_MAX.saturating_sub(names.len());
+            names.extend(attributes.foreign.iter().take(room).cloned());
         }
     }
 

@@ -3,15 +3,24 @@
 //! Nothing outside the new folder is ever touched, whatever the archive holds, and the target appears whole or not at
 //! all. It decides nothing about snapshots: it is handed an archive.
 
+mod compare;
+mod gunzip;
 mod indexed;
 mod late;
+mod names;
 mod parse;
+mod sparse;
 mod streamed;
 mod target;
 mod write;
 
+#[cfg(test)]
+pub(super) use compare::with_index;
+pub(super) use gunzip::Gunzip;
 pub(super) use indexed::described;
+pub(super) use names::Names;
 pub(super) use parse::{Described, damaged, next as next_entry, unreadable as archive_unreadable};
+pub(super) use sparse::Expanded;
 pub(super) use streamed::{padding, skip};
 pub(super) use write::pour;
 
@@ -61,6 +70,12 @@ pub struct Restored {
     pub skipped: Vec<Problem>,
     /// How many there are.
     pub skipped_total: u64,
+    /// Whether all of it was compared with the index of the archive; not where there is none.
+    pub is_compared: bool,
+    /// The first entries that were restored without their extended attributes or access control list, and why.
+    pub lacking: Vec<Problem>,
+    /// How many there are.
+    pub lacking_total: u64,
 }
 
 /// Reads a whole index and counts what it promises. None where the archive has none.
@@ -131,13 +146,38 @@ pub async fn restore(archive: &Archive, into: PathBuf, id: String, stop: &Cancel
         if let Err(error) = done.and_then(|()| if work.means.stop.is_cancelled() { Err(stopped()) } else { Ok(()) }) {
             return Err(target.abort(work.failed(error)));
         }
-        let privileged = work.privileged;
-        match work.finish() {
-            Ok((restored, root)) => target.finish(root.as_ref(), privileged).map(|()| restored),
+        let (privileged, means) = (work.privileged, work.means.clone());
+        let finished = work.finish().and_then(|(restored, root)| {
+            let is_compared = compare::with_index(&target.root, &archive, &means)?;
+            Ok((Restored { is_compared, ..restored }, root))
+        });
+        match finished {
+            Ok((mut restored, root)) => {
+                let lacks = target.finish(root, privileged)?;
+                restored.lacking_total += lacks.len() as u64;
+                restored.lacking.extend(lacks.into_iter().map(|reason| Problem { path: shown(b""), reason }));
+                Ok(restored)
+            }
             Err(error) => Err(target.abort(error)),
         }
     })
     .await
+}
+
+/// The first of many, and how many there are.
+#[derive(Debug, Default)]
+struct Problems {
+    first: Vec<Problem>,
+    total: u64,
+}
+
+impl Problems {
+    fn add(&mut self, path: &[u8], reason: &str) {
+        self.total += 1;
+        if self.first.len() < PROBLEMS_MAX {
+            self.first.push(Problem { path: shown(path), reason: reason.to_owned() });
+        }
+    }
 }
 
 /// What the threads of one restore share.
@@ -149,7 +189,8 @@ struct Work {
     files: AtomicU64,
     folders: AtomicU64,
     bytes: AtomicU64,
-    skipped: Mutex<(Vec<Problem>, u64)>,
+    skipped: Mutex<Problems>,
+    lacking: Mutex<Problems>,
     /// What went wrong first; it stops everybody.
     failure: Mutex<Option<Error>>,
 }
@@ -165,6 +206,7 @@ impl Work {
             folders: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             skipped: Mutex::default(),
+            lacking: Mutex::default(),
             failure: Mutex::default(),
         }
     }
@@ -198,6 +240,7 @@ impl Work {
         match (&described.kind, &described.linked) {
             (Kind::Folder, _) => {
                 sink.folder(&described.path)?;
+                self.note(described);
                 self.folders.fetch_add(1, Ordering::Relaxed);
                 self.late.folder(described)
             }
@@ -207,11 +250,7 @@ impl Work {
             }
             (Kind::CharacterDevice | Kind::BlockDevice | Kind::Socket, _) => {
                 let mut skipped = self.skipped.lock().unwrap_or_else(PoisonError::into_inner);
-                skipped.1 += 1;
-                if skipped.0.len() < PROBLEMS_MAX {
-                    let reason = "is a device, which no document is; it is not restored".to_owned();
-                    skipped.0.push(Problem { path: shown(&described.path), reason });
-                }
+                skipped.add(&described.path, "is a device, which no document is; it is not restored");
                 Ok(())
             }
             (Kind::File | Kind::Link(_) | Kind::Fifo, None) => {
@@ -221,18 +260,33 @@ impl Work {
         }
     }
 
+    /// Notes what an entry has not got back.
+    fn note(&self, described: &Described) {
+        for lack in &described.attributes.lacks {
+            self.lacking.lock().unwrap_or_else(PoisonError::into_inner).add(&described.path, lack);
+        }
+    }
+
     /// Does what waits for the end.
     fn finish(self) -> Result<(Restored, Option<Described>)> {
         let mut sink = self.sink();
-        let root = self.late.finish(&mut sink)?;
-        let (skipped, skipped_total) = self.skipped.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let root = self.late.finish(&mut sink, |folder| {
+            for lack in &folder.attributes.lacks {
+                self.lacking.lock().unwrap_or_else(PoisonError::into_inner).add(&folder.path, lack);
+            }
+        })?;
+        let taken = |problems: Mutex<Problems>| problems.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let (skipped, lacking) = (taken(self.skipped), taken(self.lacking));
         let restored = Restored {
             files: self.files.into_inner(),
             folders: self.folders.into_inner(),
             bytes: self.bytes.into_inner(),
             owners: self.privileged.0,
-            skipped,
-            skipped_total,
+            skipped: skipped.first,
+            skipped_total: skipped.total,
+            is_compared: false,
+            lacking: lacking.first,
+            lacking_total: lacking.total,
         };
         Ok((restored, root))
     }

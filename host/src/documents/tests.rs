@@ -4,6 +4,7 @@ mod changing;
 mod getting;
 mod hostile;
 mod indexed;
+mod kept;
 mod restoring;
 mod summarising;
 mod unpacking;
@@ -43,6 +44,8 @@ struct Facts {
     content: String,
     /// The first path of the same file.
     first: Option<Vec<u8>>,
+    /// Extended attributes, access control lists among them.
+    attributes: BTreeMap<String, Vec<u8>>,
 }
 
 /// Every entry of a tree, by a walk that shares nothing with the one under test.
@@ -76,10 +79,12 @@ fn look(
         modified: (stat.st_mtime, stat.st_mtime_nsec),
         content: String::new(),
         first: None,
+        attributes: BTreeMap::new(),
     };
     match kind {
         FileType::Directory => {
             let inner = rustix::fs::openat(folder, name, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
+            facts.attributes = attributes(&inner);
             for entry in rustix::fs::Dir::read_from(&inner).unwrap() {
                 let entry = entry.unwrap();
                 let name = entry.file_name().to_bytes();
@@ -92,6 +97,7 @@ fn look(
         FileType::RegularFile => {
             let mut file =
                 std::fs::File::from(rustix::fs::openat(folder, name, OFlags::RDONLY, Mode::empty()).unwrap());
+            facts.attributes = attributes(&file);
             let mut content = Vec::new();
             facts.size = std::io::Read::read_to_end(&mut file, &mut content).unwrap() as u64;
             facts.content = hex::encode(Sha256::digest(&content));
@@ -106,6 +112,30 @@ fn look(
         _ => {}
     }
     all.insert(path, facts);
+}
+
+fn attributes(file: &impl AsFd) -> BTreeMap<String, Vec<u8>> {
+    let mut names = vec![0; 64 << 10];
+    let length = rustix::fs::flistxattr(file, &mut names[..]).unwrap_or(0);
+    let names = names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty());
+    let value = |name: &[u8]| {
+        let mut value = vec![0; 64 << 10];
+        let length = rustix::fs::fgetxattr(file, name, &mut value[..]).unwrap();
+        value.truncate(length);
+        (String::from_utf8_lossy(name).into_owned(), value)
+    };
+    names.filter(|name| !name.starts_with(b"security.")).map(value).collect()
+}
+
+/// Gives a file or folder an attribute; whether this file system has such.
+fn set_attribute(path: &Path, name: &str, value: &[u8]) -> bool {
+    match rustix::fs::setxattr(path, name, value, rustix::fs::XattrFlags::empty()) {
+        Err(Errno::NOTSUP) => {
+            ::tests::skip(&format!("this file system has no attributes as `{name}`"));
+            false
+        }
+        set => set.map(|()| true).unwrap(),
+    }
 }
 
 async fn collected(mut stream: ByteStream) -> Result<Vec<u8>> {
@@ -172,7 +202,10 @@ fn unpacked(bytes: &[u8]) -> BTreeMap<Vec<u8>, Facts> {
     std::fs::create_dir(&into).unwrap();
     let file = base.path().join("docs.tar.gz");
     std::fs::write(&file, bytes).unwrap();
-    ran(Command::new("tar").args(["--warning=no-timestamp", "-xpzf"]).arg(&file).current_dir(&into));
+    ran(Command::new("tar")
+        .args(["--warning=no-timestamp", "--xattrs", "--acls", "-xpzf"])
+        .arg(&file)
+        .current_dir(&into));
     facts(&into)
 }
 

@@ -9,6 +9,7 @@ use super::entry::{Entry, Kind};
 use super::exclude::Matcher;
 use super::failure::Failure;
 use super::open::{self, Folders};
+use super::path;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use std::collections::VecDeque;
 use std::io;
@@ -260,6 +261,13 @@ impl Found {
 }
 
 impl Unseen {
+    /// What no reader of an archive takes back, with all that may be in it.
+    fn too_deep(path: Vec<u8>, excluded: bool) -> Found {
+        let reason =
+            format!("it lies deeper than {} folders, or its path is too long for an archive", path::DEPTH_MAX - 1);
+        Found::Unreadable(Self { path, is_folder: true, excluded, failure: Failure::Unreadable, reason })
+    }
+
     fn entry(path: Vec<u8>, excluded: bool, error: &io::Error) -> Found {
         let (failure, reason) = (Failure::of(error), crate::error::reason(error));
         Found::Unreadable(Self { path, is_folder: false, excluded, failure, reason })
@@ -363,6 +371,10 @@ impl Lister {
                 path.push(b'/');
             }
             path.extend_from_slice(name);
+            if !path::fits(&path) {
+                let excluded = names.excluded || matcher.matches(&path, false) || matcher.matches(&path, true);
+                return Unseen::too_deep(path, excluded);
+            }
             match Entry::stat(folder, name, path.clone()) {
                 Err(error) => {
                     let excluded = names.excluded || matcher.matches(&path, false);

@@ -21,6 +21,7 @@ use wasmtime::component::{InstancePre, Linker, Resource};
 use wasmtime::{Store, Trap, UpdateDeadline};
 
 mod worlds;
+mod zone;
 
 pub(crate) use worlds::coverage::exports::backup::host::covering;
 pub(crate) use worlds::crosscheck::exports::backup::host::crosschecking;
@@ -216,7 +217,7 @@ impl Plugin {
         .await
     }
 
-    /// Asks a retention plugin what to keep.
+    /// Asks a retention plugin what to keep. It is handed the host's own offsets of the time zone.
     pub async fn plan_retention(
         &self,
         now: jiff::Timestamp,
@@ -225,6 +226,7 @@ impl Plugin {
     ) -> Called<retaining::RetentionPlan> {
         let mut called = self
             .call("plan", async |store, linked| {
+                store.data_mut().zone = zone::tzif(time_zone);
                 let plugin = retention::RetentionPre::new(linked)?.instantiate_async(&mut *store).await?;
                 let exports = plugin.backup_host_retaining();
                 exports.call_plan(store, now.as_second(), time_zone, &self.settings, snapshots).await

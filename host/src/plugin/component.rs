@@ -307,11 +307,14 @@ fn grant_for(interface: &str) -> Option<Grant> {
     Grant::ALL.into_iter().find(|grant| interface == format!("{PACKAGE}/{grant}@{WORLD_VERSION}"))
 }
 
-/// Whether an interface needs no grant: the log, or notices for a plugin that sees rows, and what holds types alone.
+/// Whether an interface needs no grant: the log, or notices for a plugin that sees rows; the business time zone for one that plans; and what
+/// holds types alone.
 #[must_use]
 pub fn is_free(role: Role, interface: &str) -> bool {
     let speech = if role.sees_rows() { "notices" } else { "log" };
-    [speech, "types", "bytes"].iter().any(|free| interface == format!("{PACKAGE}/{free}@{WORLD_VERSION}"))
+    let zone = (role == Role::Retention).then_some("business-zone");
+    let mut free = [speech, "types", "bytes"].into_iter().chain(zone);
+    free.any(|free| interface == format!("{PACKAGE}/{free}@{WORLD_VERSION}"))
 }
 
 fn unknown_import(role: Role, component: &Component, import: &Import) -> Error {

@@ -111,7 +111,7 @@ impl Place {
                 called.await.result.map(|plan| plan.decisions.len().to_string())
             }
             Role::Crosscheck => {
-                let documents = DigestTree(Arc::new(Digests::new(self.tree.clone())));
+                let documents = DigestTree(Arc::new(Digests::new(self.tree.clone(), &[]).unwrap()));
                 let checks = plugin.checks().await.result?;
                 let called = plugin.crosscheck(Vec::new(), documents).await;
                 let name = |check: u32| checks.get(check as usize).unwrap().name.as_str();

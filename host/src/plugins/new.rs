@@ -246,8 +246,8 @@ fn readme(world: World, language: Language, name: &str) -> String {
     };
     let more = match language {
         Language::Python => {
-            "| `zones.py` | the rules of time zones, which the component carries |\n\
-             | `requirements.txt` | what builds it, and those rules |\n"
+            "| `zones.py` | the time zone, as the host hands it out |\n\
+             | `requirements.txt` | what builds it |\n"
         }
         Language::Javascript => "| `build.js`, `package.json` | what builds it |\n",
         Language::Rust => "",

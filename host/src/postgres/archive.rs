@@ -67,6 +67,9 @@ pub enum Flaw {
     /// Cut off between two blocks, so many before its end.
     #[error("{0} entries of its table of contents have no data")]
     DataMissing(usize),
+    /// Made by `pg_dump --data-only`: nothing that an empty database can take.
+    #[error("it has rows and not the tables that they belong into, as pg_dump --data-only makes it")]
+    RowsAlone,
     /// A number that cannot be there.
     #[error("its structure is damaged")]
     Damaged,
@@ -309,7 +312,12 @@ impl Scanner {
             }
         };
         let mut reader = Reader { bytes, at: BEGINNING_BYTES, layout: self.layout };
-        let (contents, awaited) = reader.contents()?;
+        let (contents, awaited, tables) = reader.contents()?;
+        // An extension has tables whose rows alone are dumped.
+        if tables == 0 && contents.tables > 0 && contents.of_kind("EXTENSION").next().is_none() {
+            self.state = State::Flawed(Flaw::RowsAlone);
+            return None;
+        }
         (self.contents, self.awaited, self.state) = (contents, awaited, State::Block);
         Some(reader.at)
     }
@@ -375,9 +383,10 @@ impl<'a> Reader<'a> {
         Some(Origin { server_version: self.text()?, pg_dump_version: self.text()? })
     }
 
-    fn contents(&mut self) -> Option<(Contents, BTreeSet<i64>)> {
+    /// The table of contents, the entries that have data, and how many tables it makes.
+    fn contents(&mut self) -> Option<(Contents, BTreeSet<i64>, usize)> {
         let mut contents = Contents { origin: self.origin()?, ..Contents::default() };
-        let mut awaited = BTreeSet::new();
+        let (mut awaited, mut tables) = (BTreeSet::new(), 0);
         for _ in 0..self.int()? {
             let (id, has_data) = (self.int()?, self.int()? != 0);
             // Two object identifiers, then a name and what it is.
@@ -398,6 +407,7 @@ impl<'a> Reader<'a> {
             while self.string()?.is_some() {}
             self.take(usize::from(self.layout.offset_bytes) + 1)?;
             contents.tables += usize::from(kind == b"TABLE DATA");
+            tables += usize::from(kind == b"TABLE");
             contents.rights += usize::from(matches!(kind, b"ACL" | b"DEFAULT ACL"));
             let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
             if !tablespace.is_empty() && tablespace != b"pg_default" {
@@ -411,6 +421,6 @@ impl<'a> Reader<'a> {
                 awaited.insert(id);
             }
         }
-        Some((contents, awaited))
+        Some((contents, awaited, tables))
     }
 }

@@ -5,12 +5,12 @@ mod failure;
 pub(super) use self::failure::explain;
 use self::failure::{Failed, Refusal};
 use super::program::{NOWHERE, Program};
-use super::{Config, SslMode, tls};
-use crate::error::{Error, Result};
+use super::{Config, SessionAttrs, SslMode, tls};
+use crate::error::{Class, Error, Result};
 use crate::secret::{ExposeSecret, SecretString};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{FromSqlOwned, ToSql, Type};
@@ -85,6 +85,8 @@ pub(super) struct Notice {
 /// Makes connections to one database.
 pub(super) struct Dialer {
     config: Config,
+    /// The place of the first connection, where all others and every child go too: a snapshot is one server's.
+    chosen: OnceLock<Config>,
     tls: MakeRustlsConnect,
     /// A pooler refused [`STARTUP_OPTIONS`], or connections are to write.
     without_options: AtomicBool,
@@ -92,19 +94,27 @@ pub(super) struct Dialer {
 
 impl Dialer {
     pub(super) fn new(config: &Config) -> Result<Self> {
-        let tls = tls::connector(config)?;
-        Ok(Self { config: config.clone(), tls, without_options: AtomicBool::new(false) })
+        let config = config.resolved()?;
+        let tls = tls::connector(&config)?;
+        Ok(Self { config, chosen: OnceLock::new(), tls, without_options: AtomicBool::new(false) })
     }
 
     /// For a restore, the one thing that writes: to a server that is named as its target, never to a source.
     pub(super) fn for_restore(config: &Config) -> Result<Self> {
-        let dialer = Self::new(config)?;
+        let mut dialer = Self::new(config)?;
+        if !dialer.config.is_particular() {
+            dialer.config.target_session_attrs = match dialer.config.hosts().count() {
+                0 | 1 => SessionAttrs::Any,
+                _ => SessionAttrs::Primary,
+            };
+        }
         dialer.without_options.store(true, Ordering::Relaxed);
         Ok(dialer)
     }
 
+    /// How to reach the server: at the place that answered, once one did.
     pub(super) fn config(&self) -> &Config {
-        &self.config
+        self.chosen.get().unwrap_or(&self.config)
     }
 
     /// What a child may send on connecting.
@@ -140,7 +150,7 @@ impl Dialer {
 
     /// Tells a child where to connect by libpq's variables, so that nothing about the connection is an argument.
     pub(super) fn by_environment(&self, command: &mut tokio::process::Command, login: &Login) {
-        let config = &self.config;
+        let config = self.config();
         let mode = if config.is_socket() { SslMode::Disable } else { config.ssl_mode };
         command
             .env("PGHOST", &config.host)
@@ -149,9 +159,14 @@ impl Dialer {
             .env("PGUSER", &login.user)
             .env("PGSSLMODE", mode.name())
             .env("PGSSLROOTCERT", config.ssl_root_cert.as_deref().unwrap_or(NOWHERE.as_ref()))
+            .env("PGSSLCERT", config.ssl_cert.as_deref().unwrap_or(NOWHERE.as_ref()))
+            .env("PGSSLKEY", config.ssl_key.as_deref().unwrap_or(NOWHERE.as_ref()))
             .env("PGGSSENCMODE", "disable")
             .env("PGCONNECT_TIMEOUT", config.connect_timeout.to_string())
             .env("PGAPPNAME", APPLICATION_NAME);
+        if let Some(address) = config.address {
+            command.env("PGHOSTADDR", address.to_string());
+        }
         if let Some(password) = &login.password {
             command.env("PGPASSWORD", password.expose_secret());
         }
@@ -161,20 +176,48 @@ impl Dialer {
     }
 
     pub(super) fn target(&self, user: &str) -> Target {
-        let Config { host, port, database, .. } = &self.config;
-        Target { host: host.clone(), port: *port, database: database.clone(), user: user.to_owned() }
+        target(self.config(), user)
     }
 
-    /// A connection that has logged in.
+    /// A connection that has logged in: to the place that answered before, or to the first that will do.
     ///
     /// # Errors
-    /// See [`explain`].
+    /// See [`explain`]; of several places the first one's.
     pub(super) async fn connect(&self) -> Result<Connection> {
-        let login = self.login()?;
-        let target = self.target(&login.user);
+        if let Some(chosen) = self.chosen.get() {
+            return self.connect_to(chosen).await;
+        }
+        let places = self.config.places().await;
         let mut first = None;
-        for mode in attempts(&self.config) {
-            match self.attempt(*mode, &login, &target).await {
+        for wanted in self.config.target_session_attrs.rounds() {
+            for place in &places {
+                let refused = match self.connect_to(place).await {
+                    Ok(connection) => match wanted.refuse(&connection).await? {
+                        None => {
+                            // Another task may have been first, and then has the same server as a rule.
+                            let _ = self.chosen.set(place.clone());
+                            return Ok(connection);
+                        }
+                        Some(why) => Error::unavailable(format!("{}: {why}", connection.target()))
+                            .hint("check `target_session_attrs` and `host`"),
+                    },
+                    // It was there and said no, which another one would hide.
+                    Err(error) if error.class() == Class::Config => return Err(error),
+                    Err(error) => error,
+                };
+                tracing::debug!("{refused}");
+                first.get_or_insert(refused);
+            }
+        }
+        Err(first.unwrap_or_else(|| Error::unexpected("no way to connect was tried")))
+    }
+
+    async fn connect_to(&self, place: &Config) -> Result<Connection> {
+        let login = self.login()?;
+        let target = target(place, &login.user);
+        let mut first = None;
+        for mode in attempts(place) {
+            match self.attempt(place, *mode, &login, &target).await {
                 Ok(connection) => return Ok(connection),
                 Err(Failed { error, other_mode_may_help }) => {
                     let error = first.get_or_insert(error);
@@ -189,25 +232,27 @@ impl Dialer {
 
     async fn attempt(
         &self,
+        place: &Config,
         mode: tokio_postgres::config::SslMode,
         login: &Login,
         target: &Target,
     ) -> Result<Connection, Failed> {
         let wanted = self.startup_options();
-        let refused = match self.log_in(mode, login, target, wanted).await {
+        let refused = match self.log_in(place, mode, login, target, wanted).await {
             Err(failed) if wanted.is_some() && failed.is_refused_option() => failed,
             Err(failed) => return Err(failed.explain(target, login)),
             Ok(connection) => return Ok(connection),
         };
         tracing::debug!(error = %refused, "connecting without startup options");
         let connection =
-            self.log_in(mode, login, target, None).await.map_err(|failed| failed.explain(target, login))?;
+            self.log_in(place, mode, login, target, None).await.map_err(|failed| failed.explain(target, login))?;
         self.without_options.store(true, Ordering::Relaxed);
         Ok(connection)
     }
 
     async fn log_in(
         &self,
+        place: &Config,
         mode: tokio_postgres::config::SslMode,
         login: &Login,
         target: &Target,
@@ -216,14 +261,17 @@ impl Dialer {
         let timeout = Duration::from_secs(u64::from(self.config.connect_timeout));
         let mut config = tokio_postgres::Config::new();
         config
-            .host(&self.config.host)
-            .port(self.config.port)
-            .dbname(&self.config.database)
+            .host(&place.host)
+            .port(place.port)
+            .dbname(&place.database)
             .user(&login.user)
             .application_name(APPLICATION_NAME)
             .ssl_mode(mode)
             .connect_timeout(timeout)
             .keepalives_idle(Duration::from_secs(KEEPALIVE_IDLE_SECONDS));
+        if let Some(address) = place.address {
+            config.hostaddr(address);
+        }
         if let Some(password) = &login.password {
             config.password(password.expose_secret());
         }
@@ -253,6 +301,12 @@ impl Dialer {
             _task: AbortOnDropHandle::new(task),
         })
     }
+}
+
+/// A database for people.
+fn target(place: &Config, user: &str) -> Target {
+    let Config { host, port, database, .. } = place;
+    Target { host: host.clone(), port: *port, database: database.clone(), user: user.to_owned() }
 }
 
 fn keep_notice(notices: &Mutex<Vec<Notice>>, message: AsyncMessage) {

@@ -1,6 +1,6 @@
 //! A server to restore to, as a person names it: a section of the configuration, or a URL without a password.
 
-use super::{Config, PORT_DEFAULT, SslMode};
+use super::{Config, PORT_DEFAULT, SessionAttrs, SslMode};
 use crate::error::{Class, Error, Result};
 use crate::secret::Source;
 use serde::Deserialize;
@@ -27,6 +27,10 @@ pub struct ServerConfig {
     pub ssl_mode: SslMode,
     /// Certificates to trust, in PEM; `system` for the ones that the operating system trusts.
     pub ssl_root_cert: Option<PathBuf>,
+    /// A certificate to show the server, in PEM.
+    pub ssl_cert: Option<PathBuf>,
+    /// Its key, in PEM and not encrypted.
+    pub ssl_key: Option<PathBuf>,
     /// Of a user who may make databases.
     pub credentials: Source,
 }
@@ -59,13 +63,18 @@ impl ServerConfig {
         }
         let decoded = |text: &str| percent_decoded(text).ok_or_else(|| wrong("a part of it is no text"));
         let mut host = decoded(url.host_str().unwrap_or_default())?;
-        let (mut ssl_mode, mut ssl_root_cert) = (SslMode::default(), None);
+        let (mut ssl_mode, mut ssl_root_cert, mut ssl_cert, mut ssl_key) = (SslMode::default(), None, None, None);
         for (key, value) in url.query_pairs() {
             match &*key {
                 "host" => host = value.into_owned(),
                 "sslmode" => ssl_mode = SslMode::named(&value).ok_or_else(|| wrong("there is no such sslmode"))?,
                 "sslrootcert" => ssl_root_cert = Some(PathBuf::from(value.into_owned())),
-                _ => return Err(wrong("it may have host, sslmode and sslrootcert behind the question mark")),
+                "sslcert" => ssl_cert = Some(PathBuf::from(value.into_owned())),
+                "sslkey" => ssl_key = Some(PathBuf::from(value.into_owned())),
+                _ => {
+                    let known = "it may have host, sslmode, sslrootcert, sslcert and sslkey behind the question mark";
+                    return Err(wrong(known));
+                }
             }
         }
         if host.is_empty() {
@@ -79,6 +88,8 @@ impl ServerConfig {
             database: if database.is_empty() { maintenance_database() } else { database },
             ssl_mode,
             ssl_root_cert,
+            ssl_cert,
+            ssl_key,
             credentials: Source { env: true, user, ..Source::default() },
         })
     }
@@ -92,6 +103,12 @@ impl ServerConfig {
             database: self.database.clone(),
             ssl_mode: self.ssl_mode,
             ssl_root_cert: self.ssl_root_cert.clone(),
+            ssl_cert: self.ssl_cert.clone(),
+            ssl_key: self.ssl_key.clone(),
+            service: None,
+            service_file: None,
+            target_session_attrs: SessionAttrs::Any,
+            address: None,
             credentials: self.credentials.clone(),
             restore_credentials: None,
             pg_dump: None,
@@ -112,14 +129,21 @@ impl Config {
     /// Whether another one can be the same database under this name. Two names for one host are told by their addresses, and
     /// every socket counts as this machine; where that is not known, it is the same only if it is spelt the same.
     pub async fn may_be(&self, host: &str, port: u16, database: &str) -> bool {
-        if self.port != port || self.database != database {
+        // What its service names is not known here, and may be just that.
+        let Ok(own) = self.resolved() else { return true };
+        if own.port != port || own.database != database {
             return false;
         }
-        if self.host.eq_ignore_ascii_case(host) {
-            return true;
+        for (own, other) in own.hosts().flat_map(|own| host.split(',').map(move |other| (own, other.trim()))) {
+            if own.eq_ignore_ascii_case(other) {
+                return true;
+            }
+            let (own, other) = (addresses(own, port).await, addresses(other, port).await);
+            if own.iter().any(|address| other.contains(address)) {
+                return true;
+            }
         }
-        let (own, other) = (addresses(&self.host, port).await, addresses(host, port).await);
-        own.iter().any(|address| other.contains(address))
+        false
     }
 }
 
@@ -134,7 +158,7 @@ async fn addresses(host: &str, port: u16) -> Vec<std::net::IpAddr> {
 }
 
 impl SslMode {
-    fn named(name: &str) -> Option<Self> {
+    pub(super) fn named(name: &str) -> Option<Self> {
         use SslMode::{Allow, Disable, Prefer, Require, VerifyCa, VerifyFull};
         [Disable, Allow, Prefer, Require, VerifyCa, VerifyFull].into_iter().find(|mode| mode.name() == name)
     }

@@ -8,7 +8,7 @@ mod opening;
 mod real;
 mod rows;
 
-use super::{Config, Digest, DumpOptions, Listing, Selection, Session, SslMode, TableName};
+use super::{Config, Digest, DumpOptions, Listing, Selection, Session, SessionAttrs, SslMode, TableName};
 use crate::error::Result;
 use crate::evidence::Selected;
 use crate::secret::Source;
@@ -45,6 +45,12 @@ fn config(server: &Server, database: &str) -> Config {
         database: database.to_owned(),
         ssl_mode: SslMode::default(),
         ssl_root_cert: None,
+        ssl_cert: None,
+        ssl_key: None,
+        service: None,
+        service_file: None,
+        target_session_attrs: SessionAttrs::Any,
+        address: None,
         credentials: Source { user: Some("postgres".to_owned()), ..Source::default() },
         restore_credentials: None,
         pg_dump: Some(server.bin().join("pg_dump")),

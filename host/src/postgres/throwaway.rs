@@ -9,7 +9,7 @@ mod administer;
 use super::client::Dialer;
 use super::dump::gist;
 use super::program::{self, Program};
-use super::{Config, SslMode};
+use super::{Config, SessionAttrs, SslMode};
 use crate::error::{Error, Result};
 use crate::scratch::{self, LOCK};
 use crate::secret::Source;
@@ -120,6 +120,12 @@ impl Throwaway {
             database: database.to_owned(),
             ssl_mode: SslMode::Disable,
             ssl_root_cert: None,
+            ssl_cert: None,
+            ssl_key: None,
+            service: None,
+            service_file: None,
+            target_session_attrs: SessionAttrs::Any,
+            address: None,
             credentials: Source { user: Some(user.to_owned()), ..Source::default() },
             restore_credentials: None,
             pg_dump: None,

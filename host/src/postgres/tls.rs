@@ -9,9 +9,10 @@ use rustls::crypto::{
     verify_tls13_signature_with_raw_key,
 };
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -43,7 +44,7 @@ pub(super) fn connector(config: &Config) -> Result<MakeRustlsConnect> {
                 .hint("set `ssl_mode = \"verify-full\"`: anyone can have a certificate that the system trusts"));
         }
         Some(_) if is_system(config) => Some(system_roots()?),
-        Some(path) => Some(read_roots(path)?),
+        Some(path) => Some(read_certificates(path, "ssl_root_cert")?),
         None if matches!(mode, SslMode::VerifyCa | SslMode::VerifyFull) => {
             let found = mode.name();
             return Err(Error::config(format!("`ssl_mode = \"{found}\"` needs `ssl_root_cert`"))
@@ -53,19 +54,54 @@ pub(super) fn connector(config: &Config) -> Result<MakeRustlsConnect> {
     };
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let verifier = Verifier::new(roots, mode == SslMode::VerifyFull, &provider)?;
+    let own = if used { own_certificate(config)? } else { None };
     let client = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|e| Error::unexpected(format!("TLS cannot be set up: {e}")))?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier))
-        .with_no_client_auth();
+        .with_custom_certificate_verifier(Arc::new(verifier));
+    let client = match own {
+        None => client.with_no_client_auth(),
+        Some((chain, key)) => client.with_client_auth_cert(chain, key).map_err(|error| {
+            Error::config(format!("the certificate in `ssl_cert` and the key in `ssl_key` cannot be used: {error}"))
+                .hint("check that they belong together")
+        })?,
+    };
     Ok(MakeRustlsConnect::new(client))
 }
 
-fn read_roots(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
+/// The certificate to show the server, and its key.
+fn own_certificate(config: &Config) -> Result<Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>> {
+    let (certificate, key) = match (&config.ssl_cert, &config.ssl_key) {
+        (None, None) => return Ok(None),
+        (Some(certificate), Some(key)) => (certificate, key),
+        (Some(_), None) | (None, Some(_)) => {
+            return Err(Error::config("of `ssl_cert` and `ssl_key` one is set and the other is not")
+                .hint("set both, the certificate to show the server and its key"));
+        }
+    };
+    let shown = key.display();
+    let unreadable = |why: &dyn std::fmt::Display| {
+        Error::config(format!("the key in {shown} cannot be read: {why}"))
+            .hint("`ssl_key` needs a key in PEM that no password protects: `openssl pkey -in KEY -out PLAIN`")
+    };
+    // pg_dump refuses it otherwise, after all that was done before.
+    let meta = std::fs::metadata(key).map_err(|error| unreadable(&error.kind()))?;
+    let others = if meta.uid() == 0 { 0o037 } else { 0o077 };
+    if meta.mode() & others != 0 {
+        return Err(Error::config(format!(
+            "the key in {shown} may be read by others, which PostgreSQL's programs refuse"
+        ))
+        .hint("chmod 0600, or 0640 where root owns it; a Kubernetes volume has `defaultMode: 0400`"));
+    }
+    let key = PrivateKeyDer::from_pem_file(key).map_err(|error| unreadable(&error))?;
+    Ok(Some((read_certificates(certificate, "ssl_cert")?, key)))
+}
+
+fn read_certificates(path: &Path, setting: &str) -> Result<Vec<CertificateDer<'static>>> {
     let shown = path.display();
     let unreadable = |why: &dyn std::fmt::Display| {
-        Error::config(format!("the certificates in {shown} cannot be read: {why}")).hint("check `ssl_root_cert`")
+        Error::config(format!("the certificates in {shown} cannot be read: {why}")).hint(format!("check `{setting}`"))
     };
     let bytes = std::fs::metadata(path).map_err(|e| unreadable(&e.kind()))?.len();
     if bytes > ROOTS_BYTES_MAX {

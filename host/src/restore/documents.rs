@@ -72,11 +72,23 @@ pub(super) async fn run(
     for problem in &restored.skipped {
         let _ = writeln!(text, "warning: {}: {}", problem.path, problem.reason);
     }
+    for problem in &restored.lacking {
+        let _ = writeln!(text, "warning: {}: {}", problem.path, problem.reason);
+    }
+    if let Some(more @ 1..) = restored.lacking_total.checked_sub(restored.lacking.len() as u64) {
+        let _ = writeln!(text, "warning: and {more} more without their attributes");
+    }
+    if restored.is_compared {
+        text.push_str("compared: equal to its index by names, kinds, sizes and times, and to its SHA-256 each\n");
+    } else {
+        text.push_str("compared: with nothing, because the archive has no index or it was ignored\n");
+    }
     if let Some(more @ 1..) = restored.skipped_total.checked_sub(restored.skipped.len() as u64) {
         let _ = writeln!(text, "warning: and {more} more that were left out");
     }
-    let skipped: Vec<Value> =
-        restored.skipped.iter().map(|problem| json!({ "path": problem.path, "reason": problem.reason })).collect();
+    let listed = |problems: &[documents::Problem]| -> Vec<Value> {
+        problems.iter().map(|problem| json!({ "path": problem.path, "reason": problem.reason })).collect()
+    };
     let document = json!({
         "format_version": FORMAT_VERSION,
         "environment": host.environment.as_str(),
@@ -88,7 +100,10 @@ pub(super) async fn run(
             "bytes": restored.bytes,
             "owners": restored.owners,
             "skipped_total": restored.skipped_total,
-            "skipped": skipped,
+            "skipped": listed(&restored.skipped),
+            "lacking_total": restored.lacking_total,
+            "lacking": listed(&restored.lacking),
+            "compared": if restored.is_compared { "equal" } else { "unknown" },
         },
     });
     Ok(Report { document, text, failure: None })

@@ -103,6 +103,11 @@ fn compare(comparison: &mut Comparison, table: &Table, name: &str, tree: &Tree) 
         }
         let elsewhere = settle(comparison, asked, tree)?;
         settle(comparison, elsewhere, tree)?;
+        let missing = comparison.take_missing();
+        if !missing.is_empty() {
+            let paths: Vec<String> = missing.iter().map(|(_, path)| path.clone()).collect();
+            comparison.missing(missing.into_iter().map(|(key, _)| key).zip(documents::left_out(tree, &paths)?));
+        }
         Ok(())
     })?;
     let mut after = None;

@@ -97,6 +97,8 @@ pub struct Comparison {
     ignored: Ignored,
     /// Hashes of the paths of documents that are there and named: eight bytes for each, since a plugin's memory is small.
     named: BTreeSet<u64>,
+    /// Rows whose document is not there, and its path, until it is known whether it was left out.
+    unexplained: Vec<(i64, String)>,
     /// What came of it so far.
     pub totals: Totals,
 }
@@ -110,8 +112,10 @@ pub struct Totals {
     pub without_digest: u64,
     /// Rows that name no document.
     pub nameless: u64,
-    /// Rows whose document is not there.
+    /// Rows whose document is not there, and was not left out.
     pub missing: First<i64>,
+    /// Rows whose document the archive leaves out.
+    pub left_out: u64,
     /// Rows whose document is there with another content, or not to be read.
     pub altered: First<i64>,
     /// There and not named.
@@ -127,7 +131,7 @@ impl Comparison {
     #[must_use]
     pub fn new(settings: Settings) -> Self {
         let ignored = Ignored::new(&settings);
-        Self { settings, ignored, named: BTreeSet::new(), totals: Totals::default() }
+        Self { settings, ignored, named: BTreeSet::new(), unexplained: Vec::new(), totals: Totals::default() }
     }
 
     /// Takes in a document that the database names and what is at its path. Gives back the other path to look at where
@@ -139,7 +143,8 @@ impl Comparison {
         self.totals.compared += 1;
         let shown = self.settings.shown;
         match found {
-            Found::Missing | Found::NotAFile => self.totals.missing.add(noted.key, shown),
+            Found::Missing => self.unexplained.push((noted.key, noted.path)),
+            Found::NotAFile => self.totals.missing.add(noted.key, shown),
             Found::Unreadable => {
                 self.named.insert(hash(&noted.path));
                 self.totals.altered.add(noted.key, shown);
@@ -154,6 +159,21 @@ impl Comparison {
             }
         }
         None
+    }
+
+    /// The rows whose documents are not there, since it was asked last; [`Comparison::missing`] takes them back.
+    pub fn take_missing(&mut self) -> Vec<(i64, String)> {
+        std::mem::take(&mut self.unexplained)
+    }
+
+    /// Takes in rows whose documents are not there, and whether the archive leaves them out.
+    pub fn missing(&mut self, rows: impl IntoIterator<Item = (i64, bool)>) {
+        for (key, is_left_out) in rows {
+            match is_left_out {
+                true => self.totals.left_out += 1,
+                false => self.totals.missing.add(key, self.settings.shown),
+            }
+        }
     }
 
     /// Takes in a row that names no document.
@@ -177,7 +197,8 @@ impl Comparison {
     /// What the documents come to.
     #[must_use]
     pub fn findings(&self) -> Vec<Finding> {
-        let Totals { compared, without_digest, nameless, missing, altered, orphaned, there, unseen } = &self.totals;
+        let Totals { compared, without_digest, nameless, missing, left_out, altered, orphaned, there, unseen } =
+            &self.totals;
         let judged = |total: u64, meaning: Meaning| match (total, meaning) {
             (0, _) => Verdict::Passed,
             (_, Meaning::Fail) => Verdict::Failed,
@@ -187,11 +208,12 @@ impl Comparison {
         let settings = &self.settings;
         let of = |check, verdict, count, total| Finding { check, verdict, count, total };
         let mut findings = vec![
-            of(Check::Present, judged(missing, settings.missing), compared - missing, *compared),
+            of(Check::Present, judged(missing, settings.missing), compared - missing - left_out, *compared),
             of(Check::Unaltered, judged(altered, settings.altered), altered, *compared),
             of(Check::Known, judged(orphaned, settings.orphaned), orphaned, *there),
         ];
         let others = [
+            (Check::LeftOut, *left_out, *compared),
             (Check::WithoutDigest, *without_digest, *compared),
             (Check::Nameless, *nameless, compared + nameless),
             (Check::Unseen, *unseen, there + unseen),
@@ -229,6 +251,8 @@ pub enum Check {
     Noted,
     /// Documents that the database names and that are there.
     Present,
+    /// Documents that the archive leaves out.
+    LeftOut,
     /// Documents with another content than the database noted.
     Unaltered,
     /// Documents that the database does not name.
@@ -245,9 +269,10 @@ pub enum Check {
 
 impl Check {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Noted,
         Self::Present,
+        Self::LeftOut,
         Self::Unaltered,
         Self::Known,
         Self::WithoutDigest,
@@ -262,6 +287,7 @@ impl Check {
         match self {
             Self::Noted => "documents noted",
             Self::Present => "documents present",
+            Self::LeftOut => "documents left out",
             Self::Unaltered => "documents unaltered",
             Self::Known => "documents known",
             Self::WithoutDigest => "documents without digest",
@@ -277,6 +303,7 @@ impl Check {
         match self {
             Self::Noted => format!("table named {noted} is there; check the setting `prefix`"),
             Self::Present => "documents that the database names are there".into(),
+            Self::LeftOut => "documents that the database names are left out by the exclude patterns".into(),
             Self::Unaltered => "documents have another content than the database noted, or cannot be read".into(),
             Self::Known => "documents are there and not named by the database".into(),
             Self::WithoutDigest => "documents have no MD5 in the database, so they were looked for alone".into(),

@@ -5,13 +5,25 @@ use serde::{Deserialize, Serialize};
 /// JSON Schema of [`Settings`]; a test holds the two together.
 pub const SCHEMA: &str = include_str!("../settings.schema.json");
 
-/// What Dolibarr's own backup leaves out (work folders, logs, page previews, its archives of the documents, which
-/// would hold one another) and its database dumps, for the main company and for those in numbered folders.
+/// What Dolibarr makes and can make again, at the places where it does, for the main company and for those in numbered folders: logs beside
+/// the modules' folders, work folders of modules and users, previews of pages, its archives of the documents, which would hold one another,
+/// and its database dumps. A person may name a file `server.log` or a folder `temp`, in the file manager (`ecm`) directly below it: those
+/// are saved.
 ///
 /// The fingerprint plugin has the same list: the host trusts a fingerprint only as far as the archive follows it.
-pub const EXCLUDE: [&str; 7] = [
-    "temp/",
-    "*.log",
+pub const EXCLUDE: [&str; 17] = [
+    "/*.log",
+    "/[0-9]*/*.log",
+    "/[!e]*/temp/",
+    "/e[!c]*/temp/",
+    "/ec[!m]*/temp/",
+    "/[0-9]*/[!e]*/temp/",
+    "/[0-9]*/e[!c]*/temp/",
+    "/[0-9]*/ec[!m]*/temp/",
+    "/expedition/*/temp/",
+    "/reception/*/temp/",
+    "/users/*/temp/",
+    "/[0-9]*/users/*/temp/",
     "*.pdf_preview-*.png",
     "admin/documents",
     "admin/backup",

@@ -1,7 +1,7 @@
 """Keeps the last N complete snapshots: `plugins/retention-last` in Python.
 
-`settings.py` reads the settings, `zones.py` has the rules of time zones, `policy.py` decides, and this file translates between
-them and the world `retention`. Of the host it calls `log` alone, so its component imports nothing that needs a grant.
+`settings.py` reads the settings, `zones.py` the time zone, `policy.py` decides, and this file translates between them and the world
+`retention`. Of the host it calls `log` and `business-zone` alone, so its component imports nothing that needs a grant.
 """
 
 from typing import List
@@ -13,7 +13,7 @@ import zones
 from componentize_py_types import Err
 from wit_world import exports
 from wit_world.exports import retaining
-from wit_world.imports import log
+from wit_world.imports import business_zone, log
 from wit_world.imports.types import Error_Denied
 
 
@@ -23,7 +23,7 @@ class Retaining(exports.Retaining):
 
     def plan(self, now: int, time_zone: str, settings_json: str, snapshots: List[retaining.Snapshot]):
         try:
-            return decide(now, zones.zone(time_zone), settings.parse(settings_json), snapshots)
+            return decide(now, zones.zone(time_zone, business_zone.tzif()), settings.parse(settings_json), snapshots)
         except (settings.Wrong, zones.Unknown) as wrong:
             raise Err(Error_Denied(str(wrong))) from None
         except Exception as error:

@@ -5,7 +5,7 @@
 
 use crate::settings::Settings;
 use jiff::civil::{Date, Time};
-use jiff::tz::{TimeZone, TimeZoneDatabase};
+use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan};
 
 /// A kind of period.
@@ -41,15 +41,23 @@ pub struct Calendar {
 }
 
 impl Calendar {
+    /// The calendar of a time zone by its name, whose offsets are those of the host, as TZif.
+    ///
     /// # Errors
     ///
-    /// One sentence when the bundled time-zone database does not have the name.
-    pub fn new(time_zone: &str, settings: &Settings) -> Result<Self, String> {
-        let zone = TimeZoneDatabase::bundled()
-            .get(time_zone)
+    /// One sentence when the host does not know the name.
+    #[cfg(any(target_family = "wasm", test))]
+    pub fn new(time_zone: &str, tzif: &[u8], settings: &Settings) -> Result<Self, String> {
+        let zone = TimeZone::tzif(time_zone, tzif)
             .map_err(|_| format!("time zone {time_zone:?} is not an IANA name such as \"Europe/Paris\""))?;
+        Ok(Self::of(zone, settings))
+    }
+
+    /// The calendar of a time zone.
+    #[must_use]
+    pub const fn of(zone: TimeZone, settings: &Settings) -> Self {
         let end = settings.fiscal_year_end;
-        Ok(Self { zone, cutoff: settings.cutoff.0, fiscal_year_end: (end.month, end.day) })
+        Self { zone, cutoff: settings.cutoff.0, fiscal_year_end: (end.month, end.day) }
     }
 
     /// The business day of an instant; instants beyond the calendar belong to its first or last day.
@@ -164,7 +172,7 @@ mod tests {
             fiscal_year_end: FiscalYearEnd::try_from(fiscal_year_end.to_owned()).unwrap(),
             ..Settings::default()
         };
-        Calendar::new(zone, &settings).unwrap()
+        Calendar::of(jiff::tz::TimeZoneDatabase::bundled().get(zone).unwrap(), &settings)
     }
 
     fn utc(text: &str) -> i64 {
@@ -253,7 +261,7 @@ mod tests {
     #[test]
     fn an_unknown_time_zone_is_one_sentence() {
         for zone in ["Europe/Pariss", "", "CET+1", "../etc/passwd"] {
-            let sentence = Calendar::new(zone, &Settings::default()).unwrap_err();
+            let sentence = Calendar::new(zone, b"", &Settings::default()).unwrap_err();
             assert!(sentence.contains("is not an IANA name") && !sentence.contains('\n'), "{sentence}");
         }
     }

@@ -1,8 +1,8 @@
 //! Keeps what answers for the end of each of the last 30 days, 12 months and 10 fiscal years.
 //!
 //! `settings.rs` reads the settings, `calendar.rs` knows the periods, `history.rs` what can serve them, `policy.rs`
-//! decides, and this file translates between them and the world `retention`. It asks the host for nothing but to tell
-//! what a panic says: a plan is data, and the host alone deletes.
+//! decides, and this file translates between them and the world `retention`. It asks the host for nothing but the time
+//! zone, and to tell what a panic says: a plan is data, and the host alone deletes.
 
 mod calendar;
 mod history;
@@ -35,7 +35,7 @@ impl Guest for Plugin {
     ) -> Result<RetentionPlan, Error> {
         panics::told_by(|said| log::emit(log::Level::Error, said, &[]));
         let settings = settings::Settings::parse(&settings).map_err(Error::Denied)?;
-        let calendar = calendar::Calendar::new(&time_zone, &settings).map_err(Error::Denied)?;
+        let calendar = calendar(&time_zone, &settings).map_err(Error::Denied)?;
         let seen: Vec<_> = snapshots
             .iter()
             .map(|s| policy::Snapshot { taken: s.taken, complete: s.complete, pinned: s.pinned })
@@ -48,6 +48,19 @@ impl Guest for Plugin {
         });
         Ok(RetentionPlan { decisions: decisions.collect(), notes })
     }
+}
+
+/// The calendar by the host's own offsets.
+#[cfg(target_family = "wasm")]
+fn calendar(time_zone: &str, settings: &settings::Settings) -> Result<calendar::Calendar, String> {
+    calendar::Calendar::new(time_zone, &backup::host::business_zone::tzif(), settings)
+}
+
+/// The calendar, where there is no host to ask.
+#[cfg(not(target_family = "wasm"))]
+fn calendar(time_zone: &str, settings: &settings::Settings) -> Result<calendar::Calendar, String> {
+    let zone = jiff::tz::TimeZoneDatabase::bundled().get(time_zone).map_err(|error| error.to_string())?;
+    Ok(calendar::Calendar::of(zone, settings))
 }
 
 // Component export names are no symbols to a native linker, and only a component needs them.

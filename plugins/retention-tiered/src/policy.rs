@@ -167,10 +167,13 @@ mod tests {
     use crate::settings::{Cutoff, FiscalYearEnd};
 
     /// Paris in summer is two hours ahead, so these local times are easily told from UTC.
+    fn paris() -> jiff::tz::TimeZone {
+        jiff::tz::TimeZoneDatabase::bundled().get("Europe/Paris").unwrap()
+    }
+
     fn local(text: &str) -> i64 {
-        let zone = jiff::tz::TimeZoneDatabase::bundled().get("Europe/Paris").unwrap();
         let time: jiff::civil::DateTime = text.parse().unwrap();
-        zone.to_timestamp(time).unwrap().as_second()
+        paris().to_timestamp(time).unwrap().as_second()
     }
 
     fn complete(text: &str) -> Snapshot {
@@ -186,7 +189,7 @@ mod tests {
     }
 
     fn planned(now: &str, settings: &Settings, snapshots: &[Snapshot]) -> Plan {
-        plan(local(now), &Calendar::new("Europe/Paris", settings).unwrap(), settings, snapshots)
+        plan(local(now), &Calendar::of(paris(), settings), settings, snapshots)
     }
 
     /// Places of what is kept.
@@ -367,7 +370,7 @@ mod tests {
             .collect();
         snapshots.push(Snapshot { taken: i64::MAX, complete: true, pinned: false });
         snapshots.push(Snapshot { taken: i64::MIN, complete: true, pinned: false });
-        let calendar = Calendar::new("Europe/Paris", &settings).unwrap();
+        let calendar = Calendar::of(paris(), &settings);
         let kept = plan(now, &calendar, &settings, &snapshots).decisions.into_iter().filter(|d| d.keep).count();
         // 31 days; 12 months, of which June ended on one of the days and December ended 2025; the first of last May
         // after the long hole; and the two odd ones.

@@ -141,7 +141,7 @@ fn runs(scenario: &Scenario, number: i32, begins: i64, chance: &mut Chance) -> (
 /// Plays the scenario and returns how many snapshots were left, and the most that there ever were after a prune.
 fn play(scenario: &Scenario) -> (usize, usize) {
     let settings = &scenario.settings;
-    let calendar = Calendar::new(scenario.zone, settings).unwrap();
+    let calendar = Calendar::of(TimeZoneDatabase::bundled().get(scenario.zone).unwrap(), settings);
     let ends = Ends::of(scenario);
     let mut chance = Chance(scenario.seed);
     let mut history: Vec<(i64, usize)> = Vec::new();

@@ -272,7 +272,7 @@ impl<'w> Worker<'w> {
     }
 
     fn entry(&mut self, line: &Line, begun: Option<Part>, plain: &[u8]) -> Result<()> {
-        let described = described(line, plain)?;
+        let mut described = described(line, plain)?;
         if line.kind != Kind::File || line.linked.is_some() {
             return self.work.bare(&described, &mut self.sink);
         }
@@ -294,7 +294,9 @@ impl<'w> Worker<'w> {
         if ends_in_hole {
             file.set_len(line.size_bytes).map_err(|error| io_failure(&line.path, &error))?;
         }
-        self.sink.finish(&file, &described)
+        self.sink.finish(&file, &mut described)?;
+        self.work.note(&described);
+        Ok(())
     }
 
     /// Writes a piece at its place, hashes it when its turn has come, and finishes the file after the last one.
@@ -316,9 +318,11 @@ impl<'w> Worker<'w> {
         let done = (state.hashed_bytes == large.size_bytes).then(|| (state.file.take(), state.hasher.clone()));
         drop(state);
         large.changed.notify_all();
-        let Some((Some((file, described)), hasher)) = done else { return Ok(()) };
+        let Some((Some((file, mut described)), hasher)) = done else { return Ok(()) };
         check_digest(&large.path, large.digest, || hasher.finalize().into())?;
-        self.sink.finish(&file, &described)
+        self.sink.finish(&file, &mut described)?;
+        self.work.note(&described);
+        Ok(())
     }
 
     /// Waits until `ready` gives something; none when all was stopped.

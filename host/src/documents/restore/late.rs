@@ -4,6 +4,7 @@
 
 use super::parse::Described;
 use super::write::Sink;
+use crate::documents::attributes::Attributes;
 use crate::documents::entry::{Kind, Time};
 use crate::documents::path;
 use crate::error::{Error, Result, reason};
@@ -16,6 +17,9 @@ const MEMORY_BYTES_MAX: usize = 2 << 20;
 
 /// Longest path that is read back: none longer is ever put in.
 const PATH_BYTES_MAX: u32 = path::BYTES_MAX as u32;
+
+/// Longest attributes that are read back: they stood in the PAX records of one entry.
+const ATTRIBUTES_BYTES_MAX: u32 = 2 << 20;
 
 /// A list on its way to disk.
 type Spool = Mutex<BufWriter<SpooledTempFile>>;
@@ -41,6 +45,7 @@ impl Late {
         }
         record.extend_from_slice(&folder.modified.seconds.to_le_bytes());
         push(&mut record, &folder.path);
+        push(&mut record, &folder.attributes.to_bytes());
         put(&self.folders, &record)
     }
 
@@ -52,27 +57,32 @@ impl Late {
         put(&self.links, &record)
     }
 
-    /// Does what waits. The root is left to whoever puts it in its place, and is returned.
-    pub(super) fn finish(self, sink: &mut Sink) -> Result<Option<Described>> {
+    /// Does what waits; `done` gets each folder, with what it has not got back. The root is left to whoever puts it in its place, and
+    /// is returned.
+    pub(super) fn finish(self, sink: &mut Sink, mut done: impl FnMut(&Described)) -> Result<Option<Described>> {
         let mut links = back(self.links)?;
-        while let Some(path) = pull(&mut links).map_err(lost)? {
-            let first = pull(&mut links).map_err(lost)?.unwrap_or_default();
+        while let Some(path) = pull(&mut links, PATH_BYTES_MAX).map_err(lost)? {
+            let first = pull(&mut links, PATH_BYTES_MAX).map_err(lost)?.unwrap_or_default();
             sink.link(&path, &first)?;
         }
         let mut folders = back(self.folders)?;
         let (mut root, mut closed) = (None, Vec::new());
-        while let Some(folder) = pull_folder(&mut folders).map_err(lost)? {
+        while let Some(mut folder) = pull_folder(&mut folders).map_err(lost)? {
             if folder.path.is_empty() {
                 root = Some(folder);
             } else if folder.mode & 0o700 == 0o700 {
-                sink.adorn(&folder)?;
+                sink.adorn(&mut folder)?;
+                done(&folder);
             } else {
                 closed.push(folder);
             }
         }
         // What its owner may not enter is closed from within, deepest first.
         closed.sort_by(|a, b| path::order(&b.path, &a.path));
-        closed.iter().try_for_each(|folder| sink.adorn(folder))?;
+        for mut folder in closed {
+            sink.adorn(&mut folder)?;
+            done(&folder);
+        }
         Ok(root)
     }
 }
@@ -94,15 +104,15 @@ fn push(record: &mut Vec<u8>, path: &[u8]) {
     record.extend_from_slice(path);
 }
 
-/// The next path; none at the end.
-fn pull(input: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
+/// The next path, or whatever was put in, of at most so many bytes; none at the end.
+fn pull(input: &mut impl Read, bytes_max: u32) -> io::Result<Option<Vec<u8>>> {
     let mut length = [0; 4];
     match input.read_exact(&mut length) {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
         read => read?,
     }
     let length = u32::from_le_bytes(length);
-    if length > PATH_BYTES_MAX {
+    if length > bytes_max {
         return Err(io::ErrorKind::InvalidData.into());
     }
     let mut path = vec![0; length as usize];
@@ -121,9 +131,22 @@ fn pull_folder(input: &mut impl Read) -> io::Result<Option<Described>> {
     let [mode, uid, gid, nanoseconds] = numbers.map(u32::from_le_bytes);
     let mut seconds = [0; 8];
     input.read_exact(&mut seconds)?;
-    let path = pull(input)?.ok_or(io::ErrorKind::UnexpectedEof)?;
+    let path = pull(input, PATH_BYTES_MAX)?.ok_or(io::ErrorKind::UnexpectedEof)?;
+    let attributes = pull(input, ATTRIBUTES_BYTES_MAX)?.and_then(|bytes| Attributes::from_bytes(&bytes));
     let modified = Time { seconds: i64::from_le_bytes(seconds), nanoseconds };
-    Ok(Some(Described { path, kind: Kind::Folder, linked: None, mode, uid, gid, modified, size_bytes: 0 }))
+    Ok(Some(Described {
+        path,
+        kind: Kind::Folder,
+        linked: None,
+        mode,
+        uid,
+        gid,
+        modified,
+        size_bytes: 0,
+        stored_bytes: 0,
+        map: None,
+        attributes: attributes.ok_or(io::ErrorKind::InvalidData)?,
+    }))
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "it stands in `map_err`")]

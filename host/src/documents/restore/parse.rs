@@ -3,13 +3,15 @@
 //! It reads headers and decides nothing but one thing: a path that would leave the folder, or that no folder can hold, is
 //! refused here, so nobody behind it ever sees one.
 
+use super::sparse::{self, Map};
+use crate::documents::attributes::Attributes;
 use crate::documents::entry::{Kind, Time, shown};
 use crate::documents::header::{self, TAR_BLOCK_BYTES};
 use crate::documents::path;
 use crate::error::{Class, Error, Result, reason};
 use crate::stream::cause;
 use std::io::{self, Read};
-use tar::{EntryType, Header, PaxExtensions};
+use tar::{EntryType, Header};
 
 /// Longest long name, and longest list of PAX records: room for a path and a target, and for what others add.
 const EXTRA_BYTES_MAX: u64 = 1 << 20;
@@ -27,6 +29,11 @@ pub(in crate::documents) struct Described {
     pub(in crate::documents) gid: u32,
     pub(in crate::documents) modified: Time,
     pub(in crate::documents) size_bytes: u64,
+    /// Bytes of the archive that hold the content: fewer than its size where it has holes.
+    pub(in crate::documents) stored_bytes: u64,
+    /// Where the stored bytes belong, if not one after the other.
+    pub(in crate::documents) map: Option<Map>,
+    pub(in crate::documents) attributes: Attributes,
 }
 
 /// What stands before an entry's own header.
@@ -38,6 +45,8 @@ struct Extras {
     uid: Option<u64>,
     gid: Option<u64>,
     modified: Option<Time>,
+    sparse: sparse::Records,
+    attributes: Attributes,
 }
 
 /// Reads the headers of the next entry; its content, padded to whole blocks, comes next. None at the end mark.
@@ -61,13 +70,16 @@ pub(in crate::documents) fn next(input: &mut impl Read) -> Result<Option<Describ
             EntryType::XHeader => records(&extra(input, size)?, &mut extras)?,
             // Defaults for a whole archive, which tools fill with comments.
             EntryType::XGlobalHeader => drop(extra(input, size)?),
-            _ => return described(header, extras).map(Some),
+            // The label that `tar -V` gives an archive.
+            other if other.as_byte() == b'V' => drop(extra(input, size)?),
+            _ => return described(header, extras, input).map(Some),
         }
     }
 }
 
-fn described(header: &Header, extras: Extras) -> Result<Described> {
-    let name = extras.name.unwrap_or_else(|| header.path_bytes().into_owned());
+fn described(header: &Header, mut extras: Extras, input: &mut impl Read) -> Result<Described> {
+    let name = extras.sparse.name.take().or(extras.name);
+    let name = name.unwrap_or_else(|| header.path_bytes().into_owned());
     let target = extras.target.or_else(|| header.link_name_bytes().map(|target| target.into_owned()));
     let target = target.unwrap_or_default();
     let (mut kind, mut linked) = (Kind::File, None);
@@ -84,7 +96,7 @@ fn described(header: &Header, extras: Extras) -> Result<Described> {
         EntryType::Fifo => kind = Kind::Fifo,
         EntryType::Char => kind = Kind::CharacterDevice,
         EntryType::Block => kind = Kind::BlockDevice,
-        EntryType::GNUSparse => return Err(refused(&name, "is a sparse file as only GNU tar keeps them")),
+        EntryType::GNUSparse => {}
         other => {
             let kind = char::from(other.as_byte()).escape_default();
             return Err(refused(&name, &format!("is of a kind that this program does not know, `{kind}`")));
@@ -103,6 +115,22 @@ fn described(header: &Header, extras: Extras) -> Result<Described> {
     if !is_content && size != 0 && kind != Kind::Folder && linked.is_none() {
         return Err(refused(&name, "has a content although it is no file"));
     }
+    // Old tars give folders and further names a size, without a content.
+    let (mut size_bytes, mut stored_bytes) = if is_content { (size, size) } else { (0, 0) };
+    let mut map = None;
+    if is_content && header.entry_type() == EntryType::GNUSparse {
+        let (places, real_size) = sparse::old(header, input)?;
+        (size_bytes, map) = (real_size, Some(places));
+    } else if is_content
+        && let Some(real_size) = extras.sparse.real_size
+        && let Some((places, read)) = extras.sparse.map(input)?
+    {
+        stored_bytes = stored_bytes.checked_sub(read).ok_or_else(|| damaged("the map of a sparse file is none"))?;
+        (size_bytes, map) = (real_size, Some(places));
+    }
+    if let Some(map) = &map {
+        sparse::check(map, size_bytes, stored_bytes)?;
+    }
     Ok(Described {
         uid: owner(extras.uid, header.uid())?,
         gid: owner(extras.gid, header.gid())?,
@@ -112,8 +140,10 @@ fn described(header: &Header, extras: Extras) -> Result<Described> {
             // A time before 1970 is the same bits, as GNU tar writes it.
             None => Time { seconds: header.mtime().map_err(invalid)?.cast_signed(), nanoseconds: 0 },
         },
-        // Old tars give folders and further names a size, without a content.
-        size_bytes: if is_content { size } else { 0 },
+        size_bytes,
+        stored_bytes,
+        map,
+        attributes: extras.attributes,
         path,
         kind,
         linked,
@@ -149,11 +179,11 @@ fn extra(input: &mut impl Read, size: u64) -> Result<Vec<u8>> {
     Ok(content)
 }
 
-fn records(content: &[u8], extras: &mut Extras) -> Result<()> {
+fn records(mut content: &[u8], extras: &mut Extras) -> Result<()> {
     let broken = || damaged("a PAX record is none");
-    for record in PaxExtensions::new(content) {
-        let record = record.map_err(|_| broken())?;
-        let (key, value) = (record.key_bytes(), record.value_bytes());
+    while !content.is_empty() {
+        let (key, value, rest) = record(content).ok_or_else(broken)?;
+        content = rest;
         let number = || std::str::from_utf8(value).ok().and_then(|text| text.parse().ok()).ok_or_else(broken);
         match key {
             b"path" => extras.name = Some(value.to_vec()),
@@ -162,14 +192,25 @@ fn records(content: &[u8], extras: &mut Extras) -> Result<()> {
             b"uid" => extras.uid = Some(number()?),
             b"gid" => extras.gid = Some(number()?),
             b"mtime" => extras.modified = Some(header::parse_seconds(value).ok_or_else(broken)?),
-            _ if key.starts_with(b"GNU.sparse.") => {
-                return Err(damaged("it holds a sparse file as only GNU tar keeps them")
-                    .hint("nothing was restored; unpack it with `tar -xzf`"));
-            }
-            _ => {}
+            _ => match key.strip_prefix(b"GNU.sparse.") {
+                Some(key) => extras.sparse.take(key, value).ok_or_else(broken)?,
+                None => extras.attributes.take(key, value),
+            },
         }
     }
     Ok(())
+}
+
+/// The first of some PAX records: key, value, and what follows. A value may be any bytes, so its length alone says where it ends.
+fn record(content: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+    let blank = content.iter().position(|byte| *byte == b' ')?;
+    let (digits, _) = content.split_at_checked(blank)?;
+    let length: usize = std::str::from_utf8(digits).ok()?.parse().ok()?;
+    let (record, rest) = content.split_at_checked(length)?;
+    let record = record.get(blank + 1..)?.strip_suffix(b"\n")?;
+    let equals = record.iter().position(|byte| *byte == b'=')?;
+    let (key, value) = record.split_at_checked(equals)?;
+    Some((key, value.get(1..)?, rest))
 }
 
 /// The failure of whoever meets an entry that is not restored.
@@ -259,9 +300,21 @@ mod tests {
             (entry(b"h", EntryType::Link, "../../etc/passwd", |_| ()), "leads out"),
             (entry(b"l", EntryType::Symlink, "", |_| ()), "no path"),
             (file(b"."), "has no name"),
-            (entry(b"odd", EntryType::new(b'V'), "", |_| ()), "kind that this program does not know, `V`"),
+            (entry(b"odd", EntryType::new(b'M'), "", |_| ()), "kind that this program does not know, `M`"),
             (entry(b"s", EntryType::GNUSparse, "", |_| ()), "sparse"),
-            ([extra(EntryType::XHeader, b"22 GNU.sparse.major=1\n"), file(b"x")].concat(), "sparse"),
+            (
+                [extra(EntryType::XHeader, b"22 GNU.sparse.major=1\n25 GNU.sparse.realsize=5\n"), file(b"x")].concat(),
+                "cut off",
+            ),
+            (
+                [extra(EntryType::XHeader, b"24 GNU.sparse.map=0,1,2\n25 GNU.sparse.realsize=5\n"), file(b"x")]
+                    .concat(),
+                "sparse",
+            ),
+            (
+                [extra(EntryType::XHeader, b"22 GNU.sparse.map=3,9\n25 GNU.sparse.realsize=5\n"), file(b"x")].concat(),
+                "sparse",
+            ),
             ([extra(EntryType::XHeader, b"99 path=x\n"), file(b"x")].concat(), "PAX"),
             (entry(b"x", EntryType::GNULongName, "", |header| header.set_size(1 << 40)), "longer"),
             (extra(EntryType::GNULongName, &[b'x'; 600])[..700].to_vec(), "cut off"),

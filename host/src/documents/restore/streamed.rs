@@ -4,7 +4,10 @@
 //! small files.
 
 use super::Work;
+use super::gunzip::Gunzip;
+use super::names::Names;
 use super::parse::{self, Described, unreadable};
+use super::sparse::Expanded;
 use super::write::{self, Sink, io_failure};
 use crate::documents::entry::Kind;
 use crate::documents::header::TAR_BLOCK_BYTES;
@@ -13,7 +16,7 @@ use crate::documents::pipeline;
 use crate::error::Result;
 use crate::stream::{BlockingReader, stopped};
 use crossbeam_channel::{Receiver, Sender, bounded};
-use flate2::bufread::MultiGzDecoder;
+use std::fs::File;
 use std::io::{self, BufReader, Read};
 
 /// Largest file that is handed to another thread. Larger ones are written as they are read.
@@ -22,10 +25,10 @@ const SMALL_BYTES_MAX: u64 = 1 << 20;
 /// Bytes that are unpacked at once.
 const BUFFER_BYTES: usize = 256 << 10;
 
-type Input = BufReader<MultiGzDecoder<BlockingReader>>;
+type Input = BufReader<Gunzip<BlockingReader>>;
 
-/// A file with its content.
-type Small = (Described, Vec<u8>);
+/// A new file with its content.
+type Small = (File, Described, Vec<u8>);
 
 /// Restores everything but what waits for the end.
 pub(super) fn run(object: &Object, work: &Work) -> Result<()> {
@@ -46,43 +49,56 @@ pub(super) fn run(object: &Object, work: &Work) -> Result<()> {
 }
 
 fn small_files(work: &Work, queue: &Receiver<Small>) -> Result<()> {
-    let mut sink = work.sink();
-    for (described, content) in queue {
+    let sink = work.sink();
+    for (file, mut described, content) in queue {
         if work.is_stopped() {
             return Ok(());
         }
-        let file = sink.file(&described.path)?;
         let ends_in_hole = write::fill(&file, &content, 0).map_err(|error| io_failure(&described.path, &error))?;
         if ends_in_hole {
             file.set_len(described.size_bytes).map_err(|error| io_failure(&described.path, &error))?;
         }
-        sink.finish(&file, &described)?;
+        sink.finish(&file, &mut described)?;
+        work.note(&described);
     }
     Ok(())
 }
 
 fn read(object: &Object, work: &Work, files: &Sender<Small>) -> Result<()> {
     let reader = object.read(None, &work.means, true)?;
-    let mut input: Input = BufReader::with_capacity(BUFFER_BYTES, MultiGzDecoder::new(reader));
+    let mut input: Input = BufReader::with_capacity(BUFFER_BYTES, Gunzip::new(reader));
     let mut sink = work.sink();
+    let mut names = Names::default();
     while let Some(described) = parse::next(&mut input)? {
         if work.is_stopped() {
             return Ok(());
         }
-        if described.kind != Kind::File || described.linked.is_some() {
+        if names.take(&described)? {
+            sink.remove(&described.path)?;
+        }
+        if let Some(first) = &described.linked {
+            // What comes later may take its place, so it cannot wait.
+            work.count_file(0);
+            if *first != described.path {
+                sink.link(&described.path, first)?;
+            }
+            continue;
+        }
+        if described.kind != Kind::File {
             work.bare(&described, &mut sink)?;
             continue;
         }
-        let padding = padding(described.size_bytes);
+        let padding = padding(described.stored_bytes);
         work.count_file(described.size_bytes);
         if described.size_bytes > SMALL_BYTES_MAX {
-            large(&described, &mut input, &mut sink, work)?;
+            large(described, &mut input, &mut sink, work)?;
         } else {
-            // Made here, so that what comes later cannot take the folder's place.
-            sink.way_to(&described.path)?;
+            // Made here, in the order of the archive, so that what comes later cannot take its place.
+            let file = sink.file(&described.path)?;
             let mut content = vec![0; usize::try_from(described.size_bytes).unwrap_or_default()];
-            input.read_exact(&mut content).map_err(unreadable)?;
-            if files.send((described, content)).is_err() {
+            let mut expanded = Expanded::new(&mut input, described.map.as_ref(), described.size_bytes);
+            expanded.read_exact(&mut content).map_err(unreadable)?;
+            if files.send((file, described, content)).is_err() {
                 return Ok(());
             }
         }
@@ -90,15 +106,19 @@ fn read(object: &Object, work: &Work, files: &Sender<Small>) -> Result<()> {
     }
     // Only at its end does the decompressor compare the checksum.
     io::copy(&mut input, &mut io::sink()).map_err(unreadable)?;
-    object.check(input.into_inner().into_inner()).map_err(|error| error.context(&object.name))
+    let input = input.into_inner().into_inner().ok_or_else(|| unreadable(io::ErrorKind::UnexpectedEof.into()))?;
+    object.check(input).map_err(|error| error.context(&object.name))
 }
 
-fn large(described: &Described, input: &mut Input, sink: &mut Sink, work: &Work) -> Result<()> {
+fn large(mut described: Described, input: &mut Input, sink: &mut Sink, work: &Work) -> Result<()> {
     let file = sink.file(&described.path)?;
     let go_on = |_: &[u8]| if work.is_stopped() { Err(stopped()) } else { Ok(()) };
     let failed = |error: io::Error| io_failure(&described.path, &error);
-    write::pour(input, &file, described.size_bytes, go_on, failed)?;
-    sink.finish(&file, described)
+    let mut content = Expanded::new(input, described.map.as_ref(), described.size_bytes);
+    write::pour(&mut content, &file, described.size_bytes, go_on, failed)?;
+    sink.finish(&file, &mut described)?;
+    work.note(&described);
+    Ok(())
 }
 
 /// Bytes between a content and the next headers.

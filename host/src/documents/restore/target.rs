@@ -112,24 +112,24 @@ impl Target {
         Ok(Self { into: into.to_owned(), is_there, temporary, root: Arc::new(root) })
     }
 
-    /// Writes everything to disk and puts it in place. `root` is what the archive says of the folder itself.
+    /// Writes everything to disk and puts it in place. `root` is what the archive says of the folder itself, and the answer which of its
+    /// attributes it has not got back.
     ///
     /// # Errors
     /// When the target was taken meanwhile; then what was made is removed.
-    pub(super) fn finish(self, root: Option<&Described>, privileged: Privileged) -> Result<()> {
-        let placed = self.place(root, privileged);
-        match placed {
-            Ok(()) => Ok(()),
+    pub(super) fn finish(self, mut root: Option<Described>, privileged: Privileged) -> Result<Vec<String>> {
+        match self.place(root.as_mut(), privileged) {
+            Ok(()) => Ok(root.map(|root| root.attributes.lacks).unwrap_or_default()),
             Err(error) => Err(self.abort(error)),
         }
     }
 
-    fn place(&self, root: Option<&Described>, privileged: Privileged) -> Result<()> {
+    fn place(&self, mut root: Option<&mut Described>, privileged: Privileged) -> Result<()> {
         let failed = |error: Errno| {
             let text = format!("{} cannot be put in place: {}", self.into.display(), reason(&error.into()));
             Error::unexpected(text).hint("nothing was restored; see whether somebody else made it meanwhile")
         };
-        let adorn = |folder: &Arc<OwnedFd>| match root {
+        let mut adorn = |folder: &Arc<OwnedFd>| match &mut root {
             Some(root) => Sink::new(Arc::clone(folder), privileged).adorn(root),
             None => Ok(()),
         };

@@ -75,9 +75,11 @@ impl Sink {
         self.at(path).map(drop).map_err(|error| failure(path, error))
     }
 
-    /// Makes the folders that an entry is in, where they are not there yet.
-    pub(super) fn way_to(&mut self, path: &[u8]) -> Result<()> {
-        self.at(path::split(path).0).map(drop).map_err(|error| failure(path, error))
+    /// Removes what is no folder, so that a later entry of the same name can stand there.
+    pub(super) fn remove(&mut self, path: &[u8]) -> Result<()> {
+        let (folder, name) = path::split(path);
+        let removed = |sink: &mut Self| rustix::fs::unlinkat(sink.existing(folder)?, name, AtFlags::empty());
+        removed(self).map_err(|error| failure(path, error))
     }
 
     /// Makes a new file.
@@ -90,17 +92,9 @@ impl Sink {
         made(self).map(File::from).map_err(|error| failure(path, error))
     }
 
-    /// Gives a file that is written its owner, mode and time.
-    pub(super) fn finish(&self, file: &File, described: &Described) -> Result<()> {
-        let finished = || {
-            // Changing the owner takes the set-user-id bit away, so the mode comes after it.
-            if let Some((uid, gid)) = self.privileged.owner(described) {
-                rustix::fs::fchown(file, Some(uid), Some(gid))?;
-            }
-            rustix::fs::fchmod(file, self.privileged.mode(described))?;
-            rustix::fs::futimens(file, &times(described.modified))
-        };
-        finished().map_err(|error| failure(&described.path, error))
+    /// Gives a file that is written its owner, attributes, mode and time. Attributes that it does not get are noted in what described it.
+    pub(super) fn finish(&self, file: &File, described: &mut Described) -> Result<()> {
+        adorn_open(file.as_fd(), self.privileged, described).map_err(|error| failure(&described.path, error))
     }
 
     /// Makes a symbolic link or a fifo.
@@ -144,17 +138,18 @@ impl Sink {
         })
     }
 
-    /// Gives a folder its owner, mode and time; the empty path is the root.
-    pub(super) fn adorn(&mut self, described: &Described) -> Result<()> {
+    /// Gives a folder its owner, attributes, mode and time; the empty path is the root.
+    pub(super) fn adorn(&mut self, described: &mut Described) -> Result<()> {
         let privileged = self.privileged;
-        let done = |sink: &mut Self| {
-            let (folder, name) = path::split(&described.path);
+        let done = |sink: &mut Self, described: &mut Described| {
+            let path = described.path.clone();
+            let (folder, name) = path::split(&path);
             if name.is_empty() {
                 return adorn_at(sink.root.as_fd(), c".".to_bytes(), privileged, described);
             }
             adorn_at(sink.existing(folder)?, name, privileged, described)
         };
-        done(self).map_err(|error| failure(&described.path, error))
+        done(self, described).map_err(|error| failure(&described.path, error))
     }
 
     /// The folder at a path, which is made where it is not there.
@@ -203,15 +198,27 @@ fn adorn_at(
     folder: BorrowedFd<'_>,
     name: &[u8],
     privileged: Privileged,
-    described: &Described,
+    described: &mut Described,
 ) -> rustix::io::Result<()> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let folder = rustix::fs::openat(folder, name, flags, Mode::empty())?;
+    adorn_open(folder.as_fd(), privileged, described)
+}
+
+/// Changing the owner takes the set-user-id bit away, so the mode comes after it; it may forbid its owner to write attributes, and is a
+/// part of the access control list.
+fn adorn_open(open: BorrowedFd<'_>, privileged: Privileged, described: &mut Described) -> rustix::io::Result<()> {
     if let Some((uid, gid)) = privileged.owner(described) {
-        rustix::fs::fchown(&folder, Some(uid), Some(gid))?;
+        rustix::fs::fchown(open, Some(uid), Some(gid))?;
     }
-    rustix::fs::fchmod(&folder, privileged.mode(described))?;
-    rustix::fs::futimens(&folder, &times(described.modified))
+    if described.attributes.is_empty() {
+        rustix::fs::fchmod(open, privileged.mode(described))?;
+    } else {
+        described.attributes.restore_own(open);
+        rustix::fs::fchmod(open, privileged.mode(described))?;
+        described.attributes.restore_lists(open);
+    }
+    rustix::fs::futimens(open, &times(described.modified))
 }
 
 fn times(modified: Time) -> Timestamps {

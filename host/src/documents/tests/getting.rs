@@ -127,7 +127,7 @@ async fn the_entries_of_a_large_index_pass_by_one_by_one() {
         index.add(&member).unwrap();
     }
     index.add(&index::Member { packed: vec![0; 10], plain_bytes: 1_024, lines: Vec::new(), ended: None }).unwrap();
-    let bytes = collected(index::stream(index.finish().unwrap())).await.unwrap();
+    let bytes = collected(index::stream(index.finish().unwrap().0)).await.unwrap();
     let (mut archive, _) = object("docs.tar.gz", Vec::new());
     archive.bytes = 10 * u64::from(entries + 1);
     let archive = Archive { object: archive, index: Some(object("docs.index", bytes).0) };

@@ -126,7 +126,7 @@ async fn an_index_larger_than_its_memory_comes_back_whole() {
         let lines = vec![index::Line { path, digest: index::Digest::Sha256(digest), ..line.clone() }];
         index.add(&index::Member { packed: vec![0; 10], plain_bytes: 1_024, lines, ended: None }).unwrap();
     }
-    let index = index.finish().unwrap();
+    let index = index.finish().unwrap().0;
     if let (Some(before), Some(after)) = (before, write_calls()) {
         assert!(after - before < 1_000, "{} calls of the system to write an index", after - before);
     } else {

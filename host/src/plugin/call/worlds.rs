@@ -32,6 +32,7 @@ pub(super) mod retention {
         imports: { default: async | trappable }, exports: { default: async },
         with: {
             "backup:host/types": crate::capability::types,
+            "backup:host/business-zone": crate::capability::business_zone,
             "backup:host/log": crate::capability::log,
         },
     });

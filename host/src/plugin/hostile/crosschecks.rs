@@ -45,7 +45,7 @@ async fn scene() -> Option<(Server, Arc<Session>, Place)> {
 }
 
 async fn check(plugin: &Plugin, session: &Arc<Session>, place: &Place) -> Result<crosscheck::CrosscheckReport> {
-    crosscheck::compare(plugin, session, &place.tree, None).await.map_err(|failed| failed.error)
+    crosscheck::compare(plugin, session, &place.tree, &[], None).await.map_err(|failed| failed.error)
 }
 
 /// Nobody but the test holds the session and the folder.
@@ -235,7 +235,7 @@ async fn neither_an_error_nor_a_notice_carries_a_row_out() {
     assert!(said.contains("what it says is not shown") && !said.contains("user1"), "{said}");
     // That it read them is kept all the same.
     let plugin = reading("do = \"fail-with-a-row\"");
-    let failed = crosscheck::compare(&plugin, &session, &place.tree, None).await.unwrap_err();
+    let failed = crosscheck::compare(&plugin, &session, &place.tree, &[], None).await.unwrap_err();
     let did = failed.plugin.unwrap();
     assert!(did.tally.iter().any(|deed| deed.function == "table-rows.page" && deed.calls > 0), "{did:?}");
     let report = check(&reading("do = \"notices\", count = 500"), &session, &place).await.unwrap();

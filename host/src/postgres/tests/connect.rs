@@ -25,7 +25,7 @@ async fn what_is_wrong_with_a_connection_is_said_with_its_place_and_never_with_t
             Class::Unavailable,
             "within 1 s",
         ),
-        (Config { host: "a,b".into(), ..right() }, Class::Config, "one server"),
+        (Config { host: "a,,b".into(), ..right() }, Class::Config, "must name servers"),
         (Config { database: String::new(), ..right() }, Class::Config, "empty"),
         (Config { open_timeout: 0, ..right() }, Class::Config, "`open_timeout` must be at least one second"),
     ];
@@ -35,7 +35,9 @@ async fn what_is_wrong_with_a_connection_is_said_with_its_place_and_never_with_t
         assert!(error.message().contains(text), "{error} does not say {text:?}");
         let shown = format!("{error:?} {config:?}");
         assert!(!shown.contains("canary"), "{shown}");
-        if class != Class::Config || !["empty", "one server", "one second"].iter().any(|part| text.contains(part)) {
+        if class != Class::Config
+            || !["empty", "must name servers", "one second"].iter().any(|part| text.contains(part))
+        {
             assert!(
                 error.message().contains(&config.host) && error.message().contains(&config.port.to_string()),
                 "{error}"
@@ -203,19 +205,8 @@ async fn certificates_that_cannot_be_used_are_named() {
     ];
     for (ssl_mode, ssl_root_cert, text) in cases {
         let source = Source { user: Some("u".into()), ..Source::default() };
-        let config = Config {
-            host: "127.0.0.1".into(),
-            port: 1,
-            database: "d".into(),
-            ssl_mode,
-            ssl_root_cert,
-            credentials: source,
-            restore_credentials: None,
-            pg_dump: None,
-            connect_timeout: 1,
-            open_timeout: 10,
-            connections: None,
-        };
+        let written = "host = \"127.0.0.1\"\nport = 1\ndatabase = \"d\"\nconnect_timeout = 1\nopen_timeout = 60\ncredentials = {}";
+        let config = Config { ssl_mode, ssl_root_cert, credentials: source, ..toml::from_str(written).unwrap() };
         let error = super::super::tls::connector(&config).err().expect("it is refused");
         assert_eq!(error.class(), Class::Config);
         assert!(error.message().contains(text), "{error} does not say {text:?}");
@@ -329,4 +320,114 @@ async fn a_certificate_of_version_1_encrypts_where_none_is_checked() {
         ..reader_config(&server, "postgres", &folder)
     };
     assert_eq!(refusal(&checked).await.class(), Class::Config);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_several_hosts_the_first_that_will_do_is_read_and_dumped() {
+    let Some(server) = sample() else { return };
+    let folder = credentials("reader", CANARY);
+    let silent = std::net::TcpListener::bind(("127.0.0.2", server.port())).unwrap();
+    let host =
+        |host: &str| Config { host: host.into(), connect_timeout: 1, ..reader_config(&server, "sample", &folder) };
+    // One that answers nobody takes its own time, and not that of the others.
+    for hosts in ["127.0.0.2, 127.0.0.1", "/nonexistent,127.0.0.1", "127.0.0.1,127.0.0.2", "name.invalid,127.0.0.1"] {
+        let session = open(&host(hosts)).await;
+        assert!(!read(session.dump(DumpOptions::default()).unwrap()).await.unwrap().is_empty(), "{hosts}");
+        session.close().await;
+    }
+    let error = refusal(&host("127.0.0.2,/nonexistent")).await;
+    assert!(error.class() == Class::Unavailable && error.message().contains("127.0.0.2"), "{error}");
+    let wrong = credentials("reader", "canary-wrong");
+    let denied = Config {
+        credentials: Source { files: Some(wrong.path().to_owned()), ..Source::default() },
+        ..host("127.0.0.1,127.0.0.2")
+    };
+    assert!(
+        refusal(&denied).await.message().contains("password authentication failed"),
+        "the first that answered said no"
+    );
+    drop(silent);
+
+    let standby = server.standby();
+    // Under the same number, as on a host of its own.
+    let elsewhere = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink(
+        standby.socket().join(format!(".s.PGSQL.{}", standby.port())),
+        elsewhere.path().join(format!(".s.PGSQL.{}", server.port())),
+    )
+    .unwrap();
+    wait_for(|| (standby.psql("sample", "SELECT count(*) FROM kinds").trim() != "0").then_some(())).await;
+    let (primary, follower) = (server.socket().to_str().unwrap(), elsewhere.path().to_str().unwrap());
+    let both = [format!("{primary},{follower}"), format!("{follower},{primary}")];
+    for (attrs, expected) in [
+        ("primary", [primary, primary]),
+        ("read-write", [primary, primary]),
+        ("standby", [follower, follower]),
+        ("read-only", [follower, follower]),
+        ("prefer-standby", [follower, follower]),
+        ("any", [primary, follower]),
+    ] {
+        for (hosts, expected) in both.iter().zip(expected) {
+            let text = format!(
+                "host = {hosts:?}\nport = {}\ndatabase = \"sample\"\ntarget_session_attrs = {attrs:?}\ncredentials = {{ user = \"postgres\" }}",
+                server.port()
+            );
+            let config = Config { pg_dump: Some(server.bin().join("pg_dump")), ..toml::from_str(&text).unwrap() };
+            let session = open(&config).await;
+            assert_eq!(session.dialer.config().host, *expected, "{attrs} of {hosts}");
+            session.close().await;
+        }
+    }
+    let alone = Config { target_session_attrs: SessionAttrs::Standby, ..config(&server, "sample") };
+    assert!(refusal(&alone).await.message().contains("it is no standby"));
+    let alone = Config { target_session_attrs: SessionAttrs::Primary, ..config(&standby, "sample") };
+    assert!(refusal(&alone).await.message().contains("it is a standby"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_logs_in_and_its_key_is_read_by_nobody_else() {
+    let access = Some("local all postgres trust\nhostssl all all 127.0.0.1/32 cert\n".to_owned());
+    let Some(server) = Server::start_with(&Options { tls: true, access, ..Options::default() }) else { return };
+    server.create_database("sample", &[]);
+    server.psql("sample", SAMPLE);
+    let folder = tempfile::tempdir().unwrap();
+    let own = |name: &str| folder.path().join(name);
+    let (certificate, key) = server.client_certificate();
+    std::fs::copy(certificate, own("client.crt")).unwrap();
+    std::fs::copy(key, own("client.key")).unwrap();
+    let allow =
+        |mode| std::fs::set_permissions(own("client.key"), std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+    let with = |certificate: Option<&str>, key: Option<&str>| Config {
+        host: "localhost".into(),
+        ssl_mode: SslMode::VerifyFull,
+        ssl_root_cert: Some(server.root_certificate()),
+        ssl_cert: certificate.map(own),
+        ssl_key: key.map(own),
+        credentials: Source { user: Some("reader".into()), ..Source::default() },
+        ..config(&server, "sample")
+    };
+    allow(0o600);
+    let session = open(&with(Some("client.crt"), Some("client.key"))).await;
+    assert!(!read(session.dump(DumpOptions::default()).unwrap()).await.unwrap().is_empty());
+    session.close().await;
+    std::fs::copy(server.server_certificate().with_extension("key"), own("other.key")).unwrap();
+    std::fs::set_permissions(own("other.key"), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    std::fs::write(own("none.key"), "no key").unwrap();
+    std::fs::set_permissions(own("none.key"), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    for (certificate, key, says) in [
+        (None, None, "client certificate"),
+        (Some("client.crt"), None, "one is set and the other is not"),
+        (None, Some("client.key"), "one is set and the other is not"),
+        (Some("client.crt"), Some("none.key"), "none.key cannot be read"),
+        (Some("client.crt"), Some("missing.key"), "missing.key cannot be read"),
+        (Some("missing.crt"), Some("client.key"), "missing.crt cannot be read"),
+        (Some("client.crt"), Some("other.key"), "cannot be used"),
+    ] {
+        let error = refusal(&with(certificate, key)).await;
+        assert!(error.class() == Class::Config && error.message().contains(says), "{error:?} does not say {says}");
+        assert!(error.advice().is_some(), "{error:?}");
+    }
+    allow(0o644);
+    let error = refusal(&with(Some("client.crt"), Some("client.key"))).await;
+    assert!(error.message().contains("may be read by others"), "{error}");
 }

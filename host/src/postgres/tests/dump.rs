@@ -296,6 +296,25 @@ async fn an_empty_database_has_a_dump_and_large_objects_are_in_it() {
     assert_eq!(server.psql("again", "SELECT count(*) FROM pg_largeobject_metadata").trim(), "100");
 }
 
+#[tokio::test]
+async fn rows_without_their_tables_are_no_dump_to_restore() {
+    let Some(server) = Server::start() else { return };
+    server.create_database("d", &[]);
+    server.psql("d", "CREATE TABLE a AS SELECT i FROM generate_series(1, 9) AS i");
+    let scan = |more: &[&str]| {
+        let output = server.client("pg_dump").args(["-Fc"]).args(more).arg("d").output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let mut scanner = Scanner::new();
+        scanner.feed(&output.stdout);
+        scanner.finish()
+    };
+    assert_eq!(scan(&["--data-only"]), Err(Flaw::RowsAlone));
+    assert_eq!(scan(&[]).unwrap().unwrap().tables, 1);
+    assert_eq!(scan(&["--schema-only"]).unwrap().unwrap().tables, 0);
+    server.psql("d", "DROP TABLE a");
+    assert_eq!(scan(&["--data-only"]).unwrap().unwrap().tables, 0, "nothing was there to be dumped");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_cut_and_every_split_of_an_archive_is_followed() {
     let Some(server) = Server::start() else { return };

@@ -92,12 +92,13 @@ fn missing_altered_unreadable_and_orphaned_documents_are_told_apart() {
     ] {
         assert_eq!(comparison.settle(named(path), found), None);
     }
+    none_left_out(&mut comparison);
     for path in ["good", "changed", "locked", "stranger"] {
         comparison.saw(path.into());
     }
     let Totals { compared, missing, altered, orphaned, .. } = &comparison.totals;
     assert_eq!(*compared, 5);
-    assert_eq!((missing.total, missing.first.as_slice()), (2, &[key("gone"), key("folder")][..]));
+    assert_eq!((missing.total, missing.first.as_slice()), (2, &[key("folder"), key("gone")][..]));
     assert_eq!(altered.first, ["changed", "locked"].map(key));
     assert_eq!(orphaned.first, ["stranger"]);
     let expected =
@@ -105,6 +106,30 @@ fn missing_altered_unreadable_and_orphaned_documents_are_told_apart() {
     assert_eq!(verdicts(&comparison), expected);
     let counts: Vec<_> = comparison.findings().iter().map(|finding| (finding.count, finding.total)).collect();
     assert_eq!(counts, [(3, 5), (2, 5), (1, 4)]);
+}
+
+/// No exclude pattern explains what is missing.
+fn none_left_out(comparison: &mut Comparison) {
+    let missing = comparison.take_missing();
+    comparison.missing(missing.into_iter().map(|(key, _)| (key, false)));
+}
+
+#[test]
+fn what_the_archive_leaves_out_is_noted_and_not_missing() {
+    let mut comparison = Comparison::new(Settings::default());
+    for path in ["gone", "ticket/server.log"] {
+        comparison.settle(named(path), Found::Missing);
+    }
+    let missing = comparison.take_missing();
+    assert_eq!(missing, ["gone", "ticket/server.log"].map(|path| (key(path), path.to_owned())));
+    comparison.missing(missing.into_iter().map(|(key, path)| (key, path.ends_with(".log"))));
+    assert_eq!(comparison.totals.missing.first, [key("gone")]);
+    let found = comparison.findings();
+    let found: Vec<_> =
+        found.iter().map(|finding| (finding.check, finding.verdict, finding.count, finding.total)).collect();
+    assert!(found.contains(&(Check::Present, Verdict::Failed, 0, 2)), "{found:?}");
+    assert!(found.contains(&(Check::LeftOut, Verdict::Noted, 1, 2)), "{found:?}");
+    assert_eq!(comparison.take_missing(), []);
 }
 
 #[test]
@@ -132,6 +157,7 @@ fn what_a_difference_means_is_a_setting_and_the_rest_is_noted() {
         comparison.settle(named(&format!("gone{n}")), Found::Missing);
         comparison.saw(format!("stranger{n}"));
     }
+    none_left_out(&mut comparison);
     comparison.settle(Noted { md5: None, ..named("old") }, file());
     comparison.nameless();
     comparison.unseen(2);

@@ -1,0 +1,148 @@
+//! POSIX access control lists: as Linux keeps them in an extended attribute, and as `tar` writes them, which is text.
+//!
+//! The text has numbers and no names, so that it means the same on another machine: `user::rw-,user:1000:r--,mask::r--`. GNU tar,
+//! star and bsdtar read it. GNU tar writes names, and they are taken for the accounts that this machine has by them, as `tar` takes them.
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+/// The attribute that holds who may do what to an entry.
+pub(super) const ACCESS: &str = "system.posix_acl_access";
+
+/// The attribute that holds what new entries of a folder get.
+pub(super) const DEFAULT: &str = "system.posix_acl_default";
+
+/// The one version that there is, of `linux/posix_acl_xattr.h`.
+const VERSION: u32 = 2;
+
+/// The identifier of an entry that needs none.
+const NO_ID: u32 = u32::MAX;
+
+/// Tags of the kernel, their names in text, and whether they go with an identifier.
+const TAGS: [(u16, &str, bool); 6] = [
+    (0x01, "user", false),
+    (0x02, "user", true),
+    (0x04, "group", false),
+    (0x08, "group", true),
+    (0x10, "mask", false),
+    (0x20, "other", false),
+];
+
+/// Accounts of this machine: numbers by names.
+static USERS: LazyLock<HashMap<String, u32>> = LazyLock::new(|| accounts("/etc/passwd"));
+static GROUPS: LazyLock<HashMap<String, u32>> = LazyLock::new(|| accounts("/etc/group"));
+
+/// Both files have the name in their first field and the number in their third.
+fn accounts(file: &str) -> HashMap<String, u32> {
+    let text = std::fs::read(file).unwrap_or_default();
+    let account = |line: &str| {
+        let mut fields = line.split(':');
+        Some((fields.next()?.to_owned(), fields.nth(1)?.parse().ok()?))
+    };
+    String::from_utf8_lossy(&text).lines().filter_map(account).collect()
+}
+
+/// A list as text; none where the kernel's bytes are not what this program knows.
+pub(super) fn to_text(bytes: &[u8]) -> Option<String> {
+    let (version, entries) = bytes.split_first_chunk()?;
+    let (entries, []) = entries.as_chunks::<8>() else { return None };
+    if u32::from_le_bytes(*version) != VERSION || entries.is_empty() {
+        return None;
+    }
+    let text = |[tag_low, tag_high, rights, _, id @ ..]: &[u8; 8]| {
+        let tag = u16::from_le_bytes([*tag_low, *tag_high]);
+        let (_, name, has_id) = TAGS.iter().find(|(known, ..)| *known == tag)?;
+        let id = if *has_id { u32::from_le_bytes(*id).to_string() } else { String::new() };
+        let right = |bit: u8, letter| if rights & bit == 0 { '-' } else { letter };
+        Some(format!("{name}:{id}:{}{}{}", right(4, 'r'), right(2, 'w'), right(1, 'x')))
+    };
+    entries.iter().map(text).collect::<Option<Vec<_>>>().map(|texts| texts.join(","))
+}
+
+/// A list as the kernel takes it, from the text of whichever `tar`; what it cannot be is said.
+pub(super) fn from_text(text: &str) -> Result<Vec<u8>, &'static str> {
+    let lines = text.split(['\n', ',']).map(|line| line.split('#').next().unwrap_or_default().trim());
+    let mut entries = lines.filter(|line| !line.is_empty()).map(entry).collect::<Result<Vec<_>, _>>()?;
+    // The kernel takes them in this order alone.
+    entries.sort_unstable();
+    if entries.is_empty() {
+        return Err("is empty");
+    }
+    let mut bytes = VERSION.to_le_bytes().to_vec();
+    for (tag, id, rights) in entries {
+        bytes.extend_from_slice(&tag.to_le_bytes());
+        bytes.extend_from_slice(&rights.to_le_bytes());
+        bytes.extend_from_slice(&id.to_le_bytes());
+    }
+    Ok(bytes)
+}
+
+/// One entry: `tag:who:rights`, and with star the number of the account behind them.
+fn entry(line: &str) -> Result<(u16, u32, u16), &'static str> {
+    const BROKEN: &str = "has an entry that is none";
+    let mut fields = line.split(':').map(str::trim);
+    let (Some(name), Some(who), Some(rights), number) = (fields.next(), fields.next(), fields.next(), fields.next())
+    else {
+        return Err(BROKEN);
+    };
+    let has_id = !who.is_empty();
+    let short = |known: &str| known == name || (name.len() == 1 && known.starts_with(name));
+    let (tag, ..) = TAGS.iter().find(|(_, known, with)| short(known) && *with == has_id).ok_or(BROKEN)?;
+    let id = match (has_id, who.parse()) {
+        (false, _) => NO_ID,
+        (true, Ok(id)) => id,
+        (true, Err(_)) => {
+            let accounts = if name.starts_with('g') { &GROUPS } else { &USERS };
+            let number = number.and_then(|n| n.parse().ok()).or_else(|| accounts.get(who).copied());
+            number.ok_or("names an account that this machine does not have")?
+        }
+    };
+    let right = |rights, letter| match letter {
+        'r' => Ok(rights | 4),
+        'w' => Ok(rights | 2),
+        'x' => Ok(rights | 1),
+        '-' => Ok(rights),
+        _ => Err(BROKEN),
+    };
+    Ok((*tag, id, rights.chars().try_fold(0, right)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_is_the_same_after_a_way_through_text() {
+        let text = "user::rwx,user:33:r-x,user:1000:---,group::r--,group:4294967294:-w-,mask::r-x,other::--x";
+        let bytes = from_text(text).unwrap();
+        assert_eq!(bytes.len(), 4 + 7 * 8);
+        assert_eq!(to_text(&bytes).unwrap(), text);
+        // As GNU tar and star write them.
+        let other =
+            "u::rwx\nuser:1000:---\nuser:www-data:r-x:33\ngroup::r--\ng:4294967294:-w-  # odd\nm::r-x\no::--x\n";
+        assert_eq!(from_text(other).unwrap(), bytes);
+        assert_eq!(from_text("user:root:r--,group:root:r-x").unwrap(), from_text("user:0:r--,group:0:r-x").unwrap());
+    }
+
+    #[test]
+    fn what_is_no_list_is_said() {
+        for text in [
+            "",
+            "#",
+            "user",
+            "user::rwz",
+            "mask:5:rwx",
+            "owner::rwx",
+            "user:no such account:rwx",
+            "group:no such account:rwx",
+            ":::",
+            "user::rwx,x",
+        ] {
+            assert!(from_text(text).is_err(), "{text}");
+        }
+        for bytes in [&[][..], &[2, 0, 0, 0], &[3, 0, 0, 0, 1, 0, 7, 0, 255, 255, 255, 255], &[2, 0, 0, 0, 1, 0, 7]] {
+            assert_eq!(to_text(bytes), None);
+        }
+        assert_eq!(to_text(&[2, 0, 0, 0, 3, 0, 7, 0, 0, 0, 0, 0]), None, "no such tag");
+    }
+}
