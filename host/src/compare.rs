@@ -126,7 +126,7 @@ pub async fn documents(
     if found.value == recorded.fingerprint {
         return Ok(equal(by_fingerprint(&found.basis)));
     }
-    if restored.is_compared {
+    if restored.is_compared && tree.rests_on_times() {
         return Ok(by_index);
     }
     let why = if tree.rests_on_times() {
@@ -136,7 +136,13 @@ pub async fn documents(
     } else {
         "its fingerprint is another one: documents changed while the run read them, or something else was restored"
     };
-    Ok(Comparison::Unknown(why.to_owned()))
+    match by_index {
+        Comparison::Equal { basis, .. } if restored.is_compared => {
+            let notes = if restored.owners { vec![why.to_owned()] } else { Vec::new() };
+            Ok(Comparison::Equal { basis, notes, is_reworded: false })
+        }
+        _ => Ok(Comparison::Unknown(why.to_owned())),
+    }
 }
 
 fn equal(basis: String) -> Comparison {

@@ -68,27 +68,22 @@ const CONNECTIONS_DEFAULT: usize = 4;
 
 /// One database, as the configuration names it.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(from = "service::Written")]
 pub struct Config {
     /// A host name, an address, or the folder of a Unix socket, which begins with `/`; several, with commas between them, are tried in
     /// turn. May be left to `service`.
-    #[serde(default)]
     pub host: String,
     /// TCP port, or the number in the socket's name.
-    #[serde(default = "port_default")]
     pub port: u16,
     /// Name of the database. May be left to `service`.
-    #[serde(default)]
     pub database: String,
     /// A section of the service file, which says what is not said here.
     pub service: Option<String>,
     /// That file. In a configuration that names none, `PGSERVICEFILE` does.
     pub service_file: Option<PathBuf>,
     /// Which of several hosts will do.
-    #[serde(default)]
     pub target_session_attrs: SessionAttrs,
     /// How TLS is used, by libpq's names.
-    #[serde(default)]
     pub ssl_mode: SslMode,
     /// Certificates to trust, in PEM; `system` for the ones that the operating system trusts.
     pub ssl_root_cert: Option<PathBuf>,
@@ -103,17 +98,16 @@ pub struct Config {
     /// The pg_dump to use, with the pg_restore beside it. Without it the installed one that fits the server best.
     pub pg_dump: Option<PathBuf>,
     /// Time for one attempt to connect, in seconds.
-    #[serde(default = "connect_timeout_default")]
     pub connect_timeout: u16,
     /// Time for opening the source, from the first attempt to connect until its snapshot is open, in seconds.
-    #[serde(default = "open_timeout_default")]
     pub open_timeout: u16,
     /// Most connections that read evidence at a time. Without it as many as there are cores, and at most four: more would
     /// compete with the people who work in Dolibarr.
     pub connections: Option<u8>,
     /// The one of the host's addresses that answered.
-    #[serde(skip)]
     address: Option<IpAddr>,
+    /// What the configuration leaves to its service.
+    unsaid: service::Unsaid,
 }
 
 /// Which of several servers will do, by libpq's names. `read-write` is the same as `primary` here, and `read-only` as `standby`: each session is
@@ -136,14 +130,6 @@ pub enum SessionAttrs {
 
 const fn port_default() -> u16 {
     PORT_DEFAULT
-}
-
-const fn connect_timeout_default() -> u16 {
-    CONNECT_TIMEOUT_DEFAULT_SECONDS
-}
-
-const fn open_timeout_default() -> u16 {
-    OPEN_TIMEOUT_DEFAULT_SECONDS
 }
 
 /// How TLS is used, exactly as libpq defines it. A Unix socket never uses it.

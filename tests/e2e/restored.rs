@@ -18,17 +18,8 @@ fn complicate(documents: &Path) {
     // What a person named so, and what Dolibarr does not make there.
     std::fs::create_dir_all(at("ecm/temp")).unwrap();
     std::fs::create_dir_all(at("ticket/TS1/temp")).unwrap();
-    for name in ["ecm/temp/contrat.pdf", "ticket/TS1/server.log", "ticket/TS1/temp/x"] {
+    for name in ["ecm/temp/contrat.odt", "ticket/TS1/server.log", "ticket/TS1/temp/x"] {
         std::fs::write(at(name), name).unwrap();
-    }
-    attribute(&at("install.lock"), "user.comment", b"line\nbreak \0 \xff");
-    attribute(&at("ecm"), "user.of.a.folder", b"1");
-    for (name, lists) in
-        [("large", &["system.posix_acl_access"][..]), ("ecm", &["system.posix_acl_access", "system.posix_acl_default"])]
-    {
-        for list in lists {
-            attribute(&at(name), list, &list_of(1_000));
-        }
     }
     let mut large = vec![0_u8; 6 << 20];
     for (n, byte) in large.iter_mut().enumerate().filter(|(n, _)| n >> 20 != 3) {
@@ -38,6 +29,15 @@ fn complicate(documents: &Path) {
     std::fs::set_permissions(at("large"), std::fs::Permissions::from_mode(0o640)).unwrap();
     if rustix::process::geteuid().is_root() {
         std::os::unix::fs::chown(at("large"), Some(33), Some(33)).unwrap();
+    }
+    attribute(&at("install.lock"), "user.comment", b"line\nbreak \0 \xff");
+    attribute(&at("ecm"), "user.of.a.folder", b"1");
+    for (name, lists) in
+        [("large", &["system.posix_acl_access"][..]), ("ecm", &["system.posix_acl_access", "system.posix_acl_default"])]
+    {
+        for list in lists {
+            attribute(&at(name), list, &list_of(1_000));
+        }
     }
 }
 

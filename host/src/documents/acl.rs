@@ -59,14 +59,31 @@ pub(super) fn to_text(bytes: &[u8]) -> Option<String> {
     entries.iter().map(text).collect::<Option<Vec<_>>>().map(|texts| texts.join(","))
 }
 
-/// A list as the kernel takes it, from the text of whichever `tar`; what it cannot be is said.
-pub(super) fn from_text(text: &str) -> Result<Vec<u8>, &'static str> {
+/// What the owning group may do by a list: its own rights as far as the mask goes.
+pub(super) fn group_rights(bytes: &[u8]) -> Option<u32> {
+    let (entries, _) = bytes.get(4..)?.as_chunks::<8>();
+    let rights =
+        |tag: u8| entries.iter().find(|[low, high, ..]| (*low, *high) == (tag, 0)).map(|entry| u32::from(entry[2]));
+    rights(0x04).map(|group| group & rights(0x10).unwrap_or(0o7))
+}
+
+/// What names an account is left out where this machine does not have it.
+const UNKNOWN: &str = "names an account that this machine does not have";
+
+/// A list as the kernel takes it, from the text of whichever `tar`, and what it lacks; what it cannot be is said.
+pub(super) fn from_text(text: &str) -> Result<(Vec<u8>, Option<&'static str>), &'static str> {
     let lines = text.split(['\n', ',']).map(|line| line.split('#').next().unwrap_or_default().trim());
-    let mut entries = lines.filter(|line| !line.is_empty()).map(entry).collect::<Result<Vec<_>, _>>()?;
+    let (mut entries, mut lack) = (Vec::new(), None);
+    for line in lines.filter(|line| !line.is_empty()) {
+        match entry(line) {
+            Err(UNKNOWN) => lack = Some(UNKNOWN),
+            entry => entries.push(entry?),
+        }
+    }
     // The kernel takes them in this order alone.
     entries.sort_unstable();
     if entries.is_empty() {
-        return Err("is empty");
+        return Err(lack.unwrap_or("is empty"));
     }
     let mut bytes = VERSION.to_le_bytes().to_vec();
     for (tag, id, rights) in entries {
@@ -74,7 +91,7 @@ pub(super) fn from_text(text: &str) -> Result<Vec<u8>, &'static str> {
         bytes.extend_from_slice(&rights.to_le_bytes());
         bytes.extend_from_slice(&id.to_le_bytes());
     }
-    Ok(bytes)
+    Ok((bytes, lack))
 }
 
 /// One entry: `tag:who:rights`, and with star the number of the account behind them.
@@ -94,7 +111,7 @@ fn entry(line: &str) -> Result<(u16, u32, u16), &'static str> {
         (true, Err(_)) => {
             let accounts = if name.starts_with('g') { &GROUPS } else { &USERS };
             let number = number.and_then(|n| n.parse().ok()).or_else(|| accounts.get(who).copied());
-            number.ok_or("names an account that this machine does not have")?
+            number.ok_or(UNKNOWN)?
         }
     };
     let right = |rights, letter| match letter {
@@ -111,17 +128,24 @@ fn entry(line: &str) -> Result<(u16, u32, u16), &'static str> {
 mod tests {
     use super::*;
 
+    fn list(text: &str) -> Vec<u8> {
+        from_text(text).unwrap().0
+    }
+
     #[test]
     fn a_list_is_the_same_after_a_way_through_text() {
         let text = "user::rwx,user:33:r-x,user:1000:---,group::r--,group:4294967294:-w-,mask::r-x,other::--x";
-        let bytes = from_text(text).unwrap();
+        let bytes = list(text);
         assert_eq!(bytes.len(), 4 + 7 * 8);
         assert_eq!(to_text(&bytes).unwrap(), text);
         // As GNU tar and star write them.
         let other =
             "u::rwx\nuser:1000:---\nuser:www-data:r-x:33\ngroup::r--\ng:4294967294:-w-  # odd\nm::r-x\no::--x\n";
-        assert_eq!(from_text(other).unwrap(), bytes);
-        assert_eq!(from_text("user:root:r--,group:root:r-x").unwrap(), from_text("user:0:r--,group:0:r-x").unwrap());
+        assert_eq!(list(other), bytes);
+        assert_eq!(list("user:root:r--,group:root:r-x"), list("user:0:r--,group:0:r-x"));
+        let (partly, lack) = from_text("user::rw-,user:no such account:rwx,group::r--,mask::rwx,other::---").unwrap();
+        assert_eq!((partly, lack), (list("user::rw-,group::r--,mask::rwx,other::---"), Some(UNKNOWN)));
+        assert_eq!(group_rights(&list("user::rwx,group::r-x,group:7:rwx,mask::rw-,other::---")), Some(4));
     }
 
     #[test]

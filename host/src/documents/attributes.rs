@@ -84,7 +84,9 @@ impl Attributes {
     }
 
     fn lack(&mut self, what: String) {
-        self.lacks.push(what);
+        if !self.lacks.contains(&what) {
+            self.lacks.push(what);
+        }
     }
 
     /// Whether there is nothing to restore.
@@ -113,15 +115,26 @@ impl Attributes {
         };
         if let Some(name) = list {
             match acl::from_text(&String::from_utf8_lossy(value)) {
-                Ok(bytes) => self.kept.push((name.as_bytes().to_vec(), bytes)),
+                Ok((bytes, lack)) => {
+                    self.keep(name.as_bytes().to_vec(), bytes);
+                    if let Some(lack) = lack {
+                        self.lack(format!("its access control list {lack}"));
+                    }
+                }
                 Err(why) => self.lack(format!("its access control list {why}")),
             }
         } else if let Some(name) = key.strip_prefix(RECORD) {
             let name = unescaped(name);
             if name.starts_with(OWN) && !name.contains(&0) {
-                self.kept.push((name, value.to_vec()));
+                self.keep(name, value.to_vec());
             }
         }
+    }
+
+    /// Of a record that comes twice the later one counts.
+    fn keep(&mut self, name: Vec<u8>, value: Vec<u8>) {
+        self.kept.retain(|(known, _)| *known != name);
+        self.kept.push((name, value));
     }
 
     /// Gives a person's and a program's own ones to a new file or folder, which its mode may forbid later on.
@@ -131,11 +144,13 @@ impl Attributes {
             .extend(lost.map(|error| format!("its extended attributes are not restored: {}", reason(&error.into()))));
     }
 
-    /// Gives a file or folder its access control lists, after its mode, which is a part of them.
-    pub(super) fn restore_lists(&mut self, file: impl AsFd) {
-        let lost = self.restore(file, |name| !name.starts_with(OWN));
-        self.lacks
-            .extend(lost.map(|error| format!("its access control list is not restored: {}", reason(&error.into()))));
+    /// Gives a file or folder its access control lists, after its mode, which is a part of them. Where it gets none, the answer is what its
+    /// group may do by the list: in its mode stands what anybody of the list may do.
+    pub(super) fn restore_lists(&mut self, file: impl AsFd) -> Option<u32> {
+        let error = self.restore(file, |name| !name.starts_with(OWN))?;
+        self.lack(format!("its access control list is not restored: {}", reason(&error.into())));
+        let access = self.kept.iter().find(|(name, _)| name == acl::ACCESS.as_bytes());
+        access.and_then(|(_, bytes)| acl::group_rights(bytes))
     }
 
     fn restore(&self, file: impl AsFd, fits: impl Fn(&[u8]) -> bool) -> Option<Errno> {
@@ -199,7 +214,7 @@ mod tests {
 
     #[test]
     fn attributes_come_back_from_their_records_and_from_bytes() {
-        let list = acl::from_text("user::rw-,user:33:r--,group::r--,mask::r--,other::---").unwrap();
+        let list = acl::from_text("user::rw-,user:33:r--,group::r--,mask::r--,other::---").unwrap().0;
         let kept = vec![
             (acl::ACCESS.as_bytes().to_vec(), list),
             (b"user.a=b%c".to_vec(), b"\0line\nbreak=\xff".to_vec()),

@@ -231,7 +231,7 @@ fn look_at(path: &str, folders: &mut Folders, buffer: &mut [u8], stop: &AtomicBo
         if Entry::stat(folder, name, Vec::new())?.meta.kind != Kind::File {
             return Ok(DocumentState::NotAFile);
         }
-        let (bytes, md5) = summary::content::<Md5>(&below, folders, buffer, stop)?;
+        let (bytes, md5) = summary::content::<Md5>(&below, folders, buffer, stop, |_| ())?;
         Ok(DocumentState::File { bytes, md5: hex::encode(md5) })
     };
     read().unwrap_or_else(|error| match rustix::io::Errno::from_io_error(&error) {

@@ -7,7 +7,9 @@ use super::index::reader::{Item, Span};
 use super::index::{Digest, Line};
 use super::object::{Archive, Means, Object, blocking};
 use super::path;
-use super::restore::{Described, Expanded, Gunzip, archive_unreadable, damaged, next_entry, padding, pour, skip};
+use super::restore::{
+    Described, Expanded, Gunzip, Map, Names, Place, archive_unreadable, damaged, next_entry, padding, pour, skip,
+};
 use crate::error::{Class, Error, Result, reason};
 use flate2::bufread::MultiGzDecoder;
 use sha2::{Digest as _, Sha256};
@@ -211,7 +213,7 @@ fn by_index(archive: &Archive, wanted: &[u8], target: Option<Target>, means: &Me
     let reader = archive.object.read(Some(range), means, false)?;
     let mut plain = MultiGzDecoder::new(reader);
     skip(&mut plain, line.content_at as u64)?;
-    let content = content(&mut plain, wanted, line.size_bytes, line.digest, target)?;
+    let content = content(&mut plain, wanted, line.size_bytes, None, line.digest, target)?;
     let document = Document { path: wanted.to_vec(), first: found.linked, ..Document::of(&line) };
     Ok(Got { document, content })
 }
@@ -265,49 +267,50 @@ fn no_file(path: &[u8], kind: &Kind) -> Option<Error> {
     Some(Error::new(Class::Usage, text).hint(hint))
 }
 
-/// Reads the archive until the document is there.
-fn by_pass(object: &Object, mut wanted: Vec<u8>, target: Option<Target>, means: &Means) -> Result<Got> {
-    let asked = wanted.clone();
-    let mut first = None;
-    loop {
-        let reader = object.read(None, means, false)?;
-        let mut input = BufReader::new(Gunzip::new(reader));
-        let Some(entry) = pass_to(&mut input, &wanted)? else { return Err(nobody(&asked)) };
-        if let Some(error) = no_file(&entry.path, &entry.kind) {
-            return Err(error);
+/// Reads the archive to its end to know where the content is, because a name may come twice and the later one counts, and then again until
+/// it is there.
+fn by_pass(object: &Object, wanted: Vec<u8>, target: Option<Target>, means: &Means) -> Result<Got> {
+    let opened = || object.read(None, means, false).map(|reader| BufReader::new(Gunzip::new(reader)));
+    let mut names = Names::default();
+    each_entry(&mut opened()?, |entry| names.take(entry).map(|_| true))?;
+    let number = match names.place(&wanted) {
+        Some(Place::Other(number)) => number,
+        Some(Place::Folder) => return Err(no_file(&wanted, &Kind::Folder).unwrap_or_else(|| nobody(&wanted))),
+        Some(Place::Nothing) | None => return Err(nobody(&wanted)),
+    };
+    let (mut input, mut at, mut found) = (opened()?, 0, None);
+    each_entry(&mut input, |entry| {
+        at += 1;
+        if at == number {
+            found = Some(entry.clone());
         }
-        match (entry.linked, &first) {
-            (Some(other), None) => {
-                // The first name is before this one, where the pass has been already.
-                wanted = other.clone();
-                first = Some(other);
-            }
-            (Some(_), Some(_)) => return Err(damaged("a further name refers to a further name")),
-            (None, _) => {
-                let mut expanded = Expanded::new(&mut input, entry.map.as_ref(), entry.size_bytes);
-                let content = content(&mut expanded, &asked, entry.size_bytes, Digest::None, target)?;
-                let document = Document {
-                    path: asked,
-                    kind: name_of(&entry.kind),
-                    size_bytes: entry.size_bytes,
-                    modified: (entry.modified.seconds, entry.modified.nanoseconds),
-                    sha256: None,
-                    first,
-                };
-                return Ok(Got { document, content });
-            }
-        }
+        Ok(at != number)
+    })?;
+    let entry = found.ok_or_else(|| nobody(&wanted))?;
+    if let Some(error) = no_file(&wanted, &entry.kind) {
+        return Err(error);
     }
+    let content = content(&mut input, &wanted, entry.size_bytes, entry.map.as_ref(), Digest::None, target)?;
+    let document = Document {
+        kind: name_of(&entry.kind),
+        size_bytes: entry.size_bytes,
+        modified: (entry.modified.seconds, entry.modified.nanoseconds),
+        sha256: None,
+        first: (entry.path != wanted).then_some(entry.path),
+        path: wanted,
+    };
+    Ok(Got { document, content })
 }
 
-fn pass_to(input: &mut impl Read, wanted: &[u8]) -> Result<Option<Described>> {
+/// Reads entries for as long as `go_on` says so. Then the content of the last one comes next.
+fn each_entry(input: &mut impl Read, mut go_on: impl FnMut(&Described) -> Result<bool>) -> Result<()> {
     while let Some(entry) = next_entry(input)? {
-        if entry.path == wanted {
-            return Ok(Some(entry));
+        if !go_on(&entry)? {
+            return Ok(());
         }
         skip(input, entry.stored_bytes.saturating_add(padding(entry.stored_bytes)))?;
     }
-    Ok(None)
+    Ok(())
 }
 
 /// Reads a content, and compares it.
@@ -315,6 +318,7 @@ fn content(
     input: &mut impl Read,
     path: &[u8],
     size_bytes: u64,
+    map: Option<&Map>,
     digest: Digest,
     target: Option<Target>,
 ) -> Result<Content> {
@@ -322,7 +326,7 @@ fn content(
     let content = match target {
         None if size_bytes <= MEMORY_BYTES_MAX => {
             let mut content = vec![0; usize::try_from(size_bytes).unwrap_or_default()];
-            input.read_exact(&mut content).map_err(archive_unreadable)?;
+            Expanded::new(input, map, size_bytes).read_exact(&mut content).map_err(archive_unreadable)?;
             hasher.update(&content);
             Content::Memory(Cursor::new(content))
         }
@@ -332,14 +336,14 @@ fn content(
                     .hint("make room where temporary files go (TMPDIR), or name a file with --output")
             };
             let file = tempfile::tempfile().map_err(lost)?;
-            Content::File(copy(input, file, size_bytes, &mut hasher, lost)?)
+            Content::File(copy(input, file, size_bytes, map, &mut hasher, lost)?)
         }
         Some(Target { file, path }) => {
             let lost = |error: io::Error| {
                 Error::config(format!("{} cannot be written: {}", path.display(), reason(&error)))
                     .hint("make room there, or name another place with --output")
             };
-            Content::File(copy(input, file, size_bytes, &mut hasher, lost)?)
+            Content::File(copy(input, file, size_bytes, map, &mut hasher, lost)?)
         }
     };
     if matches!(digest, Digest::Sha256(expected) if expected != <[u8; 32]>::from(hasher.finalize())) {
@@ -353,6 +357,7 @@ fn copy(
     input: &mut impl Read,
     mut file: File,
     size_bytes: u64,
+    map: Option<&Map>,
     hasher: &mut Sha256,
     failed: impl Fn(io::Error) -> Error,
 ) -> Result<File> {
@@ -360,7 +365,7 @@ fn copy(
         hasher.update(piece);
         Ok(())
     };
-    pour(input, &file, size_bytes, hash, &failed)?;
+    pour(input, &file, size_bytes, map, hash, &failed)?;
     file.seek(SeekFrom::Start(0)).map_err(failed)?;
     Ok(file)
 }

@@ -18,9 +18,9 @@ mod write;
 pub(super) use compare::with_index;
 pub(super) use gunzip::Gunzip;
 pub(super) use indexed::described;
-pub(super) use names::Names;
+pub(super) use names::{Names, Place};
 pub(super) use parse::{Described, damaged, next as next_entry, unreadable as archive_unreadable};
-pub(super) use sparse::Expanded;
+pub(super) use sparse::{Expanded, Map};
 pub(super) use streamed::{padding, skip};
 pub(super) use write::pour;
 
@@ -148,8 +148,13 @@ pub async fn restore(archive: &Archive, into: PathBuf, id: String, stop: &Cancel
         }
         let (privileged, means) = (work.privileged, work.means.clone());
         let finished = work.finish().and_then(|(restored, root)| {
-            let is_compared = compare::with_index(&target.root, &archive, &means)?;
-            Ok((Restored { is_compared, ..restored }, root))
+            let mut restored = restored;
+            let mut lacking = Problems { first: std::mem::take(&mut restored.lacking), total: restored.lacking_total };
+            restored.is_compared = compare::with_index(&target.root, &archive, &means, |path| {
+                lacking.add(path, "has another time than it had, which this file system does not keep");
+            })?;
+            (restored.lacking, restored.lacking_total) = (lacking.first, lacking.total);
+            Ok((restored, root))
         });
         match finished {
             Ok((mut restored, root)) => {

@@ -3,6 +3,7 @@
 //! The digest is SHA-256 over one line of facts an entry, in path order, each field with its length or of fixed
 //! width, so that no two trees give the same bytes. Neither a name nor a byte leaves this module.
 
+use super::attributes::Attributes;
 use super::entry::{Entry, Kind};
 use super::exclude::Matcher;
 use super::failure::Failure;
@@ -10,6 +11,7 @@ use super::open::{self, Folders};
 use super::pipeline::{self, Gone, Inlet, Outlet};
 use super::walk::{Found, Walk};
 use sha2::{Digest, Sha256};
+use std::fs::File;
 use std::io::{self, Read};
 use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
@@ -55,15 +57,15 @@ pub(super) const READ_BYTES: usize = 256 << 10;
 pub(super) fn summarise(root: Arc<OwnedFd>, matcher: Matcher, depth: Depth, stop: &AtomicBool) -> Option<Summary> {
     let walk = Walk::new(Arc::clone(&root), matcher);
     match depth {
-        Depth::Metadata => of_metadata(walk, stop),
+        Depth::Metadata => of_metadata(walk, root, stop),
         Depth::Content => of_content(walk, &root, stop),
     }
 }
 
-fn of_metadata(walk: Walk, stop: &AtomicBool) -> Option<Summary> {
+fn of_metadata(walk: Walk, root: Arc<OwnedFd>, stop: &AtomicBool) -> Option<Summary> {
     let mut summary = Summary::default();
     let mut digest = Sha256::new_with_prefix(b"tree metadata 1\n");
-    let mut line = Vec::new();
+    let (mut line, mut folders) = (Vec::new(), Folders::new(root));
     for found in walk {
         if stop.load(Ordering::Relaxed) {
             return None;
@@ -72,7 +74,9 @@ fn of_metadata(walk: Walk, stop: &AtomicBool) -> Option<Summary> {
             line.clear();
             common(&mut line, entry);
             // A folder's size and times change with what is in it, excluded entries among them.
-            if entry.meta.kind != Kind::Folder {
+            if entry.meta.kind == Kind::Folder {
+                folder_attributes(&mut line, &entry.path, &mut folders);
+            } else {
                 line.extend_from_slice(&entry.meta.size_bytes.to_le_bytes());
                 for time in [entry.meta.modified, entry.meta.changed] {
                     line.extend_from_slice(&time.seconds.to_le_bytes());
@@ -167,12 +171,17 @@ fn hash(found: &Found, folders: &mut Folders, buffer: &mut [u8], stop: &AtomicBo
     };
     if entry.meta.kind != Kind::File {
         common(&mut hashed.lines, entry);
+        if entry.meta.kind == Kind::Folder {
+            folder_attributes(&mut hashed.lines, &entry.path, folders);
+        }
         return;
     }
-    match content::<Sha256>(&entry.path, folders, buffer, stop) {
+    let mut kept = Attributes::default();
+    match content::<Sha256>(&entry.path, folders, buffer, stop, |file| kept = Attributes::of(file)) {
         Ok((_, content)) => {
             common(&mut hashed.lines, entry);
             hashed.lines.extend_from_slice(&content);
+            attributes(&mut hashed.lines, &kept);
         }
         // It is gone, as if it had been before the walk began.
         Err(error) if Failure::of(&error) == Failure::Vanished => {}
@@ -183,18 +192,20 @@ fn hash(found: &Found, folders: &mut Folders, buffer: &mut [u8], stop: &AtomicBo
     }
 }
 
-/// Number and digest of a file's bytes, to its end as it is met.
+/// Number and digest of a file's bytes, to its end as it is met; `opened` gets it first.
 pub(super) fn content<D: Digest>(
     path: &[u8],
     folders: &mut Folders,
     buffer: &mut [u8],
     stop: &AtomicBool,
+    opened: impl FnOnce(&File),
 ) -> io::Result<(u64, sha2::digest::Output<D>)> {
     let (folder, name) = folders.of(path)?;
     let mut file = open::file(folder, name)?;
     if !file.metadata()?.is_file() {
         return Err(io::Error::other("no longer a file"));
     }
+    opened(&file);
     let (mut digest, mut bytes) = (D::new(), 0_u64);
     loop {
         if stop.load(Ordering::Relaxed) {
@@ -266,6 +277,21 @@ fn common(line: &mut Vec<u8>, entry: &Entry) {
     line.extend_from_slice(&meta.gid.to_le_bytes());
     line.extend_from_slice(&meta.device.to_le_bytes());
     text(line, target);
+}
+
+/// What an archive keeps of a folder's attributes. No time of it tells that they changed: those change with what is in it.
+fn folder_attributes(line: &mut Vec<u8>, path: &[u8], folders: &mut Folders) {
+    let opened = folders.at(path).and_then(open::list);
+    attributes(line, &opened.map_or_else(|_| Attributes::default(), Attributes::of));
+}
+
+/// Nothing where there are none, so that most folders have the digest that they had before attributes were kept.
+fn attributes(line: &mut Vec<u8>, attributes: &Attributes) {
+    let bytes = attributes.to_bytes();
+    if !bytes.is_empty() {
+        line.push(b'a');
+        text(line, &bytes);
+    }
 }
 
 fn text(line: &mut Vec<u8>, bytes: &[u8]) {

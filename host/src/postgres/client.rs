@@ -102,12 +102,8 @@ impl Dialer {
     /// For a restore, the one thing that writes: to a server that is named as its target, never to a source.
     pub(super) fn for_restore(config: &Config) -> Result<Self> {
         let mut dialer = Self::new(config)?;
-        if !dialer.config.is_particular() {
-            dialer.config.target_session_attrs = match dialer.config.hosts().count() {
-                0 | 1 => SessionAttrs::Any,
-                _ => SessionAttrs::Primary,
-            };
-        }
+        // A standby takes nothing, whichever is read from.
+        dialer.config.target_session_attrs = SessionAttrs::Primary;
         dialer.without_options.store(true, Ordering::Relaxed);
         Ok(dialer)
     }
@@ -191,16 +187,16 @@ impl Dialer {
         let mut first = None;
         for wanted in self.config.target_session_attrs.rounds() {
             for place in &places {
-                let refused = match self.connect_to(place).await {
-                    Ok(connection) => match wanted.refuse(&connection).await? {
-                        None => {
-                            // Another task may have been first, and then has the same server as a rule.
-                            let _ = self.chosen.set(place.clone());
-                            return Ok(connection);
-                        }
-                        Some(why) => Error::unavailable(format!("{}: {why}", connection.target()))
-                            .hint("check `target_session_attrs` and `host`"),
-                    },
+                let answered = async {
+                    let connection = self.connect_to(place).await?;
+                    wanted.check(&connection, places.len() > 1).await.map(|()| connection)
+                };
+                let refused = match answered.await {
+                    Ok(connection) => {
+                        // Another task may have been first, and then has the same server as a rule.
+                        let _ = self.chosen.set(place.clone());
+                        return Ok(connection);
+                    }
                     // It was there and said no, which another one would hide.
                     Err(error) if error.class() == Class::Config => return Err(error),
                     Err(error) => error,

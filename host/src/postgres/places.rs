@@ -3,7 +3,7 @@
 
 use super::client::Connection;
 use super::{Config, SessionAttrs};
-use crate::error::Result;
+use crate::error::{Class, Error, Result};
 use std::net::IpAddr;
 
 /// Addresses of one name that are tried. A name with more stands for a pool, of which any few will do.
@@ -19,16 +19,19 @@ impl Config {
             match addresses.as_slice() {
                 // Whoever connects finds out, and says what there is to say.
                 [] => places.push(at(self.address)),
-                [_] => places.push(at(None)),
                 several => places.extend(several.iter().map(|address| at(Some(*address)))),
             }
         }
         places
     }
 
-    /// Whether it matters which of several servers answers.
-    pub(super) fn is_particular(&self) -> bool {
-        self.target_session_attrs != SessionAttrs::Any
+    /// Where it is, for people.
+    #[must_use]
+    pub fn place(&self) -> String {
+        self.resolved().map_or_else(
+            |_| format!("the service `{}`", self.service.as_deref().unwrap_or_default()),
+            |at| format!("{}:{}", at.host, at.port),
+        )
     }
 }
 
@@ -57,19 +60,26 @@ impl SessionAttrs {
         }
     }
 
-    /// Why a server will not do; none where it will.
+    /// Whether a server will do, which may be one of several.
     ///
     /// # Errors
-    /// The server's.
-    pub(super) async fn refuse(self, connection: &Connection) -> Result<Option<&'static str>> {
+    /// Where it will not: class `Config`, or `Unavailable` where another one may; the server's.
+    pub(super) async fn check(self, connection: &Connection, is_one_of_several: bool) -> Result<()> {
         let is_wanted_standby = match self {
-            Self::Any | Self::PreferStandby => return Ok(None),
+            Self::Any | Self::PreferStandby => return Ok(()),
             Self::Primary => false,
             Self::Standby => true,
         };
         let row = connection.query_one("SELECT pg_is_in_recovery()", &[]).await?;
         let is_standby: bool = connection.read(&row, 0)?;
-        let why = if is_standby { "it is a standby" } else { "it is no standby" };
-        Ok((is_standby != is_wanted_standby).then_some(why))
+        if is_standby == is_wanted_standby {
+            return Ok(());
+        }
+        let (why, hint) = match is_standby {
+            true => ("it is a standby", "name a server that is none; a restore writes, and a standby takes nothing"),
+            false => ("it is no standby", "check `target_session_attrs` and `host`"),
+        };
+        let class = if is_one_of_several { Class::Unavailable } else { Class::Config };
+        Err(Error::new(class, format!("{}: {why}", connection.target())).hint(hint))
     }
 }

@@ -92,6 +92,7 @@ impl Server {
             credentials: config.restore_credentials.as_deref().unwrap_or(&config.credentials).clone(),
             ..config.clone()
         };
+        let own = own.resolved()?;
         own.check()?;
         let dialer = Dialer::for_restore(&own)?;
         let connection = dialer.connect().await?;
@@ -255,19 +256,23 @@ impl Server {
     where
         F: AsyncFn() -> Result<()>,
     {
-        let attempt = async |jobs| {
+        let make_empty = async || {
             let note = self.create(fresh, plan).await?;
-            prepare().await?;
-            self.fill(fresh, dump, origin, jobs, plan).await.map(|()| note)
+            prepare().await.map(|()| note)
         };
-        match attempt(jobs).await {
+        let note = make_empty().await?;
+        match self.fill(fresh, dump, origin, jobs, plan).await {
             Err(error) if jobs > 1 && error.class() == Class::Unexpected => {
                 tracing::warn!("{jobs} jobs at once: {error}; once more with one job");
-                self.drop_database(fresh.name).await?;
-                attempt(1).await
+                if self.drop_database(fresh.name).await.is_err() {
+                    return Err(error);
+                }
+                make_empty().await?;
+                self.fill(fresh, dump, origin, 1, plan).await
             }
-            made => made,
-        }
+            filled => filled,
+        }?;
+        Ok(note)
     }
 
     async fn fill(&self, fresh: Fresh<'_>, dump: &Path, origin: &Origin, jobs: usize, plan: &Plan) -> Result<()> {

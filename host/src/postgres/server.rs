@@ -109,6 +109,7 @@ impl ServerConfig {
             service_file: None,
             target_session_attrs: SessionAttrs::Any,
             address: None,
+            unsaid: super::service::Unsaid::default(),
             credentials: self.credentials.clone(),
             restore_credentials: None,
             pg_dump: None,
@@ -126,15 +127,16 @@ impl Config {
         Self { database: MAINTENANCE_DATABASE.to_owned(), ..self.clone() }
     }
 
-    /// Whether another one can be the same database under this name. Two names for one host are told by their addresses, and
+    /// Whether a database of this name on another's server can be the same one. Two names for one host are told by their addresses, and
     /// every socket counts as this machine; where that is not known, it is the same only if it is spelt the same.
-    pub async fn may_be(&self, host: &str, port: u16, database: &str) -> bool {
-        // What its service names is not known here, and may be just that.
-        let Ok(own) = self.resolved() else { return true };
-        if own.port != port || own.database != database {
+    pub async fn may_be(&self, other: &Self, database: &str) -> bool {
+        // What a service names that cannot be read may be just that.
+        let (Ok(own), Ok(other)) = (self.resolved(), other.resolved()) else { return true };
+        if own.port != other.port || own.database != database {
             return false;
         }
-        for (own, other) in own.hosts().flat_map(|own| host.split(',').map(move |other| (own, other.trim()))) {
+        let port = own.port;
+        for (own, other) in own.hosts().flat_map(|own| other.hosts().map(move |other| (own, other))) {
             if own.eq_ignore_ascii_case(other) {
                 return true;
             }
@@ -206,6 +208,27 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_a_service_names_is_guarded_as_if_it_were_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("services");
+        std::fs::write(&file, "[erp]\nport=6432\nhost=192.0.2.1\n").unwrap();
+        let config = |text: &str| -> Config {
+            toml::from_str(&format!("service_file = {file:?}\ncredentials = {{ user = \"x\" }}\n{text}")).unwrap()
+        };
+        let source = config("service = \"erp\"\nhost = \"db1\"\ndatabase = \"erp\"");
+        let target = source.maintenance();
+        assert!(source.may_be(&target, "erp").await, "one server by one service");
+        assert!(!source.may_be(&target, "erp_new").await);
+        let written = config("host = \"db1\"\nport = 6432\ndatabase = \"postgres\"");
+        assert!(
+            source.may_be(&written, "erp").await
+                && !source.may_be(&config("host = \"db1\"\ndatabase = \"x\""), "erp").await
+        );
+        let lost = config("service = \"gone\"\ndatabase = \"erp\"");
+        assert!(lost.may_be(&written, "erp").await && written.may_be(&lost, "erp").await, "nobody knows");
+    }
+
+    #[tokio::test]
     async fn the_same_database_is_recognised_under_another_name_of_its_host() {
         let config = ServerConfig::of_url("postgres://127.0.0.1:5432/erp").unwrap().config();
         for (host, port, database, same) in [
@@ -216,7 +239,10 @@ mod tests {
             ("127.0.0.1", 5432, "erp2", false),
             ("192.0.2.1", 5432, "erp", false),
         ] {
-            assert_eq!(config.may_be(host, port, database).await, same, "{host} {port} {database}");
+            let other = Config { host: host.to_owned(), port, ..config.clone() };
+            assert_eq!(config.may_be(&other, database).await, same, "{host} {port} {database}");
+            let among = Config { host: format!("192.0.2.7,{host}"), ..other };
+            assert_eq!(config.may_be(&among, database).await, same, "one of several hosts");
         }
     }
 }

@@ -3,13 +3,79 @@
 //!
 //! Users and passwords come from `credentials` alone, and are not taken from it.
 
-use super::{Config, PORT_DEFAULT, SessionAttrs, SslMode};
+use super::{
+    CONNECT_TIMEOUT_DEFAULT_SECONDS, Config, OPEN_TIMEOUT_DEFAULT_SECONDS, PORT_DEFAULT, SessionAttrs, SslMode,
+};
 use crate::error::{Error, Result, reason};
+use crate::secret::Source;
+use serde::Deserialize;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 /// Largest file that is read. One with a hundred services has 20 KiB.
 const BYTES_MAX: u64 = 1 << 20;
+
+/// A database as the configuration has it written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Written {
+    #[serde(default)]
+    host: String,
+    port: Option<u16>,
+    #[serde(default)]
+    database: String,
+    service: Option<String>,
+    service_file: Option<PathBuf>,
+    target_session_attrs: Option<SessionAttrs>,
+    ssl_mode: Option<SslMode>,
+    ssl_root_cert: Option<PathBuf>,
+    ssl_cert: Option<PathBuf>,
+    ssl_key: Option<PathBuf>,
+    credentials: Source,
+    restore_credentials: Option<Box<Source>>,
+    pg_dump: Option<PathBuf>,
+    connect_timeout: Option<u16>,
+    open_timeout: Option<u16>,
+    connections: Option<u8>,
+}
+
+/// What was not written, so that a service may say it. A default that is written counts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Unsaid {
+    port: bool,
+    ssl_mode: bool,
+    target_session_attrs: bool,
+}
+
+impl From<Written> for Config {
+    fn from(written: Written) -> Self {
+        let unsaid = Unsaid {
+            port: written.port.is_none(),
+            ssl_mode: written.ssl_mode.is_none(),
+            target_session_attrs: written.target_session_attrs.is_none(),
+        };
+        Self {
+            host: written.host,
+            port: written.port.unwrap_or(PORT_DEFAULT),
+            database: written.database,
+            service: written.service,
+            service_file: written.service_file,
+            target_session_attrs: written.target_session_attrs.unwrap_or_default(),
+            ssl_mode: written.ssl_mode.unwrap_or_default(),
+            ssl_root_cert: written.ssl_root_cert,
+            ssl_cert: written.ssl_cert,
+            ssl_key: written.ssl_key,
+            credentials: written.credentials,
+            restore_credentials: written.restore_credentials,
+            pg_dump: written.pg_dump,
+            connect_timeout: written.connect_timeout.unwrap_or(CONNECT_TIMEOUT_DEFAULT_SECONDS),
+            open_timeout: written.open_timeout.unwrap_or(OPEN_TIMEOUT_DEFAULT_SECONDS),
+            connections: written.connections,
+            address: None,
+            unsaid,
+        }
+    }
+}
 
 impl Config {
     /// The same with what its service says, where it names one.
@@ -34,18 +100,24 @@ impl Config {
             match name {
                 "host" if config.host.is_empty() => value.clone_into(&mut config.host),
                 "dbname" if config.database.is_empty() => value.clone_into(&mut config.database),
-                "port" if config.port == PORT_DEFAULT => config.port = value.parse().map_err(|_| wrong(name))?,
-                "sslmode" if config.ssl_mode == SslMode::default() => {
+                "hostaddr" if self.host.is_empty() => {
+                    config.address = Some(value.parse().map_err(|_| wrong(name))?);
+                }
+                "port" if self.unsaid.port => config.port = value.parse().map_err(|_| wrong(name))?,
+                "sslmode" if self.unsaid.ssl_mode => {
                     config.ssl_mode = SslMode::named(value).ok_or_else(|| wrong(name))?;
                 }
                 "sslrootcert" if config.ssl_root_cert.is_none() => config.ssl_root_cert = path(),
                 "sslcert" if config.ssl_cert.is_none() => config.ssl_cert = path(),
                 "sslkey" if config.ssl_key.is_none() => config.ssl_key = path(),
-                "target_session_attrs" if config.target_session_attrs == SessionAttrs::Any => {
+                "target_session_attrs" if self.unsaid.target_session_attrs => {
                     config.target_session_attrs = SessionAttrs::named(value).ok_or_else(|| wrong(name))?;
                 }
                 _ => {}
             }
+        }
+        if let (Some(address), true) = (config.address, config.host.is_empty()) {
+            config.host = address.to_string();
         }
         Ok(config)
     }
@@ -108,6 +180,12 @@ mod tests {
         let own =
             config(&format!("{named}\"erp\"\nhost = \"mine\"\nport = 7\nssl_mode = \"disable\"")).resolved().unwrap();
         assert_eq!((&*own.host, own.port, own.ssl_mode), ("mine", 7, SslMode::Disable));
+        let default = config(&format!("{named}\"erp\"\nport = 5432\nssl_mode = \"prefer\"")).resolved().unwrap();
+        assert_eq!((default.port, default.ssl_mode), (5432, SslMode::Prefer), "a default that is written counts");
+        std::fs::write(folder.path().join("at.conf"), "[at]\nhostaddr=192.0.2.1\ndbname=d\n").unwrap();
+        let at =
+            config(&format!("service_file = {:?}\nservice = \"at\"", folder.path().join("at.conf").to_str().unwrap()));
+        assert_eq!(at.resolved().unwrap().address, Some("192.0.2.1".parse().unwrap()));
         assert!(config(&format!("{named}\"last\"")).resolved().unwrap().check().is_err(), "it names no host");
         for (name, says) in [("nobody", "has no service `nobody`"), ("erp]", "has no service")] {
             let error = config(&format!("{named}{name:?}")).resolved().unwrap_err();

@@ -51,6 +51,7 @@ fn config(server: &Server, database: &str) -> Config {
         service_file: None,
         target_session_attrs: SessionAttrs::Any,
         address: None,
+        unsaid: super::service::Unsaid::default(),
         credentials: Source { user: Some("postgres".to_owned()), ..Source::default() },
         restore_credentials: None,
         pg_dump: Some(server.bin().join("pg_dump")),

@@ -126,6 +126,7 @@ impl Throwaway {
             service_file: None,
             target_session_attrs: SessionAttrs::Any,
             address: None,
+            unsaid: super::service::Unsaid::default(),
             credentials: Source { user: Some(user.to_owned()), ..Source::default() },
             restore_credentials: None,
             pg_dump: None,

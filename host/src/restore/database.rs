@@ -117,7 +117,7 @@ async fn plan(host: &Host, chosen: &Chosen<'_>, source: &postgres::Config, argum
     let place = to.swap.as_deref().map_or(Ok(into.clone()), |swap| name(swap, "--swap"))?;
     let target = target(host, chosen.source, source, arguments)?;
     check_own_databases(host, &target, [&into, &place], arguments).await?;
-    let is_own = source.may_be(&target.host, target.port, &place).await;
+    let is_own = source.may_be(&target, &place).await;
     let contents = fetch::contents(host, chosen.object).await?;
     let origin = contents.origin.clone();
     let server = Server::connect(&target).await?;
@@ -217,8 +217,8 @@ async fn check_own_databases(
     for source in host.sources.sources.values() {
         let Source::Postgres(config) = source else { continue };
         for name in names {
-            if !arguments.same_environment && config.may_be(&target.host, target.port, name).await {
-                return Err(own_target(&format!("the database `{name}` on {}:{}", target.host, target.port), host));
+            if !arguments.same_environment && config.may_be(target, name).await {
+                return Err(own_target(&format!("the database `{name}` on {}", target.place()), host));
             }
         }
     }

@@ -20,8 +20,8 @@ const NAMED_MAX: usize = 3;
 /// The coarsest times that a file system keeps: those of FAT.
 const COARSE_NANOSECONDS: i128 = 2_000_000_000;
 
-/// The unit of the times that Windows' file systems keep.
-const FINE_NANOSECONDS: u32 = 100;
+/// Units of the times that other file systems keep, coarsest first: exFAT, some servers, NTFS.
+const UNITS_NANOSECONDS: [u32; 4] = [10_000_000, 1_000_000, 1_000, 100];
 
 /// What is not as it should be.
 #[derive(Default)]
@@ -39,11 +39,17 @@ impl Differences {
     }
 }
 
-/// Compares a folder with the index that it was restored by; whether there is one.
+/// Compares a folder with the index that it was restored by; none where there is none. `aside` gets the entries whose times are others than
+/// they were, which is no reason to refuse them: a file system that ends in 2038 has no later ones.
 ///
 /// # Errors
 /// Of class [`crate::error::Class::Unexpected`] where it is something else, naming the first entries; those of the index.
-pub(in crate::documents) fn with_index(root: &Arc<OwnedFd>, archive: &Archive, means: &Means) -> Result<bool> {
+pub(in crate::documents) fn with_index(
+    root: &Arc<OwnedFd>,
+    archive: &Archive,
+    means: &Means,
+    mut aside: impl FnMut(&[u8]),
+) -> Result<bool> {
     let (Some(object), Some(mut index)) = (&archive.index, archive.index(means, false)?) else { return Ok(false) };
     let mut walk = Walk::new(Arc::clone(root), Matcher::new(&[])?)
         .filter(|found| found_path(found).is_some_and(|path| !path.is_empty()));
@@ -71,8 +77,12 @@ pub(in crate::documents) fn with_index(root: &Arc<OwnedFd>, archive: &Archive, m
             // Its owner may not enter it either, and whoever restores is not root.
             Some(found) if hides(found, &line.path) => {}
             Some(Found::Entry(entry)) if entry.path == line.path => {
-                if let Some(what) = difference(&line, entry) {
-                    differences.add(&line.path, what);
+                match difference(&line, entry) {
+                    Some(what) => differences.add(&line.path, what),
+                    None if line.linked.is_none() && !is_same_time(line.modified, entry.meta.modified) => {
+                        aside(&line.path)
+                    }
+                    None => {}
                 }
                 there = walk.next();
             }
@@ -117,7 +127,6 @@ fn difference(line: &Line, entry: &Entry) -> Option<&'static str> {
         (then, now) if then != now && is_link(then) && is_link(now) => Some("leads elsewhere"),
         (then, now) if then != now => Some("is of another kind"),
         (Kind::File, _) if line.size_bytes != meta.size_bytes => Some("has another size"),
-        _ if !is_same_time(line.modified, meta.modified) => Some("has another time"),
         _ => None,
     }
 }
@@ -128,9 +137,7 @@ fn is_same_time(then: Time, now: Time) -> bool {
     let lost = nanoseconds(then) - nanoseconds(now);
     let unit = match now.nanoseconds {
         0 => COARSE_NANOSECONDS,
-        some if some.is_multiple_of(1_000) => 1_000,
-        some if some.is_multiple_of(FINE_NANOSECONDS) => FINE_NANOSECONDS.into(),
-        _ => 1,
+        some => UNITS_NANOSECONDS.into_iter().find(|unit| some.is_multiple_of(*unit)).unwrap_or(1).into(),
     };
     (0..unit).contains(&lost)
 }
@@ -150,7 +157,8 @@ mod tests {
             (time(5, 123_456_789), time(4, 0), true),
             (time(-5, 1), time(-5, 0), true),
             (time(5, 123_456_789), time(5, 123_456_788), false),
-            (time(5, 123_456_789), time(5, 123_000_000), false),
+            (time(5, 123_456_789), time(5, 120_000_000), true),
+            (time(5, 123_456_789), time(5, 110_000_000), false),
             (time(5, 0), time(3, 0), false),
             (time(5, 0), time(6, 0), false),
         ] {

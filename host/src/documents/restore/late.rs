@@ -8,6 +8,7 @@ use crate::documents::attributes::Attributes;
 use crate::documents::entry::{Kind, Time};
 use crate::documents::path;
 use crate::error::{Error, Result, reason};
+use std::collections::BTreeMap;
 use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
 use std::sync::{Mutex, PoisonError};
 use tempfile::SpooledTempFile;
@@ -66,18 +67,20 @@ impl Late {
             sink.link(&path, &first)?;
         }
         let mut folders = back(self.folders)?;
-        let (mut root, mut closed) = (None, Vec::new());
+        let (mut root, mut closed) = (None, BTreeMap::new());
         while let Some(mut folder) = pull_folder(&mut folders).map_err(lost)? {
             if folder.path.is_empty() {
                 root = Some(folder);
             } else if folder.mode & 0o700 == 0o700 {
+                closed.remove(&folder.path);
                 sink.adorn(&mut folder)?;
                 done(&folder);
             } else {
-                closed.push(folder);
+                closed.insert(folder.path.clone(), folder);
             }
         }
         // What its owner may not enter is closed from within, deepest first.
+        let mut closed: Vec<_> = closed.into_values().collect();
         closed.sort_by(|a, b| path::order(&b.path, &a.path));
         for mut folder in closed {
             sink.adorn(&mut folder)?;

@@ -13,7 +13,8 @@ use crate::stream::cause;
 use std::io::{self, Read};
 use tar::{EntryType, Header};
 
-/// Longest long name, and longest list of PAX records: room for a path and a target, and for what others add.
+/// Longest long name and longest list of PAX records, and all of them before one entry but the last: room for a path and a target, and
+/// for what others add.
 const EXTRA_BYTES_MAX: u64 = 1 << 20;
 
 /// What an archive says of one entry.
@@ -55,6 +56,7 @@ struct Extras {
 /// Of class [`Class::Stale`] for what is no tar, is cut off, or would leave the folder, naming the entry.
 pub(in crate::documents) fn next(input: &mut impl Read) -> Result<Option<Described>> {
     let mut extras = Extras::default();
+    let mut extra_bytes = 0_u64;
     loop {
         let mut block = [0; TAR_BLOCK_BYTES];
         input.read_exact(&mut block).map_err(unreadable)?;
@@ -64,6 +66,10 @@ pub(in crate::documents) fn next(input: &mut impl Read) -> Result<Option<Describ
         let header = Header::from_byte_slice(&block);
         check(header)?;
         let size = header.entry_size().map_err(invalid)?;
+        if extra_bytes > EXTRA_BYTES_MAX {
+            return Err(damaged("a name or its records are longer than any can be"));
+        }
+        extra_bytes = extra_bytes.saturating_add(size.max(TAR_BLOCK_BYTES as u64));
         match header.entry_type() {
             EntryType::GNULongName => extras.name = Some(long(input, size)?),
             EntryType::GNULongLink => extras.target = Some(long(input, size)?),
@@ -317,6 +323,7 @@ mod tests {
             ),
             ([extra(EntryType::XHeader, b"99 path=x\n"), file(b"x")].concat(), "PAX"),
             (entry(b"x", EntryType::GNULongName, "", |header| header.set_size(1 << 40)), "longer"),
+            (extra(EntryType::XHeader, b"22 SCHILY.acl.access=\n").repeat(3_000), "longer"),
             (extra(EntryType::GNULongName, &[b'x'; 600])[..700].to_vec(), "cut off"),
             (file(b"x")[..100].to_vec(), "cut off"),
             (flipped, "a header is none"),

@@ -114,8 +114,7 @@ fn large(mut described: Described, input: &mut Input, sink: &mut Sink, work: &Wo
     let file = sink.file(&described.path)?;
     let go_on = |_: &[u8]| if work.is_stopped() { Err(stopped()) } else { Ok(()) };
     let failed = |error: io::Error| io_failure(&described.path, &error);
-    let mut content = Expanded::new(input, described.map.as_ref(), described.size_bytes);
-    write::pour(&mut content, &file, described.size_bytes, go_on, failed)?;
+    write::pour(input, &file, described.size_bytes, described.map.as_ref(), go_on, failed)?;
     sink.finish(&file, &mut described)?;
     work.note(&described);
     Ok(())

@@ -5,6 +5,7 @@
 
 use super::parse::Described;
 use super::write::{FOLDER_MODE, Privileged, Sink};
+use crate::documents::acl;
 use crate::documents::entry::shown;
 use crate::error::{Class, Error, Result, reason};
 use rustix::fs::{Mode, OFlags, RenameFlags};
@@ -108,6 +109,13 @@ impl Target {
         let root = made.map_err(|error| {
             Error::config(format!("{} cannot be made: {}", temporary.display(), reason(&error.into())))
                 .hint("restore to a folder that this user may make")
+        })?;
+        // What the folder above gives to everything that is made in it would count beside what the archive says.
+        for list in [acl::DEFAULT, acl::ACCESS] {
+            let _ = rustix::fs::fremovexattr(&root, list);
+        }
+        rustix::fs::fchmod(&root, FOLDER_MODE).map_err(|error| {
+            Error::config(format!("{} cannot be made: {}", temporary.display(), reason(&error.into())))
         })?;
         Ok(Self { into: into.to_owned(), is_there, temporary, root: Arc::new(root) })
     }

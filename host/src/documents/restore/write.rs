@@ -4,6 +4,7 @@
 //! written to: a file is made new or not at all.
 
 use super::parse::{Described, refused, unreadable};
+use super::sparse::Map;
 use crate::documents::entry::{Kind, Time, shown};
 use crate::documents::path;
 use crate::error::{Error, Result, reason};
@@ -216,7 +217,10 @@ fn adorn_open(open: BorrowedFd<'_>, privileged: Privileged, described: &mut Desc
     } else {
         described.attributes.restore_own(open);
         rustix::fs::fchmod(open, privileged.mode(described))?;
-        described.attributes.restore_lists(open);
+        if let Some(group) = described.attributes.restore_lists(open) {
+            let mode = privileged.mode(described).as_raw_mode() & !0o070;
+            rustix::fs::fchmod(open, Mode::from_raw_mode(mode | group << 3))?;
+        }
     }
     rustix::fs::futimens(open, &times(described.modified))
 }
@@ -256,8 +260,8 @@ pub(super) fn fill(file: &File, content: &[u8], offset: u64) -> io::Result<bool>
     Ok(ends_in_hole)
 }
 
-/// Writes a content to a new file as it is read, and leaves holes where it is made of zeros. `seen` gets each piece before it is
-/// written.
+/// Writes a content to a new file as it is read, and leaves holes where it is made of zeros, or where its map has nothing. `seen` gets each
+/// piece before it is written.
 ///
 /// # Errors
 /// When the archive ends early; those of `seen`; what `failed` makes of the system's.
@@ -265,20 +269,29 @@ pub(in crate::documents) fn pour(
     input: &mut impl Read,
     file: &File,
     size_bytes: u64,
+    map: Option<&Map>,
     mut seen: impl FnMut(&[u8]) -> Result<()>,
     failed: impl Fn(io::Error) -> Error,
 ) -> Result<()> {
-    let mut piece = vec![0; PIECE_BYTES];
-    let mut offset = 0;
-    while offset < size_bytes {
-        let length = usize::try_from(size_bytes - offset).unwrap_or(PIECE_BYTES).min(PIECE_BYTES);
-        let piece = piece.get_mut(..length).unwrap_or_default();
-        input.read_exact(piece).map_err(unreadable)?;
-        seen(piece)?;
-        fill(file, piece, offset).map_err(&failed)?;
-        offset += length as u64;
+    let set_length = || file.set_len(size_bytes).map_err(&failed);
+    if map.is_some() {
+        // A size that no file can have shows here, before anything is read.
+        set_length()?;
     }
-    file.set_len(size_bytes).map_err(&failed)
+    let whole = [(0, size_bytes)];
+    let mut piece = vec![0; PIECE_BYTES];
+    for (from, bytes) in map.map_or(&whole[..], Vec::as_slice) {
+        let (mut offset, end) = (*from, from + bytes);
+        while offset < end {
+            let length = usize::try_from(end - offset).unwrap_or(PIECE_BYTES).min(PIECE_BYTES);
+            let piece = piece.get_mut(..length).unwrap_or_default();
+            input.read_exact(piece).map_err(unreadable)?;
+            seen(piece)?;
+            fill(file, piece, offset).map_err(&failed)?;
+            offset += length as u64;
+        }
+    }
+    set_length()
 }
 
 /// The failure of whoever writes below the new folder.

@@ -110,13 +110,12 @@ async fn a_restored_folder_that_is_not_what_its_index_says_is_told() {
     let (archive, index) = saved(&root).await;
     let archive = stored(archive, Some(index));
     type Change = fn(&Path);
-    let changes: [(&str, Change); 8] = [
+    let changes: [(&str, Change); 7] = [
         ("", |_| {}),
         ("`facture/one` is missing", |into| std::fs::remove_file(into.join("facture/one")).unwrap()),
         ("`facture/new` is not in it", |into| std::fs::write(into.join("facture/new"), "").unwrap()),
         ("`zlast` is not in it", |into| std::fs::create_dir(into.join("zlast")).unwrap()),
         ("`three` has another size", |into| std::fs::write(into.join("three"), "another").unwrap()),
-        ("`facture/two` has another time", |into| std::fs::write(into.join("facture/two"), "facture/TWO").unwrap()),
         ("`facture/empty` is of another kind", |into| {
             std::fs::remove_dir(into.join("facture/empty")).unwrap();
             std::fs::write(into.join("facture/empty"), "").unwrap();
@@ -133,7 +132,7 @@ async fn a_restored_folder_that_is_not_what_its_index_says_is_told() {
         let root = Arc::new(rustix::fs::open(&into, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap());
         let archive = archive.clone();
         let stop = CancellationToken::new();
-        let compared = object::blocking(&stop, move |means| restore::with_index(&root, &archive, &means));
+        let compared = object::blocking(&stop, move |means| restore::with_index(&root, &archive, &means, |_| ()));
         match compared.await {
             Ok(compared) => assert!(compared && says.is_empty(), "{says}"),
             Err(error) => {
@@ -174,7 +173,7 @@ async fn whatever_tar_made_is_verified_and_restored_alike() {
     set_attribute(
         &root.join("facture"),
         acl::DEFAULT,
-        &acl::from_text("user::rwx,user:4000000001:rwx,group::r-x,mask::rwx,other::---").unwrap(),
+        &acl::from_text("user::rwx,user:4000000001:rwx,group::r-x,mask::rwx,other::---").unwrap().0,
     );
     let before = facts(&root);
     let made = |arguments: &[&[&str]], tail: usize| [tarred(base.path(), arguments), vec![0; tail]].concat();
@@ -227,4 +226,111 @@ async fn whatever_tar_made_is_verified_and_restored_alike() {
     checked(&archive).await.unwrap();
     restored(&archive, &base.path().join("later")).await.unwrap();
     assert_eq!(std::fs::read_to_string(base.path().join("later/facture/one")).unwrap(), "another");
+    let mut got = get(&archive, b"facture/one", None, &CancellationToken::new()).await.unwrap();
+    let mut content = String::new();
+    std::io::Read::read_to_string(&mut got.content, &mut content).unwrap();
+    assert_eq!(content, "another");
+}
+
+/// What costs nothing to store must cost nothing to refuse, or to restore.
+#[tokio::test]
+async fn a_hole_of_any_size_takes_no_time() {
+    let base = tempfile::tempdir().unwrap();
+    for (size, fits) in [(u64::MAX >> 1, false), (1 << 42, true)] {
+        let pax = |key: &str, value: u64| {
+            let rest = format!(" {key}={value}\n");
+            let length = (rest.len() + 2..).find(|n| n.to_string().len() + rest.len() == *n).unwrap();
+            format!("{length}{rest}")
+        };
+        let mut plain = tar::Builder::new(Vec::new());
+        let records = pax("GNU.sparse.realsize", size) + "22 GNU.sparse.map=0,0\n";
+        let mut header = tar::Header::new_ustar();
+        header.set_entry_type(tar::EntryType::XHeader);
+        header.set_size(records.len() as u64);
+        header.set_cksum();
+        plain.append(&header, records.as_bytes()).unwrap();
+        let mut header = tar::Header::new_ustar();
+        header.set_path("holes").unwrap();
+        header.set_mode(0o644);
+        header.set_size(0);
+        header.set_cksum();
+        plain.append(&header, &[][..]).unwrap();
+        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        packed.write_all(&plain.into_inner().unwrap()).unwrap();
+        let archive = stored(packed.finish().unwrap(), None);
+        let begun = std::time::Instant::now();
+        match restored(&archive, &base.path().join(format!("{size}"))).await {
+            Ok(_) => assert_eq!(std::fs::metadata(base.path().join(format!("{size}/holes"))).unwrap().len(), size),
+            Err(error) => assert!(!fits || error.message().contains("larger than this file system"), "{error}"),
+        }
+        assert!(begun.elapsed().as_secs() < 60);
+    }
+}
+
+#[tokio::test]
+async fn a_document_is_taken_out_as_it_would_be_restored() {
+    let base = tempfile::tempdir().unwrap();
+    let root = base.path().join("tree");
+    std::fs::create_dir(&root).unwrap();
+    std::fs::write(root.join("a"), "old").unwrap();
+    std::fs::hard_link(root.join("a"), root.join("b")).unwrap();
+    let file = base.path().join("made.tar");
+    ran(Command::new("tar").args(["-c", "--sort=name", "-f"]).arg(&file).arg("-C").arg(&root).args(["a", "b"]));
+    std::fs::remove_file(root.join("a")).unwrap();
+    std::fs::write(root.join("a"), "new").unwrap();
+    ran(Command::new("tar").args(["-r", "-f"]).arg(&file).arg("-C").arg(&root).arg("a"));
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    packed.write_all(&std::fs::read(&file).unwrap()).unwrap();
+    let archive = stored(packed.finish().unwrap(), None);
+    restored(&archive, &base.path().join("into")).await.unwrap();
+    for (name, expected) in [("a", "new"), ("b", "old")] {
+        let mut content = String::new();
+        let mut got = get(&archive, name.as_bytes(), None, &CancellationToken::new()).await.unwrap();
+        std::io::Read::read_to_string(&mut got.content, &mut content).unwrap();
+        assert_eq!(
+            (content.as_str(), std::fs::read_to_string(base.path().join("into").join(name)).unwrap().as_str()),
+            (expected, expected)
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_list_that_changes_is_seen_and_none_is_inherited_from_where_a_folder_is_restored() {
+    let base = tempfile::tempdir().unwrap();
+    let root = base.path().join("tree");
+    std::fs::create_dir_all(root.join("facture")).unwrap();
+    std::fs::write(root.join("facture/one"), "one").unwrap();
+    let list = acl::from_text("user::rwx,user:33:rwx,group::---,mask::rwx,other::---").unwrap().0;
+    let digest = async |depth| tree(&root).summarise(&[], depth).await.unwrap().digest;
+    let before = (digest(Depth::Metadata).await, digest(Depth::Content).await);
+    if !set_attribute(&root.join("facture"), acl::DEFAULT, &list) {
+        return;
+    }
+    let after = (digest(Depth::Metadata).await, digest(Depth::Content).await);
+    assert!(before.0 != after.0 && before.1 != after.1, "what new documents get is another");
+    if set_attribute(&root.join("facture/one"), "user.comment", b"x") {
+        assert_ne!(digest(Depth::Content).await, after.1);
+    }
+    let before = facts(&root);
+    let (archive, index) = saved(&root).await;
+    for (name, index) in [("indexed", Some(index)), ("streamed", None)] {
+        let archive = stored(archive.clone(), index);
+        let place = base.path().join(format!("place of {name}"));
+        std::fs::create_dir(&place).unwrap();
+        set_attribute(
+            &place,
+            acl::DEFAULT,
+            &acl::from_text("user::rwx,user:1000:rwx,group::---,mask::rwx,other::---").unwrap().0,
+        );
+        restored(&archive, &place.join("into")).await.unwrap();
+        let after = facts(&place.join("into"));
+        for (path, expected) in &before {
+            assert_eq!(
+                (&after[path].attributes, after[path].mode),
+                (&expected.attributes, expected.mode),
+                "{name}: {}",
+                entry::shown(path)
+            );
+        }
+    }
 }

@@ -61,7 +61,7 @@ pub(super) fn awkward(root: &Path) {
     }
     ran(Command::new("mkfifo").arg(root.join("fifo")));
 
-    let list = |text: &str| acl::from_text(text).unwrap();
+    let list = |text: &str| acl::from_text(text).unwrap().0;
     for (name, attribute, value) in [
         ("one", "user.comment", b"line\nbreak = \0 \xff".to_vec()),
         ("one", "user.odd=name%3D", b"x".to_vec()),

@@ -192,6 +192,8 @@ async fn no_argument_of_any_process_holds_the_password_and_the_child_sees_a_clea
         "PGPASSWORD",
         "PGPORT",
         "PGSERVICEFILE",
+        "PGSSLCERT",
+        "PGSSLKEY",
         "PGSSLMODE",
         "PGSSLROOTCERT",
         "PGSYSCONFDIR",
