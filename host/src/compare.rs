@@ -104,7 +104,7 @@ pub async fn documents(
     snapshot: &Snapshot,
     source: &str,
 ) -> Result<Comparison> {
-    let by_index = equal("its index by names, kinds, sizes and times, and to its SHA-256 each".to_owned());
+    let by_index = equal("its index: names, kinds, sizes, times, and the SHA-256 of each content".to_owned());
     let recorded = match recorded(history, snapshot, source) {
         Ok(recorded) => recorded,
         Err(_) if restored.is_compared => return Ok(by_index),

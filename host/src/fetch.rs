@@ -39,11 +39,13 @@ pub async fn contents(host: &Host, object: &Object) -> Result<Contents> {
     let (mut stream, mut scanner) = (host.store.read(&object.key, None).await?, Scanner::new());
     while let Some(block) = stream.next().await? {
         scanner.feed(&block);
-        if let Some(contents) = scanner.contents().map_err(|flaw| flawed(object, flaw))? {
-            return contents.cloned().ok_or_else(unknown);
+        if let Some(contents) = scanner.contents().map_err(|flaw| unfit(object, flaw))? {
+            let contents = contents.cloned().ok_or_else(unknown)?;
+            return check_rows(object, &contents).map(|()| contents);
         }
     }
-    scanner.finish().map_err(|flaw| flawed(object, flaw))?.ok_or_else(unknown)
+    let contents = scanner.finish().map_err(|flaw| unfit(object, flaw))?.ok_or_else(unknown)?;
+    check_rows(object, &contents).map(|()| contents)
 }
 
 /// Fetches a dump and checks it against the record and against its own table of contents.
@@ -123,7 +125,9 @@ fn read(
     if object.sha256.as_ref().is_some_and(|expected| *expected != found) {
         return Err(flawed(object, "its SHA-256 is not the one that was recorded"));
     }
-    scanner.finish().map_err(|flaw: Flaw| flawed(object, flaw))
+    let contents = scanner.finish().map_err(|flaw| unfit(object, flaw))?;
+    contents.iter().try_for_each(|contents| check_rows(object, contents))?;
+    Ok(contents)
 }
 
 /// Whether a folder has room for so much.
@@ -148,4 +152,28 @@ pub fn check_room(scratch: &Path, bytes: u64) -> Result<()> {
 fn flawed(object: &Object, why: impl std::fmt::Display) -> Error {
     Error::new(Class::Stale, format!("the object {} is damaged: {why}", object.key))
         .hint("take another snapshot, or a copy of this object; `verify` says which are whole")
+}
+
+/// The failure of whoever reads what is no archive of pg_dump, or one of another form.
+fn unfit(object: &Object, flaw: Flaw) -> Error {
+    match flaw {
+        Flaw::Packed | Flaw::PlainSql | Flaw::TarForm | Flaw::RowsAlone => {
+            Error::new(Class::Stale, format!("the object {} cannot be restored here: {flaw}", object.key))
+                .hint("fetch it and restore it by hand, or take another snapshot")
+        }
+        flaw => flawed(object, flaw),
+    }
+}
+
+/// Refuses what a script left that has tables and no row of any: `pg_dump --schema-only`. What a run of this program made has all rows that
+/// there were.
+fn check_rows(object: &Object, contents: &Contents) -> Result<()> {
+    if object.sha256.is_some() || contents.tables > 0 || contents.definitions == 0 {
+        return Ok(());
+    }
+    Err(flawed(
+        object,
+        format!("it has {} tables and the rows of none, as pg_dump --schema-only makes it", contents.definitions),
+    )
+    .hint("take another snapshot; for the tables alone fetch it and use pg_restore"))
 }

@@ -9,7 +9,7 @@ use crate::host::Host;
 use crate::report::{self, FORMAT_VERSION, Report};
 use crate::snapshot::SnapshotId;
 use globset::{GlobBuilder, GlobMatcher};
-use indicatif::HumanBytes;
+use indicatif::{HumanBytes, HumanCount};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde_json::{Value, json};
@@ -128,6 +128,14 @@ pub async fn versions(host: &Host, arguments: &VersionsArguments) -> Result<Repo
     }
     if versions.iter().all(|(document, _)| document.is_none()) {
         let shown = shown_path(path);
+        if let Some(newest) = unknown.first() {
+            let (text, shown_count) = ("without an index were not searched", HumanCount(unknown.len() as u64));
+            return Err(Error::new(
+                Class::Usage,
+                format!("no snapshot with an index has a document `{shown}`, and {shown_count} {text}"),
+            )
+            .hint(format!("`get --snapshot {newest} PATH` reads one of them to its end")));
+        }
         return Err(Error::new(Class::Usage, format!("no snapshot has a document `{shown}`"))
             .hint("`find` lists what a snapshot has; a path is relative to the documents folder"));
     }

@@ -333,7 +333,7 @@ impl Session {
         let is_encrypted: Option<bool> = holder.read(&row, 8)?;
         if is_encrypted == Some(false) && !config.is_socket() && config.ssl_mode != SslMode::Disable {
             let said = "the connection is not encrypted, because the server offers no TLS";
-            if config.is_loopback() {
+            if dialer.config().is_loopback() {
                 tracing::info!(scope, "{said}; it does not leave this machine");
             } else {
                 tracing::warn!(scope, "{said}; `ssl_mode = \"require\"` refuses that");

@@ -197,7 +197,9 @@ impl Rehearsal {
         let restore = async {
             let archive = choice::archive(host, history, object, false).await?;
             let survey = folder::survey(&archive, stop).await?.unwrap_or_default();
-            folder::check_target(&into, survey.bytes.max(object.bytes), survey.files + survey.folders)?;
+            let needed = survey.dense_bytes.max(object.bytes);
+            folder::check_target(&into, needed, survey.files + survey.folders)
+                .map_err(|error| error.hint("make room, or name another folder with --scratch"))?;
             folder::restore(&archive, into.clone(), "rehearsal".to_owned(), stop).await
         };
         let restored = match self.time("restore the documents", Some(object.bytes), restore).await {

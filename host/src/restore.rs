@@ -12,9 +12,11 @@ use crate::error::{Class, Error, Result};
 use crate::history::{self, History, Object, Snapshot};
 use crate::host::Host;
 use crate::report::{self, Report};
+use crate::scratch::real;
+use crate::store::Store;
 use indicatif::HumanBytes;
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// What the person asked for.
 #[derive(Debug, Clone, clap::Args)]
@@ -108,7 +110,7 @@ pub async fn run(host: &Host, arguments: &Arguments, interrupted: impl Future<Ou
             Err(Error::new(Class::Usage, format!("`{name}` is a database, which has no index to ignore")))
         }
     }?;
-    let is_own = matches!(source, Source::Directory(config) if is_the_folder(&config.path, &arguments.into));
+    let is_own = matches!(source, Source::Directory(config) if real(&config.path) == real(&arguments.into));
     if is_own && !arguments.dry_run && report.failure.is_none() {
         note_replaced(host, name).await;
     }
@@ -122,12 +124,6 @@ async fn note_replaced(host: &Host, name: &str) {
     }
 }
 
-/// Whether two paths name one folder.
-fn is_the_folder(one: &Path, other: &Path) -> bool {
-    let real = |path: &Path| path.canonicalize().ok();
-    one == other || real(one).is_some_and(|path| Some(path) == real(other))
-}
-
 /// Refuses what says nothing about documents.
 fn only_for_databases(name: &str, to: &To) -> Result<()> {
     if *to == To::NOWHERE {
@@ -139,14 +135,27 @@ fn only_for_databases(name: &str, to: &To) -> Result<()> {
 
 /// Refuses a folder that is one of the environment itself, unless that is said to be meant.
 fn check_own_folders(host: &Host, arguments: &Arguments) -> Result<()> {
-    let own = host.sources.sources.values().any(|source| match source {
-        Source::Directory(config) => is_the_folder(&config.path, &arguments.into),
-        Source::Postgres(_) => false,
-    });
-    if !own || arguments.same_environment {
-        return Ok(());
+    let (shown, into) = (arguments.into.display(), real(&arguments.into));
+    if let Store::Directory(folder) = &*host.store
+        && folder.holds(&arguments.into)
+    {
+        return Err(Error::new(Class::Usage, format!("{shown} is in the store {}", host.store.describe()))
+            .hint("restore to another place"));
     }
-    Err(own_target(&arguments.into.display().to_string(), host))
+    let is_within = |(_, source): &(&String, &Source)| match source {
+        Source::Directory(config) => into.starts_with(real(&config.path)),
+        Source::Postgres(_) => false,
+    };
+    match host.sources.sources.iter().find(is_within) {
+        Some((name, Source::Directory(config))) if !arguments.same_environment => {
+            if into == real(&config.path) {
+                return Err(own_target(&shown.to_string(), host));
+            }
+            Err(Error::new(Class::Usage, format!("{shown} is within the folder that `{name}` saves"))
+                .hint("restore to another place: the next backup would save it again; --same-environment does it all the same"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The refusal of whoever would restore an environment over itself.

@@ -7,7 +7,7 @@ use rustix::fs::{FlockOperation, flock};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 /// How a folder's name begins. No other temporary thing of this program is called so.
@@ -83,6 +83,22 @@ fn sweep_one(folder: &Path, end: impl Fn(&Path)) {
     match std::fs::remove_dir_all(folder) {
         Ok(()) => tracing::info!("removed {}, which an interrupted run left", folder.display()),
         Err(error) => tracing::warn!("{} cannot be removed: {}", folder.display(), error.kind()),
+    }
+}
+
+/// Where a path leads, links followed, also one that is not there yet.
+pub fn real(path: &Path) -> PathBuf {
+    let mut there = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let mut rest = Vec::new();
+    loop {
+        if let Ok(real) = there.canonicalize() {
+            return rest.iter().rev().fold(real, |path, name| path.join(name));
+        }
+        match there.file_name() {
+            Some(name) => rest.push(name.to_owned()),
+            None => return path.to_owned(),
+        }
+        there.pop();
     }
 }
 

@@ -129,6 +129,52 @@ fn a_folder_comes_back_from_a_directory_as_it_was() {
 }
 
 #[test]
+fn a_restore_goes_into_neither_the_source_nor_the_store_and_an_empty_folder_lends_no_rights() {
+    let Some(scene) = Scene::small() else { return };
+    scene.backup(&[]);
+    let into =
+        |path: &Path| scene.run(["restore", "--env", "prod", "--source", "docs", "--into", path.to_str().unwrap()]);
+    let linked = scene.folder.path().join("linked");
+    symlink(&scene.documents, &linked).unwrap();
+    for path in [scene.documents.join("ecm/r"), linked.join("r")] {
+        complains(&into(&path), 2, "is within the folder that `docs` saves");
+        assert!(!path.exists());
+    }
+    complains(&into(&scene.store.join("prod/docs/r")), 2, "is in the store");
+    let empty = scene.folder.path().join("empty");
+    std::fs::create_dir(&empty).unwrap();
+    for list in ["system.posix_acl_access", "system.posix_acl_default"] {
+        attribute(&empty, list, &list_of(65_534));
+    }
+    let _ = into(&empty).expect_code(0);
+    for list in ["system.posix_acl_access", "system.posix_acl_default"] {
+        assert!(rustix::fs::getxattr(&empty, list, &mut [0_u8; 512][..]).is_err(), "{list} stays");
+    }
+    same(&scene, &empty);
+}
+
+#[test]
+fn a_dump_that_brings_no_row_back_is_no_snapshot_to_rely_on() {
+    let Some(scene) = Scene::small() else { return };
+    std::fs::create_dir_all(scene.store.join("prod/db")).unwrap();
+    let dump = scene.store.join("prod/db/20260601T010000Z.dump");
+    for (arguments, says) in [
+        (&["-Fc", "--schema-only"][..], "the rows of none, as pg_dump --schema-only makes it"),
+        (&["-Fc", "--data-only"], "as pg_dump --data-only makes it"),
+        (&["-Fp"], "plain SQL, which `psql -f` restores"),
+        (&["-Ft"], "pg_dump's tar form"),
+    ] {
+        let output = scene.server.client("pg_dump").args(arguments).arg(crate::scene::DATABASE).output().unwrap();
+        std::fs::write(&dump, output.stdout).unwrap();
+        complains(&scene.run(["verify", "--env", "prod"]), 4, says);
+        let restore =
+            ["restore", "--env", "prod", "--source", "db", "--into", "x", "--server", "postgres://x@192.0.2.1/"];
+        let restored = scene.run(restore);
+        assert!(restored.stderr.contains(says) || restored.code == Some(75), "{restored:?}");
+    }
+}
+
+#[test]
 fn a_folder_and_a_document_come_back_from_a_server_with_few_requests() {
     let Some(mut scene) = Scene::small().and_then(Scene::on_garage) else { return };
     complicate(&scene.documents);

@@ -289,7 +289,7 @@ pub fn excluded(path: &Path, folder: bool) -> bool {
     let depth = path.components().count();
     let temp = folder
         && name == b"temp"
-        && ((depth == 2 && !path.starts_with("ecm"))
+        && ((depth == 2 && !path.starts_with("ecm") && !path.starts_with("medias"))
             || (depth == 3 && ["users", "expedition", "reception"].iter().any(|at| path.starts_with(at))));
     let preview = name.windows(13).any(|part| part == b".pdf_preview-") && name.ends_with(b".png");
     let nested = ["admin/documents", "admin/backup"].iter().any(|nested| path == Path::new(nested));

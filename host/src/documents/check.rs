@@ -9,7 +9,9 @@ use super::header::TAR_BLOCK_BYTES;
 use super::index::reader::{Item, Reader, Span};
 use super::index::{Digest, Line};
 use super::object::{Archive, Means, Object, blocking};
-use super::restore::{Gunzip, Names, archive_unreadable, check_digest, damaged, described, next_entry, padding, skip};
+use super::restore::{
+    Gunzip, Names, archive_unreadable, check_digest, damaged, described, next_entry, nothing_more, padding, skip,
+};
 use crate::error::{Error, Result};
 use crate::stream::{BlockingReader, stopped};
 use libdeflater::Decompressor;
@@ -163,8 +165,7 @@ fn by_pass(object: &Object, means: &Means) -> Result<Checked> {
         }
         skip(&mut input, entry.stored_bytes.saturating_add(padding(entry.stored_bytes)))?;
     }
-    // Only at its end does the decompressor compare the checksum.
-    io::copy(&mut input, &mut io::sink()).map_err(archive_unreadable)?;
+    nothing_more(&mut input)?;
     let input = input.into_inner().into_inner();
     object.check(input.ok_or_else(|| archive_unreadable(io::ErrorKind::UnexpectedEof.into()))?)?;
     Ok(checked)

@@ -19,6 +19,9 @@ pub(super) fn below(path: &[u8]) -> Result<Vec<u8>> {
         Err(Error::new(Class::Stale, format!("the archive holds `{}`, which {why}", super::entry::shown(path)))
             .hint("nothing was restored; find out who made this archive before you unpack it with another tool"))
     };
+    if path == b"/" {
+        return Ok(Vec::new());
+    }
     if path.starts_with(b"/") {
         return refused("is an absolute path");
     }

@@ -21,12 +21,12 @@ pub(super) use indexed::described;
 pub(super) use names::{Names, Place};
 pub(super) use parse::{Described, damaged, next as next_entry, unreadable as archive_unreadable};
 pub(super) use sparse::{Expanded, Map};
-pub(super) use streamed::{padding, skip};
+pub(super) use streamed::{nothing_more, padding, skip};
 pub(super) use write::pour;
 
 use super::entry::{Kind, shown};
 use super::index::Digest;
-use super::index::reader::Item;
+use super::index::reader::{Item, Span};
 use super::object::{Archive, Means, blocking};
 use super::report::{PROBLEMS_MAX, Problem};
 use crate::error::{Error, Result};
@@ -53,6 +53,8 @@ pub struct Survey {
     pub folders: u64,
     /// Bytes of content, each file counted once.
     pub bytes: u64,
+    /// Bytes that are more than holes, about: what a restore needs on a disk.
+    pub dense_bytes: u64,
 }
 
 /// What was restored.
@@ -98,7 +100,7 @@ fn survey_blocking(archive: &Archive, means: &Means) -> Result<Option<Survey>> {
                     survey.files += 1;
                     survey.bytes = survey.bytes.saturating_add(line.size_bytes);
                 }
-                Item::Member(_) => {}
+                Item::Member(span) => survey.dense_bytes = survey.dense_bytes.saturating_add(dense(&span)),
             }
         }
         Ok(survey)
@@ -106,6 +108,12 @@ fn survey_blocking(archive: &Archive, means: &Means) -> Result<Option<Survey>> {
     let counted = count().map_err(|error: Error| error.context(&object.name))?;
     object.check(reader.into_inner()).map_err(|error| error.context(&object.name))?;
     Ok(Some(counted))
+}
+
+/// What a member needs on a disk, about: zeros pack to a thousandth, and nothing else does to a two-hundredth.
+const fn dense(span: &Span) -> u64 {
+    const HOLE: usize = 200;
+    if span.packed_bytes.saturating_mul(HOLE) < span.plain_bytes { 0 } else { span.plain_bytes as u64 }
 }
 
 /// Whether a folder can be restored to, and has room for that much. Changes nothing.

@@ -58,6 +58,15 @@ pub enum Flaw {
     /// Something else, or nothing.
     #[error("it does not begin as an archive of pg_dump")]
     NotAnArchive,
+    /// Packed as a whole.
+    #[error("it is packed with gzip: unpack it, and put what pg_dump wrote in its place")]
+    Packed,
+    /// What pg_dump writes without a format.
+    #[error("it is plain SQL, which `psql -f` restores and nothing here reads")]
+    PlainSql,
+    /// What pg_dump writes with `--format=tar`.
+    #[error("it is in pg_dump's tar form, which `pg_restore` restores and nothing here reads")]
+    TarForm,
     /// Cut off early.
     #[error("it ends inside its table of contents")]
     ContentsCut,
@@ -89,6 +98,8 @@ pub struct Origin {
 pub struct Contents {
     /// Tables whose rows are in it, empty ones included.
     pub tables: usize,
+    /// Tables that it makes.
+    pub definitions: usize,
     /// Where it comes from.
     pub origin: Origin,
     /// Objects that only some servers or users can make, and what the database itself was set to, in the archive's order.
@@ -129,7 +140,12 @@ impl Contents {
 fn layout(bytes: &[u8]) -> Result<Option<Layout>, Flaw> {
     let begun = bytes.len().min(MAGIC.len());
     if bytes.get(..begun) != MAGIC.get(..begun) {
-        return Err(Flaw::NotAnArchive);
+        return Err(match bytes {
+            [0x1f, 0x8b, ..] => Flaw::Packed,
+            [b'-', b'-', ..] => Flaw::PlainSql,
+            _ if bytes.starts_with(b"toc.dat") => Flaw::TarForm,
+            _ => Flaw::NotAnArchive,
+        });
     }
     let Some([major, minor, _, int_bytes, offset_bytes, format]) = bytes.get(MAGIC.len()..BEGINNING_BYTES) else {
         return Ok(None);
@@ -312,9 +328,9 @@ impl Scanner {
             }
         };
         let mut reader = Reader { bytes, at: BEGINNING_BYTES, layout: self.layout };
-        let (contents, awaited, tables) = reader.contents()?;
+        let (contents, awaited) = reader.contents()?;
         // An extension has tables whose rows alone are dumped.
-        if tables == 0 && contents.tables > 0 && contents.of_kind("EXTENSION").next().is_none() {
+        if contents.definitions == 0 && contents.tables > 0 && contents.of_kind("EXTENSION").next().is_none() {
             self.state = State::Flawed(Flaw::RowsAlone);
             return None;
         }
@@ -383,10 +399,10 @@ impl<'a> Reader<'a> {
         Some(Origin { server_version: self.text()?, pg_dump_version: self.text()? })
     }
 
-    /// The table of contents, the entries that have data, and how many tables it makes.
-    fn contents(&mut self) -> Option<(Contents, BTreeSet<i64>, usize)> {
+    /// The table of contents, and the entries that have data.
+    fn contents(&mut self) -> Option<(Contents, BTreeSet<i64>)> {
         let mut contents = Contents { origin: self.origin()?, ..Contents::default() };
-        let (mut awaited, mut tables) = (BTreeSet::new(), 0);
+        let mut awaited = BTreeSet::new();
         for _ in 0..self.int()? {
             let (id, has_data) = (self.int()?, self.int()? != 0);
             // Two object identifiers, then a name and what it is.
@@ -407,7 +423,7 @@ impl<'a> Reader<'a> {
             while self.string()?.is_some() {}
             self.take(usize::from(self.layout.offset_bytes) + 1)?;
             contents.tables += usize::from(kind == b"TABLE DATA");
-            tables += usize::from(kind == b"TABLE");
+            contents.definitions += usize::from(kind == b"TABLE");
             contents.rights += usize::from(matches!(kind, b"ACL" | b"DEFAULT ACL"));
             let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
             if !tablespace.is_empty() && tablespace != b"pg_default" {
@@ -421,6 +437,6 @@ impl<'a> Reader<'a> {
                 awaited.insert(id);
             }
         }
-        Some((contents, awaited, tables))
+        Some((contents, awaited))
     }
 }

@@ -184,12 +184,13 @@ impl Dialer {
             return self.connect_to(chosen).await;
         }
         let places = self.config.places().await;
+        let others = places.len() * self.config.target_session_attrs.rounds().len();
         let mut first = None;
         for wanted in self.config.target_session_attrs.rounds() {
             for place in &places {
                 let answered = async {
                     let connection = self.connect_to(place).await?;
-                    wanted.check(&connection, places.len() > 1).await.map(|()| connection)
+                    wanted.check(&connection, others > 1).await.map(|()| connection)
                 };
                 let refused = match answered.await {
                     Ok(connection) => {

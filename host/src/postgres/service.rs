@@ -103,6 +103,12 @@ impl Config {
                 "hostaddr" if self.host.is_empty() => {
                     config.address = Some(value.parse().map_err(|_| wrong(name))?);
                 }
+                "port" if self.unsaid.port && value.contains(',') => {
+                    return Err(Error::config(format!(
+                        "the service `{service}` has a port for each host, and one for all is read"
+                    ))
+                    .hint("name the hosts in `host` and the port in `port`, or one service for each"));
+                }
                 "port" if self.unsaid.port => config.port = value.parse().map_err(|_| wrong(name))?,
                 "sslmode" if self.unsaid.ssl_mode => {
                     config.ssl_mode = SslMode::named(value).ok_or_else(|| wrong(name))?;

@@ -67,7 +67,9 @@ pub(super) async fn run(
         HumanCount(restored.folders),
     );
     if !restored.owners {
-        text.push_str("warning: the files belong to this user: only root can restore owners\n");
+        text.push_str(
+            "warning: the files belong to this user: only root can restore owners, and the bits that lend them\n",
+        );
     }
     for problem in &restored.skipped {
         let _ = writeln!(text, "warning: {}: {}", problem.path, problem.reason);
@@ -79,7 +81,7 @@ pub(super) async fn run(
         let _ = writeln!(text, "warning: and {more} more without their attributes");
     }
     if restored.is_compared {
-        text.push_str("compared: equal to its index by names, kinds, sizes and times, and to its SHA-256 each\n");
+        text.push_str("compared: equal to its index: names, kinds, sizes, times, and the SHA-256 of each content\n");
     } else {
         text.push_str("compared: with nothing, because the archive has no index or it was ignored\n");
     }

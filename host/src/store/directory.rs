@@ -276,6 +276,12 @@ impl Directory {
         own.is_ok_and(|own| own.starts_with(other))
     }
 
+    /// Whether a path lies in it, or would.
+    #[must_use]
+    pub fn holds(&self, path: &Path) -> bool {
+        std::fs::canonicalize(&self.root).is_ok_and(|own| crate::scratch::real(path).starts_with(own))
+    }
+
     /// Gives what root made to whom the store belongs, who could not read it otherwise.
     fn give(&self, made: &Path) -> Result<()> {
         if !rustix::process::geteuid().is_root() {

@@ -7,19 +7,23 @@ pub const SCHEMA: &str = include_str!("../settings.schema.json");
 
 /// What Dolibarr makes and can make again, at the places where it does, for the main company and for those in numbered folders: logs beside
 /// the modules' folders, work folders of modules and users, previews of pages, its archives of the documents, which would hold one another,
-/// and its database dumps. A person may name a file `server.log` or a folder `temp`, in the file manager (`ecm`) directly below it: those
+/// and its database dumps. A person may name a file `server.log` or a folder `temp`, in the file managers (`ecm`, `medias`): those
 /// are saved.
 ///
 /// The fingerprint plugin has the same list: the host trusts a fingerprint only as far as the archive follows it.
-pub const EXCLUDE: [&str; 17] = [
+pub const EXCLUDE: [&str; 21] = [
     "/*.log",
     "/[0-9]*/*.log",
-    "/[!e]*/temp/",
+    "/[!em]*/temp/",
     "/e[!c]*/temp/",
+    "/m[!e]*/temp/",
     "/ec[!m]*/temp/",
-    "/[0-9]*/[!e]*/temp/",
+    "/me[!d]*/temp/",
+    "/[0-9]*/[!em]*/temp/",
     "/[0-9]*/e[!c]*/temp/",
+    "/[0-9]*/m[!e]*/temp/",
     "/[0-9]*/ec[!m]*/temp/",
+    "/[0-9]*/me[!d]*/temp/",
     "/expedition/*/temp/",
     "/reception/*/temp/",
     "/users/*/temp/",

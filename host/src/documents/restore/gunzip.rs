@@ -4,6 +4,9 @@
 use flate2::bufread::GzDecoder;
 use std::io::{self, BufRead, ErrorKind, Read};
 
+/// First byte of a member.
+const GZIP: u8 = 0x1f;
+
 /// The unpacked bytes of all members.
 pub(in crate::documents) struct Gunzip<R>(State<R>);
 
@@ -33,11 +36,13 @@ impl<R: BufRead> Gunzip<R> {
         let State::Member(decoder) = std::mem::replace(&mut self.0, State::Lost) else { return Ok(()) };
         let mut input = decoder.into_inner();
         let zeros = skip_zeros(&mut input)?;
-        self.0 = match (input.fill_buf()?.is_empty(), zeros) {
-            (true, _) => State::Ended(input),
-            (false, 0) => State::Member(Box::new(GzDecoder::new(input))),
-            (false, _) => {
-                return Err(io::Error::new(ErrorKind::InvalidData, "something follows the zeros behind its end"));
+        let next = input.fill_buf()?.first().copied();
+        self.0 = match (next, zeros) {
+            (None, _) => State::Ended(input),
+            (Some(GZIP), 0) => State::Member(Box::new(GzDecoder::new(input))),
+            _ => {
+                let text = "what it holds is whole, and something that is no gzip follows its end";
+                return Err(io::Error::new(ErrorKind::InvalidData, text));
             }
         };
         Ok(())

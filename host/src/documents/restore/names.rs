@@ -63,10 +63,8 @@ impl Names {
         }
         match (self.places.insert(own, place), place) {
             (Some(Place::Folder), Place::Folder) | (Some(Place::Nothing) | None, _) => Ok(false),
-            (Some(Place::Other(_)), Place::Other(_) | Place::Nothing) => Ok(true),
-            (Some(Place::Other(_) | Place::Folder), _) => {
-                Err(refused(&entry.path, "stands in it as a folder and as something else"))
-            }
+            (Some(Place::Other(_)), _) => Ok(true),
+            (Some(Place::Folder), _) => Err(refused(&entry.path, "stands in it as a folder and as something else")),
         }
     }
 

@@ -65,7 +65,9 @@ pub(in crate::documents) fn next(input: &mut impl Read) -> Result<Option<Describ
         }
         let header = Header::from_byte_slice(&block);
         check(header)?;
-        let size = header.entry_size().map_err(invalid)?;
+        let is_label = header.entry_type().as_byte() == b'V';
+        // GNU tar leaves the numbers of a label empty.
+        let size = header.entry_size().or_else(|error| if is_label { Ok(0) } else { Err(invalid(error)) })?;
         if extra_bytes > EXTRA_BYTES_MAX {
             return Err(damaged("a name or its records are longer than any can be"));
         }
@@ -77,7 +79,7 @@ pub(in crate::documents) fn next(input: &mut impl Read) -> Result<Option<Describ
             // Defaults for a whole archive, which tools fill with comments.
             EntryType::XGlobalHeader => drop(extra(input, size)?),
             // The label that `tar -V` gives an archive.
-            other if other.as_byte() == b'V' => drop(extra(input, size)?),
+            _ if is_label => drop(extra(input, size)?),
             _ => return described(header, extras, input).map(Some),
         }
     }
@@ -103,6 +105,8 @@ fn described(header: &Header, mut extras: Extras, input: &mut impl Read) -> Resu
         EntryType::Char => kind = Kind::CharacterDevice,
         EntryType::Block => kind = Kind::BlockDevice,
         EntryType::GNUSparse => {}
+        // A folder of an incremental archive; what it lists is for whoever restores several of them.
+        other if other.as_byte() == b'D' => kind = Kind::Folder,
         other => {
             let kind = char::from(other.as_byte()).escape_default();
             return Err(refused(&name, &format!("is of a kind that this program does not know, `{kind}`")));
@@ -122,7 +126,11 @@ fn described(header: &Header, mut extras: Extras, input: &mut impl Read) -> Resu
         return Err(refused(&name, "has a content although it is no file"));
     }
     // Old tars give folders and further names a size, without a content.
-    let (mut size_bytes, mut stored_bytes) = if is_content { (size, size) } else { (0, 0) };
+    let (mut size_bytes, mut stored_bytes) = match header.entry_type().as_byte() {
+        _ if is_content => (size, size),
+        b'D' => (0, size),
+        _ => (0, 0),
+    };
     let mut map = None;
     if is_content && header.entry_type() == EntryType::GNUSparse {
         let (places, real_size) = sparse::old(header, input)?;

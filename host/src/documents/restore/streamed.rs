@@ -6,7 +6,7 @@
 use super::Work;
 use super::gunzip::Gunzip;
 use super::names::Names;
-use super::parse::{self, Described, unreadable};
+use super::parse::{self, Described, damaged, unreadable};
 use super::sparse::Expanded;
 use super::write::{self, Sink, io_failure};
 use crate::documents::entry::Kind;
@@ -86,6 +86,7 @@ fn read(object: &Object, work: &Work, files: &Sender<Small>) -> Result<()> {
         }
         if described.kind != Kind::File {
             work.bare(&described, &mut sink)?;
+            skip(&mut input, described.stored_bytes.saturating_add(padding(described.stored_bytes)))?;
             continue;
         }
         let padding = padding(described.stored_bytes);
@@ -104,8 +105,7 @@ fn read(object: &Object, work: &Work, files: &Sender<Small>) -> Result<()> {
         }
         skip(&mut input, padding)?;
     }
-    // Only at its end does the decompressor compare the checksum.
-    io::copy(&mut input, &mut io::sink()).map_err(unreadable)?;
+    nothing_more(&mut input)?;
     let input = input.into_inner().into_inner().ok_or_else(|| unreadable(io::ErrorKind::UnexpectedEof.into()))?;
     object.check(input).map_err(|error| error.context(&object.name))
 }
@@ -118,6 +118,21 @@ fn large(mut described: Described, input: &mut Input, sink: &mut Sink, work: &Wo
     sink.finish(&file, &mut described)?;
     work.note(&described);
     Ok(())
+}
+
+/// Reads what is behind the end mark, which is nothing but zeros. Only there does the decompressor compare the checksum.
+pub(in crate::documents) fn nothing_more(input: &mut impl Read) -> Result<()> {
+    let mut buffer = vec![0; BUFFER_BYTES];
+    loop {
+        match input.read(&mut buffer).map_err(unreadable)? {
+            0 => return Ok(()),
+            read if buffer.iter().take(read).all(|byte| *byte == 0) => {}
+            _ => {
+                return Err(damaged("something follows its end, such as a second archive")
+                    .hint("nothing was restored; `tar -xzif` reads archives that follow one another"));
+            }
+        }
+    }
 }
 
 /// Bytes between a content and the next headers.

@@ -163,6 +163,10 @@ impl Target {
             }
             return Err(failed(error));
         }
+        // What the empty folder let others do would count beside what the archive says, like what a new one inherits.
+        for list in [acl::DEFAULT, acl::ACCESS] {
+            let _ = rustix::fs::fremovexattr(&*into, list);
+        }
         std::fs::remove_dir(&self.temporary).map_err(|e| failed(Errno::from_io_error(&e).unwrap_or(Errno::IO)))?;
         adorn(&into)?;
         sync(&into).map_err(failed)

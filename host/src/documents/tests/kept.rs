@@ -177,6 +177,26 @@ async fn whatever_tar_made_is_verified_and_restored_alike() {
     );
     let before = facts(&root);
     let made = |arguments: &[&[&str]], tail: usize| [tarred(base.path(), arguments), vec![0; tail]].concat();
+    let snapshot = base.path().join("snar");
+    for arguments in
+        [&["-c", "-V", "erp of today", "--format=gnu"][..], &["-c", "--format=gnu", "-g", snapshot.to_str().unwrap()]]
+    {
+        let archive = stored(made(&[arguments], 0), None);
+        assert_eq!(checked(&archive).await.unwrap().files, 3, "{arguments:?}");
+        let into = base.path().join(arguments.join(" ").replace('/', "-"));
+        assert_eq!(restored(&archive, &into).await.unwrap().files, 3);
+        assert_eq!(std::fs::read_to_string(into.join("facture/one")).unwrap(), "one");
+    }
+    // What `tar` passes over in silence is not passed over here.
+    for second in [tarred(base.path(), &[&["-c"]]), b"no gzip".to_vec()] {
+        let archive = stored([tarred(base.path(), &[&["-c"]]), second].concat(), None);
+        let (read, put) =
+            (checked(&archive).await.unwrap_err(), restored(&archive, &base.path().join("two")).await.unwrap_err());
+        assert!(
+            read.message().contains("follows its end") && put.message().contains("follows its end"),
+            "{read}; {put}"
+        );
+    }
     for (what, archive) in [
         ("a label", made(&[&["-c", "-V", "erp of today", "--xattrs", "--acls"]], 0)),
         ("zeros behind its end", made(&[&["-c", "--xattrs", "--acls"]], 10_240)),

@@ -312,7 +312,10 @@ async fn rows_without_their_tables_are_no_dump_to_restore() {
     };
     assert_eq!(scan(&["--data-only"]), Err(Flaw::RowsAlone));
     assert_eq!(scan(&[]).unwrap().unwrap().tables, 1);
-    assert_eq!(scan(&["--schema-only"]).unwrap().unwrap().tables, 0);
+    let empty = scan(&["--schema-only"]).unwrap().unwrap();
+    assert_eq!((empty.tables, empty.definitions), (0, 1));
+    assert_eq!(scan(&["--format=plain"]), Err(Flaw::PlainSql));
+    assert_eq!(scan(&["--format=tar"]), Err(Flaw::TarForm));
     server.psql("d", "DROP TABLE a");
     assert_eq!(scan(&["--data-only"]).unwrap().unwrap().tables, 0, "nothing was there to be dumped");
 }
