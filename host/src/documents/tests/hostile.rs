@@ -46,7 +46,7 @@ async fn nothing_leaves_the_folder() {
         (vec![(b"a/../../outside/x", FILE, b"")], "leads out"),
         (vec![(b"a", EntryType::Symlink, &absolute), (b"a/victim", FILE, b"")], "`a/victim`, which leads through"),
         (vec![(b"a", EntryType::Symlink, b"../outside"), (b"a/b/c", FILE, b"")], "`a/b/c`, which leads through"),
-        (vec![(b"a", EntryType::Symlink, &absolute), (b"a/", EntryType::Directory, b"")], "`a`, which"),
+        (vec![(b"a", EntryType::Symlink, &absolute), (b"a/", EntryType::Directory, b"")], ""),
         (vec![(b"a", EntryType::Symlink, &victim), (b"a", FILE, b"")], ""),
         (
             vec![
