@@ -1,6 +1,7 @@
 //! Whether what was restored is what was saved. The record has the selection of the fingerprint: the host measures the same selection in
 //! what was restored, seals it with the same key, and compares. It asks no plugin, so it does not matter which one is configured now.
 
+use crate::documents::restore::COMPARED_WITH_INDEX;
 use crate::documents::{self, Tree};
 use crate::error::{Class, Result};
 use crate::evidence::{Fingerprint, Measured, SealKey, Selected};
@@ -104,30 +105,31 @@ pub async fn documents(
     snapshot: &Snapshot,
     source: &str,
 ) -> Result<Comparison> {
-    let by_index = equal("its index: names, kinds, sizes, times, and the SHA-256 of each content".to_owned());
+    let by_index = |notes: &[&str]| Comparison::Equal {
+        basis: COMPARED_WITH_INDEX.to_owned(),
+        notes: notes.iter().map(|note| (*note).to_owned()).collect(),
+        is_reworded: false,
+    };
     let recorded = match recorded(history, snapshot, source) {
         Ok(recorded) => recorded,
-        Err(_) if restored.is_compared => return Ok(by_index),
+        Err(_) if restored.is_compared => return Ok(by_index(&[])),
         Err(why) => return Ok(Comparison::Unknown(why)),
     };
     let archive = snapshot.sources.get(source).and_then(|state| state.object.as_ref());
     let archive = archive.and_then(|object| crate::choice::recorded(history, &object.key));
     if archive.is_some_and(|archive: &ArchiveRecord| archive.problems_total > 0) {
-        if restored.is_compared {
-            return Ok(by_index);
-        }
-        return Ok(Comparison::Unknown(
-            "some files could not be archived as they were; the record names them".to_owned(),
-        ));
+        let lack = "some files could not be archived as they were; the record names them";
+        return Ok(if restored.is_compared { by_index(&[lack]) } else { Comparison::Unknown(lack.to_owned()) });
     }
     let config = documents::Config { path: place.to_owned() };
     let tree = Tree::open(&config, format!("{}/{source}", host.environment))?;
     let found = recorded.key.seal(repeat(recorded.selected, |selected| tree.measure(selected)).await?);
     if found.value == recorded.fingerprint {
-        return Ok(equal(by_fingerprint(&found.basis)));
+        let basis = by_fingerprint(&found.basis);
+        return Ok(Comparison::Equal { basis, notes: Vec::new(), is_reworded: false });
     }
-    if restored.is_compared && tree.rests_on_times() {
-        return Ok(by_index);
+    if restored.is_compared && (tree.rests_on_times() || !restored.owners) {
+        return Ok(by_index(&[]));
     }
     let why = if tree.rests_on_times() {
         "its fingerprint rests on times of change, which no restore brings back"
@@ -136,17 +138,7 @@ pub async fn documents(
     } else {
         "its fingerprint is another one: documents changed while the run read them, or something else was restored"
     };
-    match by_index {
-        Comparison::Equal { basis, .. } if restored.is_compared => {
-            let notes = if restored.owners { vec![why.to_owned()] } else { Vec::new() };
-            Ok(Comparison::Equal { basis, notes, is_reworded: false })
-        }
-        _ => Ok(Comparison::Unknown(why.to_owned())),
-    }
-}
-
-fn equal(basis: String) -> Comparison {
-    Comparison::Equal { basis, notes: Vec::new(), is_reworded: false }
+    Ok(if restored.is_compared { by_index(&[why]) } else { Comparison::Unknown(why.to_owned()) })
 }
 
 fn by_fingerprint(basis: &str) -> String {

@@ -41,6 +41,9 @@ use target::Target;
 use tokio_util::sync::CancellationToken;
 use write::Privileged;
 
+/// What a restored folder is compared with, for people.
+pub const COMPARED_WITH_INDEX: &str = "its index: names, kinds, sizes, times, and the SHA-256 of each content";
+
 /// Space that is left free for what a file system keeps beside the contents, in bytes an entry.
 const ENTRY_BYTES: u64 = 512;
 

@@ -2,7 +2,7 @@
 
 use super::{Arguments, Chosen};
 use crate::choice;
-use crate::documents::{self, restore};
+use crate::documents::{self, PROBLEMS_MAX, restore};
 use crate::error::Result;
 use crate::host::Host;
 use crate::report::{FORMAT_VERSION, Report};
@@ -13,6 +13,9 @@ use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
+
+/// Entries without their attributes or time that a person is shown. A file system that keeps none has them all.
+const LACKING_SHOWN_MAX: usize = 20;
 
 /// What is known of an archive before it is unpacked.
 struct Plan {
@@ -74,14 +77,15 @@ pub(super) async fn run(
     for problem in &restored.skipped {
         let _ = writeln!(text, "warning: {}: {}", problem.path, problem.reason);
     }
-    for problem in &restored.lacking {
+    let shown = restored.lacking.iter().take(LACKING_SHOWN_MAX);
+    for problem in shown.clone() {
         let _ = writeln!(text, "warning: {}: {}", problem.path, problem.reason);
     }
-    if let Some(more @ 1..) = restored.lacking_total.checked_sub(restored.lacking.len() as u64) {
-        let _ = writeln!(text, "warning: and {more} more without their attributes");
+    if let Some(more @ 1..) = restored.lacking_total.checked_sub(shown.len() as u64) {
+        let _ = writeln!(text, "warning: and {more} more; --json has the first {PROBLEMS_MAX}");
     }
     if restored.is_compared {
-        text.push_str("compared: equal to its index: names, kinds, sizes, times, and the SHA-256 of each content\n");
+        let _ = writeln!(text, "compared: equal to {}", restore::COMPARED_WITH_INDEX);
     } else {
         text.push_str("compared: with nothing, because the archive has no index or it was ignored\n");
     }
