@@ -302,6 +302,12 @@ impl FileEnvironment {
             }
             let mut source = source(table).map_err(|e| e.context(format!("in [env.{environment}.sources.{name}]")))?;
             if let Source::Postgres(database) = &mut source {
+                if database.service.is_none() && (database.host.is_empty() || database.database.is_empty()) {
+                    return Err(Error::config(format!(
+                        "in [env.{environment}.sources.{name}]: `host` and `database` say where it is, and one is missing"
+                    ))
+                    .hint("set both, or name a `service` that has them"));
+                }
                 if database.service.is_some() && database.service_file.is_none() {
                     database.service_file = environment_variable("PGSERVICEFILE").map(PathBuf::from);
                 }
@@ -405,6 +411,10 @@ path = "/var/www/documents"
             (&format!("{GOOD}\n[extra]\n"), "unknown field `extra`, expected one of"),
             (&GOOD.replace("host =", "hots ="), "unknown field `hots`, expected one of"),
             (&GOOD.replace("host =", "hots ="), "in [env.prod.sources.db]"),
+            (
+                &GOOD.replace("host =", "service_file ="),
+                "in [env.prod.sources.db]: `host` and `database` say where it is",
+            ),
             (&GOOD.replace("\"directory\"", "\"folder\""), "unknown kind `folder`"),
             (&GOOD.replace("kind = \"directory\"", ""), "missing key `kind`"),
             (&GOOD.replace("Europe/Paris", "Europe/Pariss"), "unknown time zone `Europe/Pariss`"),

@@ -167,6 +167,31 @@ impl SslMode {
 }
 
 impl Config {
+    /// A database at one place, and everything else as it is where the configuration says nothing.
+    #[must_use]
+    pub fn new(host: impl Into<String>, port: u16, database: impl Into<String>, credentials: Source) -> Self {
+        Self {
+            host: host.into(),
+            port,
+            database: database.into(),
+            service: None,
+            service_file: None,
+            target_session_attrs: SessionAttrs::Any,
+            ssl_mode: SslMode::default(),
+            ssl_root_cert: None,
+            ssl_cert: None,
+            ssl_key: None,
+            credentials,
+            restore_credentials: None,
+            pg_dump: None,
+            connect_timeout: CONNECT_TIMEOUT_DEFAULT_SECONDS,
+            open_timeout: OPEN_TIMEOUT_DEFAULT_SECONDS,
+            connections: None,
+            address: None,
+            unsaid: service::Unsaid::default(),
+        }
+    }
+
     fn check(&self) -> Result<()> {
         if self.hosts().any(str::is_empty) || self.host.contains('\0') {
             return Err(Error::config(

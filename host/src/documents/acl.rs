@@ -96,7 +96,7 @@ pub(super) fn from_text(text: &str) -> Result<(Vec<u8>, Option<&'static str>), &
 
 /// One entry: `tag:who:rights`, and with star the number of the account behind them.
 fn entry(line: &str) -> Result<(u16, u32, u16), &'static str> {
-    const BROKEN: &str = "has an entry that is none";
+    const BROKEN: &str = "has an entry that makes no sense";
     let mut fields = line.split(':').map(str::trim);
     let (Some(name), Some(who), Some(rights), number) = (fields.next(), fields.next(), fields.next(), fields.next())
     else {

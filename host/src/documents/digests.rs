@@ -91,7 +91,7 @@ impl Digests {
     /// Of an open folder, which was restored from an archive without what these patterns leave out.
     ///
     /// # Errors
-    /// [`Class::PluginRefused`] for a pattern that is none.
+    /// [`Class::PluginRefused`] for a pattern that is not a glob.
     pub fn new(tree: Arc<Tree>, exclude: &[String]) -> Result<Self> {
         Ok(Self { tree, excluded: Matcher::new(exclude)?, walk: Mutex::default() })
     }

@@ -75,7 +75,7 @@ pub struct Restored {
     pub skipped: Vec<Problem>,
     /// How many there are.
     pub skipped_total: u64,
-    /// Whether all of it was compared with the index of the archive; not where there is none.
+    /// Whether all of it was compared with the index of the archive. An archive without an index leaves nothing to compare with.
     pub is_compared: bool,
     /// The first entries that were restored without their extended attributes or access control list, and why.
     pub lacking: Vec<Problem>,
@@ -196,6 +196,13 @@ impl Problems {
     }
 }
 
+/// Notes what an entry has not got back.
+fn note(lacking: &Mutex<Problems>, described: &Described) {
+    for lack in &described.attributes.lacks {
+        lacking.lock().unwrap_or_else(PoisonError::into_inner).add(&described.path, lack);
+    }
+}
+
 /// What the threads of one restore share.
 struct Work {
     root: Arc<OwnedFd>,
@@ -278,19 +285,13 @@ impl Work {
 
     /// Notes what an entry has not got back.
     fn note(&self, described: &Described) {
-        for lack in &described.attributes.lacks {
-            self.lacking.lock().unwrap_or_else(PoisonError::into_inner).add(&described.path, lack);
-        }
+        note(&self.lacking, described);
     }
 
     /// Does what waits for the end.
     fn finish(self) -> Result<(Restored, Option<Described>)> {
         let mut sink = self.sink();
-        let root = self.late.finish(&mut sink, |folder| {
-            for lack in &folder.attributes.lacks {
-                self.lacking.lock().unwrap_or_else(PoisonError::into_inner).add(&folder.path, lack);
-            }
-        })?;
+        let root = self.late.finish(&mut sink, |folder| note(&self.lacking, folder))?;
         let taken = |problems: Mutex<Problems>| problems.into_inner().unwrap_or_else(PoisonError::into_inner);
         let (skipped, lacking) = (taken(self.skipped), taken(self.lacking));
         let restored = Restored {

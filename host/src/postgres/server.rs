@@ -1,6 +1,6 @@
 //! A server to restore to, as a person names it: a section of the configuration, or a URL without a password.
 
-use super::{Config, PORT_DEFAULT, SessionAttrs, SslMode};
+use super::{Config, PORT_DEFAULT, SslMode};
 use crate::error::{Class, Error, Result};
 use crate::secret::Source;
 use serde::Deserialize;
@@ -98,24 +98,11 @@ impl ServerConfig {
     #[must_use]
     pub fn config(&self) -> Config {
         Config {
-            host: self.host.clone(),
-            port: self.port,
-            database: self.database.clone(),
             ssl_mode: self.ssl_mode,
             ssl_root_cert: self.ssl_root_cert.clone(),
             ssl_cert: self.ssl_cert.clone(),
             ssl_key: self.ssl_key.clone(),
-            service: None,
-            service_file: None,
-            target_session_attrs: SessionAttrs::Any,
-            address: None,
-            unsaid: super::service::Unsaid::default(),
-            credentials: self.credentials.clone(),
-            restore_credentials: None,
-            pg_dump: None,
-            connect_timeout: super::CONNECT_TIMEOUT_DEFAULT_SECONDS,
-            open_timeout: super::OPEN_TIMEOUT_DEFAULT_SECONDS,
-            connections: None,
+            ..Config::new(self.host.clone(), self.port, self.database.clone(), self.credentials.clone())
         }
     }
 }

@@ -3,9 +3,7 @@
 //!
 //! Users and passwords come from `credentials` alone, and are not taken from it.
 
-use super::{
-    CONNECT_TIMEOUT_DEFAULT_SECONDS, Config, OPEN_TIMEOUT_DEFAULT_SECONDS, PORT_DEFAULT, SessionAttrs, SslMode,
-};
+use super::{Config, PORT_DEFAULT, SessionAttrs, SslMode};
 use crate::error::{Error, Result, reason};
 use crate::secret::Source;
 use serde::Deserialize;
@@ -54,10 +52,9 @@ impl From<Written> for Config {
             ssl_mode: written.ssl_mode.is_none(),
             target_session_attrs: written.target_session_attrs.is_none(),
         };
+        let port = written.port.unwrap_or(PORT_DEFAULT);
+        let plain = Self::new(written.host, port, written.database, written.credentials);
         Self {
-            host: written.host,
-            port: written.port.unwrap_or(PORT_DEFAULT),
-            database: written.database,
             service: written.service,
             service_file: written.service_file,
             target_session_attrs: written.target_session_attrs.unwrap_or_default(),
@@ -65,14 +62,13 @@ impl From<Written> for Config {
             ssl_root_cert: written.ssl_root_cert,
             ssl_cert: written.ssl_cert,
             ssl_key: written.ssl_key,
-            credentials: written.credentials,
             restore_credentials: written.restore_credentials,
             pg_dump: written.pg_dump,
-            connect_timeout: written.connect_timeout.unwrap_or(CONNECT_TIMEOUT_DEFAULT_SECONDS),
-            open_timeout: written.open_timeout.unwrap_or(OPEN_TIMEOUT_DEFAULT_SECONDS),
+            connect_timeout: written.connect_timeout.unwrap_or(plain.connect_timeout),
+            open_timeout: written.open_timeout.unwrap_or(plain.open_timeout),
             connections: written.connections,
-            address: None,
             unsaid,
+            ..plain
         }
     }
 }
@@ -90,7 +86,7 @@ impl Config {
         let text = read(file)?;
         let mut config = Self { service: None, ..self.clone() };
         let wrong = |name: &str| {
-            Error::config(format!("`{name}` of the service `{service}` in {} is none", file.display()))
+            Error::config(format!("`{name}` of the service `{service}` in {} makes no sense", file.display()))
                 .hint("see \"The Connection Service File\" in PostgreSQL's documentation")
         };
         for (name, value) in section(&text, service).ok_or_else(|| {

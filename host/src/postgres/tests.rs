@@ -39,26 +39,9 @@ async fn wait_for<T>(mut found: impl FnMut() -> Option<T>) -> T {
 
 /// A configuration for the administrator, who needs no password on the socket.
 fn config(server: &Server, database: &str) -> Config {
-    Config {
-        host: server.socket().to_str().unwrap().to_owned(),
-        port: server.port(),
-        database: database.to_owned(),
-        ssl_mode: SslMode::default(),
-        ssl_root_cert: None,
-        ssl_cert: None,
-        ssl_key: None,
-        service: None,
-        service_file: None,
-        target_session_attrs: SessionAttrs::Any,
-        address: None,
-        unsaid: super::service::Unsaid::default(),
-        credentials: Source { user: Some("postgres".to_owned()), ..Source::default() },
-        restore_credentials: None,
-        pg_dump: Some(server.bin().join("pg_dump")),
-        connect_timeout: 10,
-        open_timeout: 60,
-        connections: None,
-    }
+    let administrator = Source { user: Some("postgres".to_owned()), ..Source::default() };
+    let config = Config::new(server.socket().to_str().unwrap(), server.port(), database, administrator);
+    Config { pg_dump: Some(server.bin().join("pg_dump")), ..config }
 }
 
 /// A folder with `username` and `password`, as a Secret is mounted.

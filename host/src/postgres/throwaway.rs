@@ -9,7 +9,7 @@ mod administer;
 use super::client::Dialer;
 use super::dump::gist;
 use super::program::{self, Program};
-use super::{Config, SessionAttrs, SslMode};
+use super::{Config, SslMode};
 use crate::error::{Error, Result};
 use crate::scratch::{self, LOCK};
 use crate::secret::Source;
@@ -114,26 +114,9 @@ impl Throwaway {
     }
 
     fn config_as(&self, user: &str, database: &str) -> Config {
-        Config {
-            host: self.folder.path.join(SERVER).to_string_lossy().into_owned(),
-            port: PORT,
-            database: database.to_owned(),
-            ssl_mode: SslMode::Disable,
-            ssl_root_cert: None,
-            ssl_cert: None,
-            ssl_key: None,
-            service: None,
-            service_file: None,
-            target_session_attrs: SessionAttrs::Any,
-            address: None,
-            unsaid: super::service::Unsaid::default(),
-            credentials: Source { user: Some(user.to_owned()), ..Source::default() },
-            restore_credentials: None,
-            pg_dump: None,
-            connect_timeout: super::CONNECT_TIMEOUT_DEFAULT_SECONDS,
-            open_timeout: super::OPEN_TIMEOUT_DEFAULT_SECONDS,
-            connections: None,
-        }
+        let host = self.folder.path.join(SERVER).to_string_lossy().into_owned();
+        let credentials = Source { user: Some(user.to_owned()), ..Source::default() };
+        Config { ssl_mode: SslMode::Disable, ..Config::new(host, PORT, database, credentials) }
     }
 
     /// Its major version.

@@ -39,8 +39,8 @@ impl Differences {
     }
 }
 
-/// Compares a folder with the index that it was restored by; none where there is none. `aside` gets the entries whose times are others than
-/// they were, which is no reason to refuse them: a file system that ends in 2038 has no later ones.
+/// Compares a folder with the index that it was restored by, and says whether there was an index. `aside` gets each entry whose time is another
+/// one than before. That is no reason to refuse the restore: a file system whose times end in 2038 has no later ones.
 ///
 /// # Errors
 /// Of class [`crate::error::Class::Unexpected`] where it is something else, naming the first entries; those of the index.

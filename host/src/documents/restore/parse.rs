@@ -139,7 +139,7 @@ fn described(header: &Header, mut extras: Extras, input: &mut impl Read) -> Resu
         && let Some(real_size) = extras.sparse.real_size
         && let Some((places, read)) = extras.sparse.map(input)?
     {
-        stored_bytes = stored_bytes.checked_sub(read).ok_or_else(|| damaged("the map of a sparse file is none"))?;
+        stored_bytes = stored_bytes.checked_sub(read).ok_or_else(sparse::broken)?;
         (size_bytes, map) = (real_size, Some(places));
     }
     if let Some(map) = &map {

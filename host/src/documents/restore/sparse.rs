@@ -169,6 +169,7 @@ fn number(text: &[u8]) -> Option<u64> {
     is_number.then(|| std::str::from_utf8(text).ok()?.parse().ok()).flatten()
 }
 
-fn broken() -> crate::error::Error {
-    damaged("the map of a sparse file is none")
+/// The failure of whoever meets a map that cannot be that of its file.
+pub(super) fn broken() -> crate::error::Error {
+    damaged("the map of a sparse file makes no sense")
 }

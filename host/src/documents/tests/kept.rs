@@ -150,8 +150,12 @@ fn tarred(base: &Path, arguments: &[&[&str]]) -> Vec<u8> {
     for more in arguments {
         ran(Command::new("tar").args(*more).arg("-f").arg(&file).arg("-C").arg(base.join("tree")).arg("."));
     }
+    gzipped(&std::fs::read(file).unwrap())
+}
+
+fn gzipped(plain: &[u8]) -> Vec<u8> {
     let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    packed.write_all(&std::fs::read(file).unwrap()).unwrap();
+    packed.write_all(plain).unwrap();
     packed.finish().unwrap()
 }
 
@@ -240,9 +244,7 @@ async fn whatever_tar_made_is_verified_and_restored_alike() {
     ran(Command::new("tar").args(["-c", "-f"]).arg(&file).arg("-C").arg(&root).args(["./facture/one"]));
     std::fs::write(root.join("facture/one"), "another").unwrap();
     ran(Command::new("tar").args(["-r", "-f"]).arg(&file).arg("-C").arg(&root).args(["./facture/one"]));
-    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    packed.write_all(&std::fs::read(&file).unwrap()).unwrap();
-    let archive = stored(packed.finish().unwrap(), None);
+    let archive = stored(gzipped(&std::fs::read(&file).unwrap()), None);
     checked(&archive).await.unwrap();
     restored(&archive, &base.path().join("later")).await.unwrap();
     assert_eq!(std::fs::read_to_string(base.path().join("later/facture/one")).unwrap(), "another");
@@ -278,9 +280,7 @@ async fn a_hole_of_any_size_takes_no_time() {
         header.set_size(0);
         header.set_cksum();
         plain.append(&header, &[][..]).unwrap();
-        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-        packed.write_all(&plain.into_inner().unwrap()).unwrap();
-        let archive = stored(packed.finish().unwrap(), None);
+        let archive = stored(gzipped(&plain.into_inner().unwrap()), None);
         let begun = std::time::Instant::now();
         match restored(&archive, &base.path().join(format!("{size}"))).await {
             Ok(_) => assert_eq!(std::fs::metadata(base.path().join(format!("{size}/holes"))).unwrap().len(), size),
@@ -302,9 +302,7 @@ async fn a_document_is_taken_out_as_it_would_be_restored() {
     std::fs::remove_file(root.join("a")).unwrap();
     std::fs::write(root.join("a"), "new").unwrap();
     ran(Command::new("tar").args(["-r", "-f"]).arg(&file).arg("-C").arg(&root).arg("a"));
-    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    packed.write_all(&std::fs::read(&file).unwrap()).unwrap();
-    let archive = stored(packed.finish().unwrap(), None);
+    let archive = stored(gzipped(&std::fs::read(&file).unwrap()), None);
     restored(&archive, &base.path().join("into")).await.unwrap();
     for (name, expected) in [("a", "new"), ("b", "old")] {
         let mut content = String::new();
