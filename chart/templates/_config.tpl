@@ -45,6 +45,9 @@ kind = "postgres"
 host = {{ toJson $v.database.host }}
 port = {{ int64 $v.database.port }}
 database = {{ toJson $v.database.name }}
+{{- if ne $v.database.targetSessionAttrs "any" }}
+target_session_attrs = {{ toJson $v.database.targetSessionAttrs }}
+{{- end }}
 ssl_mode = {{ toJson $v.database.sslMode }}
 {{- if or $v.database.ca.secretName $v.database.ca.configMapName }}
 ssl_root_cert = "/run/secrets/db-ca/ca.crt"

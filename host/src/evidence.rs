@@ -32,7 +32,7 @@ pub enum Selected {
     Definitions,
     /// Comments.
     Comments,
-    /// Owners, rights and security labels.
+    /// Owners, rights and security labels, and what the database itself is set to.
     Rights,
     /// Every byte of the large objects.
     LargeObjects,

@@ -147,6 +147,17 @@ impl History {
         record.map_or(&[], |source| source.selected.as_slice())
     }
 
+    /// What pg_dump remarked when it made an object. Older versions left it out of the records of later days.
+    #[must_use]
+    pub fn notes(&self, key: &ObjectKey) -> &[String] {
+        let records = self.snapshots.iter().filter_map(|snapshot| snapshot.record.as_ref());
+        let mut of_object = records
+            .flat_map(|record| record.sources.values())
+            .filter(|source| source.object.as_ref().is_some_and(|object| object.key == *key))
+            .filter_map(|source| source.database.as_ref());
+        of_object.find(|database| !database.notes.is_empty()).map_or(&[], |database| database.notes.as_slice())
+    }
+
     /// The newest snapshot that has an object of a source.
     fn holder(&self, source: &str, now: Timestamp) -> Option<&Snapshot> {
         self.past(now).find(|snapshot| snapshot.sources.get(source).is_some_and(|state| state.object.is_some()))

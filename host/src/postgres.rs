@@ -251,6 +251,17 @@ pub struct Facts {
     pub subscriptions: u64,
     /// User mappings whose options, as a rule a password, this user cannot read; a dump has them without.
     pub unreadable_mappings: u64,
+    /// What sets sessions in every database of the server, this one among them. It is the server's own, and no dump of one database has it.
+    pub set_everywhere: SetEverywhere,
+}
+
+/// Settings of `ALTER ROLE … SET` without `IN DATABASE`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SetEverywhere {
+    /// Roles that have some, and own something in the database, have rights in it, or are members of one that does.
+    pub roles: Vec<String>,
+    /// Whether there are some for all roles, as `ALTER ROLE ALL SET` makes them.
+    pub all: bool,
 }
 
 /// One database in one snapshot. As long as it lives, the snapshot does.
@@ -277,7 +288,7 @@ pub struct Session {
 /// What is to be said of a dump that was made.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Remarked {
-    /// What changes nothing, and what is left out on purpose.
+    /// What changes nothing.
     pub notes: Vec<String>,
     /// What the dump lacks, by pg_dump's words.
     pub lacking: Vec<String>,
@@ -285,7 +296,8 @@ pub struct Remarked {
 
 impl Facts {
     /// What no dump of this database has, a sentence each.
-    fn left_out(&self) -> impl Iterator<Item = String> {
+    #[must_use]
+    pub fn left_out(&self) -> Vec<String> {
         let Self { subscriptions, unreadable_unlogged, unreadable_mappings, .. } = *self;
         let subscriptions =
             (subscriptions > 0).then(|| format!("{subscriptions} subscriptions are left out: make them anew by hand"));
@@ -294,7 +306,21 @@ impl Facts {
         let mappings = (unreadable_mappings > 0).then(|| {
             format!("{unreadable_mappings} user mappings are without options, which only a superuser or who may use them reads")
         });
-        subscriptions.into_iter().chain(unlogged).chain(mappings)
+        let SetEverywhere { roles, all } = &self.set_everywhere;
+        let of_roles = roles.first().map(|first| {
+            let others = match roles.len() - 1 {
+                0 => String::new(),
+                1 => " and one more role".to_owned(),
+                count => format!(" and {count} more roles"),
+            };
+            format!(
+                "what ALTER ROLE sets in every database for `{}`{others} is left out: `pg_dumpall --roles-only` has it",
+                crate::capability::printable(first)
+            )
+        });
+        let of_all =
+            all.then(|| "what ALTER ROLE ALL sets in every database is left out: set it anew by hand".to_owned());
+        [subscriptions, unlogged, mappings, of_roles, of_all].into_iter().flatten().collect()
     }
 }
 
@@ -327,6 +353,7 @@ impl Session {
         let dialer = Dialer::new(config)?;
         let holder = dialer.connect().await?;
         let identity = identity(&holder, &scope).await;
+        let set_everywhere = set_everywhere(&holder, &scope).await;
         holder.begin(None).await?;
         let row = holder.query_one(FACTS, &[]).await?;
         let server_major = u32::try_from(holder.read::<i32>(&row, 1)? / 10_000).unwrap_or(0);
@@ -349,6 +376,7 @@ impl Session {
             unreadable_unlogged: u64::try_from(holder.read::<i64>(&row, 6)?).unwrap_or(0),
             subscriptions: u64::try_from(holder.read::<i64>(&row, 7)?).unwrap_or(0),
             unreadable_mappings: u64::try_from(holder.read::<i64>(&row, 9)?).unwrap_or(0),
+            set_everywhere,
             identity,
         };
         let snapshot: String = holder.read(&row, 4)?;
@@ -453,6 +481,31 @@ const FACTS: &str = "SELECT current_setting('server_version'), current_setting('
          WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_' \
          AND NOT EXISTS (SELECT FROM pg_depend AS d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')) \
      AS t";
+
+/// Roles with settings for every database, and whether all roles have some. The server's first role owns things without an entry in
+/// `pg_shdepend`. Superusers are members of every role, so only what is a role's own counts for them.
+const SET_EVERYWHERE: &str = "WITH own (oid) AS ( \
+         SELECT d.refobjid FROM pg_catalog.pg_shdepend AS d JOIN pg_catalog.pg_database AS b ON b.datname = pg_catalog.current_database() \
+         WHERE d.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass \
+         AND (d.dbid = b.oid OR (d.classid = 'pg_catalog.pg_database'::pg_catalog.regclass AND d.objid = b.oid)) \
+         UNION SELECT b.datdba FROM pg_catalog.pg_database AS b WHERE b.datname = pg_catalog.current_database() \
+         UNION SELECT c.relowner FROM pg_catalog.pg_class AS c WHERE c.oid >= 16384) \
+     SELECT ARRAY(SELECT r.rolname::pg_catalog.text FROM pg_catalog.pg_db_role_setting AS s \
+         JOIN pg_catalog.pg_roles AS r ON r.oid = s.setrole WHERE s.setdatabase = 0 AND EXISTS (SELECT FROM own AS o WHERE o.oid = r.oid \
+             OR (NOT r.rolsuper AND pg_catalog.pg_has_role(r.oid, o.oid, 'MEMBER'))) ORDER BY 1), \
+     EXISTS (SELECT FROM pg_catalog.pg_db_role_setting AS s WHERE s.setdatabase = 0 AND s.setrole = 0)";
+
+/// What sets sessions everywhere. It is for a note alone: a server that tells nobody, or a name in another encoding, ends no backup.
+async fn set_everywhere(connection: &Connection, scope: &str) -> SetEverywhere {
+    let ask = async {
+        let row = connection.query_one(SET_EVERYWHERE, &[]).await?;
+        Ok::<_, Error>(SetEverywhere { roles: connection.read(&row, 0)?, all: connection.read(&row, 1)? })
+    };
+    ask.await.unwrap_or_else(|error| {
+        tracing::debug!(scope, %error, "the settings of roles are not known");
+        SetEverywhere::default()
+    })
+}
 
 /// The number that a server got when its data folder was made; a replica has the number of its primary. Every role may ask.
 const IDENTITY: &str = "SELECT system_identifier::pg_catalog.text, pg_catalog.current_database()::pg_catalog.text \

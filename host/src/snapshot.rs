@@ -252,9 +252,13 @@ pub struct DatabaseRecord {
     /// Size of the database on the server's disk: what a restore needs, about. Older versions did not record it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database_bytes: Option<u64>,
-    /// What pg_dump remarked, and what the dump leaves out on purpose; only where it was made in this run.
+    /// What pg_dump remarked when the dump was made. Older versions recorded it only in the run that made the dump, with what
+    /// is left out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+    /// What no dump of the database has, a sentence each, as it was in this run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<String>,
 }
 
 /// What an archive holds.

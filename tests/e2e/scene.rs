@@ -38,7 +38,7 @@ pub struct Scene {
 impl Scene {
     /// The sample Dolibarr and a folder as the store. None, with a line that says so, without PostgreSQL.
     pub fn small() -> Option<Self> {
-        Self::new(tests::sample::sql(), |documents| tests::sample::write_documents(documents).unwrap())
+        Server::start().map(Self::on)
     }
 
     /// The real database and documents that may lie beside the checkout, and a folder as the store.
@@ -55,7 +55,15 @@ impl Scene {
     }
 
     fn new(sql: String, documents_at: impl FnOnce(&Path)) -> Option<Self> {
-        let server = Server::start()?;
+        Server::start().map(|server| Self::made(server, sql, documents_at))
+    }
+
+    /// The sample Dolibarr on another server.
+    pub fn on(server: Server) -> Self {
+        Self::made(server, tests::sample::sql(), |documents| tests::sample::write_documents(documents).unwrap())
+    }
+
+    fn made(server: Server, sql: String, documents_at: impl FnOnce(&Path)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         // The server's own tools run as its user and read what was fetched.
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -73,7 +81,7 @@ impl Scene {
         let (documents, store) = (at("documents"), at("store"));
         let scene = Self { server, config, documents, store, garage: None, folder };
         scene.grant_select();
-        Some(scene)
+        scene
     }
 
     /// A configuration with this scene's sources.

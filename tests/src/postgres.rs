@@ -49,6 +49,8 @@ pub struct Options {
 #[derive(Debug)]
 pub struct Server {
     folder: TempDir,
+    /// A copy of the server's programs that its user may read, where they are not installed.
+    programs: Option<TempDir>,
     bin: PathBuf,
     owner: Option<(u32, u32)>,
     port: u16,
@@ -76,6 +78,30 @@ impl Server {
             return None;
         };
         Some(Self::launch(bin, options).expect("PostgreSQL does not start"))
+    }
+
+    /// Starts an ordinary server of the [`newer`] version; none, with a line that says so, where that is not there.
+    ///
+    /// # Panics
+    /// When it is there and does not start.
+    #[must_use]
+    pub fn start_newer() -> Option<Self> {
+        let launched = |bin: &Path| {
+            let copy = tempfile::Builder::new().prefix("pg-").tempdir()?;
+            fs::set_permissions(copy.path(), fs::Permissions::from_mode(0o755))?;
+            let installed = bin.parent().context("the programs are in no folder")?;
+            run(Command::new("cp").arg("--recursive").arg(installed).arg(copy.path().join("programs")))?;
+            let mut server = Self::launch(copy.path().join("programs/bin"), &Options::default())?;
+            server.programs = Some(copy);
+            Ok::<_, anyhow::Error>(server)
+        };
+        match newer() {
+            Ok(bin) => Some(launched(&bin).expect("the newer PostgreSQL does not start")),
+            Err(why) => {
+                crate::skip(&why);
+                None
+            }
+        }
     }
 
     fn launch(bin: PathBuf, options: &Options) -> Result<Self> {
@@ -138,8 +164,10 @@ impl Server {
         fs::write(data.join("postgresql.conf"), file)?;
         let log = fs::File::create(folder.path().join("log"))?;
         let mut postgres = as_owner(bin.join("postgres"), owner);
+        // A copy's extensions need the libraries that came with it, and not the system's older ones.
+        postgres.env("LD_LIBRARY_PATH", bin.join("../lib"));
         let process = postgres.arg("-D").arg(&data).stdout(Stdio::null()).stderr(log).spawn()?;
-        let mut server = Self { folder, bin, owner, port, process };
+        let mut server = Self { folder, programs: None, bin, owner, port, process };
         server.wait_until_ready()?;
         Ok(server)
     }

@@ -48,11 +48,12 @@ pub(super) fn carried(
     now: Timestamp,
 ) -> SourceRecord {
     let (state, object) = history.carried(&source.name, now).unzip();
+    let notes = object.as_ref().map_or(&[][..], |object| history.notes(&object.key)).to_vec();
     SourceRecord {
         outcome: Outcome::Unchanged,
         reason,
+        database: database(opened).map(|database| DatabaseRecord { notes, ..database }),
         object,
-        database: database(opened),
         condition: Some(Condition::Whole),
         identity: state.and_then(|state| state.identity.clone()),
         measure: state.map(|state| state.measure),
@@ -135,10 +136,12 @@ fn blank(source: &Work) -> SourceRecord {
 fn database(opened: &Opened) -> Option<DatabaseRecord> {
     let Opened::Database(session) = opened else { return None };
     let facts = session.facts();
+    let left_out = facts.left_out();
     Some(DatabaseRecord {
         server_version: facts.server_version,
         pg_dump_version: facts.pg_dump_version,
         database_bytes: Some(facts.database_bytes),
+        left_out,
         notes: Vec::new(),
     })
 }

@@ -11,7 +11,7 @@ use super::header::{self, END};
 use super::index::reader::Reader;
 use super::index::{Digest, Index, Line, Member};
 use super::member::{MEMBER_BYTES, Packer};
-use super::open::{self, Folders};
+use super::open::Folders;
 use super::pipeline::{self, Gone, Outlet};
 use super::plan::{self, Job, Name, Part, Planned, Shared};
 use super::read::{self, Small};
@@ -193,10 +193,9 @@ impl<'l> Scribe<'l> {
             _ => None,
         };
         if entry.meta.kind != Kind::File || linked.is_some() {
-            let attributes = self.attributes_of_folder(&entry);
-            let is_folder = entry.meta.kind == Kind::Folder;
-            self.files +=
-                u64::from(self.headers(entry.path, &entry.meta, linked, &attributes, Digest::None) && !is_folder);
+            let Entry { path, meta, attributes } = entry;
+            let counts = meta.kind != Kind::Folder;
+            self.files += u64::from(self.headers(path, &meta, linked, &attributes, Digest::None) && counts);
             return Ok(());
         }
         let at = self.plain.len();
@@ -244,15 +243,6 @@ impl<'l> Scribe<'l> {
             self.bytes += meta.size_bytes;
         }
         Ok(())
-    }
-
-    /// What a folder has beside mode, owner and times. Nobody misses it of one that has vanished.
-    fn attributes_of_folder(&mut self, entry: &Entry) -> Attributes {
-        if entry.meta.kind != Kind::Folder {
-            return Attributes::default();
-        }
-        let opened = self.folders.at(&entry.path).and_then(open::list);
-        opened.map_or_else(|_| Attributes::default(), Attributes::of)
     }
 
     /// Appends an entry's headers; whether they can be read back.

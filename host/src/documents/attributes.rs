@@ -94,6 +94,11 @@ impl Attributes {
         self.kept.is_empty() && self.lacks.is_empty()
     }
 
+    /// Bytes of names and values.
+    pub(super) fn bytes(&self) -> usize {
+        self.kept.iter().map(|(name, value)| name.len() + value.len()).sum()
+    }
+
     /// Its PAX records: key and value.
     pub(super) fn records(&self) -> impl Iterator<Item = (Vec<u8>, Vec<u8>)> {
         self.kept.iter().map(|(name, value)| {

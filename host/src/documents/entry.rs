@@ -1,5 +1,6 @@
 //! What the walk says of one entry: its path, its kind and what the kernel keeps about it.
 
+use super::attributes::Attributes;
 use super::open;
 use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
@@ -51,6 +52,8 @@ pub(super) struct Meta {
 pub(super) struct Entry {
     pub(super) path: Vec<u8>,
     pub(super) meta: Meta,
+    /// Of a folder alone, read where it was opened to list it. Those of a file are read with its content.
+    pub(super) attributes: Attributes,
 }
 
 impl Meta {
@@ -109,7 +112,7 @@ impl Entry {
     /// An entry of an open folder, without following it.
     pub(super) fn stat(folder: BorrowedFd<'_>, name: &[u8], path: Vec<u8>) -> io::Result<Self> {
         let stat = open::stat(folder, name)?;
-        Ok(Self { path, meta: Meta::new(&stat, folder, name)? })
+        Ok(Self { path, meta: Meta::new(&stat, folder, name)?, attributes: Attributes::default() })
     }
 
     /// Bytes of content that an archive holds for it.

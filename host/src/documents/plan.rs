@@ -296,10 +296,10 @@ impl Run {
     }
 }
 
-/// What an entry adds to a member, about.
+/// What an entry adds to a member, about. Of a folder its attributes are in memory already.
 fn cost_bytes(entry: &Entry) -> usize {
     let content = usize::try_from(entry.content_bytes()).unwrap_or(usize::MAX);
-    content.saturating_add(3 * TAR_BLOCK_BYTES + entry.path.len())
+    content.saturating_add(3 * TAR_BLOCK_BYTES + entry.path.len() + entry.attributes.bytes())
 }
 
 /// The first names of files that have several, until all of them were met.

@@ -57,15 +57,15 @@ pub(super) const READ_BYTES: usize = 256 << 10;
 pub(super) fn summarise(root: Arc<OwnedFd>, matcher: Matcher, depth: Depth, stop: &AtomicBool) -> Option<Summary> {
     let walk = Walk::new(Arc::clone(&root), matcher);
     match depth {
-        Depth::Metadata => of_metadata(walk, root, stop),
+        Depth::Metadata => of_metadata(walk, stop),
         Depth::Content => of_content(walk, &root, stop),
     }
 }
 
-fn of_metadata(walk: Walk, root: Arc<OwnedFd>, stop: &AtomicBool) -> Option<Summary> {
+fn of_metadata(walk: Walk, stop: &AtomicBool) -> Option<Summary> {
     let mut summary = Summary::default();
     let mut digest = Sha256::new_with_prefix(b"tree metadata 1\n");
-    let (mut line, mut folders) = (Vec::new(), Folders::new(root));
+    let mut line = Vec::new();
     for found in walk {
         if stop.load(Ordering::Relaxed) {
             return None;
@@ -75,7 +75,7 @@ fn of_metadata(walk: Walk, root: Arc<OwnedFd>, stop: &AtomicBool) -> Option<Summ
             common(&mut line, entry);
             // A folder's size and times change with what is in it, excluded entries among them.
             if entry.meta.kind == Kind::Folder {
-                folder_attributes(&mut line, &entry.path, &mut folders);
+                attributes(&mut line, &entry.attributes);
             } else {
                 line.extend_from_slice(&entry.meta.size_bytes.to_le_bytes());
                 for time in [entry.meta.modified, entry.meta.changed] {
@@ -148,7 +148,8 @@ fn batches(
         if stop.load(Ordering::Relaxed) {
             return Err(Gone);
         }
-        let content = summary.count(&found).map(Entry::content_bytes);
+        let cost = |entry: &Entry| entry.content_bytes() + entry.attributes.bytes() as u64;
+        let content = summary.count(&found).map(cost);
         if content.is_none() && unreadable(&found).is_none() {
             continue;
         }
@@ -172,7 +173,7 @@ fn hash(found: &Found, folders: &mut Folders, buffer: &mut [u8], stop: &AtomicBo
     if entry.meta.kind != Kind::File {
         common(&mut hashed.lines, entry);
         if entry.meta.kind == Kind::Folder {
-            folder_attributes(&mut hashed.lines, &entry.path, folders);
+            attributes(&mut hashed.lines, &entry.attributes);
         }
         return;
     }
@@ -277,12 +278,6 @@ fn common(line: &mut Vec<u8>, entry: &Entry) {
     line.extend_from_slice(&meta.gid.to_le_bytes());
     line.extend_from_slice(&meta.device.to_le_bytes());
     text(line, target);
-}
-
-/// What an archive keeps of a folder's attributes. No time of it tells that they changed: those change with what is in it.
-fn folder_attributes(line: &mut Vec<u8>, path: &[u8], folders: &mut Folders) {
-    let opened = folders.at(path).and_then(open::list);
-    attributes(line, &opened.map_or_else(|_| Attributes::default(), Attributes::of));
 }
 
 /// Nothing where there are none, so that most folders have the digest that they had before attributes were kept.

@@ -5,6 +5,7 @@
 //! bounded by the names of the largest folder, not by the tree. Mount points are crossed, as `tar` does; symbolic
 //! links are never followed.
 
+use super::attributes::Attributes;
 use super::entry::{Entry, Kind};
 use super::exclude::Matcher;
 use super::failure::Failure;
@@ -83,6 +84,8 @@ struct Names {
     excluded: bool,
     bytes: Vec<u8>,
     places: Vec<(usize, usize)>,
+    /// Of the folder itself, until the list is made.
+    attributes: Attributes,
     /// A chunk of it said already that the folder cannot be reached any more.
     lost: AtomicBool,
 }
@@ -91,6 +94,8 @@ struct Names {
 struct Listing {
     found: Vec<Found>,
     names: Arc<Names>,
+    /// Of the folder itself.
+    attributes: Attributes,
 }
 
 #[derive(Debug)]
@@ -133,12 +138,18 @@ impl Walk {
         Self { here, jobs: Some(jobs), listers, frames: Vec::new(), start: Some(start), ahead: 0 }
     }
 
-    fn enter(&mut self, path: Vec<u8>, excluded: bool) {
+    /// Goes into a folder that was found, and gives it back with its attributes.
+    fn enter(&mut self, mut found: Found) -> Found {
+        let Some((path, excluded)) = found.inside() else { return found };
+        let path = path.to_vec();
         let listed = self.frames.last_mut().and_then(|frame| {
             let (ahead, _) = frame.folders.front()?;
             (*ahead == path).then(|| frame.folders.pop_front()).flatten()
         });
         let listing = self.take(listed.map(|(_, reply)| reply), || What::Folder { path, excluded });
+        if let Found::Entry(entry) = &mut found {
+            entry.attributes = listing.attributes;
+        }
         self.frames.push(Frame {
             found: listing.found.into(),
             scanned: 0,
@@ -148,6 +159,7 @@ impl Walk {
             chunks: VecDeque::new(),
         });
         self.look_ahead();
+        found
     }
 
     /// A list that was asked for, or else made here and now.
@@ -214,21 +226,13 @@ impl Iterator for Walk {
 
     fn next(&mut self) -> Option<Found> {
         if let Some(start) = self.start.take() {
-            if let Some((path, excluded)) = start.inside() {
-                let path = path.to_vec();
-                self.enter(path, excluded);
-            }
-            return Some(start);
+            return Some(self.enter(start));
         }
         loop {
             let frame = self.frames.last_mut()?;
             if let Some(found) = frame.found.pop_front() {
                 frame.scanned = frame.scanned.saturating_sub(1);
-                if let Some((path, excluded)) = found.inside() {
-                    let path = path.to_vec();
-                    self.enter(path, excluded);
-                }
-                return Some(found);
+                return Some(self.enter(found));
             }
             if !self.next_chunk() {
                 self.frames.pop();
@@ -320,6 +324,9 @@ impl Names {
         self.bytes.clear();
         self.places.clear();
         let folder = open::list(folders.at(&self.folder)?)?;
+        if !self.excluded {
+            self.attributes = Attributes::of(&folder);
+        }
         let mut buffer = Vec::with_capacity(LIST_BUFFER_BYTES);
         let mut entries = rustix::fs::RawDir::new(folder, buffer.spare_capacity_mut());
         while let Some(entry) = entries.next() {
@@ -348,13 +355,18 @@ impl Lister {
     fn list(&mut self, what: What) -> Listing {
         match what {
             What::Folder { path, excluded } => match Names::read(path, excluded, &mut self.folders) {
-                Ok(names) => {
+                Ok(mut names) => {
+                    let attributes = std::mem::take(&mut names.attributes);
                     let names = Arc::new(names);
-                    Listing { found: self.look_at(&names, 0), names }
+                    Listing { found: self.look_at(&names, 0), names, attributes }
                 }
-                Err(unreadable) => Listing { found: vec![*unreadable], names: Arc::default() },
+                Err(unreadable) => {
+                    Listing { found: vec![*unreadable], names: Arc::default(), attributes: Attributes::default() }
+                }
             },
-            What::Chunk(names, chunk) => Listing { found: self.look_at(&names, chunk), names },
+            What::Chunk(names, chunk) => {
+                Listing { found: self.look_at(&names, chunk), names, attributes: Attributes::default() }
+            }
         }
     }
 

@@ -86,7 +86,7 @@ fn words(name: &str, snapshot: &Snapshot, source: &SourceRecord) -> String {
                 "  definitions: defaults, checks, views, policies and conditions as the server prints them\n",
             ),
             Selected::Comments => text.push_str("  comments\n"),
-            Selected::Rights => text.push_str("  owners, rights and security labels\n"),
+            Selected::Rights => text.push_str("  owners, rights and security labels, and what the database itself is set to\n"),
             Selected::LargeObjects => text.push_str("  every byte of the large objects\n"),
             Selected::Sequences { skip } => {
                 text.push_str("  the values of the sequences, but for those of\n");

@@ -180,12 +180,13 @@ impl Session {
         for remark in &remarks.partial {
             tracing::warn!(scope = self.scope, "the dump lacks something: {remark}");
         }
-        let mut notes = remarks.harmless;
-        notes.extend(self.facts.left_out());
-        for note in &notes {
-            tracing::info!(scope = self.scope, "pg_dump: {note}");
+        for remark in &remarks.harmless {
+            tracing::info!(scope = self.scope, "pg_dump: {remark}");
         }
-        let remarked = Remarked { notes, lacking: remarks.partial };
+        for left_out in self.facts.left_out() {
+            tracing::info!(scope = self.scope, "{left_out}");
+        }
+        let remarked = Remarked { notes: remarks.harmless, lacking: remarks.partial };
         *self.remarks.lock().unwrap_or_else(PoisonError::into_inner) = remarked;
         tracing::debug!(scope = self.scope, bytes, "dump complete");
         Ok(())

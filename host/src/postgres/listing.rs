@@ -13,7 +13,7 @@ pub enum Listing {
     Definitions,
     /// Comments.
     Comments,
-    /// Owners, rights and security labels.
+    /// Owners, rights and security labels, and what the database itself is set to.
     Rights,
 }
 

@@ -144,15 +144,18 @@ async fn plan(host: &Host, chosen: &Chosen<'_>, source: &postgres::Config, argum
     let left = server.beginning(&stem).await?;
     let notes =
         left.iter().map(|left| format!("`{}` is what an interrupted restore left: drop it", printable(&left.name)));
-    let notes = notes.chain(fit.notes.iter().cloned());
+    let record =
+        chosen.snapshot.record.as_ref().and_then(|record| record.sources.get(chosen.source)?.database.as_ref());
+    let left_out = record.into_iter().flat_map(|record| &record.left_out);
+    let of_the_dump = chosen.history.notes(&chosen.object.key).iter().chain(left_out);
+    let of_the_dump = of_the_dump.map(|note| format!("of the dump: {}", printable(note)));
+    let notes = notes.chain(of_the_dump).chain(fit.notes.iter().cloned());
     let scratch = to.scratch();
     if !arguments.dry_run {
         // What a killed run left may be the room that is missing.
         scratch::sweep(&scratch);
     }
     fetch::check_room(&scratch, chosen.object.bytes)?;
-    let record =
-        chosen.snapshot.record.as_ref().and_then(|record| record.sources.get(chosen.source)?.database.as_ref());
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(JOBS_DEFAULT_MAX);
     Ok(Plan {
         notes: notes.collect(),

@@ -55,6 +55,8 @@ fn values_reach_the_configuration_as_they_are() {
     let values = prod_with(&[
         ("plugins", json!({"retention": {"settings": settings}})),
         ("database.name", json!("erp \"x\" \\ '")),
+        ("database.host", json!("db-0.example.org,db-1.example.org")),
+        ("database.targetSessionAttrs", json!("prefer-standby")),
         ("guard", json!({"maxForget": 2_000_000, "binDays": 0})),
     ]);
     let parsed: toml::Table = config(&documents(&engine, &values)).parse().unwrap();
@@ -62,7 +64,10 @@ fn values_reach_the_configuration_as_they_are() {
     assert_eq!(parsed["env"]["prod"]["sources"]["db"]["database"].as_str(), Some("erp \"x\" \\ '"));
     assert_eq!(parsed["guard"]["max_forget"].as_integer(), Some(2_000_000));
     assert_eq!(parsed["guard"]["bin_days"].as_integer(), Some(0));
-    assert_eq!(parsed["env"]["prod"]["sources"]["db"]["port"].as_integer(), Some(5432));
+    let database = &parsed["env"]["prod"]["sources"]["db"];
+    assert_eq!(database["port"].as_integer(), Some(5432));
+    assert_eq!(database["host"].as_str(), Some("db-0.example.org,db-1.example.org"));
+    assert_eq!(database["target_session_attrs"].as_str(), Some("prefer-standby"));
 }
 
 /// The files of the one ConfigMap, in a folder as a pod has it.

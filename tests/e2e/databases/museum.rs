@@ -3,11 +3,16 @@
 use super::{databases, restore, with_targets};
 use crate::scene::{ROLE, Scene, complains};
 use serde_json::Value;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use tests::binary::Config;
 
 /// Kinds of object that every role may make.
 const MUSEUM: &str = include_str!("museum.sql");
+
+/// The same, of versions that came later.
+const SINCE_14: &str = include_str!("museum-14.sql");
+const SINCE_17: &str = include_str!("museum-17.sql");
 
 /// What depends on the server: roles, extensions, a tablespace, and what only a superuser makes.
 const OF_THE_SERVER: &str = "CREATE ROLE \"Odd, role\" NOLOGIN; \
@@ -30,23 +35,83 @@ const OF_THE_SERVER: &str = "CREATE ROLE \"Odd, role\" NOLOGIN; \
      GRANT SELECT ON invoice TO \"Odd, role\"; \
      ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO \"Odd, role\"";
 
+/// What a provider of labels says of things, once it is loaded.
+const LABELS: &str = "SECURITY LABEL FOR museum ON DATABASE museum IS 'the whole'; SECURITY LABEL FOR museum ON TABLE invoice IS 'it''s secret'; \
+     SECURITY LABEL FOR museum ON COLUMN invoice.ref IS 'a column'; SECURITY LABEL FOR museum ON SCHEMA \"Œuvres & Co\" IS 'a schema'; \
+     SECURITY LABEL FOR museum ON FUNCTION touch() IS 'a function'; SECURITY LABEL FOR museum ON AGGREGATE joined(text) IS 'an aggregate'; \
+     SECURITY LABEL FOR museum ON TYPE mood IS 'a type'; SECURITY LABEL FOR museum ON DOMAIN siren IS 'a domain'; \
+     SECURITY LABEL FOR museum ON SEQUENCE counter IS 'a sequence'; SECURITY LABEL FOR museum ON VIEW unpaid IS 'a view'; \
+     SECURITY LABEL FOR museum ON MATERIALIZED VIEW totals IS 'a materialized view'; \
+     SECURITY LABEL FOR museum ON LARGE OBJECT 70003 IS 'a large object'; SECURITY LABEL FOR museum ON FOREIGN TABLE far IS 'a foreign table'; \
+     SECURITY LABEL FOR museum ON EVENT TRIGGER watching IS 'an event trigger'; SECURITY LABEL FOR museum ON PUBLICATION sold IS 'a publication'; \
+     SECURITY LABEL FOR museum ON SUBSCRIPTION drawn IS 'in no dump'; SECURITY LABEL FOR museum ON ROLE \"Odd, role\" IS 'of the server'";
+
 /// What the database itself is set to.
 const SETTINGS: &str = "ALTER DATABASE museum SET search_path TO public, \"Œuvres & Co\"; ALTER DATABASE museum SET statement_timeout = '5min'; \
      ALTER DATABASE museum SET lc_monetary = 'C'; ALTER DATABASE museum SET own.setting = 'it''s; odd'; \
      ALTER DATABASE museum CONNECTION LIMIT 50; ALTER ROLE \"Odd, role\" IN DATABASE museum SET work_mem = '8MB'; \
+     ALTER ROLE \"Odd, role\" SET lock_timeout = '1min'; ALTER ROLE postgres SET own.setting = 'of the first role'; \
+     ALTER ROLE ALL SET own.common = 'of all'; ALTER ROLE ALL IN DATABASE museum SET own.other = 'of everybody'; \
      REVOKE CONNECT ON DATABASE museum FROM PUBLIC; GRANT CONNECT ON DATABASE museum TO \"Odd, role\", backup";
 
+/// A museum, and what its databases are made with.
+struct Museum {
+    scene: Scene,
+    creation: &'static [&'static str],
+}
+
+impl std::ops::Deref for Museum {
+    type Target = Scene;
+
+    fn deref(&self) -> &Scene {
+        &self.scene
+    }
+}
+
 /// A database `museum` of ICU's provider in the scene's server, which `prod/db` backs up.
-fn museum() -> Option<Scene> {
-    let mut scene = Scene::small()?;
+fn museum() -> Option<Museum> {
+    let scene = Scene::small()?;
+    scene.server.psql(
+        "postgres",
+        &format!("ALTER SYSTEM SET session_preload_libraries = '{}'", label_provider(&scene).display()),
+    );
+    scene.server.psql("postgres", "SELECT pg_reload_conf()");
+    let creation = &["--locale-provider=icu", "--icu-locale=fr-FR", "--locale=C.UTF-8"];
+    built(scene, creation, &[MUSEUM, SINCE_14, OF_THE_SERVER, SETTINGS, LABELS])
+}
+
+/// One of PostgreSQL's own provider on the newest server that can be had here, which is built without ICU.
+fn newest() -> Option<(Museum, PathBuf)> {
+    let scene = Scene::on(tests::postgres::Server::start_newer()?);
+    let bin = scene.server.bin().to_owned();
+    let creation = &["--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C.UTF-8"];
+    let without_icu = MUSEUM
+        .replace("(provider = icu, locale = 'fr-u-kn-true', deterministic = false)", "(provider = libc, locale = 'C')");
+    assert_ne!(without_icu, MUSEUM);
+    let made = built(scene, creation, &[&without_icu, SINCE_14, OF_THE_SERVER, SINCE_17, SETTINGS])?;
+    Some((made, bin))
+}
+
+/// A library that the server loads into each session.
+fn label_provider(scene: &Scene) -> PathBuf {
+    let library = scene.server.socket().join("label_provider.so");
+    let version = scene.server.psql("postgres", "SHOW server_version_num");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/label-provider/lib.rs");
+    let mut compiler = Command::new("rustc");
+    compiler.args(["--edition=2024", "--crate-type=cdylib", "--crate-name=label_provider", "-Cpanic=abort", "-o"]);
+    run(compiler.arg(&library).arg(source).env("POSTGRES_MAJOR", &version.trim()[..2]));
+    library
+}
+
+fn built(mut scene: Scene, creation: &'static [&'static str], content: &[&str]) -> Option<Museum> {
     let tablespace = scene.server.socket().join("fast");
     std::fs::create_dir(&tablespace).unwrap();
     if let Some((user, group)) = scene.server.owner() {
         std::os::unix::fs::chown(&tablespace, Some(user), Some(group)).unwrap();
     }
     scene.server.psql("postgres", &format!("CREATE TABLESPACE fast LOCATION '{}'", tablespace.display()));
-    scene.server.create_database("museum", &["--locale-provider=icu", "--icu-locale=fr-FR", "--locale=C.UTF-8"]);
-    for sql in [MUSEUM, OF_THE_SERVER, SETTINGS] {
+    scene.server.create_database("museum", creation);
+    for sql in content {
         scene.server.psql("museum", sql);
     }
     scene
@@ -57,7 +122,8 @@ fn museum() -> Option<Scene> {
         .top("time_zone = \"Europe/Paris\"")
         .database(("prod", "db"), ("127.0.0.1", scene.server.port()), "museum", &credentials, "")
         .documents(("prod", "docs"), &scene.documents);
-    with_targets(scene)
+    let scene = with_targets(scene)?;
+    Some(Museum { scene, creation })
 }
 
 /// Rights on large objects, which no role has that reads everything.
@@ -80,13 +146,13 @@ fn schema(scene: &Scene, database: &str) -> String {
 }
 
 /// The same after one more stock dump and restore.
-fn schema_of_second_round(scene: &Scene, database: &str) -> String {
+fn schema_of_second_round(scene: &Museum, database: &str) -> String {
     let again = format!("{database}_again");
     let file = scene.server.socket().join("again.dump");
     let mut dump = scene.server.client("pg_dump");
     dump.args(["--format=custom", "--no-subscriptions", "--dbname", database, "--file"]).arg(&file);
     run(&mut dump);
-    scene.server.create_database(&again, &["--locale-provider=icu", "--icu-locale=fr-FR", "--locale=C.UTF-8"]);
+    scene.server.create_database(&again, scene.creation);
     scene.server.restore(&again, &file);
     schema(scene, &again)
 }
@@ -96,7 +162,7 @@ fn run(command: &mut Command) {
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// What is in a database beside its definitions: rows, large objects, sequences, comments.
+/// What is in a database beside its definitions: rows, large objects, sequences, comments, security labels.
 fn content(scene: &Scene, database: &str) -> String {
     let rows = "SELECT table_schema, table_name, md5(query_to_xml(format('SELECT * FROM ONLY %I.%I AS t ORDER BY t::text COLLATE \"C\"', \
          table_schema, table_name), true, false, '')::text) FROM information_schema.tables \
@@ -105,13 +171,21 @@ fn content(scene: &Scene, database: &str) -> String {
     let sequences =
         "SELECT schemaname, sequencename, last_value, increment_by, cache_size FROM pg_sequences ORDER BY 1, 2";
     let comments = "SELECT i.identity, d.description FROM pg_description AS d, pg_identify_object(classoid, objoid, objsubid) AS i WHERE objoid >= 16384 AND d.description <> 'in no dump' ORDER BY 1, 2";
-    [rows, objects, sequences, comments].map(|sql| scene.server.psql(database, sql)).concat()
+    let labels = "SELECT objtype, CASE objtype WHEN 'database' THEN '' ELSE objname END, provider, label FROM pg_seclabels \
+         WHERE objtype NOT IN ('role', 'subscription') AND (objtype <> 'database' OR objname = quote_ident(current_database())) ORDER BY 1, 2, 3, 4";
+    [rows, objects, sequences, comments, labels].map(|sql| scene.server.psql(database, sql)).concat()
 }
 
 /// What the database itself is.
 fn properties(scene: &Scene, database: &str) -> String {
+    // PostgreSQL 17 has one column for the locales of two providers.
+    let has_one = scene.server.psql(
+        "postgres",
+        "SELECT count(*) FROM pg_attribute WHERE attrelid = 'pg_database'::regclass AND attname = 'datlocale'",
+    );
+    let locale = if has_one.trim() == "1" { "datlocale" } else { "daticulocale" };
     let sql = format!(
-        "SELECT d.datlocprovider, d.daticulocale, d.datcollate, pg_encoding_to_char(d.encoding), d.datconnlimit, \
+        "SELECT d.datlocprovider, d.{locale}, d.datcollate, pg_encoding_to_char(d.encoding), d.datconnlimit, \
          (SELECT string_agg(a::text, ' ' ORDER BY a::text) FROM unnest(d.datacl) AS a), shobj_description(d.oid, 'pg_database'), \
          (SELECT string_agg(coalesce(r.rolname, '') || s.setconfig::text, ' ' ORDER BY r.rolname) FROM pg_db_role_setting AS s \
          LEFT JOIN pg_roles AS r ON r.oid = s.setrole WHERE s.setdatabase = d.oid) FROM pg_database AS d WHERE d.datname = '{database}'"
@@ -127,9 +201,34 @@ fn notes(value: &Value) -> String {
 #[test]
 fn a_museum_comes_back_and_what_does_not_is_listed() {
     let Some(scene) = museum() else { return };
-    let made = scene.backup(&[]);
-    let database = &made["snapshot"]["sources"]["db"]["database"];
-    assert!(notes(database).contains("1 subscriptions are left out"), "{database}");
+    let mut day = 0;
+    let mut next = || {
+        day += 1;
+        scene.backup(&["--now", &format!("2026-06-{day:02}T01:00:00Z")])
+    };
+    next();
+    for change in [
+        "SECURITY LABEL FOR museum ON DATABASE museum IS 'the whole of it'",
+        "ALTER DATABASE museum SET statement_timeout = '6min'",
+        "ALTER ROLE \"Odd, role\" IN DATABASE museum SET work_mem = '9MB'",
+        "REVOKE TEMPORARY ON DATABASE museum FROM PUBLIC",
+        "COMMENT ON DATABASE museum IS 'of all of it'",
+    ] {
+        scene.server.psql("museum", change);
+        let made = next();
+        assert_eq!(made["snapshot"]["sources"]["db"]["outcome"], "saved", "after {change}: {made}");
+    }
+    scene.server.psql("museum", "ALTER ROLE ALL SET own.common = 'since the last dump'");
+    let carried = next();
+    assert_eq!(carried["snapshot"]["sources"]["db"]["outcome"], "unchanged", "{carried}");
+    let database = &carried["snapshot"]["sources"]["db"]["database"];
+    let left_out = database["left_out"].to_string();
+    assert!(left_out.contains("1 subscriptions are left out"), "{database}");
+    assert!(
+        left_out.contains("what ALTER ROLE sets in every database for `Odd, role` and one more role"),
+        "{database}"
+    );
+    assert!(left_out.contains("what ALTER ROLE ALL sets in every database"), "{database}");
     assert!(scene.stored().values().all(|bytes| !bytes.windows(19).any(|text| text == b"canary-subscription")));
 
     let done = restore(&scene, &["--into", "museum_new", "--server", "lab"]).expect_code(0).json();
@@ -137,10 +236,12 @@ fn a_museum_comes_back_and_what_does_not_is_listed() {
     assert_eq!(restored["compared"], "equal", "{done}");
     let (before, after) = (notes(&done["plan"]), notes(restored));
     assert!(before.contains("owners and rights of what is in it are the target's"), "{before}");
+    assert!(before.contains("of the dump: what ALTER ROLE sets in every database for `Odd, role`"), "{before}");
     assert!(after.contains("in another way than the dump has them") && after.contains("unpaid"), "{after}");
     assert_eq!(schema(&scene, "museum_new"), schema_of_second_round(&scene, "museum_new"));
     assert_eq!(content(&scene, "museum_new"), content(&scene, "museum"));
     assert_eq!(properties(&scene, "museum_new"), properties(&scene, "museum"));
+    assert_eq!(content(&scene, "museum_new").matches("|museum|").count(), 15, "not every label is there");
     let sorted = "SELECT string_agg(x, ',' ORDER BY x) FROM (VALUES ('Étienne'), ('Zoé'), ('alice')) AS v (x)";
     assert_eq!(scene.server.psql("museum_new", sorted), scene.server.psql("museum", sorted));
     let analyzed = "SELECT count(*) FROM pg_stats WHERE tablename = 'invoice'";
@@ -158,6 +259,45 @@ fn a_museum_comes_back_and_what_does_not_is_listed() {
     let second = restore(&scene, &["--into", "museum_2", "--server", "lab"]).expect_code(0).json();
     assert_eq!(second["restored"]["compared"], "equal", "{second}");
     assert_eq!(schema(&scene, "museum_2"), schema(&scene, "museum_new"));
+}
+
+#[test]
+fn a_museum_of_the_newest_postgresql_comes_back_with_its_own_programs() {
+    let Some((scene, bin)) = newest() else { return };
+    let search = format!("{}:/usr/bin:/bin", bin.display());
+    let run = |arguments: &[&str]| {
+        scene.command(arguments.iter().copied()).env("PATH", &search).finish().expect_code(0).json()
+    };
+    let made = run(&["--json", "backup", "--env", "prod"]);
+    assert!(made["snapshot"]["sources"]["db"]["database"]["pg_dump_version"].as_str() >= Some("17"), "{made}");
+    let deep = run(&["--json", "verify", "--env", "prod", "--deep", "--server", "lab"]);
+    assert_eq!(deep["verifications"][0]["sources"]["db"]["compared"], "equal", "{deep}");
+    let restore = ["--json", "restore", "--env", "prod", "--source", "db", "--server", "lab", "--into"];
+    let done = run(&[&restore[..], &["museum_new"]].concat());
+    assert_eq!(done["restored"]["compared"], "equal", "{done}");
+    assert_eq!(schema(&scene, "museum_new"), schema_of_second_round(&scene, "museum_new"));
+    assert_eq!(content(&scene, "museum_new"), content(&scene, "museum"));
+    assert_eq!(properties(&scene, "museum_new"), properties(&scene, "museum"));
+    let done = run(&[&restore[..], &["museum_next", "--swap", "museum", "--same-environment"]].concat());
+    assert_eq!(done["restored"]["compared"], "equal", "{done}");
+    assert_eq!(schema(&scene, "museum"), schema(&scene, "museum_new"));
+    assert_eq!(properties(&scene, "museum"), properties(&scene, "museum_new"));
+}
+
+#[test]
+fn an_adopted_dump_that_says_something_of_a_subscription_comes_back_without_it() {
+    let Some(scene) = museum() else { return };
+    std::fs::create_dir_all(scene.store.join("prod/db")).unwrap();
+    let mut dump = scene.server.client("pg_dump");
+    dump.args(["--format=custom", "--create", "--dbname", "museum", "--file"]);
+    run(dump.arg(scene.store.join("prod/db/20260601-010000.dump")));
+    let _ = scene.run(["init", "--env", "prod"]).expect_code(0);
+    let done = restore(&scene, &["--into", "museum_new", "--server", "lab"]).expect_code(0).json();
+    assert!(notes(&done["plan"]).contains("1 subscriptions are not made"), "{done}");
+    assert_eq!(schema(&scene, "museum_new"), schema_of_second_round(&scene, "museum_new"));
+    assert_eq!(content(&scene, "museum_new"), content(&scene, "museum"));
+    assert_eq!(properties(&scene, "museum_new"), properties(&scene, "museum"));
+    assert_eq!(scene.server.psql("postgres", "SELECT count(*) FROM pg_subscription").trim(), "1");
 }
 
 #[test]
@@ -220,7 +360,10 @@ fn what_the_target_lacks_is_named_before_anything_is_made() {
     complains(&scene.run(plainly), 64, "the roles `Odd, role`");
     other.psql("postgres", "CREATE ROLE \"Odd, role\"; CREATE ROLE backup");
     let planned = restore(&scene, &["--into", "x", "--server", &url("postgres"), "--dry-run"]).expect_code(0).json();
-    assert!(notes(&planned["plan"]).contains("default tablespace, because `fast`"), "{planned}");
+    let said = notes(&planned["plan"]);
+    assert!(said.contains("default tablespace, because `fast`"), "{planned}");
+    assert!(said.contains("no security label of what is in it is set, because `museum` is not loaded"), "{planned}");
+    assert!(said.contains("ON DATABASE … IS 'the whole' (`museum` is not loaded)"), "{planned}");
     let done = into("postgres").expect_code(0).json();
     assert_eq!(done["restored"]["compared"], "equal", "{done}");
     assert_eq!(databases(&scene), before);

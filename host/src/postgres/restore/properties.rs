@@ -20,8 +20,9 @@ const OF_SYSTEM: [&str; 3] = ["LOCALE", "LC_COLLATE", "LC_CTYPE"];
 const EVERYWHERE: [&str; 4] = ["C", "POSIX", "C.UTF-8", "C.utf8"];
 
 /// Statements that set something, by how they begin, and what stands before the database's name in them.
-const SETTING: [(&str, &str); 5] = [
+const SETTING: [(&str, &str); 6] = [
     ("COMMENT ON DATABASE", "COMMENT ON DATABASE"),
+    ("SECURITY LABEL", "ON DATABASE"),
     ("ALTER DATABASE", "ALTER DATABASE"),
     ("ALTER ROLE", "IN DATABASE"),
     ("GRANT", "ON DATABASE"),
@@ -52,7 +53,8 @@ impl Properties {
             contents.creation().and_then(|text| statements(text)?.into_iter().find(|s| s.begins("CREATE DATABASE")));
         let said = contents.special.iter().filter(|entry| {
             entry.kind == "DATABASE PROPERTIES"
-                || (["ACL", "COMMENT"].contains(&entry.kind.as_str()) && entry.name.starts_with("DATABASE "))
+                || (["ACL", "COMMENT", "SECURITY LABEL"].contains(&entry.kind.as_str())
+                    && entry.name.starts_with("DATABASE "))
         });
         let found = said.filter_map(|entry| statements(&entry.definition)).flatten();
         let settings = found.filter_map(|statement| {
@@ -165,6 +167,14 @@ impl Server {
             if !self.ask::<bool>(HAS_ROLE, &role).await? {
                 return Ok(Some(format!("there is no role `{}`", printable(&role))));
             }
+        }
+        if setting.statement.text().contains('\u{fffd}') {
+            return Ok(Some("it is not in UTF-8".to_owned()));
+        }
+        if let Some(provider) = setting.statement.name_after("SECURITY LABEL FOR")
+            && !self.has_label_provider(&provider).await?
+        {
+            return Ok(Some(format!("`{}` is not loaded", printable(&provider))));
         }
         let Some((name, local)) = setting.as_local() else { return Ok(None) };
         let context: Option<String> = self.ask(CONTEXT, &name).await?;

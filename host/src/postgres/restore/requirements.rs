@@ -13,6 +13,11 @@ use tokio_postgres::types::Type;
 pub(in crate::postgres) const OF_SUPERUSERS: [&str; 5] =
     ["EVENT TRIGGER", "PUBLICATION", "PUBLICATION TABLE", "PUBLICATION TABLES IN SCHEMA", "FOREIGN DATA WRAPPER"];
 
+/// Kinds of entry that are said of another one, whose kind their name begins with.
+const SAID_OF_ANOTHER: [&str; 2] = ["COMMENT", LABEL];
+
+const LABEL: &str = "SECURITY LABEL";
+
 /// How a dump is restored to one server.
 #[derive(Debug, Clone, Default)]
 pub struct Plan {
@@ -42,17 +47,15 @@ impl Contents {
 
     /// Those of [`OF_SUPERUSERS`], and what is said of them.
     pub(in crate::postgres) fn of_superusers(&self) -> impl Iterator<Item = &Entry> {
-        let is = |entry: &Entry| {
-            OF_SUPERUSERS.iter().any(|kind| {
-                entry.kind == *kind || (entry.kind == "COMMENT" && entry.name.starts_with(&format!("{kind} ")))
-            })
-        };
-        self.special.iter().filter(move |entry| is(entry))
+        let is = |entry: &&Entry| OF_SUPERUSERS.iter().any(|kind| entry.kind == *kind || is_said_of(entry, kind));
+        self.special.iter().filter(is)
     }
 
     /// Providers of security labels.
     fn label_providers(&self) -> BTreeSet<String> {
-        let labels = self.of_kind("SECURITY LABEL").filter_map(|entry| statements(&entry.definition));
+        // Subscriptions are not made, whatever is said of them.
+        let labels = self.of_kind(LABEL).filter(|entry| !is_said_of(entry, "SUBSCRIPTION"));
+        let labels = labels.filter_map(|entry| statements(&entry.definition));
         labels.flatten().filter_map(|statement| statement.name_after("SECURITY LABEL FOR")).collect()
     }
 }
@@ -62,14 +65,20 @@ fn names(entry: &Entry, begin: &str, keyword: &str) -> Vec<String> {
     found.into_iter().filter(|statement| statement.begins(begin)).flat_map(|s| s.names_after(keyword)).collect()
 }
 
+/// Whether it is a comment or a label on something of a kind.
+fn is_said_of(entry: &Entry, kind: &str) -> bool {
+    SAID_OF_ANOTHER.contains(&entry.kind.as_str())
+        && entry.name.strip_prefix(kind).is_some_and(|name| name.starts_with(' '))
+}
+
 fn is_of_event_trigger(entry: &Entry) -> bool {
-    entry.kind == "EVENT TRIGGER" || entry.name.starts_with("EVENT TRIGGER ")
+    entry.kind == "EVENT TRIGGER" || is_said_of(entry, "EVENT TRIGGER")
 }
 
 /// Whether nobody but a superuser may make it. A publication of single tables may be made by who owns them.
 fn needs_superuser(entry: &Entry) -> bool {
     match entry.kind.as_str() {
-        "COMMENT" | "PUBLICATION TABLE" => false,
+        "COMMENT" | LABEL | "PUBLICATION TABLE" => false,
         "PUBLICATION" => statements(&entry.definition).is_none_or(|all| all.iter().any(|s| s.has("FOR ALL TABLES"))),
         _ => true,
     }
@@ -103,7 +112,8 @@ impl Server {
         // One that is there already would fire while views are filled.
         let event_triggers: Vec<&Entry> = contents.of_superusers().filter(|entry| is_of_event_trigger(entry)).collect();
         let mut plan = self.plan_with(contents, event_triggers.iter().map(|entry| entry.id).collect()).await?;
-        let made = event_triggers.iter().filter_map(|entry| statements(&entry.definition)).flatten();
+        let made = event_triggers.iter().filter(|entry| !(plan.without_labels && entry.kind == LABEL));
+        let made = made.filter_map(|entry| statements(&entry.definition)).flatten();
         plan.afterwards = made.map(|statement| statement.text()).collect();
         plan.notes.extend(self.beyond_rights(contents).await?);
         Ok(plan)
@@ -133,7 +143,10 @@ impl Server {
         for provider in contents.label_providers() {
             if !self.has_label_provider(&provider).await? {
                 plan.without_labels = true;
-                plan.notes.push(format!("no security label is set, because `{}` is not loaded", printable(&provider)));
+                plan.notes.push(format!(
+                    "no security label of what is in it is set, because `{}` is not loaded",
+                    printable(&provider)
+                ));
             }
         }
         if contents.rights > 0 {
@@ -143,6 +156,9 @@ impl Server {
         }
         let subscriptions = contents.of_kind("SUBSCRIPTION").count();
         if subscriptions > 0 {
+            // pg_restore passes over the subscriptions, and older versions of it not over what is said of them.
+            let said = contents.special.iter().filter(|entry| is_said_of(entry, "SUBSCRIPTION"));
+            plan.left_out.extend(said.map(|entry| entry.id));
             plan.notes
                 .push(format!("{subscriptions} subscriptions are not made, so that nothing is drawn from production"));
         }
@@ -188,7 +204,7 @@ impl Server {
     }
 
     /// A provider is named by a library that the server has loaded; nothing lists them.
-    async fn has_label_provider(&self, provider: &str) -> Result<bool> {
+    pub(super) async fn has_label_provider(&self, provider: &str) -> Result<bool> {
         let statement =
             format!("SECURITY LABEL FOR {} ON ROLE {} IS NULL", super::quoted(provider), super::quoted(&self.user));
         self.connection.execute("BEGIN").await.map_err(|refused| refused.error)?;

@@ -1,4 +1,4 @@
--- Owners, rights and security labels as texts.
+-- Owners, rights and security labels as texts, and what the database itself is set to.
 found (kind, text) AS (
     SELECT 'schema', ROW(s.nspname, pg_get_userbyid(n.nspowner), (SELECT array_agg(a::text ORDER BY a::text COLLATE "C") FROM unnest(n.nspacl) AS a))::text
     FROM spaces AS s JOIN pg_namespace AS n ON n.oid = s.oid
@@ -24,4 +24,16 @@ found (kind, text) AS (
     UNION ALL
     SELECT 'security label', ROW(i.type, i.identity, l.provider, l.label)::text
     FROM pg_seclabel AS l CROSS JOIN LATERAL pg_identify_object(l.classoid, l.objoid, l.objsubid) AS i
+    UNION ALL
+    SELECT 'security label', ROW('database', l.provider, l.label)::text
+    FROM pg_shseclabel AS l JOIN pg_database AS b ON b.oid = l.objoid AND b.datname = current_database()
+    WHERE l.classoid = 'pg_database'::regclass
+    UNION ALL
+    SELECT 'database', ROW(pg_get_userbyid(b.datdba), b.datconnlimit, shobj_description(b.oid, 'pg_database'),
+        (SELECT array_agg(a::text ORDER BY a::text COLLATE "C") FROM unnest(b.datacl) AS a))::text
+    FROM pg_database AS b WHERE b.datname = current_database()
+    UNION ALL
+    SELECT 'setting', ROW(r.rolname, s.setconfig)::text
+    FROM pg_db_role_setting AS s JOIN pg_database AS b ON b.oid = s.setdatabase AND b.datname = current_database()
+    LEFT JOIN pg_roles AS r ON r.oid = s.setrole
 )

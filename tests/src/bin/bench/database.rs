@@ -11,8 +11,10 @@ use tests::binary::Config;
 use tests::postgres::Server;
 
 const DUMP: &str = "Dump";
+const FIRST: &str = "Backup that dumps, the whole run";
 const FINGERPRINT: &str = "Exact fingerprint";
 const UNCHANGED: &str = "Unchanged day";
+const RESTORE: &str = "Restore";
 const NEWER_DUMP: &str = "Dump with a newer pg_dump";
 
 /// Levels of gzip that pg_dump is measured with: the one that this program chooses, the default, the fastest.
@@ -30,8 +32,11 @@ const TABLES: &str = include_str!("database/tables.sql");
 /// Rows of one unit; `$UNIT` is its number.
 const FILL: &str = include_str!("database/fill.sql");
 
-/// Fingerprints in one round beside a baseline: one takes some seconds and varies by several per cent.
-const FINGERPRINTS: usize = 4;
+/// The database that a restore makes.
+const RESTORED: &str = "erp_restored";
+
+/// Unchanged days in one round beside a baseline: a fingerprint takes some seconds and varies by several per cent.
+const UNCHANGED_DAYS: usize = 4;
 
 /// A server with the database.
 fn filled(mib: u64) -> Result<Server> {
@@ -58,12 +63,12 @@ fn configured(server: &Server, folder: &Path, store: &Path, lines: &str) -> Resu
     Ok(config.database(("prod", "db"), (&host, server.port()), "erp", &login, lines).write(folder)?)
 }
 
-/// The fingerprint of one build and of another one, in turns.
+/// The same work by one build and by another one, in turns.
 pub fn beside_baseline(folder: &Path, binary: &Path, baseline: &Path, mib: u64, rounds: usize) -> Result<Board> {
     let server = filled(mib)?;
     let mut board = Board::new("Database beside a baseline");
     board.notes.push(format!(
-        "Medians of {rounds} rounds with {FINGERPRINTS} fingerprints each, in turns. The baseline is {}.",
+        "Medians of {rounds} rounds with {UNCHANGED_DAYS} unchanged days each, in turns. The baseline is {}.",
         baseline.display()
     ));
     let of = |binary, name: &str| {
@@ -74,15 +79,44 @@ pub fn beside_baseline(folder: &Path, binary: &Path, baseline: &Path, mib: u64, 
         Ok::<_, anyhow::Error>((binary, config))
     };
     let mut pair = [(OURS, of(binary, "ours")?), (BASELINE, of(baseline, "baseline")?)];
-    for _ in 0..rounds * FINGERPRINTS {
-        pair.reverse();
-        // The store names runs by the second.
-        std::thread::sleep(std::time::Duration::from_millis(1_100));
-        for (name, (build, config)) in &pair {
-            board.add(FINGERPRINT, name, millis(&backup(build, config)?, "fingerprint_millis")?);
+    for round in 0..rounds {
+        // The turns of one round are even in number, so that each round begins with another one.
+        pair.rotate_left(round % 2);
+        for time in 0..=UNCHANGED_DAYS {
+            pair.reverse();
+            // The store names runs by the second.
+            std::thread::sleep(std::time::Duration::from_millis(1_100));
+            for (name, (build, config)) in &pair {
+                let began = std::time::Instant::now();
+                let source = backup(build, config)?;
+                let whole = u64::try_from(began.elapsed().as_millis())?;
+                board.add(FINGERPRINT, name, millis(&source, "fingerprint_millis")?);
+                if source["outcome"] == "saved" {
+                    board.add(DUMP, name, millis(&source, "dump_millis")?);
+                    board.add(FIRST, name, Measured::of_millis(whole));
+                } else {
+                    ensure!(time > 0, "the first backup of a round saved nothing: {source}");
+                    board.add(UNCHANGED, name, Measured::of_millis(whole));
+                }
+            }
         }
+        pair.reverse();
+        for (name, (build, config)) in &pair {
+            let mut restore = verb("restore", build, config);
+            restore.args(["--source", "db", "--into", RESTORED, "--server"]).arg(address(&server)?);
+            board.add(RESTORE, name, measured(&mut restore)?);
+            server.psql("postgres", &format!("DROP DATABASE {RESTORED}"));
+        }
+        // So that the next round has something to dump.
+        server.psql("erp", &format!("CREATE TABLE round_{round} ()"));
     }
     Ok(board)
+}
+
+/// The server as `--server` takes it.
+fn address(server: &Server) -> Result<String> {
+    let socket = server.socket().to_str().context("the socket's folder is no text")?.replace('/', "%2F");
+    Ok(format!("postgres://postgres@{socket}:{}/", server.port()))
 }
 
 pub fn measure(folder: &Path, binary: &Path, mib: u64, rounds: usize) -> Result<Board> {

@@ -1,7 +1,7 @@
 //! One build of the binary beside another one, such as that of the commit before: the same work, in turns, and the one that
 //! begins is another one each time, because the second finds more of the folder in the page cache.
 
-use super::{CHANGED, Config, FIRST, Ours, UNCHANGED, emptied, trees};
+use super::{CHANGED, Config, FIRST, Ours, RESTORE, UNCHANGED, emptied, restored, trees};
 use crate::board::{BASELINE, Board, OURS};
 use crate::measure::measured;
 use anyhow::Result;
@@ -10,6 +10,9 @@ use std::time::Duration;
 
 /// Unchanged days in one round: one takes a tenth of a second, so that a few say little.
 const UNCHANGED_DAYS: usize = 10;
+
+/// Restores in one round: how soon the disk takes what they write varies.
+const RESTORES: usize = 2;
 
 pub fn measure(folder: &Path, binary: &Path, baseline: &Path, mib: u64, rounds: usize) -> Result<Board> {
     let tree = folder.join(format!("documents-{mib}"));
@@ -28,18 +31,24 @@ pub fn measure(folder: &Path, binary: &Path, baseline: &Path, mib: u64, rounds: 
         };
         let mut pair = [(OURS, of(binary, "ours")?), (BASELINE, of(baseline, "baseline")?)];
         pair.rotate_left(number % 2);
-        let mut turn = |work: &str| {
+        let mut turn = |what: &str| {
             pair.reverse();
             // The store names runs by the second.
             std::thread::sleep(Duration::from_millis(1_100));
             pair.iter().try_for_each(|(name, build)| {
-                board.add(work, name, measured(&mut build.run(&["backup"]))?);
+                let into = restored(&work, name)?.display().to_string();
+                let restore: &[&str] = &["restore", "--source", "docs", "--into", &into];
+                let mut run = build.run(if what == RESTORE { restore } else { &["backup"] });
+                board.add(what, name, measured(&mut run)?);
                 Ok::<_, anyhow::Error>(())
             })
         };
         turn(FIRST)?;
         for _ in 0..UNCHANGED_DAYS {
             turn(UNCHANGED)?;
+        }
+        for _ in 0..RESTORES {
+            turn(RESTORE)?;
         }
         trees::change(&tree, number)?;
         turn(CHANGED)?;
