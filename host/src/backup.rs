@@ -14,7 +14,7 @@ use crate::capability::{Tally, add};
 use crate::config::Source;
 use crate::documents::{self, Tree};
 use crate::error::{Class, Error, Result};
-use crate::evidence::{Fingerprint, SealKey, Selected};
+use crate::evidence::{Fingerprint, Selected};
 use crate::history::{self, History};
 use crate::host::Host;
 use crate::lease::Lease;
@@ -117,7 +117,7 @@ impl Save for Saver<'_> {
         let mut tallies = Tallies::default();
         let now = when.id.taken();
         let mut work = open(host).await;
-        evidence(host, plugins, &mut work, history.seal_key(), &mut tallies).await;
+        evidence(host, plugins, &mut work, history, now, &mut tallies).await;
         let decisions = decide(host, plugins, &mut work, history, force, now, &mut tallies).await;
         let Dumped { sources, failures } =
             dump(host, plugins, lease, &work, &decisions, history, when.id, &mut tallies).await?;
@@ -131,7 +131,7 @@ async fn preview(host: &Host, plugins: &Plugins, options: Options, now: Timestam
     let history = history::load(&host.store, &host.environment, &host.sources, now).await?;
     let id = history.free_id(now);
     let mut work = open(host).await;
-    evidence(host, plugins, &mut work, history.seal_key(), &mut tallies).await;
+    evidence(host, plugins, &mut work, &history, now, &mut tallies).await;
     let decisions = decide(host, plugins, &mut work, &history, options.force, now, &mut tallies).await;
     Ok(report::of_preview(host, id, &decisions, work.iter().map(|w| (w.name.as_str(), w.opened.as_ref().err()))))
 }
@@ -179,8 +179,15 @@ async fn open_one(source: &Source, scope: String) -> Result<Opened> {
 
 /// Fingerprints every source that is open, side by side. A plugin that fails costs the fingerprint, and the source is dumped
 /// without one; a database that fails under it has failed.
-async fn evidence(host: &Host, plugins: &Plugins, work: &mut [Work], key: Option<&SealKey>, tallies: &mut Tallies) {
-    let Some(key) = key else {
+async fn evidence(
+    host: &Host,
+    plugins: &Plugins,
+    work: &mut [Work],
+    history: &History,
+    now: Timestamp,
+    tallies: &mut Tallies,
+) {
+    let Some(key) = history.seal_key() else {
         // A seal without a key would tell whoever guesses a row that the guess is right.
         tracing::warn!("fingerprints need the key that `init` draws; without it every source is saved");
         return;
@@ -190,7 +197,11 @@ async fn evidence(host: &Host, plugins: &Plugins, work: &mut [Work], key: Option
     let calls = work.iter().map(|source| async move {
         let began = host.clock.now();
         let called = match source.opened.as_ref().ok()?.clone() {
-            Opened::Database(session) => plugin.of_database(session).await,
+            Opened::Database(session) => {
+                // As a rule a plugin asks for what it asked for last time.
+                session.list_ahead(history.selected(&source.name, now));
+                plugin.of_database(session).await
+            }
             Opened::Tree(tree) => plugin.of_tree(documents::host::EvidenceTree(tree)).await,
         };
         Some((called, host.clock.millis_since(began)))

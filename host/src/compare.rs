@@ -77,6 +77,7 @@ pub async fn database(
     };
     let session = Session::open(restored, format!("{}/{source}", host.environment)).await?;
     let version = session.facts().server_version;
+    session.list_ahead(recorded.selected);
     let measured = repeat(recorded.selected, |selected| session.measure(selected)).await;
     session.close().await;
     let found = match measured {
@@ -209,15 +210,16 @@ fn recorded<'h>(history: &'h History, snapshot: &'h Snapshot, source: &str) -> R
     Ok(Recorded { fingerprint, basis, selected: &source.selected, seals: &source.seals, key })
 }
 
-/// Measures again what was measured then.
+/// Measures again what was measured then, rows first, which come last and take longest: meanwhile the rest is listed.
 async fn repeat<F: Future<Output = Result<Measured>>>(
     selected: &[Selected],
     measure: impl Fn(Selected) -> F,
 ) -> Result<Vec<Measured>> {
     let mut measured = Vec::new();
-    for selected in selected {
+    for selected in selected.iter().rev() {
         measured.push(measure(selected.clone()).await?);
     }
+    measured.reverse();
     Ok(measured)
 }
 

@@ -277,8 +277,12 @@ pub struct Session {
     /// Connections in that snapshot with nothing to do.
     idle: Mutex<Vec<Connection>>,
     catalog: tokio::sync::OnceCell<Arc<evidence::Catalog>>,
+    /// What was listed in this snapshot, by [`Listing`].
+    listings: [tokio::sync::OnceCell<String>; Listing::ALL.len()],
     /// Connections that read evidence at a time.
     readers_max: usize,
+    /// One for each of them.
+    reading: tokio::sync::Semaphore,
     /// Rows of each table that evidence digested without a row filter.
     rows: Mutex<BTreeMap<TableName, u64>>,
     /// What pg_dump remarked on the last dump.
@@ -409,7 +413,9 @@ impl Session {
             snapshot,
             idle,
             catalog,
+            listings: std::array::from_fn(|_| tokio::sync::OnceCell::new()),
             readers_max,
+            reading: tokio::sync::Semaphore::new(readers_max),
             rows,
             remarks,
         }))

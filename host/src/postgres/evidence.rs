@@ -313,6 +313,7 @@ impl Session {
         if work.is_done() {
             return Ok(());
         }
+        let _reading = self.reading.acquire().await;
         let reader = self.reader().await?;
         work.through(&reader).await?;
         self.release(reader);
@@ -321,6 +322,11 @@ impl Session {
 
     /// One more connection. If the server has none to spare, the others do its share.
     async fn help(&self, work: &Work<'_>) -> Result<()> {
+        // It may have to wait for what is listed ahead.
+        let _reading = self.reading.acquire().await;
+        if work.is_done() {
+            return Ok(());
+        }
         let reader = match self.reader().await {
             Ok(reader) => reader,
             Err(error) => {
@@ -412,10 +418,10 @@ fn digest_question(catalog: &Catalog, selection: &Selection) -> Result<(Question
         }
         _ => String::new(),
     };
-    // OFFSET 0 keeps the server from hashing each row twice.
+    // OFFSET 0 keeps the server from hashing each row twice. A shift of bits costs it half of what cutting texts does.
     let sql = format!(
-        "SELECT count(*), sum(('x' || left(h, 16))::bit(64)::int8)::text, sum(('x' || substr(h, 17, 16))::bit(64)::int8)::text \
-         FROM (SELECT encode(sha256(convert_to(ROW({list})::text, getdatabaseencoding())), 'hex') AS h \
+        "SELECT count(*), sum(h::bit(64)::int8)::text, sum((h << 64)::bit(64)::int8)::text \
+         FROM (SELECT ('x' || encode(sha256(convert_to(ROW({list})::text, getdatabaseencoding())), 'hex'))::bit(128) AS h \
          FROM ONLY {}.{} AS t{condition} OFFSET 0) AS hashed",
         quoted(&selection.table.schema),
         quoted(&selection.table.name)

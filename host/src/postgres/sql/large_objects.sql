@@ -8,6 +8,7 @@ WITH RECURSIVE chunks (id, place, bytes, hash) AS (
     FROM chunks AS k CROSS JOIN LATERAL (SELECT lo_get(k.id, k.place + 1048576, 1048576) AS chunk OFFSET 0) AS c
     WHERE k.bytes = 1048576
 )
-SELECT count(DISTINCT id), coalesce(sum(bytes), 0)::int8, coalesce(sum(('x' || left(h, 16))::bit(64)::int8), 0)::text,
-    coalesce(sum(('x' || substr(h, 17, 16))::bit(64)::int8), 0)::text
-FROM (SELECT id, bytes, encode(sha256(convert_to(ROW(id, place, bytes, hash)::text, 'UTF8')), 'hex') AS h FROM chunks OFFSET 0) AS hashed
+SELECT count(DISTINCT id), coalesce(sum(bytes), 0)::int8, coalesce(sum(h::bit(64)::int8), 0)::text,
+    coalesce(sum((h << 64)::bit(64)::int8), 0)::text
+FROM (SELECT id, bytes, ('x' || encode(sha256(convert_to(ROW(id, place, bytes, hash)::text, 'UTF8')), 'hex'))::bit(128) AS h FROM chunks OFFSET 0)
+    AS hashed

@@ -390,3 +390,26 @@ async fn a_server_without_md5_is_measured_all_the_same() {
     }
     session.large_objects().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_listed_ahead_is_what_is_listed_when_asked_and_one_connection_stays_one() {
+    let Some(server) = sample() else { return };
+    let all = [Selected::Structure, Selected::Definitions, Selected::Comments, Selected::Rights];
+    let with = async |connections| open(&Config { connections: Some(connections), ..config(&server, "sample") }).await;
+    let connected = || server.psql("postgres", "SELECT count(*) FROM pg_stat_activity WHERE datname = 'sample'");
+    let (two, one) = (with(2).await, with(1).await);
+    assert_eq!(connected().trim(), "2");
+    one.list_ahead(&all);
+    two.list_ahead(&[Selected::LargeObjects]);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(connected().trim(), "2", "nothing was to be listed ahead, or there was no connection for it");
+    two.list_ahead(&all);
+    wait_for(|| (connected().trim() == "3").then_some(())).await;
+    for selected in all {
+        let digest = async |session: &Session| session.measure(selected.clone()).await.unwrap().digest;
+        assert_eq!(digest(&two).await, digest(&one).await, "{selected:?}");
+    }
+    assert_eq!(connected().trim(), "4", "a listing that was made is not made again on one more connection");
+    two.close().await;
+    one.close().await;
+}
