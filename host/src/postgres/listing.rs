@@ -2,9 +2,10 @@
 
 use super::Session;
 use super::evidence::Sealed;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::evidence::Selected;
 use std::sync::Arc;
+use tokio::sync::OnceCell;
 
 /// What is listed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,9 +28,6 @@ macro_rules! listing {
 }
 
 impl Listing {
-    /// All of them, in the order in which they are numbered.
-    pub const ALL: [Self; 4] = [Self::Structure, Self::Definitions, Self::Comments, Self::Rights];
-
     fn of(selected: &Selected) -> Option<Self> {
         match selected {
             Selected::Structure => Some(Self::Structure),
@@ -60,15 +58,33 @@ impl Listing {
     }
 }
 
+/// The hashes of what was listed in one snapshot, each made once.
+#[derive(Debug, Default)]
+pub(super) struct Listings {
+    structure: OnceCell<String>,
+    definitions: OnceCell<String>,
+    comments: OnceCell<String>,
+    rights: OnceCell<String>,
+}
+
+impl Listings {
+    const fn place(&self, listing: Listing) -> &OnceCell<String> {
+        match listing {
+            Listing::Structure => &self.structure,
+            Listing::Definitions => &self.definitions,
+            Listing::Comments => &self.comments,
+            Listing::Rights => &self.rights,
+        }
+    }
+}
+
 impl Session {
     /// Hash of a listing of objects. Object identifiers are no part of it, nor is an extension's version, because a dump has none.
     ///
     /// # Errors
     /// See [`Session::open`].
     pub async fn listed(&self, listing: Listing) -> Result<String> {
-        let listings = self.listings.get(listing as usize);
-        let listed = listings.ok_or_else(|| Error::unexpected("a listing has no place"))?;
-        listed.get_or_try_init(|| self.hash_of(listing)).await.cloned()
+        self.listings.place(listing).get_or_try_init(|| self.hash_of(listing)).await.cloned()
     }
 
     /// Begins with the listings of what will be measured, beside rows that are read on other connections: the server lists four

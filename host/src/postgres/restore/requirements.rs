@@ -14,7 +14,7 @@ pub(in crate::postgres) const OF_SUPERUSERS: [&str; 5] =
     ["EVENT TRIGGER", "PUBLICATION", "PUBLICATION TABLE", "PUBLICATION TABLES IN SCHEMA", "FOREIGN DATA WRAPPER"];
 
 /// Kinds of entry that are said of another one, whose kind their name begins with.
-const SAID_OF_ANOTHER: [&str; 2] = ["COMMENT", LABEL];
+const COMMENT_OR_LABEL: [&str; 2] = ["COMMENT", LABEL];
 
 const LABEL: &str = "SECURITY LABEL";
 
@@ -67,7 +67,7 @@ fn names(entry: &Entry, begin: &str, keyword: &str) -> Vec<String> {
 
 /// Whether it is a comment or a label on something of a kind.
 fn is_said_of(entry: &Entry, kind: &str) -> bool {
-    SAID_OF_ANOTHER.contains(&entry.kind.as_str())
+    COMMENT_OR_LABEL.contains(&entry.kind.as_str())
         && entry.name.strip_prefix(kind).is_some_and(|name| name.starts_with(' '))
 }
 
