@@ -4,10 +4,9 @@ use crate::events::Event;
 use crate::oracle::Violation;
 use crate::runs::{self, ENVIRONMENT, Setting};
 use crate::world::{Truth, World};
-use dolibarr_backup::backup::course::Done;
-use dolibarr_backup::error::Result;
+use base::error::Result;
 use dolibarr_backup::report::Retention;
-use dolibarr_backup::store::memory::Fault;
+use dolibarr_backup::verbs::backup::course::Done;
 use jiff::{SignedDuration, Timestamp};
 use rand::RngExt;
 use std::collections::BTreeMap;
@@ -17,6 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::Duration;
+use store::memory::Fault;
 
 /// How often a future is polled in vain before the virtual clock moves.
 const POLLS_MAX: u32 = 40;

@@ -1,13 +1,13 @@
 //! Who knows what is owed. It reads the stored JSON by itself and shares no code with guard, policy or history.
 
 use bytes::Bytes;
-use dolibarr_backup::store::ObjectKey;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use store::ObjectKey;
 
 /// Owed by the default policy: the ends of the last so many days, months and calendar years.
 const DAYS_OWED: i32 = 30;

@@ -3,11 +3,11 @@
 use crate::oracle::Violation;
 use crate::runs::{ENVIRONMENT, MACHINE, RETENTION};
 use crate::world::World;
-use dolibarr_backup::environment;
-use dolibarr_backup::error::Result;
-use dolibarr_backup::history;
-use dolibarr_backup::lease::Lease;
-use dolibarr_backup::questions::{self, Answer, Asked};
+use base::error::Result;
+use catalogue::environment;
+use catalogue::history;
+use catalogue::lease::Lease;
+use catalogue::questions::{self, Answer, Asked};
 use rand::RngExt;
 use std::collections::BTreeSet;
 
@@ -32,7 +32,7 @@ impl World {
                 Ok(())
             }
             // A run that died a moment ago may still hold the lease.
-            Err(error) if error.class() == dolibarr_backup::error::Class::Held => Ok(()),
+            Err(error) if error.class() == base::error::Class::Held => Ok(()),
             Err(error) => Err(self.broken(format!("accept: {error}"))),
         }
     }
@@ -42,12 +42,12 @@ impl World {
         let (environment, sources) = config.environment(ENVIRONMENT)?;
         let asked = Asked {
             environment: ENVIRONMENT,
-            config: sources,
+            configured: &sources.configured,
             guard: &config.guard,
             time_zone: config.time_zone.iana_name().unwrap_or("UTC"),
             retention: RETENTION,
         };
-        let history = history::load(&self.store, environment, sources, now).await?;
+        let history = history::load(&self.store, environment, &sources.configured, now).await?;
         let Some(stored) = &history.environment else { return Ok(false) };
         if questions::questions(asked, &history, now).is_empty() && !self.must_retire {
             return Ok(false);

@@ -1,21 +1,20 @@
 //! Runs on the simulated store: the host's own course of a run, with a saver that knows what the sources hold.
 
 use crate::world::Truth;
+use base::error::{Error, Result};
+use base::stream;
 use bytes::Bytes;
-use dolibarr_backup::backup::course::{self, Course, Done, Save, Saved, When};
-use dolibarr_backup::backup::state::{self, Judgement, Seen};
-use dolibarr_backup::capability::Tally;
+use catalogue::guard::Decision;
+use catalogue::history::{self, History};
+use catalogue::judgement::{self, Judgement, Seen};
+use catalogue::lease::{Lease, Machine};
+use catalogue::questions;
+use catalogue::record::{Condition, FORMAT_VERSION, ObjectRecord, Outcome, PluginRecord, Record, SourceRecord};
 use dolibarr_backup::config::Config;
-use dolibarr_backup::error::{Error, Result};
-use dolibarr_backup::guard::Decision;
-use dolibarr_backup::history::{self, History};
-use dolibarr_backup::lease::{Lease, Machine};
-use dolibarr_backup::questions;
 use dolibarr_backup::retention::{Candidate, Proposal, Propose};
-use dolibarr_backup::snapshot::{Condition, FORMAT_VERSION, ObjectRecord, Outcome, PluginRecord, Record, SourceRecord};
-use dolibarr_backup::store::{ObjectKey, Store};
-use dolibarr_backup::stream;
+use dolibarr_backup::verbs::backup::course::{self, Course, Done, Save, Saved, When};
 use jiff::{SignedDuration, Timestamp};
+use plugin::context::Tally;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use retention_tiered::Plugin;
@@ -24,6 +23,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use store::{ObjectKey, Store};
 
 /// The environment of every campaign.
 pub const ENVIRONMENT: &str = "prod";
@@ -74,7 +74,8 @@ pub struct Setting {
 /// One run to its end.
 pub async fn run(setting: Setting) -> Result<Done> {
     let Setting { store, config, truths, now, wild, signal } = setting;
-    let (environment, sources) = config.environment(ENVIRONMENT)?;
+    let (environment, configured) = config.environment(ENVIRONMENT)?;
+    let sources = &configured.configured;
     let course = Course {
         store: &store,
         environment,
@@ -94,7 +95,7 @@ pub async fn run(setting: Setting) -> Result<Done> {
 
 struct Saver<'a> {
     store: &'a Store,
-    sources: &'a dolibarr_backup::config::EnvironmentConfig,
+    sources: &'a catalogue::configured::Configured,
     zone: &'a str,
     truths: BTreeMap<String, Truth>,
 }
@@ -156,7 +157,7 @@ impl Saver<'_> {
             return Err(Error::unavailable(format!("{name} is out of reach")));
         }
         let fingerprint = truth.content();
-        let another = state::is_another(truth.identity.as_deref(), name, history, now);
+        let another = judgement::is_another(truth.identity.as_deref(), name, history, now);
         if let Some((before, object)) = history.carried(name, now).filter(|_| !another)
             && before.fingerprint == fingerprint
             && before.is_restorable()
@@ -182,7 +183,7 @@ impl Saver<'_> {
             below_unreadable: None,
             lacking: Vec::new(),
         };
-        let Judgement { condition, doubts } = state::judge(name, &seen, history, now);
+        let Judgement { condition, doubts } = judgement::judge(name, &seen, history, now);
         let object = ObjectRecord { key, bytes: stored.bytes, sha256: stored.sha256, made: now };
         Ok(SourceRecord {
             fingerprint: (condition == Condition::Whole).then_some(fingerprint),

@@ -4,18 +4,18 @@ use crate::Tally;
 use crate::events::{Event, Scheduled};
 use crate::oracle::{Oracle, Violation};
 use crate::runs::{self, ENVIRONMENT};
+use base::error::Result;
 use bytes::Bytes;
+use catalogue::environment::{self, EnvironmentFile};
+use catalogue::record::Measure;
 use dolibarr_backup::config::Config;
-use dolibarr_backup::environment::{self, EnvironmentFile};
-use dolibarr_backup::error::Result;
-use dolibarr_backup::snapshot::Measure;
-use dolibarr_backup::store::memory::Memory;
-use dolibarr_backup::store::{ObjectKey, Store};
 use jiff::{SignedDuration, Timestamp};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use store::memory::Memory;
+use store::{ObjectKey, Store};
 
 /// The first day of every history, give or take a year: 2014-06-01T01:00:00Z.
 const BEGIN: i64 = 1_401_584_400;
@@ -190,7 +190,7 @@ impl World {
             let (environment, sources) = config.environment(ENVIRONMENT)?;
             let file = EnvironmentFile::first(
                 environment,
-                sources,
+                &sources.configured,
                 &BTreeMap::new(),
                 &config.guard,
                 config.time_zone.iana_name().unwrap_or("UTC"),

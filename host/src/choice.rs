@@ -2,19 +2,20 @@
 //! else.
 
 use crate::config::Source;
-use crate::documents;
-use crate::error::{Class, Error, Result};
-use crate::history::{History, Object, Snapshot};
-use crate::host::Host;
-use crate::postgres::{self, ServerConfig};
-use crate::proof::Standing;
-use crate::questions;
-use crate::snapshot::{ArchiveRecord, Condition, SnapshotId};
-use crate::store::ObjectKey;
+use crate::session::Host;
+use base::error::{Class, Error, Result};
+use base::id::SnapshotId;
+use catalogue::history::{History, Object, Snapshot};
+use catalogue::proof::Standing;
+use catalogue::questions;
+use catalogue::record::{ArchiveRecord, Condition};
+use documents;
 use futures::FutureExt;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use postgres::{self, ServerConfig};
 use std::sync::Arc;
+use store::ObjectKey;
 
 /// Snapshots that a message names when the one asked for is not there.
 const NEAREST_MAX: usize = 3;
@@ -50,7 +51,7 @@ impl Wanted<'_> {
 
     fn describe(self) -> String {
         match self {
-            Self::Source(source) => format!("whole snapshot of {}", crate::capability::printable(source)),
+            Self::Source(source) => format!("whole snapshot of {}", base::text::printable(source)),
             Self::All => "complete snapshot".to_owned(),
         }
     }
@@ -131,12 +132,12 @@ fn passed_over(
     let later = history.snapshots.iter().rev().filter(|snapshot| snapshot.id > taken.id && !snapshot.retired);
     let mut later = later.filter(|snapshot| at.is_none_or(|at| snapshot.id.taken() <= at));
     later.find_map(|snapshot| {
-        let why = |(source, state): (&String, &crate::history::State)| match (&state.object, state.condition) {
+        let why = |(source, state): (&String, &catalogue::history::State)| match (&state.object, state.condition) {
             (Some(object), _) if !object.present => Some(format!("the object of {source} is lost")),
             (_, Condition::Whole) => None,
             (_, condition) => Some(format!("{source} is {condition} in it")),
         };
-        let named = |(source, _): &(&String, &crate::history::State)| match wanted {
+        let named = |(source, _): &(&String, &catalogue::history::State)| match wanted {
             Wanted::Source(wanted) => wanted == source.as_str(),
             Wanted::All => true,
         };
@@ -190,7 +191,7 @@ fn moment(text: &str, zone: &TimeZone) -> Result<Timestamp> {
         None => text.parse::<jiff::civil::DateTime>().ok().and_then(local),
     };
     found.ok_or_else(|| {
-        usage(format!("`{}` is not a valid time", crate::capability::printable(text)))
+        usage(format!("`{}` is not a valid time", base::text::printable(text)))
             .hint("write 2026-06-30T01:00:00Z, or 2026-06-30T03:00 or 2026-06-30 in the business time zone")
     })
 }
@@ -225,7 +226,7 @@ pub fn source<'h>(host: &'h Host, name: Option<&str>, kind: fn(&Source) -> bool)
     found.map(|(name, source)| (name.as_str(), *source)).ok_or_else(|| {
         let said = match name {
             Some(name) => {
-                format!("{} has no such source as `{}`", host.environment, crate::capability::printable(name))
+                format!("{} has no such source as `{}`", host.environment, base::text::printable(name))
             }
             None if fitting.is_empty() => format!("{} has no documents", host.environment),
             None => format!("{} has several sources to choose from", host.environment),
@@ -269,13 +270,11 @@ pub fn server(host: &Host, named: &str) -> Result<postgres::Config> {
     let servers = &host.config().servers;
     servers.get(named).map(ServerConfig::config).ok_or_else(|| {
         let known = servers.keys().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
-        usage(format!("the configuration has no server `{}`", crate::capability::printable(named))).hint(
-            if known.is_empty() {
-                "add a section [servers.NAME], or write postgres://USER@HOST:5432/postgres".to_owned()
-            } else {
-                format!("--server takes {known}, or postgres://USER@HOST:5432/postgres")
-            },
-        )
+        usage(format!("the configuration has no server `{}`", base::text::printable(named))).hint(if known.is_empty() {
+            "add a section [servers.NAME], or write postgres://USER@HOST:5432/postgres".to_owned()
+        } else {
+            format!("--server takes {known}, or postgres://USER@HOST:5432/postgres")
+        })
     })
 }
 
@@ -341,7 +340,8 @@ mod tests {
     fn history(ids: &[(&str, bool)]) -> History {
         let snapshot = |(id, complete): &(&str, bool)| {
             let condition = if *complete { Condition::Whole } else { Condition::Partial };
-            crate::history::tests::of_one_source(id, "docs", condition)
+            let key = ObjectKey::parse(&format!("prod/docs/{id}.tar.gz"));
+            Snapshot::of_one_source(id.parse().unwrap(), "docs", condition, key)
         };
         let forgotten = BTreeMap::from([("20250101T000000Z".parse().unwrap(), Timestamp::UNIX_EPOCH)]);
         let mut history = History::of(ids.iter().map(snapshot).collect());

@@ -1,22 +1,23 @@
 //! The command line: what can be asked for, and the way from an answer to stdout, stderr and the exit code.
 
-use crate::accept;
-use crate::backup;
-use crate::capability::{printable, printable_lines};
 use crate::config::{self, Config, DEFAULT_FILE};
-use crate::coverage;
-use crate::drill;
-use crate::error::{Class, Error, Result};
-use crate::find;
-use crate::get;
-use crate::host::Host;
 use crate::job;
-use crate::list::{self, PruneOptions};
-use crate::plugins;
 use crate::report::Report;
-use crate::restore;
-use crate::status;
-use crate::verify;
+use crate::session::Host;
+use crate::verbs::accept;
+use crate::verbs::backup;
+use crate::verbs::coverage;
+use crate::verbs::drill;
+use crate::verbs::find;
+use crate::verbs::get;
+use crate::verbs::list::{self, PruneOptions};
+use crate::verbs::plugins;
+use crate::verbs::restore;
+use crate::verbs::status;
+use crate::verbs::verify;
+use base::error::{Class, Error, Result};
+use base::text::printable;
+use base::text::printable_lines;
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 use jiff::{SignedDuration, Timestamp};

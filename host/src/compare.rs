@@ -1,14 +1,14 @@
 //! Whether what was restored is what was saved. The record has the selection of the fingerprint: the host measures the same selection in
 //! what was restored, seals it with the same key, and compares. It asks no plugin, so it does not matter which one is configured now.
 
-use crate::documents::restore::COMPARED_WITH_INDEX;
-use crate::documents::{self, Tree};
-use crate::error::{Class, Result};
-use crate::evidence::{Fingerprint, Measured, SealKey, Selected};
-use crate::history::{History, Snapshot};
-use crate::host::Host;
-use crate::postgres::{self, Session};
-use crate::snapshot::ArchiveRecord;
+use crate::session::Host;
+use base::error::{Class, Result};
+use base::evidence::{Fingerprint, Measured, SealKey, Selected};
+use catalogue::history::{History, Snapshot};
+use catalogue::record::ArchiveRecord;
+use documents::restore::COMPARED_WITH_INDEX;
+use documents::{self, Tree};
+use postgres::{self, Session};
 use std::path::Path;
 
 /// What a comparison came to.

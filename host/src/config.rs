@@ -7,13 +7,15 @@ mod fleet;
 
 pub use fleet::Fleet;
 
-use crate::error::{Error, Result, reason};
-use crate::snapshot::SnapshotId;
-use crate::{documents, guard, plugin, postgres, store};
+use base::error::{Error, Result, reason};
+use base::id::SnapshotId;
+use base::secret::Fetch;
+use base::variables::{cache_folder, docker_config, environment_variable};
+use catalogue::configured::{Configured, Environment, SourceKind};
+use catalogue::guard;
 use jiff::tz::TimeZone;
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -22,35 +24,6 @@ pub const DEFAULT_FILE: &str = "dolibarr-backup.toml";
 
 /// Largest configuration that is read. A hand-written one has a few kilobytes.
 const FILE_BYTES_MAX: u64 = 1 << 20;
-
-/// Longest name of an environment or source; both become parts of keys.
-const NAME_BYTES_MAX: usize = 63;
-
-/// Folders of an environment that hold no source's objects.
-pub(crate) const RESERVED: [&str; 6] = ["snapshots", "forgotten", "verified", "drills", "leases", "environment"];
-
-/// An environment variable's value; none where it is unset, empty or not UTF-8.
-#[must_use]
-#[expect(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
-pub fn environment_variable(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.is_empty())
-}
-
-/// Where the environment keeps what a program may lose: `${XDG_CACHE_HOME:-$HOME/.cache}`. None where neither is set, or where the home
-/// does not exist: a user without one is not given one.
-pub(crate) fn cache_folder() -> Option<PathBuf> {
-    let set = environment_variable("XDG_CACHE_HOME").map(PathBuf::from).filter(|folder| folder.is_absolute());
-    let home = environment_variable("HOME").map(PathBuf::from).filter(|home| home.is_dir());
-    let base = set.or_else(|| home.map(|home| home.join(".cache")))?;
-    Some(base.join("dolibarr-backup/components"))
-}
-
-/// Docker's own configuration, which holds credentials for registries: `${DOCKER_CONFIG:-$HOME/.docker}/config.json`.
-fn docker_config() -> Option<PathBuf> {
-    let set = environment_variable("DOCKER_CONFIG").map(PathBuf::from);
-    let folder = set.or_else(|| environment_variable("HOME").map(|home| Path::new(&home).join(".docker")))?;
-    Some(folder.join("config.json"))
-}
 
 /// The whole configuration, checked.
 #[derive(Debug, Clone)]
@@ -70,9 +43,9 @@ pub struct Config {
     /// How long a run may take.
     pub deadlines: Deadlines,
     /// Which cluster, where one is needed.
-    pub kubernetes: crate::kube::Config,
+    pub kubernetes: kubernetes::Config,
     /// Which of its volumes `coverage` looks at.
-    pub coverage: Option<crate::kube::volumes::Config>,
+    pub coverage: Option<kubernetes::volumes::Config>,
 }
 
 /// `[deadlines]` of the configuration.
@@ -93,35 +66,17 @@ impl Default for Deadlines {
 /// The next day's run is then due.
 const RUN_HOURS: i64 = 23;
 
-/// One environment's name.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Environment(String);
-
-impl Environment {
-    /// The name as text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for Environment {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
 /// What an environment consists of.
 #[derive(Debug, Clone)]
 pub struct EnvironmentConfig {
     /// The sources by name.
     pub sources: BTreeMap<String, Source>,
-    /// Snapshots that are never forgotten.
-    pub pinned: Vec<SnapshotId>,
+    /// What the catalogue knows of them: names, kinds and pins.
+    pub configured: Configured,
     /// Where `backup` runs.
     pub run: Run,
     /// The Job that it runs as.
-    pub job: Option<crate::kube::template::Config>,
+    pub job: Option<kubernetes::template::Config>,
 }
 
 /// Where `backup` runs.
@@ -145,17 +100,12 @@ pub enum Source {
 }
 
 impl Source {
-    /// The kind of a database.
-    pub const POSTGRES: &'static str = "postgres";
-    /// The kind of a folder.
-    pub const DIRECTORY: &'static str = "directory";
-
-    /// As the configuration and the record spell it.
+    /// What it is.
     #[must_use]
-    pub const fn kind(&self) -> &'static str {
+    pub const fn kind(&self) -> SourceKind {
         match self {
-            Self::Postgres(_) => Self::POSTGRES,
-            Self::Directory(_) => Self::DIRECTORY,
+            Self::Postgres(_) => SourceKind::Postgres,
+            Self::Directory(_) => SourceKind::Directory,
         }
     }
 }
@@ -193,10 +143,10 @@ struct File {
     #[serde(default)]
     deadlines: Deadlines,
     #[serde(default)]
-    kubernetes: crate::kube::Config,
-    coverage: Option<crate::kube::volumes::Config>,
+    kubernetes: kubernetes::Config,
+    coverage: Option<kubernetes::volumes::Config>,
     #[serde(default)]
-    fleet: crate::kube::fleet::Config,
+    fleet: kubernetes::fleet::Config,
 }
 
 #[derive(Deserialize)]
@@ -207,14 +157,14 @@ struct FileEnvironment {
     pinned: Vec<SnapshotId>,
     #[serde(default)]
     run: Run,
-    job: Option<crate::kube::template::Config>,
+    job: Option<kubernetes::template::Config>,
 }
 
 impl Config {
     /// Reads and checks a configuration file.
     ///
     /// # Errors
-    /// [`crate::error::Class::Config`] naming the file, the line where there is one, and what is wrong.
+    /// [`base::error::Class::Config`] naming the file, the line where there is one, and what is wrong.
     pub fn read(path: &Path) -> Result<Self> {
         let mut config = Self::parse(&text(path)?).map_err(|e| in_file(path, e))?;
         config.plugins.lock_file = Some(plugin::lock::beside(path));
@@ -224,27 +174,27 @@ impl Config {
     /// Checks a configuration.
     ///
     /// # Errors
-    /// [`crate::error::Class::Config`].
+    /// [`base::error::Class::Config`].
     pub fn parse(text: &str) -> Result<Self> {
         Self::of(toml::from_str(text).map_err(|e| toml_error(text, &e))?)
     }
 
     fn of(mut file: File) -> Result<Self> {
-        let kubernetes = Arc::new(file.kubernetes.clone());
+        let fetch = kubernetes::secret::fetch(Arc::new(file.kubernetes.clone()));
         let mut store = file.store.ok_or_else(|| {
             Error::config("no store is configured").hint("add [store] with its `url`; README.md has a whole example")
         })?;
         if let Some(credentials) = &mut store.credentials {
-            credentials.kubernetes = Some(Arc::clone(&kubernetes));
+            credentials.fetch = Some(fetch.clone());
         }
         for server in file.servers.values_mut() {
-            server.credentials.kubernetes = Some(Arc::clone(&kubernetes));
+            server.credentials.fetch = Some(fetch.clone());
         }
         let mut environments = BTreeMap::new();
         for (name, environment) in file.env {
-            let name = checked_name(&name, "an environment")?;
-            let environment = environment.check(&name, &kubernetes)?;
-            environments.insert(Environment(name), environment);
+            let name = Environment::new(&name)?;
+            let environment = environment.check(name.as_str(), &fetch)?;
+            environments.insert(name, environment);
         }
         if environments.is_empty() {
             return Err(Error::config("no environment is configured")
@@ -277,29 +227,25 @@ impl Config {
     /// One environment.
     ///
     /// # Errors
-    /// [`crate::error::Class::Config`] with the names that there are.
+    /// [`base::error::Class::Config`] with the names that there are.
     pub fn environment(&self, name: &str) -> Result<(&Environment, &EnvironmentConfig)> {
         self.environments.iter().find(|(environment, _)| environment.as_str() == name).ok_or_else(|| {
             let known: Vec<_> = self.environments.keys().map(|e| format!("`{e}`")).collect();
-            Error::config(format!("unknown environment `{}`", crate::capability::printable(name)))
+            Error::config(format!("unknown environment `{}`", base::text::printable(name)))
                 .hint(format!("the configuration has {}", known.join(", ")))
         })
     }
 }
 
 impl FileEnvironment {
-    fn check(self, environment: &str, kubernetes: &Arc<crate::kube::Config>) -> Result<EnvironmentConfig> {
+    fn check(self, environment: &str, fetch: &Fetch) -> Result<EnvironmentConfig> {
         if self.sources.is_empty() {
             return Err(Error::config(format!("the environment `{environment}` has no source"))
                 .hint(format!("add a section such as [env.{environment}.sources.db]")));
         }
         let mut sources = BTreeMap::new();
+        let mut configured = Configured { pinned: self.pinned, ..Configured::default() };
         for (name, table) in self.sources {
-            let name = checked_name(&name, "a source")?;
-            if RESERVED.contains(&name.as_str()) {
-                return Err(Error::config(format!("`{name}` cannot name a source"))
-                    .hint(format!("the store uses {} for its own records", RESERVED.join(", "))));
-            }
             let mut source = source(table).map_err(|e| e.context(format!("in [env.{environment}.sources.{name}]")))?;
             if let Source::Postgres(database) = &mut source {
                 if database.service.is_none() && (database.host.is_empty() || database.database.is_empty()) {
@@ -313,9 +259,10 @@ impl FileEnvironment {
                 }
                 let others = database.restore_credentials.as_deref_mut();
                 for credentials in [&mut database.credentials].into_iter().chain(others) {
-                    credentials.kubernetes = Some(Arc::clone(kubernetes));
+                    credentials.fetch = Some(fetch.clone());
                 }
             }
+            configured.add(&name, source.kind())?;
             sources.insert(name, source);
         }
         let in_job = |e: Error| e.context(format!("in [env.{environment}.job]"));
@@ -326,7 +273,7 @@ impl FileEnvironment {
             ))
             .hint("say which Job: namespace = \"erp\", cron_job = \"dolibarr-backup-prod\""));
         }
-        Ok(EnvironmentConfig { sources, pinned: self.pinned, run: self.run, job: self.job })
+        Ok(EnvironmentConfig { sources, configured, run: self.run, job: self.job })
     }
 }
 
@@ -347,20 +294,10 @@ fn source(mut table: toml::Table) -> Result<Source> {
     }
 }
 
-fn checked_name(name: &str, what: &str) -> Result<String> {
-    let valid = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-    let starts_well = name.bytes().next().is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
-    if starts_well && name.len() <= NAME_BYTES_MAX && name.bytes().all(valid) {
-        return Ok(name.to_owned());
-    }
-    Err(Error::config(format!("`{}` cannot name {what}", crate::capability::printable(name)))
-        .hint("use lower-case letters, digits and hyphens, at most 63, not beginning with a hyphen"))
-}
-
 fn time_zone(name: Option<&str>) -> Result<TimeZone> {
     let Some(name) = name else { return Ok(TimeZone::UTC) };
     TimeZone::get(name).map_err(|_| {
-        Error::config(format!("unknown time zone `{}`", crate::capability::printable(name)))
+        Error::config(format!("unknown time zone `{}`", base::text::printable(name)))
             .hint("use a name of the IANA database, such as Europe/Paris")
     })
 }

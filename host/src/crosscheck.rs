@@ -11,110 +11,28 @@
 #[cfg(test)]
 mod tests;
 
-use crate::capability::{self, Count, Tally, printable};
-use crate::documents::{Digests, Tree, host::DigestTree};
-use crate::error::{Error, Result};
-use crate::evidence::SealKey;
-use crate::host::Host;
-use crate::plugin::call::crosschecking;
-use crate::plugin::{Plugin, Role};
-use crate::postgres::{ReadableTable, Session, host::RowsTable};
-use crate::snapshot::PluginRecord;
-use serde::{Deserialize, Serialize};
+use crate::session::Host;
+use crate::tally::plugin_record;
+use base::error::{Error, Result};
+use base::evidence::SealKey;
+use base::text::printable;
+use catalogue::proof::{CrosscheckReport, Finding, Head, PATHS_MAX, Paths, Verdict};
+use catalogue::record::PluginRecord;
+use documents::{Digests, Tree};
+use plugin::call::crosschecking;
+use plugin::capabilities::documents::DigestTree;
+use plugin::capabilities::postgres::RowsTable;
+use plugin::context::{self, Count, Tally};
+use plugin::{Plugin, Role};
+use postgres::{ReadableTable, Session};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-
-/// Paths of each kind that a report holds. The counts say the rest.
-pub const PATHS_MAX: usize = 100;
 
 /// What one plugin looks at, and so findings of one report. The shipped one has nine.
 const CHECKS_MAX: usize = 16;
 
 /// Heads of one report: one for each company.
 const HEADS_MAX: usize = 100;
-
-/// What a cross-check came to; part of the report of a drill, whose `format_version` covers it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct CrosscheckReport {
-    /// Documents that the database names.
-    pub compared: u64,
-    /// Named by the database and not there.
-    pub missing: Paths,
-    /// There with another content than the database noted.
-    pub altered: Paths,
-    /// There and not named by the database.
-    pub orphaned: Paths,
-    /// What was looked at and how it turned out; at least one.
-    pub findings: Vec<Finding>,
-    /// How far each log reaches that is chained by signatures.
-    pub heads: Vec<Head>,
-    /// Who compared, and what it was told.
-    pub plugin: PluginRecord,
-}
-
-/// Paths of one kind.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Paths {
-    /// How many.
-    pub total: u64,
-    /// The first of them, at most [`PATHS_MAX`], as they may be shown.
-    pub first: Vec<String>,
-}
-
-/// One thing that was looked at.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Finding {
-    /// What, a short phrase.
-    pub name: String,
-    /// How it turned out.
-    pub verdict: Verdict,
-    /// One line for people.
-    pub detail: String,
-}
-
-/// How something turned out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Verdict {
-    /// Well.
-    Passed,
-    /// Something to know that is no failure.
-    Noted,
-    /// Not well.
-    Failed,
-    /// It could not be looked at, and that is no failure.
-    Skipped,
-}
-
-/// How far a log reaches.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Head {
-    /// Which log.
-    pub log: String,
-    /// Its entries.
-    pub entries: u64,
-    /// The key of the last one.
-    pub last: i64,
-    /// The signature of the last one.
-    pub signature: String,
-}
-
-impl CrosscheckReport {
-    /// Whether nothing failed.
-    #[must_use]
-    pub fn passed(&self) -> bool {
-        self.failed().next().is_none()
-    }
-
-    /// What failed.
-    pub fn failed(&self) -> impl Iterator<Item = &Finding> {
-        self.findings.iter().filter(|finding| finding.verdict == Verdict::Failed)
-    }
-}
 
 /// A cross-check without a report.
 #[derive(Debug)]
@@ -135,7 +53,7 @@ impl From<Error> for Failed {
 /// what the documents' archive leaves out.
 ///
 /// # Errors
-/// As [`Host::plugin`], the plugin's own, and [`crate::error::Class::PluginRefused`] for a report that contradicts itself.
+/// As [`Host::plugin`], the plugin's own, and [`base::error::Class::PluginRefused`] for a report that contradicts itself.
 pub async fn run(
     host: &Host,
     session: &Arc<Session>,
@@ -164,7 +82,7 @@ pub async fn compare(
         Ok(checks) => answer(plugin, &checks, session, tree, exclude, key, &mut tally).await,
         Err(error) => Err(error),
     };
-    compared.map_err(|error| Failed { error, plugin: Some(plugin.record(&coarse(&tally))) })
+    compared.map_err(|error| Failed { error, plugin: Some(plugin_record(plugin, &coarse(&tally))) })
 }
 
 /// What a plugin says that it looks at.
@@ -197,7 +115,7 @@ async fn answer(
     let digests = Arc::new(Digests::new(Arc::clone(tree), exclude)?);
     let called = plugin.crosscheck(tables.collect(), DigestTree(Arc::clone(&digests))).await;
     let handed = Handed::of(&called.tally, plugin.readable().iter().count());
-    capability::add(tally, called.tally);
+    context::add(tally, called.tally);
     let key = key.cloned().unwrap_or_else(SealKey::draw);
     Answer { plugin, checks, handed, session, digests: &digests, key }.checked(called.result?, tally).await
 }
@@ -267,7 +185,7 @@ impl Answer<'_> {
             orphaned: self.paths(orphaned).await?,
             findings: self.findings(findings)?,
             heads: self.heads(heads).await?,
-            plugin: self.plugin.record(&coarse(tally)),
+            plugin: plugin_record(self.plugin, &coarse(tally)),
         })
     }
 

@@ -1,12 +1,12 @@
 //! What every verb does that writes and is no run: alone in its environment, after what killed runs left is cleared away.
 
-use crate::backup::sweep;
-use crate::error::{Error, Result};
-use crate::history::{self, History};
-use crate::host::Host;
-use crate::lease::{Lease, Machine};
-use crate::questions::{self, Kind};
-use crate::snapshot::ClockDoubt;
+use crate::session::Host;
+use crate::sweep::sweep;
+use base::error::{Error, Result};
+use catalogue::history::{self, History};
+use catalogue::lease::{Lease, Machine};
+use catalogue::questions::{self, Kind};
+use catalogue::record::ClockDoubt;
 use jiff::Timestamp;
 
 /// Does some work under the environment's lease, on a history that was read under it.
@@ -21,7 +21,7 @@ pub async fn exclusively<T>(
     let (lease, abandoned) = Lease::take(&host.store, &host.environment, Machine::OWN).await?;
     let lease = lease.and(host.cluster_lease().await).await?;
     let done = async {
-        let history = history::load(&host.store, &host.environment, &host.sources, now).await?;
+        let history = history::load(&host.store, &host.environment, &host.sources.configured, now).await?;
         sweep(&host.store, &host.environment, &lease, abandoned, &history).await?;
         work(&lease, history).await
     }
@@ -34,10 +34,10 @@ pub async fn exclusively<T>(
 /// it would be doubted.
 ///
 /// # Errors
-/// [`crate::error::Class::Config`], with how far the clocks are apart.
+/// [`base::error::Class::Config`], with how far the clocks are apart.
 pub fn check_clock(host: &Host, lease: &Lease, now: Timestamp) -> Result<()> {
     let skew = now.duration_since(host.clock.shown_by(lease.store_time()));
-    if skew.abs() <= questions::SKEW_MAX {
+    if skew.abs() <= catalogue::clock::SKEW_MAX {
         return Ok(());
     }
     let doubt = ClockDoubt::Skew { seconds: skew.as_secs() };
@@ -48,7 +48,7 @@ pub fn check_clock(host: &Host, lease: &Lease, now: Timestamp) -> Result<()> {
 /// answers would be taken back in silence.
 ///
 /// # Errors
-/// [`crate::error::Class::Config`] with what is wrong with it.
+/// [`base::error::Class::Config`] with what is wrong with it.
 pub fn check_file(host: &Host, history: &History) -> Result<()> {
     let Some(doubt) = history.file_doubt else { return Ok(()) };
     Err(Error::config(questions::describe_file(doubt)).hint(format!(

@@ -2,14 +2,14 @@
 //!
 //! Here every byte of an object is read once and held against what the record says; nothing is restored here.
 
-use crate::error::{Class, Error, Result};
-use crate::history::Object;
-use crate::host::Host;
-use crate::postgres::{Contents, Flaw, Scanner};
-use crate::scratch::Scratch;
-use crate::stream::{BlockingReader, ByteStream, cause, stopped};
-use crate::telemetry;
+use crate::session::Host;
+use base::error::{Class, Error, Result};
+use base::scratch::Scratch;
+use base::stream::{BlockingReader, ByteStream, cause, stopped};
+use base::telemetry;
+use catalogue::history::Object;
 use indicatif::HumanBytes;
+use postgres::{Contents, Flaw, Scanner};
 use sha2::{Digest, Sha256};
 use std::io::{self, BufRead, Write};
 use std::path::Path;

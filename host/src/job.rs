@@ -6,15 +6,15 @@
 mod interrupt;
 
 use crate::config::Config;
-use crate::error::{Class, Error, Result};
-use crate::kube::Cluster;
-use crate::kube::job::OneShot;
-use crate::plugin::call::launching;
-use crate::plugin::{Engine, Plugin, Role};
 use crate::report::{FORMAT_VERSION, Report};
-use crate::snapshot::SnapshotId;
+use base::error::{Class, Error, Result};
+use base::id::SnapshotId;
 use interrupt::{Decision, Signals};
 use jiff::Timestamp;
+use kubernetes::Cluster;
+use kubernetes::job::OneShot;
+use plugin::call::launching;
+use plugin::{Engine, Plugin, Role};
 use serde_json::{Value, json};
 use std::path::Path;
 

@@ -1,7 +1,8 @@
 //! The binary: parse, run, exit. The one place that reads the clock.
 
-use dolibarr_backup::plugin::compile;
-use dolibarr_backup::{cli, telemetry};
+use base::telemetry;
+use dolibarr_backup::cli;
+use plugin::compile;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {

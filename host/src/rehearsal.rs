@@ -3,16 +3,17 @@
 
 use crate::choice;
 use crate::compare::{self, Comparison};
-use crate::documents::restore as folder;
-use crate::error::{Class, Error, Result};
 use crate::fetch;
-use crate::history::{History, Object, Snapshot};
-use crate::host::{Clock, Host};
-use crate::postgres::restore::{Fresh, JOBS_DEFAULT_MAX, Server, check_program};
-use crate::postgres::{self, Origin, Throwaway};
-use crate::proof::{Phase, SourceProof};
-use crate::scratch::Scratch;
+use crate::session::Host;
+use base::clock::Clock;
+use base::error::{Class, Error, Result};
+use base::scratch::Scratch;
+use catalogue::history::{History, Object, Snapshot};
+use catalogue::proof::{Phase, SourceProof};
+use documents::restore as folder;
 use indicatif::{HumanBytes, HumanCount};
+use postgres::restore::{Fresh, JOBS_DEFAULT_MAX, Server, check_program};
+use postgres::{self, Origin, Throwaway};
 use std::path::{Path, PathBuf};
 use tokio_util::sync::CancellationToken;
 
@@ -205,7 +206,7 @@ impl Rehearsal {
         let restored = match self.time("restore the documents", Some(object.bytes), restore).await {
             Ok(restored) => restored,
             Err(error) => {
-                let why = crate::verify::wrong(error)?;
+                let why = as_finding(error)?;
                 proof.problems.push(format!("{} cannot be restored: {why}", object.key));
                 return Ok(Restored { proof, place: Some(Place::Folder(into)) });
             }
@@ -354,7 +355,7 @@ fn finding(error: Error) -> Result<String> {
             Some(advice) => format!("{error}; {advice}"),
             None => error.to_string(),
         }),
-        _ => crate::verify::wrong(error),
+        _ => as_finding(error),
     }
 }
 
@@ -369,4 +370,23 @@ fn note(proof: &mut SourceProof, comparison: Comparison) {
 
 fn left(place: &Path, why: &str) -> Error {
     Error::unexpected(format!("{} cannot be removed: {why}", place.display())).hint("remove it by hand")
+}
+
+/// A damage is a finding; everything else keeps the verification from being made.
+///
+/// # Errors
+/// The error itself, if it is no damage.
+pub fn as_finding(error: Error) -> Result<String> {
+    match error.class() {
+        Class::Stale => Ok(error.to_string()),
+        Class::Usage
+        | Class::Config
+        | Class::Held
+        | Class::PluginTrapped
+        | Class::PluginRefused
+        | Class::Unavailable
+        | Class::RetentionIncomplete
+        | Class::Interrupted
+        | Class::Unexpected => Err(error),
+    }
 }

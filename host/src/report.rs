@@ -5,17 +5,18 @@ mod list;
 
 pub use list::of_list;
 
-use crate::error::{Class, Error};
-use crate::guard::Plan;
-use crate::history::History;
-use crate::host::Host;
-use crate::plugin::call::dumping;
-use crate::questions::Question;
 use crate::retention::{self, Applied, Planned, Steps};
-use crate::snapshot::{Condition, Record, SnapshotId, SourceRecord};
+use crate::session::Host;
+use base::error::{Class, Error};
+use base::id::SnapshotId;
+use catalogue::guard::Plan;
+use catalogue::history::History;
+use catalogue::questions::Question;
+use catalogue::record::{Condition, Record, SourceRecord};
 use indicatif::{HumanBytes, HumanCount, HumanDuration};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use plugin::call::dumping;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -176,7 +177,7 @@ pub fn of_preview<'a>(
                     dumping::Action::Carry => "carry",
                     dumping::Action::Dump => "dump",
                 };
-                (action, crate::capability::printable(&decision.reason))
+                (action, base::text::printable(&decision.reason))
             }
             (None, None) => ("none", String::new()),
         };
@@ -314,7 +315,7 @@ fn retention_value(state: &str, plan: &Plan, planned: &Planned, applied: Option<
     value
 }
 
-fn objects_value(objects: &[(crate::store::ObjectKey, u64)]) -> Value {
+fn objects_value(objects: &[(store::ObjectKey, u64)]) -> Value {
     objects.iter().map(|(key, bytes)| json!({ "key": key, "bytes": bytes })).collect()
 }
 
@@ -334,7 +335,7 @@ pub(crate) fn local(moment: Timestamp, zone: &TimeZone) -> String {
 /// How old something is. A run that began in the second of another one is named a second later.
 pub(crate) fn age(moment: Timestamp, now: Timestamp) -> String {
     let passed = now.duration_since(moment);
-    if passed < -crate::questions::SKEW_MAX {
+    if passed < -catalogue::clock::SKEW_MAX {
         "in the future".to_owned()
     } else {
         span(passed.max(jiff::SignedDuration::ZERO))

@@ -11,7 +11,7 @@ mod plan;
 pub use bin::{Applied, Hands, Steps, WHOLE_RUNS_IN_BIN, Wait, apply, due, take_back};
 pub use plan::{Candidate, Planned, Proposal, Propose, Rules, plan, plan_of};
 
-use crate::error::{Class, Error};
+use base::error::{Class, Error};
 
 /// The failure of whoever would forget while something keeps it from being done.
 #[must_use]

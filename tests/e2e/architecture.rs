@@ -1,6 +1,7 @@
-//! The arrows of the architecture: who may know whom. A check looks at text, so that it needs no compiler and can say
-//! file, line and rule.
+//! What Cargo cannot say by itself: which crate of the host may depend on which, which crate owns which library, and words that no
+//! function of the WIT package may have.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -41,116 +42,62 @@ impl Source {
     }
 }
 
-/// Crates that only some modules of the host may name. A module's path ends in `/` where everything below it may too.
-struct Reserved {
-    crates: &'static [&'static str],
-    modules: &'static [&'static str],
-    why: &'static str,
+/// A crate of the host, the crates of the host that it may depend on, and the libraries that no other crate may name.
+struct Room {
+    folder: &'static str,
+    knows: &'static [&'static str],
+    owns: &'static [&'static str],
 }
 
-const RESERVED: [Reserved; 6] = [
-    Reserved {
-        crates: &["wasmtime", "wasmtime_wasi"],
-        modules: &["capability.rs", "capability/", "plugin.rs", "plugin/", "main.rs", "*/host.rs"],
-        why: "wasm stops at the plugin engine and each capability's host.rs",
+/// Bottom up. No capability knows another, and `plugin` alone knows wasm.
+const ROOMS: [Room; 8] = [
+    Room { folder: "host/base", knows: &[], owns: &["secrecy", "tracing-subscriber"] },
+    Room {
+        folder: "host/store",
+        knows: &["base"],
+        owns: &["aws-credential-types", "aws-sdk-s3", "aws-smithy-http-client", "aws-smithy-runtime-api"],
     },
-    Reserved {
-        crates: &["aws_sdk_s3", "aws_smithy_http_client", "aws_smithy_runtime_api", "aws_smithy_types"],
-        modules: &["store/s3.rs", "store/s3/"],
-        why: "the AWS SDK stops at store/s3",
+    Room { folder: "host/postgres", knows: &["base"], owns: &["sqlparser", "tokio-postgres", "tokio-postgres-rustls"] },
+    Room { folder: "host/documents", knows: &["base"], owns: &["ignore", "libdeflater"] },
+    Room { folder: "host/kube", knows: &["base"], owns: &["k8s-openapi", "kube"] },
+    Room { folder: "host/catalogue", knows: &["base", "kubernetes", "store"], owns: &[] },
+    Room {
+        folder: "host/plugin",
+        knows: &["base", "documents", "kubernetes", "postgres", "store"],
+        owns: &["docker_credential", "minisign-verify", "oci-client", "wasmparser", "wasmtime", "wasmtime-wasi"],
     },
-    Reserved {
-        crates: &["tokio_postgres", "tokio_postgres_rustls"],
-        modules: &["postgres/"],
-        why: "the PostgreSQL client stops below postgres/",
+    Room {
+        folder: "host",
+        knows: &["base", "catalogue", "documents", "kubernetes", "plugin", "postgres", "store"],
+        owns: &["clap", "comfy-table", "maud", "prometheus-client"],
     },
-    Reserved { crates: &["kube", "k8s_openapi"], modules: &["kube/"], why: "the Kubernetes client stops below kube/" },
-    Reserved {
-        crates: &["oci_client", "docker_credential"],
-        modules: &["plugin/registry.rs", "plugin/registry/"],
-        why: "registries stop at plugin/registry",
-    },
-    Reserved { crates: &["anyhow"], modules: &["main.rs", "cli.rs", "cli/"], why: "modules have typed errors" },
 ];
 
-/// Capabilities, none of which knows another.
-const CAPABILITIES: [&str; 4] = ["store", "postgres", "documents", "kube"];
+/// The host's crates as its manifests name them.
+const OURS: [&str; 7] = ["base", "catalogue", "documents", "kubernetes", "plugin", "postgres", "store"];
+
+/// What a crate may not depend on. Tests of a crate may start anything.
+fn strangers(room: &Room, manifest: &Source) -> Vec<Breach> {
+    let table: toml::Table = manifest.text.parse().unwrap_or_else(|error| panic!("{}: {error}", manifest.file));
+    let named: BTreeSet<String> = table
+        .get("dependencies")
+        .and_then(|found| found.as_table())
+        .into_iter()
+        .flat_map(|found| found.keys())
+        .cloned()
+        .collect();
+    let of_others = ROOMS.iter().filter(|other| other.folder != room.folder).flat_map(|other| other.owns);
+    let foreign = OURS.iter().filter(|name| !room.knows.contains(name)).chain(of_others).chain(["anyhow"].iter());
+    let line = |name: &str| manifest.text.lines().position(|line| line.starts_with(name)).map_or(1, |index| index + 1);
+    let found = foreign.filter(|name| named.contains(**name));
+    found.map(|name| manifest.breach(line(name), format!("{} may not depend on `{name}`", room.folder))).collect()
+}
 
 /// Names that say nothing about what a module upholds.
 const EMPTY_NAMES: [&str; 4] = ["util", "types", "models", "manager"];
 
 /// Words that no function of the package may have: a plugin reads no bytes and deletes nothing.
 const FORBIDDEN_WORDS: [&str; 6] = ["delete", "remove", "read", "overwrite", "unlink", "truncate"];
-
-fn allows(modules: &[&str], module: &str) -> bool {
-    modules.iter().any(|allowed| match (allowed.strip_prefix('*'), allowed.strip_suffix('/')) {
-        (Some(end), _) => module.ends_with(end),
-        (None, Some(_)) => module.starts_with(allowed),
-        (None, None) => module == *allowed,
-    })
-}
-
-/// Whether a line of code names a path that begins with `root`: `root::…`, or `use root as`.
-fn names(line: &str, root: &str) -> bool {
-    let is_word = |c: char| c.is_alphanumeric() || c == '_';
-    line.match_indices(root).any(|(at, _)| {
-        let before = line[..at].chars().next_back();
-        let after = &line[at + root.len()..];
-        let used = line.trim_start().trim_start_matches("pub ").starts_with("use ") && !after.starts_with(is_word);
-        !before.is_some_and(|c| is_word(c) || c == ':') && (after.starts_with("::") || used)
-    })
-}
-
-/// `host/src/store/s3.rs` is `store/s3.rs`.
-fn host_module(source: &Source) -> Option<&str> {
-    source.file.strip_prefix("host/src/")
-}
-
-fn reserved_crates(source: &Source) -> Vec<Breach> {
-    let Some(module) = host_module(source) else { return Vec::new() };
-    let strangers = RESERVED.iter().filter(|reserved| !allows(reserved.modules, module));
-    let pairs = strangers.flat_map(|reserved| reserved.crates.iter().map(move |name| (*name, reserved.why)));
-    let breach = |(name, why): (&str, &str)| {
-        let found = source.lines().filter(|(_, line)| names(line, name)).map(|(number, _)| number);
-        found.map(|number| source.breach(number, format!("`{name}` has no place here: {why}"))).collect::<Vec<_>>()
-    };
-    pairs.flat_map(breach).collect()
-}
-
-fn capabilities_apart(source: &Source) -> Vec<Breach> {
-    let Some(module) = host_module(source) else { return Vec::new() };
-    let own = module.split(['/', '.']).next().unwrap_or_default();
-    if !CAPABILITIES.contains(&own) {
-        return Vec::new();
-    }
-    let mut breaches = Vec::new();
-    for other in CAPABILITIES.iter().filter(|other| **other != own) {
-        for (number, line) in source.lines().filter(|(_, line)| names_module(line, other)) {
-            breaches
-                .push(source.breach(number, format!("capability `{own}` names capability `{other}`: {}", line.trim())));
-        }
-    }
-    breaches
-}
-
-/// `crate::other`, `super::super::other`, or `other` in the braces of `use crate::{…}`.
-fn names_module(line: &str, module: &str) -> bool {
-    let is_word = |c: char| c.is_alphanumeric() || c == '_';
-    let whole = |at: usize| !line[at + module.len()..].starts_with(is_word);
-    let direct = ["crate::", "super::"]
-        .iter()
-        .any(|root| line.match_indices(&format!("{root}{module}")).any(|(at, _)| whole(at + root.len())));
-    let braces = line.split_once("crate::{").map_or("", |(_, rest)| rest);
-    direct || braces.split(['{', '}', ',']).any(|part| part.trim().split("::").next() == Some(module))
-}
-
-fn grant_knows_nothing_of_ours(source: &Source) -> Vec<Breach> {
-    if host_module(source) != Some("grant.rs") {
-        return Vec::new();
-    }
-    let found = source.lines().filter(|(_, line)| names(line, "crate"));
-    found.map(|(number, _)| source.breach(number, "`grant` depends on nothing of ours")).collect()
-}
 
 fn name_says_something(source: &Source) -> Vec<Breach> {
     let stem = Path::new(&source.file).file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
@@ -238,24 +185,99 @@ fn our_packages() -> Vec<String> {
 }
 
 #[test]
-fn external_crates_stop_at_the_modules_that_own_them() {
-    hold_everywhere("host/src", reserved_crates);
+fn the_arrows_between_the_hosts_crates_run_downward_and_each_library_has_one_owner() {
+    for room in &ROOMS {
+        let file = format!("{}/Cargo.toml", room.folder);
+        let text = fs::read_to_string(root().join(&file)).expect("a manifest");
+        hold(strangers(room, &Source::new(&file, &text)));
+    }
+    let folders = fs::read_dir(root().join("host")).expect("host").flatten();
+    let crates = folders.filter(|entry| entry.path().join("Cargo.toml").is_file()).count();
+    assert_eq!(crates + 1, ROOMS.len(), "a crate below host/ has no line in this test");
 }
 
 #[test]
-fn no_capability_names_another() {
-    hold_everywhere("host/src", capabilities_apart);
+fn a_stranger_in_a_manifest_is_seen_and_named_with_its_line() {
+    let store = ROOMS.iter().find(|room| room.folder == "host/store").expect("a room");
+    for (text, line) in [
+        ("[dependencies]\nwasmtime.workspace = true\n", Some(2)),
+        ("[dependencies]\nbytes.workspace = true\npostgres.workspace = true\n", Some(3)),
+        ("[dependencies]\nanyhow = \"1\"\n", Some(2)),
+        ("[dependencies]\naws-sdk-s3.workspace = true\nbase.workspace = true\n", None),
+        ("[dev-dependencies]\npostgres.workspace = true\n", None),
+    ] {
+        let found = strangers(store, &Source::new("host/store/Cargo.toml", text));
+        assert_eq!(found.first().map(|breach| breach.line), line, "{text}");
+    }
+}
+
+/// The room of a file within its crate: the first folder or file below `src`, and for a verb the one below `verbs`.
+fn room_of(path: &str) -> String {
+    let mut parts = path.trim_end_matches(".rs").split('/');
+    let first = parts.next().unwrap_or_default();
+    match parts.next().filter(|_| first == "verbs") {
+        Some(verb) => format!("verbs/{verb}"),
+        None => first.to_owned(),
+    }
+}
+
+/// Which rooms of a crate each of its rooms names, tests left out.
+fn named_rooms(folder: &str) -> BTreeMap<String, BTreeSet<String>> {
+    let below = format!("{folder}/src/");
+    let mut named: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for source in files(&format!("{folder}/src"), "rs") {
+        let file = source.file.strip_prefix(&below).expect("a file of the crate");
+        if file == "lib.rs" || ["tests", "hostile", "suite"].iter().any(|part| file.contains(part)) {
+            continue;
+        }
+        let text: Vec<&str> = source.lines().map(|(_, line)| line).take_while(|line| *line != "#[cfg(test)]").collect();
+        let rooms = text.iter().flat_map(|line| line.split("crate::").skip(1)).map(|rest| {
+            let path: String = rest.chars().take_while(|c| c.is_alphanumeric() || matches!(c, '_' | ':')).collect();
+            room_of(&path.replace("::", "/"))
+        });
+        named.entry(room_of(file)).or_default().extend(rooms);
+    }
+    named
+}
+
+/// Rooms that are left when those that name no other one that is left are taken away again and again: they stand in a circle.
+fn circle(mut named: BTreeMap<String, BTreeSet<String>>) -> Vec<String> {
+    loop {
+        let there: BTreeSet<String> = named.keys().cloned().collect();
+        let before = named.len();
+        named.retain(|room, others| others.iter().any(|other| other != room && there.contains(other)));
+        if named.len() == before {
+            return named.into_keys().collect();
+        }
+    }
 }
 
 #[test]
-fn grants_depend_on_nothing_of_ours() {
-    assert!(root().join("host/src/grant.rs").is_file());
-    hold_everywhere("host/src", grant_knows_nothing_of_ours);
+fn no_two_rooms_of_a_crate_name_each_other_on_any_way_round() {
+    for room in &ROOMS {
+        let named = named_rooms(room.folder);
+        assert!(named.len() > 1, "{}: the check looked at nothing", room.folder);
+        assert_eq!(circle(named), Vec::<String>::new(), "a circle in {}", room.folder);
+    }
+}
+
+#[test]
+fn a_circle_is_seen() {
+    let named = |arrows: &[(&str, &[&str])]| {
+        let room = |(room, others): &(&str, &[&str])| {
+            ((*room).to_owned(), others.iter().map(|other| (*other).to_owned()).collect())
+        };
+        circle(arrows.iter().map(room).collect())
+    };
+    assert_eq!(named(&[("a", &["b", "c"]), ("b", &["c"]), ("c", &["c", "Error"])]), Vec::<String>::new());
+    assert_eq!(named(&[("a", &["b"]), ("b", &["c"]), ("c", &["b"])]), ["a", "b", "c"]);
+    assert_eq!(room_of("verbs/backup/course.rs"), "verbs/backup");
+    assert_eq!(room_of("guard/clocks.rs"), "guard");
 }
 
 #[test]
 fn module_names_say_what_they_hold() {
-    for folder in ["host/src", "plugins", "tests", "xtask"] {
+    for folder in ["host", "plugins", "tests", "xtask"] {
         hold_everywhere(folder, name_says_something);
     }
 }
@@ -351,39 +373,6 @@ fn forbidden_functions(resolve: &Resolve) -> Vec<Breach> {
         }
     }
     breaches
-}
-
-#[test]
-fn a_breach_is_seen_and_named_with_its_line() {
-    type Check = fn(&Source) -> Vec<Breach>;
-    let table: [(Check, &str, &str, bool); 20] = [
-        (reserved_crates, "host/src/backup.rs", "use wasmtime::Store;", true),
-        (reserved_crates, "host/src/backup.rs", "    let x: wasmtime::Result<()> = y;", true),
-        (reserved_crates, "host/src/backup.rs", "// wasmtime::Store is not used here", false),
-        (reserved_crates, "host/src/backup.rs", "let my_wasmtime::x = crate::plugin::wasmtime::y;", false),
-        (reserved_crates, "host/src/plugin/engine.rs", "use wasmtime::Store;", false),
-        (reserved_crates, "host/src/postgres/host.rs", "use wasmtime::Store;", false),
-        (reserved_crates, "host/src/store/directory.rs", "use aws_sdk_s3 as s3;", true),
-        (reserved_crates, "host/src/store/s3/upload.rs", "use aws_sdk_s3::Client;", false),
-        (reserved_crates, "host/src/postgres.rs", "use tokio_postgres::Client;", true),
-        (reserved_crates, "host/src/job.rs", "let client = kube::Client::try_default();", true),
-        (reserved_crates, "host/src/job.rs", "use crate::kube::Cluster;", false),
-        (reserved_crates, "host/src/retention.rs", "fn f() -> anyhow::Result<()> {", true),
-        (capabilities_apart, "host/src/store/s3.rs", "use crate::postgres::Client;", true),
-        (capabilities_apart, "host/src/postgres/host.rs", "use crate::{error::Error, store::Store};", true),
-        (capabilities_apart, "host/src/postgres/host.rs", "use crate::stored::Thing;", false),
-        (capabilities_apart, "host/src/backup.rs", "use crate::store::Store;", false),
-        (grant_knows_nothing_of_ours, "host/src/grant.rs", "use crate::error::Error;", true),
-        (grant_knows_nothing_of_ours, "host/src/grant.rs", "use std::fmt;", false),
-        (name_says_something, "plugins/dump/src/util.rs", "", true),
-        (name_says_something, "plugins/dump/src/utility_model.rs", "", false),
-    ];
-    for (check, file, line, is_breach) in table {
-        let breaches = check(&Source::new(file, &format!("//! A module.\n{line}\n")));
-        assert_eq!(!breaches.is_empty(), is_breach, "{file}: {line}: {breaches:?}");
-        let where_it_is = if line.is_empty() { 1 } else { 2 };
-        assert!(breaches.iter().all(|breach| breach.line == where_it_is && breach.file == file), "{breaches:?}");
-    }
 }
 
 #[test]

@@ -8,6 +8,7 @@ pub mod binary;
 pub mod garage;
 #[cfg(feature = "servers")]
 pub mod gcs;
+pub mod guests;
 pub mod helm;
 #[cfg(feature = "servers")]
 pub mod kubernetes;

@@ -2,11 +2,11 @@
 //! outside its cluster.
 
 use super::{Config, DEFAULT_FILE, File, in_file, text, toml_error};
-use crate::error::{Error, Result};
-use crate::kube::fleet::{self, Installed};
-use crate::plugin::Limits;
-use crate::secret::Source;
+use base::error::{Error, Result};
+use base::secret::Source;
 use jiff::tz::TimeZone;
+use kubernetes::fleet::{self, Installed};
+use plugin::Limits;
 use std::path::{Path, PathBuf};
 
 /// Which fleet, and how what is found is shown. The file needs neither a store nor an environment.
@@ -15,7 +15,7 @@ pub struct Fleet {
     /// What people are shown.
     pub time_zone: TimeZone,
     /// The cluster.
-    pub kubernetes: crate::kube::Config,
+    pub kubernetes: kubernetes::Config,
     /// What of it is looked at.
     pub looked_at: fleet::Config,
     /// Where components are kept.
@@ -37,7 +37,7 @@ impl Fleet {
     /// Checks what it needs of a configuration.
     ///
     /// # Errors
-    /// [`crate::error::Class::Config`].
+    /// [`base::error::Class::Config`].
     pub fn parse(text: &str) -> Result<Self> {
         let file: File = toml::from_str(text).map_err(|e| toml_error(text, &e))?;
         Ok(Self {
@@ -52,7 +52,7 @@ impl Fleet {
     /// file, no variable, no other Secret and no other cluster that its text may name is used.
     ///
     /// # Errors
-    /// [`crate::error::Class::Config`] for what its pods would refuse too, and for a store that cannot be reached from here.
+    /// [`base::error::Class::Config`] for what its pods would refuse too, and for a store that cannot be reached from here.
     pub fn instance(&self, of: &Installed) -> Result<Config> {
         let mut file: File = toml::from_str(&of.text).map_err(|e| toml_error(&of.text, &e))?;
         let secret = of.store_secret.clone();
@@ -74,7 +74,7 @@ impl Fleet {
                 store.ca_file = Some(ca_file);
             }
         }
-        file.kubernetes = crate::kube::Config { lease_namespace: None, ..self.kubernetes.clone() };
+        file.kubernetes = kubernetes::Config { lease_namespace: None, ..self.kubernetes.clone() };
         file.plugins.cache.clone_from(&self.cache);
         file.plugins.retention.limits = Limits::default();
         Config::of(file)
@@ -84,7 +84,7 @@ impl Fleet {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kube::Reference;
+    use kubernetes::Reference;
 
     const INSTANCE: &str = r#"
 [store]
@@ -127,18 +127,19 @@ path = "/var/www/documents"
         }
     }
 
-    #[test]
-    fn the_text_of_an_instance_reaches_no_file_no_other_secret_and_no_other_cluster() {
+    #[tokio::test]
+    async fn the_text_of_an_instance_reaches_no_file_no_other_secret_and_no_other_cluster() {
         let fleet = Fleet::parse("[kubernetes]\nkubeconfig = \"/ours\"\n[plugins]\ncache = \"/our/cache\"\n").unwrap();
         for credentials in ["files = \"/run/secrets/s3\"", "env = true", "kube_secret = \"kube-system/root\""] {
             let config =
                 fleet.instance(&installed(&INSTANCE.replace("files = \"/run/secrets/s3\"", credentials))).unwrap();
             let used = config.store.credentials.unwrap();
-            assert_eq!((used.files, used.env, used.user), (None, false, None));
+            assert_eq!((&used.files, used.env, &used.user), (&None, false, &None));
             assert_eq!(used.kube_secret.as_deref(), Some(&reference("erp/s3")));
-            let cluster = used.kubernetes.unwrap();
-            assert_eq!(cluster.kubeconfig.as_deref(), Some(Path::new("/ours")));
-            assert_eq!((&config.kubernetes, &config.kubernetes.lease_namespace), (&*cluster, &None));
+            let refused = used.look().await.map(|_| ()).unwrap_err();
+            assert!(refused.message().contains("/ours"), "asks another cluster: {refused}");
+            assert_eq!(config.kubernetes.kubeconfig.as_deref(), Some(Path::new("/ours")));
+            assert_eq!(config.kubernetes.lease_namespace, None);
             assert_eq!(config.plugins.cache.as_deref(), Some(Path::new("/our/cache")));
             assert_eq!(config.plugins.retention.limits, Limits::default());
         }

@@ -1,12 +1,12 @@
 //! The shipped plugin on a real server and a real folder: the sample, and the real installation where there is one.
 
 use super::*;
-use crate::documents;
-use crate::error::{Class, Error};
-use crate::plugin::{Config, Engine, Plugins};
-use crate::postgres;
 use ::tests::postgres::Server;
 use ::tests::sample;
+use base::error::{Class, Error};
+use documents;
+use plugin::{Config, Engine, Plugins};
+use postgres;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;

@@ -3,8 +3,8 @@
 //!
 //! While the question stands, the Job is followed on, and its log is held back.
 
-use crate::error::{Error, Result};
-use crate::telemetry;
+use base::error::{Error, Result};
+use base::telemetry;
 use std::io::{BufRead, IsTerminal, Write};
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -44,7 +44,7 @@ impl Signals {
     /// Begins to listen.
     ///
     /// # Errors
-    /// [`crate::error::Class::Unexpected`] when the system has no room for it.
+    /// [`base::error::Class::Unexpected`] when the system has no room for it.
     pub fn listen() -> Result<Self> {
         let failed = |e: std::io::Error| Error::unexpected(format!("signals cannot be listened to: {e}"));
         let interrupt = signal(SignalKind::interrupt()).map_err(failed)?;

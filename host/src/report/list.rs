@@ -1,13 +1,13 @@
 //! The list of snapshots: a row each, and why it is kept.
 
 use super::{FORMAT_VERSION, Report, age, local, questions_value, shortened};
-use crate::error::Error;
-use crate::history::{History, Snapshot};
-use crate::host::Host;
-use crate::proof::Standing;
-use crate::questions::Question;
 use crate::retention::{self, Planned};
-use crate::snapshot::{Condition, Outcome};
+use crate::session::Host;
+use base::error::Error;
+use catalogue::history::{History, Snapshot};
+use catalogue::proof::Standing;
+use catalogue::questions::Question;
+use catalogue::record::{Condition, Outcome};
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use indicatif::HumanBytes;
 use jiff::Timestamp;

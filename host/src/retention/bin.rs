@@ -1,16 +1,17 @@
 //! The bin: what a plan comes to now, and the hands that carry it out.
 
 use super::plan::Planned;
-use crate::error::{Error, Result};
-use crate::history::{self, History, Orphan, Snapshot};
-use crate::lease::Lease;
-use crate::snapshot::{Certificate, FORMAT_VERSION, SnapshotId};
-use crate::store::{Created, Deleted, ObjectKey, Store};
+use base::error::{Error, Result};
+use base::id::SnapshotId;
 use bytes::Bytes;
+use catalogue::history::{History, Orphan, Snapshot};
+use catalogue::lease::Lease;
+use catalogue::record::{Certificate, FORMAT_VERSION};
 use futures::StreamExt;
 use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeSet;
 use std::time::Duration;
+use store::{Created, Deleted, ObjectKey, Store};
 use tokio_util::sync::CancellationToken;
 
 /// How long one deletion is waited for: less than what is left of the lease when it begins, so that none outlives it.
@@ -127,7 +128,7 @@ pub struct Hands<'a> {
     /// The store.
     pub store: &'a Store,
     /// The environment whose lease is held.
-    pub environment: &'a crate::config::Environment,
+    pub environment: &'a catalogue::configured::Environment,
     /// Asked before each batch.
     pub lease: &'a Lease,
     /// Raised when the person interrupts: nothing new is begun then.
@@ -198,13 +199,15 @@ impl Hands<'_> {
 
     async fn take_back(&self, steps: &Steps, applied: &mut Applied) {
         for id in &steps.taken_back {
-            let deleted = match history::certificate_key(self.environment, *id) {
+            let deleted = match catalogue::keys::certificate_key(self.environment, *id) {
                 Ok(key) => self.remove(&key).await,
                 Err(error) => Err(error),
             };
             match deleted {
                 Ok(Deleted::Gone) => applied.taken_back.push(*id),
-                Ok(Deleted::Retained) => applied.retained.extend(history::certificate_key(self.environment, *id)),
+                Ok(Deleted::Retained) => {
+                    applied.retained.extend(catalogue::keys::certificate_key(self.environment, *id))
+                }
                 Err(error) => applied.failures.push(error.context(format!("taking {id} out of the bin"))),
             }
         }
@@ -234,8 +237,8 @@ impl Hands<'_> {
             plugins: snapshot.record.as_ref().map(|record| record.plugins.clone()).unwrap_or_default(),
             planned_by: planned.planned_by.clone(),
         };
-        let body = Bytes::from(crate::snapshot::to_bytes(&certificate)?);
-        let key = history::certificate_key(self.environment, snapshot.id)?;
+        let body = Bytes::from(catalogue::record::to_bytes(&certificate)?);
+        let key = catalogue::keys::certificate_key(self.environment, snapshot.id)?;
         // One that exists is from a run that was stopped right here.
         let (Created::Created | Created::Exists) = self.store.create(&key, body).await?;
         Ok(())
@@ -277,7 +280,7 @@ impl Hands<'_> {
                     gone.insert(*id);
                     applied.forgotten.push(*id);
                 }
-                Ok(Deleted::Retained) => applied.retained.extend(history::record_key(self.environment, *id)),
+                Ok(Deleted::Retained) => applied.retained.extend(catalogue::keys::record_key(self.environment, *id)),
                 Err(error) => applied.failures.push(error.context(format!("forgetting {id}"))),
             }
         }
@@ -308,7 +311,7 @@ impl Hands<'_> {
         planned: &Planned,
         now: Timestamp,
     ) -> Result<()> {
-        match self.remove(&history::certificate_key(self.environment, snapshot.id)?).await? {
+        match self.remove(&catalogue::keys::certificate_key(self.environment, snapshot.id)?).await? {
             Deleted::Gone => self.put_into_bin(history, snapshot, planned, now).await,
             Deleted::Retained => Ok(()),
         }
@@ -316,7 +319,8 @@ impl Hands<'_> {
 
     /// Whether the certificate says what it has to say once the record is gone.
     async fn is_certified(&self, snapshot: &Snapshot) -> Result<bool> {
-        let Some(bytes) = self.store.get(&history::certificate_key(self.environment, snapshot.id)?).await? else {
+        let Some(bytes) = self.store.get(&catalogue::keys::certificate_key(self.environment, snapshot.id)?).await?
+        else {
             return Ok(false);
         };
         let certificate: Option<Certificate> = serde_json::from_slice(&bytes).ok();
@@ -332,7 +336,7 @@ impl Hands<'_> {
         if snapshot.adopted {
             return Ok(Deleted::Gone);
         }
-        self.remove(&history::record_key(self.environment, snapshot.id)?).await
+        self.remove(&catalogue::keys::record_key(self.environment, snapshot.id)?).await
     }
 
     async fn remove(&self, key: &ObjectKey) -> Result<Deleted> {
@@ -344,7 +348,7 @@ impl Hands<'_> {
     /// gone; where the store retains it, the archive stays too.
     async fn prune(&self, key: &ObjectKey) -> Result<Deleted> {
         if let Some(stem) = key.as_str().strip_suffix(".tar.gz") {
-            let index = history::key(&format!("{stem}.index"))?;
+            let index = catalogue::keys::key(&format!("{stem}.index"))?;
             if self.remove(&index).await? == Deleted::Retained {
                 return Ok(Deleted::Retained);
             }

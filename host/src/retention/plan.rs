@@ -1,14 +1,17 @@
 //! The plan: what the plugin proposes of each source, and what the guard makes of it.
 
-use crate::capability::{self, Tally, printable};
-use crate::error::{Error, Result};
-use crate::guard::{self, Decision, Guarded, Plan, Subject};
-use crate::history::{History, Serves, Snapshot};
-use crate::host::Host;
-use crate::plugin::Plugin;
-use crate::plugin::call::retaining;
-use crate::snapshot::{PluginRecord, SnapshotId};
+use crate::session::Host;
+use base::error::{Error, Result};
+use base::id::SnapshotId;
+use base::text::printable;
+use catalogue::guard::Serves;
+use catalogue::guard::{self, Decision, Guarded, Plan, Subject};
+use catalogue::history::{History, Snapshot};
+use catalogue::record::PluginRecord;
 use jiff::Timestamp;
+use plugin::Plugin;
+use plugin::call::retaining;
+use plugin::context::{self, Tally};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What serves, from the best on.
@@ -113,7 +116,7 @@ impl Propose for Plugin {
     }
 
     fn record(&self, tally: &Tally) -> Option<PluginRecord> {
-        Some(Self::record(self, tally))
+        Some(crate::tally::plugin_record(self, tally))
     }
 }
 
@@ -146,7 +149,7 @@ impl<'a> Rules<'a> {
 /// each rank with all that rank above it, with adopted ones and without, and what it keeps in any answer stays.
 ///
 /// # Errors
-/// The plugin's; [`crate::error::Class::PluginRefused`] for a plan that does not answer the question.
+/// The plugin's; [`base::error::Class::PluginRefused`] for a plan that does not answer the question.
 pub async fn plan(rules: Rules<'_>, proposer: &impl Propose, history: &History, now: Timestamp) -> Result<Planned> {
     let now = history.present(now);
     let subjects = history.subjects();
@@ -264,7 +267,7 @@ impl Proposed {
             .filter_map(|(id, complete)| Some(Candidate::of(history.snapshot(*id)?, *complete)))
             .collect();
         let (answer, tally) = proposer.propose(now, rules.time_zone_name(), &asked).await;
-        capability::add(&mut self.tally, tally);
+        context::add(&mut self.tally, tally);
         let answer = answer?;
         let ids: BTreeSet<SnapshotId> = question.iter().map(|(id, _)| *id).collect();
         let plan = guard::match_up(&ids, answer.decisions).map_err(|refusal| proposer.refused(refusal.to_string()))?;
@@ -292,7 +295,7 @@ impl Candidate {
             complete,
             bytes: snapshot.bytes(),
             pinned: snapshot.pinned,
-            verified: snapshot.standing == crate::proof::Standing::Passed,
+            verified: snapshot.standing == catalogue::proof::Standing::Passed,
             adopted: snapshot.adopted,
         }
     }

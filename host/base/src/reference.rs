@@ -1,0 +1,86 @@
+//! Names of objects in a Kubernetes cluster, as the configuration has them.
+
+use crate::text::printable;
+use serde::Deserialize;
+use std::fmt;
+
+/// Longest name of an object, and of a namespace.
+const NAME_BYTES_MAX: usize = 253;
+
+/// Longest name of a namespace, and of what becomes part of a host's name or a label.
+pub const LABEL_BYTES_MAX: usize = 63;
+
+/// A namespace's name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Namespace(String);
+
+impl Namespace {
+    /// A namespace whose name stands in the program.
+    #[must_use]
+    pub fn literal(name: &'static str) -> Self {
+        debug_assert!(is_label(name), "`{name}` cannot name a namespace");
+        Self(name.to_owned())
+    }
+
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Namespace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl TryFrom<String> for Namespace {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        if is_label(&text) { Ok(Self(text)) } else { Err(format!("`{}` cannot name a namespace", printable(&text))) }
+    }
+}
+
+/// An object in a namespace: `namespace/name`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Reference {
+    /// Where it is.
+    pub namespace: Namespace,
+    /// What it is called.
+    pub name: String,
+}
+
+impl TryFrom<String> for Reference {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let wrong = || format!("`{}` is not `namespace/name`", printable(&text));
+        let (namespace, name) = text.split_once('/').ok_or_else(wrong)?;
+        if !is_name(name) {
+            return Err(wrong());
+        }
+        Ok(Self { namespace: namespace.to_owned().try_into().map_err(|_| wrong())?, name: name.to_owned() })
+    }
+}
+
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// Whether a text is a label of a host's name, as namespaces and volumes have it.
+pub fn is_label(text: &str) -> bool {
+    text.len() <= LABEL_BYTES_MAX && !text.contains('.') && is_name(text)
+}
+
+/// Whether a text can name an object.
+pub fn is_name(text: &str) -> bool {
+    let edge = |b: Option<u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.';
+    text.len() <= NAME_BYTES_MAX && edge(text.bytes().next()) && edge(text.bytes().last()) && text.bytes().all(inner)
+}

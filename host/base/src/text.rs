@@ -1,0 +1,51 @@
+//! Text from elsewhere, made safe to show.
+
+/// Most bytes of a foreign text that are shown: enough for any sentence or path, and too few to fill a log.
+const TEXT_BYTES_MAX: usize = 1_000;
+
+/// Makes foreign text (a plugin's, a server's, a file name) safe for a terminal, a log or a record: control characters are
+/// replaced, and at most [`TEXT_BYTES_MAX`] bytes remain.
+#[must_use]
+pub fn printable(text: &str) -> String {
+    let mut line = String::new();
+    for c in text.chars().map(|c| if is_printable(c) { c } else { '\u{fffd}' }) {
+        // What stands for a character may be longer than it.
+        if line.len() + c.len_utf8() > TEXT_BYTES_MAX {
+            line.push('…');
+            break;
+        }
+        line.push(c);
+    }
+    line
+}
+
+/// Like [`printable`], but keeps line breaks and tabs and does not shorten: for whole messages that quote foreign text.
+#[must_use]
+pub fn printable_lines(text: &str) -> String {
+    text.chars().map(|c| if is_printable(c) || matches!(c, '\n' | '\t') { c } else { '\u{fffd}' }).collect()
+}
+
+/// Whether a character neither moves the cursor nor turns the direction of what follows.
+fn is_printable(c: char) -> bool {
+    !c.is_control()
+        && !matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plugins_text_can_neither_move_the_cursor_nor_fill_the_log() {
+        assert_eq!(printable("a\u{1b}[2Jb\nc"), "a\u{fffd}[2Jb\u{fffd}c");
+        assert_eq!(printable("x\u{202e}y"), "x\u{fffd}y");
+        for long in ["é", "\0", "x", "漢"].map(|c| c.repeat(TEXT_BYTES_MAX + 1)) {
+            let shown = printable(&long);
+            assert!(shown.len() <= TEXT_BYTES_MAX + '…'.len_utf8(), "{} bytes", shown.len());
+            assert!(shown.ends_with('…'));
+        }
+        let exactly = "x".repeat(TEXT_BYTES_MAX);
+        assert_eq!(printable(&exactly), exactly);
+        assert_eq!(printable(""), "");
+    }
+}

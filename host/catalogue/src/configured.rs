@@ -1,0 +1,97 @@
+//! What a configuration names of an environment. How to reach a source is none of the catalogue's business.
+
+use base::error::{Error, Result};
+use base::id::SnapshotId;
+use base::text::printable;
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// Longest name of an environment or source; both become parts of keys.
+const NAME_BYTES_MAX: usize = 63;
+
+/// Folders of an environment that hold no source's objects.
+pub const RESERVED: [&str; 6] = ["snapshots", "forgotten", "verified", "drills", "leases", "environment"];
+
+/// An environment's name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Environment(String);
+
+impl Environment {
+    /// A name that can be part of keys.
+    ///
+    /// # Errors
+    /// [`base::error::Class::Config`].
+    pub fn new(name: &str) -> Result<Self> {
+        check_name(name, "an environment").map(|()| Self(name.to_owned()))
+    }
+
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Environment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What a source is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SourceKind {
+    /// A PostgreSQL database.
+    Postgres,
+    /// A folder.
+    Directory,
+}
+
+impl SourceKind {
+    /// Every kind.
+    pub const ALL: [Self; 2] = [Self::Postgres, Self::Directory];
+
+    /// As the configuration and the record spell it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Postgres => "postgres",
+            Self::Directory => "directory",
+        }
+    }
+}
+
+/// What the configuration names of one environment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Configured {
+    /// The sources by name.
+    pub sources: BTreeMap<String, SourceKind>,
+    /// Snapshots that are never forgotten.
+    pub pinned: Vec<SnapshotId>,
+}
+
+impl Configured {
+    /// Adds a source.
+    ///
+    /// # Errors
+    /// [`base::error::Class::Config`] for a name that cannot be part of keys, or that the catalogue uses itself.
+    pub fn add(&mut self, name: &str, kind: SourceKind) -> Result<()> {
+        check_name(name, "a source")?;
+        if RESERVED.contains(&name) {
+            return Err(Error::config(format!("`{name}` cannot name a source"))
+                .hint(format!("the store uses {} for its own records", RESERVED.join(", "))));
+        }
+        self.sources.insert(name.to_owned(), kind);
+        Ok(())
+    }
+}
+
+fn check_name(name: &str, what: &str) -> Result<()> {
+    let valid = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    let begins_as_one = name.bytes().next().is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    if begins_as_one && name.len() <= NAME_BYTES_MAX && name.bytes().all(valid) {
+        return Ok(());
+    }
+    Err(Error::config(format!("`{}` cannot name {what}", printable(name)))
+        .hint("use lower-case letters, digits and hyphens, at most 63, not beginning with a hyphen"))
+}

@@ -1,0 +1,187 @@
+//! Adoption: objects without a record, as a shell script with the same keys leaves them, become snapshots.
+//!
+//! An object is never lost to a coincidence of names. Two spellings of one moment, or one of a moment that a run has
+//! already, give snapshots of their own, a second apart; and only a certificate that names an object explains it. An empty
+//! object is what a script leaves whose dump failed: its source failed then, and nothing is restored from it.
+
+use super::listing::{Found, Keys};
+use super::{Object, Snapshot, State};
+use crate::configured::{Configured, Environment};
+use crate::keys::certificate_key;
+use crate::record::{Certificate, Condition, Measure, Outcome};
+use base::error::Result;
+use base::id::SnapshotId;
+use jiff::Timestamp;
+use std::collections::{BTreeMap, BTreeSet};
+use store::{ObjectKey, Store};
+
+/// How far from the moment of its name a snapshot may be whose own second is taken. There are fewer spellings than this.
+const SECONDS_APART_MAX: i64 = 60;
+
+/// The seconds that a snapshot of a moment can have, the moment first.
+fn seconds(moment: SnapshotId) -> impl Iterator<Item = SnapshotId> {
+    (0..=SECONDS_APART_MAX).map(move |seconds| moment.after(seconds))
+}
+
+/// Why an object without a record is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Explained {
+    /// A certificate of a recorded snapshot names it: its deletion was decided, and stopped half way.
+    Forgotten {
+        /// When the certificate was written, by the store's time.
+        since: Timestamp,
+    },
+    /// The certificate of an adopted snapshot names it: that snapshot lies in the bin.
+    Binned {
+        /// The snapshot.
+        id: SnapshotId,
+        /// When the certificate was written, by the store's time.
+        since: Timestamp,
+    },
+    /// A certificate of version 1, which names no objects, is of its moment: it may be that run's or a script's.
+    Unclear,
+}
+
+/// What certificates say of objects that no record names. Only those certificates are read that could name one that is there:
+/// of a store in which every prune ran to its end, none.
+///
+/// # Errors
+/// The store's. A certificate that cannot be read explains nothing, so what it might name stays.
+pub(super) async fn explained(
+    store: &Store,
+    environment: &Environment,
+    keys: &Keys,
+    free: &BTreeMap<&ObjectKey, &Found>,
+) -> Result<BTreeMap<ObjectKey, Explained>> {
+    let near: BTreeSet<SnapshotId> =
+        free.values().flat_map(|found| seconds(found.moment)).filter(|id| keys.certificates.contains_key(id)).collect();
+    let mut explained = BTreeMap::new();
+    for id in near {
+        let Some(since) = keys.certificates.get(&id).copied() else { continue };
+        let Some(bytes) = store.get(&certificate_key(environment, id)?).await? else { continue };
+        let certificate = match serde_json::from_slice::<Certificate>(&bytes) {
+            Ok(certificate) => certificate,
+            Err(error) => {
+                tracing::warn!("the certificate of {id} of {environment} cannot be read: {error}");
+                // It is in the bin, or was: what lies there of that moment stays listed, and before it is deleted the certificate
+                // is written anew.
+                let own = free.iter().filter(|(_, found)| found.moment == id);
+                explained.extend(own.map(|(key, _)| ((*key).clone(), Explained::Binned { id, since })));
+                continue;
+            }
+        };
+        let named = match (&certificate.record_sha256, certificate.due) {
+            (None, Some(_)) => Explained::Binned { id, since },
+            (Some(_), _) | (None, None) => Explained::Forgotten { since },
+        };
+        // Version 1 named none. Of this version's, one of a record that nobody could read names none either: what lies there
+        // of that moment stays listed.
+        if certificate.record_sha256.is_some() && certificate.due.is_none() && certificate.objects.is_empty() {
+            let own = free.iter().filter(|(_, found)| found.own && found.moment == id);
+            explained.extend(own.map(|(key, _)| ((*key).clone(), Explained::Unclear)));
+        }
+        explained.extend(certificate.objects.into_iter().map(|key| (key, named)));
+    }
+    Ok(explained)
+}
+
+/// Makes a snapshot of every moment that only unrecorded objects have. A source without an object of that moment is
+/// carried over from the newest earlier one, because such scripts skip what has not changed.
+pub(super) fn adopt<'a>(
+    configured: &Configured,
+    keys: &Keys,
+    under_way: &BTreeSet<SnapshotId>,
+    free: impl Iterator<Item = (&'a ObjectKey, &'a Found)>,
+    explained: &BTreeMap<ObjectKey, Explained>,
+    snapshots: &mut BTreeMap<SnapshotId, Snapshot>,
+) {
+    let taken: BTreeSet<SnapshotId> =
+        snapshots.keys().chain(keys.records.keys()).chain(keys.certificates.keys()).chain(under_way).copied().collect();
+    let mut binned: BTreeMap<SnapshotId, (Timestamp, Group)> = BTreeMap::new();
+    let mut others = Vec::new();
+    for (key, found) in free {
+        match explained.get(key) {
+            Some(Explained::Binned { id, since }) => {
+                let (_, group) = binned.entry(*id).or_insert_with(|| (*since, Group::new()));
+                group.insert(found.source.clone(), object(key, found));
+            }
+            Some(Explained::Forgotten { .. } | Explained::Unclear) => {}
+            None => others.push((key, found)),
+        }
+    }
+    let mut named: BTreeMap<SnapshotId, (Option<Timestamp>, Group)> =
+        binned.into_iter().map(|(id, (since, group))| (id, (Some(since), group))).collect();
+    named.extend(self::named(grouped(others.into_iter()), taken).into_iter().map(|(id, group)| (id, (None, group))));
+    let mut newest: BTreeMap<String, Object> = BTreeMap::new();
+    for (id, (binned, group)) in named {
+        let state = |outcome, object: &Object| State {
+            outcome,
+            condition: if object.present { Condition::Whole } else { Condition::Failed },
+            object: Some(object.clone()),
+            fingerprint: String::new(),
+            measure: Measure::default(),
+            identity: None,
+            given_up: false,
+        };
+        let carried = newest.iter().map(|(source, object)| (source.clone(), state(Outcome::Unchanged, object)));
+        let mut sources: BTreeMap<String, State> = carried.collect();
+        for (source, object) in group {
+            let outcome = if object.present { Outcome::Adopted } else { Outcome::Failed };
+            sources.insert(source.clone(), state(outcome, &object));
+            if object.present {
+                newest.insert(source, object);
+            }
+        }
+        let complete = configured.sources.keys().all(|source| sources.get(source).is_some_and(State::is_restorable));
+        snapshots.insert(id, Snapshot { complete, adopted: true, binned, sources, ..Snapshot::blank(id) });
+    }
+}
+
+/// Objects of one snapshot by source.
+type Group = BTreeMap<String, Object>;
+
+fn object(key: &ObjectKey, found: &Found) -> Object {
+    let present = found.bytes > 0;
+    Object { key: key.clone(), bytes: found.bytes, sha256: None, made: found.moment.taken(), present }
+}
+
+/// Puts the objects of each moment together, one of each source; a further one of a source begins a further group. This
+/// program's own spelling comes first.
+fn grouped<'a>(free: impl Iterator<Item = (&'a ObjectKey, &'a Found)>) -> BTreeMap<SnapshotId, Vec<Group>> {
+    let mut free: Vec<_> = free.collect();
+    free.sort_by_key(|(key, found)| (found.moment, !found.own, *key));
+    let mut moments: BTreeMap<SnapshotId, Vec<Group>> = BTreeMap::new();
+    for (key, found) in free {
+        let object = object(key, found);
+        let groups = moments.entry(found.moment).or_default();
+        match groups.iter_mut().find(|group| !group.contains_key(&found.source)) {
+            Some(group) => drop(group.insert(found.source.clone(), object)),
+            None => groups.push(Group::from([(found.source.clone(), object)])),
+        }
+    }
+    moments
+}
+
+/// Gives each group an id: the first of a moment that moment, unless it is taken, and the others the next free second. What
+/// finds none is left alone.
+fn named(moments: BTreeMap<SnapshotId, Vec<Group>>, mut taken: BTreeSet<SnapshotId>) -> BTreeMap<SnapshotId, Group> {
+    let mut named = BTreeMap::new();
+    let mut others = Vec::new();
+    for (moment, groups) in moments {
+        let mut groups = groups.into_iter();
+        if taken.insert(moment) {
+            named.extend(groups.next().map(|first| (moment, first)));
+        }
+        others.extend(groups.map(|group| (moment, group)));
+    }
+    for (moment, group) in others {
+        match seconds(moment).find(|id| !taken.contains(id)) {
+            Some(id) => {
+                taken.insert(id);
+                named.insert(id, group);
+            }
+            None => tracing::warn!("an object of {moment} is not listed: every second after it is taken"),
+        }
+    }
+    named
+}

@@ -1,0 +1,109 @@
+//! Unpacking a whole `tar.gz`, whoever made it: one gzip member or many, and zeros behind the last one, as tapes and block devices
+//! leave them. `gzip` ignores those too.
+
+use flate2::bufread::GzDecoder;
+use std::io::{self, BufRead, ErrorKind, Read};
+
+/// First byte of a member.
+const GZIP: u8 = 0x1f;
+
+/// The unpacked bytes of all members.
+pub(crate) struct Gunzip<R>(State<R>);
+
+enum State<R> {
+    Member(Box<GzDecoder<R>>),
+    Ended(R),
+    /// While one state becomes another.
+    Lost,
+}
+
+impl<R: BufRead> Gunzip<R> {
+    pub(crate) fn new(input: R) -> Self {
+        Self(State::Member(Box::new(GzDecoder::new(input))))
+    }
+
+    /// The input, of which nothing is left once all was read.
+    pub(crate) fn into_inner(self) -> Option<R> {
+        match self.0 {
+            State::Member(decoder) => Some(decoder.into_inner()),
+            State::Ended(input) => Some(input),
+            State::Lost => None,
+        }
+    }
+
+    /// Goes on behind a member.
+    fn next_member(&mut self) -> io::Result<()> {
+        let State::Member(decoder) = std::mem::replace(&mut self.0, State::Lost) else { return Ok(()) };
+        let mut input = decoder.into_inner();
+        let zeros = skip_zeros(&mut input)?;
+        let next = input.fill_buf()?.first().copied();
+        self.0 = match (next, zeros) {
+            (None, _) => State::Ended(input),
+            (Some(GZIP), 0) => State::Member(Box::new(GzDecoder::new(input))),
+            _ => {
+                let text = "what it holds is whole, and something that is no gzip follows its end";
+                return Err(io::Error::new(ErrorKind::InvalidData, text));
+            }
+        };
+        Ok(())
+    }
+}
+
+impl<R: BufRead> Read for Gunzip<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while let State::Member(decoder) = &mut self.0 {
+            match decoder.read(buffer)? {
+                0 if !buffer.is_empty() => self.next_member()?,
+                read => return Ok(read),
+            }
+        }
+        Ok(0)
+    }
+}
+
+/// Passes over zeros, and says how many there were.
+fn skip_zeros(input: &mut impl BufRead) -> io::Result<u64> {
+    let mut skipped = 0;
+    loop {
+        let buffer = input.fill_buf()?;
+        let zeros = buffer.iter().take_while(|byte| **byte == 0).count();
+        if zeros == 0 {
+            return Ok(skipped);
+        }
+        input.consume(zeros);
+        skipped += zeros as u64;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+    use std::io::Write as _;
+
+    fn member(text: &[u8]) -> Vec<u8> {
+        let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
+        packed.write_all(text).unwrap();
+        packed.finish().unwrap()
+    }
+
+    #[test]
+    fn zeros_behind_the_end_are_ignored_and_nothing_else_is() {
+        let unpacked = |packed: &[u8]| {
+            let mut plain = Vec::new();
+            let mut input = Gunzip::new(packed);
+            input.read_to_end(&mut plain).map(|_| (plain, input.into_inner().unwrap().len()))
+        };
+        let two = [member(b"one"), member(b""), member(b"two")].concat();
+        for tail in [0, 1, 511, 10_240, 200_000] {
+            let packed = [two.clone(), vec![0; tail]].concat();
+            assert_eq!(unpacked(&packed).unwrap(), (b"onetwo".to_vec(), 0), "{tail} zeros");
+        }
+        for tail in [&b"x"[..], b"\0\0x", &[&[0; 9][..], &member(b"three")].concat()] {
+            assert!(unpacked(&[two.clone(), tail.to_vec()].concat()).is_err());
+        }
+        assert!(unpacked(&two[..two.len() - 1]).is_err(), "cut off");
+        assert!(unpacked(&[]).is_err());
+    }
+}

@@ -1,0 +1,148 @@
+//! Restoring without an index: one pass over any `tar.gz`, whoever made it.
+//!
+//! One thread unpacks and reads headers, which no archive of a single gzip member lets several do; the others make the
+//! small files.
+
+use super::Work;
+use super::gunzip::Gunzip;
+use super::names::Names;
+use super::parse::{self, Described, damaged, unreadable};
+use super::sparse::Expanded;
+use super::write::{self, Sink, io_failure};
+use crate::entry::Kind;
+use crate::header::TAR_BLOCK_BYTES;
+use crate::object::Object;
+use crate::pipeline;
+use base::error::Result;
+use base::stream::{BlockingReader, stopped};
+use crossbeam_channel::{Receiver, Sender, bounded};
+use std::fs::File;
+use std::io::{self, BufReader, Read};
+
+/// Largest file that is handed to another thread. Larger ones are written as they are read.
+const SMALL_BYTES_MAX: u64 = 1 << 20;
+
+/// Bytes that are unpacked at once.
+const BUFFER_BYTES: usize = 256 << 10;
+
+type Input = BufReader<Gunzip<BlockingReader>>;
+
+/// A new file with its content.
+type Small = (File, Described, Vec<u8>);
+
+/// Restores everything but what waits for the end.
+pub(super) fn run(object: &Object, work: &Work) -> Result<()> {
+    let workers = pipeline::workers();
+    let (files, queue) = bounded::<Small>(workers);
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            let queue = queue.clone();
+            scope.spawn(move || small_files(work, &queue).map_err(|error| work.fail(error)));
+        }
+        drop(queue);
+        let read = read(object, work, &files);
+        drop(files);
+        // What the workers met came first, and the reader then found them gone.
+        read.map_err(|error| work.fail(error)).ok();
+    });
+    if work.is_stopped() { Err(work.failed(stopped())) } else { Ok(()) }
+}
+
+fn small_files(work: &Work, queue: &Receiver<Small>) -> Result<()> {
+    let sink = work.sink();
+    for (file, mut described, content) in queue {
+        if work.is_stopped() {
+            return Ok(());
+        }
+        let ends_in_hole = write::fill(&file, &content, 0).map_err(|error| io_failure(&described.path, &error))?;
+        if ends_in_hole {
+            file.set_len(described.size_bytes).map_err(|error| io_failure(&described.path, &error))?;
+        }
+        sink.finish(&file, &mut described)?;
+        work.note(&described);
+    }
+    Ok(())
+}
+
+fn read(object: &Object, work: &Work, files: &Sender<Small>) -> Result<()> {
+    let reader = object.read(None, &work.means, true)?;
+    let mut input: Input = BufReader::with_capacity(BUFFER_BYTES, Gunzip::new(reader));
+    let mut sink = work.sink();
+    let mut names = Names::default();
+    while let Some(described) = parse::next(&mut input)? {
+        if work.is_stopped() {
+            return Ok(());
+        }
+        if names.take(&described)? {
+            sink.remove(&described.path)?;
+        }
+        if let Some(first) = &described.linked {
+            // What comes later may take its place, so it cannot wait.
+            work.count_file(0);
+            if *first != described.path {
+                sink.link(&described.path, first)?;
+            }
+            continue;
+        }
+        if described.kind != Kind::File {
+            work.bare(&described, &mut sink)?;
+            skip(&mut input, described.stored_bytes.saturating_add(padding(described.stored_bytes)))?;
+            continue;
+        }
+        let padding = padding(described.stored_bytes);
+        work.count_file(described.size_bytes);
+        if described.size_bytes > SMALL_BYTES_MAX {
+            large(described, &mut input, &mut sink, work)?;
+        } else {
+            // Made here, in the order of the archive, so that what comes later cannot take its place.
+            let file = sink.file(&described.path)?;
+            let mut content = vec![0; usize::try_from(described.size_bytes).unwrap_or_default()];
+            let mut expanded = Expanded::new(&mut input, described.map.as_ref(), described.size_bytes);
+            expanded.read_exact(&mut content).map_err(unreadable)?;
+            if files.send((file, described, content)).is_err() {
+                return Ok(());
+            }
+        }
+        skip(&mut input, padding)?;
+    }
+    nothing_more(&mut input)?;
+    let input = input.into_inner().into_inner().ok_or_else(|| unreadable(io::ErrorKind::UnexpectedEof.into()))?;
+    object.check(input).map_err(|error| error.context(&object.name))
+}
+
+fn large(mut described: Described, input: &mut Input, sink: &mut Sink, work: &Work) -> Result<()> {
+    let file = sink.file(&described.path)?;
+    let go_on = |_: &[u8]| if work.is_stopped() { Err(stopped()) } else { Ok(()) };
+    let failed = |error: io::Error| io_failure(&described.path, &error);
+    write::pour(input, &file, described.size_bytes, described.map.as_ref(), go_on, failed)?;
+    sink.finish(&file, &mut described)?;
+    work.note(&described);
+    Ok(())
+}
+
+/// Reads what is behind the end mark, which is nothing but zeros. Only there does the decompressor compare the checksum.
+pub(crate) fn nothing_more(input: &mut impl Read) -> Result<()> {
+    let mut buffer = vec![0; BUFFER_BYTES];
+    loop {
+        match input.read(&mut buffer).map_err(unreadable)? {
+            0 => return Ok(()),
+            read if buffer.iter().take(read).all(|byte| *byte == 0) => {}
+            _ => {
+                return Err(damaged("something follows its end, such as a second archive")
+                    .hint("nothing was restored; `tar -xzif` reads archives that follow one another"));
+            }
+        }
+    }
+}
+
+/// Bytes between a content and the next headers.
+pub(crate) fn padding(size_bytes: u64) -> u64 {
+    let block = TAR_BLOCK_BYTES as u64;
+    (block - size_bytes % block) % block
+}
+
+/// Passes over bytes.
+pub(crate) fn skip(input: &mut impl Read, bytes: u64) -> Result<()> {
+    let skipped = io::copy(&mut input.take(bytes), &mut io::sink()).map_err(unreadable)?;
+    if skipped == bytes { Ok(()) } else { Err(unreadable(io::ErrorKind::UnexpectedEof.into())) }
+}

@@ -1,0 +1,259 @@
+//! Trees that change while they are archived. The stream's bounded queue holds the archive back, so what is changed
+//! after its first block is changed before it is read.
+
+use super::*;
+use std::time::Duration;
+
+/// Enough to fill every queue, so that what comes later in path order is not read before the first blocks are taken.
+const HELD_BACK_BYTES: usize = 48 << 20;
+
+/// A tree whose first file fills the pipeline.
+fn held_back() -> tempfile::TempDir {
+    let base = tempfile::tempdir().unwrap();
+    std::fs::write(base.path().join("a"), held_back_content()).unwrap();
+    base
+}
+
+fn held_back_content() -> Vec<u8> {
+    b"0123456789abcdef".repeat(HELD_BACK_BYTES / 16)
+}
+
+async fn changed_meanwhile(
+    base: &Path,
+    when_unreadable: WhenUnreadable,
+    change: impl FnOnce(),
+) -> (Result<Vec<u8>>, Option<ArchiveReport>) {
+    let tree = tree(base);
+    let mut stream = tree.archive(ArchiveOptions { exclude: Vec::new(), when_unreadable }).unwrap();
+    let mut all = stream.next().await.unwrap().unwrap().to_vec();
+    change();
+    let rest = collected(stream).await;
+    let bytes = rest.map(|rest| {
+        all.extend_from_slice(&rest);
+        all
+    });
+    (bytes, tree.report())
+}
+
+fn problem(report: &ArchiveReport, path: &str) -> Option<String> {
+    report.problems.iter().find(|p| p.path == path).map(|p| p.reason.clone())
+}
+
+#[tokio::test]
+async fn what_changes_under_the_archive_is_named_and_damages_nothing_else() {
+    let base = held_back();
+    let outside = tempfile::tempdir().unwrap();
+    std::fs::write(outside.path().join("inside"), "secret").unwrap();
+    let at = |name: &str| base.path().join(name);
+    for name in ["vanishes", "linked", "piped", "rests", "becomes large", "first", "emptied"] {
+        std::fs::write(at(name), noise(1_000, 2)).unwrap();
+    }
+    for name in ["large grows", "large shrinks", "large vanishes"] {
+        std::fs::write(at(name), noise(6 << 20, 3)).unwrap();
+    }
+    std::fs::create_dir(at("swapped")).unwrap();
+    std::fs::write(at("swapped/inside"), "public").unwrap();
+    std::fs::hard_link(at("first"), at("second")).unwrap();
+    std::fs::hard_link(at("first"), at("third")).unwrap();
+    std::fs::write(at("zz last"), "the last").unwrap();
+    let grown = noise(3 << 20, 4);
+
+    let (bytes, report) = changed_meanwhile(base.path(), WhenUnreadable::Report, || {
+        // The first large file is read already, in part, and shrinks to nothing.
+        std::fs::write(at("a"), "").unwrap();
+        for name in ["vanishes", "large vanishes", "first", "linked", "piped"] {
+            std::fs::remove_file(at(name)).unwrap();
+        }
+        symlink("/etc/passwd", at("linked")).unwrap();
+        ran(Command::new("mkfifo").arg(at("piped")));
+        std::fs::rename(at("swapped"), outside.path().join("was")).unwrap();
+        symlink(outside.path(), at("swapped")).unwrap();
+        std::fs::write(at("becomes large"), &grown).unwrap();
+        std::fs::write(at("emptied"), "").unwrap();
+    })
+    .await;
+    let report = report.unwrap();
+    for (path, reason) in [
+        ("a", "became shorter while it was read; zeros stand for what is missing"),
+        ("vanishes", "vanished before it was read"),
+        ("large vanishes", "vanished before it was read"),
+        ("first", "vanished before it was read"),
+        ("linked", "cannot be read: too many levels of symbolic links"),
+        ("piped", "cannot be read: it is no longer a file"),
+        ("swapped/inside", "cannot be read: not a directory"),
+        ("rests", ""),
+        ("becomes large", ""),
+        ("emptied", ""),
+        ("second", ""),
+        ("third", ""),
+        ("zz last", ""),
+    ] {
+        assert_eq!(problem(&report, path).unwrap_or_default(), reason, "{path}");
+    }
+    assert_eq!((report.problems_total, report.vanished_total), (7, 3));
+    assert_eq!(report.unreadable, [], "what is gone or has changed leaves no gap");
+    assert_eq!(report.unreadable_total, 0);
+
+    let after = unpacked(&bytes.unwrap());
+    let content = |path: &str| after.get(path.as_bytes()).map(|f| f.content.clone());
+    assert_eq!(after[&b"a"[..]].size, HELD_BACK_BYTES as u64, "the announced length is kept");
+    assert_eq!(content("rests"), Some(sha256(&noise(1_000, 2))));
+    assert_eq!(content("second"), Some(sha256(&noise(1_000, 2))), "a further name stands for a first that vanished");
+    assert_eq!(content("third"), Some(sha256(&noise(1_000, 2))));
+    assert_eq!(content("becomes large"), Some(sha256(&grown)));
+    assert_eq!(content("emptied"), Some(sha256(b"")));
+    assert_eq!(content("zz last"), Some(sha256(b"the last")));
+    for gone in ["vanishes", "large vanishes", "first", "linked", "piped", "swapped/inside"] {
+        assert_eq!(content(gone), None, "{gone}");
+    }
+    assert!(after.contains_key(&b"swapped"[..]));
+}
+
+#[tokio::test]
+async fn a_large_file_that_grows_keeps_its_first_length_and_is_named() {
+    let base = held_back();
+    let (bytes, report) = changed_meanwhile(base.path(), WhenUnreadable::Report, || {
+        use std::io::Write;
+        let mut file = std::fs::OpenOptions::new().append(true).open(base.path().join("a")).unwrap();
+        file.write_all(b"more").unwrap();
+    })
+    .await;
+    let reason = problem(&report.unwrap(), "a").unwrap();
+    assert!(reason.starts_with("changed while it was read"), "{reason}");
+    assert_eq!(unpacked(&bytes.unwrap())[&b"a"[..]].content, sha256(&held_back_content()));
+}
+
+#[tokio::test]
+async fn an_archive_that_must_be_exact_fails_by_the_files_name() {
+    let base = held_back();
+    std::fs::write(base.path().join("b\u{1b}"), "").unwrap();
+    let (bytes, report) = changed_meanwhile(base.path(), WhenUnreadable::Fail, || {
+        std::fs::remove_file(base.path().join("b\u{1b}")).unwrap();
+    })
+    .await;
+    let error = bytes.unwrap_err();
+    assert!(error.message().contains("`b\\x1b` vanished"), "{error}");
+    assert!(error.advice().is_some());
+    assert_eq!(report, None, "an archive that failed has no report");
+}
+
+#[tokio::test]
+async fn a_file_that_is_written_to_all_the_time_is_archived_all_the_same() {
+    let base = tempfile::tempdir().unwrap();
+    let log = base.path().join("app.log");
+    std::fs::write(&log, "").unwrap();
+    std::fs::write(base.path().join("z"), "after").unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let writer = std::thread::spawn({
+        let (stop, log) = (Arc::clone(&stop), log.clone());
+        move || {
+            use std::io::Write;
+            let mut file = std::fs::OpenOptions::new().append(true).open(log).unwrap();
+            while !stop.load(Ordering::Relaxed) {
+                file.write_all(b"0123456789abcdef").unwrap();
+            }
+        }
+    });
+    for _ in 0..10 {
+        let (bytes, report) = archived(base.path(), &[]).await;
+        assert_eq!(report.files, 2);
+        assert!(report.problems.iter().all(|p| p.path == "app.log"), "{:?}", report.problems);
+        let after = unpacked(&bytes);
+        assert_eq!(after[&b"z"[..]].content, sha256(b"after"));
+        assert_eq!(after[&b"app.log"[..]].size % 16, 0, "whole appends");
+    }
+    stop.store(true, Ordering::Relaxed);
+    writer.join().unwrap();
+}
+
+#[tokio::test]
+async fn dropping_the_stream_ends_every_thread() {
+    let base = held_back();
+    for n in 0..2_000 {
+        std::fs::create_dir_all(base.path().join(format!("b/{n}"))).unwrap();
+        std::fs::write(base.path().join(format!("b/{n}/x")), "").unwrap();
+        std::fs::hard_link(base.path().join(format!("b/{n}/x")), base.path().join(format!("b/{n}/y"))).unwrap();
+    }
+    for blocks in [0, 1, 20] {
+        let tree = tree(base.path());
+        let mut stream = tree.archive(reporting(&[])).unwrap();
+        for _ in 0..blocks {
+            stream.next().await.unwrap().unwrap();
+        }
+        drop(stream);
+        ended(&tree, &format!("after {blocks} blocks")).await;
+        assert_eq!(tree.report(), None);
+    }
+}
+
+#[tokio::test]
+async fn dropping_a_summary_ends_every_thread() {
+    let base = held_back();
+    let tree = tree(base.path());
+    let summary = tokio::time::timeout(Duration::from_millis(5), tree.summarise(&[], Depth::Content)).await;
+    assert!(summary.is_err(), "48 MiB were hashed within 5 ms");
+    ended(&tree, "a summary").await;
+}
+
+/// Every thread that reads a tree holds its root.
+async fn ended(tree: &Tree, what: &str) {
+    let left = || Arc::strong_count(&tree.root) - 1;
+    eventually(|| left() == 0, || format!("{} threads are left: {what}", left())).await;
+}
+
+#[tokio::test]
+async fn what_may_not_be_read_is_named() {
+    if rustix::process::geteuid().is_root() {
+        again_as_nobody("tests::changing::what_may_not_be_read_is_named");
+        return;
+    }
+    let base = tempfile::tempdir().unwrap();
+    std::fs::create_dir(base.path().join("closed")).unwrap();
+    std::fs::write(base.path().join("closed/x"), "").unwrap();
+    std::fs::write(base.path().join("file"), "").unwrap();
+    std::fs::write(base.path().join("open"), "").unwrap();
+    for name in ["closed", "file"] {
+        std::fs::set_permissions(base.path().join(name), std::fs::Permissions::from_mode(0o0)).unwrap();
+    }
+    let tree = tree(base.path());
+    let bytes = collected(tree.archive(reporting(&[])).unwrap()).await.unwrap();
+    let report = tree.report().unwrap();
+    assert_eq!(problem(&report, "closed").as_deref(), Some("cannot be read: permission denied"));
+    assert_eq!(problem(&report, "file").as_deref(), Some("cannot be read: permission denied"));
+    assert_eq!(report.files, 1);
+    let names: Vec<_> = unpacked_names(&bytes);
+    assert_eq!(names, ["./", "closed/", "open"]);
+
+    let metadata = tree.summarise(&[], Depth::Metadata).await.unwrap();
+    assert_eq!(metadata.unreadable, 1, "what is in the folder");
+    let content = tree.summarise(&[], Depth::Content).await.unwrap();
+    assert_eq!(content.unreadable, 2, "and the file's bytes");
+
+    let options = ArchiveOptions { exclude: Vec::new(), when_unreadable: WhenUnreadable::Fail };
+    let error = collected(tree.archive(options).unwrap()).await.unwrap_err();
+    assert!(error.message().contains("`closed` cannot be read: permission denied"), "{error}");
+
+    let closed = Tree::open(&Config { path: base.path().join("closed") }, "prod/docs".to_owned()).unwrap_err();
+    assert!(closed.message().contains("may not be read"), "{closed}");
+    std::fs::set_permissions(base.path().join("closed"), std::fs::Permissions::from_mode(0o700)).unwrap();
+}
+
+fn unpacked_names(bytes: &[u8]) -> Vec<String> {
+    let mut archive = tar::Archive::new(flate2::read::MultiGzDecoder::new(bytes));
+    archive.entries().unwrap().map(|e| String::from_utf8(e.unwrap().path_bytes().into_owned()).unwrap()).collect()
+}
+
+/// Root may read everything, so the test runs once more as somebody who may not.
+pub(super) fn again_as_nobody(test: &str) {
+    let this = std::env::current_exe().unwrap();
+    let run = |arguments: &[&str]| {
+        Command::new("runuser").args(["-u", "nobody", "--"]).arg(&this).args(arguments).current_dir("/").output()
+    };
+    if !run(&["--list"]).is_ok_and(|output| output.status.success()) {
+        ::tests::skip("nobody else can run this test");
+        return;
+    }
+    let output = run(&["--exact", test, "--nocapture"]).unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}{}", String::from_utf8_lossy(&output.stderr));
+}

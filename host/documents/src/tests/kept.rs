@@ -1,0 +1,357 @@
+//! What an archive keeps is what a restore gives back, whatever files do while it is made, and whoever made it.
+
+use super::unpacking::{restored, saved, stored};
+use super::*;
+use base::error::Class;
+use std::io::Write as _;
+use tokio_util::sync::CancellationToken;
+
+/// Enough to fill every queue, so that what comes later in path order is not read before the first blocks are taken.
+const HELD_BACK_BYTES: usize = 48 << 20;
+
+async fn checked(archive: &Archive) -> Result<Checked> {
+    check(archive, &CancellationToken::new()).await
+}
+
+#[tokio::test]
+async fn files_that_all_grow_after_they_were_planned_make_no_member_that_nobody_reads() {
+    let base = tempfile::tempdir().unwrap();
+    let root = base.path().join("tree");
+    std::fs::create_dir(&root).unwrap();
+    std::fs::write(root.join("a"), b"0123456789abcdef".repeat(HELD_BACK_BYTES / 16)).unwrap();
+    let files: Vec<_> = (0..40).map(|n| root.join(format!("b{n:02}"))).collect();
+    for file in &files {
+        std::fs::write(file, "small").unwrap();
+    }
+    let tree = tree(&root);
+    let mut stream = tree.archive(reporting(&[])).unwrap();
+    let mut archive = stream.next().await.unwrap().unwrap().to_vec();
+    for file in &files {
+        std::fs::write(file, noise(1_000_000, 3)).unwrap();
+    }
+    archive.extend_from_slice(&collected(stream).await.unwrap());
+    let index = collected(tree.index().unwrap()).await.unwrap();
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(&index[..]), &mut text).unwrap();
+    let members = text.lines().filter_map(|line| line.strip_prefix("m\t")?.split('\t').nth(2)?.parse::<usize>().ok());
+    let largest = members.max().unwrap();
+    assert!(largest <= 2 * member::MEMBER_BYTES + 4_096, "a member of {largest} bytes");
+    let archive = stored(archive, Some(index));
+    assert_eq!(checked(&archive).await.unwrap().files, 41);
+    let into = base.path().join("into");
+    assert!(restored(&archive, &into).await.unwrap().is_compared);
+    assert_eq!(std::fs::metadata(into.join("b39")).unwrap().len(), 1_000_000);
+}
+
+#[tokio::test]
+async fn what_lies_too_deep_to_come_back_is_named_and_keeps_nothing_else_from_it() {
+    let base = tempfile::tempdir().unwrap();
+    let root = base.path().join("tree");
+    let below = |depth: usize| root.join(vec!["d"; depth].join("/"));
+    std::fs::create_dir_all(below(path::DEPTH_MAX + 20)).unwrap();
+    std::fs::write(below(path::DEPTH_MAX - 1).join("last"), "last").unwrap();
+    std::fs::write(below(path::DEPTH_MAX).join("beyond"), "lost").unwrap();
+    std::fs::write(root.join("other"), "other").unwrap();
+    let tree = tree(&root);
+    let archive = collected(tree.archive(reporting(&[])).unwrap()).await.unwrap();
+    let report = tree.report().unwrap();
+    assert_eq!((report.unreadable_total, report.problems_total), (2, 2), "the folder below and the file beside it");
+    assert!(report.problems[0].reason.contains("deeper than 499 folders"), "{:?}", report.problems);
+    let index = collected(tree.index().unwrap()).await.unwrap();
+    let archive = stored(archive, Some(index));
+    assert_eq!(checked(&archive).await.unwrap().files, 2);
+    let into = base.path().join("into");
+    assert_eq!(restored(&archive, &into).await.unwrap().files, 2);
+    assert_eq!(
+        std::fs::read_to_string(into.join(vec!["d"; path::DEPTH_MAX - 1].join("/")).join("last")).unwrap(),
+        "last"
+    );
+    assert_eq!(tree.summarise(&[], Depth::Content).await.unwrap().unreadable, 2, "the fingerprint tells it too");
+}
+
+#[tokio::test]
+async fn what_leads_out_or_is_not_kept_is_counted_and_named() {
+    let base = tempfile::tempdir().unwrap();
+    let root = base.path().join("tree");
+    std::fs::create_dir_all(root.join("a/temp")).unwrap();
+    for (name, target) in
+        [("a/up", "../.."), ("a/within", "../b.log"), ("absolute", "/srv/scans"), ("dangling", "nowhere")]
+    {
+        symlink(target, root.join(name)).unwrap();
+    }
+    for name in ["b.log", "a/c.log", "a/temp/d.log"] {
+        std::fs::write(root.join(name), "x").unwrap();
+    }
+    let (_, report) = archived(&root, &["*.log", "temp/"]).await;
+    assert_eq!(
+        (report.links_out_total, report.links_out.as_slice()),
+        (2, &["a/up".to_owned(), "absolute".to_owned()][..])
+    );
+    assert_eq!((report.excluded_files, report.excluded_names_total), (3, 2));
+    assert_eq!(report.excluded_names, ["a/c.log", "b.log"]);
+    assert_eq!(report.excluded_folders, ["a/temp"]);
+    assert!(report.problems.is_empty() && report.foreign_attributes.is_empty(), "{report:?}");
+    if rustix::process::geteuid().is_root() && set_attribute(&root, "trusted.mine", b"1") {
+        let (_, report) = archived(&root, &[]).await;
+        assert_eq!(report.foreign_attributes.iter().collect::<Vec<_>>(), ["trusted.mine"]);
+    }
+}
+
+#[tokio::test]
+async fn a_restored_folder_that_is_not_what_its_index_says_is_told() {
+    let base = tempfile::tempdir().unwrap();
+    let root = base.path().join("tree");
+    std::fs::create_dir_all(root.join("facture/empty")).unwrap();
+    for name in ["facture/one", "facture/two", "three"] {
+        std::fs::write(root.join(name), name).unwrap();
+    }
+    symlink("one", root.join("facture/link")).unwrap();
+    std::fs::hard_link(root.join("three"), root.join("zfour")).unwrap();
+    let (archive, index) = saved(&root).await;
+    let archive = stored(archive, Some(index));
+    type Change = fn(&Path);
+    let changes: [(&str, Change); 7] = [
+        ("", |_| {}),
+        ("`facture/one` is missing", |into| std::fs::remove_file(into.join("facture/one")).unwrap()),
+        ("`facture/new` is not in it", |into| std::fs::write(into.join("facture/new"), "").unwrap()),
+        ("`zlast` is not in it", |into| std::fs::create_dir(into.join("zlast")).unwrap()),
+        ("`three` has another size", |into| std::fs::write(into.join("three"), "another").unwrap()),
+        ("`facture/empty` is of another kind", |into| {
+            std::fs::remove_dir(into.join("facture/empty")).unwrap();
+            std::fs::write(into.join("facture/empty"), "").unwrap();
+        }),
+        ("`facture/link` leads elsewhere", |into| {
+            std::fs::remove_file(into.join("facture/link")).unwrap();
+            symlink("two", into.join("facture/link")).unwrap();
+        }),
+    ];
+    for (n, (says, change)) in changes.into_iter().enumerate() {
+        let into = base.path().join(format!("into{n}"));
+        assert!(restored(&archive, &into).await.unwrap().is_compared);
+        change(&into);
+        let root = Arc::new(rustix::fs::open(&into, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap());
+        let archive = archive.clone();
+        let stop = CancellationToken::new();
+        let compared = object::blocking(&stop, move |means| restore::with_index(&root, &archive, &means, |_| ()));
+        match compared.await {
+            Ok(compared) => assert!(compared && says.is_empty(), "{says}"),
+            Err(error) => {
+                assert!(!says.is_empty() && error.message().contains(says), "{error} does not say `{says}`");
+                assert_eq!(error.class(), Class::Unexpected);
+            }
+        }
+    }
+}
+
+/// What `tar` of a machine makes with these arguments below a folder, packed by `gzip`.
+fn tarred(base: &Path, arguments: &[&[&str]]) -> Vec<u8> {
+    let file = base.join("made.tar");
+    std::fs::remove_file(&file).ok();
+    for more in arguments {
+        ran(Command::new("tar").args(*more).arg("-f").arg(&file).arg("-C").arg(base.join("tree")).arg("."));
+    }
+    gzipped(&std::fs::read(file).unwrap())
+}
+
+fn gzipped(plain: &[u8]) -> Vec<u8> {
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    packed.write_all(plain).unwrap();
+    packed.finish().unwrap()
+}
+
+/// An adopted object is one that a script made: it is read and restored by one set of rules.
+#[tokio::test]
+async fn whatever_tar_made_is_verified_and_restored_alike() {
+    let base = tempfile::tempdir().unwrap();
+    let root = base.path().join("tree");
+    std::fs::create_dir_all(root.join("facture")).unwrap();
+    std::fs::write(root.join("facture/one"), "one").unwrap();
+    let sparse = std::fs::File::create(root.join("holes")).unwrap();
+    sparse.set_len(9 << 20).unwrap();
+    for n in 0..30_u64 {
+        std::os::unix::fs::FileExt::write_all_at(&sparse, &noise(5_000, n), n * 300_000).unwrap();
+    }
+    drop(sparse);
+    std::fs::File::create(root.join("only a hole")).unwrap().set_len(1 << 20).unwrap();
+    set_attribute(&root.join("facture/one"), "user.comment", b"mine");
+    set_attribute(
+        &root.join("facture"),
+        acl::DEFAULT,
+        &acl::from_text("user::rwx,user:4000000001:rwx,group::r-x,mask::rwx,other::---").unwrap().0,
+    );
+    let before = facts(&root);
+    let made = |arguments: &[&[&str]], tail: usize| [tarred(base.path(), arguments), vec![0; tail]].concat();
+    let snapshot = base.path().join("snar");
+    for arguments in
+        [&["-c", "-V", "erp of today", "--format=gnu"][..], &["-c", "--format=gnu", "-g", snapshot.to_str().unwrap()]]
+    {
+        let archive = stored(made(&[arguments], 0), None);
+        assert_eq!(checked(&archive).await.unwrap().files, 3, "{arguments:?}");
+        let into = base.path().join(arguments.join(" ").replace('/', "-"));
+        assert_eq!(restored(&archive, &into).await.unwrap().files, 3);
+        assert_eq!(std::fs::read_to_string(into.join("facture/one")).unwrap(), "one");
+    }
+    // What `tar` passes over in silence is not passed over here.
+    for second in [tarred(base.path(), &[&["-c"]]), b"no gzip".to_vec()] {
+        let archive = stored([tarred(base.path(), &[&["-c"]]), second].concat(), None);
+        let (read, put) =
+            (checked(&archive).await.unwrap_err(), restored(&archive, &base.path().join("two")).await.unwrap_err());
+        assert!(
+            read.message().contains("follows its end") && put.message().contains("follows its end"),
+            "{read}; {put}"
+        );
+    }
+    for (what, archive) in [
+        ("a label", made(&[&["-c", "-V", "erp of today", "--xattrs", "--acls"]], 0)),
+        ("zeros behind its end", made(&[&["-c", "--xattrs", "--acls"]], 10_240)),
+        ("names twice", made(&[&["-c", "--xattrs", "--acls"], &["-r", "--xattrs", "--acls"]], 0)),
+        ("holes, PAX 0.0", made(&[&["-c", "-S", "--format=posix", "--sparse-version=0.0", "--xattrs", "--acls"]], 0)),
+        ("holes, PAX 0.1", made(&[&["-c", "-S", "--format=posix", "--sparse-version=0.1", "--xattrs", "--acls"]], 0)),
+        ("holes, PAX 1.0", made(&[&["-c", "-S", "--format=posix", "--sparse-version=1.0", "--xattrs", "--acls"]], 512)),
+    ] {
+        let archive = stored(archive, None);
+        checked(&archive).await.unwrap_or_else(|error| panic!("{what}: {error}"));
+        let into = base.path().join(what);
+        let done = restored(&archive, &into).await.unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert_eq!((done.lacking_total, done.is_compared), (0, false), "{what}: {:?}", done.lacking);
+        for (path, expected) in &before {
+            let mut expected = Facts {
+                modified: (0, 0),
+                content: expected.content.clone(),
+                kind: expected.kind.clone(),
+                attributes: expected.attributes.clone(),
+                first: None,
+                ..*expected
+            };
+            let mut found = facts(&into).remove(path).unwrap_or_else(|| panic!("{what}: {}", path::shown(path)));
+            (found.modified, found.first) = ((0, 0), None);
+            expected.modified = (0, 0);
+            assert_eq!(found, expected, "{what}: {}", path::shown(path));
+        }
+        let document = get(&archive, b"holes", None, &CancellationToken::new()).await.unwrap();
+        assert_eq!(document.document.size_bytes, 9 << 20, "{what}");
+    }
+    // GNU's own format keeps no attributes, and its map in headers.
+    let archive = stored(made(&[&["-c", "-S", "--format=gnu"]], 0), None);
+    checked(&archive).await.unwrap();
+    restored(&archive, &base.path().join("gnu")).await.unwrap();
+    let after = facts(&base.path().join("gnu"));
+    for path in [&b"holes"[..], b"only a hole"] {
+        assert_eq!(after[path].content, before[path].content);
+    }
+    // The later of two names counts, as `tar` has it.
+    let file = base.path().join("made.tar");
+    ran(Command::new("tar").args(["-c", "-f"]).arg(&file).arg("-C").arg(&root).args(["./facture/one"]));
+    std::fs::write(root.join("facture/one"), "another").unwrap();
+    ran(Command::new("tar").args(["-r", "-f"]).arg(&file).arg("-C").arg(&root).args(["./facture/one"]));
+    let archive = stored(gzipped(&std::fs::read(&file).unwrap()), None);
+    checked(&archive).await.unwrap();
+    restored(&archive, &base.path().join("later")).await.unwrap();
+    assert_eq!(std::fs::read_to_string(base.path().join("later/facture/one")).unwrap(), "another");
+    let mut got = get(&archive, b"facture/one", None, &CancellationToken::new()).await.unwrap();
+    let mut content = String::new();
+    std::io::Read::read_to_string(&mut got.content, &mut content).unwrap();
+    assert_eq!(content, "another");
+}
+
+/// What costs nothing to store must cost nothing to refuse, or to restore.
+#[tokio::test]
+async fn a_hole_of_any_size_takes_no_time() {
+    let base = tempfile::tempdir().unwrap();
+    for (size, fits) in [(u64::MAX >> 1, false), (1 << 42, true)] {
+        let pax = |key: &str, value: u64| {
+            let rest = format!(" {key}={value}\n");
+            let length = (rest.len() + 2..).find(|n| n.to_string().len() + rest.len() == *n).unwrap();
+            format!("{length}{rest}")
+        };
+        let mut plain = tar::Builder::new(Vec::new());
+        let records = pax("GNU.sparse.realsize", size) + "22 GNU.sparse.map=0,0\n";
+        let mut header = tar::Header::new_ustar();
+        header.set_entry_type(tar::EntryType::XHeader);
+        header.set_size(records.len() as u64);
+        header.set_cksum();
+        plain.append(&header, records.as_bytes()).unwrap();
+        let mut header = tar::Header::new_ustar();
+        header.set_path("holes").unwrap();
+        header.set_mode(0o644);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
+        header.set_size(0);
+        header.set_cksum();
+        plain.append(&header, &[][..]).unwrap();
+        let archive = stored(gzipped(&plain.into_inner().unwrap()), None);
+        let begun = std::time::Instant::now();
+        match restored(&archive, &base.path().join(format!("{size}"))).await {
+            Ok(_) => assert_eq!(std::fs::metadata(base.path().join(format!("{size}/holes"))).unwrap().len(), size),
+            Err(error) => assert!(!fits || error.message().contains("larger than this file system"), "{error}"),
+        }
+        assert!(begun.elapsed().as_secs() < 60);
+    }
+}
+
+#[tokio::test]
+async fn a_document_is_taken_out_as_it_would_be_restored() {
+    let base = tempfile::tempdir().unwrap();
+    let root = base.path().join("tree");
+    std::fs::create_dir(&root).unwrap();
+    std::fs::write(root.join("a"), "old").unwrap();
+    std::fs::hard_link(root.join("a"), root.join("b")).unwrap();
+    let file = base.path().join("made.tar");
+    ran(Command::new("tar").args(["-c", "--sort=name", "-f"]).arg(&file).arg("-C").arg(&root).args(["a", "b"]));
+    std::fs::remove_file(root.join("a")).unwrap();
+    std::fs::write(root.join("a"), "new").unwrap();
+    ran(Command::new("tar").args(["-r", "-f"]).arg(&file).arg("-C").arg(&root).arg("a"));
+    let archive = stored(gzipped(&std::fs::read(&file).unwrap()), None);
+    restored(&archive, &base.path().join("into")).await.unwrap();
+    for (name, expected) in [("a", "new"), ("b", "old")] {
+        let mut content = String::new();
+        let mut got = get(&archive, name.as_bytes(), None, &CancellationToken::new()).await.unwrap();
+        std::io::Read::read_to_string(&mut got.content, &mut content).unwrap();
+        assert_eq!(
+            (content.as_str(), std::fs::read_to_string(base.path().join("into").join(name)).unwrap().as_str()),
+            (expected, expected)
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_list_that_changes_is_seen_and_none_is_inherited_from_where_a_folder_is_restored() {
+    let base = tempfile::tempdir().unwrap();
+    let root = base.path().join("tree");
+    std::fs::create_dir_all(root.join("facture")).unwrap();
+    std::fs::write(root.join("facture/one"), "one").unwrap();
+    let list = acl::from_text("user::rwx,user:33:rwx,group::---,mask::rwx,other::---").unwrap().0;
+    let digest = async |depth| tree(&root).summarise(&[], depth).await.unwrap().digest;
+    let before = (digest(Depth::Metadata).await, digest(Depth::Content).await);
+    if !set_attribute(&root.join("facture"), acl::DEFAULT, &list) {
+        return;
+    }
+    let after = (digest(Depth::Metadata).await, digest(Depth::Content).await);
+    assert!(before.0 != after.0 && before.1 != after.1, "what new documents get is another");
+    if set_attribute(&root.join("facture/one"), "user.comment", b"x") {
+        assert_ne!(digest(Depth::Content).await, after.1);
+    }
+    let before = facts(&root);
+    let (archive, index) = saved(&root).await;
+    for (name, index) in [("indexed", Some(index)), ("streamed", None)] {
+        let archive = stored(archive.clone(), index);
+        let place = base.path().join(format!("place of {name}"));
+        std::fs::create_dir(&place).unwrap();
+        set_attribute(
+            &place,
+            acl::DEFAULT,
+            &acl::from_text("user::rwx,user:1000:rwx,group::---,mask::rwx,other::---").unwrap().0,
+        );
+        restored(&archive, &place.join("into")).await.unwrap();
+        let after = facts(&place.join("into"));
+        for (path, expected) in &before {
+            assert_eq!(
+                (&after[path].attributes, after[path].mode),
+                (&expected.attributes, expected.mode),
+                "{name}: {}",
+                path::shown(path)
+            );
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! The capabilities `tree-evidence`, `tree-archive` and `documents-digests`: a folder's digest, its archive as a stream that
+//! nothing in a plugin can read, and single documents by name and digest.
+
+use crate::context::{Context, types};
+use base::error::Result;
+use base::evidence::{Measured, Selected};
+use base::stream::ByteStream;
+use documents::{ArchiveOptions, Digests, DocumentState, Tree, WhenUnreadable};
+use std::sync::Arc;
+use wasmtime::component::{HasSelf, Linker, Resource};
+
+pub(crate) mod bindings {
+    wasmtime::component::bindgen!({
+        inline: "
+            package host:documents;
+            world documents {
+                import backup:host/tree-evidence@0.2.0;
+                import backup:host/tree-archive@0.2.0;
+                import backup:host/documents-digests@0.2.0;
+            }",
+        path: "../../wit",
+        imports: { default: async | trappable },
+        with: {
+            "backup:host/types": crate::context::types,
+            "backup:host/bytes": crate::context::bytes,
+            "backup:host/tree-evidence.tree": super::EvidenceTree,
+            "backup:host/tree-evidence.measure": super::TreeMeasure,
+            "backup:host/tree-archive.tree": super::ArchiveTree,
+            "backup:host/documents-digests.tree": super::DigestTree,
+        },
+    });
+}
+use bindings::backup::host::{documents_digests, tree_archive, tree_evidence};
+
+/// The handle behind `tree-evidence.tree`.
+#[derive(Debug, Clone)]
+pub struct EvidenceTree(pub Arc<Tree>);
+
+/// The handle behind `tree-evidence.measure`.
+#[derive(Debug)]
+pub struct TreeMeasure(pub Measured);
+
+/// The handle behind `tree-archive.tree`.
+#[derive(Debug, Clone)]
+pub struct ArchiveTree(pub Arc<Tree>);
+
+/// The handle behind `documents-digests.tree`.
+#[derive(Debug, Clone)]
+pub struct DigestTree(pub Arc<Digests>);
+
+/// Links `tree-evidence`.
+///
+/// # Errors
+/// When the interface is linked twice.
+pub fn link_evidence(linker: &mut Linker<Context>) -> wasmtime::Result<()> {
+    tree_evidence::add_to_linker::<_, HasSelf<_>>(linker, |context| context)
+}
+
+/// Links `tree-archive`.
+///
+/// # Errors
+/// When the interface is linked twice.
+pub fn link_archive(linker: &mut Linker<Context>) -> wasmtime::Result<()> {
+    tree_archive::add_to_linker::<_, HasSelf<_>>(linker, |context| context)
+}
+
+/// Links `documents-digests`.
+///
+/// # Errors
+/// When the interface is linked twice.
+pub fn link_digests(linker: &mut Linker<Context>) -> wasmtime::Result<()> {
+    documents_digests::add_to_linker::<_, HasSelf<_>>(linker, |context| context)
+}
+
+/// What a plugin is answered: the value, or what it may know of the failure.
+type Answer<T> = wasmtime::Result<Result<T, types::Error>>;
+
+impl tree_evidence::Host for Context {
+    async fn metadata(&mut self, tree: Resource<EvidenceTree>, exclude: Vec<String>) -> Answer<Resource<TreeMeasure>> {
+        let EvidenceTree(tree) = self.table.get(&tree)?.clone();
+        let selected = Selected::TreeMetadata { exclude };
+        self.measured_tree("tree-evidence.metadata", &tree, selected).await
+    }
+
+    async fn content(&mut self, tree: Resource<EvidenceTree>, exclude: Vec<String>) -> Answer<Resource<TreeMeasure>> {
+        let EvidenceTree(tree) = self.table.get(&tree)?.clone();
+        let selected = Selected::TreeContent { exclude };
+        self.measured_tree("tree-evidence.content", &tree, selected).await
+    }
+}
+
+impl Context {
+    /// Measures what was selected, counts it, and hands out what nobody can read.
+    async fn measured_tree(
+        &mut self,
+        function: &'static str,
+        tree: &Tree,
+        selected: Selected,
+    ) -> Answer<Resource<TreeMeasure>> {
+        let measured = match self.begin_measure() {
+            Ok(()) => tree.measure(selected).await,
+            Err(error) => Err(error),
+        };
+        self.count(function, tree.scope(), 0, 0);
+        self.hand_out(measured.map(TreeMeasure))
+    }
+}
+
+impl tree_evidence::HostMeasure for Context {
+    async fn drop(&mut self, measure: Resource<TreeMeasure>) -> wasmtime::Result<()> {
+        self.table.delete(measure)?;
+        Ok(())
+    }
+}
+
+impl tree_evidence::HostTree for Context {
+    async fn drop(&mut self, tree: Resource<EvidenceTree>) -> wasmtime::Result<()> {
+        self.table.delete(tree)?;
+        Ok(())
+    }
+}
+
+impl tree_archive::Host for Context {
+    async fn open(
+        &mut self,
+        tree: Resource<ArchiveTree>,
+        options: tree_archive::Options,
+    ) -> wasmtime::Result<Result<Resource<ByteStream>, types::Error>> {
+        let ArchiveTree(tree) = self.table.get(&tree)?.clone();
+        let when_unreadable = match options.when_unreadable {
+            tree_archive::WhenUnreadable::Report => WhenUnreadable::Report,
+            tree_archive::WhenUnreadable::Fail => WhenUnreadable::Fail,
+        };
+        // What is stored of the stream is counted where it is stored.
+        self.count("tree-archive.open", tree.scope(), 0, 0);
+        self.open_stream(|| tree.archive(ArchiveOptions { exclude: options.exclude, when_unreadable }))
+    }
+}
+
+impl tree_archive::HostTree for Context {
+    async fn drop(&mut self, tree: Resource<ArchiveTree>) -> wasmtime::Result<()> {
+        self.table.delete(tree)?;
+        Ok(())
+    }
+}
+
+impl documents_digests::Host for Context {
+    async fn digests(
+        &mut self,
+        tree: Resource<DigestTree>,
+        paths: Vec<String>,
+    ) -> wasmtime::Result<Result<Vec<documents_digests::Document>, types::Error>> {
+        let DigestTree(tree) = self.table.get(&tree)?.clone();
+        let states = tree.look_up(paths).await;
+        self.count("documents-digests.digests", tree.scope(), states.iter().flatten().count() as u64, 0);
+        Ok(self.answer(states.map(|states| states.into_iter().map(documents_digests::Document::from).collect())))
+    }
+
+    async fn left_out(
+        &mut self,
+        tree: Resource<DigestTree>,
+        paths: Vec<String>,
+    ) -> wasmtime::Result<Result<Vec<bool>, types::Error>> {
+        let DigestTree(tree) = self.table.get(&tree)?.clone();
+        let left_out = tree.left_out(&paths);
+        self.count("documents-digests.left-out", tree.scope(), left_out.iter().flatten().count() as u64, 0);
+        Ok(self.answer(left_out))
+    }
+
+    async fn names(
+        &mut self,
+        tree: Resource<DigestTree>,
+        after: Option<String>,
+        count: u32,
+    ) -> wasmtime::Result<Result<documents_digests::Listing, types::Error>> {
+        let DigestTree(tree) = self.table.get(&tree)?.clone();
+        let listing = tree.list(after, count).await;
+        let listed = listing.as_ref().map_or(0, |listing| listing.documents.len());
+        self.count("documents-digests.names", tree.scope(), listed as u64, 0);
+        let listed = |one: documents::Listed| documents_digests::Listed { path: one.path, bytes: one.bytes };
+        Ok(self.answer(listing.map(|listing| documents_digests::Listing {
+            documents: listing.documents.into_iter().map(listed).collect(),
+            unnamed: listing.unnamed,
+            unreadable: listing.unreadable,
+            next: listing.next,
+        })))
+    }
+}
+
+impl documents_digests::HostTree for Context {
+    async fn drop(&mut self, tree: Resource<DigestTree>) -> wasmtime::Result<()> {
+        self.table.delete(tree)?;
+        Ok(())
+    }
+}
+
+impl From<DocumentState> for documents_digests::Document {
+    fn from(state: DocumentState) -> Self {
+        match state {
+            DocumentState::File { bytes, md5 } => Self::File(documents_digests::Digest { bytes, md5 }),
+            DocumentState::Missing => Self::Missing,
+            DocumentState::NotAFile => Self::NotAFile,
+            DocumentState::Unreadable(why) => Self::Unreadable(why),
+        }
+    }
+}

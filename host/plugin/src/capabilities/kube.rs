@@ -1,0 +1,225 @@
+//! The capabilities `kube-job` and `kube-volumes`: what crosses the border to a plugin, both ways.
+
+use crate::context::{Context, types};
+use jiff::Timestamp;
+use kubernetes::follow::Ended;
+use kubernetes::job::{Lent, OneShot};
+use kubernetes::volumes::{self, Volumes};
+use wasmtime::component::{HasSelf, Linker, Resource};
+
+pub(crate) mod bindings {
+    wasmtime::component::bindgen!({
+        inline: "
+            package host:kube;
+            world kube {
+                import backup:host/kube-job@0.2.0;
+                import backup:host/kube-volumes@0.2.0;
+            }",
+        path: "../../wit",
+        imports: { default: async | trappable },
+        with: {
+            "backup:host/types": crate::context::types,
+            "backup:host/kube-job.template": kubernetes::job::OneShot,
+            "backup:host/kube-job.secret": kubernetes::job::Lent,
+            "backup:host/kube-job.run": super::Run,
+            "backup:host/kube-volumes.cluster": kubernetes::volumes::Volumes,
+        },
+    });
+}
+use bindings::backup::host::{kube_job, kube_volumes};
+
+/// A started Job in a plugin's hands. The host takes the Job away after the call, whatever became of this.
+#[derive(Debug)]
+pub struct Run(OneShot);
+
+/// Links `kube-job`.
+///
+/// # Errors
+/// When the interface is linked twice.
+pub fn link_job(linker: &mut Linker<Context>) -> wasmtime::Result<()> {
+    kube_job::add_to_linker::<_, HasSelf<_>>(linker, |context| context)
+}
+
+/// Links `kube-volumes`.
+///
+/// # Errors
+/// When the interface is linked twice.
+pub fn link_volumes(linker: &mut Linker<Context>) -> wasmtime::Result<()> {
+    kube_volumes::add_to_linker::<_, HasSelf<_>>(linker, |context| context)
+}
+
+impl From<Ended> for kube_job::Ended {
+    fn from(ended: Ended) -> Self {
+        Self { job: ended.job, exit_code: ended.exit_code, reason: ended.reason }
+    }
+}
+
+impl kube_job::Host for Context {
+    async fn launch(
+        &mut self,
+        what: Resource<OneShot>,
+        args: Vec<String>,
+        secrets: Vec<(String, Resource<Lent>)>,
+    ) -> wasmtime::Result<Result<Resource<Run>, types::Error>> {
+        let job = self.table.get(&what)?.clone();
+        let mut lent = Vec::new();
+        for (place, secret) in secrets {
+            lent.push((place, self.table.delete(secret)?));
+        }
+        self.count("kube-job.launch", job.scope(), 0, 0);
+        match self.answer(job.launch(&args, &lent).await) {
+            Ok(()) => Ok(Ok(self.table.push(Run(job))?)),
+            Err(error) => Ok(Err(error)),
+        }
+    }
+
+    async fn follow(&mut self, what: Resource<Run>) -> wasmtime::Result<Result<kube_job::Ended, types::Error>> {
+        let Run(job) = self.table.delete(what)?;
+        self.count("kube-job.follow", job.scope(), 0, 0);
+        let ended = job.follow().await;
+        Ok(self.answer(ended.map(kube_job::Ended::from)))
+    }
+}
+
+impl kube_job::HostTemplate for Context {
+    async fn drop(&mut self, template: Resource<OneShot>) -> wasmtime::Result<()> {
+        self.table.delete(template)?;
+        Ok(())
+    }
+}
+
+impl kube_job::HostSecret for Context {
+    async fn drop(&mut self, secret: Resource<Lent>) -> wasmtime::Result<()> {
+        self.table.delete(secret)?;
+        Ok(())
+    }
+}
+
+impl kube_job::HostRun for Context {
+    async fn drop(&mut self, run: Resource<Run>) -> wasmtime::Result<()> {
+        let Run(job) = self.table.delete(run)?;
+        job.remove().await;
+        Ok(())
+    }
+}
+
+impl kube_volumes::Host for Context {
+    async fn claims(
+        &mut self,
+        of: Resource<Volumes>,
+    ) -> wasmtime::Result<Result<Vec<kube_volumes::Claim>, types::Error>> {
+        let volumes = self.looked("kube-volumes.claims", &of)?;
+        let found = volumes.claims().await.map(|found| {
+            let claim = |claim: volumes::Claim| kube_volumes::Claim {
+                namespace: claim.namespace,
+                name: claim.name,
+                phase: claim.phase,
+                storage_class: claim.storage_class,
+                volume: claim.volume,
+                bytes: claim.bytes,
+            };
+            found.into_iter().map(claim).collect()
+        });
+        Ok(self.answer(found))
+    }
+
+    async fn volumes(
+        &mut self,
+        of: Resource<Volumes>,
+    ) -> wasmtime::Result<Result<Vec<kube_volumes::Volume>, types::Error>> {
+        let volumes = self.looked("kube-volumes.volumes", &of)?;
+        let found = volumes.volumes().await.map(|found| {
+            let volume = |volume: volumes::Volume| kube_volumes::Volume {
+                name: volume.name,
+                driver: volume.driver,
+                handle: volume.handle,
+            };
+            found.into_iter().map(volume).collect()
+        });
+        Ok(self.answer(found))
+    }
+
+    async fn longhorn_volumes(
+        &mut self,
+        of: Resource<Volumes>,
+    ) -> wasmtime::Result<Result<Option<Vec<kube_volumes::LonghornVolume>>, types::Error>> {
+        let volumes = self.looked("kube-volumes.longhorn-volumes", &of)?;
+        let found = volumes.longhorn_volumes().await.map(|found| {
+            every(found, |volume| kube_volumes::LonghornVolume {
+                name: volume.name,
+                groups: volume.groups,
+                jobs: volume.jobs,
+                last_backup: volume.last_backup.map(Timestamp::as_second),
+            })
+        });
+        Ok(self.answer(found))
+    }
+
+    async fn recurring_jobs(
+        &mut self,
+        of: Resource<Volumes>,
+    ) -> wasmtime::Result<Result<Option<Vec<kube_volumes::RecurringJob>>, types::Error>> {
+        let volumes = self.looked("kube-volumes.recurring-jobs", &of)?;
+        let found = volumes.recurring_jobs().await.map(|found| {
+            every(found, |job| kube_volumes::RecurringJob {
+                name: job.name,
+                task: job.task,
+                cron: job.cron,
+                groups: job.groups,
+            })
+        });
+        Ok(self.answer(found))
+    }
+
+    async fn longhorn_backups(
+        &mut self,
+        of: Resource<Volumes>,
+    ) -> wasmtime::Result<Result<Option<Vec<kube_volumes::LonghornBackup>>, types::Error>> {
+        let volumes = self.looked("kube-volumes.longhorn-backups", &of)?;
+        let found = volumes.backups().await.map(|found| {
+            every(found, |backup| kube_volumes::LonghornBackup {
+                volume: backup.volume,
+                state: backup.state,
+                created: backup.created.map(Timestamp::as_second),
+            })
+        });
+        Ok(self.answer(found))
+    }
+
+    async fn volume_snapshots(
+        &mut self,
+        of: Resource<Volumes>,
+    ) -> wasmtime::Result<Result<Option<Vec<kube_volumes::VolumeSnapshot>>, types::Error>> {
+        let volumes = self.looked("kube-volumes.volume-snapshots", &of)?;
+        let found = volumes.snapshots().await.map(|found| {
+            every(found, |snapshot| kube_volumes::VolumeSnapshot {
+                namespace: snapshot.namespace,
+                name: snapshot.name,
+                claim: snapshot.claim,
+                ready: snapshot.ready,
+                created: snapshot.created.map(Timestamp::as_second),
+            })
+        });
+        Ok(self.answer(found))
+    }
+}
+
+impl kube_volumes::HostCluster for Context {
+    async fn drop(&mut self, cluster: Resource<Volumes>) -> wasmtime::Result<()> {
+        self.table.delete(cluster)?;
+        Ok(())
+    }
+}
+
+impl Context {
+    /// What a handle of `kube-volumes` stands for, counted.
+    fn looked(&mut self, function: &'static str, of: &Resource<Volumes>) -> wasmtime::Result<Volumes> {
+        let volumes = self.table.get(of)?.clone();
+        self.count(function, &volumes.scope(), 0, 0);
+        Ok(volumes)
+    }
+}
+
+fn every<T, U>(found: Option<Vec<T>>, one: impl Fn(T) -> U) -> Option<Vec<U>> {
+    found.map(|found| found.into_iter().map(one).collect())
+}

@@ -1,0 +1,160 @@
+//! The capability `object-write`: new objects under one source's prefix, named by the run's stamp.
+
+use crate::context::{Context, types};
+use base::error::{Class, Error, Result};
+use base::id::SnapshotId;
+use base::stream::ByteStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use store::{Fencing, ObjectKey, Store, Stored};
+use wasmtime::component::{HasSelf, Linker, Resource};
+
+pub(crate) mod bindings {
+    wasmtime::component::bindgen!({
+        inline: "package host:store; world store { import backup:host/object-write@0.2.0; }",
+        path: "../../wit",
+        imports: { default: async | trappable },
+        with: {
+            "backup:host/types": crate::context::types,
+            "backup:host/bytes": crate::context::bytes,
+            "backup:host/object-write.prefix": super::Prefix,
+        },
+    });
+}
+use bindings::backup::host::object_write;
+
+/// Longest extension of an object's name: `tar.gz` and `index` need six.
+const EXTENSION_BYTES_MAX: usize = 16;
+
+/// Where one run may put objects of one source. The handle behind `object-write.prefix`.
+#[derive(Debug, Clone)]
+pub struct Prefix {
+    store: Arc<Store>,
+    /// `prod/db`: environment and source.
+    scope: String,
+    stamp: SnapshotId,
+    fencing: Fencing,
+    /// What was stored through any copy of this prefix, to hold a plugin's receipt against; one object at most.
+    stored: Arc<Mutex<Vec<(ObjectKey, Stored)>>>,
+    /// Whether any copy of it was given an object: what became of a second try would answer another question about the documents.
+    tried: Arc<AtomicBool>,
+}
+
+impl Prefix {
+    /// A prefix for one run.
+    #[must_use]
+    pub fn new(store: Arc<Store>, scope: String, stamp: SnapshotId, fencing: Fencing) -> Self {
+        Self { store, scope, stamp, fencing, stored: Arc::default(), tried: Arc::default() }
+    }
+
+    /// What was stored under it so far.
+    #[must_use]
+    pub fn stored(&self) -> Vec<(ObjectKey, Stored)> {
+        self.stored.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    async fn put(&self, name: &str, content: ByteStream) -> Result<(ObjectKey, Stored)> {
+        let key = self.key(name)?;
+        if let Some((first, _)) = self.stored().first() {
+            let message = format!("the plugin stores {key} besides {first}, and one object was asked for");
+            return Err(Error::new(Class::PluginRefused, message));
+        }
+        if self.tried.swap(true, Ordering::Relaxed) {
+            let message =
+                format!("the plugin stores {key} after a first try that failed, and one object was asked for");
+            return Err(Error::new(Class::PluginRefused, message));
+        }
+        let bar = base::telemetry::bar(&self.scope, content.expected_bytes());
+        let stored = self.fencing.put_stream(&self.store, &key, content.observed(bar.clone())).await;
+        bar.finish_and_clear();
+        let stored = (key, stored?);
+        self.stored.lock().unwrap_or_else(PoisonError::into_inner).push(stored.clone());
+        Ok(stored)
+    }
+
+    /// The key of an object that a plugin named, or why it is refused.
+    fn key(&self, name: &str) -> Result<ObjectKey> {
+        let extension = name.strip_prefix(&self.stamp.to_string()).and_then(|rest| rest.strip_prefix('.'));
+        let valid = |e: &str| {
+            e.len() <= EXTENSION_BYTES_MAX
+                && e.split('.')
+                    .all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()))
+        };
+        extension.filter(|e| valid(e)).and_then(|_| ObjectKey::parse(&format!("{}/{name}", self.scope))).ok_or_else(
+            || {
+                Error::new(
+                    Class::PluginRefused,
+                    format!(
+                        "the plugin named an object `{}`, which is not the run's stamp {} and an extension",
+                        base::text::printable(name),
+                        self.stamp
+                    ),
+                )
+            },
+        )
+    }
+}
+
+/// Links `object-write`.
+///
+/// # Errors
+/// When the interface is linked twice.
+pub fn add_to_linker(linker: &mut Linker<Context>) -> wasmtime::Result<()> {
+    object_write::add_to_linker::<_, HasSelf<_>>(linker, |context| context)
+}
+
+impl object_write::Host for Context {
+    async fn put(
+        &mut self,
+        under: Resource<Prefix>,
+        name: String,
+        content: Resource<ByteStream>,
+    ) -> wasmtime::Result<Result<object_write::Receipt, types::Error>> {
+        let prefix = self.table.get(&under)?.clone();
+        let content = self.table.delete(content)?;
+        let stored = prefix.put(&name, content).await;
+        self.count("object-write.put", &prefix.scope, 0, stored.as_ref().map_or(0, |(_, stored)| stored.bytes));
+        Ok(self.answer(stored.map(|(key, stored)| object_write::Receipt {
+            key: key.to_string(),
+            bytes: stored.bytes,
+            sha256: stored.sha256,
+        })))
+    }
+}
+
+impl object_write::HostPrefix for Context {
+    async fn drop(&mut self, prefix: Resource<Prefix>) -> wasmtime::Result<()> {
+        self.table.delete(prefix)?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use base::stream::channel;
+    use bytes::Bytes;
+    use jiff::Timestamp;
+    use store::memory::Memory;
+
+    #[tokio::test]
+    async fn what_became_of_a_second_try_answers_no_question() {
+        let stamp = SnapshotId::at("2026-01-02T03:04:05Z".parse().unwrap());
+        let store = Arc::new(Store::Memory(Memory::new(Timestamp::UNIX_EPOCH)));
+        let prefix = Prefix::new(store, "prod/docs".to_owned(), stamp, Fencing::none());
+        let name = format!("{stamp}.tar.gz");
+        let content = || async {
+            let (writer, content) = channel(None);
+            writer.send(Bytes::from_static(b"archive")).await.unwrap();
+            (writer, content)
+        };
+        let (writer, failing) = content().await;
+        writer.fail(Error::new(Class::Stale, "a document cannot be read")).await;
+        assert_eq!(prefix.put(&name, failing).await.unwrap_err().class(), Class::Stale);
+        let (writer, whole) = content().await;
+        writer.finish().await.unwrap();
+        let refused = prefix.clone().put(&name, whole).await.unwrap_err();
+        assert_eq!(refused.class(), Class::PluginRefused);
+        assert!(refused.message().contains("after a first try that failed"), "{refused}");
+    }
+}

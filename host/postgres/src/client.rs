@@ -1,0 +1,447 @@
+//! Connections: dialling, TLS fallback, and the settings that every session is pinned to.
+
+mod failure;
+
+pub(super) use self::failure::explain;
+use self::failure::{Failed, Refusal};
+use super::program::{NOWHERE, Program};
+use super::{Config, SessionAttrs, SslMode, tls};
+use base::error::{Class, Error, Result};
+use base::secret::{ExposeSecret, SecretString};
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::{FromSqlOwned, ToSql, Type};
+use tokio_postgres::{AsyncMessage, Row};
+use tokio_postgres_rustls::MakeRustlsConnect;
+use tokio_util::task::AbortOnDropHandle;
+
+/// How the server's administrator sees this program.
+pub(super) const APPLICATION_NAME: &str = "dolibarr-backup";
+
+/// Sent on connecting, so that not even the first statement could write. Poolers may refuse it; the transaction
+/// is READ ONLY all the same.
+pub(super) const STARTUP_OPTIONS: &str = "-c default_transaction_read_only=on";
+
+/// A firewall forgets a silent connection after minutes, and the one that holds the snapshot is silent for hours.
+const KEEPALIVE_IDLE_SECONDS: u64 = 60;
+
+/// How long a lock that another session holds is waited for. A migration that takes longer is a reason to run later,
+/// not to queue up behind it and block everyone who comes after.
+pub(super) const LOCK_TIMEOUT_SECONDS: u64 = 300;
+
+/// Notices of a server that are kept. A connection sends one or two.
+const NOTICES_MAX: usize = 32;
+
+/// Everything that text output depends on, and no timeout that could end a long read. `row_security` is off so that a
+/// policy makes a read fail and never silently short.
+const PINS: &str = "SET LOCAL search_path = ''; SET LOCAL client_encoding = 'UTF8'; SET LOCAL DateStyle = 'ISO, YMD'; \
+     SET LOCAL TimeZone = 'UTC'; SET LOCAL IntervalStyle = 'postgres'; SET LOCAL extra_float_digits = 3; \
+     SET LOCAL bytea_output = 'hex'; SET LOCAL lc_monetary = 'C'; SET LOCAL quote_all_identifiers = off; \
+     SET LOCAL row_security = off; SET LOCAL jit = off; \
+     SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0";
+
+/// Timeouts that only some versions know, for as long as a session is.
+pub(super) const PINS_OF_NEWER_SERVERS_IN_SESSION: &str = "SELECT set_config(name, '0', false) FROM pg_settings \
+     WHERE name IN ('transaction_timeout', 'idle_session_timeout')";
+
+/// The same, for as long as a transaction is.
+const PINS_OF_NEWER_SERVERS: &str = "SELECT set_config(name, '0', true) FROM pg_settings \
+     WHERE name IN ('transaction_timeout', 'idle_session_timeout')";
+
+/// Which database, for people.
+#[derive(Debug, Clone)]
+pub(super) struct Target {
+    host: String,
+    port: u16,
+    database: String,
+    user: String,
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, port, database, user } = self;
+        write!(f, "database `{database}` on {host}:{port} as user `{user}`")
+    }
+}
+
+/// What a connection needs to log in, read anew each time.
+pub(super) struct Login {
+    pub user: String,
+    pub password: Option<SecretString>,
+}
+
+/// A message that is not an error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Notice {
+    pub severity: String,
+    pub message: String,
+    pub detail: Option<String>,
+    pub hint: Option<String>,
+}
+
+/// Makes connections to one database.
+pub(super) struct Dialer {
+    config: Config,
+    /// The place of the first connection, where all others and every child go too: a snapshot is one server's.
+    chosen: OnceLock<Config>,
+    tls: MakeRustlsConnect,
+    /// A pooler refused [`STARTUP_OPTIONS`], or connections are to write.
+    without_options: AtomicBool,
+}
+
+impl Dialer {
+    pub(super) fn new(config: &Config) -> Result<Self> {
+        let config = config.resolved()?;
+        let tls = tls::connector(&config)?;
+        Ok(Self { config, chosen: OnceLock::new(), tls, without_options: AtomicBool::new(false) })
+    }
+
+    /// For a restore, the one thing that writes: to a server that is named as its target, never to a source.
+    pub(super) fn for_restore(config: &Config) -> Result<Self> {
+        let mut dialer = Self::new(config)?;
+        // A standby takes nothing, whichever is read from.
+        dialer.config.target_session_attrs = SessionAttrs::Primary;
+        dialer.without_options.store(true, Ordering::Relaxed);
+        Ok(dialer)
+    }
+
+    /// How to reach the server: at the place that answered, once one did.
+    pub(super) fn config(&self) -> &Config {
+        self.chosen.get().unwrap_or(&self.config)
+    }
+
+    /// What a child may send on connecting.
+    pub(super) fn startup_options(&self) -> Option<&'static str> {
+        (!self.without_options.load(Ordering::Relaxed)).then_some(STARTUP_OPTIONS)
+    }
+
+    /// Whether the chosen pg_dump understands the TLS settings.
+    pub(super) fn check_program(&self, program: &Program) -> Result<()> {
+        if !self.config.is_socket()
+            && tls::is_system(&self.config)
+            && program.version.major < tls::SYSTEM_ROOTS_MAJOR_MIN
+        {
+            return Err(Error::config(format!(
+                "pg_dump {} cannot use `ssl_root_cert = \"system\"`",
+                program.version.text
+            ))
+            .hint("name a file, such as /etc/ssl/certs/ca-certificates.crt, or install a pg_dump 16 or newer"));
+        }
+        Ok(())
+    }
+
+    /// Reads the credentials, which may have changed since the last time.
+    pub(super) async fn login(&self) -> Result<Login> {
+        let source = &self.config.credentials;
+        let look = source.look().await?;
+        let user = match &source.user {
+            Some(user) => user.clone(),
+            None => look.read("username", "PGUSER")?.expose_secret().to_owned(),
+        };
+        Ok(Login { user, password: look.read_optional("password", "PGPASSWORD")? })
+    }
+
+    /// Tells a child where to connect by libpq's variables, so that nothing about the connection is an argument.
+    pub(super) fn by_environment(&self, command: &mut tokio::process::Command, login: &Login) {
+        let config = self.config();
+        let mode = if config.is_socket() { SslMode::Disable } else { config.ssl_mode };
+        command
+            .env("PGHOST", &config.host)
+            .env("PGPORT", config.port.to_string())
+            .env("PGDATABASE", &config.database)
+            .env("PGUSER", &login.user)
+            .env("PGSSLMODE", mode.name())
+            .env("PGSSLROOTCERT", config.ssl_root_cert.as_deref().unwrap_or(NOWHERE.as_ref()))
+            .env("PGSSLCERT", config.ssl_cert.as_deref().unwrap_or(NOWHERE.as_ref()))
+            .env("PGSSLKEY", config.ssl_key.as_deref().unwrap_or(NOWHERE.as_ref()))
+            .env("PGGSSENCMODE", "disable")
+            .env("PGCONNECT_TIMEOUT", config.connect_timeout.to_string())
+            .env("PGAPPNAME", APPLICATION_NAME);
+        if let Some(address) = config.address {
+            command.env("PGHOSTADDR", address.to_string());
+        }
+        if let Some(password) = &login.password {
+            command.env("PGPASSWORD", password.expose_secret());
+        }
+        if let Some(options) = self.startup_options() {
+            command.env("PGOPTIONS", options);
+        }
+    }
+
+    pub(super) fn target(&self, user: &str) -> Target {
+        target(self.config(), user)
+    }
+
+    /// A connection that has logged in: to the place that answered before, or to the first that will do.
+    ///
+    /// # Errors
+    /// See [`explain`]; of several places the first one's.
+    pub(super) async fn connect(&self) -> Result<Connection> {
+        if let Some(chosen) = self.chosen.get() {
+            return self.connect_to(chosen).await;
+        }
+        let places = self.config.places().await;
+        let others = places.len() * self.config.target_session_attrs.rounds().len();
+        let mut first = None;
+        for wanted in self.config.target_session_attrs.rounds() {
+            for place in &places {
+                let answered = async {
+                    let connection = self.connect_to(place).await?;
+                    wanted.check(&connection, others > 1).await.map(|()| connection)
+                };
+                let refused = match answered.await {
+                    Ok(connection) => {
+                        // Another task may have been first, and then has the same server as a rule.
+                        let _ = self.chosen.set(place.clone());
+                        return Ok(connection);
+                    }
+                    // It was there and said no, which another one would hide.
+                    Err(error) if error.class() == Class::Config => return Err(error),
+                    Err(error) => error,
+                };
+                tracing::debug!("{refused}");
+                first.get_or_insert(refused);
+            }
+        }
+        Err(first.unwrap_or_else(|| Error::unexpected("no way to connect was tried")))
+    }
+
+    async fn connect_to(&self, place: &Config) -> Result<Connection> {
+        let login = self.login().await?;
+        let target = target(place, &login.user);
+        let mut first = None;
+        for mode in attempts(place) {
+            match self.attempt(place, *mode, &login, &target).await {
+                Ok(connection) => return Ok(connection),
+                Err(Failed { error, other_mode_may_help }) => {
+                    let error = first.get_or_insert(error);
+                    if !other_mode_may_help {
+                        return Err(error.clone());
+                    }
+                }
+            }
+        }
+        Err(first.unwrap_or_else(|| Error::unexpected(format!("{target}: no way to connect was tried"))))
+    }
+
+    async fn attempt(
+        &self,
+        place: &Config,
+        mode: tokio_postgres::config::SslMode,
+        login: &Login,
+        target: &Target,
+    ) -> Result<Connection, Failed> {
+        let wanted = self.startup_options();
+        let refused = match self.log_in(place, mode, login, target, wanted).await {
+            Err(failed) if wanted.is_some() && failed.is_refused_option() => failed,
+            Err(failed) => return Err(failed.explain(target, login)),
+            Ok(connection) => return Ok(connection),
+        };
+        tracing::debug!(error = %refused, "connecting without startup options");
+        let connection =
+            self.log_in(place, mode, login, target, None).await.map_err(|failed| failed.explain(target, login))?;
+        self.without_options.store(true, Ordering::Relaxed);
+        Ok(connection)
+    }
+
+    async fn log_in(
+        &self,
+        place: &Config,
+        mode: tokio_postgres::config::SslMode,
+        login: &Login,
+        target: &Target,
+        options: Option<&str>,
+    ) -> Result<Connection, Refusal> {
+        let timeout = Duration::from_secs(u64::from(self.config.connect_timeout));
+        let mut config = tokio_postgres::Config::new();
+        config
+            .host(&place.host)
+            .port(place.port)
+            .dbname(&place.database)
+            .user(&login.user)
+            .application_name(APPLICATION_NAME)
+            .ssl_mode(mode)
+            .connect_timeout(timeout)
+            .keepalives_idle(Duration::from_secs(KEEPALIVE_IDLE_SECONDS));
+        if let Some(address) = place.address {
+            config.hostaddr(address);
+        }
+        if let Some(password) = &login.password {
+            config.password(password.expose_secret());
+        }
+        if let Some(options) = options {
+            config.options(options);
+        }
+        let (client, mut connection) = match tokio::time::timeout(timeout, config.connect(self.tls.clone())).await {
+            Ok(result) => result.map_err(Refusal::Error)?,
+            Err(_) => return Err(Refusal::Timeout(self.config.connect_timeout)),
+        };
+        let notices = Arc::new(Mutex::new(Vec::new()));
+        let task = tokio::spawn({
+            let notices = Arc::clone(&notices);
+            async move {
+                while let Some(Ok(message)) = std::future::poll_fn(|cx| connection.poll_message(cx)).await {
+                    keep_notice(&notices, message);
+                }
+            }
+        });
+        Ok(Connection {
+            client,
+            tls: self.tls.clone(),
+            target: target.clone(),
+            password: login.password.clone(),
+            notices,
+            busy: AtomicBool::new(false),
+            _task: AbortOnDropHandle::new(task),
+        })
+    }
+}
+
+/// A database for people.
+fn target(place: &Config, user: &str) -> Target {
+    let Config { host, port, database, .. } = place;
+    Target { host: host.clone(), port: *port, database: database.clone(), user: user.to_owned() }
+}
+
+fn keep_notice(notices: &Mutex<Vec<Notice>>, message: AsyncMessage) {
+    let AsyncMessage::Notice(notice) = message else { return };
+    let mut notices = notices.lock().unwrap_or_else(PoisonError::into_inner);
+    if notices.len() < NOTICES_MAX {
+        notices.push(Notice {
+            severity: notice.severity().to_owned(),
+            message: notice.message().to_owned(),
+            detail: notice.detail().map(str::to_owned),
+            hint: notice.hint().map(str::to_owned),
+        });
+    }
+}
+
+/// The order in which libpq tries, a refusal at a time.
+fn attempts(config: &Config) -> &'static [tokio_postgres::config::SslMode] {
+    use tokio_postgres::config::SslMode as Tls;
+    if config.is_socket() {
+        return &[Tls::Disable];
+    }
+    match config.ssl_mode {
+        SslMode::Disable => &[Tls::Disable],
+        SslMode::Allow => &[Tls::Disable, Tls::Require],
+        SslMode::Prefer => &[Tls::Prefer, Tls::Disable],
+        SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => &[Tls::Require],
+    }
+}
+
+/// One connection with its own transaction.
+pub(super) struct Connection {
+    client: tokio_postgres::Client,
+    tls: MakeRustlsConnect,
+    target: Target,
+    password: Option<SecretString>,
+    notices: Arc<Mutex<Vec<Notice>>>,
+    /// A query runs. Dropped like that, the connection asks the server to stop.
+    busy: AtomicBool,
+    _task: AbortOnDropHandle<()>,
+}
+
+/// A statement that the server refused.
+#[derive(Debug)]
+pub(super) struct Refused {
+    /// Its SQLSTATE; empty where the server did not answer.
+    pub state: String,
+    pub error: Error,
+}
+
+/// A parameter of a query with its type, so that nothing has to be prepared.
+pub(super) type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
+
+impl Connection {
+    pub(super) fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// What the server said besides its answers.
+    pub(super) fn notices(&self) -> Vec<Notice> {
+        self.notices.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Opens the READ ONLY transaction, in `snapshot` where one is given.
+    pub(super) async fn begin(&self, snapshot: Option<&str>) -> Result<()> {
+        let import = snapshot.map_or_else(String::new, |id| format!("SET TRANSACTION SNAPSHOT '{id}'; "));
+        let begin = format!(
+            "BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY; {import}{PINS}; \
+             SET LOCAL lock_timeout = '{LOCK_TIMEOUT_SECONDS}s'"
+        );
+        self.client.batch_execute(&begin).await.map_err(|error| {
+            let explained = self.explain(&error);
+            let gone = error.code().is_some_and(|code| {
+                snapshot.is_some() && matches!(*code, SqlState::INVALID_PARAMETER_VALUE | SqlState::UNDEFINED_OBJECT)
+            });
+            if gone { Error::unavailable(format!("{explained}: the run's snapshot ended")) } else { explained }
+        })?;
+        self.query(PINS_OF_NEWER_SERVERS, &[]).await?;
+        Ok(())
+    }
+
+    /// Ends the transaction; a connection that is gone has ended it already.
+    pub(super) async fn rollback(&self) {
+        if let Err(error) = self.client.batch_execute("ROLLBACK").await {
+            tracing::debug!(%error, "rollback");
+        }
+    }
+
+    /// Runs a query without preparing it, so that a pooler between need not keep track.
+    pub(super) async fn query(&self, sql: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>> {
+        self.busy.store(true, Ordering::Relaxed);
+        let result = self.client.query_typed(sql, parameters).await;
+        self.busy.store(false, Ordering::Relaxed);
+        result.map_err(|error| self.explain(&error))
+    }
+
+    pub(super) async fn query_one(&self, sql: &str, parameters: &[Parameter<'_>]) -> Result<Row> {
+        let rows = self.query(sql, parameters).await?;
+        rows.into_iter().next().ok_or_else(|| Error::unexpected(format!("{}: no row came back", self.target)))
+    }
+
+    /// Runs statements that answer nothing, on a connection for a restore.
+    pub(super) async fn execute(&self, sql: &str) -> Result<(), Refused> {
+        self.busy.store(true, Ordering::Relaxed);
+        let result = self.client.batch_execute(sql).await;
+        self.busy.store(false, Ordering::Relaxed);
+        result.map_err(|error| self.refused(&error))
+    }
+
+    /// As [`Connection::execute`], and refuses a text with more than one statement in it.
+    pub(super) async fn execute_one(&self, sql: &str) -> Result<(), Refused> {
+        self.busy.store(true, Ordering::Relaxed);
+        let result = self.client.query_typed(sql, &[]).await;
+        self.busy.store(false, Ordering::Relaxed);
+        result.map(drop).map_err(|error| self.refused(&error))
+    }
+
+    fn refused(&self, error: &tokio_postgres::Error) -> Refused {
+        let state = error.code().map(|code| code.code().to_owned()).unwrap_or_default();
+        Refused { state, error: self.explain(error) }
+    }
+
+    pub(super) fn read<T: FromSqlOwned>(&self, row: &Row, column: usize) -> Result<T> {
+        row.try_get(column).map_err(|error| self.explain(&error))
+    }
+
+    fn explain(&self, error: &tokio_postgres::Error) -> Error {
+        explain(error, &self.target, self.password.as_ref())
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if !*self.busy.get_mut() {
+            return;
+        }
+        let (cancel, tls) = (self.client.cancel_token(), self.tls.clone());
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move { drop(cancel.cancel_query(tls).await) });
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! Filling a database: pg_restore, with several jobs at once and, where that fails, with one.
+
+use super::verdict::judge;
+use super::{Fresh, IDLE_TIMEOUT_MAJOR_MIN, Plan, Server, WITHOUT_LIMITS, conninfo, program_for};
+use crate::archive::Origin;
+use crate::client::Dialer;
+use crate::dump::collect;
+use crate::program::Program;
+use base::error::{Class, Error, Result};
+use base::secret::redact;
+use std::collections::BTreeSet;
+use std::io::Write as _;
+use std::path::Path;
+use std::process::Stdio;
+use tempfile::NamedTempFile;
+
+impl Server {
+    /// Makes a database and fills it from a dump in a file: empty, then whatever `prepare` does to it, then pg_restore, which dropping
+    /// the future kills. Several jobs at once keep to no order but what pg_dump knows of: they wait for each other's locks, or check
+    /// rows against a table that is still empty. What fails then is made anew by one job, in the order of the dump. The answer is
+    /// that of [`Self::create`].
+    ///
+    /// # Errors
+    /// The first thing of the dump that cannot be restored.
+    pub async fn make<F>(
+        &self,
+        fresh: Fresh<'_>,
+        dump: &Path,
+        origin: &Origin,
+        jobs: usize,
+        plan: &Plan,
+        prepare: F,
+    ) -> Result<Option<String>>
+    where
+        F: AsyncFn() -> Result<()>,
+    {
+        let make_empty = async || {
+            let note = self.create(fresh, plan).await?;
+            prepare().await.map(|()| note)
+        };
+        let note = make_empty().await?;
+        match self.fill(fresh, dump, origin, jobs, plan).await {
+            Err(error) if jobs > 1 && error.class() == Class::Unexpected => {
+                tracing::warn!("{jobs} jobs at once: {error}; once more with one job");
+                if self.drop_database(fresh.name).await.is_err() {
+                    return Err(error);
+                }
+                make_empty().await?;
+                self.fill(fresh, dump, origin, 1, plan).await
+            }
+            filled => filled,
+        }?;
+        Ok(note)
+    }
+
+    async fn fill(&self, fresh: Fresh<'_>, dump: &Path, origin: &Origin, jobs: usize, plan: &Plan) -> Result<()> {
+        let program = program_for(origin).await?;
+        let listed = match plan.left_out.is_empty() {
+            true => None,
+            false => Some(self.list_without(&program, dump, &plan.left_out).await?),
+        };
+        let login = self.dialer.login().await?;
+        let mut command = Program::command(&program.pg_restore());
+        self.dialer.by_environment(&mut command, &login);
+        command
+            .args(["--no-owner", "--no-acl", "--no-subscriptions", "--exit-on-error", "--no-password"])
+            .args(plan.without_tablespaces.then_some("--no-tablespaces"))
+            .args(plan.without_labels.then_some("--no-security-labels"))
+            .args(listed.iter().map(|list| format!("--use-list={}", list.path().display())))
+            .arg(format!("--jobs={}", jobs.max(1)))
+            .arg(format!("--dbname={}", conninfo(fresh.name)))
+            .args(fresh.owner.map(|owner| format!("--role={owner}")))
+            .arg(dump)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        // What a role or a database may have by default and pg_restore does not switch off by itself.
+        let idle = if self.major >= IDLE_TIMEOUT_MAJOR_MIN { " -c idle_session_timeout=0" } else { "" };
+        command.env("PGOPTIONS", format!("-c default_transaction_read_only=off{idle}"));
+        let path = program.pg_restore();
+        let mut child = command.spawn().map_err(|e| {
+            Error::config(format!("{} cannot be run: {}", path.display(), e.kind()))
+                .hint("install the PostgreSQL client programs anew")
+        })?;
+        let Some(stderr) = child.stderr.take() else {
+            return Err(Error::unexpected("pg_restore was started without its outputs"));
+        };
+        let broken =
+            |e: std::io::Error| Error::unexpected(format!("what pg_restore says cannot be read: {}", e.kind()));
+        let stderr = collect(stderr).await.map_err(broken)?;
+        let status = child.wait().await.map_err(broken)?;
+        let secrets: Vec<_> = login.password.iter().collect();
+        judge(status, &redact(&stderr, &secrets))?;
+        if plan.afterwards.is_empty() {
+            return Ok(());
+        }
+        let connection = Dialer::for_restore(&self.config(fresh.name))?.connect().await?;
+        connection.execute(WITHOUT_LIMITS).await.map_err(|refused| refused.error)?;
+        for statement in &plan.afterwards {
+            connection.execute_one(statement).await.map_err(|refused| match refused.error.class() {
+                Class::Config => Error::config(refused.error.message()).hint("restore as a superuser"),
+                _ => refused.error,
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The archive's own list without some entries, in a file.
+    async fn list_without(&self, program: &Program, dump: &Path, left_out: &BTreeSet<i64>) -> Result<NamedTempFile> {
+        let output = Program::command(&program.pg_restore()).arg("--list").arg(dump).output().await;
+        let output = output.map_err(|e| Error::config(format!("pg_restore cannot be run: {}", e.kind())))?;
+        if !output.status.success() {
+            return judge(output.status, &String::from_utf8_lossy(&output.stderr)).and(Err(Error::unexpected("")));
+        }
+        let text = output.stdout.split_inclusive(|byte| *byte == b'\n');
+        let number = |line: &[u8]| {
+            let digits = line.split(|byte| *byte == b';').next().unwrap_or_default();
+            std::str::from_utf8(digits).ok().and_then(|digits| digits.parse::<i64>().ok())
+        };
+        let kept = text.filter(|line| number(line).is_none_or(|id| !left_out.contains(&id)));
+        let failed =
+            |error: std::io::Error| Error::unexpected(format!("the list of a dump cannot be written: {error}"));
+        let mut file = tempfile::Builder::new()
+            .suffix(".list")
+            .tempfile_in(dump.parent().unwrap_or(Path::new("/tmp")))
+            .map_err(failed)?;
+        for line in kept {
+            file.write_all(line).map_err(failed)?;
+        }
+        file.flush().map_err(failed)?;
+        Ok(file)
+    }
+}

@@ -1,0 +1,13 @@
+//! The verbs of the command line. Each has its `Arguments` and a `run`.
+
+pub mod accept;
+pub mod backup;
+pub mod coverage;
+pub mod drill;
+pub mod find;
+pub mod get;
+pub mod list;
+pub mod plugins;
+pub mod restore;
+pub mod status;
+pub mod verify;

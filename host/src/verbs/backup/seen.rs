@@ -1,0 +1,44 @@
+//! What a run saw of a source that it opened.
+
+use super::Opened;
+use catalogue::judgement::Seen;
+use catalogue::record::{ArchiveRecord, Measure};
+
+/// Of an open source, once it was dumped.
+pub(super) fn seen(opened: &Opened, archive: Option<&ArchiveRecord>) -> Seen {
+    Seen {
+        identity: identity(opened),
+        measure: measure(opened),
+        unreadable: archive.map_or(0, |archive| archive.unreadable_total),
+        below_unreadable: archive.and_then(|archive| archive.below_unreadable),
+        lacking: match opened {
+            Opened::Database(session) => session.remarks().lacking,
+            Opened::Tree(_) => Vec::new(),
+        },
+    }
+}
+
+/// Which database is open; none of a folder.
+pub(super) fn identity(opened: &Opened) -> Option<String> {
+    match opened {
+        Opened::Database(session) => session.facts().identity,
+        Opened::Tree(_) => None,
+    }
+}
+
+/// How much an open source holds, as far as this run counted it.
+fn measure(opened: &Opened) -> Measure {
+    match opened {
+        Opened::Database(session) => {
+            Measure { tables: Some(session.facts().tables), rows: session.rows_read(), ..Measure::default() }
+        }
+        Opened::Tree(tree) => {
+            let report = tree.report();
+            Measure {
+                files: report.as_ref().map(|report| report.files),
+                bytes: report.as_ref().map(|report| report.bytes),
+                ..Measure::default()
+            }
+        }
+    }
+}

@@ -1,0 +1,325 @@
+//! `drill`: what an auditor wants once a month. A snapshot is restored to a scratch place, both halves are looked at alone and
+//! together, every step is timed, and a dated report is left in the store: one file for machines, one page for the binder.
+//!
+//! It takes no lease, touches nothing that a person uses, and leaves nothing but the report and a verification record.
+
+mod page;
+
+use crate::choice;
+use crate::crosscheck;
+use crate::rehearsal::{Place, Rehearsal, Stage};
+use crate::report::{self, Report};
+use crate::session::Host;
+use crate::verbs::verify::{self, Chain};
+use base::error::{Class, Error, Result};
+use base::stream::unless;
+use bytes::Bytes;
+use catalogue::configured::SourceKind;
+use catalogue::history::{self, History, Snapshot};
+use catalogue::proof::{CrosscheckReport, Verdict};
+use catalogue::proof::{Depth, Drill, FORMAT_VERSION, SourceProof};
+use catalogue::record::{PluginRecord, to_bytes};
+use documents::{self, Tree};
+use indicatif::{HumanBytes, HumanDuration};
+use postgres::Session;
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::pin::pin;
+use std::time::Duration;
+use store::Created;
+use tokio_util::sync::CancellationToken;
+
+/// Reports that are read to find the one to compare with, newest first.
+const DRILLS_READ_MAX: usize = 24;
+
+/// Paths of a kind that people are shown; the report has more.
+const PATHS_SHOWN_MAX: usize = 10;
+
+/// What the person asked for.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Arguments {
+    /// Environment, as the configuration names it
+    #[arg(long = "env", value_name = "NAME")]
+    pub environment: String,
+    /// The oldest snapshot that is a restore point, instead of the newest: whether what was kept for years still comes back
+    #[arg(long)]
+    oldest: bool,
+    #[command(flatten)]
+    stage: Stage,
+}
+
+/// What the steps came to.
+struct Outcome {
+    sources: BTreeMap<String, SourceProof>,
+    crosscheck: Option<CrosscheckReport>,
+    crosscheck_failed: Option<PluginRecord>,
+    server: Option<String>,
+}
+
+/// Drills, and stores the report.
+///
+/// # Errors
+/// What keeps it from being done: no snapshot, the store's, a server that cannot be had. What is wrong with the snapshot is in
+/// the report, as a failure of class [`Class::Stale`].
+pub async fn run(host: &Host, arguments: &Arguments, interrupted: impl Future<Output = ()>) -> Result<Report> {
+    let stop = CancellationToken::new();
+    let _stop_on_drop = stop.clone().drop_guard();
+    let history = history::load(&host.store, &host.environment, &host.sources.configured, host.clock.now()).await?;
+    let id = verify::moment(&history, host.clock.now());
+    let snapshot = chosen(host, &history, arguments.oldest)?;
+    let chain = verify::check_chain(&host.store, &host.environment, &history).await?;
+    let mut rehearsal = Rehearsal::begin(host, &arguments.stage)?;
+    let work = rehearse(host, &history, snapshot, &mut rehearsal, &stop);
+    let done = unless(pin!(interrupted), work).await;
+    // What was restored goes in any case; the first failure is the one that is told.
+    let ended = rehearsal.end().await;
+    let (outcome, phases) = (done?, ended?);
+    let verification = verify::conclude(host, snapshot, id, Depth::Deep, outcome.sources, &chain);
+    verify::store(host, &history, id, &verification).await?;
+    let shrunk_logs = match &outcome.crosscheck {
+        Some(crosscheck) => shrunk_logs(host, snapshot, crosscheck).await?,
+        None => Vec::new(),
+    };
+    let together = outcome.crosscheck.as_ref().is_none_or(CrosscheckReport::passed) && shrunk_logs.is_empty();
+    // Whatever failed in a step and was no finding is one of the step's.
+    let done = phases.iter().all(|phase| phase.failure.is_none());
+    let drill = Drill {
+        format_version: FORMAT_VERSION,
+        id,
+        environment: host.environment.to_string(),
+        snapshot: snapshot.id,
+        time_zone: host.time_zone_name().to_owned(),
+        finished: host.clock.now(),
+        host_version: env!("CARGO_PKG_VERSION").to_owned(),
+        server: outcome.server,
+        passed: verification.passed
+            && verification.chain.is_empty()
+            && together
+            && done
+            && verification.sources.values().all(|source| source.untried.is_none()),
+        phases,
+        sources: verification.sources,
+        crosscheck: outcome.crosscheck,
+        crosscheck_failed: outcome.crosscheck_failed,
+        shrunk_logs,
+        chain: verification.chain,
+    };
+    store(host, &drill).await?;
+    Ok(report(host, &drill, &chain))
+}
+
+/// The snapshot that is restored.
+fn chosen<'h>(host: &Host, history: &'h History, oldest: bool) -> Result<&'h Snapshot> {
+    if !oldest {
+        return choice::newest(history, &host.time_zone);
+    }
+    history.snapshots.iter().find(|snapshot| snapshot.complete).ok_or_else(|| {
+        Error::new(Class::Usage, format!("{} has no complete snapshot to drill", host.environment))
+            .hint("make one with `backup`")
+    })
+}
+
+/// The steps, a call each.
+async fn rehearse(
+    host: &Host,
+    history: &History,
+    snapshot: &Snapshot,
+    rehearsal: &mut Rehearsal,
+    stop: &CancellationToken,
+) -> Result<Outcome> {
+    let (mut sources, mut places) = (BTreeMap::new(), BTreeMap::new());
+    for (source, state) in &snapshot.sources {
+        let Some(object) = &state.object else { continue };
+        let name = format!("read {source}");
+        let reading = verify::read(host, history, source, object, stop);
+        let mut proof = rehearsal.time(&name, Some(object.bytes), reading).await?;
+        if proof.problems.is_empty()
+            && let Some(kind) = history.sources.get(source)
+        {
+            let restored = if kind == SourceKind::Postgres.name() {
+                rehearsal.database(host, history, snapshot, source, object, stop).await?
+            } else {
+                rehearsal.documents(host, history, snapshot, source, object, stop).await?
+            };
+            proof = restored.proof;
+            places.extend(restored.place.map(|place| (source.clone(), place)));
+        }
+        sources.insert(source.clone(), proof);
+    }
+    let whole = sources.values().all(|proof| proof.problems.is_empty() && proof.untried.is_none());
+    let (crosscheck, crosscheck_failed) =
+        if whole { together(host, history, snapshot, &places, rehearsal).await? } else { (None, None) };
+    Ok(Outcome { sources, crosscheck, crosscheck_failed, server: rehearsal.describe_server() })
+}
+
+/// Has both halves looked at together; gives back the report, or what a plugin did that came to none. A plugin that cannot is the step's
+/// failure; of an environment with several databases or folders nobody knows which belong together.
+///
+/// # Errors
+/// A server that went away.
+async fn together(
+    host: &Host,
+    history: &History,
+    snapshot: &Snapshot,
+    places: &BTreeMap<String, Place>,
+    rehearsal: &mut Rehearsal,
+) -> Result<(Option<CrosscheckReport>, Option<PluginRecord>)> {
+    let databases = places.iter().filter_map(|(name, place)| match place {
+        Place::Database(config) => Some((name, config)),
+        Place::Folder(_) => None,
+    });
+    let folders = places.iter().filter_map(|(name, place)| match place {
+        Place::Folder(path) => Some((name, path)),
+        Place::Database(_) => None,
+    });
+    let (databases, folders): (Vec<_>, Vec<_>) = (databases.collect(), folders.collect());
+    let ([(database, config)], [(folder, path)]) = (databases.as_slice(), folders.as_slice()) else {
+        return Ok((None, None));
+    };
+    let tree = documents::Config { path: (*path).clone() };
+    let archive =
+        snapshot.sources.get(*folder).and_then(|state| choice::recorded(history, &state.object.as_ref()?.key));
+    let exclude = archive.map(|archive| archive.exclude.as_slice()).unwrap_or_default();
+    let mut did = None;
+    let look = async {
+        let session = Session::open(config, format!("{}/{database}", host.environment)).await?;
+        let report = match Tree::open(&tree, format!("{}/{folder}", host.environment)) {
+            Ok(tree) => crosscheck::run(host, &session, &tree, exclude, history.seal_key()).await.map_err(|failed| {
+                did = failed.plugin;
+                failed.error
+            }),
+            Err(error) => Err(error),
+        };
+        session.close().await;
+        report
+    };
+    match rehearsal.time("look at both together", None, look).await {
+        Ok(report) => Ok((Some(report), None)),
+        Err(error) if error.class() == Class::Unavailable => Err(error),
+        Err(error) => {
+            tracing::error!("{error}");
+            Ok((None, did))
+        }
+    }
+}
+
+/// Holds the logs that are chained by signatures against what the last drill found in an earlier snapshot, or in this one:
+/// such a log only ever grows.
+///
+/// # Errors
+/// The store's.
+async fn shrunk_logs(host: &Host, snapshot: &Snapshot, found: &CrosscheckReport) -> Result<Vec<String>> {
+    let listed = host.store.list(&format!("{}/drills/", host.environment)).await?;
+    let reports = listed.into_iter().rev().map(|meta| meta.key).filter(|key| key.as_str().ends_with(".json"));
+    for key in reports.take(DRILLS_READ_MAX) {
+        // One that cannot be read says nothing.
+        let read = host.store.get(&key).await?.and_then(|bytes| Drill::parse(&bytes).ok());
+        let Some(drill) = read.filter(|drill| drill.snapshot <= snapshot.id) else { continue };
+        let Some(before) = drill.crosscheck else { continue };
+        let shrunk = before.heads.iter().filter_map(|then| {
+            let now = found.heads.iter().find(|head| head.log == then.log);
+            let entries = now.map_or(0, |head| head.entries);
+            (entries < then.entries).then(|| {
+                format!("the log {} has {entries} entries, and had {} in {}", then.log, then.entries, drill.snapshot)
+            })
+        });
+        return Ok(shrunk.collect());
+    }
+    Ok(Vec::new())
+}
+
+/// Leaves the report, the page first: whoever sees the one for machines finds the other.
+async fn store(host: &Host, drill: &Drill) -> Result<()> {
+    let (json, html) = Drill::keys(&host.environment, drill.id)?;
+    let page = Bytes::from(page::of(drill, &host.time_zone));
+    for (key, body) in [(html, page), (json, Bytes::from(to_bytes(drill)?))] {
+        match host.store.create(&key, body).await? {
+            Created::Created => {}
+            Created::Exists => {
+                return Err(Error::unexpected(format!("{key} exists already")).hint("run the drill again"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A span of time for people, to a tenth of a second where it is short.
+fn span(millis: u64) -> String {
+    if millis < 100_000 {
+        format!("{}.{} s", millis / 1_000, millis % 1_000 / 100)
+    } else {
+        HumanDuration(Duration::from_millis(millis)).to_string()
+    }
+}
+
+/// Everything that is wrong.
+fn problems(drill: &Drill) -> Vec<String> {
+    let of_sources = drill
+        .sources
+        .iter()
+        .flat_map(|(name, source)| source.problems.iter().map(move |problem| format!("{name}: {problem}")));
+    let of_both = drill.crosscheck.iter().flat_map(CrosscheckReport::failed);
+    let of_both = of_both.map(|finding| format!("{}: {}", finding.name, finding.detail));
+    let of_steps = drill.phases.iter().filter_map(|phase| Some(format!("{}: {}", phase.name, phase.failure.as_ref()?)));
+    let all = of_sources.chain(of_both).chain(drill.shrunk_logs.iter().cloned());
+    all.chain(of_steps).chain(drill.chain.iter().cloned()).collect()
+}
+
+/// A verdict for people.
+const fn verdict(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Passed => "passed",
+        Verdict::Noted => "noted",
+        Verdict::Failed => "FAILED",
+        Verdict::Skipped => "skipped",
+    }
+}
+
+fn report(host: &Host, drill: &Drill, chain: &Chain) -> Report {
+    let taken = report::local(drill.snapshot.taken(), &host.time_zone);
+    let outcome = if drill.passed { "passed" } else { "FAILED" };
+    let mut text =
+        format!("drill {} of {}: snapshot {} of {taken}: {outcome}\n", drill.id, host.environment, drill.snapshot);
+    for phase in &drill.phases {
+        let bytes = phase.bytes.map(|bytes| format!("  {}", HumanBytes(bytes))).unwrap_or_default();
+        let failure = phase.failure.as_ref().map(|why| format!("  failed: {why}")).unwrap_or_default();
+        let _ = writeln!(text, "  {:<22} {:>9}{bytes}{failure}", phase.name, span(phase.millis));
+    }
+    for (name, source) in &drill.sources {
+        text.push_str(&verify::source_text(name, source));
+    }
+    if let Some(crosscheck) = &drill.crosscheck {
+        let _ = writeln!(text, "  {:<10} {} documents compared with the database", "together", crosscheck.compared);
+        for finding in &crosscheck.findings {
+            let _ = writeln!(text, "  {:<10} {}: {}, {}", "", verdict(finding.verdict), finding.name, finding.detail);
+        }
+        let lists =
+            [("missing", &crosscheck.missing), ("altered", &crosscheck.altered), ("orphaned", &crosscheck.orphaned)];
+        for (kind, paths) in lists {
+            for path in paths.first.iter().take(PATHS_SHOWN_MAX) {
+                let _ = writeln!(text, "  {:<10} {kind}: {path}", "");
+            }
+        }
+    }
+    for problem in &drill.shrunk_logs {
+        let _ = writeln!(text, "  wrong: {problem}");
+    }
+    for problem in &drill.chain {
+        let _ = writeln!(text, "  wrong: {problem}");
+    }
+    for note in &chain.notes {
+        let _ = writeln!(text, "  note: {note}");
+    }
+    let _ = writeln!(text, "the report is in the store: {}/drills/{}.json and .html", host.environment, drill.id);
+    let problems = problems(drill);
+    let untried = verify::untried(drill.sources.values()).filter(|_| problems.is_empty());
+    let failure = (!drill.passed && untried.is_none()).then(|| {
+        let first = problems.first().map_or("the snapshot is incomplete", String::as_str);
+        Error::new(Class::Stale, format!("the drill of {} failed: {first}", host.environment))
+            .hint("the report in the store has all of it; `verify --all` says which snapshots are whole")
+    });
+    let document =
+        json!({ "format_version": report::FORMAT_VERSION, "environment": host.environment.as_str(), "drill": drill });
+    Report { document, text, failure: failure.or(untried) }
+}

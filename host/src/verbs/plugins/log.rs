@@ -1,0 +1,298 @@
+//! `plugins log`: what each plugin did, read back from the store: records of runs, certificates of those that are forgotten and of
+//! plans that put something into the bin, and drills.
+
+use crate::report::{FORMAT_VERSION, Report};
+use crate::session::Host;
+use base::error::{Error, Result};
+use base::id::SnapshotId;
+use base::text::printable;
+use catalogue::guard::Age;
+use catalogue::history::{self, History};
+use catalogue::proof::Drill;
+use catalogue::record::{Certificate, PluginRecord};
+use clap::builder::PossibleValuesParser;
+use comfy_table::{Table, presets};
+use futures::{StreamExt, TryStreamExt};
+use indicatif::HumanBytes;
+use jiff::Timestamp;
+use plugin::Role;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+/// Certificates and drills that are read at the same time.
+const READS_IN_FLIGHT_MAX: usize = 16;
+
+/// How many times as much as it usually does is unusual of a plugin. A year's end with twice the documents is not.
+const UNUSUAL_TIMES: u64 = 3;
+
+/// Earlier occasions that it takes to know what is usual: a week's nights.
+const USUAL_MIN: usize = 7;
+
+/// What the person asked for.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Arguments {
+    /// Environment, as the configuration names it
+    #[arg(long = "env", value_name = "NAME")]
+    pub(super) environment: String,
+    /// How far to look back, as 30d or 48h; a year has 365d
+    #[arg(long, value_name = "AGE", default_value = "30d", value_parser = age)]
+    since: Age,
+    /// Only this role, such as crosscheck
+    #[arg(long, value_name = "ROLE", value_parser = PossibleValuesParser::new(Role::ALL.map(Role::name)))]
+    plugin: Option<String>,
+    /// Only components whose sha256 begins so
+    #[arg(long, value_name = "SHA256", value_parser = digest)]
+    digest: Option<String>,
+}
+
+/// The beginning of a digest. A mistyped one would find nothing, which reads as if nothing had been done.
+fn digest(text: &str) -> std::result::Result<String, String> {
+    let is_digest = (1..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_digest
+        .then(|| text.to_ascii_lowercase())
+        .ok_or_else(|| "expected the first hexadecimal digits of a SHA-256".to_owned())
+}
+
+fn age(text: &str) -> std::result::Result<Age, String> {
+    Age::try_from(text.to_owned())
+}
+
+/// One occasion on which plugins did something.
+#[derive(Debug)]
+struct Occasion {
+    at: SnapshotId,
+    kind: Kind,
+    plugins: Vec<PluginRecord>,
+}
+
+/// What kind of occasion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// A run, of which the store has the record, or the certificate alone.
+    Run,
+    /// A plan that put something into the bin, by a run or a prune.
+    Plan,
+    /// A drill.
+    Drill,
+}
+
+/// Plugin, digest, function and scope.
+type Deed = (String, String, String, String);
+
+/// What was done so.
+#[derive(Debug, Clone, Copy)]
+struct Sum {
+    occasions: u64,
+    calls: u64,
+    items: u64,
+    bytes: u64,
+    first: SnapshotId,
+    last: SnapshotId,
+}
+
+/// Adds up the tallies.
+///
+/// # Errors
+/// The store's. A record that cannot be read is left out, and the report says so.
+pub(super) async fn run(host: &Host, arguments: &Arguments) -> Result<Report> {
+    let now = host.clock.now();
+    let from = now.checked_sub(arguments.since.0).unwrap_or(Timestamp::MIN);
+    let history = history::load(&host.store, &host.environment, &host.sources.configured, now).await?;
+    let wanted = |plugin: &PluginRecord| {
+        arguments.plugin.as_ref().is_none_or(|role| *role == plugin.name)
+            && arguments.digest.as_ref().is_none_or(|digest| plugin.sha256.starts_with(digest.as_str()))
+    };
+    let mut occasions = occasions(host, &history).await?;
+    occasions.iter_mut().for_each(|occasion| occasion.plugins.retain(wanted));
+    occasions.sort_by_key(|occasion| occasion.at);
+    let unusual = unusual(&occasions, from);
+    occasions.retain(|occasion| occasion.at.taken() >= from && !occasion.plugins.is_empty());
+    let count = |kind: Kind| occasions.iter().filter(|occasion| occasion.kind == kind).count();
+    let (runs, plans, drills) = (count(Kind::Run), count(Kind::Plan), count(Kind::Drill));
+    let sums = sum(&occasions);
+    let since = from.to_zoned_datetime(host.time_zone.clone()).strftime("%Y-%m-%d %H:%M").to_string();
+    let mut text = format!(
+        "{} since {since}: {runs} runs, {plans} plans that put something into the bin, {drills} drills\n",
+        host.environment
+    );
+    if !sums.is_empty() {
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING);
+        table
+            .set_header(["plugin", "sha256", "function", "scope", "times", "calls", "items", "bytes", "first", "last"]);
+        for ((plugin, sha256, function, scope), sum) in &sums {
+            let numbers = [sum.occasions.to_string(), sum.calls.to_string(), sum.items.to_string()];
+            let [times, calls, items] = numbers;
+            let (bytes, digest) = (HumanBytes(sum.bytes).to_string(), plugin::short(sha256));
+            let (first, last) = (sum.first.to_string(), sum.last.to_string());
+            table.add_row([plugin, digest, function, scope, &times, &calls, &items, &bytes, &first, &last]);
+        }
+        let _ = writeln!(text, "{}", table.trim_fmt());
+    }
+    for said in &unusual {
+        let _ = writeln!(text, "unusual: {said}");
+    }
+    for damage in history.damaged() {
+        let _ = writeln!(text, "warning: {damage}");
+    }
+    let rows: Vec<Value> = sums
+        .iter()
+        .map(|((plugin, sha256, function, scope), sum)| {
+            json!({
+                "plugin": plugin, "sha256": sha256, "function": function, "scope": scope,
+                "times": sum.occasions, "calls": sum.calls, "items": sum.items, "bytes": sum.bytes,
+                "first": sum.first, "last": sum.last,
+            })
+        })
+        .collect();
+    let document = json!({
+        "format_version": FORMAT_VERSION,
+        "environment": host.environment.as_str(),
+        "since": from,
+        "runs": runs,
+        "plans": plans,
+        "drills": drills,
+        "deeds": rows,
+        "unusual": unusual,
+    });
+    Ok(Report { document, text, failure: None })
+}
+
+/// Everything that the store knows of.
+async fn occasions(host: &Host, history: &History) -> Result<Vec<Occasion>> {
+    let records = history.snapshots.iter().filter_map(|snapshot| snapshot.record.as_ref());
+    let mut occasions: Vec<Occasion> =
+        records.map(|record| Occasion { at: record.id, kind: Kind::Run, plugins: record.plugins.clone() }).collect();
+    let binned = history.snapshots.iter().filter(|snapshot| snapshot.binned.is_some()).map(|snapshot| snapshot.id);
+    let ids: Vec<SnapshotId> = history.forgotten.keys().copied().chain(binned).collect();
+    // One plan puts several snapshots into the bin, and each certificate has it.
+    let mut plans = BTreeSet::new();
+    for (id, certificate) in certificates(host, ids).await? {
+        if history.forgotten.contains_key(&id) && !certificate.plugins.is_empty() {
+            occasions.push(Occasion { at: id, kind: Kind::Run, plugins: certificate.plugins });
+        }
+        let at = SnapshotId::at(certificate.forgotten);
+        if let Some(plugin) = certificate.planned_by.filter(|_| plans.insert(at)) {
+            occasions.push(Occasion { at, kind: Kind::Plan, plugins: vec![plugin] });
+        }
+    }
+    let listed = host.store.list(&format!("{}/drills/", host.environment)).await?;
+    for meta in listed.into_iter().filter(|meta| meta.key.as_str().ends_with(".json")) {
+        // One that cannot be read says nothing.
+        let drill = host.store.get(&meta.key).await?.and_then(|bytes| Drill::parse(&bytes).ok());
+        let did =
+            |drill: Drill| Some((drill.id, drill.crosscheck.map(|report| report.plugin).or(drill.crosscheck_failed)?));
+        let plugin = drill.and_then(did);
+        occasions.extend(plugin.map(|(at, plugin)| Occasion { at, kind: Kind::Drill, plugins: vec![plugin] }));
+    }
+    Ok(occasions)
+}
+
+async fn certificates(host: &Host, ids: Vec<SnapshotId>) -> Result<Vec<(SnapshotId, Certificate)>> {
+    let read = |id: SnapshotId| async move {
+        let bytes = host.store.get(&catalogue::keys::certificate_key(&host.environment, id)?).await?;
+        // `verify` names one that cannot be read.
+        Ok::<_, Error>(bytes.and_then(|bytes| Some((id, serde_json::from_slice(&bytes).ok()?))))
+    };
+    let read: Vec<_> = futures::stream::iter(ids).map(read).buffered(READS_IN_FLIGHT_MAX).try_collect().await?;
+    Ok(read.into_iter().flatten().collect())
+}
+
+/// The deeds of one plugin on one occasion; one that called nothing did nothing.
+fn deeds(plugin: &PluginRecord) -> impl Iterator<Item = (Deed, [u64; 3])> {
+    let deed = |function: &str, scope: &str| {
+        (plugin.name.clone(), plugin.sha256.clone(), function.to_owned(), scope.to_owned())
+    };
+    let nothing = plugin.tally.is_empty().then(|| (deed("-", "-"), [0; 3]));
+    let called =
+        plugin.tally.iter().map(move |line| (deed(&line.function, &line.scope), [line.calls, line.items, line.bytes]));
+    called.chain(nothing)
+}
+
+fn sum(occasions: &[Occasion]) -> BTreeMap<Deed, Sum> {
+    let mut sums: BTreeMap<Deed, Sum> = BTreeMap::new();
+    for occasion in occasions {
+        for (deed, [calls, items, bytes]) in occasion.plugins.iter().flat_map(deeds) {
+            let none = Sum { occasions: 0, calls: 0, items: 0, bytes: 0, first: occasion.at, last: occasion.at };
+            let sum = sums.entry(deed).or_insert(none);
+            sum.occasions += 1;
+            sum.calls = sum.calls.saturating_add(calls);
+            sum.items = sum.items.saturating_add(items);
+            sum.bytes = sum.bytes.saturating_add(bytes);
+            sum.last = sum.last.max(occasion.at);
+        }
+    }
+    sums
+}
+
+/// What a plugin did since a moment that is far more than it did on most occasions before, whichever component played its role.
+fn unusual(occasions: &[Occasion], from: Timestamp) -> Vec<String> {
+    let mut before: BTreeMap<(String, String, String), Vec<[u64; 3]>> = BTreeMap::new();
+    let mut found = Vec::new();
+    for occasion in occasions {
+        for ((plugin, sha256, function, scope), done) in occasion.plugins.iter().flat_map(deeds) {
+            let usual = before.entry((plugin.clone(), function.clone(), scope.clone())).or_default();
+            if usual.len() >= USUAL_MIN && occasion.at.taken() >= from {
+                for (number, what) in ["calls", "items", "bytes"].into_iter().enumerate() {
+                    let (now, median) = (done.get(number).copied().unwrap_or(0), median(usual, number));
+                    if now > median.saturating_mul(UNUSUAL_TIMES) && now > UNUSUAL_TIMES {
+                        let digest = plugin::short(&sha256);
+                        found.push(printable(&format!(
+                            "{plugin} ({digest}) {function} of {scope} at {}: {now} {what}, usually {median}",
+                            occasion.at
+                        )));
+                    }
+                }
+            }
+            usual.push(done);
+        }
+    }
+    found
+}
+
+fn median(of: &[[u64; 3]], number: usize) -> u64 {
+    let mut values: Vec<u64> = of.iter().filter_map(|done| done.get(number).copied()).collect();
+    values.sort_unstable();
+    values.get(values.len() / 2).copied().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use catalogue::record::TallyRecord;
+
+    fn occasion(day: u32, calls: u64, bytes: u64) -> Occasion {
+        let line = TallyRecord {
+            function: "object-write.put".to_owned(),
+            scope: "prod/db".to_owned(),
+            calls,
+            items: 0,
+            bytes,
+        };
+        let plugin = PluginRecord {
+            name: "dump".to_owned(),
+            component: "dump.wasm".to_owned(),
+            sha256: "0123456789abcdef".to_owned(),
+            grants: Vec::new(),
+            settings_sha256: None,
+            tally: vec![line],
+        };
+        Occasion { at: format!("202606{day:02}T010000Z").parse().unwrap(), kind: Kind::Run, plugins: vec![plugin] }
+    }
+
+    #[test]
+    fn far_more_than_on_most_days_before_is_unusual_and_a_first_week_or_twice_as_much_is_not() {
+        let of = |last: Occasion, days: u32| {
+            let occasions: Vec<_> = (1..=days).map(|day| occasion(day, 1, 1_000)).chain([last]).collect();
+            unusual(&occasions, "2026-06-20T00:00:00Z".parse().unwrap())
+        };
+        assert_eq!(of(occasion(20, 1, 2_000), 10), Vec::<String>::new());
+        let found = of(occasion(20, 1, 3_001), 10);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].contains("dump (0123456789ab) object-write.put of prod/db at 20260620T010000Z: 3001 bytes"));
+        assert_eq!(of(occasion(20, 40, 3_001), 10).len(), 2);
+        assert_eq!(of(occasion(20, 40, 3_001), 6), Vec::<String>::new(), "nobody knows yet what is usual");
+        assert_eq!(of(occasion(19, 40, 3_001), 10), Vec::<String>::new(), "that was before");
+    }
+}

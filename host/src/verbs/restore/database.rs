@@ -1,0 +1,456 @@
+//! The database side of `restore`: the plan, the fresh database, the comparison with the record, and the rename that puts it
+//! in place. Until that rename nothing that was there before is touched.
+
+use super::{Arguments, Chosen, own_target};
+use crate::choice;
+use crate::compare::{self, Comparison};
+use crate::config::Source;
+use crate::fetch::{self, Fetched};
+use crate::report::{FORMAT_VERSION, Report};
+use crate::session::Host;
+use base::error::{Class, Error, Result};
+use base::stream::stopped;
+use base::text::printable;
+use base::{scratch, telemetry};
+use indicatif::HumanBytes;
+use jiff::{SignedDuration, Timestamp};
+use postgres::restore::{
+    Existing, Fresh, HINT_IN_USE, JOBS_DEFAULT_MAX, NAME_BYTES_MAX, Plan as Fit, Server, check_program,
+};
+use postgres::{self, Origin};
+use serde_json::{Value, json};
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::pin::pin;
+use tokio_util::sync::CancellationToken;
+
+/// Databases that belong to the server.
+const RESERVED: [&str; 3] = ["postgres", "template0", "template1"];
+
+/// Behind the name of a database that is being filled, before its random number.
+const RESTORING: &str = "_restoring_";
+
+/// What will happen, and what is there.
+struct Plan {
+    origin: Origin,
+    /// What it took on the disk of the server that was dumped; none where no record says.
+    on_disk_bytes: Option<u64>,
+    server: Server,
+    /// The name that is asked for.
+    into: String,
+    /// The name while it is being filled.
+    temporary: String,
+    /// The name in the end.
+    place: String,
+    /// Whether it is the very database that the environment backs up.
+    is_own: bool,
+    /// What has that name now.
+    replaced: Option<Existing>,
+    /// The name that it gets.
+    aside: String,
+    /// Whether it is dropped in the end.
+    dropped: bool,
+    owner: Option<String>,
+    jobs: usize,
+    scratch: PathBuf,
+    /// How the server takes it, and what will not be as it was.
+    fit: Fit,
+    accept_different: bool,
+    notes: Vec<String>,
+}
+
+/// What came of it.
+struct Made {
+    tables: u64,
+    comparison: Comparison,
+    notes: Vec<String>,
+    millis: u64,
+}
+
+pub(super) async fn run(
+    host: &Host,
+    chosen: &Chosen<'_>,
+    source: &postgres::Config,
+    arguments: &Arguments,
+    interrupted: impl Future<Output = ()>,
+) -> Result<Report> {
+    let plan = plan(host, chosen, source, arguments).await?;
+    let mut text = chosen.text(host);
+    text.push_str(&plan.text());
+    let mut value = chosen.value();
+    plan.add_to(&mut value);
+    if arguments.dry_run {
+        text.push_str("nothing was restored\n");
+        let document = json!({ "format_version": FORMAT_VERSION, "environment": host.environment.as_str(), "dry_run": true, "plan": value });
+        return Ok(Report { document, text, failure: None });
+    }
+    plan.check_free()?;
+    for line in text.lines() {
+        tracing::info!("{}", line.trim_start());
+    }
+    let began = host.clock.now();
+    let mut interrupted = pin!(interrupted);
+    let stop = CancellationToken::new();
+    let fetched = tokio::select! {
+        fetched = fetch::dump(host, chosen.object, &plan.scratch, &stop) => fetched,
+        () = &mut interrupted => Err(stopped()),
+    }
+    .map_err(|error| error.context("nothing was restored"))?;
+    let made = tokio::select! {
+        made = make(host, chosen, &plan, &fetched) => made,
+        () = &mut interrupted => Err(stopped()),
+    };
+    let (tables, comparison, notes) = match made {
+        Ok(made) => made,
+        Err(error) => return Err(abandon(&plan, error).await),
+    };
+    put_in_place(&plan).await?;
+    if plan.is_own {
+        super::note_replaced(host, chosen.source).await;
+    }
+    let made = Made { tables, comparison, notes, millis: host.clock.millis_since(began) };
+    Ok(report(host, &plan, text, value, &made))
+}
+
+async fn plan(host: &Host, chosen: &Chosen<'_>, source: &postgres::Config, arguments: &Arguments) -> Result<Plan> {
+    let to = &arguments.to;
+    let into = name(&arguments.into.to_string_lossy(), "--into")?;
+    let place = to.swap.as_deref().map_or(Ok(into.clone()), |swap| name(swap, "--swap"))?;
+    let target = target(host, chosen.source, source, arguments)?;
+    check_own_databases(host, &target, [&into, &place], arguments).await?;
+    let is_own = source.may_be(&target, &place).await;
+    let contents = fetch::contents(host, chosen.object).await?;
+    let origin = contents.origin.clone();
+    let server = Server::connect(&target).await?;
+    server.check(&origin)?;
+    check_program(&origin).await?;
+    let fit = server.plan(&contents).await?;
+    let replaced = server.look(&place).await?;
+    let asked_for = if place == into { None } else { server.look(&into).await? };
+    if let Some(there) = asked_for.or_else(|| replaced.clone().filter(|_| to.swap.is_none() && !to.overwrite)) {
+        let described = describe(&there);
+        return Err(Error::new(Class::Usage, format!("the database {described} is there already"))
+            .hint("name a new one with --into; --overwrite replaces it, --swap keeps it aside"));
+    }
+    if let Some(there) = replaced.as_ref().filter(|there| !there.may_replace) {
+        return Err(Error::config(format!("the database {} may not be renamed by this user", describe(there)))
+            .hint("restore as its owner with CREATEDB, or as a superuser"));
+    }
+    let owner = to.owner.clone().or_else(|| replaced.as_ref().map(|there| there.owner.clone()));
+    if let Some(owner) = &owner {
+        server.check_owner(owner).await?;
+    }
+    let aside = aside(&server, &place, host.clock.now()).await?;
+    let stem = format!("{}{RESTORING}", cut(&into, NAME_BYTES_MAX - RESTORING.len() - 8));
+    let left = server.beginning(&stem).await?;
+    let notes =
+        left.iter().map(|left| format!("`{}` is what an interrupted restore left: drop it", printable(&left.name)));
+    let record =
+        chosen.snapshot.record.as_ref().and_then(|record| record.sources.get(chosen.source)?.database.as_ref());
+    let left_out = record.into_iter().flat_map(|record| &record.left_out);
+    let of_the_dump = chosen.history.notes(&chosen.object.key).iter().chain(left_out);
+    let of_the_dump = of_the_dump.map(|note| format!("of the dump: {}", printable(note)));
+    let notes = notes.chain(of_the_dump).chain(fit.notes.iter().cloned());
+    let scratch = to.scratch();
+    if !arguments.dry_run {
+        // What a killed run left may be the room that is missing.
+        scratch::sweep(&scratch);
+    }
+    fetch::check_room(&scratch, chosen.object.bytes)?;
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(JOBS_DEFAULT_MAX);
+    Ok(Plan {
+        notes: notes.collect(),
+        on_disk_bytes: record.and_then(|record| record.database_bytes),
+        temporary: format!("{stem}{:08x}", rand::random::<u32>()),
+        dropped: to.swap.is_none(),
+        accept_different: to.accept_different,
+        fit,
+        jobs: to.jobs.map_or(cores, usize::from),
+        origin,
+        server,
+        into,
+        place,
+        is_own,
+        replaced,
+        aside,
+        owner,
+        scratch,
+    })
+}
+
+/// The name that what is replaced gets: of the first second from now on that has none yet.
+async fn aside(server: &Server, place: &str, mut at: Timestamp) -> Result<String> {
+    let stem = cut(place, NAME_BYTES_MAX - "_before_".len() - "20260630T010000Z".len());
+    loop {
+        let aside = format!("{stem}_before_{}", at.strftime("%Y%m%dT%H%M%SZ"));
+        if server.look(&aside).await?.is_none() {
+            return Ok(aside);
+        }
+        at += SignedDuration::from_secs(1);
+    }
+}
+
+/// The server that is restored to.
+fn target(host: &Host, name: &str, source: &postgres::Config, arguments: &Arguments) -> Result<postgres::Config> {
+    if let Some(server) = &arguments.to.server {
+        return choice::server(host, server);
+    }
+    let Some(environment) = &arguments.to.target_env else { return Ok(source.maintenance()) };
+    let (environment, sources) = host.config().environment(environment)?;
+    let databases = || {
+        sources.sources.iter().filter_map(|(name, source)| match source {
+            Source::Postgres(config) => Some((name, config)),
+            Source::Directory(_) => None,
+        })
+    };
+    let same = databases().find(|(own, _)| *own == name);
+    let only = databases().next().filter(|_| databases().count() == 1);
+    same.or(only).map(|(_, config)| config.maintenance()).ok_or_else(|| {
+        Error::new(Class::Usage, format!("{environment} has no database `{name}` whose server could be the target"))
+            .hint("name the server with --server")
+    })
+}
+
+/// Refuses a database that is one of the environment itself, unless that is said to be meant.
+async fn check_own_databases(
+    host: &Host,
+    target: &postgres::Config,
+    names: [&String; 2],
+    arguments: &Arguments,
+) -> Result<()> {
+    for source in host.sources.sources.values() {
+        let Source::Postgres(config) = source else { continue };
+        for name in names {
+            if !arguments.same_environment && config.may_be(target, name).await {
+                return Err(own_target(&format!("the database `{name}` on {}", target.place()), host));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A database's name as a person gives it.
+fn name(text: &str, option: &str) -> Result<String> {
+    let shown = printable(text);
+    let wrong = |why: String| Error::new(Class::Usage, why).hint(format!("name a new database with {option}"));
+    if RESERVED.contains(&text) {
+        return Err(wrong(format!("`{shown}` belongs to the server and is never restored over")));
+    }
+    if text.is_empty() || text.len() > NAME_BYTES_MAX || text.contains(['\0', '\u{fffd}', '/']) {
+        return Err(wrong(format!(
+            "`{shown}` cannot be the name of a database, which has 1 to {NAME_BYTES_MAX} bytes and no slash"
+        )));
+    }
+    Ok(text.to_owned())
+}
+
+fn cut(name: &str, bytes: usize) -> &str {
+    name.get(..name.floor_char_boundary(bytes)).unwrap_or(name)
+}
+
+fn describe(there: &Existing) -> String {
+    let size = there.bytes.map(|bytes| format!("{}, ", HumanBytes(bytes))).unwrap_or_default();
+    format!("`{}` ({size}owner `{}`)", printable(&there.name), printable(&there.owner))
+}
+
+/// Fills a fresh database and looks at what is in it: how many tables, how it compares, and what is to be known.
+async fn make(
+    host: &Host,
+    chosen: &Chosen<'_>,
+    plan: &Plan,
+    fetched: &Fetched,
+) -> Result<(u64, Comparison, Vec<String>)> {
+    let fresh = Fresh { name: &plan.temporary, owner: plan.owner.as_deref() };
+    let spinner = telemetry::spinner("restoring");
+    let prepare = async || Ok(());
+    let made = plan.server.make(fresh, fetched.file.path(), &plan.origin, plan.jobs, &plan.fit, prepare).await;
+    spinner.finish_and_clear();
+    let mut notes: Vec<String> = made?.into_iter().collect();
+    let tables = plan.server.check_tables(fresh.name, fetched.contents.as_ref()).await?;
+    let config = plan.server.config(fresh.name);
+    // Both read every table, so one finds in memory what the other has read.
+    let (compared, analyzed) = tokio::join!(
+        compare::database(host, &config, chosen.history, chosen.snapshot, chosen.source),
+        plan.server.analyze(fresh.name)
+    );
+    if let Err(error) = analyzed {
+        notes.push(format!("run ANALYZE by hand: {error}"));
+    }
+    // A pg_dump that is missing here says nothing against the database.
+    let comparison = compared.unwrap_or_else(|error| Comparison::Unknown(error.to_string()));
+    if let (Comparison::Different(why), false) = (&comparison, plan.accept_different) {
+        let named = plan.server.reworded(fresh.name, fetched.file.path(), &plan.origin).await;
+        return Err(Error::new(Class::Stale, format!("the restored database is not the recorded one: {why}; {named}"))
+            .hint("take another snapshot, which `list` shows, or say --accept-different to have this one"));
+    }
+    notes.extend(comparison.notes().iter().cloned());
+    if let Comparison::Equal { is_reworded: true, .. } = comparison {
+        notes.push(plan.server.reworded(fresh.name, fetched.file.path(), &plan.origin).await);
+    }
+    notes.extend(plan.server.finish(fresh.name, &plan.fit).await);
+    Ok((tables, comparison, notes))
+}
+
+/// Drops what was half made, and says what is left where.
+async fn abandon(plan: &Plan, error: Error) -> Error {
+    let (class, hint) = (error.class(), error.advice().map(str::to_owned));
+    match plan.server.drop_database(&plan.temporary).await {
+        Ok(()) => {
+            let said =
+                Error::new(class, format!("{error}; the half-made database was dropped, and nothing else was touched"));
+            hint.map_or_else(|| said.clone(), |hint| said.clone().hint(hint))
+        }
+        Err(left) => {
+            let server = plan.server.describe();
+            Error::new(
+                class,
+                format!("{error}; and the half-made database `{}` could not be dropped: {left}", plan.temporary),
+            )
+            .hint(format!("drop `{}` on {server} when it answers; nothing else was touched", plan.temporary))
+        }
+    }
+}
+
+/// The one moment in which something that was there gets another name.
+async fn put_in_place(plan: &Plan) -> Result<()> {
+    let (place, temporary, aside) = (plan.place.as_str(), plan.temporary.as_str(), plan.aside.as_str());
+    let renamed = match &plan.replaced {
+        Some(_) => plan.server.rename(&[(place, aside), (temporary, place)]).await,
+        None => plan.server.rename(&[(temporary, place)]).await,
+    };
+    if let Err(error) = renamed {
+        let moved = plan.into != plan.place && plan.server.rename(&[(temporary, &plan.into)]).await.is_ok();
+        let name = if moved { &plan.into } else { &plan.temporary };
+        let hint = error.advice().unwrap_or("look at the server, then rename it by hand").to_owned();
+        let text = format!("{error}; the restored database is whole and stays as `{name}`, and `{place}` is as it was");
+        return Err(Error::new(error.class(), text).hint(hint));
+    }
+    if plan.replaced.is_none() || !plan.dropped {
+        return Ok(());
+    }
+    plan.server.drop_database(aside).await.map_err(|error| {
+        Error::new(error.class(), format!("`{place}` is restored, and what it replaces could not be dropped: {error}"))
+            .hint(format!("drop `{aside}` by hand"))
+    })
+}
+
+impl Plan {
+    /// Nobody may be connected to what gets another name.
+    fn check_free(&self) -> Result<()> {
+        match &self.replaced {
+            Some(there) if there.sessions > 0 => {
+                let (name, sessions) = (printable(&there.name), there.sessions);
+                Err(Error::config(format!("`{name}` is in use by {sessions} connections and cannot be replaced"))
+                    .hint(HINT_IN_USE))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn text(&self) -> String {
+        let mut text = String::new();
+        let Origin { server_version, pg_dump_version } = &self.origin;
+        let _ = writeln!(text, "  {:<10} PostgreSQL {server_version}, by pg_dump {pg_dump_version}", "of");
+        if let Some(bytes) = self.on_disk_bytes {
+            let _ = writeln!(
+                text,
+                "  {:<10} about {} on the target's disk, which nobody can look at from here",
+                "needs",
+                HumanBytes(bytes)
+            );
+        }
+        let (server, version) = (self.server.describe(), self.server.version());
+        let _ = writeln!(text, "  {:<10} `{}` on {server}, PostgreSQL {version}", "into", printable(&self.place));
+        if let Some(there) = &self.replaced {
+            let fate = if self.dropped {
+                "which is dropped in the end".to_owned()
+            } else {
+                format!("kept as `{}`", printable(&self.aside))
+            };
+            let _ = writeln!(text, "  {:<10} {}, {fate}", "replaces", describe(there));
+            if there.sessions > 0 {
+                let _ = writeln!(
+                    text,
+                    "  {:<10} {} connections use it, and none may: {HINT_IN_USE}",
+                    "warning", there.sessions
+                );
+            }
+        }
+        if let Some(owner) = &self.owner {
+            let _ = writeln!(text, "  {:<10} `{}`", "owner", printable(owner));
+        }
+        for note in &self.notes {
+            let _ = writeln!(text, "  {:<10} {note}", "note");
+        }
+        text
+    }
+
+    fn add_to(&self, value: &mut Value) {
+        value["server_version"] = json!(self.origin.server_version);
+        value["pg_dump_version"] = json!(self.origin.pg_dump_version);
+        value["database_bytes"] = json!(self.on_disk_bytes);
+        value["notes"] = json!(self.notes);
+        value["target"] = json!({
+            "server": self.server.describe(),
+            "version": self.server.version(),
+            "database": self.place,
+            "owner": self.owner,
+            "jobs": self.jobs,
+        });
+        value["replaces"] = self.replaced.as_ref().map_or(Value::Null, |there| {
+            json!({
+                "database": there.name,
+                "owner": there.owner,
+                "bytes": there.bytes,
+                "sessions": there.sessions,
+                "kept_as": (!self.dropped).then_some(&self.aside),
+            })
+        });
+    }
+}
+
+fn report(host: &Host, plan: &Plan, mut text: String, value: Value, made: &Made) -> Report {
+    let seconds = made.millis.div_ceil(1_000);
+    let _ = writeln!(text, "restored {} tables to `{}` in {seconds} s", made.tables, printable(&plan.place));
+    let _ = writeln!(text, "compared: {}", made.comparison.describe());
+    for note in &made.notes {
+        let _ = writeln!(text, "note: {note}");
+    }
+    if plan.replaced.is_some() {
+        text.push_str("note: rights on what is in the old database are not on the new one\n");
+    }
+    let document = json!({
+        "format_version": FORMAT_VERSION,
+        "environment": host.environment.as_str(),
+        "dry_run": false,
+        "plan": value,
+        "restored": {
+            "database": plan.place,
+            "tables": made.tables,
+            "millis": made.millis,
+            "compared": made.comparison.name(),
+            "comparison": made.comparison.describe(),
+            "notes": made.notes,
+            "kept_as": plan.replaced.as_ref().filter(|_| !plan.dropped).map(|_| &plan.aside),
+        },
+    });
+    Report { document, text, failure: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_the_server_would_cut_off_or_that_is_its_own_is_refused() {
+        for good in ["erp", "é", "a b", &"x".repeat(NAME_BYTES_MAX)] {
+            assert_eq!(name(good, "--into").unwrap(), good);
+        }
+        for bad in ["", "postgres", "template1", "a/b", &"x".repeat(NAME_BYTES_MAX + 1), &"é".repeat(32)] {
+            let error = name(bad, "--into").unwrap_err();
+            assert!(error.class() == Class::Usage && error.advice().is_some(), "{bad}: {error:?}");
+        }
+        assert_eq!(cut("éé", 3), "é");
+        assert_eq!(cut("abc", 9), "abc");
+    }
+}

@@ -1,0 +1,159 @@
+//! The documents side of `restore`: what an archive will need, and the report of what came out.
+
+use super::{Arguments, Chosen};
+use crate::choice;
+use crate::report::{FORMAT_VERSION, Report};
+use crate::session::Host;
+use base::error::Result;
+use base::stream::stopped;
+use base::telemetry;
+use documents::{self, PROBLEMS_MAX, restore};
+use indicatif::{HumanBytes, HumanCount};
+use serde_json::{Value, json};
+use std::fmt::Write as _;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+
+/// Entries without their attributes or time that a person is shown. A file system that keeps none has them all.
+const LACKING_SHOWN_MAX: usize = 20;
+
+/// What is known of an archive before it is unpacked.
+struct Plan {
+    archive: documents::Archive,
+    files: Option<u64>,
+    folders: Option<u64>,
+    /// None where only the archive's own size is known.
+    bytes: Option<u64>,
+}
+
+pub(super) async fn run(
+    host: &Host,
+    chosen: &Chosen<'_>,
+    arguments: &Arguments,
+    interrupted: impl Future<Output = ()>,
+) -> Result<Report> {
+    let stop = CancellationToken::new();
+    let plan = plan(host, chosen, arguments, &stop).await?;
+    let into = arguments.into.display();
+    let mut text = chosen.text(host);
+    let _ = writeln!(text, "  {:<10} {into}, {}", "into", plan.describe());
+    let mut value = chosen.value();
+    plan.add_to(&mut value, &arguments.into);
+    let needed_bytes = plan.bytes.unwrap_or(chosen.object.bytes);
+    let entries = plan.files.unwrap_or(0) + plan.folders.unwrap_or(0);
+    restore::check_target(&arguments.into, needed_bytes, entries)?;
+    if arguments.dry_run {
+        text.push_str("nothing was restored\n");
+        let document = json!({ "format_version": FORMAT_VERSION, "environment": host.environment.as_str(), "dry_run": true, "plan": value });
+        return Ok(Report { document, text, failure: None });
+    }
+    for line in text.lines() {
+        tracing::info!("{}", line.trim_start());
+    }
+    let archive = observed(plan.archive, telemetry::bar("restoring", Some(chosen.object.bytes)));
+    let id = format!("{:08x}", rand::random::<u32>());
+    let work = restore::restore(&archive, arguments.into.clone(), id, &stop);
+    let mut work = std::pin::pin!(work);
+    let restored = tokio::select! {
+        restored = &mut work => restored,
+        () = interrupted => {
+            stop.cancel();
+            // It ends at its next file, and removes what it made.
+            work.await.and(Err(stopped()))
+        }
+    }?;
+    let _ = writeln!(
+        text,
+        "restored {} files ({}) and {} folders to {into}",
+        HumanCount(restored.files),
+        HumanBytes(restored.bytes),
+        HumanCount(restored.folders),
+    );
+    if !restored.owners {
+        text.push_str(
+            "warning: the files belong to this user: only root can restore owners, and the bits that lend them\n",
+        );
+    }
+    for problem in &restored.skipped {
+        let _ = writeln!(text, "warning: {}: {}", problem.path, problem.reason);
+    }
+    let shown = restored.lacking.iter().take(LACKING_SHOWN_MAX);
+    for problem in shown.clone() {
+        let _ = writeln!(text, "warning: {}: {}", problem.path, problem.reason);
+    }
+    if let Some(more @ 1..) = restored.lacking_total.checked_sub(shown.len() as u64) {
+        let _ = writeln!(text, "warning: and {more} more; --json has the first {PROBLEMS_MAX}");
+    }
+    if restored.is_compared {
+        let _ = writeln!(text, "compared: equal to {}", restore::COMPARED_WITH_INDEX);
+    } else {
+        text.push_str("compared: with nothing, because the archive has no index or it was ignored\n");
+    }
+    if let Some(more @ 1..) = restored.skipped_total.checked_sub(restored.skipped.len() as u64) {
+        let _ = writeln!(text, "warning: and {more} more that were left out");
+    }
+    let listed = |problems: &[documents::Problem]| -> Vec<Value> {
+        problems.iter().map(|problem| json!({ "path": problem.path, "reason": problem.reason })).collect()
+    };
+    let document = json!({
+        "format_version": FORMAT_VERSION,
+        "environment": host.environment.as_str(),
+        "dry_run": false,
+        "plan": value,
+        "restored": {
+            "files": restored.files,
+            "folders": restored.folders,
+            "bytes": restored.bytes,
+            "owners": restored.owners,
+            "skipped_total": restored.skipped_total,
+            "skipped": listed(&restored.skipped),
+            "lacking_total": restored.lacking_total,
+            "lacking": listed(&restored.lacking),
+            "compared": if restored.is_compared { "equal" } else { "unknown" },
+        },
+    });
+    Ok(Report { document, text, failure: None })
+}
+
+async fn plan(host: &Host, chosen: &Chosen<'_>, arguments: &Arguments, stop: &CancellationToken) -> Result<Plan> {
+    let archive = choice::archive(host, chosen.history, chosen.object, arguments.ignore_index).await?;
+    let plan = match restore::survey(&archive, stop).await? {
+        Some(survey) => {
+            Plan { archive, files: Some(survey.files), folders: Some(survey.folders), bytes: Some(survey.bytes) }
+        }
+        None => {
+            let recorded = choice::recorded(chosen.history, &chosen.object.key);
+            let (files, bytes) = (recorded.map(|record| record.files), recorded.map(|record| record.bytes));
+            Plan { archive, files, folders: None, bytes }
+        }
+    };
+    Ok(plan)
+}
+
+impl Plan {
+    fn describe(&self) -> String {
+        let how = if self.archive.index.is_some() { "by its index" } else { "without an index, in one pass" };
+        match (self.files, self.bytes) {
+            (Some(files), Some(bytes)) => format!("{} files, {}, {how}", HumanCount(files), HumanBytes(bytes)),
+            _ => format!("nobody counted what is in it, {how}"),
+        }
+    }
+
+    fn add_to(&self, value: &mut Value, into: &std::path::Path) {
+        value["index"] = json!(self.archive.index.as_ref().map(|index| &index.name));
+        value["files"] = json!(self.files);
+        value["folders"] = json!(self.folders);
+        value["bytes"] = json!(self.bytes);
+        value["into"] = json!(into.to_string_lossy());
+    }
+}
+
+/// The same archive, whose bytes are counted on a bar.
+fn observed(archive: documents::Archive, bar: indicatif::ProgressBar) -> documents::Archive {
+    let fetch = Arc::clone(&archive.object.fetch);
+    let fetch: documents::Fetch = Arc::new(move |range| {
+        let (read, bar) = (fetch(range), bar.clone());
+        Box::pin(async move { Ok(read.await?.observed(bar)) })
+    });
+    documents::Archive { object: documents::Object { fetch, ..archive.object }, index: archive.index }
+}

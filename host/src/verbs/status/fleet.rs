@@ -1,0 +1,282 @@
+//! `status --fleet`: every instance that the chart installed, a line each, from their stores alone.
+//!
+//! An instance that cannot be looked at is a line with its reason, and keeps none of the others from being looked at.
+
+use super::judge::{EnvironmentStatus, Limits};
+use super::metrics::{self, Subject};
+use super::{Files, look, table};
+use crate::config::{Config, Fleet};
+use crate::report::{FORMAT_VERSION, Report, age};
+use crate::session::Host;
+use base::error::{Class, Error, Result};
+use comfy_table::{Table, presets};
+use futures::{StreamExt, stream};
+use jiff::Timestamp;
+use kubernetes::Cluster;
+use kubernetes::fleet::{self, Installed};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::path::Path;
+use std::time::Duration;
+
+/// Environments that are looked at side by side: each waits for a store most of the time, and holds its records in memory.
+const LOOKS_MAX: usize = 8;
+
+/// How long one environment may take. One that answers takes seconds, and one that does not has been asked three times by then.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// One line.
+#[derive(Debug)]
+struct Line {
+    namespace: String,
+    /// The instance, by the name of its ConfigMap and its CronJob; none for a namespace that could not be looked into.
+    instance: Option<String>,
+    /// The environment; none where the configuration could not be read.
+    environment: Option<String>,
+    /// What was seen, or why nothing was.
+    seen: Result<EnvironmentStatus>,
+}
+
+/// Looks at every instance.
+pub(super) async fn run(
+    config: &Fleet,
+    limits: Limits,
+    prometheus: bool,
+    folder: Option<&Path>,
+    now: Timestamp,
+) -> Result<Report> {
+    let cluster = Cluster::connect(&config.kubernetes).await?;
+    let (installed, closed) = fleet::installed(&cluster, &config.looked_at).await?;
+    let lines = closed.into_iter().map(|closed| Line {
+        namespace: closed.namespace.to_string(),
+        instance: None,
+        environment: None,
+        seen: Err(closed.why),
+    });
+    let mut lines: Vec<Line> = lines.collect();
+    let environments = installed.iter().flat_map(|of| environments(config, of));
+    let looked = stream::iter(environments).map(|of| line(of, folder, limits, now));
+    lines.extend(looked.buffered(LOOKS_MAX).collect::<Vec<_>>().await);
+    let document = json!({
+        "format_version": FORMAT_VERSION,
+        "healthy": lines.iter().all(Line::is_healthy),
+        "instances": lines.iter().map(Line::value).collect::<Vec<_>>(),
+    });
+    let text = if prometheus { metrics::fleet_text(&subjects(&lines))? } else { text(&lines, now) };
+    Ok(Report { document, text, failure: failure(&lines) })
+}
+
+/// An environment that is to be looked at.
+struct Wanted {
+    of: Installed,
+    /// The environment with its instance's configuration, or why there is none.
+    environment: Result<(String, Config)>,
+}
+
+fn environments(config: &Fleet, of: &Installed) -> Vec<Wanted> {
+    let wanted = |environment| Wanted { of: of.clone(), environment };
+    match config.instance(of) {
+        Ok(own) => own.environments.keys().map(|name| wanted(Ok((name.to_string(), own.clone())))).collect(),
+        Err(error) => vec![wanted(Err(error))],
+    }
+}
+
+async fn line(wanted: Wanted, folder: Option<&Path>, limits: Limits, now: Timestamp) -> Line {
+    let at = wanted.of.at;
+    let (environment, seen) = match wanted.environment {
+        Ok((name, config)) => {
+            let looked = async {
+                let host = Host::open(config, &name, folder.map(Path::to_owned), now).await?;
+                look(&host, Files::OfAPod, limits, now).await
+            };
+            let late = |_| Err(Error::unavailable(format!("it took longer than {} s", LOOK_TIMEOUT.as_secs())));
+            let seen = tokio::time::timeout(LOOK_TIMEOUT, looked).await.unwrap_or_else(late);
+            (Some(name), seen)
+        }
+        Err(error) => (None, Err(error)),
+    };
+    Line { namespace: at.namespace.to_string(), instance: Some(at.name), environment, seen }
+}
+
+impl Line {
+    fn is_healthy(&self) -> bool {
+        self.seen.as_ref().is_ok_and(EnvironmentStatus::is_healthy)
+    }
+
+    /// For people: which instance.
+    fn shown(&self) -> String {
+        let parts = [Some(&self.namespace), self.instance.as_ref(), self.environment.as_ref()];
+        parts.into_iter().flatten().map(String::as_str).collect::<Vec<_>>().join("/")
+    }
+
+    /// In one word, or the kinds of what is wrong.
+    fn verdict(&self) -> String {
+        match &self.seen {
+            Ok(status) if status.is_healthy() => "healthy".to_owned(),
+            Ok(status) => {
+                let kinds: BTreeSet<_> = status.problems.iter().map(|problem| problem.kind).collect();
+                kinds.into_iter().map(super::judge::Kind::name).collect::<Vec<_>>().join(", ")
+            }
+            Err(error) => match error.class() {
+                Class::Unavailable => "unavailable".to_owned(),
+                Class::Config => "refused".to_owned(),
+                _ => "failed".to_owned(),
+            },
+        }
+    }
+
+    /// What is wrong, a sentence each.
+    fn said(&self) -> Vec<&str> {
+        match &self.seen {
+            Ok(status) => status.problems.iter().map(|problem| problem.said.as_str()).collect(),
+            Err(error) => vec![error.message()],
+        }
+    }
+
+    /// The class and the advice of what is wrong; none where all is well.
+    fn failure(&self) -> Option<(Class, String)> {
+        match &self.seen {
+            Ok(status) => status.problems.first().map(|problem| (Class::Stale, problem.advice())),
+            Err(error) => {
+                let known = error.clone().or_default_hint();
+                Some((error.class(), known.advice().unwrap_or_default().to_owned()))
+            }
+        }
+    }
+
+    fn value(&self) -> Value {
+        let (status, error) = match &self.seen {
+            Ok(status) => (Some(table::value(status)), None),
+            Err(error) => {
+                let code = error.class().exit_code();
+                (None, Some(json!({ "error": error.message(), "hint": error.advice(), "exit_code": code })))
+            }
+        };
+        json!({
+            "namespace": self.namespace,
+            "instance": self.instance,
+            "environment": self.environment,
+            "healthy": self.is_healthy(),
+            "verdict": self.verdict(),
+            "status": status,
+            "failure": error,
+        })
+    }
+}
+
+/// A line for each, then what is wrong, then how many are healthy.
+fn text(lines: &[Line], now: Timestamp) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(["NAMESPACE", "INSTANCE", "ENV", "LAST BACKUP", "SOURCES", "VERIFIED", "RETENTION", "VERDICT"]);
+    for line in lines {
+        table.add_row(row(line, now));
+    }
+    let mut text = format!("{}\n", table.trim_fmt());
+    for line in lines {
+        for said in line.said() {
+            let _ = writeln!(text, "{}: {said}", line.shown());
+        }
+    }
+    let well = lines.iter().filter(|line| line.is_healthy()).count();
+    let _ = writeln!(text, "{well} of {} are healthy", lines.len());
+    text
+}
+
+fn row(line: &Line, now: Timestamp) -> Vec<String> {
+    let unseen = || "-".to_owned();
+    let aged = |at: Option<Timestamp>| at.map_or_else(|| "never".to_owned(), |at| age(at, now));
+    let mut row: Vec<String> = vec![line.namespace.clone()];
+    row.extend([&line.instance, &line.environment].map(|name| name.clone().unwrap_or_else(unseen)));
+    match &line.seen {
+        Ok(status) => {
+            let sources = status
+                .sources
+                .iter()
+                .map(|source| format!("{} {}", source.source, aged(source.restorable.map(|id| id.taken()))));
+            row.extend([
+                aged(status.complete.map(|id| id.taken())),
+                sources.collect::<Vec<_>>().join(", "),
+                aged(status.proven),
+                table::retention(&status.retention),
+            ]);
+        }
+        Err(_) => row.extend([unseen(), unseen(), unseen(), unseen()]),
+    }
+    row.push(line.verdict());
+    row
+}
+
+fn subjects(lines: &[Line]) -> Vec<Subject<'_>> {
+    let subject = |line: &'_ Line| {
+        let named = [
+            ("namespace", Some(&line.namespace)),
+            ("cronjob", line.instance.as_ref()),
+            ("env", line.environment.as_ref()),
+        ];
+        let labels = named.into_iter().filter_map(|(name, value)| Some((name, value?.clone())));
+        labels.collect::<metrics::Labels>()
+    };
+    lines.iter().map(|line| Subject { labels: subject(line), status: line.seen.as_ref().ok() }).collect()
+}
+
+/// How bad a failure is beside others. What a look showed comes first, then what no repetition mends, and a service that
+/// did not answer last: so the code that is worth a retry means that nothing else is wrong.
+const fn gravity(class: Class) -> u8 {
+    match class {
+        Class::Stale => 2,
+        Class::Usage
+        | Class::Config
+        | Class::Held
+        | Class::PluginTrapped
+        | Class::PluginRefused
+        | Class::RetentionIncomplete
+        | Class::Interrupted
+        | Class::Unexpected => 1,
+        Class::Unavailable => 0,
+    }
+}
+
+/// The worst of them, the first of several.
+fn failure(lines: &[Line]) -> Option<Error> {
+    let failed: Vec<_> = lines.iter().filter_map(|line| Some((line, line.failure()?))).collect();
+    let worst = failed.iter().rev().max_by_key(|(_, (class, _))| gravity(*class))?;
+    let (line, (class, advice)) = worst;
+    let first = line.said().first().copied().unwrap_or_default();
+    let more = match failed.len() - 1 {
+        0 => String::new(),
+        others => format!(", and {others} more are not well"),
+    };
+    Some(Error::new(*class, format!("{}: {first}{more}", line.shown())).hint(advice))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failed(class: Class) -> Line {
+        let seen = Err(Error::new(class, "it is so"));
+        Line { namespace: "erp".into(), instance: Some("erp-prod".into()), environment: None, seen }
+    }
+
+    #[test]
+    fn the_worst_decides_and_a_retry_is_advised_only_where_nothing_else_is_wrong() {
+        let table: [(&[Class], Option<Class>); 6] = [
+            (&[], None),
+            (&[Class::Unavailable], Some(Class::Unavailable)),
+            (&[Class::Unavailable, Class::Config], Some(Class::Config)),
+            (&[Class::Config, Class::PluginTrapped, Class::Unavailable], Some(Class::Config)),
+            (&[Class::Unavailable, Class::Config, Class::Stale], Some(Class::Stale)),
+            (&[Class::Stale, Class::Unavailable], Some(Class::Stale)),
+        ];
+        for (classes, expected) in table {
+            let lines: Vec<Line> = classes.iter().map(|class| failed(*class)).collect();
+            let worst = failure(&lines);
+            assert_eq!(worst.as_ref().map(Error::class), expected, "{classes:?}");
+            let others = classes.len().saturating_sub(1);
+            let says = format!("and {others} more");
+            assert_eq!(worst.is_some_and(|worst| worst.message().contains(&says)), others > 0, "{classes:?}");
+        }
+    }
+}

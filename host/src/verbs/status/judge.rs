@@ -1,0 +1,360 @@
+//! What an environment's status comes to: a pure function of the configured inventory and of what the store holds.
+
+use super::proofs::{Proof, Proofs};
+use crate::report::span;
+use base::id::SnapshotId;
+use catalogue::history::{History, Snapshot};
+use catalogue::proof::Standing;
+use catalogue::questions::{self, Asked, Question, expected};
+use catalogue::record::{Condition, Outcome};
+use jiff::{SignedDuration, Timestamp};
+use std::collections::BTreeSet;
+
+/// How old things may be.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// The newest restorable snapshot of a source.
+    pub(super) max_age: SignedDuration,
+    /// The last verification or drill that passed.
+    pub(super) max_unverified: SignedDuration,
+}
+
+/// How retention fares.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Retention {
+    /// No run of this program is recorded.
+    Never,
+    /// Nothing that was due at the last run is left.
+    Applied,
+    /// Something waits for an answer, or a source is not whole, so nothing is forgotten.
+    Frozen,
+    /// So many snapshots should have been put into the bin or deleted by the last run, and were not.
+    Behind(usize),
+    /// There is no plan.
+    Refused(String),
+    /// The plugin that plans is not here, so nobody can say.
+    Unseen(String),
+}
+
+/// One environment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct EnvironmentStatus {
+    pub(super) environment: String,
+    pub(super) sources: Vec<SourceStatus>,
+    /// The newest complete snapshot.
+    pub(super) complete: Option<SnapshotId>,
+    /// The last verification, whichever snapshot it was of.
+    pub(super) verification: Option<Proof>,
+    /// The last drill.
+    pub(super) drill: Option<Proof>,
+    /// The last verification or drill that passed.
+    pub(super) proven: Option<Timestamp>,
+    pub(super) retention: Retention,
+    /// What waits for an answer.
+    pub(super) waiting: Vec<Question>,
+    pub(super) counts: Counts,
+    /// Everything that is not as it should be; nothing where all is well.
+    pub(super) problems: Vec<Problem>,
+}
+
+/// Snapshots by state.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    pub(super) complete: usize,
+    pub(super) incomplete: usize,
+    pub(super) damaged: usize,
+    /// Of the complete and incomplete ones, those without a record.
+    pub(super) adopted: usize,
+    /// Of all of them, those in the bin.
+    pub(super) binned: usize,
+}
+
+/// One configured source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct SourceStatus {
+    pub(super) source: String,
+    /// The newest snapshot that it is restorable from.
+    pub(super) restorable: Option<SnapshotId>,
+    /// When the object of that snapshot was made, and its size.
+    pub(super) saved: Option<(Timestamp, u64)>,
+    /// What became of it in the newest run.
+    pub(super) outcome: Option<Outcome>,
+    /// How much of it the newest run saved; none where that run does not name it.
+    pub(super) condition: Option<Condition>,
+}
+
+/// What is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Problem {
+    pub(super) kind: Kind,
+    pub(super) source: Option<String>,
+    /// One sentence that begins in lower case.
+    pub(super) said: String,
+    /// The command that makes it right, after `dolibarr-backup`; what caused it may have to be mended first.
+    pub(super) command: String,
+}
+
+/// Kinds of problems, by what is to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Kind {
+    /// Never backed up.
+    Never,
+    /// Too old.
+    Stale,
+    /// The last run failed.
+    Failed,
+    /// The last run could not read all of it.
+    Partial,
+    /// Another thing than before, or most of it is gone.
+    Suspect,
+    /// Something that the store should hold is not there, or cannot be read.
+    Missing,
+    /// A clock is or was wrong.
+    Clock,
+    /// The configuration and the environment disagree, or nobody ran `init`.
+    Waiting,
+    /// Nobody proved for too long that it can be restored.
+    Unverified,
+    /// The last proof failed.
+    Disproved,
+    /// Retention does not do its work.
+    Retention,
+}
+
+impl Kind {
+    /// As machines are told.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Never => "never",
+            Self::Stale => "stale",
+            Self::Failed => "failed",
+            Self::Partial => "partial",
+            Self::Suspect => "suspect",
+            Self::Missing => "missing",
+            Self::Clock => "clock",
+            Self::Waiting => "waiting",
+            Self::Unverified => "unverified",
+            Self::Disproved => "disproved",
+            Self::Retention => "retention",
+        }
+    }
+
+    const fn of(question: questions::Kind) -> Self {
+        match question {
+            questions::Kind::Suspect => Self::Suspect,
+            questions::Kind::Lost
+            | questions::Kind::DamagedRecord
+            | questions::Kind::MissingRecord
+            | questions::Kind::ChangedRecord
+            | questions::Kind::OtherFile => Self::Missing,
+            questions::Kind::Clock | questions::Kind::Clocks | questions::Kind::Future => Self::Clock,
+            questions::Kind::Uninitialised
+            | questions::Kind::FileDamaged
+            | questions::Kind::NewSource
+            | questions::Kind::GoneSource
+            | questions::Kind::Guard
+            | questions::Kind::Retention
+            | questions::Kind::TimeZone => Self::Waiting,
+        }
+    }
+}
+
+impl Problem {
+    /// What to do.
+    pub(super) fn advice(&self) -> String {
+        let first = match self.kind {
+            Kind::Never => "look at why the scheduled run did not happen; ",
+            Kind::Stale => "look at why no scheduled run had it whole; ",
+            Kind::Failed => "mend the cause that the last run's log names; ",
+            Kind::Partial => {
+                "make it readable, or name it in `exclude` of the settings of [plugins.dump] if nobody needs it; "
+            }
+            Kind::Suspect | Kind::Waiting | Kind::Clock => "if that is meant, ",
+            Kind::Missing => "look for a copy and put it back, or, if it is lost for good, ",
+            Kind::Disproved => "look at the report in the store, and make a new backup; ",
+            Kind::Unverified | Kind::Retention => "",
+        };
+        format!("{first}run `{}`", self.command)
+    }
+}
+
+impl EnvironmentStatus {
+    /// Whether nothing is wrong.
+    pub(super) fn is_healthy(&self) -> bool {
+        self.problems.is_empty()
+    }
+}
+
+/// Judges.
+pub(super) fn judge(
+    asked: Asked<'_>,
+    history: &History,
+    proofs: Proofs,
+    retention: Retention,
+    limits: Limits,
+    now: Timestamp,
+) -> EnvironmentStatus {
+    let (environment, now) = (asked.environment, history.present(now));
+    // A snapshot from the future was made under a wrong clock and says nothing of how old the backup is.
+    let is_past = |snapshot: &&Snapshot| snapshot.id.taken() <= now && !snapshot.retired;
+    let past: Vec<&Snapshot> = history.snapshots.iter().filter(is_past).collect();
+    let mut names: BTreeSet<&str> = expected(history, asked.configured);
+    names.extend(asked.configured.sources.keys().map(String::as_str));
+    let sources: Vec<SourceStatus> = names.iter().map(|source| source_status(source, &past)).collect();
+    let verification = proofs.verifications.last().map(|(_, proof)| *proof);
+    let mut status = EnvironmentStatus {
+        environment: environment.to_owned(),
+        sources,
+        complete: past.iter().rev().find(|snapshot| snapshot.complete).map(|snapshot| snapshot.id),
+        verification,
+        drill: proofs.drill,
+        proven: proofs.passed.max(proofs.drill_passed),
+        retention,
+        waiting: questions::questions(asked, history, now),
+        counts: counts(history),
+        problems: Vec::new(),
+    };
+    // What is gone from the configuration no run can save; it is asked about.
+    let configured: BTreeSet<&str> =
+        names.iter().copied().filter(|name| asked.configured.sources.contains_key(*name)).collect();
+    let mut problems = stale(&status, &configured, limits, now);
+    problems.extend(not_whole(environment, &past, &configured));
+    problems.extend(status.waiting.iter().map(waiting));
+    problems.extend(unproven(&status, history, &past, limits, now));
+    problems.extend(neglected(environment, &status.retention));
+    status.problems = problems;
+    status
+}
+
+fn waiting(question: &Question) -> Problem {
+    Problem {
+        kind: Kind::of(question.kind),
+        source: question.source.clone(),
+        said: question.said.clone(),
+        command: question.command.clone(),
+    }
+}
+
+fn source_status(source: &str, past: &[&Snapshot]) -> SourceStatus {
+    let newest_first = || past.iter().rev();
+    let whole = newest_first().find(|snapshot| snapshot.has_whole(source));
+    let object = whole.and_then(|snapshot| snapshot.sources.get(source)?.object.as_ref());
+    let recorded = newest_first().find(|snapshot| snapshot.record.is_some()).or_else(|| newest_first().next());
+    let last = recorded.and_then(|snapshot| snapshot.sources.get(source));
+    SourceStatus {
+        source: source.to_owned(),
+        restorable: whole.map(|snapshot| snapshot.id),
+        saved: object.map(|object| (object.made, object.bytes)),
+        outcome: last.map(|state| state.outcome),
+        condition: last.map(|state| state.condition),
+    }
+}
+
+fn counts(history: &History) -> Counts {
+    let count = |of: fn(&&Snapshot) -> bool| history.snapshots.iter().filter(of).count();
+    Counts {
+        complete: count(|snapshot| snapshot.complete),
+        incomplete: count(|snapshot| !snapshot.complete && snapshot.damage.is_none()),
+        damaged: count(|snapshot| snapshot.damage.is_some()),
+        adopted: count(|snapshot| snapshot.adopted),
+        binned: count(|snapshot| snapshot.binned.is_some()),
+    }
+}
+
+fn stale(status: &EnvironmentStatus, names: &BTreeSet<&str>, limits: Limits, now: Timestamp) -> Vec<Problem> {
+    let problem = |source: &SourceStatus| {
+        let name = &source.source;
+        let (kind, said) = match source.restorable {
+            None => (Kind::Never, format!("{name} was never backed up whole")),
+            Some(id) => {
+                let age = now.duration_since(id.taken());
+                if age <= limits.max_age {
+                    return None;
+                }
+                (Kind::Stale, format!("the last whole backup of {name} is {} old", span(age)))
+            }
+        };
+        let command = format!("backup --env {}", status.environment);
+        Some(Problem { kind, source: Some(name.clone()), said, command })
+    };
+    status.sources.iter().filter(|source| names.contains(source.source.as_str())).filter_map(problem).collect()
+}
+
+/// What failed or could not be read in the newest run; it stays so until a run has it whole. A suspect source is a question.
+fn not_whole(environment: &str, past: &[&Snapshot], names: &BTreeSet<&str>) -> Vec<Problem> {
+    let newest_first = || past.iter().rev();
+    // A script's store has no records, and its newest moment says as much.
+    let newest = newest_first().find(|snapshot| snapshot.record.is_some()).or_else(|| newest_first().next());
+    let Some(newest) = newest else { return Vec::new() };
+    let problem = |name: &&str| {
+        let state = newest.sources.get(*name);
+        let doubts = || newest.record.as_ref().and_then(|record| Some(record.sources.get(*name)?.doubts.join("; ")));
+        let (kind, said) = match state.map(|state| state.condition) {
+            Some(Condition::Whole | Condition::Suspect) => return None,
+            Some(Condition::Failed) => (Kind::Failed, format!("{name} failed in the last run, {}", newest.id)),
+            Some(Condition::Partial) => {
+                let doubts = doubts().unwrap_or_default();
+                (Kind::Partial, format!("{name} is partial in the last run, {}: {doubts}", newest.id))
+            }
+            None => (Kind::Failed, format!("{name} was not saved in the last run, {}", newest.id)),
+        };
+        let command = format!("backup --env {environment}");
+        Some(Problem { kind, source: Some((*name).to_owned()), said, command })
+    };
+    names.iter().filter_map(problem).collect()
+}
+
+/// What nobody proved, or somebody disproved.
+fn unproven(
+    status: &EnvironmentStatus,
+    history: &History,
+    past: &[&Snapshot],
+    limits: Limits,
+    now: Timestamp,
+) -> Vec<Problem> {
+    let environment = &status.environment;
+    let of = |kind, said, command| Problem { kind, source: None, said, command };
+    let mut problems = Vec::new();
+    let file = history.environment.as_ref().map(|stored| &stored.file);
+    let known = |id: &SnapshotId| file.is_some_and(|file| questions::is_known_failure(file, history, *id, now));
+    let failed = past.iter().filter(|snapshot| snapshot.standing == Standing::Failed);
+    let failed: Vec<SnapshotId> = failed.map(|snapshot| snapshot.id).filter(|id| !known(id)).collect();
+    if let Some(last) = failed.last() {
+        let said = format!("the verification of {} snapshots failed, such as of {last}", failed.len());
+        problems.push(of(
+            Kind::Disproved,
+            said,
+            format!("accept --env {environment} --only {} --lost", questions::DISPROVED),
+        ));
+    }
+    if let Some(drill) = status.drill.filter(|drill| !drill.passed) {
+        let said = format!("the last drill, of {}, failed", drill.at);
+        problems.push(of(Kind::Disproved, said, format!("drill --env {environment}")));
+    }
+    // What is younger than the limit needs no proof yet.
+    let Some(first) = past.iter().find(|snapshot| snapshot.complete) else { return problems };
+    let since = status.proven.unwrap_or_else(|| first.id.taken());
+    if now.duration_since(since) > limits.max_unverified {
+        let said = match status.proven {
+            Some(_) => format!("nothing was verified or drilled for {}", span(now.duration_since(since))),
+            None => "nothing was ever verified or drilled".to_owned(),
+        };
+        problems.push(of(Kind::Unverified, said, format!("verify --env {environment}")));
+    }
+    problems
+}
+
+/// A frozen retention is no problem of its own: what freezes it is one.
+fn neglected(environment: &str, retention: &Retention) -> Option<Problem> {
+    let said = match retention {
+        Retention::Never | Retention::Applied | Retention::Frozen | Retention::Unseen(_) => return None,
+        Retention::Behind(due) => {
+            format!("retention was not carried out: {due} snapshots should have been put into the bin or deleted")
+        }
+        Retention::Refused(why) => format!("retention is not done: {why}"),
+    };
+    Some(Problem { kind: Kind::Retention, source: None, said, command: format!("prune --env {environment}") })
+}
+
+#[cfg(test)]
+mod tests;

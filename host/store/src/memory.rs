@@ -1,0 +1,208 @@
+//! A store in memory, with a clock of its own and faults on demand. Simulations run on it: each operation is one step, at which
+//! whoever drives them may do something else first.
+
+use super::{Created, Deleted, Meta, ObjectKey, Stored};
+use base::error::{Error, Result};
+use base::stream::{self, ByteStream};
+use bytes::Bytes;
+use jiff::Timestamp;
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// What may go wrong with one operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// It is not carried out, and fails.
+    Refused,
+    /// It is carried out, and its answer gets lost.
+    AnswerLost,
+}
+
+/// The store. Clones share what it holds.
+#[derive(Debug, Clone)]
+pub struct Memory(Arc<Mutex<Inner>>);
+
+#[derive(Debug)]
+struct Inner {
+    objects: BTreeMap<ObjectKey, (Bytes, Timestamp)>,
+    now: Timestamp,
+    operations: u64,
+    faults: BTreeMap<u64, Fault>,
+}
+
+impl Memory {
+    /// An empty store at a moment.
+    #[must_use]
+    pub fn new(now: Timestamp) -> Self {
+        let inner = Inner { objects: BTreeMap::new(), now, operations: 0, faults: BTreeMap::new() };
+        Self(Arc::new(Mutex::new(inner)))
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets the store's clock.
+    pub fn set_now(&self, now: Timestamp) {
+        self.inner().now = now;
+    }
+
+    /// How many operations there were so far.
+    #[must_use]
+    pub fn operations(&self) -> u64 {
+        self.inner().operations
+    }
+
+    /// Makes an operation go wrong, counted from the next one, which is 0.
+    pub fn fail(&self, after: u64, fault: Fault) {
+        let mut inner = self.inner();
+        let at = inner.operations + after;
+        inner.faults.insert(at, fault);
+    }
+
+    /// Forgets faults that were not met.
+    pub fn heal(&self) {
+        self.inner().faults.clear();
+    }
+
+    /// Everything that it holds.
+    #[must_use]
+    pub fn objects(&self) -> BTreeMap<ObjectKey, Bytes> {
+        self.inner().objects.iter().map(|(key, (bytes, _))| (key.clone(), bytes.clone())).collect()
+    }
+
+    /// Puts something there, as somebody else does.
+    pub fn place(&self, key: ObjectKey, bytes: Bytes) {
+        let mut inner = self.inner();
+        let now = inner.now;
+        inner.objects.insert(key, (bytes, now));
+    }
+
+    /// Takes something away, as somebody else does.
+    pub fn take_away(&self, key: &ObjectKey) {
+        self.inner().objects.remove(key);
+    }
+
+    /// One operation: a step at which others may go first, and perhaps a fault.
+    async fn operate<T>(&self, operation: impl FnOnce(&mut Inner) -> Result<T>) -> Result<T> {
+        tokio::task::yield_now().await;
+        let mut inner = self.inner();
+        let number = inner.operations;
+        inner.operations += 1;
+        let lost = || Error::unavailable("the store did not answer");
+        match inner.faults.remove(&number) {
+            Some(Fault::Refused) => Err(lost()),
+            Some(Fault::AnswerLost) => operation(&mut inner).and(Err(lost())),
+            None => operation(&mut inner),
+        }
+    }
+
+    /// See [`super::Store::put_stream`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn put_stream(&self, key: &ObjectKey, mut content: ByteStream) -> Result<Stored> {
+        let mut body = Vec::new();
+        while let Some(block) = content.next().await? {
+            body.extend_from_slice(&block);
+        }
+        let stored = Stored { bytes: body.len() as u64, sha256: hex::encode(Sha256::digest(&body)) };
+        self.operate(|inner| {
+            if inner.objects.contains_key(key) {
+                return Err(super::exists(key));
+            }
+            inner.objects.insert(key.clone(), (Bytes::from(body), inner.now));
+            Ok(stored)
+        })
+        .await
+    }
+
+    /// See [`super::Store::put`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn put(&self, key: &ObjectKey, body: Bytes) -> Result<()> {
+        self.operate(|inner| {
+            inner.objects.insert(key.clone(), (body, inner.now));
+            Ok(())
+        })
+        .await
+    }
+
+    /// See [`super::Store::create`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn create(&self, key: &ObjectKey, body: Bytes) -> Result<Created> {
+        self.operate(|inner| {
+            if inner.objects.contains_key(key) {
+                return Ok(Created::Exists);
+            }
+            inner.objects.insert(key.clone(), (body, inner.now));
+            Ok(Created::Created)
+        })
+        .await
+    }
+
+    /// See [`super::Store::get`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn get(&self, key: &ObjectKey) -> Result<Option<Bytes>> {
+        self.operate(|inner| Ok(inner.objects.get(key).map(|(bytes, _)| bytes.clone()))).await
+    }
+
+    /// See [`super::Store::head`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn head(&self, key: &ObjectKey) -> Result<Option<Meta>> {
+        self.operate(|inner| Ok(inner.objects.get(key).map(|object| meta(key, object)))).await
+    }
+
+    /// See [`super::Store::list`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn list(&self, under: &str) -> Result<Vec<Meta>> {
+        let below = |(key, _): &(&ObjectKey, &(Bytes, Timestamp))| key.as_str().starts_with(under);
+        self.operate(|inner| Ok(inner.objects.iter().filter(below).map(|(key, object)| meta(key, object)).collect()))
+            .await
+    }
+
+    /// See [`super::Store::delete`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn delete(&self, key: &ObjectKey) -> Result<Deleted> {
+        self.operate(|inner| {
+            inner.objects.remove(key);
+            Ok(Deleted::Gone)
+        })
+        .await
+    }
+
+    /// See [`super::Store::read`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn read(&self, key: &ObjectKey, range: Option<Range<u64>>) -> Result<ByteStream> {
+        let whole = self.get(key).await?.ok_or_else(|| super::missing(key, "memory"))?;
+        let range = range.unwrap_or(0..whole.len() as u64);
+        let (start, end) =
+            (usize::try_from(range.start).unwrap_or(0), usize::try_from(range.end).unwrap_or(usize::MAX));
+        let part = whole.get(start..end).map(Bytes::copy_from_slice);
+        let part = part.ok_or_else(|| super::too_short(key, range.end, whole.len() as u64))?;
+        let (writer, stream) = stream::channel(Some(part.len() as u64));
+        // Both fit in what a stream holds, so nobody has to read along.
+        let sent = writer.send(part).await.is_ok() && writer.finish().await.is_ok();
+        debug_assert!(sent, "the other half is right here");
+        Ok(stream)
+    }
+}
+
+fn meta(key: &ObjectKey, (bytes, modified): &(Bytes, Timestamp)) -> Meta {
+    Meta { key: key.clone(), bytes: bytes.len() as u64, modified: *modified }
+}
