@@ -1,8 +1,8 @@
 {{/*
-The configuration file. A JSON string is a TOML string and a JSON number a TOML number, so toJson writes both.
+The configuration file. JSON strings and numbers are valid in TOML too, so toJson writes both.
 */}}
 
-{{/* One value in TOML, on one line. */}}
+{{/* Writes one value as TOML, on one line. */}}
 {{- define "dolibarr-backup.toml" -}}
 {{- if kindIs "map" . -}}
 { {{ $separator := "" }}{{ range $key, $value := . }}{{ $separator }}{{ toJson $key }} = {{ include "dolibarr-backup.toml" $value }}{{ $separator = ", " }}{{ end }} }
@@ -133,8 +133,8 @@ run = {{ include "dolibarr-backup.runDeadline" $v.backup.activeDeadlineSeconds |
 {{- end -}}
 
 {{/*
-How long a run may take: five minutes less than its Job, or half where the Job has no more than ten. A run that reaches its own
-limit records what it has; one that reaches the Job's is killed.
+How long a run may take: five minutes less than its Job, or half of the Job's time if that is ten minutes or less. A run
+that reaches its own limit records what it has; one that reaches the Job's limit is killed.
 */}}
 {{- define "dolibarr-backup.runDeadline" -}}
 {{- $job := int64 . -}}

@@ -1,5 +1,5 @@
 {{/*
-A CronJob for one verb. It takes what dolibarr-backup.job takes, and schedule.
+A CronJob for one verb. Its arguments are those of dolibarr-backup.job, and schedule.
 */}}
 {{- define "dolibarr-backup.cronjob" -}}
 {{- $v := .it.v -}}
@@ -27,7 +27,7 @@ spec:
       {{- include "dolibarr-backup.job" . | nindent 6 }}
 {{- end -}}
 
-{{/* What a Job is: how long it may take, when it is retried, and its pod. It takes what dolibarr-backup.pod takes, and deadline. */}}
+{{/* The spec of a Job: its deadline, its retries, and its pod. Its arguments are those of dolibarr-backup.pod, and deadline. */}}
 {{- define "dolibarr-backup.job" -}}
 {{- $v := .it.v -}}
 activeDeadlineSeconds: {{ int64 .deadline }}

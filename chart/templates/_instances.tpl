@@ -1,9 +1,9 @@
 {{/*
-The instances of a release: one made of the values themselves, or one an entry of the fleet. What every other template
-works with is computed here, and what is incomplete or shared is refused here.
+The instances of a release: one instance from the values themselves, or one for each entry of the fleet. This file computes
+what all other templates use, and refuses incomplete values and instances that share something.
 */}}
 
-{{/* Puts everything of `from` into `into`, false and empty values too, which mergeOverwrite would skip. */}}
+{{/* Copies everything from `from` into `into`, including false and empty values, which mergeOverwrite would skip. */}}
 {{- define "dolibarr-backup.put" -}}
 {{- $into := .into -}}
 {{- range $key, $value := .from -}}
@@ -15,24 +15,24 @@ works with is computed here, and what is incomplete or shared is refused here.
 {{- end -}}
 {{- end -}}
 
-{{/* What the release is called. */}}
+{{/* The name of the release's objects. */}}
 {{- define "dolibarr-backup.release" -}}
 {{- $name := .Values.nameOverride | default .Chart.Name -}}
 {{- $both := ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) -}}
 {{- .Values.fullnameOverride | default $both -}}
 {{- end -}}
 
-{{/* A name that leaves room for what Kubernetes appends to a CronJob's; a long one ends with a part of its digest. */}}
+{{/* Shortens a name, because Kubernetes appends to the name of a CronJob. A long name ends with a part of its digest. */}}
 {{- define "dolibarr-backup.bounded" -}}
 {{- if le (len .) 42 }}{{ . }}{{ else }}{{ . | trunc 33 | trimSuffix "-" }}-{{ sha256sum . | trunc 8 }}{{ end -}}
 {{- end -}}
 
-{{/* A number below `below`, always the same for the same text. */}}
+{{/* Returns a number less than `below`, always the same for the same text. */}}
 {{- define "dolibarr-backup.pick" -}}
 {{- mod (int64 (printf "0x%s" (sha256sum .text | trunc 7))) (int64 .below) -}}
 {{- end -}}
 
-{{/* Sets the schedules that an entry of the fleet does not set itself, spread over the nights, weeks and months. */}}
+{{/* Sets the schedules that an entry of the fleet does not set itself. They are spread over nights, weeks and months. */}}
 {{- define "dolibarr-backup.spread" -}}
 {{- $at := splitList ":" .values.spread.from -}}
 {{- $from := add (mul 60 (int64 (first $at | trimPrefix "0" | default "0"))) (int64 (last $at | trimPrefix "0" | default "0")) -}}
@@ -55,7 +55,7 @@ works with is computed here, and what is incomplete or shared is refused here.
 {{- end -}}
 {{- end -}}
 
-{{/* Says in one sentence what is missing. */}}
+{{/* Fails with one sentence if required values are missing. */}}
 {{- define "dolibarr-backup.complete" -}}
 {{- $v := .values -}}
 {{- $missing := list -}}
@@ -78,7 +78,7 @@ works with is computed here, and what is incomplete or shared is refused here.
 {{- end -}}
 {{- end -}}
 
-{{/* Everything of one instance that only it may use, by what it is. */}}
+{{/* Everything that only this instance may use, by its description. */}}
 {{- define "dolibarr-backup.own" -}}
 {{- $v := .v -}}
 {{- $own := dict
@@ -96,7 +96,7 @@ works with is computed here, and what is incomplete or shared is refused here.
 {{- toJson $own -}}
 {{- end -}}
 
-{{/* The instances as JSON; none while the backup is not enabled. */}}
+{{/* The instances as JSON; an empty list if the backup is not enabled. */}}
 {{- define "dolibarr-backup.instances" -}}
 {{- $instances := list -}}
 {{- $owners := dict -}}
@@ -129,7 +129,7 @@ works with is computed here, and what is incomplete or shared is refused here.
 {{- range $what, $owned := include "dolibarr-backup.own" $instance | fromJson -}}
 {{- $key := printf "%s %s" $what $owned -}}
 {{- if hasKey $owners $key -}}
-{{- fail (printf "%s and %s share %s %s; instances never share anything" (get $owners $key) $name $what $owned) -}}
+{{- fail (printf "%s and %s share %s %s; instances must not share anything" (get $owners $key) $name $what $owned) -}}
 {{- end -}}
 {{- $_ := set $owners $key $name -}}
 {{- end -}}
@@ -139,7 +139,7 @@ works with is computed here, and what is incomplete or shared is refused here.
 {{- toJson $instances -}}
 {{- end -}}
 
-{{/* Labels of everything of an instance; `component` is what it is for. */}}
+{{/* Labels of all objects of an instance. `component` is the purpose of the object. */}}
 {{- define "dolibarr-backup.labels" -}}
 {{ include "dolibarr-backup.selector" . }}
 app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
@@ -151,7 +151,7 @@ dolibarr-backup/environment: {{ .it.environment | quote }}
 {{- end }}
 {{- end -}}
 
-{{/* Labels that tell an instance's pods from any other's. */}}
+{{/* Labels that select the pods of one instance. */}}
 {{- define "dolibarr-backup.selector" -}}
 app.kubernetes.io/name: {{ .root.Chart.Name }}
 app.kubernetes.io/instance: {{ .root.Release.Name }}

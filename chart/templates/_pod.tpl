@@ -1,10 +1,10 @@
 {{/*
-The pod that runs one verb. It takes a dict: root, it (the instance), component (the container's name too), arguments, and
-what the verb needs: store, sources (database and documents), scratch (a place to restore into), token (for the API server),
-account (its ServiceAccount, if it is not the instance's).
+The pod that runs one verb. Its argument is a dict with root, it (the instance), component (also the container's name),
+arguments, and what the verb needs: store, sources (database and documents), scratch (a place to restore into), token (for
+the API server), account (its ServiceAccount, if it is not the instance's).
 */}}
 
-{{/* A command that runs a verb once in the cluster: the backup's Job with other arguments. It takes the instance and the verb. */}}
+{{/* A command that runs a verb once in the cluster: the backup's Job with other arguments. Arguments: it (the instance), verb. */}}
 {{- define "dolibarr-backup.byHand" -}}
 {{- $it := .it -}}
 {{- $arguments := list "--config" "/etc/dolibarr-backup/dolibarr-backup.toml" .verb "--env" $it.environment -}}
@@ -84,7 +84,7 @@ volumes:
   {{- include "dolibarr-backup.volumes" . | nindent 2 }}
 {{- end -}}
 
-{{/* A volume that one node at a time may use needs the node that uses it. */}}
+{{/* If only one node at a time can use the documents' volume, the pod must run on the node that uses it. */}}
 {{- define "dolibarr-backup.affinity" -}}
 {{- $beside := and .sources .it.v.documents.besidePod -}}
 {{- $affinity := mustDeepCopy .it.v.pod.affinity -}}
@@ -167,7 +167,7 @@ affinity:
 {{- end }}
 {{- end -}}
 
-{{/* The pod's user owns none of these files, and without fsGroup only everybody's permission lets it read them. */}}
+{{/* The pod's user does not own these files. Without fsGroup it can read them only if everybody can. */}}
 {{- define "dolibarr-backup.ca" -}}
 {{- if .ca.secretName -}}
 secret:
@@ -263,7 +263,7 @@ configMap:
 {{- with $v.plugins.image }}
 {{- if .reference }}
 {{- if not (semverCompare ">=1.31.0-0" $.root.Capabilities.KubeVersion.Version) }}
-{{- fail (printf "plugins.image needs Kubernetes 1.31 or newer, and this cluster has %s: use plugins.configMapName or a component named oci://…" $.root.Capabilities.KubeVersion.Version) }}
+{{- fail (printf "plugins.image needs Kubernetes 1.31 or newer, but this cluster has %s: use plugins.configMapName or an oci:// component" $.root.Capabilities.KubeVersion.Version) }}
 {{- end }}
 - name: plugins-image
   image:
