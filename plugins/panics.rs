@@ -1,9 +1,9 @@
-//! What a panic says, before it traps. A trap itself has no message.
+//! Logs the message of a panic before it becomes a trap, because a trap has no message.
 
-/// Has `say` told what each panic from here on says, and where it is. Natively there is no host to tell, and tests have a hook of
-/// their own.
-pub fn told_by(say: fn(&str)) {
+/// Passes the message and location of each later panic to `log`. A native build has no host to log to, and tests have
+/// their own hook, so it does nothing there.
+pub fn report_to(log: fn(&str)) {
     if cfg!(target_family = "wasm") {
-        std::panic::set_hook(Box::new(move |panic| say(&panic.to_string().replace('\n', " "))));
+        std::panic::set_hook(Box::new(move |panic| log(&panic.to_string().replace('\n', " "))));
     }
 }

@@ -1,4 +1,4 @@
-//! What may happen on a day, drawn from a seed.
+//! The events that can happen on a day, drawn from a seed.
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -10,41 +10,41 @@ pub enum Event {
     Outage { database: bool, days: u16 },
     /// Entries of the documents cannot be read.
     Unreadable { days: u16 },
-    /// A source is empty: a disk that is not mounted, or, where it is meant, somebody who began anew.
+    /// A source is empty: its disk is not mounted or, if `meant`, somebody started again from nothing.
     Emptied { database: bool, days: u16, meant: bool },
-    /// Another database stands behind the name.
+    /// The name leads to another database.
     OtherDatabase { days: u16 },
     /// The run is killed at a step.
     Kill { step: u16 },
-    /// The run gets a signal at a step.
+    /// The run receives a signal at a step.
     Interrupt { step: u16 },
-    /// A second run begins when the first is at a step.
+    /// A second run starts when the first is at a step.
     Race { step: u16 },
-    /// The run is paused at a step for so long, and another one comes meanwhile.
+    /// The run pauses at a step for this long, and another run happens in between.
     Pause { step: u16, seconds: u16 },
-    /// A request fails, or its answer gets lost.
+    /// A request fails, or its response is lost.
     StoreFault { step: u16, lost: bool, times: u8 },
-    /// The run is under a clock that is ahead or behind.
+    /// The run's clock is ahead or behind.
     Clock { hours: i32 },
     /// The documents have another name in the configuration.
     Renamed { days: u16, meant: bool },
     /// The documents are not in the configuration.
     Removed { days: u16 },
-    /// A further source is configured for good.
+    /// Another source is configured permanently.
     Added,
     /// Another time zone is configured.
     TimeZone { days: u16 },
     /// A weaker guard is configured.
     WeakGuard { days: u16 },
-    /// A plugin forgets everything.
+    /// The retention plugin forgets everything.
     WildPlugin { days: u16 },
-    /// A script saves beside the program, in the second of the next run where `same` says so.
+    /// A script also saves, in the same second as the next run if `same`.
     Script { same: bool },
-    /// A script saves in the very second of the run, when that is at a step.
+    /// A script saves in the same second as the run, when the run is at a step.
     ScriptMeanwhile { step: u16 },
     /// An object is lost.
     Lost,
-    /// A verification finds the newest snapshot damaged, although it is not.
+    /// A verification wrongly reports the newest snapshot as damaged.
     Disproved,
     /// Nothing runs.
     Holiday { days: u16 },
@@ -59,16 +59,16 @@ pub struct Scheduled {
     pub event: Event,
 }
 
-/// Steps of an ordinary run, and some more.
+/// Slightly more than the steps of an ordinary run.
 const STEPS: u16 = 60;
 
-/// One day in so many has an event. A bad month has six.
+/// One day in this many has an event. A bad month has six.
 const EVENT_EVERY_DAYS: u32 = 9;
 
-/// The longest time that a mistake in a configuration stays: shorter than a snapshot lies in the bin.
+/// How long a mistake in a configuration lasts at most: shorter than a snapshot stays in the bin.
 const MISTAKE_DAYS_MAX: u16 = 5;
 
-/// What happens in the years of a seed.
+/// The events in the years of a seed.
 #[must_use]
 pub fn schedule(seed: u64, years: u16) -> Vec<Scheduled> {
     let mut random = StdRng::seed_from_u64(seed);
@@ -112,7 +112,7 @@ fn draw(random: &mut StdRng) -> Event {
     }
 }
 
-/// Minutes, days, months or a decade, to either side.
+/// An offset of hours, days, months or up to a decade, in either direction.
 fn hours(random: &mut StdRng) -> i32 {
     let ahead: i32 = match random.random_range(0..4) {
         0 => random.random_range(1..24),

@@ -1,8 +1,8 @@
-//! Simulated years, in the manner of TigerBeetle's simulator: the host's real code on a store in memory with a clock of its own.
-//! A seed decides what happens on each day, and an oracle that shares no code with guard or policy wants every owed state
-//! restorable on every day.
+//! Simulates years of backups, like TigerBeetle's simulator: the host's real code runs on an in-memory store with a
+//! simulated clock. A seed decides what happens on each day. An oracle, which shares no code with guard or policy,
+//! checks on each day that every owed state can be restored.
 //!
-//! A history that breaks a rule is made smaller, event by event, as long as it still does, and what is left is printed.
+//! If a history breaks a rule, events are removed as long as it still breaks one, and the remaining events are printed.
 
 mod events;
 mod night;
@@ -17,29 +17,29 @@ pub use world::World;
 
 use std::fmt;
 
-/// Records are read and thrown away a hundred thousand times: with the C library's allocator it took a fifth longer.
+/// Records are read and dropped a hundred thousand times; the C library's allocator took a fifth longer.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// What became of one simulated history.
+/// Counts over simulated histories.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Runs that were begun.
+    /// Runs that were started.
     pub runs: u64,
-    /// Of those, how many committed a snapshot.
+    /// Of those, runs that committed a snapshot.
     pub committed: u64,
-    /// Of those, how many claimed that all is as it should be.
+    /// Of those, runs that reported complete success.
     pub succeeded: u64,
-    /// Snapshots that were deleted in the end.
+    /// Snapshots that were deleted.
     pub forgotten: u64,
-    /// Owed states that were looked for.
+    /// Owed states that were checked.
     pub owed: u64,
-    /// Answers that a person gave.
+    /// Answers that the administrator gave.
     pub accepted: u64,
 }
 
 impl Tally {
-    /// Both together.
+    /// The sum of both.
     #[must_use]
     pub const fn plus(self, other: Self) -> Self {
         Self {
@@ -58,19 +58,20 @@ impl fmt::Display for Tally {
         let Self { runs, committed, succeeded, forgotten, owed, accepted } = self;
         write!(
             f,
-            "{runs} runs, {committed} snapshots, {succeeded} claims that all is well, {forgotten} forgotten, {accepted} answers; {owed} owed states looked for"
+            "{runs} runs, {committed} snapshots, {succeeded} runs that reported complete success, \
+             {forgotten} snapshots forgotten, {accepted} answers; {owed} owed states checked"
         )
     }
 }
 
-/// A history that broke a rule, made as small as it goes.
+/// A history that broke a rule, reduced as far as possible.
 #[derive(Debug)]
 pub struct Failure {
-    /// The seed that gives it.
+    /// The seed of the history.
     pub seed: u64,
-    /// What is left of what happened.
+    /// The remaining events.
     pub events: Vec<Scheduled>,
-    /// The rule that it breaks.
+    /// The broken rule.
     pub violation: Violation,
 }
 
@@ -84,13 +85,13 @@ impl fmt::Display for Failure {
     }
 }
 
-/// How long smaller histories are looked for.
+/// Most attempts to find a smaller history.
 const SHRINKS_MAX: usize = 60;
 
 /// Simulates the history of a seed.
 ///
 /// # Errors
-/// The smallest history found that breaks a rule.
+/// The smallest history found that still breaks a rule.
 pub fn simulate(seed: u64, years: u16) -> Result<Tally, Box<Failure>> {
     let events = schedule(seed, years);
     match replay(seed, years, &events) {
@@ -99,10 +100,10 @@ pub fn simulate(seed: u64, years: u16) -> Result<Tally, Box<Failure>> {
     }
 }
 
-/// Simulates what happens on these days.
+/// Simulates the given events.
 ///
 /// # Errors
-/// The first rule that is broken.
+/// The first broken rule.
 pub fn replay(seed: u64, years: u16, events: &[Scheduled]) -> Result<Tally, Violation> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
@@ -116,7 +117,7 @@ pub fn replay(seed: u64, years: u16, events: &[Scheduled]) -> Result<Tally, Viol
     })
 }
 
-/// Leaves out halves, quarters and single events as long as a rule is still broken.
+/// Removes halves, quarters and single events as long as the history still breaks a rule.
 fn shrink(seed: u64, years: u16, mut events: Vec<Scheduled>, mut violation: Violation) -> Failure {
     let mut tries = 0;
     let mut size = events.len().div_ceil(2).max(1);

@@ -1,4 +1,4 @@
-//! `campaign`: simulates histories, a seed each, and says what broke.
+//! `campaign`: simulates histories, one per seed, and prints those that break a rule.
 
 use campaign::{Tally, simulate};
 use clap::Parser;
@@ -9,10 +9,10 @@ use std::time::Instant;
 
 #[derive(Parser)]
 struct Arguments {
-    /// How many histories
+    /// Number of histories
     #[arg(long, default_value_t = 100)]
     runs: u64,
-    /// The first seed; the others follow it
+    /// First seed; each further history uses the next number
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Years of each history
@@ -29,11 +29,11 @@ fn main() -> ExitCode {
         for _ in 0..workers {
             scope.spawn(|| {
                 loop {
-                    let own = next.fetch_add(1, Ordering::Relaxed);
-                    if own >= seed + runs {
+                    let seed_of_history = next.fetch_add(1, Ordering::Relaxed);
+                    if seed_of_history >= seed + runs {
                         return;
                     }
-                    match simulate(own, years) {
+                    match simulate(seed_of_history, years) {
                         Ok(tally) => {
                             let mut total = total.lock().unwrap_or_else(PoisonError::into_inner);
                             *total = total.plus(tally);

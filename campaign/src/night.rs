@@ -1,4 +1,4 @@
-//! The run of a night, a step at a time, with what happens to it, and whether it said of itself what is true.
+//! Executes the run of a night step by step, with its troubles, and checks whether the run's claims are true.
 
 use crate::events::Event;
 use crate::oracle::Violation;
@@ -21,12 +21,12 @@ use store::memory::Fault;
 /// How often a future is polled in vain before the virtual clock moves.
 const POLLS_MAX: u32 = 40;
 
-/// How far the virtual clock moves then.
+/// How far the virtual clock moves each time.
 const NAP: Duration = Duration::from_millis(500);
 
 type Running = Pin<Box<dyn Future<Output = Result<Done>>>>;
 
-/// What happens to the run of a night.
+/// A trouble of a night's run.
 #[derive(Debug, Clone, Copy)]
 enum Trouble {
     Kill,
@@ -50,7 +50,7 @@ impl World {
         }
     }
 
-    /// The run of a night, with what happens to it.
+    /// Executes the run of a night, with its troubles.
     pub(crate) async fn night(&mut self, troubles: &[Event]) -> Result<(), Violation> {
         let mut machine = self.now();
         let mut trouble = None;
@@ -109,7 +109,7 @@ impl World {
         }
     }
 
-    /// Two runs at once, each a step at a time in no order.
+    /// Executes two runs at once, step by step in random order.
     async fn race(
         &mut self,
         first: Running,
@@ -136,14 +136,15 @@ impl World {
         }
     }
 
-    /// One step: until the run waits for an answer of the store. A run that waits for a clock gets it.
+    /// Executes one step: until the run waits for a response of the store. If it waits for time to pass, the virtual
+    /// clock moves.
     async fn step(&mut self, running: &mut Running) -> Option<Result<Done>> {
         let before = self.memory.operations();
         for _ in 0..POLLS_MAX {
             if let Poll::Ready(ended) = futures::poll!(running.as_mut()) {
                 return Some(ended);
             }
-            // What the run has begun beside itself goes on.
+            // Lets tasks that the run has spawned continue.
             tokio::task::yield_now().await;
             if self.memory.operations() > before {
                 return None;
@@ -153,14 +154,15 @@ impl World {
         None
     }
 
-    /// Lets what runs beside a killed run, such as the renewal of its lease, carry out what it had sent.
+    /// Lets the background tasks of a killed run, such as the renewal of its lease, complete the requests that they
+    /// have sent.
     async fn let_requests_end(&self) {
         for _ in 0..8 {
             tokio::task::yield_now().await;
         }
     }
 
-    /// Whether a run said of itself what is true.
+    /// Checks whether a run's claims are true.
     fn judge(&mut self, ended: Result<Done>, truths: &BTreeMap<String, Truth>) -> Result<(), Violation> {
         let objects = self.memory.objects();
         let Ok(done) = ended else {
@@ -174,8 +176,8 @@ impl World {
         self.oracle.unexplained(self.day, &objects)?;
         let id = done.record.id;
         let key = format!("{ENVIRONMENT}/snapshots/{id}.json");
-        if !objects.keys().any(|key_| key_.as_str() == key) {
-            return Err(self.broken(format!("the run {id} says that it committed, and its record is not there")));
+        if !objects.keys().any(|stored| stored.as_str() == key) {
+            return Err(self.broken(format!("the run {id} reported a commit, but its record does not exist")));
         }
         let mut all_done = done.failures.is_empty() && done.record.complete;
         match &done.retention {
@@ -194,11 +196,11 @@ impl World {
             let object = source.object.as_ref().and_then(|object| objects.get(&object.key));
             if object.is_none_or(|object| *object != truth.content()) {
                 return Err(
-                    self.broken(format!("the run {id} claims to hold {name}, and its object holds something else"))
+                    self.broken(format!("the run {id} claims to hold {name}, but its object holds something else"))
                 );
             }
             if !truth.is_sound() {
-                return Err(self.broken(format!("the run {id} claims that all is well, and {name} is not sound")));
+                return Err(self.broken(format!("the run {id} reported complete success, but {name} is not sound")));
             }
         }
         Ok(())

@@ -1,4 +1,5 @@
-//! Who knows what is owed. It reads the stored JSON by itself and shares no code with guard, policy or history.
+//! The oracle: it knows which states are owed. It parses the stored JSON itself and shares no code with guard, policy
+//! or history.
 
 use bytes::Bytes;
 use jiff::civil::Date;
@@ -9,20 +10,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use store::ObjectKey;
 
-/// Owed by the default policy: the ends of the last so many days, months and calendar years.
+/// The default policy owes the ends of this many past days, months and calendar years.
 const DAYS_OWED: i32 = 30;
 const MONTHS_OWED: i32 = 12;
 const YEARS_OWED: i32 = 10;
 
-/// Runs that may commit while an object lies about that nothing explains.
+/// Runs that may commit while an object exists that nothing explains.
 const UNEXPLAINED_RUNS_MAX: u32 = 1;
 
 /// A rule that was broken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
-    /// The day.
+    /// The day of the simulation.
     pub day: u32,
-    /// What was wrong.
+    /// The broken rule, with details.
     pub what: String,
 }
 
@@ -32,72 +33,72 @@ impl fmt::Display for Violation {
     }
 }
 
-/// A state of a source as a record has it.
+/// A state of a source, from a record.
 struct State {
     id: String,
-    /// The record says that the time is doubted.
+    /// Whether the record doubts its time.
     doubted: bool,
-    /// It was made under the true time, whatever anybody says of it.
+    /// Whether it was made with the right clock, whatever the record says.
     by_right_clock: bool,
     condition: String,
     key: String,
 }
 
-/// What it remembers.
+/// What the oracle remembers.
 #[derive(Default)]
 pub struct Oracle {
-    /// Ids of all records that were ever there.
+    /// Ids of all records that ever existed.
     ever: BTreeSet<String>,
-    /// The history that nobody pruned: by source and time.
+    /// The history without pruning, by source and time.
     states: BTreeMap<String, BTreeMap<Timestamp, State>>,
     /// The newest version of the environment's file.
     environment: Value,
-    /// Snapshots that somebody retired, also those that are gone since.
+    /// Snapshots that were retired, including those that no longer exist.
     retired: BTreeSet<String>,
-    /// Snapshots with a source that somebody accepted in them. Until then another state answered for their day, and that one may be
-    /// gone, whatever becomes of them later.
+    /// Snapshots with a source that was accepted in them. Until then another state served their day. That state may be
+    /// gone, even if the acceptance is withdrawn later.
     accepted: BTreeSet<(String, String)>,
-    /// Snapshots of which somebody ever said that their time is right: whatever they replaced then may be gone.
+    /// Snapshots whose time was ever confirmed as right. The states that they replaced then may be gone.
     trusted: BTreeSet<String>,
-    /// Whether the run of today is under a wrong clock.
+    /// Whether today's run has a wrong clock.
     clock_is_wrong: bool,
     lost: BTreeSet<String>,
     by_script: BTreeSet<String>,
-    /// What a script put there of which somebody said that it may age, and the adopted snapshots that this was said of.
+    /// Objects of a script that may age, and the adopted snapshots that were allowed to age.
     may_age: BTreeSet<String>,
     let_age: BTreeSet<String>,
     unexplained: BTreeMap<String, u32>,
-    /// What each record and certificate names; neither ever changes.
+    /// The objects that each record and certificate names. Neither ever changes.
     named: BTreeMap<String, Vec<String>>,
-    /// The same the other way round, of those that were read.
+    /// The records and certificates that name each object, as far as they were read.
     named_by: BTreeMap<String, Vec<ObjectKey>>,
     read: BTreeSet<ObjectKey>,
-    /// What was there at the last look; nothing is looked for again before that changes or a period ends.
-    last_look: Option<(Date, usize, usize)>,
+    /// The state at the last check. Nothing is checked again until it changes or a period ends.
+    last_check: Option<(Date, usize, usize)>,
 }
 
 impl Oracle {
-    /// An object is lost, and nobody can give it back.
+    /// Records that an object is lost permanently.
     pub fn lost(&mut self, key: &ObjectKey) {
         self.lost.insert(key.to_string());
     }
 
-    /// Whether what is recorded from now on is made under a wrong clock.
+    /// Sets whether runs from now on have a wrong clock.
     pub fn under_wrong_clock(&mut self, is_wrong: bool) {
         self.clock_is_wrong = is_wrong;
     }
 
-    /// A script puts an object there.
+    /// Records that a script stored an object.
     pub fn by_script(&mut self, key: &ObjectKey) {
         self.by_script.insert(key.to_string());
     }
 
-    /// Whether a script put it there.
+    /// Whether a script stored the object.
     pub fn is_by_script(&self, key: &ObjectKey) -> bool {
         self.by_script.contains(key.as_str())
     }
 
-    /// Remembers what is new.
+    /// Remembers new records and the newest environment file.
     pub fn observe(&mut self, objects: &BTreeMap<ObjectKey, Bytes>) {
         for (key, bytes) in objects {
             let new = between(key, "prod/snapshots/").filter(|id| !self.ever.contains(*id));
@@ -139,80 +140,83 @@ impl Oracle {
         }
     }
 
-    /// Wants every owed state that the history which nobody pruned gives, and says how many there are.
+    /// Checks that every owed state of the history without pruning can be restored. Returns how many were checked.
     pub fn check(&mut self, day: u32, now: Timestamp, objects: &BTreeMap<ObjectKey, Bytes>) -> Result<u64, Violation> {
         self.observe(objects);
         self.restorable(day, objects)?;
         self.adopted(day, objects)?;
         let zone = TimeZone::get("Europe/Paris").expect("a zone");
         let today = now.to_zoned_datetime(zone.clone()).date();
-        let look = (today.first_of_month(), self.ever.len(), objects.len());
-        // Without a deletion there is nothing to miss; a new month moves what is owed.
-        if self.last_look.is_some_and(|last| last.0 == look.0 && last.2 <= look.2 && !day.is_multiple_of(10)) {
-            self.last_look = Some(look);
+        let state = (today.first_of_month(), self.ever.len(), objects.len());
+        // Without a deletion nothing can be missing. A new month changes what is owed.
+        if self.last_check.is_some_and(|last| last.0 == state.0 && last.2 <= state.2 && !day.is_multiple_of(10)) {
+            self.last_check = Some(state);
             return Ok(0);
         }
-        self.last_look = Some(look);
-        let there = |key: &str| ObjectKey::parse(key).is_some_and(|key| objects.contains_key(&key));
-        let kept = |id: &str| there(&format!("prod/snapshots/{id}.json"));
+        self.last_check = Some(state);
+        let exists = |key: &str| ObjectKey::parse(key).is_some_and(|key| objects.contains_key(&key));
+        let is_kept = |id: &str| exists(&format!("prod/snapshots/{id}.json"));
         let points = owed(today, &zone);
-        let mut looked_for = 0;
+        let mut checked = 0;
         for (source, states) in &self.states {
             for (label, end) in &points {
                 let before = || states.range(..*end).rev().filter(|(taken, _)| **taken <= now);
                 let mut whole = before().map(|(_, state)| state).filter(|state| self.is_whole(state, source));
                 let Some(expected) = whole.next() else { continue };
-                // What somebody lost is missing, and what hangs on it too.
+                // A lost object is missing, and so is every state that needs it.
                 if self.lost.contains(&expected.key) {
                     continue;
                 }
-                looked_for += 1;
-                let left = |state: &&State| kept(&state.id) && there(&state.key);
-                // The true state of that end, whose time somebody called right and doubts again, is even later.
+                checked += 1;
+                let is_left = |state: &&State| is_kept(&state.id) && exists(&state.key);
+                // A later state also serves this end if it was made with the right clock and its time was confirmed
+                // once, even if it is doubted again.
                 let is_true = |state: &&State| {
                     state.by_right_clock && self.trusted.contains(&state.id) && self.is_intact(state, source)
                 };
                 let truly_later = before().map(|(_, state)| state).take_while(|state| state.id > expected.id);
-                if truly_later.filter(is_true).any(|state| left(&state)) {
+                if truly_later.filter(is_true).any(|state| is_left(&state)) {
                     continue;
                 }
-                let actual = std::iter::once(expected).chain(whole).find(left);
+                let actual = std::iter::once(expected).chain(whole).find(is_left);
                 if actual.is_none_or(|actual| actual.key != expected.key) {
                     let State { id, key, .. } = expected;
                     let instead = actual.map_or("nothing", |actual| actual.id.as_str());
-                    let what =
-                        format!("{source} of the end of {label} is {key} of {id}, and what is left is {instead}");
+                    let what = format!("{source}: the end of {label} needs {key} of {id}, found {instead}");
                     return Err(Violation { day, what });
                 }
             }
         }
-        Ok(looked_for)
+        Ok(checked)
     }
 
-    /// Wants every object that a record names, but for what somebody lost.
+    /// Checks that every object that a record names exists, except lost ones.
     fn restorable(&mut self, day: u32, objects: &BTreeMap<ObjectKey, Bytes>) -> Result<(), Violation> {
         for (record, bytes) in objects.iter().filter(|(key, _)| between(key, "prod/snapshots/").is_some()) {
             let named = self.named.entry(record.to_string()).or_insert_with(|| names(bytes));
             let is_there = |key: &String| ObjectKey::parse(key).is_some_and(|key| objects.contains_key(&key));
             if let Some(key) = named.iter().find(|key| !self.lost.contains(*key) && !is_there(key)) {
-                return Err(Violation { day, what: format!("{record} names {key}, and that is not there") });
+                return Err(Violation { day, what: format!("{record} names {key}, which does not exist") });
             }
         }
         Ok(())
     }
 
-    /// Wants every object of a script, until somebody says that they may age.
+    /// Checks that every object of a script exists, until it may age.
     fn adopted(&self, day: u32, objects: &BTreeMap<ObjectKey, Bytes>) -> Result<(), Violation> {
         for key in &self.by_script {
             let is_there = ObjectKey::parse(key).is_some_and(|key| objects.contains_key(&key));
             if !is_there && !self.may_age.contains(key) {
-                return Err(Violation { day, what: format!("{key} of a script is gone, and nobody let it age") });
+                return Err(Violation {
+                    day,
+                    what: format!("{key} of a script is gone, but nobody allowed it to age"),
+                });
             }
         }
         Ok(())
     }
 
-    /// Whether a state is whole, as far as nobody doubts its time.
+    /// Whether a state is whole and its time is not doubted.
     fn is_whole(&self, state: &State, source: &str) -> bool {
         let is_listed = |ids: &Vec<Value>| ids.iter().any(|known| known == state.id.as_str());
         let is_trusted = || self.environment["trusted_times"].as_array().is_some_and(is_listed);
@@ -225,7 +229,7 @@ impl Oracle {
         !self.retired.contains(&state.id) && (state.condition == "whole" || state.condition == "suspect" && accepted())
     }
 
-    /// Wants a reason for every object, one run after it was first seen without.
+    /// Checks that something explains every object, at the latest one run after it was first seen without.
     pub fn unexplained(&mut self, day: u32, objects: &BTreeMap<ObjectKey, Bytes>) -> Result<(), Violation> {
         let mut announced = BTreeSet::new();
         for (key, bytes) in objects {
@@ -245,14 +249,14 @@ impl Oracle {
             announced.contains(key)
                 || self.named_by.get(key).is_some_and(|by| by.iter().any(|by| objects.contains_key(by)))
         };
-        let odd: Vec<String> = objects
+        let unexplained: Vec<String> = objects
             .keys()
             .map(ObjectKey::as_str)
             .filter(|key| is_object(key) && !self.by_script.contains(*key) && !is_named(key))
             .map(str::to_owned)
             .collect();
-        self.unexplained.retain(|key, _| odd.contains(key));
-        for key in odd {
+        self.unexplained.retain(|key, _| unexplained.contains(key));
+        for key in unexplained {
             let runs = self.unexplained.entry(key.clone()).or_default();
             *runs += 1;
             if *runs > UNEXPLAINED_RUNS_MAX {
@@ -263,7 +267,7 @@ impl Oracle {
     }
 }
 
-/// The ends that are owed, each as the first moment after it.
+/// The owed ends, each with the first moment after it.
 fn owed(today: Date, zone: &TimeZone) -> Vec<(String, Timestamp)> {
     let start = |day: Date| day.to_zoned_datetime(zone.clone()).expect("a day").timestamp();
     let days = (0..DAYS_OWED).map(|back| today.saturating_sub(back.days()));

@@ -1,4 +1,4 @@
-//! The administrator: undoes mistakes, which is what makes them mistakes, and answers what is meant.
+//! The administrator, who undoes mistakes and accepts intended changes.
 
 use crate::oracle::Violation;
 use crate::runs::{ENVIRONMENT, MACHINE, RETENTION};
@@ -7,20 +7,20 @@ use base::error::Result;
 use catalogue::environment;
 use catalogue::history;
 use catalogue::lease::Lease;
-use catalogue::questions::{self, Answer, Asked};
+use catalogue::questions::{self, Answer, QuestionContext};
 use rand::RngExt;
 use std::collections::BTreeSet;
 
-/// How often somebody looks at the status.
+/// How often the administrator checks the status.
 const LOOKS_EVERY_DAYS: u32 = 3;
 
 impl World {
-    /// Looks, and answers once nothing is there that will be undone.
+    /// Checks the status, and answers its questions once no mistake is left to undo.
     pub(crate) async fn react(&mut self) -> Result<(), Violation> {
         if self.has_a_mistake() {
             self.mistaken_on = self.day;
         }
-        // What the last run found may have been the mistake: the next run says whether it is gone.
+        // The questions of the last run may come from the mistake. The next run shows whether they are gone.
         let is_stale = self.committed_on <= self.mistaken_on;
         if !self.day.is_multiple_of(LOOKS_EVERY_DAYS) || is_stale || self.random.random_bool(0.3) {
             return Ok(());
@@ -31,7 +31,7 @@ impl World {
                 self.oracle.observe(&self.memory.objects());
                 Ok(())
             }
-            // A run that died a moment ago may still hold the lease.
+            // A run that was killed recently may still hold the lease.
             Err(error) if error.class() == base::error::Class::Held => Ok(()),
             Err(error) => Err(self.broken(format!("accept: {error}"))),
         }
@@ -40,7 +40,7 @@ impl World {
     async fn answer(&mut self) -> Result<bool> {
         let (config, now) = (self.config(), self.now());
         let (environment, sources) = config.environment(ENVIRONMENT)?;
-        let asked = Asked {
+        let asked = QuestionContext {
             environment: ENVIRONMENT,
             configured: &sources.configured,
             guard: &config.guard,

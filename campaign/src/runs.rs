@@ -1,4 +1,4 @@
-//! Runs on the simulated store: the host's own course of a run, with a saver that knows what the sources hold.
+//! Runs on the simulated store: the host's real sequence of a run, with a saver that knows what the sources hold.
 
 use crate::world::Truth;
 use base::error::{Error, Result};
@@ -29,34 +29,34 @@ use store::{ObjectKey, Store};
 pub const ENVIRONMENT: &str = "prod";
 
 thread_local! {
-    /// The clock that leases go by. A thread simulates one history at a time.
+    /// The clock that leases use. A thread simulates one history at a time.
     static MONOTONIC_MILLIS: Cell<u64> = const { Cell::new(0) };
-    /// What leases draw from.
+    /// The random numbers that leases use.
     static CHANCE: RefCell<StdRng> = RefCell::new(StdRng::seed_from_u64(0));
 }
 
-/// The retention of every campaign, as the configuration would spell it.
+/// The retention of every campaign, as a record names it.
 pub const RETENTION: &str = "simulated";
 
-/// Begins the random numbers of a history anew.
+/// Seeds the random numbers of a history.
 pub fn seed_chance(seed: u64) {
     CHANCE.set(StdRng::seed_from_u64(seed));
 }
 
-/// The machine of every run: its clock and its chance follow from the seed.
+/// The machine of every run. Its clock and its random numbers depend on the seed.
 pub const MACHINE: Machine = Machine { monotonic, draw: || CHANCE.with_borrow_mut(|chance| chance.random()) };
 
-/// Sets the clock that leases go by.
+/// Sets the clock that leases use.
 pub fn set_monotonic(millis: u64) {
     MONOTONIC_MILLIS.set(millis);
 }
 
-/// The clock that leases go by.
+/// The clock that leases use.
 pub fn monotonic() -> u64 {
     MONOTONIC_MILLIS.get()
 }
 
-/// What one run works with, by itself: a run that is killed takes nothing with it.
+/// Everything that one run works with. Nothing is shared, so a killed run affects no other.
 #[derive(Clone)]
 pub struct Setting {
     pub store: Arc<Store>,
@@ -65,13 +65,13 @@ pub struct Setting {
     pub truths: BTreeMap<String, Truth>,
     /// The machine's clock.
     pub now: Timestamp,
-    /// A plugin that forgets everything is configured.
+    /// Whether the configured plugin forgets everything.
     pub wild: bool,
-    /// Raised to interrupt.
+    /// Set to interrupt the run.
     pub signal: Arc<AtomicBool>,
 }
 
-/// One run to its end.
+/// Executes one run to its end.
 pub async fn run(setting: Setting) -> Result<Done> {
     let Setting { store, config, truths, now, wild, signal } = setting;
     let (environment, configured) = config.environment(ENVIRONMENT)?;
@@ -159,7 +159,7 @@ impl Saver<'_> {
         let fingerprint = truth.content();
         let another = judgement::is_another(truth.identity.as_deref(), name, history, now);
         if let Some((before, object)) = history.carried(name, now).filter(|_| !another)
-            && before.fingerprint == fingerprint
+            && before.fingerprint.as_ref() == Some(&fingerprint)
             && before.is_restorable()
             && truth.unreadable == 0
         {
@@ -172,7 +172,7 @@ impl Saver<'_> {
         let text = format!("{ENVIRONMENT}/{name}/{id}.{extension}");
         let key = ObjectKey::parse(&text).ok_or_else(|| Error::unexpected("a key of the simulation"))?;
         let (writer, content) = stream::channel(None);
-        // Both fit in what a stream holds.
+        // Both fit into the buffer of a stream, so neither waits.
         let sent = writer.send(Bytes::from(fingerprint.clone())).await.is_ok() && writer.finish().await.is_ok();
         assert!(sent, "the other half is right here");
         let stored = lease.fencing(id).put_stream(self.store, &key, content).await?;
@@ -217,7 +217,7 @@ fn blank(truth: &Truth, outcome: Outcome, condition: Condition) -> SourceRecord 
     }
 }
 
-/// The shipped retention, run natively; or a plugin that forgets everything.
+/// The shipped retention plugin as native code, or a plugin that forgets everything.
 struct Policy {
     wild: bool,
 }
@@ -225,11 +225,11 @@ struct Policy {
 impl Propose for Policy {
     async fn propose(&self, now: Timestamp, time_zone: &str, snapshots: &[Candidate]) -> (Result<Proposal>, Tally) {
         if self.wild {
-            let forget = || Decision { keep: false, reasons: vec!["wild".to_owned()] };
+            let forget = || Decision::of_plan(false, vec!["wild".to_owned()]);
             let decisions = snapshots.iter().map(|candidate| (candidate.id.to_string(), forget())).collect();
             return (Ok(Proposal { decisions, notes: Vec::new() }), Tally::new());
         }
-        let asked = snapshots
+        let inputs = snapshots
             .iter()
             .map(|candidate| retaining::Snapshot {
                 id: candidate.id.to_string(),
@@ -241,11 +241,11 @@ impl Propose for Policy {
                 adopted: candidate.adopted,
             })
             .collect();
-        let answer = Plugin::plan(now.as_second(), time_zone.to_owned(), String::new(), asked);
+        let answer = Plugin::plan(now.as_second(), time_zone.to_owned(), String::new(), inputs);
         let proposal = answer.map_err(|_| Error::unexpected("the shipped retention refuses its own settings"));
         let decision = |decision: retaining::Decision| {
             let keep = decision.verdict == retaining::Verdict::Keep;
-            (decision.id, Decision { keep, reasons: decision.reasons })
+            (decision.id, Decision::of_plan(keep, decision.reasons))
         };
         let proposal = proposal
             .map(|plan| Proposal { decisions: plan.decisions.into_iter().map(decision).collect(), notes: plan.notes });

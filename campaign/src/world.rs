@@ -1,4 +1,4 @@
-//! The world of one history: what the sources really hold, what is configured, and what happens on each day.
+//! The world of one history: the real content of the sources, the configuration, and the events of each day.
 
 use crate::Tally;
 use crate::events::{Event, Scheduled};
@@ -17,23 +17,23 @@ use std::sync::Arc;
 use store::memory::Memory;
 use store::{ObjectKey, Store};
 
-/// The first day of every history, give or take a year: 2014-06-01T01:00:00Z.
+/// The earliest start of a history: 2014-06-01T01:00:00Z. Each starts up to a year later.
 const BEGIN: i64 = 1_401_584_400;
 
-/// Nights of a plugin that behaves before it is wild again, so that what it put into the bin leaves it.
+/// Nights with a normal plugin before it is wild again, so that snapshots it put into the bin come back.
 const NIGHTS_BETWEEN: u32 = 3;
 
-/// What a source really holds.
+/// The real content of a source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Truth {
-    /// Which source it is, whatever the configuration calls it.
+    /// The source, independent of its name in the configuration.
     pub label: &'static str,
     pub kind: &'static str,
     pub version: u64,
     pub is_out: bool,
     pub unreadable: u64,
     pub is_empty: bool,
-    /// It is so by mistake.
+    /// Whether it is empty by mistake.
     pub is_emptied: bool,
     pub measure: Measure,
     pub identity: Option<String>,
@@ -60,7 +60,7 @@ impl Truth {
         }
     }
 
-    /// What an object of it holds, and its fingerprint.
+    /// The content of its object, which is also its fingerprint.
     pub fn content(&self) -> String {
         let what = match (self.is_empty, self.unreadable > 0) {
             (true, _) => "empty".to_owned(),
@@ -70,7 +70,7 @@ impl Truth {
         format!("{}:{}:{what}", self.label, self.identity.as_deref().unwrap_or_default())
     }
 
-    /// Whether a run that claims to have saved it may be believed.
+    /// Whether a run may report that it saved the source completely.
     pub(crate) fn is_sound(&self) -> bool {
         !self.is_out
             && !self.is_emptied
@@ -79,7 +79,7 @@ impl Truth {
     }
 }
 
-/// Until which day something lasts; over by then.
+/// The day on which each condition ends. On that day it no longer holds.
 #[derive(Debug, Clone, Default)]
 pub struct Lasting {
     out: BTreeMap<&'static str, u32>,
@@ -94,29 +94,29 @@ pub struct Lasting {
     holiday: u32,
 }
 
-/// Everything of one history.
+/// The state of one history.
 pub struct World {
     pub(crate) memory: Memory,
     pub(crate) store: Arc<Store>,
     pub(crate) random: StdRng,
     pub(crate) day: u32,
     begin: i64,
-    /// Whether the store's clock is the machine's, as in a folder.
+    /// Whether the store uses the machine's clock, as a folder does.
     pub(crate) store_is_local: bool,
     pub(crate) truths: BTreeMap<&'static str, Truth>,
     pub(crate) lasting: Lasting,
-    /// The documents were renamed for good.
+    /// The documents were renamed permanently.
     pub(crate) renamed_for_good: bool,
-    /// Somebody has to say that the old name is retired.
+    /// The administrator must still retire the old name.
     pub(crate) must_retire: bool,
     pub(crate) has_mails: bool,
-    /// The last day with a mistake that somebody undid, and the last one with a snapshot.
+    /// The last day with a mistake that was undone, and the last day with a snapshot.
     pub(crate) mistaken_on: u32,
     pub(crate) committed_on: u32,
-    /// Runs since a plugin was wild last: nights on which nothing runs mend nothing.
+    /// Runs since the plugin was last wild. Nights without a run repair nothing.
     pub(crate) behaved: u32,
     pub(crate) oracle: Oracle,
-    /// What happened in all.
+    /// The counts so far.
     pub tally: Tally,
 }
 
@@ -158,7 +158,7 @@ impl World {
         Violation { day: self.day, what: what.into() }
     }
 
-    /// Lives through the years.
+    /// Simulates the years.
     pub(crate) async fn live(&mut self, years: u16, events: &[Scheduled]) -> Result<(), Violation> {
         self.set_clocks(self.now());
         self.init().await?;
@@ -183,7 +183,7 @@ impl World {
         Ok(())
     }
 
-    /// Founds the environment, as an administrator does before the first backup.
+    /// Initialises the environment, as an administrator does before the first backup.
     async fn init(&self) -> Result<(), Violation> {
         let config = self.config();
         let founded = async {
@@ -201,31 +201,31 @@ impl World {
         founded.await.map(drop).map_err(|error| self.broken(format!("init: {error}")))
     }
 
-    /// Sets the machine's clock, and the store's where that is another one.
+    /// Sets the clocks of the machine and the store.
     pub(crate) fn set_clocks(&self, machine: Timestamp) {
         self.memory.set_now(if self.store_is_local { machine } else { self.now() });
         let passed = self.now().as_second() - self.begin;
         runs::set_monotonic(u64::try_from(passed * 1_000).unwrap_or(0) + 1_000_000);
     }
 
-    /// What changes in the sources from day to day.
+    /// Applies the daily changes to the sources.
     fn change(&mut self) {
         for truth in self.truths.values_mut() {
             truth.version += u64::from(self.random.random_bool(0.6));
         }
         let (day, lasting) = (self.day, &self.lasting);
-        let lasts = |until: Option<&u32>| until.is_some_and(|until| *until > day);
+        let holds = |until: Option<&u32>| until.is_some_and(|until| *until > day);
         for (label, truth) in &mut self.truths {
-            truth.is_out = lasts(lasting.out.get(label));
-            let is_empty = lasts(lasting.empty.get(label));
+            truth.is_out = holds(lasting.out.get(label));
+            let is_empty = holds(lasting.empty.get(label));
             truth.is_emptied = is_empty && lasting.empty.get(label).is_some_and(|until| *until < u32::MAX);
             if is_empty != truth.is_empty {
                 let Truth { label, kind, version, .. } = truth.clone();
                 *truth = Truth { version, is_empty, ..Truth::new(label, kind) };
                 if is_empty {
-                    let none = |count: Option<u64>| count.map(|_| 0);
+                    let zero = |count: Option<u64>| count.map(|_| 0);
                     let Measure { files, bytes, tables, rows } = truth.measure;
-                    truth.measure = Measure { files: none(files), bytes: none(bytes), tables, rows: none(rows) };
+                    truth.measure = Measure { files: zero(files), bytes: zero(bytes), tables, rows: zero(rows) };
                 }
             }
         }
@@ -245,7 +245,7 @@ impl World {
             Event::Outage { database, days } => drop(self.lasting.out.insert(label(database), until(days))),
             Event::Unreadable { days } => self.lasting.unreadable = until(days),
             Event::Emptied { database, days, meant } => {
-                // Of a source that began anew nothing is missing when it is empty.
+                // A source that was restarted from nothing misses nothing when it is empty.
                 let began_anew = self.lasting.empty.get(label(database)) == Some(&u32::MAX);
                 let until = if meant || began_anew { u32::MAX } else { until(days) };
                 self.lasting.empty.insert(label(database), until);
@@ -259,7 +259,7 @@ impl World {
             Event::Added => self.has_mails = true,
             Event::TimeZone { days } => self.lasting.zone = until(days),
             Event::WeakGuard { days } => self.lasting.weak_guard = until(days),
-            // Two with no night between them would last for longer than a snapshot lies in the bin.
+            // Without nights in between, two of these would last longer than a snapshot stays in the bin.
             Event::WildPlugin { days } if self.behaved >= NIGHTS_BETWEEN && self.lasting.wild < self.day => {
                 self.lasting.wild = until(days);
             }
@@ -276,11 +276,11 @@ impl World {
             | Event::ScriptMeanwhile { .. }
             | Event::Clock { .. } => troubles.push(event),
         }
-        self.change_nothing_but_what_lasts();
+        self.apply_lasting();
     }
 
-    /// What an event of today makes of the sources is so today already.
-    fn change_nothing_but_what_lasts(&mut self) {
+    /// Applies today's events to the sources at once, without another daily change.
+    fn apply_lasting(&mut self) {
         let versions: Vec<u64> = self.truths.values().map(|truth| truth.version).collect();
         self.change();
         for (truth, version) in self.truths.values_mut().zip(versions) {
@@ -298,7 +298,7 @@ impl World {
         }
     }
 
-    /// One of the objects, not the newest, is gone.
+    /// Removes one of the objects, but not the newest.
     fn lose(&mut self) {
         let objects = self.memory.objects();
         let of_source = |key: &&ObjectKey| key.as_str().starts_with("prod/docs/") && !self.oracle.is_by_script(key);
@@ -310,7 +310,7 @@ impl World {
         }
     }
 
-    /// The newest snapshot, says a verification.
+    /// Adds a verification that reports the newest snapshot as damaged.
     fn disprove(&mut self) {
         let objects = self.memory.objects();
         let records =
@@ -322,18 +322,18 @@ impl World {
         }
     }
 
-    /// Whether anything that somebody will undo lasts.
+    /// Whether a mistake that will be undone still lasts.
     pub(crate) fn has_a_mistake(&self) -> bool {
         let Lasting { empty, other_database, renamed, removed, zone, weak_guard, .. } = &self.lasting;
         let is_mistaken = empty.values().any(|until| *until > self.day && *until < u32::MAX);
         is_mistaken || [other_database, renamed, removed, zone, weak_guard].into_iter().any(|until| *until > self.day)
     }
 
-    /// The configuration of today.
+    /// Today's configuration.
     pub(crate) fn config(&self) -> Arc<Config> {
-        let lasts = |until: u32| until > self.day;
-        let zone = if lasts(self.lasting.zone) { "America/Martinique" } else { "Europe/Paris" };
-        let guard = if lasts(self.lasting.weak_guard) { "legal_years = 0\nbin_days = 0" } else { "" };
+        let holds = |until: u32| until > self.day;
+        let zone = if holds(self.lasting.zone) { "America/Martinique" } else { "Europe/Paris" };
+        let guard = if holds(self.lasting.weak_guard) { "legal_years = 0\nbin_days = 0" } else { "" };
         let sources: String = self
             .configured()
             .into_iter()
@@ -348,7 +348,7 @@ impl World {
         Arc::new(Config::parse(&text).expect("a configuration of the simulation"))
     }
 
-    /// Configured sources: the name in the configuration, and which source it is.
+    /// Configured sources, each as its name in the configuration and its label.
     pub(crate) fn configured(&self) -> Vec<(&'static str, &'static str)> {
         let mut sources = vec![("db", "db")];
         let renamed = self.renamed_for_good || self.lasting.renamed > self.day;

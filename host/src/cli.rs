@@ -1,20 +1,12 @@
-//! The command line: what can be asked for, and the way from an answer to stdout, stderr and the exit code.
+//! The command line: the commands, and how their results become stdout, stderr and the exit code.
 
 use crate::config::{self, Config, DEFAULT_FILE};
-use crate::job;
 use crate::report::Report;
-use crate::session::Host;
-use crate::verbs::accept;
-use crate::verbs::backup;
-use crate::verbs::coverage;
-use crate::verbs::drill;
-use crate::verbs::find;
-use crate::verbs::get;
-use crate::verbs::list::{self, PruneOptions};
-use crate::verbs::plugins;
-use crate::verbs::restore;
-use crate::verbs::status;
-use crate::verbs::verify;
+use crate::session::Session;
+use crate::verbs::{
+    accept, backup, coverage, drill, example, find, get, history, init, list, plugins, prune, restore, status,
+    unforget, verify,
+};
 use base::error::{Class, Error, Result};
 use base::text::printable;
 use base::text::printable_lines;
@@ -26,7 +18,7 @@ use std::path::PathBuf;
 
 /// Keeps a Dolibarr ERP restorable for ten years: its database and its documents, in an object store.
 #[derive(Debug, Parser)]
-#[command(version, propagate_version = true, after_help = EXIT_CODES)]
+#[command(version, propagate_version = true, after_help = exit_codes())]
 pub struct Cli {
     /// Configuration file
     #[arg(long, global = true, value_name = "FILE", default_value = DEFAULT_FILE)]
@@ -34,14 +26,15 @@ pub struct Cli {
     /// Print the result as one JSON object
     #[arg(long, global = true)]
     json: bool,
-    /// `prune --now` deletes what lies in the bin already, without waiting for its time. With a time, as 2026-06-30T01:00:00Z, take that for the present; for tests and simulations only
+    /// With `prune` and no time: delete what is in the bin now, without waiting. With a time, such as
+    /// 2026-06-30T01:00:00Z: use it as the current time (for tests and simulations only)
     #[arg(long, global = true, value_name = "TIME", num_args = 0..=1, default_missing_value = WITHOUT_TIME)]
     now: Option<Now>,
     #[command(subcommand)]
     verb: Verb,
 }
 
-/// What `--now` stands for without a time.
+/// The value of `--now` without a time.
 const WITHOUT_TIME: &str = "at once";
 
 /// `--now` with or without a time.
@@ -59,88 +52,53 @@ impl std::str::FromStr for Now {
     }
 }
 
-const EXIT_CODES: &str = "\
-Exit codes: 0 done; 1 unexpected, such as a source that failed; 2 usage; 3 committed, but a source is partial or suspect, or the retention is not done; \
-4 something is stale, missing, damaged, not covered or not what was recorded; 11 another run holds the lease; 64 configuration or grant; 70 a plugin trapped; 71 a plugin was refused; \
-75 a service was unavailable, worth a retry; 130 interrupted";
+/// The end of the help text: every exit code and its meaning.
+fn exit_codes() -> String {
+    let mut text = "Exit codes:\n  0    done".to_owned();
+    for class in Class::ALL {
+        text.push_str(&format!("\n  {:<4} {}", class.exit_code(), class.meaning()));
+    }
+    text
+}
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Save what has changed, record the run, and apply the retention
-    Backup {
-        #[command(flatten)]
-        of: Of,
-        /// Dump every source, whatever its fingerprint says
-        #[arg(long)]
-        force: bool,
-        /// Show what would be dumped and write nothing
-        #[arg(long)]
-        dry_run: bool,
-        /// Run in this process, also where the environment has run = "job"
-        #[arg(long)]
-        here: bool,
-        /// Let the Job in the cluster go on when this process is interrupted, and do not ask in a terminal
-        #[arg(long, conflicts_with = "here")]
-        leave_on_interrupt: bool,
-    },
-    /// Answer what waits for a person, as `status` shows it: another database, a folder that collapsed, a source that is new or gone
+    /// Back up the sources that have changed, record the run and apply the retention
+    Backup(backup::Arguments),
+    /// Answer the questions that `status` shows: a different database, a folder that is almost empty, a new or missing
+    /// source
     Accept(accept::Arguments),
     /// Find volumes of the Kubernetes cluster that no backup covers
     Coverage,
-    /// Found an environment in a store, once, before its first backup
-    Init {
-        #[command(flatten)]
-        of: Of,
-    },
-    /// Show the snapshots, what each source was, and why each is kept
-    List {
-        #[command(flatten)]
-        of: Of,
-    },
-    /// See what the plugins may do
+    /// Print a complete configuration with comments
+    Example,
+    /// Create an environment in a store, once, before its first backup
+    Init(init::Arguments),
+    /// Show the snapshots, the state of each source, and why each is kept
+    List(list::Arguments),
+    /// Show what the plugins are allowed to do and what they did
     Plugins {
         #[command(subcommand)]
         verb: plugins::Verb,
     },
-    /// Apply the retention without a backup
-    Prune {
-        #[command(flatten)]
-        of: Of,
-        #[command(flatten)]
-        options: PruneOptions,
-    },
-    /// Show whether everything configured is backed up, proven and pruned; from the store alone
+    /// Apply the retention without making a backup
+    Prune(prune::Arguments),
+    /// Show whether every configured source is backed up, verified and pruned; reads only the store
     Status(status::Arguments),
     /// Restore one source of a snapshot to a new place
     Restore(restore::Arguments),
-    /// Read single documents of a snapshot back
+    /// Extract single documents from a snapshot
     Get(get::Arguments),
     /// List the documents of a snapshot that match a pattern
-    Find(find::FindArguments),
+    Find(find::Arguments),
     /// Show the versions of one document across the snapshots
-    History(find::VersionsArguments),
+    History(history::Arguments),
     /// Take a snapshot out of the bin and keep it
-    Unforget {
-        #[command(flatten)]
-        of: Of,
-        /// The snapshot, as `list` names it
-        #[arg(value_name = "ID")]
-        id: String,
-        /// Let a snapshot that was kept so be forgotten again
-        #[arg(long)]
-        release: bool,
-    },
+    Unforget(unforget::Arguments),
     /// Read snapshots back and check them against their records
     Verify(verify::Arguments),
-    /// Restore a snapshot to a scratch place, look at it, time it, and leave a dated report
+    /// Restore a snapshot to a temporary location, check it, time each step and store a dated report
     Drill(drill::Arguments),
-}
-
-#[derive(Debug, clap::Args)]
-struct Of {
-    /// Environment, as the configuration names it
-    #[arg(long = "env", value_name = "NAME")]
-    environment: String,
 }
 
 impl Cli {
@@ -157,7 +115,7 @@ impl Cli {
         };
         let Some(error) = failure else { return 0 };
         let error = error.or_default_hint();
-        complain(json, &error);
+        print_error(json, &error);
         error.class().exit_code()
     }
 
@@ -176,8 +134,8 @@ impl Cli {
         let given = match self.now {
             Some(Now::At(moment)) => Some(moment),
             Some(Now::AtOnce) if !matches!(self.verb, Verb::Prune { .. }) => {
-                return Err(Error::new(Class::Usage, "--now without a time goes with `prune` alone")
-                    .hint("leave it out, or give a time such as 2026-06-30T01:00:00Z"));
+                return Err(Error::new(Class::Usage, "--now without a time can only be used with `prune`")
+                    .hint("remove it, or give a time such as 2026-06-30T01:00:00Z"));
             }
             Some(Now::AtOnce) | None => None,
         };
@@ -192,63 +150,40 @@ impl Cli {
             let fleet = config::Fleet::read(&self.config)?;
             return status::run_fleet(&fleet, arguments, self.json, plugins_folder().as_deref(), now).await;
         }
+        if let Verb::Example = self.verb {
+            return Ok(example::run());
+        }
         let config = Config::read(&self.config)?;
         let shift = given.map_or(SignedDuration::ZERO, |now| now.duration_since(clock()));
-        let host = async |of: Of| {
-            let mut host = Host::open(config.clone(), &of.environment, plugins_folder(), now).await?;
-            host.clock = host.clock.moved_by(shift);
-            Ok::<_, Error>(host)
+        let open = async |environment: &str| {
+            let mut session = Session::open(config.clone(), environment, plugins_folder(), now).await?;
+            session.clock = session.clock.moved_by(shift);
+            Ok::<_, Error>(session)
         };
+        let folder = plugins_folder();
         match self.verb {
-            Verb::Backup { of, force, dry_run, here, leave_on_interrupt } => {
-                let (_, own) = config.environment(&of.environment)?;
-                if own.run == config::Run::Job && !here {
-                    let options = job::Options { force, dry_run, json: self.json, leave: leave_on_interrupt };
-                    let folder = plugins_folder();
-                    return job::run(&config, &of.environment, folder.as_deref(), options, now).await;
-                }
-                backup::run(&host(of).await?, backup::Options { force, dry_run }, now, interrupted()).await
+            Verb::Backup(args) if config.environment(&args.environment)?.1.run == config::Run::Job && !args.here => {
+                backup::job::run(&config, folder.as_deref(), &args, self.json, now).await
             }
-            Verb::Coverage => coverage::run(&config, plugins_folder().as_deref(), now).await,
-            Verb::Plugins { verb } => plugins::run(&verb, &self.config, plugins_folder().as_deref(), now).await,
-            Verb::Status(arguments) => {
-                status::run(&config, &arguments, self.json, plugins_folder().as_deref(), now).await
+            Verb::Backup(args) => backup::run(&open(&args.environment).await?, &args, now, interrupted()).await,
+            Verb::Coverage => coverage::run(&config, folder.as_deref(), now).await,
+            Verb::Example => Ok(example::run()),
+            Verb::Plugins { verb } => plugins::run(&verb, &self.config, folder.as_deref(), now).await,
+            Verb::Status(args) => status::run(&config, &args, self.json, folder.as_deref(), now).await,
+            Verb::List(args) => list::run(&open(&args.environment).await?).await,
+            Verb::Prune(mut args) => {
+                args.at_once = at_once;
+                prune::run(&open(&args.environment).await?, &args, interrupted()).await
             }
-            Verb::List { of } => list::list(&host(of).await?).await,
-            Verb::Prune { of, options } => {
-                let options = PruneOptions { now: at_once, ..options };
-                list::prune(&host(of).await?, options, interrupted()).await
-            }
-            Verb::Unforget { of, id, release } => list::unforget(&host(of).await?, &id, release).await,
-            Verb::Init { of } => accept::init(&host(of).await?).await,
-            Verb::Accept(arguments) => {
-                let of = Of { environment: arguments.environment.clone() };
-                accept::accept(&host(of).await?, &arguments).await
-            }
-            Verb::Restore(arguments) => {
-                let of = Of { environment: arguments.environment.clone() };
-                restore::run(&host(of).await?, &arguments, interrupted()).await
-            }
-            Verb::Get(arguments) => {
-                let of = Of { environment: arguments.environment.clone() };
-                get::run(&host(of).await?, &arguments, self.json, interrupted()).await
-            }
-            Verb::Find(arguments) => {
-                let of = Of { environment: arguments.environment.clone() };
-                find::find(&host(of).await?, &arguments, self.json).await
-            }
-            Verb::History(arguments) => {
-                let of = Of { environment: arguments.environment.clone() };
-                find::versions(&host(of).await?, &arguments).await
-            }
-            Verb::Verify(arguments) => {
-                let of = Of { environment: arguments.environment.clone() };
-                verify::run(&host(of).await?, &arguments, interrupted()).await
-            }
-            Verb::Drill(arguments) => {
-                let of = Of { environment: arguments.environment.clone() };
-                drill::run(&host(of).await?, &arguments, interrupted()).await
-            }
+            Verb::Unforget(args) => unforget::run(&open(&args.environment).await?, &args).await,
+            Verb::Init(args) => init::run(&open(&args.environment).await?).await,
+            Verb::Accept(args) => accept::run(&open(&args.environment).await?, &args).await,
+            Verb::Restore(args) => restore::run(&open(&args.environment).await?, &args, interrupted()).await,
+            Verb::Get(args) => get::run(&open(&args.environment).await?, &args, self.json, interrupted()).await,
+            Verb::Find(args) => find::run(&open(&args.environment).await?, &args, self.json).await,
+            Verb::History(args) => history::run(&open(&args.environment).await?, &args).await,
+            Verb::Verify(args) => verify::run(&open(&args.environment).await?, &args, interrupted()).await,
+            Verb::Drill(args) => drill::run(&open(&args.environment).await?, &args, interrupted()).await,
         }
     }
 }
@@ -256,30 +191,32 @@ impl Cli {
 /// Parses the command line.
 ///
 /// # Errors
-/// The exit code, after help was printed or what is wrong was said.
+/// The exit code, after printing the help or the usage error.
 pub fn parse() -> std::result::Result<Cli, u8> {
     Cli::try_parse().map_err(|error| {
         if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-            // Nobody is left to tell when the stream is closed.
+            // A closed stream leaves nobody to report to.
             drop(error.print());
             return if error.use_stderr() { Class::Usage.exit_code() } else { 0 };
         }
         let json = std::env::args_os().any(|argument| argument == "--json");
-        complain(json, &usage(&error));
+        print_error(json, &usage(&error));
         Class::Usage.exit_code()
     })
 }
 
-/// What clap says in paragraphs: what is wrong, a similar word where there is one, how the verb is used.
+/// Converts a clap error, whose paragraphs are the problem, an optional tip, and the usage.
 fn usage(error: &clap::Error) -> Error {
     let text = error.render().to_string();
-    let mut paragraphs = text.split("\n\n").map(|of| of.split_whitespace().collect::<Vec<_>>().join(" "));
-    let wrong = paragraphs.next().unwrap_or_default();
-    let wrong = wrong.strip_prefix("error: ").unwrap_or(&wrong);
+    let mut paragraphs = text.split("\n\n").map(|paragraph| paragraph.split_whitespace().collect::<Vec<_>>().join(" "));
+    let problem = paragraphs.next().unwrap_or_default();
+    let problem = problem.strip_prefix("error: ").unwrap_or(&problem);
     let rest: Vec<_> = paragraphs.collect();
-    let hint = ["tip: ", "Usage: "].into_iter().find_map(|mark| rest.iter().find_map(|of| of.strip_prefix(mark)));
-    Error::new(Class::Usage, printable(wrong))
-        .hint(printable(hint.unwrap_or("`--help` after the verb says what it takes")))
+    let hint = ["tip: ", "Usage: "]
+        .into_iter()
+        .find_map(|mark| rest.iter().find_map(|paragraph| paragraph.strip_prefix(mark)));
+    Error::new(Class::Usage, printable(problem))
+        .hint(printable(hint.unwrap_or("add --help to the command to see its options")))
 }
 
 fn print(json: bool, report: &Report) -> Result<()> {
@@ -290,7 +227,7 @@ fn print(json: bool, report: &Report) -> Result<()> {
         out.write_all(printable_lines(&report.text).as_bytes())
     };
     match written.and_then(|()| out.flush()) {
-        // A reader such as `head` that has enough is no failure of ours.
+        // A reader such as `head` may close the pipe early; that is not an error.
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
             Err(Error::unexpected(format!("writing the result: {error}")))
         }
@@ -298,7 +235,7 @@ fn print(json: bool, report: &Report) -> Result<()> {
     }
 }
 
-fn complain(json: bool, error: &Error) {
+fn print_error(json: bool, error: &Error) {
     let mut err = std::io::stderr().lock();
     let advice = error.advice();
     let written = if json {
@@ -313,17 +250,18 @@ fn complain(json: bool, error: &Error) {
         let hint = advice.map_or_else(String::new, |hint| format!("hint: {hint}\n"));
         err.write_all(printable_lines(&format!("error: {error}\n{hint}")).as_bytes())
     };
-    // Nobody is left to tell when stderr is closed.
+    // A closed stderr leaves nobody to report to.
     drop(written);
 }
 
-/// The folder `plugins` beside the binary, through a link to it.
+/// The folder `plugins` next to the binary; a symbolic link to the binary is resolved.
 fn plugins_folder() -> Option<PathBuf> {
     let binary = std::env::current_exe().ok()?;
     Some(binary.parent()?.join("plugins"))
 }
 
-/// Resolves on Ctrl-C and on SIGTERM, which Kubernetes sends before it kills. From the call on neither ends the process.
+/// Resolves on Ctrl-C and on SIGTERM, which Kubernetes sends before it kills. From this call on, neither ends the
+/// process.
 fn interrupted() -> impl Future<Output = ()> {
     use tokio::signal::unix::{SignalKind, signal};
     let signals = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));

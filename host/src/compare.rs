@@ -1,37 +1,38 @@
-//! Whether what was restored is what was saved. The record has the selection of the fingerprint: the host measures the same selection in
-//! what was restored, seals it with the same key, and compares. It asks no plugin, so it does not matter which one is configured now.
+//! Checks whether restored data is what was saved. The record contains the selection of the fingerprint: the host
+//! measures the same selection in the restored data, seals it with the same key, and compares. No plugin is involved,
+//! so the configured one does not matter.
 
-use crate::session::Host;
 use base::error::{Class, Result};
 use base::evidence::{Fingerprint, Measured, SealKey, Selected};
+use catalogue::configured::Environment;
 use catalogue::history::{History, Snapshot};
+use catalogue::proof::Compared;
 use catalogue::record::ArchiveRecord;
 use documents::restore::COMPARED_WITH_INDEX;
 use documents::{self, Tree};
-use postgres::{self, Session};
+use postgres::{self, OpenDatabase};
 use std::path::Path;
 
-/// What a comparison came to.
+/// The result of a comparison.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Comparison {
-    /// Everything that was measured and that a restore brings back is what was saved.
+    /// Everything that was measured, and that a restore can bring back, is equal.
     Equal {
-        /// What that rests on.
+        /// What was compared.
         basis: String,
-        /// What is equal and still to be known, a sentence each.
+        /// Notes that do not affect equality, one sentence each.
         notes: Vec<String>,
-        /// Whether the server prints expressions otherwise than before.
+        /// Whether the server prints expressions differently than before.
         is_reworded: bool,
     },
-    /// It is something else, although the same was measured in the same way.
+    /// The same selection was measured in the same way, but the result differs.
     Different(String),
-    /// It could not be compared, and why.
+    /// It could not be compared, with the reason.
     Unknown(String),
 }
 
 impl Comparison {
-    /// For people, behind "compared:".
-    #[must_use]
+    /// Text for users, printed after `compared:`.
     pub fn describe(&self) -> String {
         match self {
             Self::Equal { basis, .. } => format!("equal to {basis}"),
@@ -40,8 +41,7 @@ impl Comparison {
         }
     }
 
-    /// What is to be known besides.
-    #[must_use]
+    /// Notes for the user.
     pub fn notes(&self) -> &[String] {
         match self {
             Self::Equal { notes, .. } => notes,
@@ -49,24 +49,20 @@ impl Comparison {
         }
     }
 
-    /// `equal`, `different` or `unknown`.
-    #[must_use]
-    pub const fn name(&self) -> &'static str {
+    /// The value that a proof records.
+    pub const fn outcome(&self) -> Compared {
         match self {
-            Self::Equal { .. } => "equal",
-            Self::Different(_) => "different",
-            Self::Unknown(_) => "unknown",
+            Self::Equal { .. } => Compared::Equal,
+            Self::Different(_) => Compared::Different,
+            Self::Unknown(_) => Compared::Unknown,
         }
     }
 }
 
 /// Compares a restored database with what the record of its snapshot says.
-///
-/// # Errors
-/// The database's.
 pub async fn database(
-    host: &Host,
-    restored: &postgres::Config,
+    environment: &Environment,
+    restored: &postgres::DatabaseConfig,
     history: &History,
     snapshot: &Snapshot,
     source: &str,
@@ -75,14 +71,14 @@ pub async fn database(
         Ok(recorded) => recorded,
         Err(why) => return Ok(Comparison::Unknown(why)),
     };
-    let session = Session::open(restored, format!("{}/{source}", host.environment)).await?;
-    let version = session.facts().server_version;
-    session.list_ahead(recorded.selected);
-    let measured = repeat(recorded.selected, |selected| session.measure(selected)).await;
-    session.close().await;
+    let database = OpenDatabase::open(restored, format!("{environment}/{source}")).await?;
+    let version = database.facts().server_version;
+    database.list_ahead(recorded.selected);
+    let measured = repeat(recorded.selected, |selected| database.measure(selected)).await;
+    database.close().await;
     let found = match measured {
         Ok(measured) => recorded.key.seal(measured),
-        // What was measured then is not there to be measured.
+        // Something that was measured for the record is missing now.
         Err(error) if error.class() == Class::PluginRefused => {
             return Ok(Comparison::Different(format!("it is not what was saved: {error}")));
         }
@@ -93,13 +89,10 @@ pub async fn database(
     Ok(recorded.against(found, is_other_major.then_some(version.as_str())))
 }
 
-/// Compares a restored folder with what the record of its snapshot says. Documents change while a run reads them, so what has another
-/// fingerprint is not known to be different: then its archive's index counts, which it was compared with when it was restored.
-///
-/// # Errors
-/// The folder's.
+/// Compares a restored folder with the record of its snapshot. Documents may change while a run reads them, so a
+/// different fingerprint does not prove a difference. In that case the comparison with the archive's index counts.
 pub async fn documents(
-    host: &Host,
+    environment: &Environment,
     place: &Path,
     restored: &documents::restore::Restored,
     history: &History,
@@ -117,13 +110,13 @@ pub async fn documents(
         Err(why) => return Ok(Comparison::Unknown(why)),
     };
     let archive = snapshot.sources.get(source).and_then(|state| state.object.as_ref());
-    let archive = archive.and_then(|object| crate::choice::recorded(history, &object.key));
+    let archive = archive.and_then(|object| crate::archive::recorded(history, &object.key));
     if archive.is_some_and(|archive: &ArchiveRecord| archive.problems_total > 0) {
-        let lack = "some files could not be archived as they were; the record names them";
+        let lack = "some files could not be archived unchanged; the record lists them";
         return Ok(if restored.is_compared { by_index(&[lack]) } else { Comparison::Unknown(lack.to_owned()) });
     }
-    let config = documents::Config { path: place.to_owned() };
-    let tree = Tree::open(&config, format!("{}/{source}", host.environment))?;
+    let config = documents::FolderConfig { path: place.to_owned() };
+    let tree = Tree::open(&config, format!("{environment}/{source}"))?;
     let found = recorded.key.seal(repeat(recorded.selected, |selected| tree.measure(selected)).await?);
     if found.value == recorded.fingerprint {
         let basis = by_fingerprint(&found.basis);
@@ -133,11 +126,11 @@ pub async fn documents(
         return Ok(by_index(&[]));
     }
     let why = if tree.rests_on_times() {
-        "its fingerprint rests on times of change, which no restore brings back"
+        "its fingerprint uses change times, which a restore cannot bring back"
     } else if !restored.owners {
-        "only root restores owners, which are part of its fingerprint"
+        "its fingerprint includes owners, which only root can restore"
     } else {
-        "its fingerprint is another one: documents changed while the run read them, or something else was restored"
+        "its fingerprint differs: documents changed while the run read them, or something else was restored"
     };
     Ok(if restored.is_compared { by_index(&[why]) } else { Comparison::Unknown(why.to_owned()) })
 }
@@ -146,7 +139,7 @@ fn by_fingerprint(basis: &str) -> String {
     format!("the record by its fingerprint, {basis}")
 }
 
-/// What a record says, and what it takes to say it again.
+/// The recorded fingerprint, and what is needed to compute it again.
 struct Recorded<'h> {
     fingerprint: &'h str,
     basis: &'h str,
@@ -156,12 +149,13 @@ struct Recorded<'h> {
 }
 
 impl Recorded<'_> {
-    /// Measure by measure: content and structure have to be equal, a restore may reword expressions, and it gives no rights.
+    /// Compares each measurement. Content and structure must be equal; a restore may reword expressions and does not
+    /// restore privileges.
     fn against(&self, found: Fingerprint, other_major: Option<&str>) -> Comparison {
         let (mut differing, mut notes, mut is_reworded) = (Vec::new(), Vec::new(), false);
         for ((selected, then), now) in self.selected.iter().zip(self.seals).zip(&found.seals) {
             let Some(then) = then else {
-                notes.push(format!("the {} moved on while the dump was made", selected.describe()));
+                notes.push(format!("the {} changed while the dump was made", selected.describe()));
                 continue;
             };
             match selected {
@@ -176,7 +170,7 @@ impl Recorded<'_> {
         match (differing.as_slice(), other_major) {
             ([], _) => Comparison::Equal { basis: by_fingerprint(&found.basis), notes, is_reworded },
             ([Selected::Structure], Some(version)) => {
-                Comparison::Unknown(format!("PostgreSQL {version} describes its structure in another way"))
+                Comparison::Unknown(format!("PostgreSQL {version} describes the structure differently"))
             }
             _ => Comparison::Different(format!(
                 "it is not what was saved: its {names} differ; it has {has}, and the record says {had}"
@@ -190,27 +184,24 @@ fn recorded<'h>(history: &'h History, snapshot: &'h Snapshot, source: &str) -> R
     let found = record.sources.get(source).and_then(|source| Some((source, source.fingerprint.as_deref()?)));
     let (source, fingerprint) = found.ok_or("the record has no fingerprint of it")?;
     if source.selected.is_empty() {
-        return Err(
-            "an older version fingerprinted it, and recorded no selection that could be measured again".to_owned()
-        );
+        return Err("it was fingerprinted by an older version, which did not record what it measured".to_owned());
     }
     if !SealKey::is_current(fingerprint) {
-        return Err("another version fingerprinted it, in a way that this one does not measure".to_owned());
+        return Err("it was fingerprinted by another version, in a way that this version does not support".to_owned());
     }
     if source.seals.len() != source.selected.len() {
-        return Err("the record has not a seal for each thing that was measured".to_owned());
+        return Err("the record does not have a seal for each measurement".to_owned());
     }
-    let key = history.seal_key().ok_or("the environment's file, which has the key of its fingerprint, is not there")?;
+    let key = history.seal_key().ok_or("the environment's file, which holds the fingerprint key, is missing")?;
     if !key.sealed(fingerprint) {
-        return Err(
-            "its fingerprint was sealed with a key that the environment's file does not have any more".to_owned()
-        );
+        return Err("its fingerprint was sealed with a key that is no longer in the environment's file".to_owned());
     }
     let basis = source.basis.as_deref().unwrap_or("nothing");
     Ok(Recorded { fingerprint, basis, selected: &source.selected, seals: &source.seals, key })
 }
 
-/// Measures again what was measured then, rows first, which come last and take longest: meanwhile the rest is listed.
+/// Measures a selection again. It starts with the rows, which are last in the selection and take longest; the rest is
+/// listed in the meantime.
 async fn repeat<F: Future<Output = Result<Measured>>>(
     selected: &[Selected],
     measure: impl Fn(Selected) -> F,

@@ -11,7 +11,7 @@ use base::error::{Error, Result, reason};
 use base::id::SnapshotId;
 use base::secret::Fetch;
 use base::variables::{cache_folder, docker_config, environment_variable};
-use catalogue::configured::{Configured, Environment, SourceKind};
+use catalogue::configured::{Configured, Environment, SourceKind, check_source_name};
 use catalogue::guard;
 use jiff::tz::TimeZone;
 use serde::Deserialize;
@@ -19,19 +19,22 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Where the configuration is looked for.
+/// A complete configuration with comments, which `example` prints.
+pub const EXAMPLE: &str = include_str!("../../examples/dolibarr-backup.toml");
+
+/// The default configuration file.
 pub const DEFAULT_FILE: &str = "dolibarr-backup.toml";
 
-/// Largest configuration that is read. A hand-written one has a few kilobytes.
+/// Size limit of a configuration file. A hand-written one has a few kilobytes.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// The whole configuration, checked.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The business time zone: periods of retention, and what people are shown.
+    /// The business time zone, for the periods of the retention and for displayed times.
     pub time_zone: TimeZone,
-    /// The store that every environment is kept in.
-    pub store: store::Config,
+    /// The store of all environments.
+    pub store: store::StoreConfig,
     /// The environments by name.
     pub environments: BTreeMap<Environment, EnvironmentConfig>,
     /// Servers that databases are restored to, by name.
@@ -39,21 +42,21 @@ pub struct Config {
     /// The plugins by role.
     pub plugins: plugin::Plugins,
     /// Rules that no plugin overrides.
-    pub guard: guard::Config,
+    pub guard: guard::GuardConfig,
     /// How long a run may take.
     pub deadlines: Deadlines,
-    /// Which cluster, where one is needed.
-    pub kubernetes: kubernetes::Config,
-    /// Which of its volumes `coverage` looks at.
-    pub coverage: Option<kubernetes::volumes::Config>,
+    /// The Kubernetes cluster, if one is used.
+    pub kubernetes: kubernetes::ClusterConfig,
+    /// The volumes that `coverage` checks.
+    pub coverage: Option<kubernetes::volumes::CoverageConfig>,
 }
 
 /// `[deadlines]` of the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Deadlines {
-    /// How long a whole run may take. What was not saved by then has failed, and the rest is recorded; so it should be less
-    /// than what a scheduler allows.
+    /// Time limit of a whole run. A source that is not saved by then fails, and the others are recorded. It should be
+    /// shorter than the scheduler's limit.
     pub run: guard::Age,
 }
 
@@ -63,7 +66,7 @@ impl Default for Deadlines {
     }
 }
 
-/// The next day's run is then due.
+/// The next daily run is due one hour later.
 const RUN_HOURS: i64 = 23;
 
 /// What an environment consists of.
@@ -71,12 +74,12 @@ const RUN_HOURS: i64 = 23;
 pub struct EnvironmentConfig {
     /// The sources by name.
     pub sources: BTreeMap<String, Source>,
-    /// What the catalogue knows of them: names, kinds and pins.
+    /// Names, kinds and pins, for the catalogue.
     pub configured: Configured,
     /// Where `backup` runs.
     pub run: Run,
-    /// The Job that it runs as.
-    pub job: Option<kubernetes::template::Config>,
+    /// The Job for `run = "job"`.
+    pub job: Option<kubernetes::template::JobConfig>,
 }
 
 /// Where `backup` runs.
@@ -94,14 +97,13 @@ pub enum Run {
 #[derive(Debug, Clone)]
 pub enum Source {
     /// A PostgreSQL database.
-    Postgres(Box<postgres::Config>),
+    Postgres(Box<postgres::DatabaseConfig>),
     /// A folder.
-    Directory(documents::Config),
+    Directory(documents::FolderConfig),
 }
 
 impl Source {
-    /// What it is.
-    #[must_use]
+    /// Its kind.
     pub const fn kind(&self) -> SourceKind {
         match self {
             Self::Postgres(_) => SourceKind::Postgres,
@@ -114,7 +116,7 @@ impl Source {
 fn text(path: &Path) -> Result<String> {
     let unreadable = |why: String| {
         Error::config(format!("the configuration {} {why}", path.display()))
-            .hint("name the file with --config FILE, or run where dolibarr-backup.toml is")
+            .hint("name the file with --config FILE, or run in the folder of dolibarr-backup.toml")
     };
     let meta = std::fs::metadata(path).map_err(|e| unreadable(format!("cannot be read: {}", reason(&e))))?;
     if meta.len() > FILE_BYTES_MAX {
@@ -124,14 +126,16 @@ fn text(path: &Path) -> Result<String> {
 }
 
 fn in_file(path: &Path, error: Error) -> Error {
-    error.context(format!("the configuration {}", path.display())).or_hint("README.md has a whole example")
+    error
+        .context(format!("the configuration {}", path.display()))
+        .or_hint("`dolibarr-backup example` prints a complete configuration")
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
     time_zone: Option<String>,
-    store: Option<store::Config>,
+    store: Option<store::StoreConfig>,
     #[serde(default)]
     env: BTreeMap<String, FileEnvironment>,
     #[serde(default)]
@@ -139,14 +143,14 @@ struct File {
     #[serde(default)]
     plugins: plugin::Plugins,
     #[serde(default)]
-    guard: guard::Config,
+    guard: guard::GuardConfig,
     #[serde(default)]
     deadlines: Deadlines,
     #[serde(default)]
-    kubernetes: kubernetes::Config,
-    coverage: Option<kubernetes::volumes::Config>,
+    kubernetes: kubernetes::ClusterConfig,
+    coverage: Option<kubernetes::volumes::CoverageConfig>,
     #[serde(default)]
-    fleet: kubernetes::fleet::Config,
+    fleet: kubernetes::fleet::FleetConfig,
 }
 
 #[derive(Deserialize)]
@@ -157,24 +161,21 @@ struct FileEnvironment {
     pinned: Vec<SnapshotId>,
     #[serde(default)]
     run: Run,
-    job: Option<kubernetes::template::Config>,
+    job: Option<kubernetes::template::JobConfig>,
 }
 
 impl Config {
     /// Reads and checks a configuration file.
     ///
     /// # Errors
-    /// [`base::error::Class::Config`] naming the file, the line where there is one, and what is wrong.
+    /// [`base::error::Class::Config`], naming the file, the line if known, and the problem.
     pub fn read(path: &Path) -> Result<Self> {
         let mut config = Self::parse(&text(path)?).map_err(|e| in_file(path, e))?;
-        config.plugins.lock_file = Some(plugin::lock::beside(path));
+        config.plugins.lock_file = Some(plugin::lock::path_for(path));
         Ok(config)
     }
 
     /// Checks a configuration.
-    ///
-    /// # Errors
-    /// [`base::error::Class::Config`].
     pub fn parse(text: &str) -> Result<Self> {
         Self::of(toml::from_str(text).map_err(|e| toml_error(text, &e))?)
     }
@@ -182,7 +183,8 @@ impl Config {
     fn of(mut file: File) -> Result<Self> {
         let fetch = kubernetes::secret::fetch(Arc::new(file.kubernetes.clone()));
         let mut store = file.store.ok_or_else(|| {
-            Error::config("no store is configured").hint("add [store] with its `url`; README.md has a whole example")
+            Error::config("no store is configured")
+                .hint("add [store] with its `url`; `dolibarr-backup example` prints a complete configuration")
         })?;
         if let Some(credentials) = &mut store.credentials {
             credentials.fetch = Some(fetch.clone());
@@ -198,7 +200,7 @@ impl Config {
         }
         if environments.is_empty() {
             return Err(Error::config("no environment is configured")
-                .hint("add a section such as [env.prod.sources.db]; README.md has a whole example"));
+                .hint("add a section such as [env.prod.sources.db]; `dolibarr-backup example` prints a complete configuration"));
         }
         Ok(Self {
             time_zone: time_zone(file.time_zone.as_deref())?,
@@ -213,7 +215,7 @@ impl Config {
         })
     }
 
-    /// The roles that this configuration can put a plugin into.
+    /// The plugin roles that this configuration can use.
     pub fn roles(&self) -> impl Iterator<Item = plugin::Role> {
         let jobs = self.environments.values().any(|environment| environment.job.is_some());
         let coverage = self.coverage.is_some();
@@ -227,7 +229,7 @@ impl Config {
     /// One environment.
     ///
     /// # Errors
-    /// [`base::error::Class::Config`] with the names that there are.
+    /// [`base::error::Class::Config`], listing the existing names.
     pub fn environment(&self, name: &str) -> Result<(&Environment, &EnvironmentConfig)> {
         self.environments.iter().find(|(environment, _)| environment.as_str() == name).ok_or_else(|| {
             let known: Vec<_> = self.environments.keys().map(|e| format!("`{e}`")).collect();
@@ -246,13 +248,14 @@ impl FileEnvironment {
         let mut sources = BTreeMap::new();
         let mut configured = Configured { pinned: self.pinned, ..Configured::default() };
         for (name, table) in self.sources {
+            check_source_name(&name)?;
             let mut source = source(table).map_err(|e| e.context(format!("in [env.{environment}.sources.{name}]")))?;
             if let Source::Postgres(database) = &mut source {
                 if database.service.is_none() && (database.host.is_empty() || database.database.is_empty()) {
                     return Err(Error::config(format!(
-                        "in [env.{environment}.sources.{name}]: `host` and `database` say where it is, and one is missing"
+                        "in [env.{environment}.sources.{name}]: `host` or `database` is missing"
                     ))
-                    .hint("set both, or name a `service` that has them"));
+                    .hint("set both, or name a `service` that sets them"));
                 }
                 if database.service.is_some() && database.service_file.is_none() {
                     database.service_file = environment_variable("PGSERVICEFILE").map(PathBuf::from);
@@ -268,10 +271,8 @@ impl FileEnvironment {
         let in_job = |e: Error| e.context(format!("in [env.{environment}.job]"));
         self.job.as_ref().map_or(Ok(()), |job| job.check().map_err(in_job))?;
         if self.run == Run::Job && self.job.is_none() {
-            return Err(Error::config(format!(
-                "[env.{environment}] has run = \"job\", and no [env.{environment}.job]"
-            ))
-            .hint("say which Job: namespace = \"erp\", cron_job = \"dolibarr-backup-prod\""));
+            return Err(Error::config(format!("[env.{environment}] has run = \"job\" but no [env.{environment}.job]"))
+                .hint("add the section, such as namespace = \"erp\", cron_job = \"dolibarr-backup-prod\""));
         }
         Ok(EnvironmentConfig { sources, configured, run: self.run, job: self.job })
     }
@@ -298,11 +299,11 @@ fn time_zone(name: Option<&str>) -> Result<TimeZone> {
     let Some(name) = name else { return Ok(TimeZone::UTC) };
     TimeZone::get(name).map_err(|_| {
         Error::config(format!("unknown time zone `{}`", base::text::printable(name)))
-            .hint("use a name of the IANA database, such as Europe/Paris")
+            .hint("use a name from the IANA time zone database, such as Europe/Paris")
     })
 }
 
-/// One sentence of a TOML error, with the line where it is known.
+/// Describes a TOML error in one sentence, with the line if known.
 fn toml_error(text: &str, error: &toml::de::Error) -> Error {
     let line = error.span().map(|span| text.get(..span.start).unwrap_or("").matches('\n').count() + 1);
     let message = error.message().replace('\n', ", ");
@@ -310,7 +311,7 @@ fn toml_error(text: &str, error: &toml::de::Error) -> Error {
         Some(line) => Error::config(format!("line {line}: {message}")),
         None => Error::config(message),
     }
-    .hint("README.md has a whole example of the configuration")
+    .hint("`dolibarr-backup example` prints a complete configuration")
 }
 
 #[cfg(test)]
@@ -331,6 +332,28 @@ kind = "directory"
 path = "/var/www/documents"
 "#;
 
+    /// The lines of the example that are commented out and set a key, in place of their comments.
+    fn uncommented(example: &str) -> String {
+        let is_key = |line: &str| {
+            line.split_once(" = ")
+                .is_some_and(|(key, _)| key.chars().all(|c| c.is_ascii_lowercase() || "_.-".contains(c)))
+        };
+        let line = |line: &str| match line.strip_prefix("# ").filter(|rest| is_key(rest)) {
+            Some(key) => format!("{key}\n"),
+            None => format!("{line}\n"),
+        };
+        example.lines().map(line).collect()
+    }
+
+    #[test]
+    fn the_example_loads_as_it_stands_and_with_every_key_that_it_shows() {
+        for text in [EXAMPLE.to_owned(), uncommented(EXAMPLE)] {
+            let config = Config::parse(&text).unwrap_or_else(|error| panic!("{error}: {:?}\n{text}", error.advice()));
+            assert!(config.environments.len() > 1);
+        }
+        assert_ne!(uncommented(EXAMPLE), EXAMPLE, "the example has no key that is commented out");
+    }
+
     #[test]
     fn a_small_configuration_gets_the_default_plugins_with_exactly_their_grants() {
         let config = Config::parse(GOOD).unwrap();
@@ -342,16 +365,17 @@ path = "/var/www/documents"
     }
 
     #[test]
-    fn a_mistake_is_told_in_one_sentence_that_names_it() {
+    fn a_mistake_is_reported_in_one_sentence_that_names_it() {
         let table = [
             ("[store]\nurl = \"file:///x\"\n", "no environment is configured"),
             (&format!("{GOOD}\n[extra]\n"), "unknown field `extra`, expected one of"),
+            (
+                &GOOD.replace("[env.prod.sources.docs]", "[env.prod.sources.\"x\\ny\"]").replace("path =", "pfad ="),
+                "cannot name a source",
+            ),
             (&GOOD.replace("host =", "hots ="), "unknown field `hots`, expected one of"),
             (&GOOD.replace("host =", "hots ="), "in [env.prod.sources.db]"),
-            (
-                &GOOD.replace("host =", "service_file ="),
-                "in [env.prod.sources.db]: `host` and `database` say where it is",
-            ),
+            (&GOOD.replace("host =", "service_file ="), "in [env.prod.sources.db]: `host` or `database` is missing"),
             (&GOOD.replace("\"directory\"", "\"folder\""), "unknown kind `folder`"),
             (&GOOD.replace("kind = \"directory\"", ""), "missing key `kind`"),
             (&GOOD.replace("Europe/Paris", "Europe/Pariss"), "unknown time zone `Europe/Pariss`"),
@@ -369,7 +393,7 @@ path = "/var/www/documents"
             (&format!("{GOOD}\n[coverage]\nnamespaces = [\"a/b\"]\n"), "`a/b` cannot name a namespace"),
             (&GOOD.replace("files = \"/run/secrets/db\"", "kube_secret = \"db\""), "`db` is not `namespace/name`"),
             (&format!("{GOOD}\n[plugins.retnetion]\n"), "unknown field `retnetion`"),
-            (&format!("{GOOD}\n[plugins]\ncache = \"here\"\n"), "`here` cannot be the cache"),
+            (&format!("{GOOD}\n[plugins]\ncache = \"here\"\n"), "`here` is not an absolute path"),
             (&format!("{GOOD}\n[guard]\nlegal_years = -1\n"), "line"),
             ("time_zone = ", "line 1"),
         ];

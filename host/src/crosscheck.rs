@@ -1,17 +1,17 @@
-//! The cross-check of both halves: a crosscheck plugin compares a database with the documents that belong to it, and the host
-//! checks its answer. No backup runs it; a drill does, on what it restored.
+//! The cross-check: a crosscheck plugin compares a database with its documents, and the host checks the plugin's
+//! answer. Backups do not run it; a drill runs it on the data that it restored.
 //!
-//! Such a plugin sees rows, so no text of its making comes out: it says what it looks at before it is handed anything, and after
-//! that numbers alone. It names rows and documents, of which the host makes sure that they are there, and the host reads of a
-//! row what the configuration lets a report show.
+//! The plugin sees rows, so none of its text may come out. It lists its checks before it receives any data, and
+//! afterwards returns only numbers. It identifies rows and documents, the host verifies that they exist, and the host
+//! itself reads the columns of a row that the configuration lets a report show.
 //!
-//! The plugin is handed the tables that the configuration names, each with its columns, and the folder. It reads; nothing
-//! here writes anywhere.
+//! The plugin receives the tables that the configuration names, each with its columns, and the folder. Both are only
+//! read: this module never writes.
 
 #[cfg(test)]
 mod tests;
 
-use crate::session::Host;
+use crate::session::Session;
 use crate::tally::plugin_record;
 use base::error::{Error, Result};
 use base::evidence::SealKey;
@@ -24,22 +24,22 @@ use plugin::capabilities::documents::DigestTree;
 use plugin::capabilities::postgres::RowsTable;
 use plugin::context::{self, Count, Tally};
 use plugin::{Plugin, Role};
-use postgres::{ReadableTable, Session};
+use postgres::{OpenDatabase, ReadableTable};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// What one plugin looks at, and so findings of one report. The shipped one has nine.
+/// Checks of one plugin, and so findings of one report. The shipped plugin has nine.
 const CHECKS_MAX: usize = 16;
 
-/// Heads of one report: one for each company.
+/// Log heads in one report: one for each company.
 const HEADS_MAX: usize = 100;
 
-/// A cross-check without a report.
+/// A failed cross-check, which has no report.
 #[derive(Debug)]
 pub struct Failed {
-    /// Why.
+    /// The reason.
     pub error: Error,
-    /// What the plugin did all the same; none where it was not loaded.
+    /// What the plugin did before it failed; `None` if it was not loaded.
     pub plugin: Option<PluginRecord>,
 }
 
@@ -49,90 +49,87 @@ impl From<Error> for Failed {
     }
 }
 
-/// Compares a database with documents, as the configuration's crosscheck plugin sees them. Both are only read. `exclude` are the patterns of
-/// what the documents' archive leaves out.
+/// Compares a database with documents by the configured crosscheck plugin. `exclude` holds the exclude patterns of the
+/// documents' archive.
 ///
 /// # Errors
-/// As [`Host::plugin`], the plugin's own, and [`base::error::Class::PluginRefused`] for a report that contradicts itself.
+/// Those of [`Session::plugin`] and of the plugin, and [`base::error::Class::PluginRefused`] for a report that contradicts
+/// itself.
 pub async fn run(
-    host: &Host,
-    session: &Arc<Session>,
+    session: &Session,
+    database: &Arc<OpenDatabase>,
     tree: &Arc<Tree>,
     exclude: &[String],
     key: Option<&SealKey>,
 ) -> Result<CrosscheckReport, Failed> {
-    let plugin = host.plugin(Role::Crosscheck).await?;
-    compare(&plugin, session, tree, exclude, key).await
+    let plugin = session.plugin(Role::Crosscheck).await?;
+    compare(&plugin, database, tree, exclude, key).await
 }
 
-/// The same with a plugin that is loaded. With a key, what is hidden of a row has the same name in each report.
-///
-/// # Errors
-/// As [`run`].
+/// The same as [`run`] with a loaded plugin. With a key, hidden values of rows have the same pseudonym in every report.
 pub async fn compare(
     plugin: &Plugin,
-    session: &Arc<Session>,
+    database: &Arc<OpenDatabase>,
     tree: &Arc<Tree>,
     exclude: &[String],
     key: Option<&SealKey>,
 ) -> Result<CrosscheckReport, Failed> {
-    let said = plugin.checks().await;
-    let mut tally = said.tally;
-    let compared = match valid(plugin, said.result) {
-        Ok(checks) => answer(plugin, &checks, session, tree, exclude, key, &mut tally).await,
+    let listed = plugin.checks().await;
+    let mut tally = listed.tally;
+    let compared = match valid_checks(plugin, listed.result) {
+        Ok(checks) => call_and_verify(plugin, &checks, database, tree, exclude, key, &mut tally).await,
         Err(error) => Err(error),
     };
     compared.map_err(|error| Failed { error, plugin: Some(plugin_record(plugin, &coarse(&tally))) })
 }
 
-/// What a plugin says that it looks at.
-fn valid(plugin: &Plugin, said: Result<Vec<crosschecking::ToCheck>>) -> Result<Vec<crosschecking::ToCheck>> {
-    let checks = said?;
+/// The list of checks that a plugin returned, if it is valid.
+fn valid_checks(plugin: &Plugin, listed: Result<Vec<crosschecking::ToCheck>>) -> Result<Vec<crosschecking::ToCheck>> {
+    let checks = listed?;
     if checks.is_empty() || checks.len() > CHECKS_MAX {
-        let said = format!("it looks at {} things, and 1 to {CHECKS_MAX} are taken", checks.len());
-        return Err(plugin.refused(said));
+        let why = format!("it has {} checks, but 1 to {CHECKS_MAX} are allowed", checks.len());
+        return Err(plugin.refused(why));
     }
     if checks.iter().any(|check| check.name.trim().is_empty()) {
-        return Err(plugin.refused("something that it looks at has no name"));
+        return Err(plugin.refused("one of its checks has no name"));
     }
     Ok(checks)
 }
 
-/// The call that sees rows, and what is checked of its answer. Adds to the tally what was called in it, however it ends.
-async fn answer(
+/// Makes the call that sees rows and verifies its answer. Adds the calls of the plugin to the tally, even if it fails.
+async fn call_and_verify(
     plugin: &Plugin,
     checks: &[crosschecking::ToCheck],
-    session: &Arc<Session>,
+    database: &Arc<OpenDatabase>,
     tree: &Arc<Tree>,
     exclude: &[String],
     key: Option<&SealKey>,
     tally: &mut Tally,
 ) -> Result<CrosscheckReport> {
-    let tables = plugin
-        .readable()
-        .iter()
-        .map(|table| (table.label.clone(), RowsTable { session: Arc::clone(session), table: Arc::new(table.clone()) }));
+    let tables = plugin.readable().iter().map(|table| {
+        (table.label.clone(), RowsTable { database: Arc::clone(database), table: Arc::new(table.clone()) })
+    });
     let digests = Arc::new(Digests::new(Arc::clone(tree), exclude)?);
     let called = plugin.crosscheck(tables.collect(), DigestTree(Arc::clone(&digests))).await;
-    let handed = Handed::of(&called.tally, plugin.readable().iter().count());
-    context::add(tally, called.tally);
-    let key = key.cloned().unwrap_or_else(SealKey::draw);
-    Answer { plugin, checks, handed, session, digests: &digests, key }.checked(called.result?, tally).await
+    let handed = Handed::from_tally(&called.tally, plugin.readable().iter().count());
+    context::add_tally(tally, called.tally);
+    let key = key.cloned().unwrap_or_else(SealKey::generate);
+    Answer { plugin, checks, handed, database, digests: &digests, key }.verified(called.result?, tally).await
 }
 
-/// How much a plugin was handed in its call: it cannot have counted more.
+/// How much a plugin received in its call. It cannot have counted more.
 #[derive(Debug, Clone, Copy)]
 struct Handed {
     tables: u64,
     rows: u64,
-    /// Documents that it named itself.
+    /// Documents that the plugin named.
     asked: u64,
-    /// Documents that were named to it.
+    /// Documents that the host listed for the plugin.
     named: u64,
 }
 
 impl Handed {
-    fn of(tally: &Tally, tables: usize) -> Self {
+    fn from_tally(tally: &Tally, tables: usize) -> Self {
         let items = |function: &str| {
             tally.iter().filter(|((called, _), _)| *called == function).map(|(_, count)| count.items).sum()
         };
@@ -149,8 +146,8 @@ impl Handed {
     }
 }
 
-/// How often a plugin calls a function, and for how much, is a number that it chooses after it saw rows: of each only the power of two that it
-/// does not exceed is kept.
+/// Rounds the numbers of a tally up to powers of two. A plugin chooses them after it saw rows, so exact numbers could
+/// carry information.
 fn coarse(tally: &Tally) -> Tally {
     let rounded = |number: u64| if number == 0 { 0 } else { number.checked_next_power_of_two().unwrap_or(u64::MAX) };
     let count =
@@ -158,19 +155,19 @@ fn coarse(tally: &Tally) -> Tally {
     tally.iter().map(|(function, counted)| (function.clone(), count(counted))).collect()
 }
 
-/// What an answer of the plugin is checked with.
+/// The data for verifying an answer of the plugin.
 struct Answer<'a> {
     plugin: &'a Plugin,
     checks: &'a [crosschecking::ToCheck],
     handed: Handed,
-    session: &'a Session,
+    database: &'a OpenDatabase,
     digests: &'a Digests,
-    /// What names that which is not to be shown.
+    /// Makes pseudonyms for values that may not be shown.
     key: SealKey,
 }
 
 impl Answer<'_> {
-    async fn checked(&self, report: crosschecking::Report, tally: &Tally) -> Result<CrosscheckReport> {
+    async fn verified(&self, report: crosschecking::Report, tally: &Tally) -> Result<CrosscheckReport> {
         let crosschecking::Report { compared, missing, altered, orphaned, findings, heads } = report;
         self.at_most("compares", compared, self.handed.asked, "documents")?;
         self.at_most("names", orphaned.total, self.handed.named, "orphaned documents")?;
@@ -189,20 +186,21 @@ impl Answer<'_> {
         })
     }
 
-    /// Refuses a number of things that it was not handed. That number may be anything that it read, and so may be how much it asked for.
+    /// Refuses a count above what the plugin received. The message contains no number, because the count, and how much
+    /// the plugin requested, may encode data that it read.
     fn at_most(&self, does: &str, count: u64, handed: u64, what: &str) -> Result<()> {
         if count <= handed {
             return Ok(());
         }
-        Err(self.plugin.refused(format!("its report {does} more {what} than it was handed")))
+        Err(self.plugin.refused(format!("its report {does} more {what} than the plugin received")))
     }
 
     fn findings(&self, mut findings: Vec<crosschecking::Finding>) -> Result<Vec<Finding>> {
         let named: BTreeSet<u32> = findings.iter().map(|finding| finding.check).collect();
         if findings.is_empty() || named.len() < findings.len() {
-            return Err(self.plugin.refused("its report has no finding, or two on one check"));
+            return Err(self.plugin.refused("its report has no findings, or two for one check"));
         }
-        // Their order could say anything, as that of rows, documents and heads.
+        // The order could carry information, like that of rows, documents and heads.
         findings.sort_unstable_by_key(|finding| finding.check);
         findings.into_iter().map(|finding| self.finding(&finding)).collect()
     }
@@ -210,11 +208,11 @@ impl Answer<'_> {
     fn finding(&self, finding: &crosschecking::Finding) -> Result<Finding> {
         let crosschecking::Finding { check, verdict, count, total } = *finding;
         let check = usize::try_from(check).ok().and_then(|check| self.checks.get(check)).ok_or_else(|| {
-            let said = format!("its report has a finding on a check beside the {} that it named", self.checks.len());
-            self.plugin.refused(said)
+            let count = self.checks.len();
+            self.plugin.refused(format!("its report has a finding for a check that is not among the {count} announced"))
         })?;
         if count > total {
-            return Err(self.plugin.refused("its report counts more things than there are of them"));
+            return Err(self.plugin.refused("its report counts more things than its own total"));
         }
         self.at_most("counts", total, self.handed.all(), "things")?;
         let verdict = match verdict {
@@ -227,10 +225,10 @@ impl Answer<'_> {
         Ok(Finding { name: printable(&check.name), verdict, detail })
     }
 
-    /// What may be shown of rows that were named.
+    /// Verifies the rows that the report names, and reads the columns that may be shown.
     async fn rows(&self, kind: &str, rows: crosschecking::Rows) -> Result<Paths> {
         let found = rows.first.len();
-        self.listed(kind, found, rows.total)?;
+        self.check_list(kind, found, rows.total)?;
         let named: BTreeMap<(&str, i64), &crosschecking::RowName> =
             rows.first.iter().map(|row| ((row.table.as_str(), row.key), row)).collect();
         let mut by_table: BTreeMap<&str, Vec<i64>> = BTreeMap::new();
@@ -240,7 +238,7 @@ impl Answer<'_> {
         let mut values = BTreeMap::new();
         for (label, keys) in by_table {
             let table = self.table(label)?;
-            values.insert(label, (table, self.session.named_rows(table, &keys, &table.shown).await?));
+            values.insert(label, (table, self.database.named_rows(table, &keys, &table.shown).await?));
         }
         let shown = |row: &crosschecking::RowName| {
             let (table, values) = values.get(row.table.as_str())?;
@@ -248,16 +246,16 @@ impl Answer<'_> {
             let label = || format!("{} {}", table.label, row.key);
             Some(if values.is_empty() { label() } else { printable(&values.join("/")) })
         };
-        let first = named.values().map(|row| shown(row).ok_or_else(|| self.no_row(row)));
+        let first = named.values().map(|row| shown(row).ok_or_else(|| self.missing_row(row)));
         Ok(Paths { total: rows.total, first: first.collect::<Result<_>>()? })
     }
 
     async fn paths(&self, paths: crosschecking::Paths) -> Result<Paths> {
-        self.listed("orphaned", paths.first.len(), paths.total)?;
+        self.check_list("orphaned", paths.first.len(), paths.total)?;
         let first: Vec<String> = paths.first.into_iter().collect::<BTreeSet<_>>().into_iter().collect();
         let there = self.digests.are_files(first.clone()).await?;
         if there.len() < first.len() || there.contains(&false) {
-            return Err(self.plugin.refused("its report names an orphaned document that is not there"));
+            return Err(self.plugin.refused("its report names an orphaned document that does not exist"));
         }
         Ok(Paths { total: paths.total, first: first.iter().map(|path| printable(path)).collect() })
     }
@@ -273,14 +271,14 @@ impl Answer<'_> {
             let columns: Vec<String> = head.part.iter().chain([&head.signature]).cloned().collect();
             let is_shown = |column: &String| table.shown.contains(column);
             if !columns.iter().all(|column| table.columns.contains(column)) {
-                return Err(self.plugin.refused("its report names a column that it may not read"));
+                return Err(self.plugin.refused("its report names a column that the plugin may not read"));
             }
-            let rows = self.session.named_rows(table, &[head.last.key], &columns).await?;
-            let values = rows.get(&head.last.key).ok_or_else(|| self.no_row(&head.last))?;
+            let rows = self.database.named_rows(table, &[head.last.key], &columns).await?;
+            let values = rows.get(&head.last.key).ok_or_else(|| self.missing_row(&head.last))?;
             let (parts, signature) = values.split_at(head.part.as_slice().len().min(values.len()));
             let part = head.part.iter().zip(parts).map(|(column, value)| {
                 let value = value.as_deref().unwrap_or("null");
-                // What is not to be shown still tells the logs apart, in this report and the next.
+                // A pseudonym still distinguishes the logs, in this report and in later ones.
                 let value = if is_shown(column) { value.to_owned() } else { self.key.pseudonym(value) };
                 format!(", {column} {value}")
             });
@@ -288,8 +286,8 @@ impl Answer<'_> {
             if checked.iter().any(|known: &Head| known.log == log) {
                 return Err(self.plugin.refused("its report names one log twice"));
             }
-            // How long a log is, is a number that may say anything: the host counts.
-            let entries = self.session.rows_like(table, head.part.as_slice(), parts).await?;
+            // The plugin's own count could carry information, so the host counts the entries.
+            let entries = self.database.count_matching_rows(table, head.part.as_slice(), parts).await?;
             let signature = signature.first().filter(|_| is_shown(&head.signature)).cloned().flatten();
             let signature = printable(&signature.unwrap_or_default());
             checked.push(Head { log, entries, last: head.last.key, signature });
@@ -298,12 +296,12 @@ impl Answer<'_> {
         Ok(checked)
     }
 
-    fn listed(&self, kind: &str, found: usize, total: u64) -> Result<()> {
+    fn check_list(&self, kind: &str, found: usize, total: u64) -> Result<()> {
         if found <= PATHS_MAX && found as u64 <= total {
             return Ok(());
         }
-        let said = format!("its report lists more {kind} documents than it counts, or more than {PATHS_MAX}");
-        Err(self.plugin.refused(said))
+        let why = format!("its report lists more {kind} documents than it counts, or more than {PATHS_MAX}");
+        Err(self.plugin.refused(why))
     }
 
     fn table(&self, label: &str) -> Result<&ReadableTable> {
@@ -311,10 +309,10 @@ impl Answer<'_> {
             .readable()
             .iter()
             .find(|table| table.label == label)
-            .ok_or_else(|| self.plugin.refused("its report names a table that it was not handed"))
+            .ok_or_else(|| self.plugin.refused("its report names a table that the plugin did not receive"))
     }
 
-    fn no_row(&self, row: &crosschecking::RowName) -> Error {
-        self.plugin.refused(format!("its report names a row of {} that is not there", printable(&row.table)))
+    fn missing_row(&self, row: &crosschecking::RowName) -> Error {
+        self.plugin.refused(format!("its report names a row of {} that does not exist", printable(&row.table)))
     }
 }

@@ -1,28 +1,26 @@
-//! What every verb does that writes and is no run: alone in its environment, after what killed runs left is cleared away.
+//! Runs a command that writes but is not a backup run: it holds the environment's lease, and first removes what killed
+//! runs left.
 
-use crate::session::Host;
+use crate::session::Session;
 use crate::sweep::sweep;
-use base::error::{Error, Result};
-use catalogue::history::{self, History};
+use base::error::{Class, Error, Result};
+use catalogue::history::History;
 use catalogue::lease::{Lease, Machine};
-use catalogue::questions::{self, Kind};
+use catalogue::questions::{self, QuestionKind};
 use catalogue::record::ClockDoubt;
 use jiff::Timestamp;
 
-/// Does some work under the environment's lease, on a history that was read under it.
-///
-/// # Errors
-/// The lease's, the store's, and those of the work.
+/// Runs `work` under the environment's lease, with a history that was read under the same lease.
 pub async fn exclusively<T>(
-    host: &Host,
+    session: &Session,
     now: Timestamp,
     work: impl AsyncFnOnce(&Lease, History) -> Result<T>,
 ) -> Result<T> {
-    let (lease, abandoned) = Lease::take(&host.store, &host.environment, Machine::OWN).await?;
-    let lease = lease.and(host.cluster_lease().await).await?;
+    let (lease, abandoned) = Lease::take(&session.store, &session.environment, Machine::OWN).await?;
+    let lease = lease.and(session.cluster_lease().await).await?;
     let done = async {
-        let history = history::load(&host.store, &host.environment, &host.sources.configured, now).await?;
-        sweep(&host.store, &host.environment, &lease, abandoned, &history).await?;
+        let history = session.history(now).await?;
+        sweep(&session.store, &session.environment, &lease, abandoned, &history).await?;
         work(&lease, history).await
     }
     .await;
@@ -30,30 +28,36 @@ pub async fn exclusively<T>(
     done
 }
 
-/// Refuses to write what is dated by a wrong clock: it would be the newest for as long as the clock was ahead, and every run after
-/// it would be doubted.
+/// Refuses to write with a wrong clock. The new version would stay the newest for as long as the clock was ahead, and
+/// the time of every later run would be in doubt.
 ///
 /// # Errors
-/// [`base::error::Class::Config`], with how far the clocks are apart.
-pub fn check_clock(host: &Host, lease: &Lease, now: Timestamp) -> Result<()> {
-    let skew = now.duration_since(host.clock.shown_by(lease.store_time()));
+/// [`base::error::Class::Config`], with the difference between the clocks.
+pub fn check_clock(session: &Session, lease: &Lease, now: Timestamp) -> Result<()> {
+    let skew = now.duration_since(session.clock.shown_by(lease.store_time()));
     if skew.abs() <= catalogue::clock::SKEW_MAX {
         return Ok(());
     }
     let doubt = ClockDoubt::Skew { seconds: skew.as_secs() };
-    Err(Error::config(questions::describe(doubt)).hint("set the clock of this machine, then run it again"))
+    Err(Error::config(questions::describe(doubt)).hint("set the clock of this machine, then run the command again"))
 }
 
-/// Refuses to write another version of the environment's file after one that is gone or was replaced: nobody would miss it any more, and its
-/// answers would be taken back in silence.
+/// Refuses to write a new version of the environment's file if an earlier one is gone or was replaced. Otherwise its
+/// absence would go unnoticed, and its answers would be lost silently.
 ///
 /// # Errors
 /// [`base::error::Class::Config`] with what is wrong with it.
-pub fn check_file(host: &Host, history: &History) -> Result<()> {
+pub fn check_file(session: &Session, history: &History) -> Result<()> {
     let Some(doubt) = history.file_doubt else { return Ok(()) };
     Err(Error::config(questions::describe_file(doubt)).hint(format!(
-        "answer that first: `accept --env {} --only {}`",
-        host.environment,
-        Kind::OtherFile.name()
+        "answer this question first: `accept --env {} --only {}`",
+        session.environment,
+        QuestionKind::OtherFile.name()
     )))
+}
+
+/// Refuses to answer for what a newer version wrote: it is not damaged, and this version cannot know what it says.
+pub fn check_formats(history: &History) -> Result<()> {
+    let mut unreadable = history.environment_damage.iter().chain(history.damaged());
+    unreadable.find(|error| error.class() == Class::Config).map_or(Ok(()), |newer| Err(newer.clone()))
 }

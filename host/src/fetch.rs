@@ -1,11 +1,10 @@
-//! Fetching a dump to a file, whole and as it was recorded, before anything is done with it.
+//! Fetches a dump to a file and checks it against its record before it is used.
 //!
-//! Here every byte of an object is read once and held against what the record says; nothing is restored here.
+//! Every byte of an object is read once. Nothing is restored here.
 
-use crate::session::Host;
 use base::error::{Class, Error, Result};
 use base::scratch::Scratch;
-use base::stream::{BlockingReader, ByteStream, cause, stopped};
+use base::stream::{BlockingReader, ByteStream, interrupted_error, producer_error};
 use base::telemetry;
 use catalogue::history::Object;
 use indicatif::HumanBytes;
@@ -13,30 +12,31 @@ use postgres::{Contents, Flaw, Scanner};
 use sha2::{Digest, Sha256};
 use std::io::{self, BufRead, Write};
 use std::path::Path;
+use store::Store;
 use tempfile::NamedTempFile;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-/// A dump in a file that goes with its value.
+/// A dump in a temporary file, which is removed on drop.
 #[derive(Debug)]
 pub struct Fetched {
     /// The file.
     pub file: NamedTempFile,
-    /// What it holds; none for a format that only pg_restore knows.
+    /// Its table of contents; `None` for a format that only pg_restore can read.
     pub contents: Option<Contents>,
-    /// Where it lies, so that what a killed process leaves is found.
+    /// Its folder, which a later run removes if this process is killed.
     _place: Scratch,
 }
 
-/// Reads from the store what a dump says of itself: where it comes from, and its table of contents. No more of it is fetched.
+/// Reads only the header of a dump: its origin and its table of contents.
 ///
 /// # Errors
-/// Of class [`Class::Stale`] for what is no dump; the store's.
-pub async fn contents(host: &Host, object: &Object) -> Result<Contents> {
+/// [`Class::Stale`] if it is not a dump.
+pub async fn contents(store: &Store, object: &Object) -> Result<Contents> {
     let unknown = || {
-        flawed(object, "it has a format that this version does not know").hint("use the pg_restore that belongs to it")
+        flawed(object, "this version does not know its format").hint("restore it with the pg_restore of its version")
     };
-    let (mut stream, mut scanner) = (host.store.read(&object.key, None).await?, Scanner::new());
+    let (mut stream, mut scanner) = (store.read(&object.key, None).await?, Scanner::new());
     while let Some(block) = stream.next().await? {
         scanner.feed(&block);
         if let Some(contents) = scanner.contents().map_err(|flaw| unfit(object, flaw))? {
@@ -51,16 +51,16 @@ pub async fn contents(host: &Host, object: &Object) -> Result<Contents> {
 /// Fetches a dump and checks it against the record and against its own table of contents.
 ///
 /// # Errors
-/// Of class [`Class::Stale`], naming the object, when it is not what it was; [`Class::Unexpected`] without room for it.
-pub async fn dump(host: &Host, object: &Object, scratch: &Path, stop: &CancellationToken) -> Result<Fetched> {
+/// [`Class::Stale`] if the object is damaged, naming it; [`Class::Unexpected`] if there is not enough space.
+pub async fn dump(store: &Store, object: &Object, scratch: &Path, stop: &CancellationToken) -> Result<Fetched> {
     check_room(scratch, object.bytes)?;
     let bar = telemetry::bar("fetching", Some(object.bytes));
-    let stream = host.store.read(&object.key, None).await?.observed(bar.clone());
+    let stream = store.read(&object.key, None).await?.observed(bar.clone());
     let failed = {
         let place = scratch.display().to_string();
         move |error: io::Error| {
             Error::unexpected(format!("{place} cannot be written to: {error}"))
-                .hint("name a folder with room with --scratch")
+                .hint("name a folder with enough space with --scratch")
         }
     };
     let place = Scratch::make(scratch).map_err(&failed)?;
@@ -75,23 +75,20 @@ pub async fn dump(host: &Host, object: &Object, scratch: &Path, stop: &Cancellat
     };
     let fetched = tokio::task::spawn_blocking(work).await;
     bar.finish_and_clear();
-    fetched.map_err(|error| Error::unexpected(format!("the thread that fetches ended: {error}")))?
+    fetched.map_err(|error| Error::unexpected(format!("the fetching thread ended: {error}")))?
 }
 
-/// Reads a dump and checks it as [`dump`] does, and keeps nothing of it.
-///
-/// # Errors
-/// As [`dump`].
-pub async fn check(host: &Host, object: &Object, stop: &CancellationToken) -> Result<Option<Contents>> {
-    let stream = host.store.read(&object.key, None).await?;
+/// Reads and checks a dump as [`dump`] does, without keeping it.
+pub async fn check(store: &Store, object: &Object, stop: &CancellationToken) -> Result<Option<Contents>> {
+    let stream = store.read(&object.key, None).await?;
     let (object, stop) = (object.clone(), stop.child_token());
     let _stop_on_drop = stop.clone().drop_guard();
     let runtime = Handle::current();
     let work = tokio::task::spawn_blocking(move || read(&object, stream, &runtime, &stop, |_| Ok(())));
-    work.await.map_err(|error| Error::unexpected(format!("the thread that reads ended: {error}")))?
+    work.await.map_err(|error| Error::unexpected(format!("the reading thread ended: {error}")))?
 }
 
-/// Passes every block to `each`, and compares the whole.
+/// Passes every block to `each`, then checks the size and the SHA-256.
 fn read(
     object: &Object,
     stream: ByteStream,
@@ -101,8 +98,9 @@ fn read(
 ) -> Result<Option<Contents>> {
     let mut reader = BlockingReader::new(stream, runtime.clone(), stop.clone(), false);
     let (mut hasher, mut scanner, mut bytes) = (Sha256::new(), Scanner::new(), 0);
-    let unreadable =
-        |error: io::Error| cause(error, |error| Error::unavailable(format!("{} cannot be read: {error}", object.key)));
+    let unreadable = |error: io::Error| {
+        producer_error(error, |error| Error::unavailable(format!("{} cannot be read: {error}", object.key)))
+    };
     loop {
         let block = reader.fill_buf().map_err(unreadable)?;
         let length = block.len();
@@ -115,25 +113,25 @@ fn read(
         bytes += length as u64;
         reader.consume(length);
         if stop.is_cancelled() {
-            return Err(stopped());
+            return Err(interrupted_error());
         }
     }
     let found = hex::encode(hasher.finalize());
     if bytes != object.bytes {
-        return Err(flawed(object, format!("it has {bytes} bytes, not {}", object.bytes)));
+        return Err(flawed(object, format!("it has {bytes} bytes, expected {}", object.bytes)));
     }
     if object.sha256.as_ref().is_some_and(|expected| *expected != found) {
-        return Err(flawed(object, "its SHA-256 is not the one that was recorded"));
+        return Err(flawed(object, "its SHA-256 does not match the recorded one"));
     }
     let contents = scanner.finish().map_err(|flaw| unfit(object, flaw))?;
     contents.iter().try_for_each(|contents| check_rows(object, contents))?;
     Ok(contents)
 }
 
-/// Whether a folder has room for so much.
+/// Checks that a folder has enough free space.
 ///
 /// # Errors
-/// Of class [`Class::Unexpected`] when not, [`Class::Config`] when there is no such folder.
+/// [`Class::Unexpected`] if it does not, [`Class::Config`] if the folder cannot be used.
 pub fn check_room(scratch: &Path, bytes: u64) -> Result<()> {
     let place = scratch.display();
     let stat = rustix::fs::statvfs(scratch).map_err(|error| {
@@ -144,20 +142,24 @@ pub fn check_room(scratch: &Path, bytes: u64) -> Result<()> {
     if room >= bytes {
         return Ok(());
     }
-    Err(Error::unexpected(format!("not enough space in {place}: {} of {} needed", HumanBytes(room), HumanBytes(bytes)))
-        .hint("make room, or name another folder with --scratch"))
+    Err(Error::unexpected(format!(
+        "not enough space in {place}: {} available, {} needed",
+        HumanBytes(room),
+        HumanBytes(bytes)
+    ))
+    .hint("free some space, or name another folder with --scratch"))
 }
 
-/// The failure of whoever reads a dump that is not what it was.
+/// An error for a damaged dump.
 fn flawed(object: &Object, why: impl std::fmt::Display) -> Error {
     Error::new(Class::Stale, format!("the object {} is damaged: {why}", object.key))
-        .hint("take another snapshot, or a copy of this object; `verify` says which are whole")
+        .hint("take another snapshot, or put back a copy of this object; `verify` shows which snapshots are whole")
 }
 
-/// The failure of whoever reads what is no archive of pg_dump, or one of another form.
+/// An error for an object that is not a pg_dump archive, or has another format.
 fn unfit(object: &Object, flaw: Flaw) -> Error {
     match flaw {
-        Flaw::Packed | Flaw::PlainSql | Flaw::TarForm | Flaw::RowsAlone => {
+        Flaw::Packed | Flaw::PlainSql | Flaw::TarForm | Flaw::DataOnly => {
             Error::new(Class::Stale, format!("the object {} cannot be restored here: {flaw}", object.key))
                 .hint("fetch it and restore it by hand, or take another snapshot")
         }
@@ -165,15 +167,12 @@ fn unfit(object: &Object, flaw: Flaw) -> Error {
     }
 }
 
-/// Refuses what a script left that has tables and no row of any: `pg_dump --schema-only`. What a run of this program made has all rows that
-/// there were.
+/// Refuses a dump of a script that has tables but no rows, as made by `pg_dump --schema-only`. Dumps made by this
+/// program always contain the rows.
 fn check_rows(object: &Object, contents: &Contents) -> Result<()> {
     if object.sha256.is_some() || contents.tables > 0 || contents.definitions == 0 {
         return Ok(());
     }
-    Err(flawed(
-        object,
-        format!("it has {} tables and the rows of none, as pg_dump --schema-only makes it", contents.definitions),
-    )
-    .hint("take another snapshot; for the tables alone fetch it and use pg_restore"))
+    Err(flawed(object, format!("it has {} tables but no rows, as made by pg_dump --schema-only", contents.definitions))
+        .hint("take another snapshot; to get the empty tables, fetch the object and use pg_restore"))
 }

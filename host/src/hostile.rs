@@ -1,4 +1,5 @@
-//! Guests that misbehave in whole commands: what they claim is checked against what the host did, and the store is as before.
+//! Tests of whole commands with misbehaving guests: their claims are checked against what the host did, and the store
+//! is unchanged.
 
 mod cluster;
 mod crosschecks;
@@ -7,8 +8,9 @@ mod runs;
 use ::tests::guests::{self, quoted};
 use base::error::{Class, Error, Result};
 use documents::Tree;
+use futures::FutureExt;
 use jiff::Timestamp;
-use plugin::{Config, Engine, Plugin, Plugins, Role};
+use plugin::{Engine, Plugin, PluginConfig, Plugins, Role};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,8 +29,10 @@ fn section(role: Role, component: &Path, rest: &str) -> String {
 
 /// A plugin of a role with every grant.
 fn load(role: Role, rest: &str) -> Result<Plugin> {
-    let config: Config = toml::from_str(&section(role, &guest(role), rest)).unwrap();
+    let config: PluginConfig = toml::from_str(&section(role, &guest(role), rest)).unwrap();
     Plugin::load(&Engine::new().unwrap(), &Plugins::with(role, config), role, None)
+        .now_or_never()
+        .expect("a file needs no network")
 }
 
 /// A documents folder with one invoice.
@@ -43,11 +47,12 @@ fn now() -> Timestamp {
     "2026-06-30T12:00:00Z".parse().unwrap()
 }
 
-/// One sentence of one line that says which plugin, whose fault and what; and nothing that could move a cursor.
+/// Asserts that the message is one line that names the plugin, who is at fault and the problem, without control
+/// characters.
 fn assert_blamed(error: &Error, role: Role, class: Class, expected: &str) {
     assert_eq!(error.class(), class, "{error}");
-    assert!(error.message().contains(expected), "`{error}` does not say `{expected}`");
-    assert!(error.message().contains(&format!("the plugin `{}`", role.name())), "names no plugin: {error}");
+    assert!(error.message().contains(expected), "`{error}` does not contain `{expected}`");
+    assert!(error.message().contains(&format!("the plugin `{}`", role.name())), "does not name the plugin: {error}");
     assert_presentable(error);
 }
 

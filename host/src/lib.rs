@@ -3,16 +3,19 @@
 //! The verbs are in [`verbs`], one file or folder each; what several of them share stands beside them here.
 #![warn(missing_docs)]
 
+pub mod archive;
 pub mod choice;
 pub mod cli;
 pub mod compare;
 pub mod config;
 pub mod crosscheck;
+#[cfg(test)]
+mod documented;
 pub mod exclusive;
 pub mod fetch;
 #[cfg(test)]
 mod hostile;
-pub mod job;
+pub mod identities;
 pub mod rehearsal;
 pub mod report;
 pub mod retention;

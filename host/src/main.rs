@@ -6,10 +6,10 @@ use plugin::compile;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    if let Some(code) = compile::serve(std::env::args_os().skip(1)) {
+    if let Some(code) = compile::run_child(std::env::args_os().skip(1)) {
         return ExitCode::from(code);
     }
-    compile::by_children();
+    compile::compile_in_children();
     let cli = match cli::parse() {
         Ok(cli) => cli,
         Err(code) => return ExitCode::from(code),

@@ -1,13 +1,15 @@
-//! Restoring a snapshot to a scratch place, to look at it there: a throwaway server or one that is named, and a scratch
-//! folder. Both go when the value goes; nothing that a person uses is touched.
+//! Restores a snapshot to a temporary location to check it: a temporary or named server, and a scratch folder. Both are
+//! removed when the value is dropped. It never changes a database or folder that is in use.
 
+use crate::archive;
 use crate::choice;
 use crate::compare::{self, Comparison};
 use crate::fetch;
-use crate::session::Host;
+use crate::session::Session;
 use base::clock::Clock;
 use base::error::{Class, Error, Result};
 use base::scratch::Scratch;
+use catalogue::configured::Environment;
 use catalogue::history::{History, Object, Snapshot};
 use catalogue::proof::{Phase, SourceProof};
 use documents::restore as folder;
@@ -15,37 +17,43 @@ use indicatif::{HumanBytes, HumanCount};
 use postgres::restore::{Fresh, JOBS_DEFAULT_MAX, Server, check_program};
 use postgres::{self, Origin, Throwaway};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use store::Store;
 use tokio_util::sync::CancellationToken;
 
-/// What a database takes on disk for each byte of its dump, where no record says: Dolibarr's compress to a fifth.
+/// Bytes on disk per byte of the dump, if no record has the size of the database. Dolibarr databases compress to a
+/// fifth.
 const BYTES_A_DUMPED_BYTE: u64 = 6;
 
-/// Entries without their attributes that a proof names. A file system that keeps none has them all.
+/// Entries without their attributes that a proof lists. On a file system without attributes, every entry is one.
 const LACKING_NAMED_MAX: usize = 10;
 
-/// Where it is rehearsed, as a person says.
+/// Where to restore for a test, as given on the command line.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Stage {
-    /// Server for a scratch database: [servers.NAME] of the configuration, or postgres://USER@HOST:5432/postgres; by default one is started for the moment
+    /// Server for a scratch database: NAME from [servers.NAME], or postgres://USER@HOST:5432/postgres [default: start a
+    /// temporary server]
     #[arg(long, value_name = "NAME|URL")]
     server: Option<String>,
-    /// Folder for what is needed for a while; by default the system's
+    /// Folder for temporary files [default: the system's temporary folder]
     #[arg(long, value_name = "DIR")]
     scratch: Option<PathBuf>,
 }
 
-/// A place that holds restored things for a while.
+/// A temporary location with restored sources.
 #[derive(Debug)]
 pub struct Rehearsal {
+    store: Arc<Store>,
+    environment: Environment,
     folder: Scratch,
     scratch: PathBuf,
-    /// One that somebody named.
-    other: Option<postgres::Config>,
-    /// One of its own, started when it is needed.
+    /// The server named by the user.
+    other: Option<postgres::DatabaseConfig>,
+    /// A temporary server, started when needed.
     own: Option<Throwaway>,
-    /// Scratch databases on the other server, which does not go with this value.
+    /// Scratch databases on the other server, which must be dropped explicitly.
     made: Vec<String>,
-    /// What was done so far.
+    /// The steps done so far.
     pub phases: Vec<Phase>,
     clock: Clock,
 }
@@ -53,14 +61,14 @@ pub struct Rehearsal {
 /// A source that was restored.
 #[derive(Debug, Clone)]
 pub struct Restored {
-    /// What was found of it.
+    /// The findings.
     pub proof: SourceProof,
-    /// Where it is; none where it could not be tried.
+    /// Where it is; `None` if it could not be restored here.
     pub place: Option<Place>,
 }
 
 impl Restored {
-    /// What keeps it from being tried says nothing against it.
+    /// A restore that is not possible here says nothing about the backup.
     fn untried(proof: SourceProof, why: &Error) -> Self {
         let hint = why.advice().map(|hint| format!("; {hint}")).unwrap_or_default();
         Self { proof: SourceProof { untried: Some(format!("{why}{hint}")), ..proof }, place: None }
@@ -71,43 +79,52 @@ impl Restored {
 #[derive(Debug, Clone)]
 pub enum Place {
     /// A database.
-    Database(Box<postgres::Config>),
+    Database(Box<postgres::DatabaseConfig>),
     /// A folder.
     Folder(PathBuf),
 }
 
 impl Rehearsal {
-    /// Takes a scratch folder.
+    /// Makes a scratch folder.
     ///
     /// # Errors
-    /// [`Class::Config`] for a folder that cannot be used, [`Class::Usage`] for a server that there is not.
-    pub fn begin(host: &Host, stage: &Stage) -> Result<Self> {
+    /// [`Class::Config`] for an unusable folder, [`Class::Usage`] for an unknown server.
+    pub fn begin(session: &Session, stage: &Stage) -> Result<Self> {
         let scratch = stage.scratch.clone().unwrap_or_else(std::env::temp_dir);
         let folder = Scratch::make(&scratch).map_err(|error| {
             Error::config(format!("{} cannot be used: {}", scratch.display(), error.kind()))
                 .hint("name a folder that this user may write to with --scratch")
         })?;
-        let other = stage.server.as_deref().map(|server| choice::server(host, server)).transpose()?;
-        Ok(Self { folder, scratch, other, own: None, made: Vec::new(), phases: Vec::new(), clock: host.clock })
+        let other =
+            stage.server.as_deref().map(|server| choice::server(&session.config().servers, server)).transpose()?;
+        Ok(Self {
+            store: Arc::clone(&session.store),
+            environment: session.environment.clone(),
+            folder,
+            scratch,
+            other,
+            own: None,
+            made: Vec::new(),
+            phases: Vec::new(),
+            clock: session.clock,
+        })
     }
 
-    /// The server for people; none before there is one.
-    #[must_use]
+    /// Describes the server; `None` before one is in use.
     pub fn describe_server(&self) -> Option<String> {
         match (&self.other, &self.own) {
             (Some(config), _) => Some(format!("{}:{}", config.host, config.port)),
-            (None, Some(own)) => Some(format!("a throwaway PostgreSQL {}", own.major())),
+            (None, Some(own)) => Some(format!("a temporary PostgreSQL {}", own.major())),
             (None, None) => None,
         }
     }
 
-    /// Restores a database and compares it. A dump that does not restore is a finding.
+    /// Restores a database and compares it. A dump that cannot be restored is a finding.
     ///
     /// # Errors
-    /// What keeps it from being tried: the store's, a server that there is not, an interruption.
+    /// If the test is not possible: the store or the server fails, or the run is interrupted.
     pub async fn database(
         &mut self,
-        host: &Host,
         history: &History,
         snapshot: &Snapshot,
         source: &str,
@@ -117,7 +134,7 @@ impl Rehearsal {
         let record = snapshot.record.as_ref().and_then(|record| record.sources.get(source)?.database.as_ref());
         let on_disk = record.and_then(|record| record.database_bytes);
         let on_disk = on_disk.unwrap_or_else(|| object.bytes.saturating_mul(BYTES_A_DUMPED_BYTE));
-        let contents = fetch::contents(host, object).await?;
+        let contents = fetch::contents(&self.store, object).await?;
         let origin = &contents.origin;
         check_program(origin).await?;
         let server = self.server(origin, object.bytes.saturating_add(on_disk)).await?;
@@ -132,8 +149,8 @@ impl Rehearsal {
         };
         let name = format!("dolibarr_backup_scratch_{:08x}", rand::random::<u32>());
         let fetched = {
-            let scratch = self.folder.path().to_owned();
-            self.time("fetch the dump", Some(object.bytes), fetch::dump(host, object, &scratch, stop)).await?
+            let (store, scratch) = (Arc::clone(&self.store), self.folder.path().to_owned());
+            self.time("fetch the dump", Some(object.bytes), fetch::dump(&store, object, &scratch, stop)).await?
         };
         self.made.push(name.clone());
         let (fresh, config) = (Fresh { name: &name, owner: None }, server.config(&name));
@@ -159,7 +176,7 @@ impl Rehearsal {
                 proof.notes.extend(note);
             }
             Err(error) if error.class() == Class::Config => {
-                // The proof says why; the step found nothing.
+                // The proof has the reason; the step itself found nothing.
                 if let Some(phase) = self.phases.last_mut() {
                     phase.failure = None;
                 }
@@ -170,7 +187,8 @@ impl Rehearsal {
                 return Ok(Restored { proof, place: Some(Place::Database(Box::new(config))) });
             }
         }
-        let comparing = compare::database(host, &config, history, snapshot, source);
+        let environment = self.environment.clone();
+        let comparing = compare::database(&environment, &config, history, snapshot, source);
         let compared = self.time("compare the database", None, comparing).await;
         let comparison = compared.unwrap_or_else(|error| Comparison::Unknown(error.to_string()));
         if let Comparison::Equal { is_reworded: true, .. } = comparison {
@@ -180,13 +198,12 @@ impl Rehearsal {
         Ok(Restored { proof, place: Some(Place::Database(Box::new(config))) })
     }
 
-    /// Restores a folder and compares it. An archive that does not restore is a finding.
+    /// Restores a folder and compares it. An archive that cannot be restored is a finding.
     ///
     /// # Errors
-    /// What keeps it from being tried: the store's, a disk without room, an interruption.
+    /// If the test is not possible: the store fails, the disk is full, or the run is interrupted.
     pub async fn documents(
         &mut self,
-        host: &Host,
         history: &History,
         snapshot: &Snapshot,
         source: &str,
@@ -195,25 +212,26 @@ impl Rehearsal {
     ) -> Result<Restored> {
         let into = self.folder.path().join(format!("{source}-{:08x}", rand::random::<u32>()));
         let mut proof = SourceProof { object: Some(object.key.clone()), bytes: object.bytes, ..SourceProof::default() };
+        let store = Arc::clone(&self.store);
         let restore = async {
-            let archive = choice::archive(host, history, object, false).await?;
+            let archive = archive::open(&store, history, object, false).await?;
             let survey = folder::survey(&archive, stop).await?.unwrap_or_default();
             let needed = survey.dense_bytes.max(object.bytes);
             folder::check_target(&into, needed, survey.files + survey.folders)
-                .map_err(|error| error.hint("make room, or name another folder with --scratch"))?;
+                .map_err(|error| error.hint("free some space, or name another folder with --scratch"))?;
             folder::restore(&archive, into.clone(), "rehearsal".to_owned(), stop).await
         };
         let restored = match self.time("restore the documents", Some(object.bytes), restore).await {
             Ok(restored) => restored,
             Err(error) => {
-                let why = as_finding(error)?;
+                let why = error.into_finding()?;
                 proof.problems.push(format!("{} cannot be restored: {why}", object.key));
                 return Ok(Restored { proof, place: Some(Place::Folder(into)) });
             }
         };
         let (files, bytes) = (HumanCount(restored.files), HumanBytes(restored.bytes));
         proof.holds = Some(format!("{files} files, {bytes}"));
-        if let Some(record) = choice::recorded(history, &object.key)
+        if let Some(record) = archive::recorded(history, &object.key)
             && (record.files, record.bytes) != (restored.files + restored.skipped_total, restored.bytes)
         {
             let (expected, of) = (HumanCount(record.files), HumanBytes(record.bytes));
@@ -223,13 +241,14 @@ impl Rehearsal {
         }
         let lacking = restored.lacking.iter().map(|problem| format!("{}: {}", problem.path, problem.reason));
         proof.notes.extend(lacking.take(LACKING_NAMED_MAX));
-        let comparing = compare::documents(host, &into, &restored, history, snapshot, source);
+        let environment = self.environment.clone();
+        let comparing = compare::documents(&environment, &into, &restored, history, snapshot, source);
         let compared = self.time("compare the documents", None, comparing).await;
         note(&mut proof, compared.unwrap_or_else(|error| Comparison::Unknown(error.to_string())));
         Ok(Restored { proof, place: Some(Place::Folder(into)) })
     }
 
-    /// Removes what was restored, so that many snapshots need the room of one.
+    /// Removes a restored source, so that many snapshots need the space of only one.
     ///
     /// # Errors
     /// The server's; [`Class::Unexpected`] for a folder that cannot be removed.
@@ -247,9 +266,9 @@ impl Rehearsal {
                 let folder = path.clone();
                 let removed = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(folder)).await;
                 match removed.map_err(|error| Error::unexpected(error.to_string()))? {
-                    // What could not be restored left nothing.
+                    // A failed restore leaves nothing behind.
                     Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                        Err(left(path, &error.kind().to_string()))
+                        Err(not_removed(path, &error.kind().to_string()))
                     }
                     Ok(()) | Err(_) => Ok(()),
                 }
@@ -257,10 +276,7 @@ impl Rehearsal {
         }
     }
 
-    /// Times a step, and keeps what it came to.
-    ///
-    /// # Errors
-    /// The step's own.
+    /// Runs and times a step, and records its result.
     pub async fn time<T>(
         &mut self,
         name: &str,
@@ -275,7 +291,7 @@ impl Rehearsal {
         done
     }
 
-    /// The server to restore to, which is started where nobody named one.
+    /// The server to restore to; starts a temporary one if none was named.
     async fn server(&mut self, origin: &Origin, needed_bytes: u64) -> Result<Server> {
         if let Some(other) = self.other.clone() {
             let server = Server::connect(&other).await?;
@@ -283,7 +299,7 @@ impl Rehearsal {
             return Ok(server);
         }
         fetch::check_room(&self.scratch, needed_bytes)?;
-        // One that a newer dump needed reads the older ones too, but describes them in another way.
+        // A server of a newer version could restore older dumps, but describes their structure differently.
         let (major, scratch) = (postgres::major(&origin.server_version), self.scratch.clone());
         if self.own.as_ref().map(Throwaway::major) != major {
             let own = self.time("start a server", None, Throwaway::start(&origin.server_version, &scratch)).await?;
@@ -293,10 +309,10 @@ impl Rehearsal {
         Server::connect(&own.config("postgres")).await
     }
 
-    /// Removes everything, and says so where that fails.
+    /// Removes everything.
     ///
     /// # Errors
-    /// [`Class::Unexpected`] naming what stays.
+    /// [`Class::Unexpected`], naming what could not be removed.
     pub async fn end(mut self) -> Result<Vec<Phase>> {
         let began = self.clock.now();
         let cleaned = self.clean().await;
@@ -314,31 +330,32 @@ impl Rehearsal {
         cleaned?;
         match removed {
             Ok(Ok(())) => Ok(phases),
-            Ok(Err(error)) => Err(left(&place, &error.kind().to_string())),
-            Err(error) => Err(left(&place, &error.to_string())),
+            Ok(Err(error)) => Err(not_removed(&place, &error.kind().to_string())),
+            Err(error) => Err(not_removed(&place, &error.to_string())),
         }
     }
 
-    /// Drops the scratch databases of a server that somebody named.
+    /// Drops the scratch databases on a server that the user named.
     async fn clean(&mut self) -> Result<()> {
         let Some(other) = &self.other else { return Ok(()) };
         if self.made.is_empty() {
             return Ok(());
         }
-        let left = |name: &str, error: &Error| {
+        let not_removed = |name: &str, error: &Error| {
             Error::new(error.class(), format!("the scratch database `{name}` could not be dropped: {error}"))
                 .hint(format!("drop `{name}` on {}:{} by hand", other.host, other.port))
         };
         let names = std::mem::take(&mut self.made);
-        let server = Server::connect(other).await.map_err(|error| left(&names.join("`, `"), &error))?;
+        let server = Server::connect(other).await.map_err(|error| not_removed(&names.join("`, `"), &error))?;
         for name in names {
-            server.drop_database(&name).await.map_err(|error| left(&name, &error))?;
+            server.drop_database(&name).await.map_err(|error| not_removed(&name, &error))?;
         }
         Ok(())
     }
 }
 
-/// What the administrator of a throwaway server cannot make says nothing of the dump: an extension that has to be loaded first, say.
+/// An object that the superuser of a temporary server cannot create, such as an extension that must be preloaded, says
+/// nothing about the dump.
 fn as_untried(error: Error) -> Error {
     match error.class() {
         Class::Unexpected => {
@@ -348,19 +365,19 @@ fn as_untried(error: Error) -> Error {
     }
 }
 
-/// Whether a failure to restore says something about the dump.
+/// Turns a restore failure that is caused by the dump into a finding.
 fn finding(error: Error) -> Result<String> {
     match error.class() {
         Class::Unexpected => Ok(match error.advice() {
             Some(advice) => format!("{error}; {advice}"),
             None => error.to_string(),
         }),
-        _ => as_finding(error),
+        _ => error.into_finding(),
     }
 }
 
 fn note(proof: &mut SourceProof, comparison: Comparison) {
-    proof.compared = Some(comparison.name().to_owned());
+    proof.compared = Some(comparison.outcome());
     proof.comparison = Some(comparison.describe());
     proof.notes.extend(comparison.notes().iter().cloned());
     if let Comparison::Different(why) = comparison {
@@ -368,25 +385,6 @@ fn note(proof: &mut SourceProof, comparison: Comparison) {
     }
 }
 
-fn left(place: &Path, why: &str) -> Error {
+fn not_removed(place: &Path, why: &str) -> Error {
     Error::unexpected(format!("{} cannot be removed: {why}", place.display())).hint("remove it by hand")
-}
-
-/// A damage is a finding; everything else keeps the verification from being made.
-///
-/// # Errors
-/// The error itself, if it is no damage.
-pub fn as_finding(error: Error) -> Result<String> {
-    match error.class() {
-        Class::Stale => Ok(error.to_string()),
-        Class::Usage
-        | Class::Config
-        | Class::Held
-        | Class::PluginTrapped
-        | Class::PluginRefused
-        | Class::Unavailable
-        | Class::RetentionIncomplete
-        | Class::Interrupted
-        | Class::Unexpected => Err(error),
-    }
 }

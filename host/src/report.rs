@@ -1,14 +1,15 @@
-//! What a command says when it is done: one JSON object for machines, a few lines for people, and the failure that
-//! sets the exit code where there is one.
+//! The result of a command: one JSON object for machines, a few lines for people, and optionally the failure that sets
+//! the exit code.
 
+pub mod document;
 mod list;
 
-pub use list::of_list;
+pub use list::{Shown, of_list};
 
 use crate::retention::{self, Applied, Planned, Steps};
-use crate::session::Host;
 use base::error::{Class, Error};
 use base::id::SnapshotId;
+use catalogue::configured::Environment;
 use catalogue::guard::Plan;
 use catalogue::history::History;
 use catalogue::questions::Question;
@@ -31,30 +32,30 @@ pub struct Report {
     pub document: Value,
     /// For people; ends with a newline.
     pub text: String,
-    /// Why the exit code is not 0, although there is a result.
+    /// Why the exit code is not 0 although there is a result.
     pub failure: Option<Error>,
 }
 
-/// What became of retention after a run.
+/// The result of the retention after a run.
 #[derive(Debug)]
 pub enum Retention {
     /// Carried out.
     Applied(Box<Planned>, Box<Applied>),
-    /// Nothing was forgotten, and what is wanted again left the bin.
+    /// Nothing was forgotten; snapshots that the plan keeps again left the bin.
     Frozen {
-        /// What freezes it, a sentence each.
+        /// The reasons, one sentence each.
         because: Vec<String>,
-        /// What left the bin all the same.
+        /// The snapshots that left the bin.
         applied: Box<Applied>,
     },
-    /// No plan.
+    /// There is no plan.
     Refused(Error),
 }
 
 /// A run that committed its snapshot.
 #[must_use]
 pub fn of_backup(
-    host: &Host,
+    environment: &Environment,
     record: Record,
     failures: Vec<(String, Error)>,
     retention: Retention,
@@ -62,7 +63,7 @@ pub fn of_backup(
 ) -> Report {
     let worst = record.sources.values().map(SourceRecord::condition).max().unwrap_or(Condition::Failed);
     let shown = if worst == Condition::Whole { String::new() } else { format!(" is {worst}") };
-    let mut text = format!("snapshot {} of {}{shown}\n", record.id, host.environment);
+    let mut text = format!("snapshot {} of {}{shown}\n", record.id, environment);
     for (name, source) in &record.sources {
         let size = source.object.as_ref().map(|object| HumanBytes(object.bytes).to_string()).unwrap_or_default();
         let _ = writeln!(text, "  {name:<10} {:<10} {size:>11}  {}", source.outcome, source.reason);
@@ -86,13 +87,13 @@ pub fn of_backup(
                 };
                 let _ = writeln!(
                     text,
-                    "  {:<10} note: {first}{more}: a link out of the folder, whose target is not archived",
+                    "  {:<10} note: {first}{more}: link to a target outside the folder, which is not archived",
                     ""
                 );
             }
             if !archive.foreign_attributes.is_empty() {
                 let names = archive.foreign_attributes.join(", ");
-                let _ = writeln!(text, "  {:<10} note: attributes that are not kept: {names}", "");
+                let _ = writeln!(text, "  {:<10} note: file attributes that are not saved: {names}", "");
             }
             for problem in &archive.problems {
                 let _ = writeln!(text, "  {:<10} warning: {}: {}", "", problem.path, problem.reason);
@@ -113,56 +114,56 @@ pub fn of_backup(
                 let _ = writeln!(text, "             because {obstacle}");
             }
             for id in &applied.taken_back {
-                let _ = writeln!(text, "             {id} left the bin: it is wanted again");
+                let _ = writeln!(text, "             {id} left the bin, because the plan keeps it again");
             }
             let value = json!({ "state": "frozen", "because": because, "taken_back": applied.taken_back });
-            (value, Some(frozen_failure(host, because)))
+            (value, Some(frozen_failure(environment, because)))
         }
         Retention::Refused(error) => {
-            let _ = writeln!(text, "  retention  not done: {error}");
+            let _ = writeln!(text, "  retention  failed: {error}");
             (json!({ "state": "refused", "error": error.to_string() }), Some(retention_incomplete(error)))
         }
     };
     let failure =
-        run_failure(&failures, record.sources.len()).or_else(|| doubtful(host, &record)).or(retention_failure);
+        run_failure(&failures, record.sources.len()).or_else(|| doubtful(environment, &record)).or(retention_failure);
     Report {
-        document: json!({ "format_version": FORMAT_VERSION, "environment": host.environment.as_str(), "dry_run": false, "snapshot": record, "retention": value }),
+        document: json!({ "format_version": FORMAT_VERSION, "environment": environment.as_str(), "dry_run": false, "snapshot": record, "retention": value }),
         text,
         failure,
     }
 }
 
 /// The failure of a run whose snapshot has a partial or suspect source.
-fn doubtful(host: &Host, record: &Record) -> Option<Error> {
+fn doubtful(environment: &Environment, record: &Record) -> Option<Error> {
     let odd = record.sources.iter().filter(|(_, source)| source.condition() != Condition::Whole);
-    let said: Vec<String> =
+    let messages: Vec<String> =
         odd.map(|(name, source)| format!("{name} is {}: {}", source.condition(), source.doubts.join("; "))).collect();
     let suspect = record.sources.values().any(|source| source.condition() == Condition::Suspect);
     let hint = if suspect {
         format!(
-            "if that is meant, run `accept --env {}`; if it is not, mend it and run the backup again",
-            host.environment
+            "if this is intended, run `accept --env {}`; if not, fix the cause and run the backup again",
+            environment
         )
     } else {
-        "mend the cause, such as the rights of a folder, and run the backup again".to_owned()
+        "fix the cause, such as the permissions of a folder, and run the backup again".to_owned()
     };
-    (!said.is_empty()).then(|| Error::new(Class::RetentionIncomplete, said.join("; ")).hint(hint))
+    (!messages.is_empty()).then(|| Error::new(Class::RetentionIncomplete, messages.join("; ")).hint(hint))
 }
 
-fn frozen_failure(host: &Host, why: &[String]) -> Error {
+fn frozen_failure(environment: &Environment, why: &[String]) -> Error {
     retention::frozen(why)
-        .hint(format!("`status --env {}` shows what waits, and the command for each", host.environment))
+        .hint(format!("`status --env {}` shows the open questions and the command that answers each", environment))
 }
 
 /// What a run would do.
 #[must_use]
 pub fn of_preview<'a>(
-    host: &Host,
+    environment: &Environment,
     id: SnapshotId,
     decisions: &[dumping::Decision],
     sources: impl Iterator<Item = (&'a str, Option<&'a Error>)>,
 ) -> Report {
-    let mut text = format!("a run now would make snapshot {id} of {}; nothing was written\n", host.environment);
+    let mut text = format!("a run now would make snapshot {id} of {}; nothing was written\n", environment);
     let mut shown = serde_json::Map::new();
     let mut failures = Vec::new();
     for (name, error) in sources {
@@ -185,29 +186,28 @@ pub fn of_preview<'a>(
         shown.insert(name.to_owned(), json!({ "action": action, "reason": reason }));
     }
     let failure = run_failure(&failures, shown.len());
-    let document = json!({ "format_version": FORMAT_VERSION, "environment": host.environment.as_str(), "dry_run": true, "id": id, "sources": shown });
+    let document = json!({ "format_version": FORMAT_VERSION, "environment": environment.as_str(), "dry_run": true, "id": id, "sources": shown });
     Report { document, text, failure }
 }
 
-/// What waits for a person, for machines.
-#[must_use]
+/// The open questions, for machines.
 pub fn questions_value(questions: &[Question]) -> Value {
     let each = |question: &Question| {
         json!({
             "kind": question.kind.name(),
             "source": question.source,
             "snapshots": question.snapshots,
-            "said": question.said,
+            "said": question.text,
             "command": question.command,
         })
     };
     questions.iter().map(each).collect()
 }
 
-/// What a prune would do. `obstacles` is why it would not.
+/// What a prune would do. `obstacles` are the reasons that would freeze it.
 #[must_use]
 pub fn of_prune_preview(
-    host: &Host,
+    environment: &Environment,
     history: &History,
     planned: &Planned,
     steps: &Steps,
@@ -224,7 +224,7 @@ pub fn of_prune_preview(
             (false, true) if steps.due.contains(id) => "delete",
             (false, true) => "in bin",
         };
-        let _ = writeln!(text, "  {id}  {verb:<9}  {}", decision.reasons.join(", "));
+        let _ = writeln!(text, "  {id}  {verb:<9}  {}", decision.shown().join(", "));
     }
     let objects = history.unreferenced_without(&steps.due.iter().copied().collect());
     let bytes: u64 = objects.iter().map(|(_, bytes)| bytes).sum();
@@ -239,7 +239,7 @@ pub fn of_prune_preview(
         HumanBytes(bytes)
     );
     for obstacle in obstacles {
-        let _ = writeln!(text, "but it would not: {obstacle}");
+        let _ = writeln!(text, "but retention is frozen: {obstacle}");
     }
     for note in &planned.notes {
         let _ = writeln!(text, "note: {note}");
@@ -250,16 +250,16 @@ pub fn of_prune_preview(
     value["would_forget"] = json!(steps.due);
     value["would_prune"] = objects_value(&objects);
     value["frozen_because"] = json!(obstacles);
-    let document = json!({ "format_version": FORMAT_VERSION, "environment": host.environment.as_str(), "dry_run": true, "retention": value });
+    let document = json!({ "format_version": FORMAT_VERSION, "environment": environment.as_str(), "dry_run": true, "retention": value });
     Report { document, text, failure: None }
 }
 
 /// What a prune did.
 #[must_use]
-pub fn of_prune(host: &Host, history: &History, planned: &Planned, applied: &Applied) -> Report {
+pub fn of_prune(environment: &Environment, history: &History, planned: &Planned, applied: &Applied) -> Report {
     let text = retention_text(planned, applied, history);
     let value = retention_value("applied", &planned.plan, planned, Some(applied));
-    let document = json!({ "format_version": FORMAT_VERSION, "environment": host.environment.as_str(), "dry_run": false, "retention": value });
+    let document = json!({ "format_version": FORMAT_VERSION, "environment": environment.as_str(), "dry_run": false, "retention": value });
     Report { document, text, failure: applied_failure(applied) }
 }
 
@@ -278,13 +278,13 @@ fn retention_text(planned: &Planned, applied: &Applied, history: &History) -> St
         [("into the bin", &applied.binned), ("out of the bin", &applied.taken_back), ("deleted", &applied.forgotten)]
     {
         for id in ids {
-            let reasons = planned.plan.get(id).map(|decision| decision.reasons.join(", ")).unwrap_or_default();
+            let reasons = planned.plan.get(id).map(|decision| decision.shown().join(", ")).unwrap_or_default();
             let _ = writeln!(text, "             {verb}: {id}: {reasons}");
         }
     }
     if !planned.deferred.is_empty() {
         let count = planned.deferred.len();
-        let _ = writeln!(text, "             {count} more may go and wait for the next runs (max_forget)");
+        let _ = writeln!(text, "             {count} more will be put into the bin by later runs (max_forget)");
     }
     for key in &applied.retained {
         let _ = writeln!(text, "             the store refused to delete {key} (object lock or retention rule)");
@@ -301,7 +301,7 @@ fn retention_text(planned: &Planned, applied: &Applied, history: &History) -> St
 fn retention_value(state: &str, plan: &Plan, planned: &Planned, applied: Option<&Applied>) -> Value {
     let decisions: Vec<Value> = plan
         .iter()
-        .map(|(id, decision)| json!({ "id": id, "verdict": if decision.keep { "keep" } else { "forget" }, "reasons": decision.reasons }))
+        .map(|(id, decision)| json!({ "id": id, "verdict": if decision.keep { "keep" } else { "forget" }, "reasons": decision.shown() }))
         .collect();
     let mut value = json!({ "state": state, "plan": decisions, "deferred": planned.deferred, "plan_millis": planned.plan_millis, "notes": planned.notes });
     if let Some(applied) = applied {
@@ -319,7 +319,7 @@ fn objects_value(objects: &[(store::ObjectKey, u64)]) -> Value {
     objects.iter().map(|(key, bytes)| json!({ "key": key, "bytes": bytes })).collect()
 }
 
-/// Reasons that fit a line; `--json` has them all.
+/// The first reasons, to fit a line; `--json` has all of them.
 fn shortened(reasons: &[String]) -> String {
     const SHOWN: usize = 3;
     match reasons.len().checked_sub(SHOWN) {
@@ -332,7 +332,8 @@ pub(crate) fn local(moment: Timestamp, zone: &TimeZone) -> String {
     moment.to_zoned_datetime(zone.clone()).strftime("%Y-%m-%d %H:%M").to_string()
 }
 
-/// How old something is. A run that began in the second of another one is named a second later.
+/// The age of something. It may be slightly negative: a run that began in the same second as another gets the next
+/// second as its id.
 pub(crate) fn age(moment: Timestamp, now: Timestamp) -> String {
     let passed = now.duration_since(moment);
     if passed < -catalogue::clock::SKEW_MAX {
@@ -353,24 +354,24 @@ pub(crate) fn span(passed: jiff::SignedDuration) -> String {
     HumanDuration(Duration::from_secs(passed.as_secs().unsigned_abs())).to_string()
 }
 
-/// The failure of a run in which sources failed. Failures of one class keep its exit code: only when every source's failure is
-/// worth a retry, the run is.
+/// The failure of a run in which sources failed. If all failures have the same class, the run has it too; so a run is
+/// only worth a retry if every failure is.
 fn run_failure(failures: &[(String, Error)], sources: usize) -> Option<Error> {
     let (_, first) = failures.first()?;
     let alike = failures.iter().all(|(_, error)| error.class() == first.class());
     let class = if alike { first.class() } else { Class::Unexpected };
-    let said: Vec<String> = failures.iter().map(|(name, error)| format!("{name}: {error}")).collect();
-    let error = Error::new(class, format!("{} of {sources} sources failed: {}", failures.len(), said.join("; ")));
+    let messages: Vec<String> = failures.iter().map(|(name, error)| format!("{name}: {error}")).collect();
+    let error = Error::new(class, format!("{} of {sources} sources failed: {}", failures.len(), messages.join("; ")));
     Some(match first.advice() {
         Some(hint) => error.hint(hint),
-        None => error.hint("the failure is recorded and nothing was forgotten; mend the cause and run it again"),
+        None => error.hint("the failure is recorded and nothing was forgotten; fix the cause and run the backup again"),
     })
 }
 
 fn applied_failure(applied: &Applied) -> Option<Error> {
     if applied.interrupted {
-        let error = Error::new(Class::RetentionIncomplete, "the retention was interrupted between two steps");
-        return Some(error.hint("the snapshot is committed; the next run goes on"));
+        let error = Error::new(Class::RetentionIncomplete, "retention was interrupted between two steps");
+        return Some(error.hint("the snapshot is committed; the next run continues the retention"));
     }
     let first = applied.failures.first()?;
     Some(retention_incomplete(
@@ -379,7 +380,7 @@ fn applied_failure(applied: &Applied) -> Option<Error> {
 }
 
 fn retention_incomplete(error: &Error) -> Error {
-    let incomplete = Error::new(Class::RetentionIncomplete, format!("the retention is not done: {error}"));
+    let incomplete = Error::new(Class::RetentionIncomplete, format!("retention failed: {error}"));
     match error.advice() {
         Some(hint) => incomplete.hint(hint),
         None => incomplete,

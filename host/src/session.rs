@@ -1,11 +1,12 @@
-//! What every verb works with: the configuration, the store and the plugins, each opened once.
+//! The context of a command: the configuration, the store and the plugins, each opened once.
 
 use crate::config::{Config, EnvironmentConfig, Source};
 use base::clock::Clock;
 use base::error::{Error, Result};
 use catalogue::configured::Environment;
+use catalogue::history::{self, History};
 use catalogue::lease;
-use catalogue::questions::Asked;
+use catalogue::questions::QuestionContext;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use kubernetes::Cluster;
@@ -16,17 +17,17 @@ use std::sync::Arc;
 use std::time::Duration;
 use store::Store;
 
-/// The host of one command for one environment.
+/// One command for one environment.
 #[derive(Debug)]
-pub struct Host {
-    /// The environment that the command is for; no other is reachable through this value.
+pub struct Session {
+    /// The environment of this command; no other one can be reached through this value.
     pub environment: Environment,
-    /// What it consists of.
+    /// Its sources.
     pub sources: EnvironmentConfig,
     /// The business time zone.
     pub time_zone: TimeZone,
     /// Rules that no plugin overrides.
-    pub guard: catalogue::guard::Config,
+    pub guard: catalogue::guard::GuardConfig,
     /// The plugin that plans the retention, with its settings.
     pub retention: String,
     /// The store.
@@ -38,7 +39,7 @@ pub struct Host {
     plugins_folder: Option<PathBuf>,
 }
 
-impl Host {
+impl Session {
     /// Opens the store for one environment of a configuration.
     ///
     /// # Errors
@@ -57,13 +58,21 @@ impl Host {
             sources,
             time_zone: config.time_zone.clone(),
             guard: config.guard.clone(),
-            retention: config.plugins.retention.spelt(),
+            retention: config.plugins.retention.identity_line(),
             store,
             clock: Clock::starting_at(now),
             config,
             engine: Engine::new()?,
             plugins_folder,
         })
+    }
+
+    /// The history of the environment, as it is at `now`.
+    ///
+    /// # Errors
+    /// As [`history::load`].
+    pub async fn history(&self, now: Timestamp) -> Result<History> {
+        history::load(&self.store, &self.environment, &self.sources.configured, now).await
     }
 
     /// Loads the plugin of a role and checks its settings.
@@ -74,17 +83,17 @@ impl Host {
         self.plugin_of(&self.config.plugins, role).await
     }
 
-    /// The same of another configuration than the one that is in force.
+    /// Loads a plugin from another configuration than the active one.
     ///
     /// # Errors
-    /// As [`Host::plugin`].
+    /// As [`Session::plugin`].
     pub async fn plugin_of(&self, plugins: &Plugins, role: Role) -> Result<Plugin> {
-        let plugin = Plugin::load(&self.engine, plugins, role, self.plugins_folder.as_deref())?;
+        let plugin = Plugin::load(&self.engine, plugins, role, self.plugins_folder.as_deref()).await?;
         plugin.check_settings().await?;
         Ok(plugin)
     }
 
-    /// Takes the environment's lease in the cluster, where the configuration names a namespace for leases.
+    /// Takes the environment's lease in the cluster, if the configuration names a namespace for leases.
     ///
     /// # Errors
     /// As [`ClusterLease::take`].
@@ -95,7 +104,7 @@ impl Host {
         ClusterLease::take(cluster, namespace, self.environment.as_str(), &lease::holder(), now).await.map(Some)
     }
 
-    /// Refuses a store that lies in a folder that is to be saved: each archive would hold all of those before it.
+    /// Refuses a store inside a folder that is backed up, because each archive would contain all earlier ones.
     ///
     /// # Errors
     /// [`base::error::Class::Config`], naming both.
@@ -103,29 +112,27 @@ impl Host {
         let Store::Directory(folder) = &*self.store else { return Ok(()) };
         for (name, source) in &self.sources.sources {
             let Source::Directory(config) = source else { continue };
-            // What is not there cannot hold the store.
+            // A folder that does not exist cannot contain the store.
             let Ok(path) = std::fs::canonicalize(&config.path) else { continue };
             if folder.is_below(&path) {
                 let (store, path) = (self.store.describe(), path.display());
                 return Err(Error::config(format!(
-                    "the store {store} is inside of {path}, which the source {name} saves"
+                    "the store {store} is inside {path}, which the source {name} backs up"
                 ))
-                .hint("keep the store outside of what it saves"));
+                .hint("move the store out of the folder that is backed up"));
             }
         }
         Ok(())
     }
 
-    /// What is left of the run's own limit.
-    #[must_use]
+    /// Time left until the limit of the run.
     pub fn time_left(&self) -> Duration {
         self.config.deadlines.run.0.unsigned_abs().saturating_sub(self.clock.elapsed())
     }
 
-    /// What questions follow from.
-    #[must_use]
-    pub fn asked(&self) -> Asked<'_> {
-        Asked {
+    /// The context for finding open questions.
+    pub fn asked(&self) -> QuestionContext<'_> {
+        QuestionContext {
             environment: self.environment.as_str(),
             configured: &self.sources.configured,
             guard: &self.guard,
@@ -134,26 +141,22 @@ impl Host {
         }
     }
 
-    /// The configuration that this command works with.
-    #[must_use]
+    /// The configuration of this command.
     pub const fn config(&self) -> &Config {
         &self.config
     }
 
     /// The plugins that the configuration names.
-    #[must_use]
     pub const fn plugins(&self) -> &Plugins {
         &self.config.plugins
     }
 
     /// The folder of the shipped components.
-    #[must_use]
     pub fn plugins_folder(&self) -> Option<&std::path::Path> {
         self.plugins_folder.as_deref()
     }
 
     /// The IANA name of the business time zone.
-    #[must_use]
     pub fn time_zone_name(&self) -> &str {
         self.time_zone.iana_name().unwrap_or("UTC")
     }

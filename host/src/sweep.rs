@@ -1,6 +1,6 @@
-//! What a run that ended early leaves, and how it is cleared: by the run itself, or by the next one that finds its mark.
+//! Removes what an interrupted run left: the run does it itself, or the next run does it when it finds the mark.
 //!
-//! Nothing is deleted by the look of its name: only what a mark says that its run would make, and never what a record names.
+//! It deletes only objects that a mark announced, and never one that a record names.
 
 use base::error::{Error, Result};
 use base::id::SnapshotId;
@@ -11,14 +11,11 @@ use catalogue::lease::{Abandoned, Lease, Mark};
 use std::time::Duration;
 use store::{Deleted, ObjectKey, Store};
 
-/// How long the end of a run waits for the store to say whose the lease is: a scheduler that stops it waits for half a minute.
+/// How long a run that ends waits for the store to confirm its lease. A scheduler that stops it waits half a minute.
 const ASK_TIME_MAX: Duration = Duration::from_secs(15);
 
-/// Clears what runs left that ended without a word: their uploads, and what they announced and no record names. The mark of a
-/// run goes last, so that what could not be cleared is tried again by the next run.
-///
-/// # Errors
-/// The store's, and the lease's.
+/// Removes what killed runs left: their uploads, and the objects that they announced and no record names. The mark of a
+/// run is deleted last, so that the next run tries again if something could not be removed.
 pub async fn sweep(
     store: &Store,
     environment: &Environment,
@@ -30,16 +27,16 @@ pub async fn sweep(
         return Ok(());
     }
     lease.check().await?;
-    // Also of those that wrote their record: they may have been killed at what is written after it.
+    // Also for runs that wrote their record: they may have been killed while writing something after it.
     abort_uploads(store, environment).await;
     for left in abandoned {
         let run = left.mark.run.map_or_else(|| "without an id".to_owned(), |id| id.to_string());
         if !left.mark.names_keys() {
-            tracing::warn!(run, "a run of an older version was killed; what it left is listed as adopted");
+            tracing::warn!(run, "a run of an older version was killed; the objects that it left are listed as adopted");
             left.forget(store).await?;
             continue;
         }
-        tracing::warn!(run, "an earlier run was killed; clearing what it left");
+        tracing::warn!(run, "an earlier run was killed; removing the objects that it left");
         if clear_after(store, environment, history, &left.mark).await? {
             left.forget(store).await?;
         }
@@ -47,34 +44,34 @@ pub async fn sweep(
     Ok(())
 }
 
-/// Clears what a mark names, and says whether it is gone. In doubt everything stays, and the mark too.
+/// Deletes the objects that a mark names; returns whether all are gone. If in doubt, they are kept, and so is the mark.
 async fn clear_after(store: &Store, environment: &Environment, history: &History, mark: &Mark) -> Result<bool> {
     if history.damaged().next().is_some() {
-        tracing::warn!("a record cannot be read and may name what an earlier run left, so that stays");
+        tracing::warn!("a record cannot be read; it may name objects that an earlier run left, so they are kept");
         return Ok(false);
     }
-    // The record may have come after the listing.
+    // The record may have been written after the listing.
     if let Some(run) = mark.run
         && history.snapshot(run).is_none()
         && store.head(&catalogue::keys::record_key(environment, run)?).await?.is_some()
     {
-        tracing::warn!(run = %run, "the record of an earlier run was written late; what it names stays");
+        tracing::warn!(run = %run, "the record of an earlier run was written late; the objects that it names are kept");
         return Ok(false);
     }
-    // A run announces objects of sources; a mark that names anything else was not written by one.
+    // A run announces only objects of sources, so other names in a mark are ignored.
     let free = mark.keys.iter().filter(|key| is_of_a_source(environment, key) && !history.refers_to(key));
     Ok(delete(store, free).await)
 }
 
-/// Whether a key is where the objects of a source are: `prod/db/…`, and neither a record nor anything else of ours.
+/// Whether a key belongs to a source, such as `prod/db/…`, and is neither a record nor another internal file.
 fn is_of_a_source(environment: &Environment, key: &ObjectKey) -> bool {
     let below = key.as_str().strip_prefix(environment.as_str()).and_then(|rest| rest.strip_prefix('/'));
     let source = below.and_then(|rest| rest.split_once('/')).map(|(folder, _)| folder);
     source.is_some_and(|source| !RESERVED.contains(&source))
 }
 
-/// Ends a run that commits nothing: clears what it announced, and gives the lease back. A run that was overtaken clears
-/// nothing, because whoever overtook it has.
+/// Ends a run that commits nothing: deletes the objects that it announced and releases the lease. A run that was
+/// overtaken deletes nothing, because the run that overtook it already did.
 pub(super) async fn undo(store: &Store, environment: &Environment, lease: Lease, error: Error) -> Error {
     store.settle().await;
     let announced = lease.announced().await;
@@ -84,13 +81,13 @@ pub(super) async fn undo(store: &Store, environment: &Environment, lease: Lease,
         }
         delete(store, announced.iter()).await
     } else {
-        // Whoever overtook this run has cleared what was there then. What came later is this run's alone to clear, unless the
-        // other one makes objects of the same names.
+        // The run that overtook this one deleted the objects that existed then. Later objects are for this run to
+        // delete, unless the other run makes objects with the same names.
         lease.fence().holds()
             && nobody_else_makes(store, environment, lease.run().await, &announced).await.unwrap_or(false)
             && delete(store, announced.iter()).await
     };
-    // A mark that stays tells the next run what to clear.
+    // If the mark stays, the next run deletes the objects that it names.
     if cleared {
         lease.release().await;
     } else {
@@ -99,13 +96,13 @@ pub(super) async fn undo(store: &Store, environment: &Environment, lease: Lease,
     error
 }
 
-/// Whether the lease is this run's by its mark, and not by the clock alone: before anything is deleted that another run may have
-/// made under the same name. A store that does not say so in time is asked no further, and nothing is deleted.
+/// Whether this run still holds the lease according to its mark, not only the clock. It is checked before deleting an
+/// object that another run may have made under the same name. If the store does not answer in time, nothing is deleted.
 pub(super) async fn still_held(lease: &Lease) -> bool {
     lease.fence().holds() && tokio::time::timeout(ASK_TIME_MAX, lease.check()).await.is_ok_and(|held| held.is_ok())
 }
 
-/// Whether no record of the run and no mark names what was announced.
+/// Whether neither a record of the run nor another mark may name the announced objects.
 async fn nobody_else_makes(
     store: &Store,
     environment: &Environment,
@@ -122,27 +119,27 @@ async fn nobody_else_makes(
     Ok(store.head(&catalogue::keys::record_key(environment, run)?).await?.is_none())
 }
 
-/// Removes what is half uploaded below the environment, whose lease this run holds. Half an upload is no object, and a
-/// credential that may not list uploads is no reason to keep a run's objects: a failure is logged and no more.
+/// Aborts incomplete uploads of the environment, whose lease this run holds. A failure is only logged: an incomplete
+/// upload is not an object, and a credential may lack the permission to list uploads.
 async fn abort_uploads(store: &Store, environment: &Environment) {
     if let Err(error) = store.abort_uploads(&format!("{environment}/")).await {
-        tracing::warn!("what was half uploaded could not be cleared: {error}");
+        tracing::warn!("incomplete uploads could not be removed: {error}");
     }
 }
 
-/// Deletes what a run made and did not commit, and says whether all of it is gone. A failure costs space, never a snapshot: as
-/// long as the lease's mark is there, nobody takes the objects for one.
+/// Deletes objects that a run made but did not commit; returns whether all are gone. A failure only costs space: as
+/// long as the mark of the lease exists, the objects are not taken for a snapshot.
 pub(super) async fn delete(store: &Store, keys: impl Iterator<Item = &ObjectKey>) -> bool {
     let mut gone = true;
     for key in keys {
         match store.delete(key).await {
             Ok(Deleted::Gone) => {}
             Ok(Deleted::Retained) => {
-                tracing::warn!(key = %key, "what the run left could not be cleared: the store retains it");
+                tracing::warn!(key = %key, "an object that the run left could not be deleted: the store retains it");
                 gone = false;
             }
             Err(error) => {
-                tracing::warn!(key = %key, "what the run left could not be cleared: {error}");
+                tracing::warn!(key = %key, "an object that the run left could not be deleted: {error}");
                 gone = false;
             }
         }
@@ -155,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mark_is_believed_of_objects_of_sources_alone() {
+    fn a_mark_covers_only_objects_of_sources() {
         let config = crate::config::Config::parse(
             "[store]\nurl = \"file:///x\"\n[env.prod.sources.docs]\nkind = \"directory\"\npath = \"/d\"\n",
         )

@@ -1,11 +1,10 @@
-//! What a plugin was and did, as a record keeps it.
+//! The record of a plugin and its calls.
 
 use catalogue::record::{PluginRecord, TallyRecord};
 use plugin::Plugin;
 use plugin::context::Tally;
 
-/// What a record says of a plugin.
-#[must_use]
+/// Makes the record of a plugin.
 pub fn plugin_record(plugin: &Plugin, tally: &Tally) -> PluginRecord {
     let count = |((function, scope), count): (&(&'static str, String), &plugin::context::Count)| TallyRecord {
         function: (*function).to_owned(),

@@ -1,4 +1,4 @@
-//! A store that a shell script filled: listed, restored, and taken over without losing anything.
+//! A store that a shell script filled is listed, restored, and adopted without losing anything.
 
 use crate::scene::{Scene, complains, manifest, succeed};
 use serde_json::Value;

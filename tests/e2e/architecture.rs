@@ -1,5 +1,5 @@
-//! What Cargo cannot say by itself: which crate of the host may depend on which, which crate owns which library, and words that no
-//! function of the WIT package may have.
+//! Checks rules that Cargo cannot express: which crate of the host may depend on which, which crate owns which library,
+//! and which words no function of the WIT package may use.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -240,7 +240,7 @@ fn named_rooms(folder: &str) -> BTreeMap<String, BTreeSet<String>> {
     named
 }
 
-/// Rooms that are left when those that name no other one that is left are taken away again and again: they stand in a circle.
+/// Rooms in a dependency cycle: those that remain after repeatedly removing rooms that depend on no remaining room.
 fn circle(mut named: BTreeMap<String, BTreeSet<String>>) -> Vec<String> {
     loop {
         let there: BTreeSet<String> = named.keys().cloned().collect();

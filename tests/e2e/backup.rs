@@ -1,4 +1,4 @@
-//! The main job: what is stored is restorable with stock tools and equal to what was there.
+//! The main task: stock tools restore what was stored, and it equals the original.
 
 use crate::scene::{DATABASE, Scene, excluded, key, manifest, raw, succeed};
 use std::path::Path;
@@ -148,7 +148,7 @@ fn a_carried_object_that_is_missing_or_has_another_size_is_dumped_anew() {
     for source in ["db", "docs"] {
         let source = &second["snapshot"]["sources"][source];
         assert_eq!(source["outcome"], "saved", "{source}");
-        assert!(source["reason"].as_str().unwrap().contains("missing or has another size"), "{source}");
+        assert!(source["reason"].as_str().unwrap().contains("missing or has a different size"), "{source}");
     }
     let listed = scene.list();
     assert_eq!(listed[1]["complete"], false, "a snapshot without its objects is listed as complete");

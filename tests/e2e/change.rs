@@ -1,4 +1,4 @@
-//! What is a change and what is not.
+//! Which modifications count as a change, and which do not.
 
 use crate::scene::{DATABASE, Scene, complains};
 
@@ -38,7 +38,7 @@ fn one_row_in_any_table_is_a_change() {
         if rows == 0 {
             continue;
         }
-        // Whatever the table is, taking one row away is a change, and no trigger or `tms` column tells of it.
+        // In any table, deleting a row is a change, and no trigger or `tms` column shows it.
         scene.server.psql(
             DATABASE,
             &format!("BEGIN; SET LOCAL session_replication_role = replica; DELETE FROM {table} WHERE ctid = (SELECT min(ctid) FROM {table}); COMMIT"),
@@ -96,7 +96,7 @@ fn a_fingerprint_that_is_blind_to_archived_files_is_not_trusted() {
 fn what_counts_as_a_change_is_explained_from_the_records_alone() {
     let Some(scene) = Scene::small() else { return };
     let explain = ["plugins", "explain", "fingerprint", "--env", "prod"];
-    complains(&scene.run(explain), 64, "has a fingerprint that could be explained");
+    complains(&scene.run(explain), 64, "has a fingerprint that can be explained");
     scene.backup(&[]);
     let text = scene.run(explain).expect_code(0).stdout;
     for says in [
@@ -111,7 +111,7 @@ fn what_counts_as_a_change_is_explained_from_the_records_alone() {
     let lines: Vec<&str> = text.lines().collect();
     let naming: Vec<usize> = (0..lines.len()).filter(|at| lines[*at].contains("llx_events")).collect();
     let [at] = naming.as_slice() else { panic!("a table that does not count: {text}") };
-    assert!(lines[at - 1].contains("the values of the sequences, but for those of"), "{text}");
+    assert!(lines[at - 1].contains("the values of the sequences, except those of"), "{text}");
     let value = scene.run([&["--json"], &explain[..]].concat()).expect_code(0).json();
     let db = value["sources"].as_array().unwrap().iter().find(|source| source["source"] == "db").unwrap();
     assert_eq!(db["filtered_columns"], serde_json::json!(["public.llx_actioncomm#code", "public.llx_const#name"]));

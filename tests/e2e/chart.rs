@@ -1,4 +1,4 @@
-//! The chart, rendered by Helm 3 and 4: what comes of values, what is refused, and whether the binary takes its
+//! The chart, rendered by Helm 3 and 4: what values produce, what is refused, and whether the binary accepts the
 //! configuration. Nothing here needs a cluster.
 
 mod alerts;

@@ -1,4 +1,4 @@
-//! Where components come from: a registry, by digest and with credentials; and what is kept of them between runs.
+//! Components from a registry, by digest and with credentials, and the cache that is kept between runs.
 
 use crate::scene::complains;
 use std::os::unix::fs::PermissionsExt;
@@ -149,7 +149,7 @@ fn what_a_large_component_compiles_to_is_kept_and_never_loaded_when_it_was_chang
     code[middle] ^= 0x10;
     std::fs::write(compiled, &code).unwrap();
     let third = desk.prune(component).expect_code(0);
-    assert!(third.stderr.contains("is not loaded and is compiled anew"), "{}", third.stderr);
+    assert!(third.stderr.contains("cannot be used and is compiled again"), "{}", third.stderr);
     assert_eq!(plan(&third), plan(&first));
     let fourth = desk.prune(component).expect_code(0);
     assert!(fourth.stderr.is_empty() && fourth.elapsed < first.elapsed / 2, "{:?}: {}", fourth.elapsed, fourth.stderr);
@@ -169,7 +169,7 @@ fn a_cache_that_cannot_be_trusted_or_made_costs_time_and_a_warning() {
     let file =
         format!("[plugins]\ncache = \"{}/below\"\n[plugins.retention]", desk.at("dolibarr-backup.toml").display());
     let none = desk.run(component, |text| text.replace("[plugins.retention]", &file)).expect_code(0);
-    assert_eq!(none.stderr.matches("the cache of components is not used").count(), 1, "{}", none.stderr);
+    assert_eq!(none.stderr.matches("the component cache is not used").count(), 1, "{}", none.stderr);
 }
 
 /// A key of a builder, and what it signs.
@@ -205,7 +205,7 @@ fn a_component_that_has_to_be_signed_is_verified_before_anything_of_it_is_parsed
         let error = desk.run(file, signed_by(signer.key())).expect_code(64).stderr;
         assert!(error.contains(says) && error.contains("hint"), "{says}: {error}");
     };
-    refused("is not signed, and signed_by names a key");
+    refused("is not signed, but signed_by names a key");
     std::fs::write(&signature, signer.sign(&bytes)).unwrap();
     assert!(desk.run(file, signed_by(signer.key())).expect_code(0).json().is_object());
     std::fs::write(&signature, other.sign(&bytes)).unwrap();
@@ -213,9 +213,9 @@ fn a_component_that_has_to_be_signed_is_verified_before_anything_of_it_is_parsed
     std::fs::write(&signature, signer.sign(&bytes)).unwrap();
     // What a parser would refuse in other words.
     std::fs::write(&component, b"\0asm\x0d\0\x01\0\x07\xff\xff\xff\xff\x0f").unwrap();
-    refused("is not what was signed");
+    refused("does not match its signature");
     std::fs::write(&component, &bytes).unwrap();
-    // A key for all roles holds for the shipped ones, which nobody has signed here, and a role's own key comes first.
+    // A key for all roles also applies to the shipped plugins, which are unsigned here. A role's own key has priority.
     let of_all = |own: &str| {
         let own = format!("[plugins]\nsigned_by = \"{}\"\n[plugins.retention]{own}", other.key());
         desk.run(file, move |text| text.replace("[plugins.retention]", &own))
@@ -223,7 +223,7 @@ fn a_component_that_has_to_be_signed_is_verified_before_anything_of_it_is_parsed
     let error = of_all("").expect_code(64).stderr;
     assert!(error.contains("was signed with another key"), "{error}");
     assert!(of_all(&format!("\nsigned_by = \"{}\"", signer.key())).expect_code(0).json().is_object());
-    // One that is only looked at is run too.
+    // Inspecting a component runs it too.
     let all = format!("[plugins]\nsigned_by = \"{}\"\n[plugins.retention]", signer.key());
     let unsigned = desk.at("unsigned.wasm");
     std::fs::write(&unsigned, &bytes).unwrap();
@@ -233,7 +233,7 @@ fn a_component_that_has_to_be_signed_is_verified_before_anything_of_it_is_parsed
         &["plugins", "diff", file, unsigned, "--env", "prod"],
     ] {
         let error = desk.verb(verb, file, |text| text.replace("[plugins.retention]", &all)).expect_code(64).stderr;
-        assert!(error.contains("is not signed, and signed_by names a key"), "{verb:?}: {error}");
+        assert!(error.contains("is not signed, but signed_by names a key"), "{verb:?}: {error}");
     }
 }
 
@@ -252,7 +252,7 @@ fn a_signature_in_a_registry_is_a_layer_beside_the_component() {
     let key = format!("[plugins.retention]\nsigned_by = \"{}\"", signer.key());
     let run = |address: &str| desk.run(address, |text| text.replace("[plugins.retention]", &key));
     assert!(run(&signed).expect_code(0).json().is_object());
-    for (address, says) in [(&unsigned, "is not signed"), (&changed, "is not what was signed")] {
+    for (address, says) in [(&unsigned, "is not signed"), (&changed, "does not match its signature")] {
         for _ in ["pulled", "cached"] {
             let error = run(address).expect_code(64).stderr;
             assert!(error.contains(says), "{error}");

@@ -1,4 +1,5 @@
-//! Databases that come back: into fresh ones, into a sandbox, on a new machine; and what cannot be, said in one sentence.
+//! Restores databases: into new ones, into a sandbox, on a new machine. What cannot be restored is reported in one
+//! sentence.
 
 mod days;
 mod failing;
@@ -133,17 +134,17 @@ fn what_cannot_be_is_said_in_one_sentence_and_nothing_is_made() {
     let long = "x".repeat(64);
     let table: [(&[&str], i32, &str); 18] = [
         (&["--into", "taken", "--server", "lab"], 2, "`taken`"),
-        (&["--into", DATABASE, "--server", "lab"], 2, "is where prod itself lives"),
-        (&["--into", "new", "--swap", DATABASE, "--server", "lab"], 2, "is where prod itself lives"),
-        (&["--into", DATABASE, "--overwrite", "--server", "lab"], 2, "is where prod itself lives"),
-        (&["--into", DATABASE, "--same-environment", "--server", "lab"], 2, "is there already"),
+        (&["--into", DATABASE, "--server", "lab"], 2, "is part of prod itself"),
+        (&["--into", "new", "--swap", DATABASE, "--server", "lab"], 2, "is part of prod itself"),
+        (&["--into", DATABASE, "--overwrite", "--server", "lab"], 2, "is part of prod itself"),
+        (&["--into", DATABASE, "--same-environment", "--server", "lab"], 2, "already exists"),
         (&["--into", "postgres", "--server", "lab"], 2, "belongs to the server"),
-        (&["--into", &long, "--server", "lab"], 2, "cannot be the name"),
+        (&["--into", &long, "--server", "lab"], 2, "is not a valid database name"),
         (&["--into", "new", "--server", "absent"], 2, "has no server `absent`"),
-        (&["--into", "new", "--server", "postgres://a:canary@x/"], 2, "holds a password"),
+        (&["--into", "new", "--server", "postgres://a:canary@x/"], 2, "contains a password"),
         (&["--into", "new", "--server", "postgres://postgres@127.0.0.1:1/"], 75, "127.0.0.1:1"),
         (&["--into", "new", "--target-env", "absent"], 64, "unknown environment `absent`"),
-        (&["--into", "new"], 64, "may not make a database"),
+        (&["--into", "new"], 64, "may not create databases"),
         (&["--into", "new", "--server", "lab", "--owner", "absent"], 64, "the role `absent` does not exist"),
         (&["--into", "new", "--server", "lab", "--scratch", small.to_str().unwrap()], 64, "absent"),
         (&["--into", "new", "--server", "lab", "--snapshot", "20260101T000000Z"], 2, "does not exist"),
@@ -160,8 +161,8 @@ fn what_cannot_be_is_said_in_one_sentence_and_nothing_is_made() {
     }
     let documents = ["restore", "--env", "prod", "--source", "docs", "--into"];
     let own = scene.documents.to_str().unwrap();
-    complains(&scene.run(documents.into_iter().chain(["x", "--server", "lab"])), 2, "is for databases");
-    complains(&scene.run(documents.into_iter().chain([own])), 2, "is where prod itself lives");
+    complains(&scene.run(documents.into_iter().chain(["x", "--server", "lab"])), 2, "is only for databases");
+    complains(&scene.run(documents.into_iter().chain([own])), 2, "is part of prod itself");
     assert_eq!(databases(&scene), before);
 }
 
@@ -184,7 +185,7 @@ fn a_dump_of_a_newer_server_or_pg_dump_is_refused_before_anything_is_fetched() {
         return;
     };
     let number = |at: usize| dump[..at + 1].iter().rposition(|b| !b.is_ascii_digit() && *b != b'.').unwrap() + 1;
-    for (at, says) in [(number(server), "is the older"), (number(tool), "needs pg_restore 99")] {
+    for (at, says) in [(number(server), "target server is older"), (number(tool), "needs pg_restore 99")] {
         let mut patched = dump.clone();
         patched[at..at + 2].copy_from_slice(b"99");
         std::fs::write(scene.store.join("prod/db/20260601T010000Z.dump"), &patched).unwrap();
@@ -213,7 +214,7 @@ fn a_new_machine_needs_nothing_but_the_store_and_its_credentials() {
     let Some(scene) = Scene::small().and_then(Scene::on_garage).and_then(with_targets) else { return };
     scene.backup(&[]);
     let (port, documents) = (format!("port = {}", scene.server.port()), scene.documents.display().to_string());
-    // What was backed up is gone: no server answers, no folder is there, and nobody has its password.
+    // The sources are gone: no server answers, the folder does not exist, and its password is lost.
     let gone = |text: &str| {
         let credentials = format!("\"{}\"", scene.folder.path().join("credentials").display());
         text.replacen(&port, "port = 1", 1).replacen(&documents, "/nonexistent", 1).replacen(

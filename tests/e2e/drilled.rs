@@ -1,4 +1,4 @@
-//! What a drill does, and what it leaves: a report, and nothing else.
+//! A drill checks a snapshot and leaves only a report.
 
 use crate::scene::{DATABASE, Scene, complains, key};
 use serde_json::Value;

@@ -1,4 +1,4 @@
-//! A source that fails never becomes an object, never a restore point, and freezes the retention.
+//! A source that fails gets neither an object nor a restore point, and retention is frozen.
 
 use crate::scene::{PASSWORD, Scene, complains};
 use std::os::unix::fs::PermissionsExt;

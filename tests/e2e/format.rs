@@ -1,4 +1,4 @@
-//! Stores that earlier versions left. Each fixture is one as its version wrote it, and is never renewed.
+//! Stores written by earlier versions. Each fixture is unchanged since its version wrote it, and must never be renewed.
 
 use crate::scene::{Scene, complains};
 use serde_json::Value;
@@ -68,7 +68,7 @@ fn a_store_of_format_1_is_read_verified_restored_and_carried_on() {
     let init = scene.run(["init", "--env", "prod", "--now", "2026-06-07T03:00:00Z"]).expect_code(0);
     assert!(init.stdout.contains("6 snapshots, and 1 adopted"), "{}", init.stdout);
     let again = scene.run(["init", "--env", "prod", "--now", "2026-06-07T03:00:00Z"]).expect_code(0);
-    assert!(again.stdout.contains("was initialised already"), "{}", again.stdout);
+    assert!(again.stdout.contains("is already initialised"), "{}", again.stdout);
 
     // From then on the retention works, in two steps.
     let second = backup(&scene, "2026-06-08T01:00:00Z", 0);

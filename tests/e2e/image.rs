@@ -1,5 +1,5 @@
-//! The image, as `cargo xtask image --debug` leaves it beside the binary: its layout, and what it does on a read-only root
-//! as a user without rights. Without a container runtime, a root of its own and `chroot` do what one would.
+//! The image that `cargo xtask image --debug` writes beside the binary: its layout, and its behaviour on a read-only
+//! root as an unprivileged user. Instead of a container runtime, the tests use a separate root and `chroot`.
 
 use crate::scene::{DATABASE, PASSWORD, Scene, succeed};
 use flate2::read::GzDecoder;
@@ -15,7 +15,7 @@ use tempfile::TempDir;
 /// Who runs in the image: the owner of documents in Debian, whom the chart runs as.
 const USER: &str = "33";
 
-/// Runs a program on a read-only root of its own, with what a container runtime adds: `/proc`, `/dev/null`, a `/tmp`, and
+/// Runs a program on its own read-only root, with what a container runtime adds: `/proc`, `/dev/null`, a `/tmp`, and
 /// volumes. Arguments: root, user, volumes as `FROM:TO:ro` or `FROM:TO:rw` up to a `--`, then the command.
 const CONTAINER: &str = "\
 set -e
@@ -33,7 +33,7 @@ done; shift
 exec env -i PATH=/usr/bin HOME=/tmp /usr/sbin/chroot --userspec=\"$user:$user\" --groups= \"$root\" \"$@\"
 ";
 
-/// The built image's archive; none, with a line that says so, where there is none.
+/// The built image's archive. If it does not exist, returns `None` and records the skip.
 pub fn file() -> Option<PathBuf> {
     let folder = tests::binary::program().parent().unwrap().join("image");
     let mut paths = folder.read_dir().into_iter().flatten().map(|entry| entry.unwrap().path());
@@ -50,7 +50,7 @@ struct Image {
 }
 
 impl Image {
-    /// The built one; none, with a line that says so, where there is none.
+    /// The built image. If it does not exist, returns `None` and records the skip.
     fn built() -> Option<Self> {
         let file = file()?;
         let mut files = BTreeMap::new();
@@ -96,7 +96,8 @@ impl Image {
         self.manifest().layers().iter().map(unzip).collect()
     }
 
-    /// A folder with the image's files, owned by root; none, with a line that says so, where that cannot be made or used.
+    /// A folder with the image's files, owned by root. If it cannot be created or used, returns `None` and records the
+    /// skip.
     fn root(&self) -> Option<TempDir> {
         if !rustix::process::geteuid().is_root() {
             tests::skip("the image runs in a root of its own, which takes root to make");

@@ -1,4 +1,4 @@
-//! Bad input: one clear sentence, a hint, the exit code of the table, and a store that is as it was.
+//! Invalid input leads to one clear sentence, a hint and the documented exit code, and leaves the store unchanged.
 
 use crate::scene::{Scene, complains};
 use std::os::unix::fs::PermissionsExt;
@@ -35,7 +35,7 @@ fn a_mistake_in_the_configuration_writes_nothing() {
         (replace(&format!("file://{store}"), "ftp://example/x"), 64, "ftp"),
         (replace("fingerprint.wasm", "absent.wasm"), 64, "cannot be read"),
         (replace("fingerprint.wasm", "dump.wasm"), 64, "instead of"),
-        (replace("fingerprint.wasm", "/bin/sh"), 64, "no WebAssembly component"),
+        (replace("fingerprint.wasm", "/bin/sh"), 64, "not a WebAssembly component"),
         (replace("\"database-evidence\", ", ""), 64, "which it is not granted"),
         (replace("\"database-evidence\"", "\"database\""), 64, "unknown grant `database`"),
         (replace("Europe/Paris", "Mars/Olympus"), 64, "unknown time zone"),
@@ -45,7 +45,7 @@ fn a_mistake_in_the_configuration_writes_nothing() {
         complains(&run, code, says);
         assert_eq!(scene.stored(), before, "`{says}` changed the store");
     }
-    // A source that is wrong fails by itself: the other one is saved, and the record says what failed.
+    // A wrong source fails alone: the other one is saved, and the record names the failure.
     let sources = [
         (replace("database = \"erp\"", "database = \"absent\""), "db", "absent"),
         (replace(&credentials, "/nonexistent"), "db", "/nonexistent"),

@@ -1,4 +1,4 @@
-//! A run that is killed, interrupted or overtaken leaves every listed snapshot restorable, and the next run works.
+//! After a run is killed, interrupted or overtaken, every listed snapshot can be restored, and the next run works.
 
 use crate::scene::{Scene, complains, signal};
 use std::collections::BTreeSet;
@@ -190,7 +190,7 @@ fn a_signal_at_any_moment_around_the_commit_costs_no_listed_snapshot_its_objects
         } else {
             std::thread::sleep(std::time::Duration::from_millis(30 * round));
         }
-        // It may have ended by itself.
+        // It may already have ended.
         if std::path::Path::new(&format!("/proc/{}", run.id())).exists() {
             signal(run.id(), rustix::process::Signal::TERM);
         }

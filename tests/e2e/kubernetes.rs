@@ -1,4 +1,4 @@
-//! Against a real API server and controller manager; the tests play the kubelet.
+//! Tests with a real API server and controller manager. The tests play the kubelet.
 
 mod borrowed;
 mod coverage;

@@ -1,6 +1,6 @@
-//! The suite that drives the binary as its users do: a configuration file, real servers, stock tools to look at what
-//! came of it; and what holds the shape of the tree. One test binary, so that it links once. It never uses the host's
-//! library.
+//! The suite that drives the binary as users do: with a configuration file, real servers, and stock tools to check the
+//! results. It also checks the structure of the source tree. It is a single test binary, so that it links once, and it
+//! never uses the host's library.
 
 mod adopted;
 mod architecture;

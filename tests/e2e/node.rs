@@ -1,8 +1,8 @@
-//! On a cluster of one real node: what the chart renders runs in the image that ships, as a user without rights on a
-//! read-only root; a laptop with a kubeconfig does the same from outside; and what was stored comes back.
+//! Tests on a cluster with one real node: the rendered chart runs in the shipped image as an unprivileged user on a
+//! read-only root, a laptop with a kubeconfig does the same from outside, and what was stored can be restored.
 //!
-//! The API server is an older one than the chart is for. It knows CronJobs by an older version, and drops the fields that it
-//! does not know: the time zone and the policy on failed pods.
+//! The API server is older than the chart requires. It knows an older version of CronJobs and drops the fields that it
+//! does not know: the time zone and the policy for failed pods.
 
 mod laptop;
 

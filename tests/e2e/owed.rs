@@ -1,6 +1,6 @@
-//! What is owed stays restorable on days that are not ordinary: each test is one such day, or one such year.
+//! Owed states can still be restored after unusual days. Each test is one such day or year.
 //!
-//! Most of it needs no server: an office is a few folders of documents, and every moment is simulated.
+//! Most tests need no server: an office is a few folders of documents, and the time is simulated.
 
 mod adopted;
 mod answered;
@@ -37,7 +37,7 @@ fn keep_last(keep: usize, guard: &str) -> String {
 /// One environment of folders alone, `prod`.
 struct Office {
     folder: TempDir,
-    /// Whether the harness has founded it: what a day did to the environment's own file since is for a person to mend.
+    /// Whether the harness has initialised it. A person must repair any later damage to the environment's file.
     founded: Cell<bool>,
 }
 
@@ -101,7 +101,7 @@ impl Office {
         if founded { run.without_init().finish() } else { run.finish() }
     }
 
-    /// A verb of `prod` at a moment, as JSON; null where there is no result.
+    /// The JSON output of a verb for `prod` at a moment; null if there is none.
     #[track_caller]
     fn verb(&self, verb: &[&str], now: &str, code: i32) -> Value {
         let all = [&["--json"], verb, &["--env", "prod", "--now", now]].concat();
@@ -115,7 +115,7 @@ impl Office {
         self.verb(&["backup"], now, code)
     }
 
-    /// A night's backup after somebody worked all day: in the first document of every source that is there stands the day.
+    /// A night's backup after a working day: the first document of every existing source contains the day.
     #[track_caller]
     fn worked(&self, now: &str, code: i32) -> Value {
         self.work(now);
@@ -207,7 +207,7 @@ impl Office {
         std::fs::write(path, bytes).unwrap();
     }
 
-    /// Twenty snapshots: nine year's ends, of which a person said that the gaps between them are right, and eleven days.
+    /// Twenty snapshots: nine ends of years, with gaps that the administrator confirmed, and eleven days.
     #[track_caller]
     fn old(&self) {
         for year in 2016..=2024 {

@@ -72,7 +72,7 @@ fn a_run_takes_only_what_was_reviewed_where_the_configuration_says_so() {
     let last = "[plugins.retention]\ncomponent = \"retention-last.wasm\"\n";
     let folder = folder_with(&format!("{required}{last}"));
     let backup = |folder: &tempfile::TempDir| run(folder, &["backup", "--env", "prod", "--dry-run"]);
-    complains(&backup(&folder), 64, "require_lock is set, and there is no ");
+    complains(&backup(&folder), 64, "require_lock is set, but there is no ");
     let _ = run(&folder, &["plugins", "audit", "--write"]).expect_code(0);
     let reviewed = std::fs::read_to_string(folder.path().join("capabilities.lock")).unwrap();
     let _ = backup(&folder).expect_code(0);
@@ -94,7 +94,7 @@ fn a_file_that_lies_about_its_length_is_refused_with_the_reason_and_the_place() 
     let folder = folder_with("");
     std::fs::write(folder.path().join("tiny.wasm"), b"\0asm\x0d\0\x01\0\x07\xff\xff\xff\xff\x0f").unwrap();
     let inspected = run(&folder, &["plugins", "inspect", "tiny.wasm"]);
-    complains(&inspected, 64, "tiny.wasm is no WebAssembly component: unexpected end-of-file at byte 14");
+    complains(&inspected, 64, "tiny.wasm is not a WebAssembly component: unexpected end-of-file at byte 14");
 }
 
 #[test]
@@ -179,7 +179,7 @@ fn which_rows_a_plugin_may_read_is_shown_column_by_column_and_one_more_fails_the
         "prod/db: llx_blockedlog (rowid, entity, signature), llx_ecm_files (rowid, entity, filepath, filename, label)";
     assert_eq!(reaches(&audit(&shipped), "table-rows"), expected);
     for (columns, says) in [
-        ("tables = { llx_ecm_files = [] }", "`llx_ecm_files` in `tables` names 0 columns"),
+        ("tables = { llx_ecm_files = [] }", "`llx_ecm_files` in `tables` lists 0 columns"),
         ("tables = [\"llx_ecm_files\"]", "invalid type"),
         (
             "[plugins.retention]\ncomponent = \"retention-last.wasm\"\ntables = { t = [\"id\"] }",
@@ -201,14 +201,14 @@ fn any_file_can_be_inspected_without_a_configuration() {
     assert_eq!(needs, ["database-dump", "tree-archive", "object-write"]);
     std::fs::write(folder.path().join("x.wasm"), "no component").unwrap();
     let none = Run::new(["plugins", "inspect", "x.wasm"]).folder(folder.path()).finish();
-    complains(&none, 64, "x.wasm is no WebAssembly component");
+    complains(&none, 64, "x.wasm is not a WebAssembly component");
 }
 
 #[test]
 fn a_setting_that_the_plugins_own_schema_refuses_ends_every_verb_that_runs_it() {
     for (settings, says) in [
-        ("keep = -1", "the setting `keep` of the plugin `retention` is wrong"),
-        ("keep = \"all\"", "the setting `keep` of the plugin `retention` is wrong"),
+        ("keep = -1", "the setting `keep` of the plugin `retention` is invalid"),
+        ("keep = \"all\"", "the setting `keep` of the plugin `retention` is invalid"),
         ("kep = 3", "the plugin `retention` has no setting `kep`"),
     ] {
         let section =
@@ -356,16 +356,16 @@ fn the_rules_of_a_world_are_tried_on_any_component_and_explained() {
         ("leave-out", 71, "leaves out the snapshot"),
         ("no-reasons", 71, "gives no reason"),
         ("forget-everything", 71, "it forgets the newest"),
-        ("keep", 71, "it takes the setting `no_plugin_has_this`"),
+        ("keep", 71, "it accepts the setting `no_plugin_has_this`"),
     ] {
         let bad = check("guests/hostile-retention.wasm", &format!("do = \"{does}\"")).expect_code(code);
         assert!(bad.stdout.contains(seen) && bad.stdout.contains("because "), "{does}: {}", bad.stdout);
-        complains(&bad, code, "of the rules above are broken");
+        complains(&bad, code, "of the rules above");
     }
     complains(&check("plugins/absent.wasm", ""), 64, "cannot be read");
 }
 
-/// As somebody writes one tonight: in a folder of nobody's repository, with nothing but Rust and the binary.
+/// As a plugin author works: in a folder outside any repository, with only Rust and the binary.
 #[test]
 fn a_new_plugin_in_rust_is_built_outside_of_the_repository_packed_and_holds_to_every_rule() {
     let rustc = |arguments: &[&str]| {
@@ -384,7 +384,7 @@ fn a_new_plugin_in_rust_is_built_outside_of_the_repository_packed_and_holds_to_e
         let new = ["plugins", "new", world, &name];
         let _ = Run::new(new).folder(folder.path()).finish().expect_code(0);
         let twice = Run::new(new).folder(folder.path()).finish();
-        complains(&twice, 64, "is already there");
+        complains(&twice, 64, "already exists");
         let own = folder.path().join(&name);
         let built = std::process::Command::new("cargo")
             .args(["build", "--quiet", "--release", "--target", target])

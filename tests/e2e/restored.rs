@@ -1,5 +1,5 @@
-//! What comes back: whole documents folders and single documents, from a folder and from a server, compared with what
-//! was saved; and what is said where nothing can come back.
+//! Restores complete documents folders and single documents, from a folder and from a server, and compares them with
+//! what was saved. Also checks the message if nothing can be restored.
 
 use crate::scene::{Scene, complains, excluded, key, manifest, raw, succeed};
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -137,10 +137,10 @@ fn a_restore_goes_into_neither_the_source_nor_the_store_and_an_empty_folder_lend
     let linked = scene.folder.path().join("linked");
     symlink(&scene.documents, &linked).unwrap();
     for path in [scene.documents.join("ecm/r"), linked.join("r")] {
-        complains(&into(&path), 2, "is within the folder that `docs` saves");
+        complains(&into(&path), 2, "is inside the folder that `docs` backs up");
         assert!(!path.exists());
     }
-    complains(&into(&scene.store.join("prod/docs/r")), 2, "is in the store");
+    complains(&into(&scene.store.join("prod/docs/r")), 2, "is inside the store");
     let empty = scene.folder.path().join("empty");
     std::fs::create_dir(&empty).unwrap();
     for list in ["system.posix_acl_access", "system.posix_acl_default"] {
@@ -159,9 +159,9 @@ fn a_dump_that_brings_no_row_back_is_no_snapshot_to_rely_on() {
     std::fs::create_dir_all(scene.store.join("prod/db")).unwrap();
     let dump = scene.store.join("prod/db/20260601T010000Z.dump");
     for (arguments, says) in [
-        (&["-Fc", "--schema-only"][..], "the rows of none, as pg_dump --schema-only makes it"),
-        (&["-Fc", "--data-only"], "as pg_dump --data-only makes it"),
-        (&["-Fp"], "plain SQL, which `psql -f` restores"),
+        (&["-Fc", "--schema-only"][..], "but no rows, as made by pg_dump --schema-only"),
+        (&["-Fc", "--data-only"], "made with pg_dump --data-only"),
+        (&["-Fp"], "plain SQL, which this program does not support"),
         (&["-Ft"], "pg_dump's tar form"),
     ] {
         let output = scene.server.client("pg_dump").args(arguments).arg(crate::scene::DATABASE).output().unwrap();
@@ -219,14 +219,14 @@ fn a_document_goes_to_stdout_or_to_new_files_and_never_over_one_that_exists() {
     let _ = get(&[&["large", "users/hard link"][..], &output[..]].concat()).expect_code(0);
     assert_eq!(std::fs::read(folder.join("large")).unwrap(), std::fs::read(scene.documents.join("large")).unwrap());
     assert_eq!(std::fs::read(folder.join("hard link")).unwrap(), b"");
-    complains(&get(&[&["large"][..], &output[..]].concat()), 2, "exists already");
+    complains(&get(&[&["large"][..], &output[..]].concat()), 2, "already exists");
     complains(&get(&["large", "install.lock"]), 2, "several documents");
     complains(&get(&["missing.pdf"]), 2, "no document `missing.pdf`");
     complains(&get(&["out"]), 2, "is a symbolic link to `/etc/passwd`");
     complains(&get(&["facture"]), 2, "is a folder");
     complains(&get(&["--source", "db", "large"]), 2, "no such source as `db`");
     let both = get(&["--json", "large"]).expect_code(2);
-    assert!(both.stderr.contains("cannot both go to stdout"), "{}", both.stderr);
+    assert!(both.stderr.contains("cannot both be written to stdout"), "{}", both.stderr);
     let absent = folder.join("absent/large");
     let nowhere = get(&["large", "--output", absent.to_str().unwrap()]);
     complains(&nowhere, 64, "absent/large cannot be written: no such file or directory");
@@ -352,7 +352,7 @@ fn documents_are_found_and_their_versions_are_told_apart() {
     let odd = scene.run(["--json", "find"].into_iter().chain(now).chain(["caf*"])).expect_code(0).json();
     assert_eq!(odd["documents"][0]["shown"], "caf\\xe9 \\x1b[31m.txt");
     assert_eq!((odd["total"].as_u64(), odd["format_version"].as_u64()), (Some(1), Some(1)));
-    complains(&scene.run(["find"].into_iter().chain(now).chain(["["])), 2, "is no pattern");
+    complains(&scene.run(["find"].into_iter().chain(now).chain(["["])), 2, "is not a valid pattern");
 
     let versions = scene.run(["--json", "history"].into_iter().chain(now).chain([csv])).expect_code(0).json();
     let of = |n: usize| versions["versions"][n]["snapshots"].clone();

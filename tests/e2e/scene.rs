@@ -19,8 +19,8 @@ pub const PASSWORD: &str = "canary-pg-5f1c7d9e";
 pub const DATABASE: &str = "erp";
 pub const ROLE: &str = "backup";
 
-/// What plugins compile to, for all runs of the suite: a run takes a tenth of a second instead of one. What a cache may do to a run has tests of
-/// its own.
+/// The cache of compiled plugins for all runs of the suite: a run takes a tenth of a second instead of a second. Other
+/// tests cover the effects of a cache on a run.
 pub const COMPILED: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/compiled");
 
 pub struct Scene {
@@ -93,7 +93,7 @@ impl Scene {
             .documents(("prod", "docs"), &folder.join("documents"))
     }
 
-    /// The same scene with an S3 server as the store. None, with a line that says so, where there is none.
+    /// The same scene with an S3 server as the store. Without a server, returns `None` and records the skip.
     pub fn on_garage(self) -> Option<Self> {
         let garage = match tests::garage::program() {
             Ok(_) => Garage::shared().unwrap(),
@@ -159,8 +159,8 @@ impl Scene {
         listed["snapshots"].as_array().unwrap().clone()
     }
 
-    /// As if everything in the bin had entered it so many days earlier, and the last two runs were of today: a folder's time is
-    /// that of its files.
+    /// Changes file times as if everything in the bin had entered it this many days earlier, and the last two runs were
+    /// today. The time of a folder store is that of its files.
     pub fn age_bin(&self, environment: &str, days: u64) {
         age_all(&self.store.join(environment), days, 2);
     }
@@ -229,8 +229,8 @@ pub fn complains(outcome: &Outcome, code: i32, says: &str) {
     assert!(!stderr.contains("panicked at") && !stderr.contains("stack backtrace"), "{stderr}");
 }
 
-/// As if what an environment has in its bin, and its records but for some of those written last, had been written so many days
-/// earlier.
+/// Changes file times as if the bin and the records of an environment, except the last `but` records, had been written
+/// this many days earlier.
 pub fn age_all(environment: &Path, days: u64, but: usize) {
     let files = |folder: &str| -> Vec<PathBuf> {
         let entries = std::fs::read_dir(environment.join(folder)).into_iter().flatten();
@@ -304,7 +304,8 @@ pub fn excluded(path: &Path, folder: bool) -> bool {
     temp || (depth == 1 && name.ends_with(b".log")) || preview || nested
 }
 
-/// Everything that an archive must reproduce of a tree, a line an entry: path, kind, mode, time, owner, attributes, content or target.
+/// Everything in a tree that an archive must reproduce, one line per entry: path, kind, mode, time, owner, attributes,
+/// content or target.
 pub fn manifest(root: &Path, excluded: impl Fn(&Path, bool) -> bool) -> BTreeSet<Vec<u8>> {
     let mut lines = BTreeSet::new();
     let mut folders = vec![PathBuf::new()];

@@ -1,4 +1,4 @@
-//! No secret in an argument, a log, an error, a record or a report: canaries are planted and everything is searched.
+//! No secret appears in an argument, log, error, record or report. The tests plant canaries and search everything.
 
 use crate::scene::{PASSWORD, Scene};
 use std::collections::BTreeSet;

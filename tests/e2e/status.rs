@@ -1,4 +1,4 @@
-//! What `status` says of a store, from the store alone.
+//! What `status` reports from the store alone.
 
 use crate::scene::{COMPILED, Scene, complains};
 use serde_json::Value;
@@ -52,7 +52,7 @@ impl Office {
     }
 }
 
-/// A database that nobody answers for and documents that are not there.
+/// A database whose server does not answer, and documents that do not exist.
 const SANDBOX: &str = "[env.sandbox.sources.db]\nkind = \"postgres\"\nhost = \"192.0.2.1\"\ndatabase = \"erp\"\n\
 credentials = { user = \"u\" }\n[env.sandbox.sources.docs]\nkind = \"directory\"\npath = \"/nowhere/at/all\"\n";
 
@@ -92,7 +92,7 @@ fn what_is_configured_and_was_never_backed_up_is_seen_and_neither_source_is_open
     assert_eq!(files(&office.at("store")), before, "a status writes nothing");
 
     let shown = office.run(&["status", "--now", "2026-06-30T12:00:00Z"]);
-    complains(&shown, 4, "sandbox: db was never backed up whole, and 2 more");
+    complains(&shown, 4, "sandbox: db has never been backed up whole, and 2 more");
     assert!(shown.stdout.contains("never") && shown.stdout.contains("2026-06-30 03:00"), "{}", shown.stdout);
     let alone = office.run(&["status", "--env", "prod", "--now", "2026-06-30T12:00:00Z"]).expect_code(0);
     assert!(alone.stdout.contains("all is well"), "{}", alone.stdout);
@@ -228,7 +228,7 @@ fn retention_that_was_not_carried_out_is_seen_until_it_is() {
     let _ = office.run(&["prune", "--env", "prod", "--no-limit", "--now", now]).expect_code(0);
     let binned = office.status(0, now, &[]);
     assert_eq!(binned["environments"][0]["snapshots"]["in_bin"], 4, "{binned}");
-    // A plugin that cannot be had is no reason to hide the rest.
+    // A plugin that cannot be loaded must not hide the rest.
     office.configure("[plugins.retention]\ncomponent = \"gone.wasm\"\n");
     let without = office.status(4, now, &[]);
     assert_eq!(problems(&without["environments"][0]), [("waiting", None)]);

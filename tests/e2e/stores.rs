@@ -1,4 +1,4 @@
-//! The whole job against stores that behave like the real ones.
+//! Complete runs with stores that behave like real ones.
 
 use crate::scene::{DATABASE, PASSWORD, Scene, complains};
 use tests::garage::Garage;
@@ -18,7 +18,7 @@ fn two_environments_in_one_store_never_touch_each_other() {
     }
     let before = scene.stored();
     let _ = scene.run(["prune", "--env", "prod-1", "--no-limit"]).expect_code(0);
-    complains(&scene.run(["prune", "--env", "prod-1", "--now", "2060-01-01T00:00:00Z"]), 3, "the time is doubted");
+    complains(&scene.run(["prune", "--env", "prod-1", "--now", "2060-01-01T00:00:00Z"]), 3, "the time is in doubt");
     let mine = |(key, _): &(&String, &Vec<u8>)| !key.starts_with("prod-1/");
     assert!(before.iter().filter(mine).eq(scene.stored().iter().filter(mine)));
 }
@@ -46,8 +46,9 @@ fn a_strict_google_like_server_takes_a_whole_backup() {
     }
 }
 
-/// Each request costs a server's latency, and some stores bill it. What an ordinary night took before the environment's file, the
-/// announcements of the lease's mark and the look after the commit came: 11 where nothing had changed, 21 where both sources had.
+/// Each request costs a server's latency, and some stores bill it. Before the environment's file, the announcements in
+/// the lease's mark and the check after the commit were added, an ordinary night took 11 requests if nothing had
+/// changed and 21 if both sources had.
 #[test]
 fn an_ordinary_night_takes_few_requests() {
     let Some(mut scene) = Scene::small().and_then(Scene::on_garage) else { return };

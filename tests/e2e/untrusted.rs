@@ -1,5 +1,5 @@
-//! Files that nobody trusts. Whoever looks at one, or runs it, is not to pay for what it says of itself: with memory, with time, or with a
-//! crash in place of a sentence.
+//! Untrusted files. Inspecting or running one must cost neither memory nor time for what the file claims, and must not
+//! end in a crash instead of a message.
 
 use std::io::Write;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -51,8 +51,8 @@ fn custom(called: &str, content: &[u8]) -> Vec<u8> {
     section(0, &[&name(called), content].concat())
 }
 
-/// Files as large as they may be, each of which makes somebody work: who decodes, who validates, or who reads it to the end. The number is
-/// how many entries fill `bytes`.
+/// Files of the largest allowed size, each of which costs the most work in one step: decoding, validating or reading to
+/// the end. The number is how many entries fill `bytes`.
 fn greedy(bytes: usize) -> Vec<(&'static str, Vec<u8>)> {
     let types = |entry: Vec<u8>| component(&[section(7, &vector(bytes / entry.len(), |_| entry.clone()))]);
     let labels = |count: usize| vector(count, |i| name(&format!("a{i}")));
@@ -130,11 +130,12 @@ fn greedy(bytes: usize) -> Vec<(&'static str, Vec<u8>)> {
         ),
         ("zeros", vec![0; bytes]),
         ("zeros behind a header", [COMPONENT, &vec![0; bytes]].concat()),
-        ("components inside one another", [COMPONENT, &[4, 0x7f]].concat().repeat(bytes / 10)),
+        ("levels of nested components", [COMPONENT, &[4, 0x7f]].concat().repeat(bytes / 10)),
     ]
 }
 
-/// How `plugins inspect` ends on a file, when it may take so much memory: its exit code, none when it was killed, and what it says.
+/// Runs `plugins inspect` on a file with a memory limit. Returns its output and its exit code, `None` if it was killed.
+#[expect(unsafe_code, reason = "`pre_exec` is the only way to limit a child; the comment below says why it is safe")]
 fn inspect(file: &Path, bytes_max: u64) -> (Option<i32>, String, Duration) {
     let mut command = Command::new(program());
     command.args(["plugins", "inspect"]).arg(file).env_clear().stdout(Stdio::null()).stderr(Stdio::piped());
@@ -185,8 +186,8 @@ fn no_file_takes_much_memory_or_time_to_be_refused() {
     }
 }
 
-/// A retention plugin that works, with a module beside it that is never used and takes a compiler gigabytes: each of 10,000 variables
-/// changes on one of two ways, so that at each place where they meet the compiler asks which it was.
+/// A working retention plugin with an unused module that costs a compiler gigabytes: each of 10,000 variables changes
+/// in one of two branches, so the compiler must track every variable at each join.
 fn costly(folder: &Path) -> PathBuf {
     let variables = 10_000;
     let mut body = [number(1), number(variables), vec![0x7f]].concat();
@@ -230,15 +231,16 @@ fn compiling_ends_at_its_limits_in_a_process_of_its_own_and_nothing_else_does() 
         assert!(outcome.stderr.contains(said), "{}", outcome.stderr);
         assert!(outcome.stderr.contains("hint: "), "{}", outcome.stderr);
     };
-    of("compile_mib = 200", "compiling it takes more than 200 MiB of memory");
+    of("compile_mib = 200", "compiling it needs more than 200 MiB of memory");
     of("compile_mib = 16384, compile_seconds = 1", "compiling it takes more than 1 s of processor time");
-    // What nobody can compile in is said as well, and is no loop.
+    // A component that can never compile is also reported, and does not cause a loop.
     of("compile_mib = 1", "the process that compiles it");
     let honest = program().parent().unwrap().join("plugins/retention-last.wasm");
     let _ = simulate(folder.path(), &honest, "compile_mib = 200, compile_seconds = 60").expect_code(0);
 }
 
-/// Starts what compiles by itself, with a second of processor time, gives it a component after a while, and says how it ended.
+/// Starts the compiling process with a limit of one second of processor time, passes it a component after some time,
+/// and returns how it ended.
 fn compile_after(wait: Duration, component: &[u8]) -> std::process::ExitStatus {
     let mut child = Command::new(program())
         .args(["compile-component", "1024", "1"])
@@ -263,6 +265,7 @@ fn a_machine_that_is_busy_with_something_else_refuses_no_component_and_waits_for
 }
 
 #[test]
+#[expect(unsafe_code, reason = "`pre_exec` is the only way to limit a child; the comment below says why it is safe")]
 fn limits_that_this_program_has_already_stay_where_they_are_lower() {
     let limit = rustix::process::Rlimit { current: Some(100), maximum: Some(100) };
     let mut command = Command::new(program());

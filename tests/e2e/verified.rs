@@ -1,5 +1,5 @@
-//! What `verify` finds: every byte that is not as it was, every record that is not the one it was; and that a restore
-//! refuses the same before it touches a target.
+//! `verify` finds every changed byte and every changed record, and a restore refuses the same damage before it changes
+//! a target.
 
 use crate::scene::{DATABASE, Scene, age_all, complains, key, signal};
 use proptest::prelude::*;
@@ -260,7 +260,7 @@ fn a_record_that_was_edited_moved_or_removed_is_named_across_certificates() {
     assert!(problems(&verify(&scene, &[])).contains("the record of 20260602T010000Z, which 20260603T010000Z names"));
     restore();
 
-    // The newest one has nobody after it; the verification that saw it tells.
+    // No later record names the newest one; only the verification that saw it can prove it.
     let sixth = std::fs::read_to_string(at(6)).unwrap();
     std::fs::write(at(6), sixth.replace("\"host_version\": \"", "\"host_version\": \"9")).unwrap();
     assert!(problems(&verify(&scene, &[])).contains("the record of 20260606T010000Z is not the one that was verified"));
@@ -322,7 +322,7 @@ fn a_database_that_is_not_the_recorded_one_does_not_pass_the_deep_look() {
     assert_eq!(entries(&scratch), 0);
     let named = ["--snapshot", "20260602T010000Z", "--into", "refused", "--server", "lab"];
     let restored = scene.run(["restore", "--env", "prod", "--source", "db"].into_iter().chain(named));
-    complains(&restored, 4, "is not the recorded one");
+    complains(&restored, 4, "does not match the record");
     let meant = scene
         .run(["--json", "restore", "--env", "prod", "--source", "db", "--accept-different"].into_iter().chain(named));
     let meant = meant.expect_code(0).json();

@@ -38,6 +38,7 @@ pub fn is_in_memory(masked: &str) -> bool {
     find(&bytes)
 }
 
+#[expect(unsafe_code, reason = "no safe code reads all of the linear memory")]
 #[cfg(target_family = "wasm")]
 fn find(masked: &[u8]) -> bool {
     let end = core::arch::wasm32::memory_size(0) << 16;

@@ -1,4 +1,4 @@
-//! Runs the built binary as a user does: a configuration file, arguments, a clean environment; and kills it.
+//! Runs the built binary as a user does, with a configuration file, arguments and a clean environment; and kills it.
 
 mod config;
 mod terminal;
@@ -14,73 +14,73 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-/// A run that takes longer hangs.
+/// A run that takes longer counts as hanging.
 const RUN_TIME_MAX: Duration = Duration::from_secs(120);
 
-/// How often a run's end or a condition is looked for: short beside a phase of a small run.
+/// How often to check for a run's end or a condition. Short compared with a phase of a small run.
 const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
-/// Where pg_dump and other tools are looked for.
+/// The PATH of a run, for pg_dump and other tools.
 const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
-/// The built binary, in the target folder that this test was built into.
+/// The built binary, in the target folder of this test.
 ///
 /// # Panics
-/// When it is not built.
-#[must_use]
+/// If it is not built.
 pub fn program() -> PathBuf {
     let test = std::env::current_exe().expect("the path of this test's binary");
     let profile = test.ancestors().find(|folder| folder.join("deps").is_dir() && folder.join(".fingerprint").is_dir());
     let program =
-        profile.unwrap_or_else(|| panic!("{} is in no target folder", test.display())).join("dolibarr-backup");
+        profile.unwrap_or_else(|| panic!("{} is not in a target folder", test.display())).join("dolibarr-backup");
     let advice = "run `cargo xtask test`, or `cargo build -p dolibarr-backup` and `cargo xtask plugins`";
     assert!(program.is_file(), "{} is not built: {advice}", program.display());
     program
 }
 
-/// One run that has not begun.
+/// A run that has not started.
 #[derive(Debug)]
 pub struct Run {
     command: Command,
-    founds: bool,
+    /// Whether `init` runs before a `backup`.
+    with_init: bool,
 }
 
 impl Run {
-    /// The binary with `arguments`, and nothing in its environment but a PATH.
+    /// The binary with `arguments`. Its environment contains only a PATH.
     ///
     /// # Panics
-    /// When the binary is not built.
+    /// If the binary is not built.
     #[must_use]
     pub fn new<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Self {
-        Self::of(program(), arguments)
+        Self::with_program(program(), arguments)
     }
 
-    fn of<'a>(program: PathBuf, arguments: impl IntoIterator<Item = &'a str>) -> Self {
+    fn with_program<'a>(program: PathBuf, arguments: impl IntoIterator<Item = &'a str>) -> Self {
         let mut command = Command::new(program);
         command.args(arguments).env_clear().env("PATH", PATH).stdin(Stdio::null());
-        Self { command, founds: true }
+        Self { command, with_init: true }
     }
 
-    /// Without the `init` that comes before a `backup`, as an administrator runs it once.
+    /// Leaves out the `init` that otherwise runs before a `backup`.
     #[must_use]
     pub const fn without_init(mut self) -> Self {
-        self.founds = false;
+        self.with_init = false;
         self
     }
 
-    /// Founds the environment that a `backup` is of, where nobody did. What goes wrong here goes wrong in the run itself.
-    fn found(&self) {
+    /// Runs `init` for the environment of a `backup`. Its errors are ignored, because the backup reports them too.
+    fn init(&self) {
         let words: Vec<&str> = self.command.get_args().filter_map(std::ffi::OsStr::to_str).collect();
         let writes = words.contains(&"backup") && !words.contains(&"--dry-run") && !words.contains(&"plugins");
-        if !self.founds || !writes {
+        if !self.with_init || !writes {
             return;
         }
-        let named = |name: &str| words.windows(2).find(|pair| pair[0] == name).map(|pair| pair[1]);
+        let option = |name: &str| words.windows(2).find(|pair| pair[0] == name).map(|pair| pair[1]);
         let mut init = Command::new(self.command.get_program());
         for name in ["--config", "--now"] {
-            init.args(named(name).into_iter().flat_map(|value| [name, value]));
+            init.args(option(name).into_iter().flat_map(|value| [name, value]));
         }
-        init.args(["init", "--env", named("--env").unwrap_or("prod")]).env_clear().stdin(Stdio::null());
+        init.args(["init", "--env", option("--env").unwrap_or("prod")]).env_clear().stdin(Stdio::null());
         init.envs(self.command.get_envs().filter_map(|(name, value)| Some((name, value?))));
         if let Some(folder) = self.command.get_current_dir() {
             init.current_dir(folder);
@@ -88,15 +88,14 @@ impl Run {
         drop(init.output());
     }
 
-    /// With one more variable in the environment.
+    /// Adds a variable to the environment.
     #[must_use]
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.command.env(name, value);
         self
     }
 
-    /// In another working folder.
-    #[must_use]
+    /// Sets the working folder.
     pub fn folder(mut self, folder: &std::path::Path) -> Self {
         self.command.current_dir(folder);
         self
@@ -105,20 +104,20 @@ impl Run {
     /// Runs to the end.
     ///
     /// # Panics
-    /// When it cannot be started or hangs.
+    /// If it cannot be started or hangs.
     #[must_use]
     pub fn finish(self) -> Outcome {
         self.start().finish()
     }
 
-    /// Begins the run.
+    /// Starts the run.
     ///
     /// # Panics
-    /// When it cannot be started.
+    /// If it cannot be started.
     #[must_use]
     pub fn start(mut self) -> Running {
-        self.found();
-        // Files, not pipes: nobody has to read along, and they outlive a kill.
+        self.init();
+        // Files, not pipes: nothing has to read them during the run, and they survive a kill.
         let stdout = tempfile::tempfile().expect("a temporary file");
         let stderr = tempfile::tempfile().expect("a temporary file");
         self.command.stdout(stdout.try_clone().expect("a second handle"));
@@ -128,7 +127,7 @@ impl Run {
     }
 }
 
-/// A run in progress. Dropped, it is killed.
+/// A run in progress. Dropping it kills it.
 #[derive(Debug)]
 pub struct Running {
     child: Child,
@@ -139,15 +138,14 @@ pub struct Running {
 
 impl Running {
     /// The process id.
-    #[must_use]
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Waits until the condition holds, while the run goes on.
+    /// Waits until the condition holds while the run continues.
     ///
     /// # Panics
-    /// When the run ends before it does, or hangs.
+    /// If the run ends first, or hangs.
     #[track_caller]
     pub fn wait_until(&mut self, what: &str, condition: impl FnMut() -> bool) {
         if let Some(status) = self.wait_unless(condition) {
@@ -158,17 +156,17 @@ impl Running {
     /// Waits for the end.
     ///
     /// # Panics
-    /// When it hangs.
+    /// If it hangs.
     #[must_use]
     pub fn finish(mut self) -> Outcome {
         let status = self.wait_unless(|| false);
-        self.outcome(status.expect("only an end ends the wait"))
+        self.outcome(status.expect("the condition never holds, so the run has ended"))
     }
 
-    /// Sends SIGKILL as soon as the condition holds. A run that ended before it did is returned as it ended.
+    /// Sends SIGKILL as soon as the condition holds. If the run ends first, returns its normal outcome.
     ///
     /// # Panics
-    /// When neither happens in time.
+    /// If neither happens in time.
     #[must_use]
     pub fn kill_when(mut self, condition: impl FnMut() -> bool) -> Outcome {
         let status = self.wait_unless(condition).unwrap_or_else(|| {
@@ -178,7 +176,7 @@ impl Running {
         self.outcome(status)
     }
 
-    /// None when the condition came first.
+    /// Waits for the end or the condition. Returns `None` if the condition held first.
     fn wait_unless(&mut self, mut condition: impl FnMut() -> bool) -> Option<ExitStatus> {
         loop {
             if let Some(status) = self.child.try_wait().expect("the state of a child") {
@@ -206,7 +204,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Both fail where it has ended already, which is as well.
+        // Both fail if it has already ended, which is fine.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -221,7 +219,7 @@ fn text(file: &mut File) -> String {
 /// How a run ended and what it wrote.
 #[derive(Debug, Clone)]
 pub struct Outcome {
-    /// The exit code; none after a signal.
+    /// The exit code; `None` after a signal.
     pub code: Option<i32>,
     /// The signal that ended it.
     pub signal: Option<i32>,
@@ -229,15 +227,15 @@ pub struct Outcome {
     pub stdout: String,
     /// Standard error.
     pub stderr: String,
-    /// From start to end.
+    /// Time from start to end.
     pub elapsed: Duration,
 }
 
 impl Outcome {
-    /// Asserts the exit code; whatever the run wrote is shown when it is another one.
+    /// Asserts the exit code, and shows the output if it differs.
     ///
     /// # Panics
-    /// When it is another one.
+    /// If the exit code differs.
     #[track_caller]
     #[must_use]
     pub fn expect_code(self, code: i32) -> Self {
@@ -248,11 +246,10 @@ impl Outcome {
     /// Standard output as JSON.
     ///
     /// # Panics
-    /// When it is not exactly one JSON value.
+    /// If it is not exactly one JSON value.
     #[track_caller]
-    #[must_use]
     pub fn json(&self) -> Value {
-        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("no JSON: {error}: {}", self.stdout))
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("invalid JSON: {error}: {}", self.stdout))
     }
 }
 
@@ -261,11 +258,11 @@ mod tests {
     use super::*;
 
     fn shell(script: &str) -> Run {
-        Run::of("/bin/sh".into(), ["-c", script])
+        Run::with_program("/bin/sh".into(), ["-c", script])
     }
 
     #[test]
-    fn a_run_gives_back_what_it_wrote_and_how_it_ended() {
+    fn an_outcome_has_the_output_and_the_exit_code() {
         let outcome = shell("echo '{\"a\": 1}'; echo oops >&2; exit 3").finish().expect_code(3);
         assert_eq!((outcome.json()["a"].as_i64(), outcome.stderr.as_str()), (Some(1), "oops\n"));
     }
@@ -290,7 +287,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "the run ended before dawn (exit status: 3); its standard error:\nno light")]
-    fn a_run_that_ends_while_it_is_waited_for_something_else_is_told() {
+    fn a_run_that_ends_before_the_awaited_condition_is_reported() {
         shell("echo no light >&2; exit 3").start().wait_until("dawn", || false);
     }
 }

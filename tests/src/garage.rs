@@ -1,6 +1,6 @@
-//! A real S3 server: Garage on free loopback ports, with one bucket and one key, in a process and a folder of its own.
+//! A real S3 server: Garage on free loopback ports, with one bucket and one key, in its own process and folder.
 //!
-//! Never reached over the network and never left behind by a test that ends, passing or failing.
+//! It cannot be reached over the network, and a test that ends, passing or failing, leaves nothing behind.
 
 use anyhow::{Context, Result, bail};
 use rand::RngExt;
@@ -10,10 +10,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-/// The server's version; it is part of the folder in which `cargo xtask` installs it.
+/// The server's version, which is part of the name of its folder in the cache.
 pub const VERSION: &str = "2.5.0";
 
-/// Longest wait for a server that starts: it takes about a second on an idle machine.
+/// How long to wait for the server to start. It takes about a second on an idle machine.
 const START_SECONDS_MAX: u64 = 30;
 
 /// A start can lose its ports to another process between choosing and binding them.
@@ -29,19 +29,16 @@ pub struct Garage {
     secret: String,
 }
 
-/// The server's program, or why tests that need it are skipped.
-///
-/// # Errors
-/// A sentence for the test's output.
+/// The server's program, or the reason for skipping tests that need it.
 pub fn program() -> Result<PathBuf, String> {
     let cache = variable("XDG_CACHE_HOME").map(PathBuf::from);
     let cache = cache.or_else(|| variable("HOME").map(|home| Path::new(&home).join(".cache")));
-    let cache = cache.ok_or("neither XDG_CACHE_HOME nor HOME is set, so there is no place for Garage")?;
+    let cache = cache.ok_or("neither XDG_CACHE_HOME nor HOME is set, so Garage cannot be found")?;
     let program = cache.join(format!("dolibarr-backup/garage-{VERSION}/bin/garage"));
     if program.is_file() { Ok(program) } else { Err(format!("Garage is not installed at {}", program.display())) }
 }
 
-#[expect(clippy::disallowed_methods, reason = "the harness finds programs where the person who runs it keeps them")]
+#[expect(clippy::disallowed_methods, reason = "the harness finds programs in the user's cache")]
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
@@ -52,10 +49,10 @@ fn random_hex(bytes: usize) -> String {
 }
 
 impl Garage {
-    /// A new server.
+    /// Starts a new server.
     ///
     /// # Errors
-    /// When it is not installed or does not start.
+    /// If it is not installed or does not start.
     pub fn start() -> Result<Self> {
         let program = program().map_err(anyhow::Error::msg)?;
         let mut failure = anyhow::anyhow!("garage was never started");
@@ -68,10 +65,11 @@ impl Garage {
         Err(failure)
     }
 
-    /// The server that the tests of this process share: started by the first that asks, ended with the last that holds it.
+    /// The server that the tests of this process share. The first caller starts it, and it ends when the last holder
+    /// drops it.
     ///
     /// # Errors
-    /// When it is not installed or does not start.
+    /// If it is not installed or does not start.
     pub fn shared() -> Result<Arc<Self>> {
         static SHARED: Mutex<Weak<Garage>> = Mutex::new(Weak::new());
         let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -144,11 +142,11 @@ impl Garage {
         bail!("garage was not ready after {START_SECONDS_MAX} s:\n{}", self.log())
     }
 
-    /// Makes another bucket with a key of its own, which may do nothing in any other bucket. Returns the folder with the
+    /// Creates another bucket with its own key, which has no rights in any other bucket. Returns the folder with the
     /// key as files.
     ///
     /// # Errors
-    /// When the server refuses.
+    /// If the server refuses.
     pub fn other_bucket(&self, bucket: &str) -> Result<PathBuf> {
         let (key_id, secret) = (format!("GK{}", random_hex(12)), random_hex(32));
         let credentials = self.folder.path().join(format!("credentials-{bucket}"));
@@ -166,7 +164,7 @@ impl Garage {
         let mut command = Command::new(program);
         command.arg("-c").arg(self.folder.path().join("garage.toml")).args(arguments).stdin(Stdio::null());
         let output = command.output().context("garage cannot be started")?;
-        // The second word is not the secret, and the error shows no more.
+        // The error shows only the first two words, so never the secret.
         let done = output.status.success();
         if done {
             Ok(())
@@ -179,44 +177,39 @@ impl Garage {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 
-    /// The one bucket.
+    /// The default bucket.
     pub const BUCKET: &str = "backup";
 
-    /// The region that requests must be signed for.
+    /// The region for which requests must be signed.
     pub const REGION: &str = "garage";
 
-    /// The port of its S3 interface on 127.0.0.1.
-    #[must_use]
+    /// The port of the S3 interface on 127.0.0.1.
     pub const fn port(&self) -> u16 {
         self.port
     }
 
-    /// Its S3 interface.
-    #[must_use]
+    /// The URL of the S3 interface.
     pub fn endpoint(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// A folder with the key as files, the way Kubernetes mounts a secret.
-    #[must_use]
+    /// A folder with the key as files, as Kubernetes mounts a Secret.
     pub fn credentials(&self) -> PathBuf {
         self.folder.path().join("credentials")
     }
 
     /// The key's id.
-    #[must_use]
     pub fn key_id(&self) -> &str {
         &self.key_id
     }
 
     /// The key's secret.
-    #[must_use]
     pub fn secret(&self) -> &str {
         &self.secret
     }
 }
 
-/// Garage refuses a configuration that holds a secret and that others may read.
+/// Makes a file private, because Garage refuses a configuration with a secret that others can read.
 fn restrict(file: &Path) -> Result<()> {
     use std::os::unix::fs::PermissionsExt;
     Ok(std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o600))?)

@@ -1,8 +1,8 @@
-//! A strict proxy in front of an S3 server: refuses what Google Cloud Storage refuses, stays silent where it stays
-//! silent, and injects faults.
+//! A strict proxy in front of an S3 server: it refuses what Google Cloud Storage refuses, leaves out what that leaves
+//! out, and injects faults.
 //!
-//! It passes requests on as they came, with the client's Host header, so the client's signature stays valid behind it.
-//! Every connection serves one request. It never repairs a request and it never answers from memory.
+//! It forwards requests unchanged, with the client's Host header, so that the client's signature stays valid. Each
+//! connection serves one request. The proxy never repairs a request and never answers from memory.
 
 mod request;
 mod rules;
@@ -19,10 +19,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Longest head of a request or an answer. Real ones have less than 4 KiB.
+/// Longest head of a request or response. Real ones have less than 4 KiB.
 const HEAD_BYTES_MAX: usize = 64 << 10;
 
-/// A peer that says nothing for this long is gone.
+/// A peer that sends nothing for this long counts as gone.
 const SILENCE_SECONDS_MAX: u64 = 60;
 
 /// How clients reach the proxy.
@@ -34,26 +34,26 @@ pub enum Transport {
     Tls,
 }
 
-/// What goes wrong with a request.
+/// A fault of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// 429 with XML that no S3 client knows.
+    /// 429 with XML that S3 clients do not know.
     TooManyRequests,
     /// 503 SlowDown.
     SlowDown,
     /// 403 AccessDenied.
     AccessDenied,
-    /// The server does it, and the client never hears so.
+    /// The server executes the request, but the client gets no response.
     CommitThenDrop,
-    /// 200 with an `Error` document; the server never hears of it.
+    /// 200 with an `Error` document; the request never reaches the server.
     ErrorIn200,
-    /// 204; the server never hears of it.
+    /// 204; the request never reaches the server.
     Swallow,
-    /// No answer for this long, then the connection ends.
+    /// No response for this long, then the connection ends.
     Stall(Duration),
     /// The connection ends after this many bytes of the request's body.
     ResetRequestAfter(u64),
-    /// The connection ends after this many bytes of the answer's body.
+    /// The connection ends after this many bytes of the response's body.
     ResetAnswerAfter(u64),
 }
 
@@ -83,10 +83,7 @@ pub struct Gcs {
 }
 
 impl Gcs {
-    /// A proxy on a free loopback port, in front of the server on 127.0.0.1:`upstream_port`.
-    ///
-    /// # Errors
-    /// When there is no port or no certificate.
+    /// Starts a proxy on a free loopback port, in front of the server on 127.0.0.1:`upstream_port`.
     pub fn start(upstream_port: u16, transport: Transport) -> Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let port = listener.local_addr()?.port();
@@ -104,15 +101,13 @@ impl Gcs {
         Ok(Self { shared, port, ca, thread: Some(thread) })
     }
 
-    /// Where clients reach it.
-    #[must_use]
+    /// The URL for clients.
     pub fn endpoint(&self) -> String {
         let scheme = if self.ca.is_some() { "https" } else { "http" };
         format!("{scheme}://127.0.0.1:{}", self.port)
     }
 
-    /// The certificate authority, where it speaks TLS.
-    #[must_use]
+    /// The certificate authority, if the proxy uses TLS.
     pub fn ca_file(&self) -> Option<&Path> {
         self.ca.as_ref().map(|(_, file)| file.as_path())
     }
@@ -123,13 +118,11 @@ impl Gcs {
     }
 
     /// Every request so far, refused ones included.
-    #[must_use]
     pub fn seen(&self) -> Vec<Request> {
         self.shared.state().seen.clone()
     }
 
-    /// How many requests of an operation there were so far.
-    #[must_use]
+    /// The number of requests of an operation so far.
     pub fn count(&self, operation: Operation) -> usize {
         self.shared.state().seen.iter().filter(|request| request.operation == operation).count()
     }
@@ -138,7 +131,7 @@ impl Gcs {
 impl Drop for Gcs {
     fn drop(&mut self) {
         self.shared.ending.store(true, Ordering::Release);
-        // The accepting thread sleeps until somebody connects.
+        // Wakes the accepting thread, which waits for a connection.
         drop(TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)));
         if let Some(thread) = self.thread.take() {
             drop(thread.join());
@@ -184,13 +177,13 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
         }
         let Ok(connection) = connection else { continue };
         let shared = Arc::clone(shared);
-        // A connection that breaks is the client's to notice; the thread ends with it.
+        // If a connection breaks, the client notices, and the thread ends.
         std::thread::spawn(move || drop(serve(connection, &shared)));
     }
 }
 
 trait Stream: Read + Write {
-    /// Says that nothing more follows.
+    /// Signals the end of the data.
     fn close(&mut self);
 }
 
@@ -221,7 +214,7 @@ fn serve(connection: TcpStream, shared: &Shared) -> Result<()> {
     }
 }
 
-/// One request and its answer.
+/// Serves one request.
 fn exchange(mut client: impl Stream, shared: &Shared) -> Result<()> {
     let (head, early) = read_head(&mut client)?;
     let request = Request::parse(&head)?;
@@ -252,7 +245,7 @@ fn exchange(mut client: impl Stream, shared: &Shared) -> Result<()> {
     forward(client, &head, &early, &request, shared, fault)
 }
 
-/// Passes the request on and the answer back.
+/// Forwards the request, and sends the response back.
 fn forward(
     mut client: impl Stream,
     head: &[u8],
@@ -265,7 +258,7 @@ fn forward(
     server.set_read_timeout(Some(Duration::from_secs(SILENCE_SECONDS_MAX)))?;
     server.write_all(&closing(head, |line| line.to_owned()))?;
     let bytes = request.body_bytes();
-    // A body may arrive with its head; whatever is beyond its length would be another request, which is not served.
+    // Part of the body may arrive with the head. Bytes beyond its length belong to another request and are not served.
     let early = early.get(..early.len().min(usize::try_from(bytes)?)).unwrap_or_default();
     server.write_all(early)?;
     pass(&mut client, &mut server, bytes - early.len() as u64)?;
@@ -290,7 +283,7 @@ fn forward(
     Ok(())
 }
 
-/// The head up to its empty line, and what came after it.
+/// Reads the head up to its empty line. Returns it with the bytes that followed.
 fn read_head(stream: &mut impl Read) -> Result<(Vec<u8>, Vec<u8>)> {
     let mut head = Vec::new();
     let mut block = [0; 8 << 10];
@@ -303,13 +296,13 @@ fn read_head(stream: &mut impl Read) -> Result<(Vec<u8>, Vec<u8>)> {
             bail!("a head is longer than {HEAD_BYTES_MAX} bytes");
         }
         match stream.read(&mut block)? {
-            0 => bail!("the peer left in the middle of a head"),
+            0 => bail!("the peer closed the connection in the middle of a head"),
             read => head.extend_from_slice(&block[..read]),
         }
     }
 }
 
-/// A head with `connection: close`, each other line passed through `change`.
+/// The head with `connection: close`. Every other line is passed through `change`.
 fn closing(head: &[u8], change: impl Fn(&str) -> String) -> Vec<u8> {
     let head = String::from_utf8_lossy(head);
     let mut changed = String::with_capacity(head.len() + 32);
@@ -323,7 +316,7 @@ fn closing(head: &[u8], change: impl Fn(&str) -> String) -> Vec<u8> {
     changed.into_bytes()
 }
 
-/// Reads and forgets `bytes` of a body of which `early` is here already.
+/// Reads and discards a body of `bytes` bytes, of which `early` has already arrived.
 fn drain(client: &mut impl Read, early: &[u8], bytes: u64) -> Result<()> {
     pass(client, &mut std::io::sink(), bytes.saturating_sub(early.len() as u64))
 }
@@ -331,7 +324,7 @@ fn drain(client: &mut impl Read, early: &[u8], bytes: u64) -> Result<()> {
 fn pass(from: &mut impl Read, to: &mut impl Write, bytes: u64) -> Result<()> {
     let passed = std::io::copy(&mut from.take(bytes), to)?;
     if passed < bytes {
-        bail!("the peer left in the middle of a body");
+        bail!("the peer closed the connection in the middle of a body");
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
-//! Helm's own engines, versions 3 and 4, and the published schemas of Kubernetes, behind `tests/chart/engine.py`.
+//! Helm's own engines, versions 3 and 4, and the published schemas of Kubernetes, through `tests/chart/engine.py`.
 //!
-//! What Python needs for it is installed by `cargo xtask test` and `cargo xtask chart`. No cluster is asked anything.
+//! `cargo xtask test` and `cargo xtask chart` install the Python packages. No cluster is contacted.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -9,22 +9,18 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// Characters of a digest that tell one set of packages from another.
+/// Characters of the digest that identifies a set of packages.
 const KEY_LENGTH: usize = 16;
 
-/// The release that the golden renderings are of, and its namespace.
+/// The release name and namespace of the golden files.
 const RELEASE: &str = "erp";
 
 /// `tests/chart` of the checkout.
-#[must_use]
 pub fn folder() -> PathBuf {
     crate::workspace_root().join("tests/chart")
 }
 
-/// Name of the folder in the cache that holds the engines; another one for other packages.
-///
-/// # Errors
-/// When what is to be installed cannot be read.
+/// The name of the cache folder with the engines. Other packages give another name.
 pub fn cache_name() -> Result<String> {
     let mut hash = Sha256::new();
     for name in ["requirements.txt", "unpack_helm3.py"] {
@@ -42,30 +38,29 @@ pub struct Helm {
     python: PathBuf,
 }
 
-/// One set of values as both engines render it.
+/// One set of values, rendered by both engines.
 #[derive(Debug)]
 pub struct Case {
-    /// The values' file, without its folder and ending.
+    /// The name of the values file, without folder and extension.
     pub name: String,
-    /// What Helm 3 renders.
+    /// The rendering of Helm 3.
     pub helm3: String,
-    /// What Helm 4 renders.
+    /// The rendering of Helm 4.
     pub helm4: String,
-    /// Where what it should be is kept.
+    /// The path of the golden file.
     pub golden: PathBuf,
 }
 
 impl Helm {
     /// The engines in a folder that [`cache_name`] names.
-    #[must_use]
     pub fn at(folder: &Path) -> Self {
         Self { python: folder.join("venv/bin/python3") }
     }
 
-    /// The installed engines; without them a line that says so.
+    /// The installed engines. If they are not installed, returns `None` and records the skip.
     ///
     /// # Panics
-    /// When the checkout is not whole.
+    /// If the checkout is incomplete.
     #[must_use]
     pub fn installed() -> Option<Self> {
         let name = cache_name().expect("the list of packages");
@@ -73,32 +68,32 @@ impl Helm {
         if helm.python.exists() {
             return Some(helm);
         }
-        crate::skip("Helm's engines are not installed: cargo xtask chart");
+        crate::skip("Helm's engines are not installed; `cargo xtask chart` installs them");
         None
     }
 
-    /// Puts requests to the engines; see `engine.py`.
+    /// Sends requests to the engines; see `engine.py`.
     ///
     /// # Errors
-    /// When Python fails, which a chart that does not render is no reason for.
+    /// If Python fails. A chart that does not render is an answer, not an error.
     pub fn ask(&self, requests: &Value) -> Result<Vec<Value>> {
         let mut command = Command::new(&self.python);
         command.arg("-B").arg(folder().join("engine.py")).env_remove("PYTHONPATH").env_remove("PYTHONHOME");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().context("cannot start Python")?;
         let mut stdin = child.stdin.take().context("Python has no input")?;
-        // Python reads everything before it writes anything, so neither waits for the other.
-        stdin.write_all(requests.to_string().as_bytes()).context("cannot hand the requests over")?;
+        // Python reads everything before it writes, so neither side waits for the other.
+        stdin.write_all(requests.to_string().as_bytes()).context("cannot send the requests to Python")?;
         drop(stdin);
-        let output = child.wait_with_output().context("cannot read what Python wrote")?;
+        let output = child.wait_with_output().context("cannot read Python's output")?;
         ensure!(output.status.success(), "the engine failed: {}", String::from_utf8_lossy(&output.stderr));
-        serde_json::from_slice(&output.stdout).context("the engine wrote no JSON")
+        serde_json::from_slice(&output.stdout).context("the engine did not write JSON")
     }
 
     /// Renders every file of `tests/chart/values` with both engines.
     ///
     /// # Errors
-    /// When one does not render.
+    /// If one does not render.
     pub fn cases(&self) -> Result<Vec<Case>> {
         let names = case_names()?;
         let request = |name: &String, helm: u8| json!({"helm": helm, "name": RELEASE, "namespace": RELEASE, "file": format!("values/{name}.yaml")});
@@ -118,22 +113,19 @@ impl Helm {
     }
 }
 
-/// Prometheus' own checker of rules; without it a line that says so.
+/// Prometheus' promtool. If it is not installed, returns `None` and records the skip.
 #[must_use]
 pub fn promtool() -> Option<PathBuf> {
     let installed = Path::new("/usr/bin/promtool").to_path_buf();
     let fetched = crate::cache_folder().map(|cache| cache.join("prometheus/usr/bin/promtool"));
     let found = [Some(installed), fetched].into_iter().flatten().find(|program| program.is_file());
     if found.is_none() {
-        crate::skip("promtool is not there: cargo xtask test fetches it");
+        crate::skip("promtool is not installed; `cargo xtask test` fetches it");
     }
     found
 }
 
-/// The files of values, sorted.
-///
-/// # Errors
-/// When their folder cannot be read.
+/// The names of the values files, sorted.
 pub fn case_names() -> Result<Vec<String>> {
     let values = folder().join("values");
     let entries = std::fs::read_dir(&values).with_context(|| format!("cannot read {}", values.display()))?;

@@ -1,7 +1,7 @@
-//! A real Kubernetes control plane: etcd, the API server with access control and an audit log, and the controller manager, on
-//! free loopback ports with a folder of their own. There is no node, and tests play the kubelet, unless a [`Node`] is started.
+//! A real Kubernetes control plane: etcd, the API server with access control and an audit log, and the controller
+//! manager, on free loopback ports and with their own folder. Without a [`Node`], tests play the kubelet.
 //!
-//! Never reached over the network and never left behind by a test that ends, passing or failing.
+//! It cannot be reached over the network, and a test that ends, passing or failing, leaves nothing behind.
 
 mod certificates;
 mod control_plane;
@@ -22,35 +22,36 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-/// Names a folder with the programs, as the tools around controllers have it.
+/// The variable with the folder of the programs, as other controller tools use it.
 pub const ASSETS_VARIABLE: &str = "KUBEBUILDER_ASSETS";
 
-/// Where `cargo xtask test` puts them otherwise.
+/// The folder in the cache into which `cargo xtask test` puts them.
 const CACHED: &str = "kubernetes-1.20";
 
-/// What the folder must hold. Without the controller manager no Job gets a pod, and nothing is collected.
+/// The programs that the folder must contain. Without the controller manager no Job gets a pod, and no garbage is
+/// collected.
 const PROGRAMS: [&str; 4] = ["etcd", "kube-apiserver", "kube-controller-manager", "kubectl"];
 
-/// Lines of each log that are shown with a failure.
+/// Lines of each log that a failure shows.
 const LINES_SHOWN: usize = 8;
 
-/// What writes a log.
+/// The programs that write a log.
 const LOGGED: [&str; 6] =
     ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "containerd", "kubelet"];
 
-/// It starts within seven seconds on an idle machine.
+/// The control plane starts within seven seconds on an idle machine.
 const START_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// A start can lose its ports to another process between choosing and binding them.
 const START_ATTEMPTS_MAX: u32 = 3;
 
-/// Longest wait of a test for something that the control plane does.
+/// How long a test waits for an action of the control plane.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running control plane. Dropping it ends its processes and removes its data.
 #[derive(Debug)]
 pub struct Kubernetes {
-    /// Ended in the opposite order.
+    /// Killed in reverse order.
     processes: Vec<Child>,
     folder: tempfile::TempDir,
     programs: PathBuf,
@@ -58,10 +59,7 @@ pub struct Kubernetes {
     version: (u32, u32),
 }
 
-/// The folder with the programs, or why tests that need them are skipped.
-///
-/// # Errors
-/// A sentence for the test's output.
+/// The folder with the programs, or the reason for skipping tests that need them.
 pub fn programs() -> Result<PathBuf, String> {
     let named = crate::variable(ASSETS_VARIABLE).map(PathBuf::from);
     let folder = named.or_else(|| crate::cache_folder().map(|cache| cache.join(CACHED)));
@@ -69,17 +67,17 @@ pub fn programs() -> Result<PathBuf, String> {
     match PROGRAMS.iter().find(|program| !folder.join(program).is_file()) {
         None => Ok(folder),
         Some(missing) => {
-            Err(format!("no Kubernetes: {} has no {missing}; {ASSETS_VARIABLE} names another folder", folder.display()))
+            Err(format!("no Kubernetes: {} has no {missing}; {ASSETS_VARIABLE} sets the folder", folder.display()))
         }
     }
 }
 
 impl Kubernetes {
-    /// The control plane that the tests of this process share: started by the first that asks, ended with the last that holds
-    /// it. None, with a line that says so, where it is not installed.
+    /// The control plane that the tests of this process share. The first caller starts it, and it ends when the last
+    /// holder drops it. If it is not installed, returns `None` and records the skip.
     ///
     /// # Panics
-    /// When it is installed and does not start.
+    /// If it is installed but does not start.
     #[must_use]
     pub fn shared() -> Option<Arc<Self>> {
         static SHARED: Mutex<Weak<Kubernetes>> = Mutex::new(Weak::new());
@@ -108,7 +106,7 @@ impl Kubernetes {
         panic!("Kubernetes does not start: {failed:#?}");
     }
 
-    /// With a scheduler, and what else pods need to be run, where there is one.
+    /// With a scheduler, also starts what pods need to run.
     fn try_start(programs: &Path, scheduler: Option<&Path>) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let [port, etcd, peer] = free_ports()?;
@@ -178,15 +176,14 @@ impl Kubernetes {
     }
 
     /// Major and minor version of the server.
-    #[must_use]
     pub const fn version(&self) -> (u32, u32) {
         self.version
     }
 
-    /// A kubeconfig of a user who may do nothing until a role says so.
+    /// A kubeconfig for a user who has no rights until a role grants some.
     ///
     /// # Panics
-    /// When it cannot be written.
+    /// If it cannot be written.
     #[must_use]
     pub fn kubeconfig(&self, user: &str) -> PathBuf {
         let made = certificates::write_user(self.folder.path(), user)
@@ -197,7 +194,7 @@ impl Kubernetes {
     /// Runs `kubectl` as the administrator.
     ///
     /// # Errors
-    /// What it says where it fails.
+    /// The standard error of `kubectl`, if it fails.
     pub fn try_kubectl(&self, arguments: &[&str], stdin: &str) -> Result<String> {
         let mut command = Command::new(self.programs.join("kubectl"));
         command
@@ -218,28 +215,28 @@ impl Kubernetes {
         Ok(String::from_utf8(output.stdout)?)
     }
 
-    /// The same where it must succeed.
+    /// Runs `kubectl` as the administrator, and panics if it fails.
     ///
     /// # Panics
-    /// When it fails.
+    /// If it fails.
     #[track_caller]
     pub fn kubectl(&self, arguments: &[&str], stdin: &str) -> String {
         self.try_kubectl(arguments, stdin).unwrap_or_else(|error| panic!("{error:#}"))
     }
 
-    /// Makes objects, or changes them, from YAML.
+    /// Creates or changes objects from YAML.
     ///
     /// # Panics
-    /// When the server refuses them.
+    /// If the server refuses them.
     #[track_caller]
     pub fn apply(&self, yaml: &str) {
         self.kubectl(&["apply", "--validate=false", "--filename", "-"], yaml);
     }
 
-    /// A new namespace with a name of its own, ready for pods.
+    /// A new namespace with a unique name, ready for pods.
     ///
     /// # Panics
-    /// When it is not ready in time.
+    /// If it is not ready in time.
     #[must_use]
     pub fn namespace(&self) -> String {
         let name = format!("erp-{:08x}", rand::random::<u32>());
@@ -249,10 +246,10 @@ impl Kubernetes {
         name
     }
 
-    /// Grants rules, the inside of a YAML list, to a user in a namespace, or everywhere.
+    /// Grants rules, the items of a YAML list, to a user in a namespace or everywhere.
     ///
     /// # Panics
-    /// When the server refuses them.
+    /// If the server refuses them.
     pub fn grant(&self, user: &str, namespace: Option<&str>, rules: &str) {
         let name = format!("{user}-{:08x}", rand::random::<u32>());
         let (prefix, place) = match namespace {
@@ -270,7 +267,7 @@ impl Kubernetes {
     /// Objects of a kind in a namespace.
     ///
     /// # Panics
-    /// When they cannot be listed.
+    /// If they cannot be listed.
     #[track_caller]
     #[must_use]
     pub fn list(&self, kind: &str, namespace: &str) -> Vec<Value> {
@@ -279,15 +276,15 @@ impl Kubernetes {
         listed["items"].as_array().cloned().unwrap_or_default()
     }
 
-    /// Waits until there is an answer.
+    /// Waits until `find` returns something.
     ///
     /// # Panics
-    /// When there is none in time.
+    /// If it returns nothing in time.
     #[track_caller]
-    pub fn wait<T>(&self, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    pub fn wait<T>(&self, what: &str, mut find: impl FnMut() -> Option<T>) -> T {
         let start = Instant::now();
         loop {
-            if let Some(found) = look() {
+            if let Some(found) = find() {
                 return found;
             }
             assert!(start.elapsed() < PATIENCE, "no {what} after {} s\n{}", PATIENCE.as_secs(), self.logs());
@@ -295,10 +292,10 @@ impl Kubernetes {
         }
     }
 
-    /// Every request that a user made and that is answered, with the objects that went to and fro.
+    /// Every answered request of a user, with the objects sent in both directions.
     #[must_use]
     pub fn audit(&self, user: &str) -> Vec<Value> {
-        // There is none before the first request that is not an administrator's.
+        // The file does not exist before the first request of someone other than an administrator.
         let text = fs::read_to_string(self.path("audit.log")).unwrap_or_default();
         let events = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
         events.filter(|event| event["user"]["username"] == user).collect()
@@ -328,7 +325,7 @@ fn version(program: &Path) -> Result<(u32, u32)> {
     let numbers: Vec<u32> = text.split(['v', '.', '-', '+', ' ']).filter_map(|part| part.trim().parse().ok()).collect();
     match numbers[..] {
         [major, minor, ..] => Ok((major, minor)),
-        _ => bail!("{} says of its version: {text}", program.display()),
+        _ => bail!("cannot read the version of {}: {text}", program.display()),
     }
 }
 

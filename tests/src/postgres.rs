@@ -1,5 +1,5 @@
-//! A PostgreSQL server that lives as long as its value: on a free port of the loopback address and on a socket, in a
-//! temporary folder, with every statement in a log. It is not durable and never for anything but tests.
+//! A PostgreSQL server for tests that runs as long as its value exists: on a free loopback port and a socket, in a
+//! temporary folder, with every statement in a log. It is not durable.
 
 use anyhow::{Context, Result, bail, ensure};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
@@ -13,35 +13,35 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// Where Debian keeps its versions. `POSTGRES_BIN` names another folder, to test with another version.
+/// Debian's folder of PostgreSQL versions. The variable `POSTGRES_BIN` sets another folder, to test another version.
 const PACKAGES: &str = "/usr/lib/postgresql";
 
-/// The user that the server runs as where this process is root, which PostgreSQL refuses.
+/// The user that the server runs as if this process is root, because PostgreSQL refuses root.
 const SYSTEM_USER: &str = "postgres";
 
 /// A server starts within a second; a busy machine may take longer.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Who may connect how, unless a test says otherwise: the administrator and a standby through the socket, everyone else by password.
+/// The default access rules: the administrator and a standby connect through the socket, everyone else with a password.
 const ACCESS: &str =
     "local all,replication postgres trust\nlocal all all scram-sha-256\nhost all all 127.0.0.1/32 scram-sha-256\n";
 
-/// A certificate of X.509 version 1 and its key, which guard nothing: no library of Rust makes one.
+/// An X.509 version 1 certificate and its key, because no Rust library creates one. They protect nothing.
 const VERSION_1: (&str, &str) =
     (include_str!("../fixtures/x509-version-1/server.crt"), include_str!("../fixtures/x509-version-1/server.key"));
 
-/// How a server differs from the ordinary one.
+/// How a server differs from the default.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// Lines of `postgresql.conf`.
+    /// Lines to add to `postgresql.conf`.
     pub settings: String,
-    /// The whole of `pg_hba.conf`.
+    /// The complete `pg_hba.conf`.
     pub access: Option<String>,
-    /// Serve TLS with a certificate for `localhost`, and for nothing else.
+    /// Serve TLS with a certificate only for `localhost`.
     pub tls: bool,
-    /// With `tls`: the certificate signs itself and is an authority, as `openssl req -x509` makes it.
+    /// With `tls`: the certificate is self-signed and an authority, as made by `openssl req -x509`.
     pub self_signed: bool,
-    /// With `tls`: the certificate is of X.509 version 1, as `openssl x509 -req` makes it without extensions.
+    /// With `tls`: the certificate is X.509 version 1, as made by `openssl x509 -req` without extensions.
     pub version_1: bool,
 }
 
@@ -49,7 +49,7 @@ pub struct Options {
 #[derive(Debug)]
 pub struct Server {
     folder: TempDir,
-    /// A copy of the server's programs that its user may read, where they are not installed.
+    /// A copy of the server's programs that its user can read, if they are not installed.
     programs: Option<TempDir>,
     bin: PathBuf,
     owner: Option<(u32, u32)>,
@@ -58,19 +58,19 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts an ordinary server; none, with a line that says so, where PostgreSQL is not installed.
+    /// Starts a default server. If PostgreSQL is not installed, returns `None` and records the skip.
     ///
     /// # Panics
-    /// When it is installed and does not start.
+    /// If it is installed but does not start.
     #[must_use]
     pub fn start() -> Option<Self> {
         Self::start_with(&Options::default())
     }
 
-    /// Starts a server.
+    /// Starts a server with options. If PostgreSQL is not installed, returns `None` and records the skip.
     ///
     /// # Panics
-    /// When PostgreSQL is installed and does not start.
+    /// If it is installed but does not start.
     #[must_use]
     pub fn start_with(options: &Options) -> Option<Self> {
         let Some(bin) = programs() else {
@@ -80,16 +80,16 @@ impl Server {
         Some(Self::launch(bin, options).expect("PostgreSQL does not start"))
     }
 
-    /// Starts an ordinary server of the [`newer`] version; none, with a line that says so, where that is not there.
+    /// Starts a default server of the [`newer`] version. If it is not installed, returns `None` and records the skip.
     ///
     /// # Panics
-    /// When it is there and does not start.
+    /// If it is installed but does not start.
     #[must_use]
     pub fn start_newer() -> Option<Self> {
         let launched = |bin: &Path| {
             let copy = tempfile::Builder::new().prefix("pg-").tempdir()?;
             fs::set_permissions(copy.path(), fs::Permissions::from_mode(0o755))?;
-            let installed = bin.parent().context("the programs are in no folder")?;
+            let installed = bin.parent().context("the path of the programs has no parent folder")?;
             run(Command::new("cp").arg("--recursive").arg(installed).arg(copy.path().join("programs")))?;
             let mut server = Self::launch(copy.path().join("programs/bin"), &Options::default())?;
             server.programs = Some(copy);
@@ -130,10 +130,10 @@ impl Server {
         Self::serve(bin, owner, folder, &settings)
     }
 
-    /// A standby of this server, which follows it for as long as both live.
+    /// Starts a standby that follows this server as long as both run.
     ///
     /// # Panics
-    /// When it does not start.
+    /// If it does not start.
     #[must_use]
     pub fn standby(&self) -> Self {
         let started = || {
@@ -150,7 +150,7 @@ impl Server {
         started().expect("the standby does not start")
     }
 
-    /// Starts the server whose files are there.
+    /// Starts a server on an existing data folder.
     fn serve(bin: PathBuf, owner: Option<(u32, u32)>, folder: TempDir, more: &str) -> Result<Self> {
         let (data, shown) = (folder.path().join("data"), folder.path().display().to_string());
         let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
@@ -164,7 +164,7 @@ impl Server {
         fs::write(data.join("postgresql.conf"), file)?;
         let log = fs::File::create(folder.path().join("log"))?;
         let mut postgres = as_owner(bin.join("postgres"), owner);
-        // A copy's extensions need the libraries that came with it, and not the system's older ones.
+        // The extensions of a copy need the libraries shipped with it, not the system's older ones.
         postgres.env("LD_LIBRARY_PATH", bin.join("../lib"));
         let process = postgres.arg("-D").arg(&data).stdout(Stdio::null()).stderr(log).spawn()?;
         let mut server = Self { folder, programs: None, bin, owner, port, process };
@@ -187,96 +187,87 @@ impl Server {
         bail!("the server is not ready after {START_TIMEOUT:?}: {}", self.log())
     }
 
-    /// The folder of the socket, in which only `postgres` needs no password.
-    #[must_use]
+    /// The folder of the socket. Through it, only `postgres` needs no password.
     pub fn socket(&self) -> &Path {
         self.folder.path()
     }
 
-    /// The TCP port on 127.0.0.1, and the number of the socket.
-    #[must_use]
+    /// The TCP port on 127.0.0.1, which is also the number of the socket.
     pub const fn port(&self) -> u16 {
         self.port
     }
 
     /// The programs of the server's version.
-    #[must_use]
     pub fn bin(&self) -> &Path {
         &self.bin
     }
 
-    /// Everything that was logged so far: `user|application|LEVEL:  …`.
-    #[must_use]
+    /// The log so far, with lines of the form `user|application|LEVEL:  …`.
     pub fn log(&self) -> String {
         fs::read(self.folder.path().join("log"))
             .map_or_else(|_| String::new(), |log| String::from_utf8_lossy(&log).into_owned())
     }
 
     /// The certificate that signed the server's.
-    #[must_use]
     pub fn root_certificate(&self) -> PathBuf {
         self.folder.path().join("root.crt")
     }
 
     /// The server's own certificate.
-    #[must_use]
     pub fn server_certificate(&self) -> PathBuf {
         self.folder.path().join("server.crt")
     }
 
-    /// A certificate of the role `reader`, which the same one signed, and its key.
-    #[must_use]
+    /// A certificate for the role `reader` and its key, signed by the same root certificate.
     pub fn client_certificate(&self) -> (PathBuf, PathBuf) {
         (self.folder.path().join("client.crt"), self.folder.path().join("client.key"))
     }
 
-    /// A certificate that signed nothing.
-    #[must_use]
+    /// A root certificate that signed nothing.
     pub fn stranger_certificate(&self) -> PathBuf {
         self.folder.path().join("stranger.crt")
     }
 
-    /// Runs statements as the administrator, in a transaction each; what they print, unaligned and without headers.
+    /// Runs statements as the administrator, each in its own transaction. Returns their output, unaligned and without
+    /// headers.
     ///
     /// # Panics
-    /// When one fails.
+    /// If a statement fails.
     pub fn psql(&self, database: &str, sql: &str) -> String {
         let mut psql = self.client("psql");
         psql.args(["--no-psqlrc", "--quiet", "--no-align", "--tuples-only", "--set=ON_ERROR_STOP=1"]);
         let input = self.folder.path().join("input.sql");
         fs::write(&input, sql).expect("the statements cannot be written");
-        run(psql.arg("--dbname").arg(named(database)).arg("--file").arg(&input)).expect("psql failed")
+        run(psql.arg("--dbname").arg(connection_string(database)).arg("--file").arg(&input)).expect("psql failed")
     }
 
-    /// Makes an empty database.
+    /// Creates an empty database.
     ///
     /// # Panics
-    /// When it cannot be made.
+    /// If it cannot be created.
     pub fn create_database(&self, name: &str, arguments: &[&str]) {
         let mut createdb = self.client("createdb");
         run(createdb.arg("--template=template0").args(arguments).arg("--").arg(name)).expect("createdb failed");
     }
 
-    /// Restores a dump into an empty database, the way that the project documents it.
+    /// Restores a dump into an empty database in the documented way.
     ///
     /// # Panics
-    /// When a single thing of it cannot be restored.
+    /// If any part of it cannot be restored.
     pub fn restore(&self, database: &str, dump: &Path) {
         let mut restore = self.client("pg_restore");
         restore.args(["--no-owner", "--no-acl", "--exit-on-error", "--single-transaction"]);
-        run(restore.arg("--dbname").arg(named(database)).arg(dump)).expect("pg_restore failed");
+        run(restore.arg("--dbname").arg(connection_string(database)).arg(dump)).expect("pg_restore failed");
     }
 
     /// A client program that connects as the administrator.
-    #[must_use]
     pub fn client(&self, program: impl AsRef<Path>) -> Command {
         let mut command = as_owner(self.bin.join(program), None);
         command.env("PGHOST", self.socket()).env("PGPORT", self.port.to_string()).env("PGUSER", "postgres");
         command
     }
 
-    /// The files belong to this user and group, where it is not the one that runs the test.
-    #[must_use]
+    /// The user and group that own the files, if the test runs as a different user.
     pub const fn owner(&self) -> Option<(u32, u32)> {
         self.owner
     }
@@ -285,27 +276,25 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         if let Some(pid) = rustix::process::Pid::from_raw(self.process.id().cast_signed()) {
-            // Quit: every connection ends at once and nothing is written any more.
+            // SIGQUIT ends every connection at once and writes nothing.
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::QUIT);
         }
         drop(self.process.wait());
     }
 }
 
-/// Client programs of a newer PostgreSQL than the distribution's, built with zstd.
-///
-/// # Errors
-/// A sentence for the test's output.
+/// The programs of a newer PostgreSQL than the distribution's, built with zstd, or the reason for skipping tests that
+/// need them.
 pub fn newer() -> Result<PathBuf, String> {
-    let cache = crate::cache_folder().ok_or("no cache folder is known, so there is no newer PostgreSQL")?;
+    let cache = crate::cache_folder().ok_or("no cache folder is known, so a newer PostgreSQL is missing")?;
     let bin = cache.join(format!("postgresql-{}/bin", crate::NEWER_POSTGRES_VERSION));
-    let ends = |program: &&str| {
+    let runs = |program: &&str| {
         let mut command = Command::new(bin.join(program));
         command.arg("--version").stdout(Stdio::null()).stderr(Stdio::null());
         command.status().is_ok_and(|status| status.success())
     };
-    // They come as binaries for one kind of machine and need its libraries.
-    match ["pg_dump", "pg_restore"].iter().find(|program| !ends(program)) {
+    // They are binaries for one kind of machine and need its libraries.
+    match ["pg_dump", "pg_restore"].iter().find(|program| !runs(program)) {
         None => Ok(bin),
         Some(program) => {
             Err(format!("no newer PostgreSQL is installed: {} cannot be run", bin.join(program).display()))
@@ -313,7 +302,7 @@ pub fn newer() -> Result<PathBuf, String> {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "a test may be told which PostgreSQL to use")]
+#[expect(clippy::disallowed_methods, reason = "the variable selects the PostgreSQL to test")]
 fn programs() -> Option<PathBuf> {
     if let Some(folder) = std::env::var_os("POSTGRES_BIN") {
         return Some(folder.into());
@@ -328,7 +317,7 @@ fn programs() -> Option<PathBuf> {
 fn system_user() -> Result<(u32, u32)> {
     let id = |flag: &str| -> Result<u32> {
         let text = run(Command::new("id").arg(flag).arg(SYSTEM_USER))?;
-        text.trim().parse().context("id prints no number")
+        text.trim().parse().context("id did not print a number")
     };
     Ok((id("-u")?, id("-g")?))
 }
@@ -348,8 +337,8 @@ fn as_owner(program: impl AsRef<OsStr>, owner: Option<(u32, u32)>) -> Command {
     command
 }
 
-/// A name that libpq would otherwise take for a connection string.
-fn named(database: &str) -> String {
+/// A database name in a form that libpq does not take for another connection string.
+fn connection_string(database: &str) -> String {
     format!("dbname='{}'", database.replace('\\', "\\\\").replace('\'', "\\'"))
 }
 

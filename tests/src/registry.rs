@@ -1,6 +1,6 @@
-//! A real registry: Debian's `docker-registry` on a free loopback port, with its blobs in a folder of its own.
+//! A real registry: Debian's `docker-registry` on a free loopback port, with its own folder for blobs.
 //!
-//! Never reached over the network and never left behind by a test that ends, passing or failing.
+//! It cannot be reached over the network, and a test that ends, passing or failing, leaves nothing behind.
 
 use anyhow::{Context, Result, bail, ensure};
 use oci_client::client::{ClientConfig, ClientProtocol};
@@ -14,22 +14,23 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Where Debian puts it, in the system or in the folder of the cache that `cargo xtask test` unpacks it into.
+/// Debian's path of the program, in the system or in the cache folder into which `cargo xtask test` unpacks it.
 const PROGRAM: &str = "usr/bin/docker-registry";
 
-/// It starts within a second; a busy machine may take longer.
+/// The registry starts within a second; a busy machine may take longer.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A start can lose its port to another process between choosing and binding it.
 const START_ATTEMPTS_MAX: u32 = 3;
 
-/// What [`PASSWORD`] is in a file of Apache's kind: bcrypt alone is accepted, at its lowest cost because it is for tests.
+/// [`PASSWORD`] in the format of Apache's htpasswd. The registry accepts only bcrypt; its lowest cost suffices for
+/// tests.
 const PASSWORD_HASH: &str = "$2a$04$GKm7gtx5KTiju2uL1mLUFeqp7eW1CQY3RlxaYgtH.RZtnjTrso9vi";
 
-/// The name that a registry with a password wants.
+/// The user of a registry with a password.
 pub const USER: &str = "puller";
 
-/// Its password. It may occur nowhere but in the credentials' file.
+/// The password. It may occur only in the credentials file.
 pub const PASSWORD: &str = "canary-registry-7d21";
 
 /// A running registry. Dropping it ends the process and removes its data.
@@ -41,24 +42,22 @@ pub struct Registry {
     auth: RegistryAuth,
 }
 
-/// How a component is pushed.
+/// An artifact to push.
 #[derive(Debug, Clone)]
 pub struct Artifact<'a> {
-    /// The layers with their media types; a component has one.
+    /// The layers with their media types. A component has one layer.
     pub layers: Vec<(&'a str, Vec<u8>)>,
-    /// The configuration with its media type.
+    /// The media type and text of the configuration.
     pub config: (&'a str, &'a str),
 }
 
 impl<'a> Artifact<'a> {
-    /// A component as `wkg` pushes one.
-    #[must_use]
+    /// A component in the form in which `wkg` pushes it.
     pub fn component(bytes: &[u8]) -> Self {
         Self::of("application/wasm", bytes)
     }
 
     /// One layer of a media type.
-    #[must_use]
     pub fn of(media_type: &'a str, bytes: &[u8]) -> Self {
         let config = ("application/vnd.wasm.config.v0+json", "{\"architecture\":\"wasm\",\"os\":\"wasip2\"}");
         Self { layers: vec![(media_type, bytes.to_vec())], config }
@@ -66,16 +65,16 @@ impl<'a> Artifact<'a> {
 }
 
 impl Registry {
-    /// A registry that asks for no password; none, with a line that says so, where it is not installed.
+    /// Starts a registry without a password. If it is not installed, returns `None` and records the skip.
     ///
     /// # Panics
-    /// When it is installed and does not start.
+    /// If it is installed but does not start.
     #[must_use]
     pub fn start() -> Option<Self> {
         Self::launch(RegistryAuth::Anonymous)
     }
 
-    /// A registry that asks for [`USER`] and [`PASSWORD`].
+    /// Starts a registry that requires [`USER`] and [`PASSWORD`].
     ///
     /// # Panics
     /// As [`Registry::start`].
@@ -89,7 +88,7 @@ impl Registry {
         let roots = [Some(PathBuf::from("/")), unpacked];
         let Some(program) = roots.into_iter().flatten().map(|root| root.join(PROGRAM)).find(|file| file.is_file())
         else {
-            crate::skip("no docker-registry is there; `cargo xtask test` fetches it");
+            crate::skip("docker-registry is not installed; `cargo xtask test` fetches it");
             return None;
         };
         let started = (1..=START_ATTEMPTS_MAX).map(|_| Self::try_start(&program, auth.clone()));
@@ -141,16 +140,15 @@ impl Registry {
         bail!("docker-registry was not ready after {} s", START_TIMEOUT.as_secs())
     }
 
-    /// Its name in an address: `127.0.0.1:port`.
-    #[must_use]
+    /// The registry's name in an address: `127.0.0.1:port`.
     pub fn host(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// Pushes an artifact under the tag `latest`, and returns its address by digest: `oci://…@sha256:…`.
+    /// Pushes an artifact with the tag `latest`, and returns its address by digest: `oci://…@sha256:…`.
     ///
     /// # Panics
-    /// When the registry refuses it.
+    /// If the registry refuses it.
     #[must_use]
     pub fn push(&self, repository: &str, artifact: &Artifact<'_>) -> String {
         let reference = Reference::with_tag(self.host(), repository.into(), "latest".into());
@@ -183,18 +181,17 @@ impl Registry {
         let body = serde_json::to_vec(&manifest)?;
         let digest = hex::encode(Sha256::digest(&body));
         client.push_manifest_raw(reference, body, "application/vnd.oci.image.manifest.v1+json".parse()?).await?;
-        ensure!(self.blob(&digest).is_file(), "the registry keeps the manifest elsewhere");
+        ensure!(self.blob(&digest).is_file(), "the registry did not store the manifest at the expected path");
         Ok(digest)
     }
 
-    /// The file in which the registry keeps a blob, by the digits of its sha256. Writing to it is tampering.
-    #[must_use]
+    /// The file in which the registry stores a blob, by its hexadecimal sha256. Tests can tamper with it.
     pub fn blob(&self, digest: &str) -> PathBuf {
         let blobs = self.folder.path().join("data/docker/registry/v2/blobs/sha256");
         blobs.join(digest.get(..2).unwrap_or_default()).join(digest).join("data")
     }
 
-    /// Ends it. Its address stays what it was, and nobody answers there.
+    /// Stops the registry. Its address stays the same but no longer answers.
     pub fn stop(&mut self) {
         drop(self.server.kill());
         drop(self.server.wait());
@@ -208,10 +205,10 @@ async fn push_blob(client: &Client, to: &Reference, media_type: &str, bytes: &[u
     Ok(OciDescriptor { media_type: media_type.into(), digest, size, ..OciDescriptor::default() })
 }
 
-/// Writes a `config.json` as `docker login` does, and returns the file.
+/// Writes a `config.json` as `docker login` does, and returns its path.
 ///
 /// # Panics
-/// When it cannot be written.
+/// If it cannot be written.
 #[must_use]
 pub fn docker_config(folder: &Path, host: &str, user: &str, password: &str) -> PathBuf {
     use base64::Engine as _;

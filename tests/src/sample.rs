@@ -1,6 +1,6 @@
-//! A small Dolibarr of this project's own making: a database and the documents folder that belongs to it.
+//! A small Dolibarr instance made for this project: a database and its documents folder.
 //!
-//! Nothing in it depends on a clock, on chance or on the machine, but the files' owners and change times.
+//! Except for the files' owners and change times, nothing in it depends on a clock, on chance or on the machine.
 
 use md5::Md5;
 use sha2::{Digest, Sha256};
@@ -10,16 +10,16 @@ use std::io;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-/// Invoices in the database, each with its PDF in the documents.
+/// Number of invoices in the database. Each has a PDF in the documents.
 pub const INVOICES: u32 = 60;
 
-/// 2026-06-30T00:00:00Z, when every file of the sample was last modified.
+/// 2026-06-30T00:00:00Z, the modification time of every file.
 const MODIFIED_SECONDS: u64 = 1_782_777_600;
 
-/// The smallest PDF of the sample. Real ones with a logo have 9 to 36 KB.
+/// Size of the smallest PDF. Real ones with a logo have 9 to 36 KB.
 const PDF_BYTES_MIN: usize = 9_000;
 
-/// Sizes of PDFs differ by up to this.
+/// Largest difference between the sizes of PDFs.
 const PDF_BYTES_SPREAD: usize = 27_000;
 
 /// Paths below the documents that a backup leaves out with Dolibarr's default excludes.
@@ -32,13 +32,13 @@ pub const EXCLUDED: [&str; 6] = [
     "users/1/temp/export.csv",
 ];
 
-/// Business data: one invoice's public note and its ledger line.
+/// Changes business data: one invoice's public note and its ledger line.
 pub const CHANGE_INVOICE: &str = "\
 UPDATE llx_facture SET note_public = 'corrigé', total_ht = total_ht + 1, total_ttc = total_ttc + 1 WHERE ref = 'FA2606-0060';
 UPDATE llx_accounting_bookkeeping SET debit = debit + 1 WHERE doc_ref = 'FA2606-0060' AND numero_compte = '411';
 ";
 
-/// What every login leaves behind; no business data.
+/// Makes the changes of a login, which are not business data.
 pub const LOGIN: &str = "\
 UPDATE llx_user SET datepreviouslogin = datelastlogin, ippreviouslogin = iplastlogin, datelastlogin = '2026-07-01 08:00',
     iplastlogin = '192.0.2.77' WHERE login = 'user1';
@@ -47,14 +47,13 @@ INSERT INTO llx_events (type, dateevent, fk_user, description, ip)
 INSERT INTO llx_session VALUES ('77aa01', '', '2026-07-01 08:00', 1, '192.0.2.77', 'Mozilla/5.0');
 ";
 
-/// What a run of Dolibarr's scheduler leaves behind; no business data.
+/// Makes the changes of a run of Dolibarr's scheduler, which are not business data.
 pub const CRON_TICK: &str = "\
 UPDATE llx_cronjob SET datelastrun = '2026-07-01 02:00', datenextrun = '2026-07-02 02:00', datelastresult = '2026-07-01 02:00',
     nbrun = nbrun + 1, lastoutput = 'done', lastresult = '0';
 ";
 
-/// SQL that makes the tables and their rows in an empty database.
-#[must_use]
+/// SQL that creates the tables and rows in an empty database.
 pub fn sql() -> String {
     let mut sql = [include_str!("sample/schema.sql"), include_str!("sample/rows.sql")].concat();
     for number in 1..=INVOICES {
@@ -71,15 +70,11 @@ pub fn sql() -> String {
 }
 
 /// The name of an invoice, counted from 1: `FA2601-0001`.
-#[must_use]
 pub fn invoice(number: u32) -> String {
     format!("FA26{:02}-{number:04}", 1 + (number.max(1) - 1) / 10)
 }
 
-/// Fills a new folder with the documents, the [`EXCLUDED`] ones among them.
-///
-/// # Errors
-/// When the folder exists or a file cannot be written.
+/// Creates the documents folder, including the [`EXCLUDED`] documents. Fails if the folder exists.
 pub fn write_documents(root: &Path) -> io::Result<()> {
     fs::create_dir(root)?;
     for number in 1..=INVOICES {
@@ -101,10 +96,7 @@ pub fn write_documents(root: &Path) -> io::Result<()> {
     fs::create_dir_all(root.join("facture/(PROV61)"))
 }
 
-/// Writes the PDF of the last invoice anew, as Dolibarr does after a correction.
-///
-/// # Errors
-/// When it cannot be written.
+/// Rewrites the PDF of the last invoice, as Dolibarr does after a correction.
 pub fn rewrite_invoice_pdf(root: &Path) -> io::Result<()> {
     let name = invoice(INVOICES);
     let path = root.join(format!("facture/{name}/{name}.pdf"));
@@ -124,7 +116,7 @@ fn stamp(path: &Path, seconds: u64) -> io::Result<()> {
     File::options().write(true).open(path)?.set_times(FileTimes::new().set_modified(at).set_accessed(at))
 }
 
-/// Bytes that look like a PDF to a compressor and to `file`: a header, one incompressible stream, a trailer.
+/// A file that a compressor and `file` take for a PDF: a header, one incompressible stream and a trailer.
 fn pdf(name: &str) -> Vec<u8> {
     let seed = Sha256::digest(name);
     let bytes = PDF_BYTES_MIN + usize::from(u16::from_be_bytes([seed[0], seed[1]])) % PDF_BYTES_SPREAD;
@@ -134,7 +126,7 @@ fn pdf(name: &str) -> Vec<u8> {
     text
 }
 
-/// Bytes that do not compress, a function of the name.
+/// Incompressible bytes that depend only on the name.
 fn noise(name: &str, bytes: usize) -> Vec<u8> {
     let blocks = (0u32..).map(|block| Sha256::new().chain_update(name).chain_update(block.to_be_bytes()).finalize());
     blocks.flatten().take(bytes).collect()
@@ -151,7 +143,7 @@ mod tests {
         write_documents(&one).expect("written");
         write_documents(&two).expect("written");
         assert_eq!(listing(&one), listing(&two));
-        assert!(write_documents(&one).is_err(), "an existing folder is not written into");
+        assert!(write_documents(&one).is_err(), "an existing folder is not overwritten");
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! The benchmark: release builds of the binary and of what measures it, side by side with the peers in one run.
+//! Runs the benchmark: release builds of the binary and of the measuring program, side by side with the peers in one
+//! run.
 
 use crate::run::{loud, say, timed};
 use crate::{cache, machine, plugins};
@@ -7,33 +8,33 @@ use clap::ValueEnum;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// Peers, each with the Debian package that has it.
+/// Peers, each with its Debian package.
 const PEERS: [(&str, &str); 4] = [("restic", "restic"), ("borg", "borgbackup"), ("pigz", "pigz"), ("aws", "awscli")];
 
 /// What `cargo xtask bench` takes.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// What to measure; everything by default
+    /// What to measure; by default everything
     what: Vec<What>,
-    /// Another release build of the binary, such as that of the commit before, with its plugins beside it: documents, database and plugins
-    /// are measured in turns with it, without the peers, and the tables are shown and not kept
+    /// Another release build of the binary, with its plugins beside it, such as one of the previous commit. Documents,
+    /// database and plugins are measured with both builds in turns, without the peers; tables are printed but not kept
     #[arg(long, value_name = "PATH")]
     baseline: Option<PathBuf>,
-    /// Size of the documents and of the database; 2048 and 1024 by default
+    /// Size of the documents or the database; by default 2048 for documents and 1024 for the database
     #[arg(long)]
     mib: Option<u64>,
-    /// Times that each piece of work is done
+    /// How often to repeat each piece of work
     #[arg(long, default_value_t = 3)]
     rounds: usize,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum What {
-    /// A realistic folder, beside tar, pigz, restic and borg
+    /// A realistic folder, compared with tar, pigz, restic and borg
     Documents,
-    /// Folders that are out of the ordinary
+    /// Unusual folders
     Extremes,
-    /// A database, beside pg_dump
+    /// A database, compared with pg_dump
     Database,
     /// What the plugins add to a run
     Plugins,
@@ -54,10 +55,7 @@ impl What {
     }
 }
 
-/// Builds, measures, prints tables and keeps them with charts under `bench/results`.
-///
-/// # Errors
-/// When something cannot be installed, built or run.
+/// Builds, measures, prints the tables, and writes them with charts to `bench/results`.
 pub fn run(arguments: &Arguments) -> Result<()> {
     let target = machine::target_folder()?;
     plugins::build(&target)?;
@@ -70,11 +68,11 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     timed("building the release", || {
         let packages =
             ["build", "--quiet", "--release", "--package", "dolibarr-backup", "--package", "tests", "--bins"];
-        loud(machine::cargo().args(packages), "mend what the compiler names")
+        loud(machine::cargo().args(packages), "fix the errors that the compiler reports")
     })?;
     let release = target.join("release");
-    let beside_baseline: &[What] = &[What::Documents, What::Database, What::Plugins];
-    let all = if arguments.baseline.is_some() { beside_baseline } else { What::value_variants() };
+    let with_baseline: &[What] = &[What::Documents, What::Database, What::Plugins];
+    let all = if arguments.baseline.is_some() { with_baseline } else { What::value_variants() };
     for what in if arguments.what.is_empty() { all } else { &arguments.what } {
         timed(&format!("measuring {}", what.name()), || {
             let mut bench = Command::new(release.join("bench"));
@@ -96,7 +94,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// Gets what the binary is measured beside; gives back the folder that rustic is in.
+/// Installs the peers. Returns the folder with rustic, if it could be built.
 fn peers(target: &Path) -> Result<Option<PathBuf>> {
     machine::garage()?;
     machine::postgres()?;
@@ -109,7 +107,7 @@ fn peers(target: &Path) -> Result<Option<PathBuf>> {
         say(format_args!("a newer pg_dump is left out: {error:#}"));
     }
     if let Err(error) = plugins::build_python(target) {
-        say(format_args!("the plugin in Python is left out: {error:#}"));
+        say(format_args!("the Python plugin is left out: {error:#}"));
     }
     let rustic = machine::rustic();
     if let Err(error) = &rustic {

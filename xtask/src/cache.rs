@@ -1,78 +1,66 @@
-//! Where slow things live: `${XDG_CACHE_HOME:-$HOME/.cache}/dolibarr-backup`, one folder a version, so that a second
-//! checkout on the machine starts from them. What is half made is never seen under its name.
+//! The cache for slow builds and downloads: `${XDG_CACHE_HOME:-$HOME/.cache}/dolibarr-backup`, with one folder per
+//! version, so that other checkouts on the machine can use them. An incomplete folder never has its final name.
 
 use crate::run::{failure, say};
 use anyhow::{Context, Result};
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
-/// An environment variable; none where it is unset or empty.
+/// An environment variable; `None` if it is unset or empty.
 #[expect(clippy::disallowed_methods, reason = "the edge of this tool: the one place that reads the environment")]
 pub fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// The cache folder, made if it is not there.
-///
-/// # Errors
-/// When no home folder is known or the folder cannot be made.
+/// The cache folder. Creates it if it does not exist.
 pub fn folder() -> Result<PathBuf> {
     let base = match (variable("XDG_CACHE_HOME"), variable("HOME")) {
         (Some(cache), _) => PathBuf::from(cache),
         (None, Some(home)) => Path::new(&home).join(".cache"),
-        (None, None) => return Err(failure("no cache folder is known", "set HOME or XDG_CACHE_HOME")),
+        (None, None) => return Err(failure("cannot determine the cache folder", "set HOME or XDG_CACHE_HOME")),
     };
     let folder = base.join("dolibarr-backup");
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     Ok(folder)
 }
 
-/// The folder `name` of the cache. `make` fills it once, under another name beside it, and only a whole one is renamed
-/// to it. Of two that make it at the same time the first one's stays.
-///
-/// # Errors
-/// Those of `make`, and of the file system.
+/// The folder `name` of the cache. `make` fills it once under a temporary name, and only a complete folder gets the
+/// final name. If two processes fill it at the same time, the folder of the first one stays.
 pub fn once(name: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
-    let whole = folder()?.join(name);
-    if whole.is_dir() {
-        return Ok(whole);
+    let complete = folder()?.join(name);
+    if complete.is_dir() {
+        return Ok(complete);
     }
-    let partial = whole.with_file_name(format!("{name}.partial-{}", std::process::id()));
+    let partial = complete.with_file_name(format!("{name}.partial-{}", std::process::id()));
     let _ = fs::remove_dir_all(&partial);
     fs::create_dir_all(&partial).with_context(|| format!("cannot make {}", partial.display()))?;
-    let made = make(&partial).and_then(|()| match fs::rename(&partial, &whole) {
-        Err(error) if !whole.is_dir() => Err(error).with_context(|| format!("cannot make {}", whole.display())),
+    let made = make(&partial).and_then(|()| match fs::rename(&partial, &complete) {
+        Err(error) if !complete.is_dir() => Err(error).with_context(|| format!("cannot make {}", complete.display())),
         _ => Ok(()),
     });
     let _ = fs::remove_dir_all(&partial);
-    made.map(|()| whole)
+    made.map(|()| complete)
 }
 
-/// Holds `folder` for this process until the result is dropped; waits for another process that holds it.
-///
-/// # Errors
-/// When the lock file cannot be made or locked.
+/// Locks `folder` for this process until the result is dropped. Waits while another process holds the lock.
 pub fn lock(folder: &Path) -> Result<File> {
     fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let path = folder.join(".xtask-lock");
     let file = File::options().create(true).append(true).open(&path);
     let file = file.with_context(|| format!("cannot open {}", path.display()))?;
     if matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
-        say(format_args!("waiting for another run that holds {}", folder.display()));
+        say(format_args!("waiting for another run that has locked {}", folder.display()));
         file.lock().with_context(|| format!("cannot lock {}", path.display()))?;
     }
     Ok(file)
 }
 
-/// Makes a target folder that several checkouts share safe for this one: Cargo tells checkouts apart by the age of their
-/// files alone, so another checkout's members are forgotten and built anew. The caller holds the folder's [`lock`].
-///
-/// # Errors
-/// Those of the file system.
+/// Makes a target folder that several checkouts share safe for this one. Cargo compares only the age of files, so the
+/// members that another checkout built are forgotten and built again. The caller holds the folder's [`lock`].
 pub fn claim(target: &Path, checkout: &Path, members: &[String]) -> Result<()> {
     use std::os::unix::fs::MetadataExt;
     let root = fs::metadata(checkout).with_context(|| format!("cannot read {}", checkout.display()))?;
-    // The inode too, because a fresh clone often lies where an older one lay.
+    // With the inode, because a fresh clone often has the path of an older one.
     let claim = format!("{} {} {}\n", checkout.display(), root.dev(), root.ino());
     let mark = target.join(".xtask-checkout");
     if fs::read_to_string(&mark).is_ok_and(|last| last == claim) {
@@ -121,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn another_checkout_forgets_the_members_and_keeps_the_dependencies() {
+    fn another_checkout_removes_the_members_and_keeps_the_dependencies() {
         let target = scratch("claim");
         let (here, there) = (target.join("here"), target.join("there"));
         let prints = target.join("wasm32-unknown-unknown/plugin/.fingerprint");
@@ -131,7 +119,7 @@ mod tests {
 
         make();
         claim(&target, &here, &members).expect("the first claim");
-        assert!(!member.exists(), "whose it was is unknown");
+        assert!(!member.exists(), "an unclaimed folder is cleaned");
         make();
         claim(&target, &here, &members).expect("the same checkout");
         assert!(member.exists(), "the same checkout keeps what it built");
@@ -141,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn only_one_of_two_holds_a_folder() {
+    fn only_one_process_can_lock_a_folder() {
         let target = scratch("lock");
         let held = lock(&target).expect("the first");
         let second = File::options().append(true).open(target.join(".xtask-lock")).expect("the lock file");

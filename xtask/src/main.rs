@@ -1,7 +1,7 @@
-//! What a fresh machine needs: the components, every check, and a demonstration on real servers.
+//! Development tasks: build the components, run every check, and show a demonstration on real servers.
 //!
-//! It installs what is missing through the machine's ordinary package clients and keeps what is slow to make in the
-//! cache folder. It never touches a database, a store or a folder that it has not made itself.
+//! It installs missing tools through the machine's ordinary package clients and keeps slow builds in the cache folder.
+//! It never touches a database, a store or a folder that it did not create.
 
 mod bench;
 mod bill;
@@ -24,7 +24,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use std::process::ExitCode;
 
 #[derive(Parser)]
-#[command(name = "cargo xtask", about = "What a fresh machine needs", disable_help_subcommand = true)]
+#[command(name = "cargo xtask", about = "Development tasks", disable_help_subcommand = true)]
 struct Arguments {
     #[command(subcommand)]
     task: Option<Task>,
@@ -32,23 +32,23 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Run the main job on a throwaway PostgreSQL and a folder as the store, and show what it does
+    /// Back up a throwaway PostgreSQL to a folder, and show each step
     Demo(demo::Arguments),
-    /// Install what is missing, then run every check: format, clippy, docs, dependencies, plugins, all tests
+    /// Install missing tools, then run every check: format, clippy, docs, dependencies, plugins, all tests
     Test(test::Arguments),
-    /// Build the plugins to where the binary finds them; rebuilds only what changed
+    /// Build the plugins where the binary finds them; rebuilds only what changed
     Plugins(plugins::Arguments),
-    /// Render the chart with Helm 3 and 4 and compare with the renderings that are kept
+    /// Render the chart with Helm 3 and 4, and compare with the golden files
     Chart(chart::Arguments),
-    /// Build an OCI image of the binary, the plugins and PostgreSQL's programs, without a daemon or a registry
+    /// Build an OCI image with the binary, the plugins and PostgreSQL's programs, without a daemon or a registry
     Image(image::Arguments),
-    /// Build an archive of the binary and the plugins, a bill of materials for each, and signatures by a key that you name
+    /// Build an archive of the binary and the plugins, with a bill of materials for each and optional signatures
     Release(release::Arguments),
-    /// Start a Kubernetes cluster of one node that runs pods, with the image in it, until Ctrl-C
+    /// Start a one-node Kubernetes cluster that runs pods and has the image, until Ctrl-C
     Node(node::Arguments),
-    /// Simulate years with every fault on, and want every owed state restorable on every day
+    /// Simulate years with all faults, and check on each day that every owed state can be restored
     Campaign(campaign::Arguments),
-    /// Measure time, memory and size side by side with peers in the same run, and keep tables and charts
+    /// Measure time, memory and size side by side with other tools in one run, and write tables and charts
     Bench(bench::Arguments),
 }
 

@@ -1,8 +1,8 @@
-//! Builds the components: every crate below `plugins/`, the misbehaving ones of the tests below `tests/guests/`, and on
+//! Builds the components: every crate below `plugins/`, the misbehaving test plugins below `tests/guests/`, and on
 //! request the examples in other languages.
 //!
-//! A crate becomes a core module, then a component that imports nothing but the host's package. Cargo decides what is
-//! fresh; a component is written only when its bytes changed, and never seen half-written.
+//! A crate becomes a core module, then a component that imports only the host's package. Cargo decides what is up to
+//! date. A component is written only if its bytes changed, and its file is never incomplete.
 
 use crate::machine::{self, WASM_TARGET, WasmCompiler};
 use crate::run::{failure, loud, say, timed};
@@ -27,25 +27,19 @@ struct Family {
 /// What `cargo xtask plugins` takes.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Build the examples in Python too, into the folder `examples` of the plugins; installs componentize-py once
+    /// Also build the Python examples, into the plugins' folder `examples`; installs componentize-py once
     #[arg(long)]
     python: bool,
 }
 
-/// Builds every plugin to where the built binary looks for it.
-///
-/// # Errors
-/// When no compiler can be had, or a plugin does not build or asks for more than the host offers.
+/// Builds every plugin where the built binary looks for it.
 pub fn run(arguments: &Arguments) -> Result<()> {
     let target = machine::target_folder()?;
-    build(&target)?;
+    build_with_guests(&target)?;
     if arguments.python { build_python(&target) } else { Ok(()) }
 }
 
-/// Builds the examples in Python to `plugins/examples` of both profiles.
-///
-/// # Errors
-/// When componentize-py cannot be installed, or a plugin does not build or asks for more than the host offers.
+/// Builds the Python examples into `plugins/examples` of both profiles.
 pub fn build_python(target: &Path) -> Result<()> {
     let folder = machine::root().join("plugins/examples");
     let into: Vec<_> = ["debug", "release"].map(|profile| target.join(profile).join("plugins/examples")).to_vec();
@@ -56,58 +50,61 @@ pub fn build_python(target: &Path) -> Result<()> {
     Ok(())
 }
 
-/// As [`run`] without the examples, into a target folder of the caller's choice.
-///
-/// # Errors
-/// As [`run`].
+/// Builds the shipped plugins into both profiles of a target folder.
 pub fn build(target: &Path) -> Result<()> {
+    build_families(&[shipped(target)])
+}
+
+/// Also builds the plugins that misbehave, which only tests need.
+pub fn build_with_guests(target: &Path) -> Result<()> {
+    let guests = Family { crates: machine::root().join("tests/guests"), components: vec![target.join("debug/guests")] };
+    build_families(&[shipped(target), guests])
+}
+
+fn shipped(target: &Path) -> Family {
+    let components = ["debug", "release"].map(|profile| target.join(profile).join("plugins")).to_vec();
+    Family { crates: machine::root().join("plugins"), components }
+}
+
+fn build_families(families: &[Family]) -> Result<()> {
     let root = machine::root();
-    let beside = |profile: &str, folder: &str| target.join(profile).join(folder);
-    let families = [
-        Family {
-            crates: root.join("plugins"),
-            components: vec![beside("debug", "plugins"), beside("release", "plugins")],
-        },
-        Family { crates: root.join("tests/guests"), components: vec![beside("debug", "guests")] },
-    ];
     let names: Vec<String> = families.iter().flat_map(|family| crate_names(&family.crates)).collect();
     let compiler = machine::wasm_compiler()?;
     let modules = cache::folder()?.join(format!("wasm-{}", compiler.version));
-    // Held until the components are written: another checkout's build puts other modules under the same names.
+    // Held until the components are written: a build of another checkout writes other modules under the same names.
     let _held = cache::lock(&modules)?;
-    cache::claim(&modules, &root, &names)?;
+    // All of them, also those that this build leaves out: another checkout's must not stay.
+    let members = ["plugins", "tests/guests"].map(|folder| crate_names(&root.join(folder))).concat();
+    cache::claim(&modules, &root, &members)?;
     timed("building the plugins", || compile(&compiler, &modules, &names))?;
-    for family in &families {
+    for family in families {
         for name in crate_names(&family.crates) {
             let changed = deliver(&modules, &name, &family.components)?;
             if changed {
-                say(format_args!("{name}.wasm is new in {}", family.components[0].display()));
+                say(format_args!("wrote {name}.wasm to {}", family.components[0].display()));
             }
         }
     }
     Ok(())
 }
 
-/// Components beside a binary, by the name of their file.
-///
-/// # Errors
-/// When the folder holds no component, or one of them cannot be read.
+/// Reads the components in a folder, with their file names. Fails if there are none.
 pub fn built(folder: &Path) -> Result<Vec<(String, Vec<u8>)>> {
     let entries = fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
     let mut paths: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
     paths.retain(|path| path.extension().is_some_and(|end| end == "wasm"));
     paths.sort();
     if paths.is_empty() {
-        return Err(failure(format_args!("no component in {}", folder.display()), "run `cargo xtask plugins`"));
+        return Err(failure(format_args!("{} contains no component", folder.display()), "run `cargo xtask plugins`"));
     }
     let read = |path: PathBuf| {
-        let name = path.file_name().context("a component has a name")?.to_string_lossy().into_owned();
+        let name = path.file_name().context("a component has no file name")?.to_string_lossy().into_owned();
         Ok((name, fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?))
     };
     paths.into_iter().map(read).collect()
 }
 
-/// Folders with a manifest, each named as its package is.
+/// Folders with a manifest. Each has the name of its package.
 fn crate_names(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let crates = entries.filter(|entry| entry.path().join("Cargo.toml").is_file());
@@ -123,35 +120,35 @@ fn compile(compiler: &WasmCompiler, modules: &Path, names: &[String]) -> Result<
         .arg(modules);
     cargo.args(&compiler.arguments).envs(compiler.environment.iter().map(|(name, value)| (name, value)));
     cargo.args(names.iter().flat_map(|name| ["--package", name]));
-    // What the host's build is told does not concern the plugins: the same sources give the same bytes everywhere.
+    // Flags for the host's build must not reach the plugins: the same sources give the same bytes everywhere.
     for name in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_RUSTFLAGS", "RUSTC_WRAPPER", "CARGO_BUILD_TARGET"]
     {
         cargo.env_remove(name);
     }
     cargo.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS", remapped_paths());
-    loud(&mut cargo, "mend the plugin that the compiler names above, then run `cargo xtask plugins` again")
+    loud(&mut cargo, "fix the plugin that the compiler names above, then run `cargo xtask plugins` again")
 }
 
-/// Keeps the paths of this machine out of the panic messages.
+/// Flags that keep the paths of this machine out of panic messages.
 fn remapped_paths() -> String {
     let home = cache::variable("CARGO_HOME").or_else(|| cache::variable("HOME").map(|home| format!("{home}/.cargo")));
     home.map_or_else(String::new, |home| format!("--remap-path-prefix={home}=/cargo"))
 }
 
-/// Writes one component to every folder where it differs, and says whether it did in any.
+/// Writes one component to every folder where it differs. Returns whether it wrote any.
 fn deliver(modules: &Path, name: &str, folders: &[PathBuf]) -> Result<bool> {
     let module = modules.join(WASM_TARGET).join(PROFILE).join(format!("{}.wasm", name.replace('-', "_")));
     let bytes = fs::read(&module).with_context(|| format!("cannot read {}", module.display()))?;
-    let component = componentize(&bytes).with_context(|| format!("cannot make a component of {name}"))?;
+    let component = componentize(&bytes).with_context(|| format!("cannot make a component from {name}"))?;
     place(&component, name, folders)
 }
 
-/// Writes a component that asks for nothing strange to every folder where it differs.
+/// Writes a component to every folder where it differs, after checking its imports.
 fn place(component: &[u8], name: &str, folders: &[PathBuf]) -> Result<bool> {
     let strange = strange_imports(component).with_context(|| format!("cannot read the component of {name}"))?;
     if !strange.is_empty() {
         let message = format!("plugin {name} imports {}", strange.join(", "));
-        return Err(failure(message, format_args!("a plugin may import {HOST_PACKAGE}* alone; see wit/worlds.wit")));
+        return Err(failure(message, format_args!("a plugin may only import {HOST_PACKAGE}*; see wit/worlds.wit")));
     }
     let mut changed = false;
     for folder in folders {
@@ -162,33 +159,33 @@ fn place(component: &[u8], name: &str, folders: &[PathBuf]) -> Result<bool> {
 
 fn componentize(module: &[u8]) -> Result<Vec<u8>> {
     ComponentEncoder::default().validate(true).module(module)?.encode().map_err(|error| {
-        let hint = "the core module may import only what wit-bindgen generates from wit/: no WASI, no JavaScript";
+        let hint = "the core module may only import what wit-bindgen generates from wit/: no WASI, no JavaScript";
         error.context(failure("its core module does not fit the interfaces", hint))
     })
 }
 
-/// How a core module begins.
+/// The first bytes of a core module.
 const CORE_MODULE: &[u8] = b"\0asm\x01\0\0\0";
 
 /// Names of imports from outside the host's package.
 fn strange_imports(component: &[u8]) -> Result<Vec<String>> {
-    // The decoder takes a core module for a component without a world.
+    // The decoder mistakes a core module for a component without a world.
     if component.starts_with(CORE_MODULE) {
         return Err(failure("it is a core module", "it must be encoded as a component first"));
     }
     let DecodedWasm::Component(resolve, world) = wit_component::decode(component)? else {
         return Err(failure("it is a WIT package", "it must be a component with code in it"));
     };
-    let world = resolve.worlds.get(world).context("the component has no world")?;
+    let world = resolve.worlds.get(world).context("the component's world is not defined")?;
     let names = world.imports.keys().map(|key| resolve.name_world_key(key));
     Ok(names.filter(|name| !name.starts_with(HOST_PACKAGE)).collect())
 }
 
 fn write_if_changed(path: &Path, bytes: &[u8]) -> Result<bool> {
-    if fs::read(path).is_ok_and(|there| there == bytes) {
+    if fs::read(path).is_ok_and(|existing| existing == bytes) {
         return Ok(false);
     }
-    let folder = path.parent().context("a component needs a folder")?;
+    let folder = path.parent().context("the path of a component has no folder")?;
     let partial = path.with_extension(format!("partial-{}", std::process::id()));
     let written =
         fs::create_dir_all(folder).and_then(|()| fs::write(&partial, bytes)).and_then(|()| fs::rename(&partial, path));
@@ -209,23 +206,23 @@ mod tests {
     const EMPTY_COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
 
     #[test]
-    fn a_folder_without_components_is_named() {
+    fn a_folder_without_components_is_an_error() {
         let folder = tempfile::tempdir().expect("a folder");
         assert!(built(folder.path()).is_err());
         assert!(built(&folder.path().join("none")).is_err());
     }
 
     #[test]
-    fn a_module_that_imports_from_elsewhere_makes_no_component() {
+    fn a_module_with_foreign_imports_cannot_become_a_component() {
         assert!(componentize(MODULE_WITH_AN_IMPORT).is_err());
         assert!(componentize(b"").is_err());
         assert!(componentize(b"not wasm").is_err());
     }
 
     #[test]
-    fn a_component_without_imports_asks_for_nothing() {
+    fn a_component_without_imports_has_no_strange_ones() {
         assert_eq!(strange_imports(EMPTY_COMPONENT).expect("a component"), Vec::<String>::new());
-        assert!(strange_imports(MODULE_WITH_AN_IMPORT).is_err(), "a core module is no component");
+        assert!(strange_imports(MODULE_WITH_AN_IMPORT).is_err(), "a core module is not a component");
     }
 
     #[test]

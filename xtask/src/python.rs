@@ -1,9 +1,9 @@
-//! Builds plugins that are written in Python: folders below `plugins/examples` with an `app.py`.
+//! Builds plugins written in Python: folders below `plugins/examples` with an `app.py`.
 //!
-//! componentize-py packs an interpreter with the plugin. It bakes new random numbers into each build, so what was built
-//! is kept by its sources, and the same sources give the same component on a machine.
+//! componentize-py packs an interpreter with the plugin and puts new random numbers into each build. So builds are
+//! cached by their sources, and on one machine the same sources give the same component.
 
-use crate::run::{failure, quiet, timed};
+use crate::run::{failure, quiet, succeeds, timed};
 use crate::{cache, machine};
 use anyhow::{Context, Result};
 use std::fs;
@@ -11,13 +11,13 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What builds a plugin and what goes into it, each package as `name==version`.
+/// The packages that build a plugin or become part of it, each as `name==version`.
 const REQUIREMENTS: &str = "requirements.txt";
 
-/// The module that every Python plugin begins with.
+/// The main module of every Python plugin.
 const APP: &str = "app";
 
-/// Starts the tool wherever its environment lies: the script that pip writes names the folder it was installed into.
+/// Starts the tool from any folder. The script that pip installs contains the path of the folder it was installed in.
 const START: &str = "import sys, componentize_py; sys.argv[0] = 'componentize-py'; sys.exit(componentize_py.script())";
 
 /// Names of the plugins in `folder`.
@@ -29,11 +29,8 @@ pub fn names(folder: &Path) -> Vec<String> {
     names
 }
 
-/// The component of one plugin, built if its sources or the interfaces changed. A plugin named `retention-…` is one of
-/// the world `retention`.
-///
-/// # Errors
-/// When the tool cannot be installed, or the plugin does not fit its world.
+/// Returns the component of one plugin, and builds it if its sources or the interfaces changed. A plugin named
+/// `retention-…` belongs to the world `retention`.
 pub fn component(folder: &Path, name: &str) -> Result<Vec<u8>> {
     let world = name.split('-').next().unwrap_or(name);
     let sources = folder.join(name);
@@ -42,18 +39,18 @@ pub fn component(folder: &Path, name: &str) -> Result<Vec<u8>> {
     let key = key(&[files(&sources, "py")?, vec![requirements.clone()], files(&wit, "wit")?].concat())?;
     let built = cache::once(&format!("python-{name}-{key:016x}"), |into| {
         let environment = tools(&requirements)?;
-        // What the tool leaves beside the sources, and their tests, are no part of the plugin.
+        // A copy, without tests: the tool writes files beside the sources.
         let copy = into.join("sources");
         fs::create_dir(&copy)?;
         for file in files(&sources, "py")? {
-            let base = file.file_name().context("a source has a name")?;
+            let base = file.file_name().context("a source file has no name")?;
             if !base.to_string_lossy().starts_with("test_") {
                 fs::copy(&file, copy.join(base)).with_context(|| format!("cannot copy {}", file.display()))?;
             }
         }
         let mut command = Command::new(environment.join("bin/python3"));
         command.args(["-B", "-c", START, "--wit-path"]).arg(&wit).args(["--world", world, "componentize"]);
-        // The tool looks for libraries in the active environment.
+        // The tool searches the active environment for libraries.
         command
             .args(["--stub-wasi", "--python-path"])
             .arg(&copy)
@@ -61,28 +58,24 @@ pub fn component(folder: &Path, name: &str) -> Result<Vec<u8>> {
             .arg(into.join("component.wasm"));
         command.current_dir(into).env("VIRTUAL_ENV", &environment).env_remove("PYTHONPATH");
         timed(&format!("building {name} with componentize-py"), || {
-            quiet(&mut command, "mend what Python names above; docs/writing-a-plugin.md has a section on Python")
-                .map(drop)
+            quiet(&mut command, "fix the errors above; docs/writing-a-plugin.md has a section on Python").map(drop)
         })
     })?;
     let file = built.join("component.wasm");
     fs::read(&file).with_context(|| format!("cannot read {}", file.display()))
 }
 
-/// An environment with what a plugin names.
+/// An environment with the packages that a plugin requires.
 fn tools(requirements: &Path) -> Result<PathBuf> {
     let key = key(&[requirements.to_owned()])?;
     let folder = cache::once(&format!("python-tools-{key:016x}"), |folder| {
-        let named = requirements.to_string_lossy();
-        timed("installing componentize-py, once on this machine", || environment(&folder.join("venv"), &["-r", &named]))
+        let file = requirements.to_string_lossy();
+        timed("installing componentize-py, once on this machine", || environment(&folder.join("venv"), &["-r", &file]))
     })?;
     Ok(folder.join("venv"))
 }
 
-/// pip, of an environment that is not the system's.
-///
-/// # Errors
-/// As [`environment`].
+/// pip in a separate environment.
 pub fn pip() -> Result<Command> {
     let folder = cache::once("python-pip", |folder| environment(&folder.join("venv"), &[]))?;
     let mut pip = Command::new(folder.join("venv/bin/python3"));
@@ -90,18 +83,15 @@ pub fn pip() -> Result<Command> {
     Ok(pip)
 }
 
-/// Makes an environment of its own and installs packages there, as pip takes them.
-///
-/// # Errors
-/// When there is no Python that can make one, or the package index cannot be reached.
+/// Creates an environment and installs packages in it. The packages are arguments for pip.
 pub fn environment(venv: &Path, packages: &[&str]) -> Result<()> {
     let make = || {
         let mut command = Command::new("python3");
         command.args(["-m", "venv"]).arg(venv);
         command
     };
-    let first = quiet_if_there(&mut make());
-    if !first {
+    let is_made = machine::on_path("python3").is_some() && succeeds(&mut make());
+    if !is_made {
         machine::apt(&["python3-venv"])?;
         let _ = fs::remove_dir_all(venv);
         quiet(&mut make(), "install Python 3.10 or newer with its venv module")?;
@@ -109,24 +99,17 @@ pub fn environment(venv: &Path, packages: &[&str]) -> Result<()> {
     install(venv, packages)
 }
 
-/// Installs packages into an environment; no source of any is built.
-///
-/// # Errors
-/// When the package index cannot be reached or does not have them.
+/// Installs packages in an environment, from wheels only.
 pub fn install(venv: &Path, packages: &[&str]) -> Result<()> {
     if packages.is_empty() {
         return Ok(());
     }
     let mut pip = Command::new(venv.join("bin/python3"));
     pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--only-binary", ":all:"]);
-    quiet(pip.args(packages), "check that PyPI, or the index that pip is configured for, can be reached").map(drop)
+    quiet(pip.args(packages), "check that PyPI, or the index in pip's configuration, can be reached").map(drop)
 }
 
-fn quiet_if_there(command: &mut Command) -> bool {
-    machine::on_path("python3").is_some() && crate::run::succeeds(command)
-}
-
-/// Files of one kind directly in a folder, sorted.
+/// Files directly in a folder with this extension, sorted.
 fn files(folder: &Path, extension: &str) -> Result<Vec<PathBuf>> {
     let entries = fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
     let mut files: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
@@ -138,7 +121,7 @@ fn files(folder: &Path, extension: &str) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Changes with the name and content of each file.
+/// A cache key that depends on the name and content of each file.
 fn key(files: &[PathBuf]) -> Result<u64> {
     let mut hasher = DefaultHasher::new();
     for file in files {
@@ -153,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_change_of_any_source_makes_another_component() {
+    fn a_change_of_any_source_changes_the_key() {
         let folder = tempfile::tempdir().expect("a folder");
         let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).expect("written");
         let key_now = || key(&files(folder.path(), "py").expect("files")).expect("a key");
@@ -162,13 +145,13 @@ mod tests {
         let first = key_now();
         assert_eq!(key_now(), first);
         write("notes.txt", "changed");
-        assert_eq!(key_now(), first, "what is no source does not count");
+        assert_eq!(key_now(), first, "a file that is not a source does not count");
         write("app.py", "a = 2");
         let second = key_now();
         assert_ne!(second, first);
         write("more.py", "");
         assert_ne!(key_now(), second);
-        assert!(files(folder.path(), "wit").is_err(), "none at all is a mistake");
+        assert!(files(folder.path(), "wit").is_err(), "a folder without such files is an error");
     }
 
     #[test]
@@ -177,11 +160,11 @@ mod tests {
         assert_eq!(names(&examples), ["retention-python"]);
         let folder = examples.join("retention-python");
         let Ok(environment) = tools(&folder.join(REQUIREMENTS)) else {
-            ::tests::skip("what a plugin in Python is built with cannot be installed");
+            ::tests::skip("the tools for Python plugins cannot be installed");
             return;
         };
         let mut command = Command::new(environment.join("bin/python3"));
         command.args(["-B", "-m", "unittest", "--quiet"]).current_dir(folder);
-        quiet(&mut command, "mend the test that Python names above").expect("its tests pass");
+        quiet(&mut command, "fix the test that Python names above").expect("its tests pass");
     }
 }

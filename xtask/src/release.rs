@@ -1,7 +1,7 @@
-//! What is handed to others: an archive of the binary and the components, a bill of materials for each of them, their digests, and
-//! signatures by a key that the builder names.
+//! Builds a release: an archive of the binary and the components, a bill of materials for each, their digests, and
+//! signatures if the builder passes a key.
 
-use crate::bill::{self, Of, Subject};
+use crate::bill::{self, Part, Subject};
 use crate::image::{architecture, created, epoch};
 use crate::run::{loud, say, timed};
 use crate::sign::{EXTENSION, Key};
@@ -17,42 +17,36 @@ use std::path::{Path, PathBuf};
 /// The version of everything in the workspace.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// Digests of all files, as `sha256sum --check` reads them.
+/// Digests of all files, in the format of `sha256sum --check`.
 const SUMS: &str = "SHA256SUMS";
 
 /// What `cargo xtask release` takes.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Sign with this secret key of minisign: `minisign -G -s FILE` makes one, and what it prints is `signed_by` of whoever runs the plugins
+    /// Sign with this minisign secret key. `minisign -G -s FILE` makes one and prints the public key for `signed_by`
     #[arg(long, value_name = "FILE")]
     sign_key: Option<PathBuf>,
-    /// Take the binary that tests are run with, which is built faster and runs slower
+    /// Use a debug build, which builds faster and runs slower
     #[arg(long)]
     debug: bool,
 }
 
-/// Builds everything, and writes it to the folder `dist` beside the binary.
-///
-/// # Errors
-/// When something does not build, or the key cannot be used.
+/// Builds everything and writes it to the folder `dist` beside the binary.
 pub fn run(arguments: &Arguments) -> Result<()> {
-    // Before minutes of building.
+    // An unusable key must fail before minutes of building.
     let key = arguments.sign_key.as_deref().map(Key::read).transpose()?;
     let built = build(arguments.debug)?;
     let release = Release { built: &built, key: key.as_ref(), epoch: epoch()? };
     let archive = release.write(&built.join("dist"))?;
     say(format_args!("{} has {} MiB", archive.display(), fs::metadata(&archive)?.len().div_ceil(1 << 20)));
     match &key {
-        Some(key) => say(format_args!("its components take: signed_by = \"{}\"", key.public())),
-        None => say("nothing is signed: name a key with --sign-key"),
+        Some(key) => say(format_args!("configure the plugins with signed_by = \"{}\"", key.public())),
+        None => say("nothing is signed; --sign-key signs the release"),
     }
     Ok(())
 }
 
-/// Builds the components and the binary. Returns the folder that both are in.
-///
-/// # Errors
-/// When something does not build.
+/// Builds the components and the binary. Returns the folder that contains both.
 pub fn build(debug: bool) -> Result<PathBuf> {
     let target = machine::target_folder()?;
     plugins::build(&target)?;
@@ -61,24 +55,24 @@ pub fn build(debug: bool) -> Result<PathBuf> {
         let mut build = machine::cargo();
         build.env("CARGO_TARGET_DIR", &target);
         build.args(["build", "--quiet", "--locked", "--package", "dolibarr-backup", "--profile", profile]);
-        loud(&mut build, "mend what the compiler names")
+        loud(&mut build, "fix the errors that the compiler reports")
     })?;
     Ok(target.join(if debug { "debug" } else { "release" }))
 }
 
-/// What a release is made of.
+/// The parts of a release.
 struct Release<'a> {
     /// The folder with the binary and its `plugins`.
     built: &'a Path,
     key: Option<&'a Key>,
-    /// Seconds since 1970 that stand in for every time.
+    /// Seconds since 1970, used for every time in the release.
     epoch: u64,
 }
 
 impl Release<'_> {
-    /// Writes the archive and, beside it, what is in it. Returns the archive's path.
+    /// Writes the archive and, beside it, its unpacked content. Returns the archive's path.
     fn write(&self, folder: &Path) -> Result<PathBuf> {
-        // What an earlier build left would be taken for this one's.
+        // Files of an earlier build could be mistaken for this one's.
         let _ = fs::remove_dir_all(folder);
         let name = format!("dolibarr-backup-{VERSION}-linux-{}", architecture()?);
         let files = self.files()?;
@@ -101,16 +95,16 @@ impl Release<'_> {
     /// Path, mode and content of every file.
     fn files(&self) -> Result<Vec<(String, u32, Vec<u8>)>> {
         let created = created(self.epoch)?;
-        let bill_of = |of: Of<'_>, name: &str, content: &[u8]| {
+        let bill_for = |part: Part<'_>, name: &str, content: &[u8]| {
             let content = Some(content);
             bill::bill(
                 &Subject { kind: "application", name, version: VERSION, created: &created, content },
-                &bill::crates(of)?,
+                &bill::crates(part)?,
             )
         };
         let read = |path: &Path| fs::read(path).with_context(|| format!("cannot read {}", path.display()));
         let program = read(&self.built.join("dolibarr-backup"))?;
-        let bill = bill_of(Of::Binary, "dolibarr-backup", &program)?;
+        let bill = bill_for(Part::Binary, "dolibarr-backup", &program)?;
         let mut files = vec![
             ("LICENSE".to_owned(), 0o644, read(&machine::root().join("LICENSE"))?),
             ("dolibarr-backup".to_owned(), 0o755, program),
@@ -118,7 +112,7 @@ impl Release<'_> {
         ];
         for (name, component) in plugins::built(&self.built.join("plugins"))? {
             let package = name.trim_end_matches(".wasm");
-            let bill = bill_of(Of::Plugin(package), package, &component)?;
+            let bill = bill_for(Part::Plugin(package), package, &component)?;
             files.push((format!("plugins/{package}.cdx.json"), 0o644, bill));
             if let Some(key) = self.key {
                 let signature = key.signature(&name, VERSION, &component)?;
@@ -140,7 +134,7 @@ impl Release<'_> {
 }
 
 fn put(path: &Path, mode: u32, content: &[u8]) -> Result<()> {
-    let folder = path.parent().context("a file needs a folder")?;
+    let folder = path.parent().context("the path of a file has no folder")?;
     let written = fs::create_dir_all(folder).and_then(|()| fs::write(path, content));
     let written = written.and_then(|()| fs::set_permissions(path, Permissions::from_mode(mode)));
     written.with_context(|| format!("cannot write {}", path.display()))
@@ -153,7 +147,8 @@ mod tests {
     use std::collections::BTreeMap;
     use std::process::Command;
 
-    /// Names as of shipped plugins, whose crates Cargo knows; a build of them takes minutes.
+    /// Placeholder files with the names of shipped plugins, so that Cargo knows their crates. Building the real ones
+    /// takes minutes.
     const PLUGINS: [&str; 2] = ["plugins/dump.wasm", "plugins/retention-tiered.wasm"];
 
     fn built() -> tempfile::TempDir {
@@ -169,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn every_component_comes_with_its_bill_and_a_signature_that_verifies() {
+    fn every_component_has_a_bill_and_a_valid_signature() {
         let built = built();
         let (key, public) = key(built.path());
         let files = by_path(&Release { built: built.path(), key: Some(&key), epoch: 1_782_777_600 });
@@ -189,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unpacked_is_what_the_digests_say() {
+    fn unpacked_files_match_their_digests() {
         let built = built();
         let release = Release { built: built.path(), key: None, epoch: 1_782_777_600 };
         let dist = built.path().join("dist");
@@ -208,11 +203,11 @@ mod tests {
         let checked = checked.expect("sha256sum");
         let lines = String::from_utf8_lossy(&checked.stdout);
         assert!(checked.status.success() && lines.lines().count() == 7, "{lines}");
-        assert!(!folder.join("plugins/dump.wasm.minisig").exists(), "nobody named a key");
+        assert!(!folder.join("plugins/dump.wasm.minisig").exists(), "no key was passed");
     }
 
     #[test]
-    fn the_same_build_gives_the_same_bytes_but_for_signatures() {
+    fn the_same_build_gives_the_same_bytes_except_signatures() {
         let built = built();
         let release = Release { built: built.path(), key: None, epoch: 1_782_777_600 };
         assert_eq!(release.files().expect("files"), release.files().expect("files"));

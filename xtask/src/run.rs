@@ -1,4 +1,4 @@
-//! Child processes and what is said about them: one short line a step, the seconds of a long one, and on failure one
+//! Runs child processes and reports on them: one short line per step, the duration of a long step, and on failure one
 //! sentence with a hint.
 
 use anyhow::{Context, Error, Result};
@@ -7,13 +7,13 @@ use std::io::{Seek, Write};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-/// A step that took longer says how long.
+/// Longer steps report their duration.
 const WORTH_MENTIONING: Duration = Duration::from_secs(2);
 
-/// Lines of a failed quiet command that are shown.
+/// Lines of output shown after a quiet command fails.
 const LINES_SHOWN_MAX: usize = 40;
 
-/// A failure with advice.
+/// An error with a hint.
 #[derive(Debug)]
 struct Advised {
     message: String,
@@ -28,7 +28,7 @@ impl fmt::Display for Advised {
 
 impl std::error::Error for Advised {}
 
-/// One lowercase sentence, and what to do about it.
+/// Builds an error from one lowercase sentence and a hint.
 pub fn failure(message: impl fmt::Display, hint: impl fmt::Display) -> Error {
     Error::new(Advised { message: message.to_string(), hint: hint.to_string() })
 }
@@ -41,15 +41,12 @@ pub fn report(error: &Error) {
     }
 }
 
-/// Says what begins now.
+/// Prints a progress line.
 pub fn say(line: impl fmt::Display) {
     eprintln!("xtask: {line}");
 }
 
-/// Says what is begun, does it, and says how long it took if that was long.
-///
-/// # Errors
-/// Those of `work`.
+/// Prints what starts, does it, and prints the duration if it was long.
 pub fn timed<T>(doing: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     say(doing);
     let started = Instant::now();
@@ -60,27 +57,18 @@ pub fn timed<T>(doing: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     Ok(result)
 }
 
-/// Runs a command that writes to this terminal.
-///
-/// # Errors
-/// When it cannot be started or does not exit with 0.
+/// Runs a command that writes to this terminal. Fails unless it exits with 0.
 pub fn loud(command: &mut Command, hint: &str) -> Result<()> {
     let status = command.stdin(Stdio::null()).status().map_err(|error| cannot_start(command, &error))?;
     if status.success() { Ok(()) } else { Err(failure(format_args!("{} failed: {status}", shown(command)), hint)) }
 }
 
-/// Runs a command whose output nobody needs unless it fails; its standard output is returned.
-///
-/// # Errors
-/// When it cannot be started or does not exit with 0; what it wrote is shown then.
+/// Runs a command and returns its standard output. Fails unless it exits with 0, and then shows its last output.
 pub fn quiet(command: &mut Command, hint: &str) -> Result<String> {
     finished(command.stdin(Stdio::null()), hint)
 }
 
-/// As [`quiet`], with text on the command's standard input.
-///
-/// # Errors
-/// As [`quiet`], and when the text cannot be handed over.
+/// Does the same as [`quiet`], with text on the command's standard input.
 pub fn fed(command: &mut Command, input: &str, hint: &str) -> Result<String> {
     let mut file = tempfile::tempfile().context("cannot make a temporary file")?;
     file.write_all(input.as_bytes()).and_then(|()| file.rewind()).context("cannot write a temporary file")?;
@@ -96,13 +84,13 @@ fn finished(command: &mut Command, hint: &str) -> Result<String> {
     Err(failure(format_args!("{} failed: {}", shown(command), output.status), hint))
 }
 
-/// Whether a command starts and exits with 0. What it writes is dropped.
+/// Whether a command starts and exits with 0. Its output is discarded.
 pub fn succeeds(command: &mut Command) -> bool {
     let command = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command.status().is_ok_and(|status| status.success())
 }
 
-/// A command line as a person would type it.
+/// A command line that can be pasted into a shell.
 pub fn shown(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     words.map(|word| quoted(&word.to_string_lossy())).collect::<Vec<_>>().join(" ")

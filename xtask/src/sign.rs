@@ -1,4 +1,4 @@
-//! Signatures by the builder's key, as minisign makes and verifies them.
+//! Signs with the builder's key, in minisign's format.
 
 use crate::run::failure;
 use anyhow::{Context, Result};
@@ -10,10 +10,10 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-/// The end that minisign gives a signature's file, after the whole name of what is signed.
+/// The extension that minisign appends to the full name of the signed file.
 pub const EXTENSION: &str = "minisig";
 
-/// A key's file is two lines of less than 300 bytes together.
+/// Limit on a key file. A real one has two lines and less than 300 bytes.
 const KEY_BYTES_MAX: u64 = 4096;
 
 /// A secret key that can sign.
@@ -23,13 +23,10 @@ pub struct Key {
 }
 
 impl Key {
-    /// Reads a key's file, and asks on the terminal for its password if it has one.
-    ///
-    /// # Errors
-    /// When it cannot be read, is no key, or the password is wrong or cannot be asked for.
+    /// Reads a key file, and asks on the terminal for its password if it has one.
     pub fn read(path: &Path) -> Result<Self> {
         let mut text = String::new();
-        // A pipe may hand one over, and a device never ends.
+        // With a limit, because the path may be a pipe or a device that never ends.
         let read = File::open(path).and_then(|file| file.take(KEY_BYTES_MAX).read_to_string(&mut text));
         read.with_context(|| format!("cannot read {}", path.display()))?;
         let secret = match without_password(&text) {
@@ -38,22 +35,22 @@ impl Key {
         };
         let key = secret.and_then(|secret| Ok(Self { public: PublicKey::from_secret_key(&secret)?, secret }));
         key.map_err(|error| {
-            let message = format!("{} is no secret key that can be used: {error}", path.display());
+            let message = format!("{} is not a usable secret key: {error}", path.display());
             let hint =
-                "`minisign -G -s FILE` makes one; where no terminal asks for a password, one without: `minisign -G -W`";
+                "make one with `minisign -G -s FILE`, or without a password, for use without a terminal, with `-G -W`";
             failure(message, hint)
         })
     }
 
-    /// The public key, as `signed_by` takes it.
+    /// The public key in the form of `signed_by`.
     pub fn public(&self) -> String {
         self.public.to_base64()
     }
 
-    /// The text of a signature's file. The comment that the signature covers says the file's name, the version and the digest.
+    /// The text of a signature file. The trusted comment contains the file's name, the version and the digest.
     ///
     /// # Errors
-    /// When the key is corrupted, or the machine has no random numbers.
+    /// If the key is corrupted.
     pub fn signature(&self, name: &str, version: &str, content: &[u8]) -> Result<String> {
         let sha256 = hex::encode(Sha256::digest(content));
         let trusted = format!("dolibarr-backup {version}, file:{name}, sha256:{sha256}");
@@ -62,8 +59,8 @@ impl Key {
     }
 }
 
-/// A key without a password. Minisign 0.11 leaves its checksum empty, which the library takes for a corrupted key; a signature is verified
-/// by the public half as it is made, so that one which is corrupted makes none.
+/// Reads a key without a password. Minisign 0.11 leaves its checksum empty, and the library would take it for a
+/// corrupted key. A key that is really corrupted cannot sign: each new signature is verified with the public half.
 fn without_password(text: &str) -> Option<SecretKey> {
     let bytes = BASE64_STANDARD.decode(text.lines().nth(1)?).ok()?;
     SecretKey::from_bytes(&bytes).ok().filter(|key| !key.is_encrypted())
@@ -76,7 +73,7 @@ pub mod tests {
     use std::fs;
     use std::io::Cursor;
 
-    /// A new key, and the public one that verifies what it signs.
+    /// A new key and its public key.
     pub fn key(folder: &Path) -> (Key, PublicKey) {
         let KeyPair { pk, sk } = KeyPair::generate_unencrypted_keypair().expect("a key");
         let file = folder.join("builder.key");
@@ -84,14 +81,14 @@ pub mod tests {
         (Key::read(&file).expect("the key"), pk)
     }
 
-    /// Whether a signature is of this content and key.
+    /// Whether a signature matches this content and key.
     pub fn is_signed(public: &PublicKey, signature: &str, content: &[u8]) -> bool {
         let signature = SignatureBox::from_string(signature).expect("a signature");
         minisign::verify(public, &signature, Cursor::new(content), true, false, false).is_ok()
     }
 
     #[test]
-    fn what_is_signed_is_that_content_by_that_key_and_no_other_one() {
+    fn a_signature_verifies_only_with_its_content_and_its_key() {
         let folder = tempfile::tempdir().expect("a folder");
         let (key, public) = key(folder.path());
         let signature = key.signature("a.wasm", "0.1.0", b"a component").expect("signed");
@@ -102,35 +99,35 @@ pub mod tests {
         assert!(!is_signed(&another, &signature, b"a component"));
     }
 
-    /// As minisign 0.11 of Debian made it with `-G -W`. It has signed nothing but this test.
-    const OF_MINISIGN: &str = "untrusted comment: minisign encrypted secret key\n\
+    /// A key that Debian's minisign 0.11 made with `-G -W`. It is used only in this test.
+    const MINISIGN_KEY: &str = "untrusted comment: minisign encrypted secret key\n\
         RWQAAEIyAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAfbBEjQnsux/7qpEec4i5iIPd5YP8x5lwiNXgLlOhImc7Ti1FRF8rLKHr9mA/vVKFjN7w6x8ueXZvWhJtSRmvp7MFFZgdIsd4AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
 
     #[test]
     fn a_key_that_minisign_made_without_a_password_signs_unless_it_is_corrupted() {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("key");
-        fs::write(&file, OF_MINISIGN).expect("written");
+        fs::write(&file, MINISIGN_KEY).expect("written");
         let key = Key::read(&file).expect("the key");
         let signature = key.signature("a.wasm", "0.1.0", b"a component").expect("signed");
         assert!(is_signed(&key.public, &signature, b"a component"));
-        let lines: Vec<&str> = OF_MINISIGN.lines().collect();
+        let lines: Vec<&str> = MINISIGN_KEY.lines().collect();
         let mut bytes = BASE64_STANDARD.decode(lines[1]).expect("base64");
-        // Within the secret half, after the algorithms, salt, limits and the key's number.
+        // This byte is in the secret half, after the algorithms, salt, limits and the key's number.
         bytes[70] ^= 1;
         fs::write(&file, format!("{}\n{}\n", lines[0], BASE64_STANDARD.encode(bytes))).expect("written");
-        let corrupted = Key::read(&file).expect("what looks like a key");
+        let corrupted = Key::read(&file).expect("a key that can be read");
         assert!(corrupted.signature("a.wasm", "0.1.0", b"a component").is_err());
     }
 
     #[test]
-    fn a_file_that_is_no_key_is_named_with_what_makes_one() {
+    fn a_file_that_is_not_a_key_is_named_in_the_error() {
         let folder = tempfile::tempdir().expect("a folder");
         for text in ["", "untrusted comment: x\n", "untrusted comment: x\nRWQ\n"] {
             let file = folder.path().join("key");
             fs::write(&file, text).expect("written");
             let error = Key::read(&file).err().expect("refused");
-            assert!(error.to_string().contains("is no secret key that can be used"), "{text:?}: {error}");
+            assert!(error.to_string().contains("is not a usable secret key"), "{text:?}: {error}");
         }
         assert!(Key::read(&folder.path().join("none")).is_err());
         assert!(Key::read(Path::new("/dev/zero")).is_err(), "a device that never ends");

@@ -1,5 +1,5 @@
-//! Every check, in the order in which a mistake is cheapest to find. The test runner comes last, so that its summary
-//! closes the output; what was skipped is listed above it.
+//! Runs every check, the fastest ones first. The test runner comes last, so that its summary ends the output. Skipped
+//! checks are listed above it.
 
 mod summary;
 
@@ -12,27 +12,24 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use summary::{Skipped, Tally};
 
-/// Archive readers that tests compare with, where they are there.
+/// Optional archive readers that tests compare with.
 const ARCHIVE_READERS: [(&str, &str); 2] = [("bsdtar", "libarchive-tools"), ("7z", "p7zip-full")];
 
 /// What `cargo xtask test` takes.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Leave out the documentation, the dependencies' check and the documentation's tests; what is left out is listed
+    /// Skip the documentation and the check of dependencies; skipped checks are listed
     #[arg(long)]
     fast: bool,
 }
 
-/// Where this run builds, and what it left out.
+/// Where this run builds, and what it skipped.
 struct Checks {
     target: PathBuf,
     skipped: Skipped,
 }
 
 /// Runs every check.
-///
-/// # Errors
-/// When something cannot be installed or a check fails.
 pub fn run(arguments: &Arguments) -> Result<()> {
     let target = target_folder()?;
     let _held = cache::lock(&target)?;
@@ -43,21 +40,18 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     checks.prepare_machine()?;
     checks.lint()?;
     if arguments.fast {
-        for left_out in ["documentation", "dependencies", "documentation's tests"] {
-            checks.skipped.note(&format!("{left_out}: --fast"));
+        for check in ["documentation", "dependencies"] {
+            checks.skipped.note(&format!("{check}: --fast"));
         }
     } else {
         checks.document()?;
         checks.dependencies()?;
     }
     checks.build()?;
-    if !arguments.fast {
-        checks.documentation_tests()?;
-    }
     checks.tests()
 }
 
-/// CI begins with a fresh clone every time, so it builds where an earlier run's dependencies are.
+/// CI starts with a fresh clone every time, so it builds in the cache, where an earlier run built the dependencies.
 fn target_folder() -> Result<PathBuf> {
     if cache::variable("CI").is_none() || cache::variable("CARGO_TARGET_DIR").is_some() {
         return machine::target_folder();
@@ -69,7 +63,7 @@ fn target_folder() -> Result<PathBuf> {
 fn packages() -> Result<Vec<String>> {
     let root = machine::root();
     let mut folders = vec![root.join("host"), root.join("campaign"), root.join("tests"), root.join("xtask")];
-    for several in ["plugins", "tests/guests"] {
+    for several in ["host", "plugins", "tests/guests"] {
         let entries = fs::read_dir(root.join(several)).into_iter().flatten().flatten();
         folders.extend(entries.map(|entry| entry.path()).filter(|folder| folder.join("Cargo.toml").is_file()));
     }
@@ -79,7 +73,7 @@ fn packages() -> Result<Vec<String>> {
 fn package_name(manifest: &Path) -> Result<String> {
     let text = fs::read_to_string(manifest).with_context(|| format!("cannot read {}", manifest.display()))?;
     let name = text.lines().find_map(|line| line.strip_prefix("name = \"")?.strip_suffix('"'));
-    name.map(str::to_owned).with_context(|| format!("{} names no package", manifest.display()))
+    name.map(str::to_owned).with_context(|| format!("{} has no package name", manifest.display()))
 }
 
 impl Checks {
@@ -94,20 +88,20 @@ impl Checks {
         machine::garage()?;
         for (program, package) in ARCHIVE_READERS {
             if machine::on_path(program).is_none() && machine::apt(&[package]).is_err() {
-                self.skipped.note(&format!("archives read with {program}: {package} cannot be installed"));
+                self.skipped.note(&format!("reading archives with {program}: {package} cannot be installed"));
             }
         }
         if let Err(error) = machine::kubernetes::control_plane() {
-            self.skipped.note(&format!("whatever needs Kubernetes: {error:#}"));
+            self.skipped.note(&format!("tests with Kubernetes: {error:#}"));
         }
         if let Err(error) = machine::kubernetes::node() {
-            self.skipped.note(&format!("pods that really run: {error:#}"));
+            self.skipped.note(&format!("tests that really run pods: {error:#}"));
         }
         if let Err(error) = machine::newer_postgres() {
             self.skipped.note(&format!("dumps by a newer pg_dump: {error:#}"));
         }
         if machine::registry().is_err() {
-            self.skipped.note("components of a registry: docker-registry cannot be fetched");
+            self.skipped.note("components from a registry: docker-registry cannot be fetched");
         }
         if machine::promtool().is_err() {
             self.skipped.note("alerts of the chart: prometheus cannot be fetched");
@@ -121,24 +115,38 @@ impl Checks {
     fn lint(&self) -> Result<()> {
         timed("checking the format", || loud(self.cargo().args(["fmt", "--all", "--check"]), "run `cargo fmt --all`"))?;
         let clippy = ["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"];
-        timed("linting", || loud(self.cargo().args(clippy), "mend what clippy names above"))
+        timed("linting", || loud(self.cargo().args(clippy), "fix the lints that clippy reports above"))
     }
 
     fn document(&self) -> Result<()> {
         let doc = ["doc", "--quiet", "--workspace", "--no-deps", "--document-private-items"];
         timed("building the documentation", || {
-            loud(self.cargo().args(doc).env("RUSTDOCFLAGS", "-D warnings"), "mend what rustdoc names above")
+            loud(self.cargo().args(doc).env("RUSTDOCFLAGS", "-D warnings"), "fix the errors that rustdoc reports above")
         })
     }
 
-    /// Licences, bans and sources need no network; advisories do.
+    /// Every dependency is used, and none is forbidden or known to be unsafe.
     fn dependencies(&mut self) -> Result<()> {
-        let Ok(deny) = machine::cargo_deny() else {
-            self.skipped.note("dependencies: cargo-deny cannot be installed");
-            return Ok(());
-        };
+        match machine::cargo_machete() {
+            Ok(machete) => timed("looking for unused dependencies", || {
+                let mut command = Command::new(machete);
+                loud(command.current_dir(machine::root()), "remove the dependencies that are listed above")
+            })?,
+            Err(error) => self.skipped.note(&format!("unused dependencies: {error:#}")),
+        }
+        match machine::cargo_deny() {
+            Ok(deny) => self.rules_of_dependencies(&deny),
+            Err(error) => {
+                self.skipped.note(&format!("rules of dependencies: {error:#}"));
+                Ok(())
+            }
+        }
+    }
+
+    /// Licences, bans and sources need no network; advisories do.
+    fn rules_of_dependencies(&mut self, deny: &Path) -> Result<()> {
         let check = |what: &[&str]| {
-            let mut command = Command::new(&deny);
+            let mut command = Command::new(deny);
             command.current_dir(machine::root()).args(["--log-level", "error", "check"]).args(what);
             command
         };
@@ -146,37 +154,32 @@ impl Checks {
             loud(&mut check(&["bans", "licenses", "sources"]), "see deny.toml for the rule and its reason")
         })?;
         let mut fetch = Command::new("timeout");
-        fetch.arg("60").arg(&deny).args(["fetch", "db"]).current_dir(machine::root());
+        fetch.arg("60").arg(deny).args(["fetch", "db"]).current_dir(machine::root());
         if !succeeds(&mut fetch) {
-            self.skipped.note("advisories: their database cannot be fetched");
+            self.skipped.note("advisories: the database cannot be fetched");
             return Ok(());
         }
         timed("checking for advisories", || {
-            loud(&mut check(&["--disable-fetch", "advisories"]), "update the crate, or say in deny.toml why not")
+            loud(&mut check(&["--disable-fetch", "advisories"]), "update the crate, or give a reason in deny.toml")
         })
     }
 
     fn build(&mut self) -> Result<()> {
-        plugins::build(&self.target)?;
-        // Without a package index the rest of the suite says as much as before.
+        plugins::build_with_guests(&self.target)?;
+        // The rest of the suite does not need the package index.
         if let Err(error) = plugins::build_python(&self.target) {
-            self.skipped.note(&format!("the plugin in Python: {error:#}"));
+            self.skipped.note(&format!("the Python plugin: {error:#}"));
         }
-        // The binary and the tests in one go: each by itself asks for other features of the same crates, which are then built twice.
+        // The binary and the tests in one build: separately they need different features of the same crates, which
+        // Cargo would then build twice.
         let everything = ["build", "--quiet", "--workspace", "--all-targets"];
         timed("building the binary and the tests", || {
-            loud(self.cargo().args(everything), "mend what the compiler names")
+            loud(self.cargo().args(everything), "fix the errors that the compiler reports")
         })?;
-        if let Err(error) = image::of_tests(&self.target) {
+        if let Err(error) = image::build_for_tests(&self.target) {
             self.skipped.note(&format!("the image: {error:#}"));
         }
         Ok(())
-    }
-
-    fn documentation_tests(&self) -> Result<()> {
-        timed("running the documentation's tests", || {
-            loud(self.cargo().args(["test", "--quiet", "--workspace", "--doc"]), "mend the example that is named above")
-        })
     }
 
     fn tests(&self) -> Result<()> {
@@ -190,7 +193,7 @@ impl Checks {
         say("running the tests");
         let (tally, succeeded) = follow(&mut command)?;
         self.skipped.print();
-        let hint = format!("run one test alone: cargo nextest run NAME; all of them: {}", shown(&command));
+        let hint = format!("run one test: cargo nextest run NAME; run all: {}", shown(&command));
         println!("{}", tally.closing_line(self.skipped.tests()));
         match (succeeded, tally.is_empty()) {
             (true, false) => Ok(()),
@@ -202,23 +205,23 @@ impl Checks {
 
 /// Runs the tests with their output on this terminal, and counts them.
 fn follow(command: &mut Command) -> Result<(Tally, bool)> {
-    // Both runners' summaries can be told by their form, on whichever stream they come.
+    // The summaries of both runners are recognised by their form, on either stream.
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-    let stdout = child.stdout.take().context("the runner has no output")?;
-    let stderr = child.stderr.take().context("the runner has no output")?;
+    let stdout = child.stdout.take().context("the output of the runner is not captured")?;
+    let stderr = child.stderr.take().context("the output of the runner is not captured")?;
     let (out, err) = std::thread::scope(|scope| {
-        let out = scope.spawn(|| pass_on(stdout, |line| println!("{line}")));
-        let err = pass_on(stderr, |line| eprintln!("{line}"));
+        let out = scope.spawn(|| print_and_count(stdout, |line| println!("{line}")));
+        let err = print_and_count(stderr, |line| eprintln!("{line}"));
         (out.join().unwrap_or_default(), err)
     });
     Ok((out.plus(&err), child.wait()?.success()))
 }
 
-fn pass_on(stream: impl std::io::Read, show: impl Fn(&str)) -> Tally {
+fn print_and_count(stream: impl std::io::Read, print: impl Fn(&str)) -> Tally {
     let mut tally = Tally::default();
     for line in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
         let line = String::from_utf8_lossy(&line);
-        show(&line);
+        print(&line);
         tally.read(&line);
     }
     tally

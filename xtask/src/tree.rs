@@ -1,5 +1,5 @@
-//! A file tree in memory, and the layer that it becomes: sorted, owned by root, with one time for everything, so that the
-//! same content gives the same bytes.
+//! A file tree in memory that can be written as an image layer: sorted, owned by root, and with a single time, so that
+//! the same content gives the same bytes.
 
 use anyhow::{Context, Result, bail};
 use flate2::{Compression, GzBuilder};
@@ -7,16 +7,16 @@ use std::collections::BTreeMap;
 use std::io::{Cursor, Read, Write};
 use tar::{Archive, Builder, EntryType, Header};
 
-/// Permissions that are kept. Nothing in an image may lend the rights of its owner.
+/// Permission bits that are kept. No file in an image may be setuid or setgid.
 const MODE_MASK: u32 = 0o777;
 
-/// Time against size; higher levels gain under a per cent here.
+/// A compromise between time and size: higher levels save less than one per cent here.
 const LEVEL: u32 = 6;
 
-/// Folders that are links to those below `usr`, as in every Debian of today.
+/// Folders that are links to folders below `usr`, as in every current Debian.
 const MERGED: [&str; 4] = ["bin", "lib", "lib64", "sbin"];
 
-/// What is at a path.
+/// An entry of the tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Node {
     Folder,
@@ -63,10 +63,10 @@ impl Tree {
         self.nodes.insert(path.to_owned(), (mode, node));
     }
 
-    /// Adds what a package's archive holds, as far as `wanted` says.
+    /// Adds the entries of a package's archive that `wanted` accepts.
     ///
     /// # Errors
-    /// When it is no archive, or holds what an image has no use for.
+    /// If an entry is not a folder, file or link.
     pub fn unpack(&mut self, archive: &[u8], wanted: impl Fn(&str) -> bool) -> Result<()> {
         for entry in Archive::new(Cursor::new(archive)).entries()? {
             let mut entry = entry?;
@@ -77,27 +77,27 @@ impl Tree {
             let target = entry.link_name()?.map(|target| target.to_string_lossy().into_owned());
             let mode = entry.header().mode()? & MODE_MASK;
             match entry.header().entry_type() {
-                // Parents are made for what is below them; an empty folder of a package serves its own scripts.
+                // Parent folders are added with their files. Empty folders only serve the package's own scripts.
                 EntryType::Directory => {}
                 EntryType::Regular => {
                     let mut content = Vec::new();
                     entry.read_to_end(&mut content)?;
                     self.file(&path, mode, content);
                 }
-                EntryType::Symlink => self.link(&path, &target.context("a link has a target")?),
+                EntryType::Symlink => self.link(&path, &target.context("a link has no target")?),
                 EntryType::Link => {
-                    let target = merged_path(&target.context("a link has a target")?);
+                    let target = merged_path(&target.context("a link has no target")?);
                     let first = self.nodes.get(&target).cloned();
-                    let (mode, node) = first.with_context(|| format!("{path} is a link to {target}, left out"))?;
+                    let (mode, node) = first.with_context(|| format!("{path} links to {target}, which is left out"))?;
                     self.put(&path, mode, node);
                 }
-                other => bail!("{path} is {other:?}, which has no place in an image"),
+                other => bail!("{path} is of type {other:?}, which an image cannot contain"),
             }
         }
         Ok(())
     }
 
-    /// Contents of the files whose path `wanted` takes, by path.
+    /// Paths and contents of the files that `wanted` accepts.
     pub fn files(&self, wanted: impl Fn(&str) -> bool) -> Vec<(&str, &[u8])> {
         let files = self.nodes.iter().filter_map(|(path, (_, node))| match node {
             Node::File(content) if wanted(path) => Some((path.as_str(), content.as_slice())),
@@ -107,9 +107,6 @@ impl Tree {
     }
 
     /// The tree as a tar archive.
-    ///
-    /// # Errors
-    /// When a path cannot be written.
     pub fn tar(&self, epoch: u64) -> Result<Vec<u8>> {
         let mut builder = Builder::new(Vec::new());
         for (path, (mode, node)) in &self.nodes {
@@ -134,23 +131,20 @@ impl Tree {
                     builder.append_link(&mut header, path, target)
                 }
             };
-            added.with_context(|| format!("cannot put {path} into a layer"))?;
+            added.with_context(|| format!("cannot add {path} to a layer"))?;
         }
-        builder.into_inner().context("cannot end a layer")
+        builder.into_inner().context("cannot finish a layer")
     }
 }
 
-/// A path of a package where it is in the image.
+/// The path in the image of a file with this path in a package.
 fn merged_path(path: &str) -> String {
     let path = path.trim_start_matches("./").trim_matches('/');
     let first = path.split('/').next().unwrap_or_default();
     if MERGED.contains(&first) { format!("usr/{path}") } else { path.to_owned() }
 }
 
-/// Compresses without a name and a time.
-///
-/// # Errors
-/// Never, as it only writes to memory; the encoder's signature allows one.
+/// Compresses without a file name or time in the header.
 pub fn gzip(bytes: &[u8]) -> Result<Vec<u8>> {
     let mut encoder = GzBuilder::new().mtime(0).write(Vec::new(), Compression::new(LEVEL));
     encoder.write_all(bytes).and_then(|()| encoder.finish()).context("cannot compress a layer")
@@ -163,7 +157,7 @@ mod tests {
     const EPOCH: u64 = 1_782_777_600;
 
     #[test]
-    fn the_order_in_which_files_come_does_not_show() {
+    fn the_order_in_which_files_are_added_does_not_matter() {
         let files = [("usr/bin/a", "1"), ("etc/b", "2"), ("usr/lib/c", "3")];
         let tar = |files: &[(&str, &str)]| {
             let mut tree = Tree::merged();
@@ -177,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn parents_come_before_what_is_in_them_and_all_belongs_to_root() {
+    fn parents_come_before_their_content_and_root_owns_everything() {
         let mut tree = Tree::merged();
         tree.file("usr/share/doc/x/copyright", 0o644, "free");
         tree.link("usr/bin/x", "../lib/x");
@@ -196,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_package_lands_below_usr_without_special_permissions() {
+    fn a_package_is_unpacked_below_usr_without_special_permissions() {
         let mut package = Builder::new(Vec::new());
         let mut add = |path: &str, mode: u32| {
             let mut header = Header::new_gnu();

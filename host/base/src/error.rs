@@ -1,77 +1,67 @@
-//! What went wrong, whose turn it is, and the exit code that says so.
+//! The host's error type: what went wrong, who has to act, and the exit code.
 //!
-//! One error type serves the whole host, because every failure ends the same way: a sentence, a hint, a code.
-//! Nothing here holds a secret: whoever makes an [`Error`] from another crate's error passes its text through
-//! [`crate::secret::redact`] where a credential was at hand.
+//! One type serves the whole host, because every failure ends the same way: a sentence, a hint, an exit code.
+//! An error never holds a secret: code that turns another crate's error into an [`Error`] passes the text through
+//! [`crate::secret::redact`] if a credential was involved.
 
 use std::fmt;
 
-/// What the caller, in the end the person or the scheduler that ran the command, can do about a failure.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Class {
-    /// The command line is wrong.
-    Usage,
-    /// The configuration, a grant or a permission is wrong; asking again will not help.
-    Config,
-    /// Another run holds the environment's lease.
-    Held,
-    /// A plugin trapped or ran into a limit.
-    PluginTrapped,
-    /// A plugin answered something that the host refuses.
-    PluginRefused,
-    /// A service was unavailable; the only class that is worth a retry.
-    Unavailable,
-    /// The snapshot is committed, the retention is not done.
-    RetentionIncomplete,
-    /// Something is stale, or a verification failed.
-    Stale,
-    /// The person or the scheduler interrupted the run.
-    Interrupted,
-    /// Anything else.
-    Unexpected,
+/// What is known of a class.
+struct Facts {
+    /// The exit code of the process.
+    code: u8,
+    /// What the exit code means, for the documentation.
+    meaning: &'static str,
+    /// Advice for an error that has none of its own.
+    hint: &'static str,
 }
 
-impl Class {
-    /// The process's exit code, as the table in README.md has it.
-    #[must_use]
-    pub const fn exit_code(self) -> u8 {
-        match self {
-            Self::Unexpected => 1,
-            Self::Usage => 2,
-            Self::RetentionIncomplete => 3,
-            Self::Stale => 4,
-            Self::Held => 11,
-            Self::Config => 64,
-            Self::PluginTrapped => 70,
-            Self::PluginRefused => 71,
-            Self::Unavailable => 75,
-            Self::Interrupted => 130,
-        }
+crate::table! {
+    /// What the caller (in the end the person or scheduler that ran the command) can do about a failure.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+    pub enum Class with Facts {
+        /// Anything else.
+        Unexpected { code: 1, meaning: "unexpected error, such as a source that failed; the run is recorded", hint: "set DOLIBARR_BACKUP_LOG=debug and run the command again for details" }
+        /// The command line is wrong.
+        Usage { code: 2, meaning: "wrong command line", hint: "see `dolibarr-backup --help`" }
+        /// The snapshot was committed, but retention did not finish.
+        RetentionIncomplete { code: 3, meaning: "the snapshot is committed, but a source is partial or suspect, a question waits, or the retention is not done", hint: "run `prune` once the cause is fixed" }
+        /// Something is stale, or a verification failed.
+        Stale { code: 4, meaning: "something is stale, missing, unproven, damaged or not covered, or a verification failed", hint: "run `list` to see what is missing" }
+        /// Another run holds the environment's lease.
+        Held { code: 11, meaning: "another run holds the environment's lease", hint: "wait for the other run to end" }
+        /// The configuration, a grant or a permission is wrong; a retry will not help.
+        Config { code: 64, meaning: "wrong configuration, missing permission or missing grant", hint: "`dolibarr-backup example` prints a complete configuration" }
+        /// A plugin trapped or exceeded a limit.
+        PluginTrapped { code: 70, meaning: "a plugin trapped or reached a limit", hint: "the plugin is at fault; use another version of it" }
+        /// The host refused a plugin's answer.
+        PluginRefused { code: 71, meaning: "a plugin returned something that the host refuses", hint: "the plugin is at fault; use another version of it" }
+        /// A service was unavailable. The only class for which a retry makes sense.
+        Unavailable { code: 75, meaning: "a service was unavailable", hint: "run the command again when the service is available" }
+        /// A person or the scheduler interrupted the run.
+        Interrupted { code: 130, meaning: "interrupted", hint: "run the command again" }
     }
 }
 
 impl Class {
-    /// What another run of this program meant by its exit code; none where it succeeded.
-    #[must_use]
+    /// The exit code of the process.
+    pub const fn exit_code(self) -> u8 {
+        self.facts().code
+    }
+
+    /// What the exit code means.
+    pub const fn meaning(self) -> &'static str {
+        self.facts().meaning
+    }
+
+    /// The class that another run of this program reported by its exit code; `None` if it succeeded.
     pub fn of_exit_code(code: i32) -> Option<Self> {
-        const ALL: [Class; 10] = [
-            Class::Usage,
-            Class::Config,
-            Class::Held,
-            Class::PluginTrapped,
-            Class::PluginRefused,
-            Class::Unavailable,
-            Class::RetentionIncomplete,
-            Class::Stale,
-            Class::Interrupted,
-            Class::Unexpected,
-        ];
-        let known = ALL.into_iter().find(|class| i32::from(class.exit_code()) == code);
+        let known = Self::ALL.into_iter().find(|class| i32::from(class.exit_code()) == code);
         (code != 0).then(|| known.unwrap_or(Self::Unexpected))
     }
 }
 
-/// A failure: one lowercase sentence that fits behind "failed to …" or "error: ", and advice.
+/// A failure: one lowercase sentence that reads well after "error: ", and a hint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
     class: Class,
@@ -80,97 +70,86 @@ pub struct Error {
     is_taken: bool,
 }
 
-/// The host's result.
+/// The host's result type.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
     /// An error of a class. The message is a lowercase fragment without a full stop.
-    #[must_use]
     pub fn new(class: Class, message: impl fmt::Display) -> Self {
         Self { class, message: message.to_string(), hint: None, is_taken: false }
     }
 
     /// See [`Class::Config`].
-    #[must_use]
     pub fn config(message: impl fmt::Display) -> Self {
         Self::new(Class::Config, message)
     }
 
     /// See [`Class::Unavailable`].
-    #[must_use]
     pub fn unavailable(message: impl fmt::Display) -> Self {
         Self::new(Class::Unavailable, message)
     }
 
     /// See [`Class::Unexpected`].
-    #[must_use]
     pub fn unexpected(message: impl fmt::Display) -> Self {
         Self::new(Class::Unexpected, message)
     }
 
-    /// Of whoever would make something under a name that somebody else has.
-    #[must_use]
+    /// An error for a name that already belongs to something else.
     pub fn taken(message: impl fmt::Display) -> Self {
         Self { is_taken: true, ..Self::unexpected(message) }
     }
 
-    /// Whether somebody else has the name of what was to be made.
-    #[must_use]
+    /// Whether the operation failed because the name already exists.
     pub const fn is_taken(&self) -> bool {
         self.is_taken
     }
 
-    /// What to do about it: an imperative sentence, shown behind `hint:`.
+    /// Adds advice: an imperative sentence, shown after `hint:`.
     #[must_use]
     pub fn hint(mut self, hint: impl fmt::Display) -> Self {
         self.hint = Some(hint.to_string());
         self
     }
 
-    /// [`Error::hint`] where there is none yet.
+    /// [`Error::hint`] if the error does not have one yet.
     #[must_use]
     pub fn or_hint(self, hint: impl fmt::Display) -> Self {
         if self.hint.is_some() { self } else { self.hint(hint) }
     }
 
-    /// Advice that follows from the class alone, where whoever failed had none that is better.
+    /// Adds general advice for the class if the error does not have a hint yet.
     #[must_use]
     pub fn or_default_hint(self) -> Self {
-        let advice = match self.class {
-            Class::Usage => "see `dolibarr-backup --help`",
-            Class::Config => "README.md has a whole example of the configuration",
-            Class::Held => "wait for the other run to end",
-            Class::PluginTrapped | Class::PluginRefused => "the plugin is at fault: use another version of it",
-            Class::Unavailable => "run it again when the service answers",
-            Class::RetentionIncomplete => "run `prune` once the cause is mended",
-            Class::Stale => "look at `list` for what is missing",
-            Class::Interrupted => "run it again",
-            Class::Unexpected => "set DOLIBARR_BACKUP_LOG=debug and run it again to see more",
-        };
+        let advice = self.class.facts().hint;
         self.or_hint(advice)
     }
 
-    /// Says what was being done, in front of the message.
+    /// The message, if the failure is damage and so a finding of a verification.
+    ///
+    /// # Errors
+    /// The failure itself, if it says nothing about the data: it keeps the verification from being made.
+    pub fn into_finding(self) -> Result<String> {
+        if self.class == Class::Stale { Ok(self.message) } else { Err(self) }
+    }
+
+    /// Prefixes the message with what was being done.
     #[must_use]
     pub fn context(mut self, doing: impl fmt::Display) -> Self {
         self.message = format!("{doing}: {}", self.message);
         self
     }
 
-    /// What can be done about it.
-    #[must_use]
+    /// The class of the failure.
     pub const fn class(&self) -> Class {
         self.class
     }
 
-    /// The sentence.
-    #[must_use]
+    /// The message, without the hint.
     pub fn message(&self) -> &str {
         &self.message
     }
 
-    /// The advice, if there is any.
-    #[must_use]
+    /// The hint, if there is one.
     pub fn advice(&self) -> Option<&str> {
         self.hint.as_deref()
     }
@@ -184,7 +163,7 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// Why the system refused, without its number.
+/// The text of a system error in lower case, without the error number.
 pub fn reason(error: &std::io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or(&text);
@@ -197,7 +176,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_exit_code_of_this_program_is_understood_and_any_other_is_unexpected() {
+    fn exit_codes_map_back_to_classes_and_unknown_codes_are_unexpected() {
         assert_eq!(Class::of_exit_code(0), None);
         for (code, class) in
             [(75, Class::Unavailable), (4, Class::Stale), (137, Class::Unexpected), (-1, Class::Unexpected)]
@@ -207,21 +186,10 @@ mod tests {
     }
 
     #[test]
-    fn only_an_unavailable_service_exits_with_the_code_that_is_worth_a_retry() {
-        let all = [
-            Class::Usage,
-            Class::Config,
-            Class::Held,
-            Class::PluginTrapped,
-            Class::PluginRefused,
-            Class::Unavailable,
-            Class::RetentionIncomplete,
-            Class::Stale,
-            Class::Interrupted,
-            Class::Unexpected,
-        ];
-        let retried: Vec<_> = all.into_iter().filter(|class| class.exit_code() == 75).collect();
-        assert_eq!(retried, [Class::Unavailable]);
+    fn only_unavailable_exits_with_the_retry_code() {
+        let all = Class::ALL;
+        let retryable: Vec<_> = all.into_iter().filter(|class| class.exit_code() == 75).collect();
+        assert_eq!(retryable, [Class::Unavailable]);
         let codes: std::collections::BTreeSet<_> = all.into_iter().map(Class::exit_code).collect();
         assert_eq!(codes.len(), all.len(), "two classes share a code");
     }

@@ -1,8 +1,8 @@
-//! Evidence of a source's content: what a plugin selected, what the host measured of it, and the seal that stands for both.
+//! Evidence of a source's content: what a plugin selected, what the host measured, and the seal over both.
 //!
-//! A plugin chooses what is measured and never sees what came out: a guest that may ask, see a number and ask again can spell
-//! out any text by counting the rows that begin with it. What is written down is a keyed hash, which says to whoever has two of
-//! them whether they are equal, and nothing to whoever guesses.
+//! A plugin chooses what to measure but never sees the result. A guest that could query counts repeatedly could
+//! reconstruct any text by counting the rows that begin with each prefix. Only a keyed hash is recorded: it shows
+//! whether two measurements are equal, and cannot be used to test guesses without the key.
 
 use hmac::{Hmac, KeyInit, Mac};
 use indicatif::HumanCount;
@@ -12,137 +12,137 @@ use sha2::Sha256;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-/// Version of the seal: another way to measure or to seal must not look like an unchanged source. Version 3 hashes with SHA-256, and
-/// what a restore changes apart from what it does not.
+/// Version of the seal. It changes with the method of measuring or sealing, so that old and new fingerprints never
+/// compare as equal. Version 3 uses SHA-256, and hashes what a restore changes separately from the rest.
 const SEAL_VERSION: u32 = 3;
 
-/// Bytes of the name of a key: two of one environment are told apart.
+/// Bytes of a key's name: enough to distinguish the keys of one environment.
 const NAME_BYTES: usize = 4;
 
-/// Length of the environment's key, in bytes: what HMAC-SHA256 takes without hashing it first, and no more than its output.
+/// Length of the environment's key, in bytes: the output size of HMAC-SHA256, short enough to be used without hashing.
 const KEY_BYTES: usize = 32;
 
-/// One thing that a plugin selected to be measured, as it is recorded.
+/// One measure that a plugin selected, as it is recorded.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(tag = "measure", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Selected {
-    /// Everything that is defined in a database, by attributes that one dump and restore leave as they are.
+    /// Every definition in a database, by attributes that a dump and restore preserve.
     Structure,
-    /// The expressions of a database as the server prints them.
+    /// The expressions in a database, as the server prints them.
     Definitions,
     /// Comments.
     Comments,
-    /// Owners, rights and security labels, and what the database itself is set to.
+    /// Owners, privileges, security labels, and the settings of the database.
     Rights,
     /// Every byte of the large objects.
     LargeObjects,
-    /// The values of the sequences.
+    /// The values of sequences.
     Sequences {
-        /// Tables whose columns' own sequences do not count, by schema.
+        /// Tables, by schema, whose columns' own sequences are left out.
         skip: BTreeMap<String, BTreeSet<String>>,
     },
     /// The exact content of tables.
     Content {
-        /// By schema.
+        /// Tables by schema.
         schemas: BTreeMap<String, SelectedTables>,
     },
-    /// Row count and greatest value of one column of tables.
+    /// The row count of tables, and the greatest value of one column.
     Latest {
         /// The column.
         column: String,
         /// Names of tables by schema.
         schemas: BTreeMap<String, BTreeSet<String>>,
     },
-    /// What a folder's file system says of every entry.
+    /// The file system's metadata of every entry in a folder.
     TreeMetadata {
-        /// Patterns of what is left out, in the plugin's order.
+        /// Patterns of excluded paths, in the plugin's order.
         exclude: Vec<String>,
     },
-    /// Every byte of a folder's files.
+    /// Every byte of the files in a folder.
     TreeContent {
-        /// Patterns of what is left out, in the plugin's order.
+        /// Patterns of excluded paths, in the plugin's order.
         exclude: Vec<String>,
     },
 }
 
-/// Tables of one schema, and which parts of them do not count.
+/// Tables of one schema, and the parts of them that are left out.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SelectedTables {
-    /// Their names.
+    /// Names of the tables.
     pub tables: BTreeSet<String>,
-    /// Columns that do not count, by table.
+    /// Columns to leave out, by table.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub skip_columns: BTreeMap<String, BTreeSet<String>>,
-    /// Rows that do not count, by table.
+    /// Rows to leave out, by table.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub skip_rows: BTreeMap<String, RowFilter>,
 }
 
-/// Rows to leave out: those whose text in `column` is one of `values`, or begins with one that ends in `*`.
+/// Rows to leave out: those whose text in `column` equals one of `values`, or begins with a value that ends in `*`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RowFilter {
-    /// The column. One that the table does not have leaves out nothing.
+    /// The column. If the table does not have it, no row is left out.
     pub column: String,
-    /// Texts, or beginnings of texts.
+    /// Exact texts, or prefixes that end in `*`.
     pub values: BTreeSet<String>,
 }
 
-/// What was measured. It never reaches a plugin.
+/// The result of a measurement. It never reaches a plugin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Measured {
     /// What was selected.
     pub selected: Selected,
-    /// What was found, hashed.
+    /// Hash of the content.
     pub digest: String,
-    /// How much that is.
+    /// How much was measured.
     pub counts: Counts,
 }
 
-/// How much was measured. What a plugin could use to count by a pattern is not among it.
+/// How much was measured. It contains no count that depends on a plugin's pattern or filter.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Tables.
     pub tables: u64,
-    /// Those of them of which a filter left out rows.
+    /// Tables in which a filter left out rows.
     pub tables_in_part: u64,
-    /// Rows of the others.
+    /// Rows of the tables without a filter.
     pub rows: u64,
     /// Large objects.
     pub large_objects: u64,
     /// Sequences.
     pub sequences: u64,
-    /// Entries of a folder that are not folders, also those that patterns leave out.
+    /// Entries of a folder that are not folders, including those that patterns exclude.
     pub files: u64,
-    /// Content of the regular files among them, or of the large objects.
+    /// Total size of the regular files among them, or of the large objects.
     pub bytes: u64,
 }
 
-/// What stands for a source's durable content.
+/// Identifies a source's durable content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fingerprint {
-    /// `method:version:key-seal`, where `key` names the key. Equal means unchanged.
+    /// `methods:version:key-seal`, where `key` is the name of the key. Equal values mean unchanged content.
     pub value: String,
-    /// What it rests on, for people.
+    /// What it is based on, for people.
     pub basis: String,
     /// What was selected, sorted.
     pub selected: Vec<Selected>,
-    /// A seal of each of them alone, so that a comparison can say in which they differ.
+    /// A seal for each selection, so that a comparison can say which ones differ.
     pub seals: Vec<String>,
 }
 
 impl Fingerprint {
-    /// Whether another one was sealed with the same key.
+    /// Whether another fingerprint was sealed with the same key.
     #[must_use]
     pub fn is_sealed_as(&self, other: &str) -> bool {
-        let seal = |value: &str| value.rsplit(':').next().and_then(|seal| Some(seal.split_once('-')?.0.to_owned()));
-        seal(&self.value) == seal(other)
+        let key = |value: &str| value.rsplit(':').next().and_then(|seal| Some(seal.split_once('-')?.0.to_owned()));
+        key(&self.value) == key(other)
     }
 }
 
-/// The key that an environment's fingerprints are sealed with. It lies in the environment's file; no plugin sees it, and it is
-/// never shown.
+/// The key that seals an environment's fingerprints. It is stored in the environment's file, and is never shown or
+/// given to a plugin.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SealKey([u8; KEY_BYTES]);
 
@@ -162,39 +162,39 @@ impl<'de> Deserialize<'de> for SealKey {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         let mut key = [0; KEY_BYTES];
-        let wrong = || serde::de::Error::custom(format!("the key is not {KEY_BYTES} bytes in hexadecimal"));
-        hex::decode_to_slice(text, &mut key).map_err(|_| wrong())?;
+        let invalid = || serde::de::Error::custom(format!("the key is not {KEY_BYTES} bytes in hexadecimal"));
+        hex::decode_to_slice(text, &mut key).map_err(|_| invalid())?;
         Ok(Self(key))
     }
 }
 
 impl SealKey {
-    /// A new one, drawn by the operating system's generator.
+    /// A new random key.
     #[must_use]
-    pub fn draw() -> Self {
+    pub fn generate() -> Self {
         let mut key = [0; KEY_BYTES];
         rand::rng().fill(&mut key);
         Self(key)
     }
 
-    /// What tells keys apart, and says nothing of one.
+    /// A name that distinguishes keys without revealing anything about them.
     #[must_use]
     pub fn name(&self) -> String {
         let hash = <Sha256 as sha2::Digest>::digest([b"name of a key", self.0.as_slice()].concat());
         hex::encode(hash.first_chunk::<NAME_BYTES>().unwrap_or(&[0; NAME_BYTES]))
     }
 
-    /// A name for a value that nobody without the key can guess it by; the same value has the same one.
+    /// A stable pseudonym for a value. Without the key, it cannot be linked to the value.
     #[must_use]
     pub fn pseudonym(&self, value: &str) -> String {
         let mut mac = mac_of(&self.0);
-        // No seal of a fingerprint begins with this length.
+        // No fingerprint's seal begins with this length, so a pseudonym never equals one.
         mac.update(&u64::MAX.to_be_bytes());
         mac.update(value.as_bytes());
         hex::encode(mac.finalize().into_bytes()).chars().take(2 * NAME_BYTES).collect()
     }
 
-    /// Whether a fingerprint was sealed as this version does it.
+    /// Whether a fingerprint has this version's seal.
     #[must_use]
     pub fn is_current(fingerprint: &str) -> bool {
         fingerprint.rsplit(':').nth(1) == Some(SEAL_VERSION.to_string().as_str())
@@ -207,7 +207,7 @@ impl SealKey {
         seal.split_once('-').is_some_and(|(name, _)| name == self.name())
     }
 
-    /// What stands for everything that was measured, whatever the order in which the plugin handed it back.
+    /// The fingerprint of everything that was measured. It does not depend on the order of the measurements.
     #[must_use]
     pub fn seal(&self, mut measured: Vec<Measured>) -> Fingerprint {
         measured.sort_by(|a, b| a.selected.cmp(&b.selected));
@@ -216,7 +216,7 @@ impl SealKey {
         let mut seals = Vec::new();
         for one in &measured {
             let mut own = mac_of(&self.0);
-            // Borders count, so that no two different lists are the same bytes.
+            // Each part is preceded by its length, so that different lists never give the same bytes.
             for part in [one.selected.canonical().as_bytes(), one.digest.as_bytes()] {
                 for mac in [&mut mac, &mut own] {
                     mac.update(&(part.len() as u64).to_be_bytes());
@@ -243,8 +243,7 @@ fn mac_of(key: &[u8]) -> Hmac<Sha256> {
 }
 
 impl Selected {
-    /// How many tables it names.
-    #[must_use]
+    /// The number of tables that it names.
     pub fn tables(&self) -> u64 {
         let tables = match self {
             Self::Content { schemas } => schemas.values().map(|schema| schema.tables.len()).sum(),
@@ -254,8 +253,7 @@ impl Selected {
         tables as u64
     }
 
-    /// As the record spells it.
-    #[must_use]
+    /// The name of the measure in records.
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Structure => "structure",
@@ -271,8 +269,7 @@ impl Selected {
         }
     }
 
-    /// For people, in the plural.
-    #[must_use]
+    /// What is measured, as a plural for messages.
     pub const fn describe(&self) -> &'static str {
         match self {
             Self::Structure => "structures",
@@ -287,13 +284,12 @@ impl Selected {
         }
     }
 
-    /// As JSON: the same text for the same selection, because everything in it has one order.
-    #[must_use]
+    /// Canonical JSON: equal selections give equal text, because every collection in it is ordered.
     pub fn canonical(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// Columns by whose values rows are left out, as `schema.table#column`.
+    /// Columns of row filters, as `schema.table#column`.
     pub fn filtered_columns(&self) -> impl Iterator<Item = String> {
         let schemas = match self {
             Self::Content { schemas } => Some(schemas),
@@ -306,7 +302,7 @@ impl Selected {
 }
 
 impl Measured {
-    /// What was measured, in the host's words; none of definitions, which every basis of a database has.
+    /// What was measured, in the host's words; `None` for definitions, which are part of every database's basis.
     fn basis(&self) -> Option<String> {
         let Counts { tables, tables_in_part, rows, large_objects, sequences, files, bytes } = self.counts;
         let (tables, rows) = (HumanCount(tables), HumanCount(rows));
@@ -363,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn a_seal_depends_on_the_key_the_selection_and_what_was_found() {
+    fn a_seal_depends_on_the_key_the_selection_and_the_content() {
         let (key, other) = (SealKey([1; KEY_BYTES]), SealKey([2; KEY_BYTES]));
         let value = |key: &SealKey, measured: Vec<Measured>| key.seal(measured).value;
         let sealed = value(&key, vec![folder(&["temp/"], "x")]);
@@ -386,8 +382,8 @@ mod tests {
     }
 
     #[test]
-    fn neither_the_order_nor_a_repetition_of_measures_says_anything() {
-        let key = SealKey::draw();
+    fn order_and_repetition_of_measures_do_not_matter() {
+        let key = SealKey::generate();
         let (a, b) = (folder(&[], "x"), folder(&["*.log"], "y"));
         let sealed = key.seal(vec![a.clone(), b.clone()]);
         assert_eq!(key.seal(vec![b.clone(), a.clone()]), sealed);
@@ -395,8 +391,8 @@ mod tests {
     }
 
     #[test]
-    fn the_basis_is_in_the_hosts_words_and_counts_nothing_that_a_pattern_chose() {
-        let key = SealKey::draw();
+    fn the_basis_is_in_the_hosts_words_and_ignores_a_plugins_patterns() {
+        let key = SealKey::generate();
         let definitions =
             Measured { selected: Selected::Definitions, digest: String::new(), counts: Counts::default() };
         assert_eq!(key.seal(vec![definitions.clone()]).basis, "definitions alone");
@@ -411,21 +407,21 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_written_and_read_back_and_never_shown() {
-        let key = SealKey::draw();
+    fn a_key_survives_serialisation_and_is_never_shown() {
+        let key = SealKey::generate();
         let text = serde_json::to_string(&key).unwrap();
         assert_eq!(text.len(), 2 * KEY_BYTES + 2);
         assert_eq!(serde_json::from_str::<SealKey>(&text).unwrap(), key);
         assert!(!format!("{key:?}").contains(&text[1..9]));
-        assert_ne!(SealKey::draw(), key);
-        for wrong in ["\"\"", "\"00\"", "5", &text.replace('"', "\"0")] {
-            assert!(serde_json::from_str::<SealKey>(wrong).is_err(), "{wrong}");
+        assert_ne!(SealKey::generate(), key);
+        for invalid in ["\"\"", "\"00\"", "5", &text.replace('"', "\"0")] {
+            assert!(serde_json::from_str::<SealKey>(invalid).is_err(), "{invalid}");
         }
     }
 
     proptest! {
         #[test]
-        fn what_was_selected_is_read_back_as_it_was(
+        fn a_selection_survives_serialisation(
             column in ".{1,8}",
             names in prop::collection::btree_set("[a-zé\".]{1,6}", 0..4),
             values in prop::collection::btree_set(".{0,6}", 0..4),

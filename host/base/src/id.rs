@@ -1,42 +1,40 @@
-//! The name of a snapshot: the moment at which its run began.
+//! Snapshot ids. A snapshot is named after the time at which its run began.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
-/// How a snapshot's moment is spelt in keys.
+/// Format of a snapshot id in object keys.
 const STAMP: &str = "%Y%m%dT%H%M%SZ";
 
-/// When a run began, to the second, and the name of all that it made: `20260630T010000Z`.
+/// The time at which a run began, to the second. It names everything that the run created: `20260630T010000Z`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SnapshotId(Timestamp);
 
-/// A text that is no snapshot id.
+/// The text is not a valid snapshot id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not a valid snapshot id; expected one such as 20260630T010000Z")]
-pub struct NoSnapshotId(String);
+pub struct InvalidSnapshotId(String);
 
 impl SnapshotId {
     /// The id of a run that begins at `moment`.
-    #[must_use]
     pub fn at(moment: Timestamp) -> Self {
         Self(Timestamp::from_second(moment.as_second()).unwrap_or(moment))
     }
 
     /// When the run began.
-    #[must_use]
     pub const fn taken(self) -> Timestamp {
         self.0
     }
 
-    /// The id of the next second; after the last one that there is, the same.
+    /// The id one second later; the last representable id stays the same.
     #[must_use]
     pub fn next(self) -> Self {
         self.after(1)
     }
 
-    /// The id of so many seconds later, or the last one that there is.
+    /// The id `seconds` later, or the last representable id.
     #[must_use]
     pub fn after(self, seconds: i64) -> Self {
         Self::at(self.0.checked_add(jiff::SignedDuration::from_secs(seconds)).unwrap_or(Timestamp::MAX))
@@ -50,17 +48,17 @@ impl fmt::Display for SnapshotId {
 }
 
 impl FromStr for SnapshotId {
-    type Err = NoSnapshotId;
+    type Err = InvalidSnapshotId;
 
-    /// Takes the one spelling that [`fmt::Display`] writes, and no other.
-    fn from_str(text: &str) -> Result<Self, NoSnapshotId> {
-        Self::parsed(text.as_bytes()).ok_or_else(|| NoSnapshotId(text.to_owned()))
+    /// Accepts only the format that [`fmt::Display`] writes.
+    fn from_str(text: &str) -> Result<Self, InvalidSnapshotId> {
+        Self::parse_bytes(text.as_bytes()).ok_or_else(|| InvalidSnapshotId(text.to_owned()))
     }
 }
 
 impl SnapshotId {
-    /// Digit by digit: a listing has thousands of these, and a general parser takes most of the time that it costs.
-    fn parsed(text: &[u8]) -> Option<Self> {
+    /// Parses digit by digit: a listing has thousands of ids, and a general parser would dominate its cost.
+    fn parse_bytes(text: &[u8]) -> Option<Self> {
         let [date @ .., b'Z'] = text else { return None };
         let (date, time) = (date.get(..8)?, date.get(8..)?);
         let [b'T', time @ ..] = time else { return None };

@@ -1,4 +1,4 @@
-//! What every crate of the host shares. It knows no store, no database, no cluster and no plugin.
+//! Code that every crate of the host shares. It does not know about stores, databases, clusters or plugins.
 #![warn(missing_docs)]
 
 pub mod clock;
@@ -9,6 +9,7 @@ pub mod reference;
 pub mod scratch;
 pub mod secret;
 pub mod stream;
+pub mod table;
 pub mod telemetry;
 pub mod text;
 pub mod variables;

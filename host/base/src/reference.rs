@@ -1,13 +1,13 @@
-//! Names of objects in a Kubernetes cluster, as the configuration has them.
+//! Names of Kubernetes objects, as the configuration writes them.
 
 use crate::text::printable;
 use serde::Deserialize;
 use std::fmt;
 
-/// Longest name of an object, and of a namespace.
+/// Longest name of an object.
 const NAME_BYTES_MAX: usize = 253;
 
-/// Longest name of a namespace, and of what becomes part of a host's name or a label.
+/// Longest DNS label: the limit for names of namespaces, and for anything that becomes part of a host name or a label.
 pub const LABEL_BYTES_MAX: usize = 63;
 
 /// A namespace's name.
@@ -16,7 +16,7 @@ pub const LABEL_BYTES_MAX: usize = 63;
 pub struct Namespace(String);
 
 impl Namespace {
-    /// A namespace whose name stands in the program.
+    /// A namespace whose name is a constant of the program.
     #[must_use]
     pub fn literal(name: &'static str) -> Self {
         debug_assert!(is_label(name), "`{name}` cannot name a namespace");
@@ -24,7 +24,6 @@ impl Namespace {
     }
 
     /// The name as text.
-    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -48,9 +47,9 @@ impl TryFrom<String> for Namespace {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Reference {
-    /// Where it is.
+    /// Its namespace.
     pub namespace: Namespace,
-    /// What it is called.
+    /// Its name.
     pub name: String,
 }
 
@@ -58,12 +57,12 @@ impl TryFrom<String> for Reference {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        let wrong = || format!("`{}` is not `namespace/name`", printable(&text));
-        let (namespace, name) = text.split_once('/').ok_or_else(wrong)?;
+        let invalid = || format!("`{}` is not `namespace/name`", printable(&text));
+        let (namespace, name) = text.split_once('/').ok_or_else(invalid)?;
         if !is_name(name) {
-            return Err(wrong());
+            return Err(invalid());
         }
-        Ok(Self { namespace: namespace.to_owned().try_into().map_err(|_| wrong())?, name: name.to_owned() })
+        Ok(Self { namespace: namespace.to_owned().try_into().map_err(|_| invalid())?, name: name.to_owned() })
     }
 }
 
@@ -73,12 +72,12 @@ impl fmt::Display for Reference {
     }
 }
 
-/// Whether a text is a label of a host's name, as namespaces and volumes have it.
+/// Whether the text is a valid DNS label, as names of namespaces and volumes must be.
 pub fn is_label(text: &str) -> bool {
     text.len() <= LABEL_BYTES_MAX && !text.contains('.') && is_name(text)
 }
 
-/// Whether a text can name an object.
+/// Whether the text is a valid name for an object.
 pub fn is_name(text: &str) -> bool {
     let edge = |b: Option<u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
     let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.';

@@ -1,7 +1,7 @@
-//! Folders for what one command needs for a while: a fetched dump, restored documents.
+//! Temporary folders of one command, for a fetched dump or restored documents.
 //!
-//! Each goes with its value. What a process left that was killed is told by a lock that nobody holds any more, and whoever
-//! needs a folder at the same place next removes it.
+//! Dropping the value removes the folder. If a process is killed, its folder stays, but its lock is released. The next
+//! command that creates a folder at the same place recognises it by the free lock and removes it.
 
 use rustix::fs::{FlockOperation, flock};
 use std::fs::File;
@@ -10,59 +10,58 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
-/// How a folder's name begins. No other temporary thing of this program is called so.
+/// Prefix of the folders' names. The program uses it for nothing else.
 const PREFIX: &str = "dolibarr-backup-scratch-";
 
-/// What its owner holds locked as long as it lives.
+/// File that the owner keeps locked while it runs.
 pub const LOCK: &str = "lock";
 
-/// The same before it is locked; whoever sweeps looks at locks alone.
-const LOCK_TO_BE: &str = "lock.new";
+/// Name of the lock file before it is locked. A sweep only looks for [`LOCK`].
+const LOCK_PENDING: &str = "lock.new";
 
-/// A folder of this process.
+/// A temporary folder of this process.
 #[derive(Debug)]
 pub struct Scratch {
     folder: TempDir,
-    /// Held by the open file, and by nobody once this process is gone, however it went.
+    /// The lock belongs to the open file, so the kernel releases it however this process ends.
     _lock: File,
 }
 
 impl Scratch {
-    /// Sweeps what others left in a folder, and makes one in there.
+    /// Removes leftovers of other processes below `below`, then creates a new folder there.
     ///
     /// # Errors
-    /// When nothing can be made there.
+    /// If nothing can be created there.
     pub fn make(below: &Path) -> io::Result<Self> {
         sweep(below);
         let folder = tempfile::Builder::new().prefix(PREFIX).tempdir_in(below)?;
-        let (new, place) = (folder.path().join(LOCK_TO_BE), folder.path().join(LOCK));
-        let lock = File::create_new(&new)?;
+        let (pending, locked) = (folder.path().join(LOCK_PENDING), folder.path().join(LOCK));
+        let lock = File::create_new(&pending)?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
-        std::fs::rename(new, place)?;
+        std::fs::rename(pending, locked)?;
         Ok(Self { folder, _lock: lock })
     }
 
-    /// Where it is.
-    #[must_use]
+    /// The folder's path.
     pub fn path(&self) -> &Path {
         self.folder.path()
     }
 
-    /// Removes it.
+    /// Removes the folder.
     ///
     /// # Errors
-    /// When something of it cannot be removed.
+    /// If part of it cannot be removed.
     pub fn close(self) -> io::Result<()> {
         self.folder.close()
     }
 }
 
-/// Removes the folders of processes that are gone. What belongs to somebody else, or is in use, is left alone.
+/// Removes folders of processes that have ended. Folders that are in use or belong to another user stay.
 pub fn sweep(below: &Path) {
     sweep_after(below, PREFIX, |_| ());
 }
 
-/// [`sweep`] for folders whose names begin otherwise; `end` first ends what still works in one.
+/// [`sweep`] for folders with another prefix. `end` is called first, to stop what still runs in a folder.
 pub fn sweep_after(below: &Path, prefix: &str, end: impl Fn(&Path)) {
     let Ok(entries) = std::fs::read_dir(below) else { return };
     for entry in entries.flatten() {
@@ -73,32 +72,32 @@ pub fn sweep_after(below: &Path, prefix: &str, end: impl Fn(&Path)) {
 }
 
 fn sweep_one(folder: &Path, end: impl Fn(&Path)) {
-    let own =
+    let is_own =
         folder.symlink_metadata().is_ok_and(|meta| meta.is_dir() && meta.uid() == rustix::process::geteuid().as_raw());
-    let Some(lock) = own.then(|| File::open(folder.join(LOCK)).ok()).flatten() else { return };
+    let Some(lock) = is_own.then(|| File::open(folder.join(LOCK)).ok()).flatten() else { return };
     if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
         return;
     }
     end(folder);
     match std::fs::remove_dir_all(folder) {
-        Ok(()) => tracing::info!("removed {}, which an interrupted run left", folder.display()),
-        Err(error) => tracing::warn!("{} cannot be removed: {}", folder.display(), error.kind()),
+        Ok(()) => tracing::info!("removed {}, which an interrupted run left behind", folder.display()),
+        Err(error) => tracing::warn!("could not remove {}: {}", folder.display(), error.kind()),
     }
 }
 
-/// Where a path leads, links followed, also one that is not there yet.
-pub fn real(path: &Path) -> PathBuf {
-    let mut there = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+/// Resolves symbolic links in a path that need not exist yet.
+pub fn resolve_links(path: &Path) -> PathBuf {
+    let mut existing = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let mut rest = Vec::new();
     loop {
-        if let Ok(real) = there.canonicalize() {
+        if let Ok(real) = existing.canonicalize() {
             return rest.iter().rev().fold(real, |path, name| path.join(name));
         }
-        match there.file_name() {
+        match existing.file_name() {
             Some(name) => rest.push(name.to_owned()),
             None => return path.to_owned(),
         }
-        there.pop();
+        existing.pop();
     }
 }
 
@@ -114,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_in_use_is_left_alone_and_one_whose_owner_is_gone_is_removed_with_all_that_is_in_it() {
+    fn a_sweep_removes_abandoned_folders_and_keeps_folders_in_use() {
         let below = tempfile::tempdir().unwrap();
         let mut gone = Scratch::make(below.path()).unwrap();
         std::fs::create_dir(gone.path().join("restored")).unwrap();
@@ -122,21 +121,21 @@ mod tests {
         let used = Scratch::make(below.path()).unwrap();
         assert_eq!(names(below.path()).len(), 2, "a folder in use was swept");
 
-        // As a SIGKILL leaves it: the lock is gone with the process, the folder is not.
+        // Same state as after SIGKILL: the lock was released with the process, the folder is still there.
         gone._lock = File::open("/dev/null").unwrap();
-        let left = gone.folder.keep();
+        let leftover = gone.folder.keep();
         std::fs::create_dir(below.path().join(format!("{PREFIX}without-lock"))).unwrap();
         std::os::unix::fs::symlink(used.path(), below.path().join(format!("{PREFIX}link"))).unwrap();
         std::fs::write(below.path().join("dolibarr-backup-notes"), "mine").unwrap();
         sweep(below.path());
-        assert!(!left.exists() && used.path().exists());
+        assert!(!leftover.exists() && used.path().exists());
         assert_eq!(names(below.path()).len(), 4, "something else was removed: {:?}", names(below.path()));
         used.close().unwrap();
         assert_eq!(names(below.path()).len(), 3);
     }
 
     #[test]
-    fn where_nothing_can_be_made_the_reason_is_told() {
+    fn a_folder_that_cannot_be_created_reports_the_reason() {
         let below = tempfile::tempdir().unwrap();
         assert_eq!(Scratch::make(&below.path().join("absent")).unwrap_err().kind(), io::ErrorKind::NotFound);
     }

@@ -1,4 +1,4 @@
-//! Secrets, parsed once at the edge into a type that prints as `[REDACTED]` and that no persisted format accepts.
+//! Secrets. They are parsed once, at the edge, into a type that prints as `[REDACTED]` and cannot be serialised.
 
 mod sealed;
 
@@ -14,33 +14,33 @@ use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Longest credential file that is read. Passwords and keys are far shorter; anything longer is the wrong file.
+/// Largest credential file that is read. Passwords and keys are far shorter; a larger file is the wrong one.
 const CREDENTIAL_BYTES_MAX: u64 = 64 << 10;
 
-/// Where credentials come from. Read again whenever they are needed, because they rotate.
+/// Where credentials come from. They are read again at each use, because they rotate.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "snake_case")]
 pub struct Source {
-    /// A folder with one file a value, as Kubernetes and Vault mount a secret.
+    /// A folder with one file per value, as Kubernetes and Vault mount secrets.
     pub files: Option<PathBuf>,
     /// The standard environment variables.
     #[serde(default)]
     pub env: bool,
-    /// A user name alone, for servers that trust or use peer authentication.
+    /// Only a user name, for servers with trust or peer authentication.
     pub user: Option<String>,
-    /// A Secret in a Kubernetes cluster, `namespace/name`, whose keys are named as the files are.
+    /// A Secret in a Kubernetes cluster, `namespace/name`, with the file names as its keys.
     pub kube_secret: Option<Box<Reference>>,
-    /// Reads that Secret. The configuration knows the cluster and sets it.
+    /// Reads that Secret. Set by the configuration, which knows the cluster.
     #[serde(skip)]
     pub fetch: Option<Fetch>,
 }
 
-/// Reads a Secret of a cluster. This crate knows no cluster, so whoever does hands the reading in.
+/// Reads a Secret of a cluster. This crate has no Kubernetes client, so the caller provides the function.
 #[derive(Clone)]
 pub struct Fetch(Arc<dyn Fn(Reference) -> BoxFuture<'static, Result<Sealed>> + Send + Sync>);
 
 impl Fetch {
-    /// Reads by `fetch`.
+    /// Wraps a function that reads a Secret.
     pub fn new(fetch: impl Fn(Reference) -> BoxFuture<'static, Result<Sealed>> + Send + Sync + 'static) -> Self {
         Self(Arc::new(fetch))
     }
@@ -53,16 +53,17 @@ impl std::fmt::Debug for Fetch {
 }
 
 impl PartialEq for Fetch {
-    fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
+    /// Always: two places of credentials are equal if they name the same files, variables or Secret.
+    fn eq(&self, _: &Self) -> bool {
+        true
     }
 }
 
 impl Eq for Fetch {}
 
-/// One look at the credentials. What comes out of a Kubernetes Secret is all of one moment.
+/// Credentials that can be read. All values of a Kubernetes Secret come from one request.
 #[derive(Debug)]
-pub enum Look<'s> {
+pub enum OpenCredentials<'s> {
     /// Files or variables, which are read one by one.
     Place(&'s Source),
     /// The values of a Secret.
@@ -70,27 +71,27 @@ pub enum Look<'s> {
 }
 
 impl Source {
-    /// Begins to read. A Kubernetes Secret is fetched here, once for all its values.
+    /// Opens the credentials. A Kubernetes Secret is fetched here, once for all its values.
     ///
     /// # Errors
-    /// [`crate::error::Class::Config`] when there is no such Secret or it may not be read;
-    /// [`crate::error::Class::Unavailable`] when its cluster does not answer.
-    pub async fn look(&self) -> Result<Look<'_>> {
-        let Some(secret) = &self.kube_secret else { return Ok(Look::Place(self)) };
+    /// [`crate::error::Class::Config`] if the Secret does not exist or access is denied;
+    /// [`crate::error::Class::Unavailable`] if its cluster does not answer.
+    pub async fn open(&self) -> Result<OpenCredentials<'_>> {
+        let Some(secret) = &self.kube_secret else { return Ok(OpenCredentials::Place(self)) };
         let fetch = self.fetch.as_ref().ok_or_else(|| {
-            Error::config("credentials of a Kubernetes Secret cannot be read here")
-                .hint("give them as `files` or `env`")
+            Error::config("credentials cannot be read from a Kubernetes Secret here")
+                .hint("use `files` or `env` instead")
         })?;
         let sealed = (fetch.0)(Reference::clone(secret)).await.map_err(|e| e.context("reading credentials"))?;
-        Ok(Look::Secret(sealed.into()))
+        Ok(OpenCredentials::Secret(sealed.into()))
     }
 }
 
-impl Look<'_> {
-    /// One value: the file `file` of the folder, that key of the Secret, or the environment variable `variable`.
+impl OpenCredentials<'_> {
+    /// One value: the file `file` in the folder, the key `file` of the Secret, or the environment variable `variable`.
     ///
     /// # Errors
-    /// [`crate::error::Class::Config`] when the value is missing or unreadable. The message names the place, never the value.
+    /// [`crate::error::Class::Config`] if the value is missing or unreadable. The message never contains the value.
     pub fn read(&self, file: &str, variable: &str) -> Result<SecretString> {
         let source = match self {
             Self::Secret(values) => return values.get(file),
@@ -100,18 +101,18 @@ impl Look<'_> {
             (Some(folder), _) => read_file(&folder.join(file)),
             (None, true) => environment_variable(variable).map(SecretString::from).ok_or_else(|| {
                 Error::config(format!("the environment variable {variable} is not set"))
-                    .hint(format!("set {variable}, or give credentials as `files = \"FOLDER\"`"))
+                    .hint(format!("set {variable}, or use `credentials = {{ files = \"FOLDER\" }}`"))
             }),
-            (None, false) => Err(Error::config(format!("no credentials hold `{file}`")).hint(
-                "give credentials as `{ files = \"FOLDER\" }`, `{ env = true }` or `{ kube_secret = \"NAMESPACE/NAME\" }`",
+            (None, false) => Err(Error::config(format!("`credentials` has no source for `{file}`")).hint(
+                "set `credentials` to `{ files = \"FOLDER\" }`, `{ env = true }` or `{ kube_secret = \"NAMESPACE/NAME\" }`",
             )),
         }
     }
 
-    /// Like [`Look::read`], but `None` where the file, key or variable does not exist.
+    /// Like [`OpenCredentials::read`], but `None` if the file, key or variable does not exist.
     ///
     /// # Errors
-    /// [`crate::error::Class::Config`] when the value exists and cannot be read.
+    /// [`crate::error::Class::Config`] if the value exists but cannot be read.
     pub fn read_optional(&self, file: &str, variable: &str) -> Result<Option<SecretString>> {
         let source = match self {
             Self::Secret(values) => return values.get_optional(file),
@@ -130,15 +131,15 @@ fn read_file(path: &Path) -> Result<SecretString> {
     let shown = path.display();
     let meta = std::fs::metadata(path).map_err(|e| {
         Error::config(format!("the credential file {shown} cannot be read: {}", e.kind()))
-            .hint("check the path under `credentials` and the file's mode")
+            .hint("check the path in `credentials` and the file's permissions")
     })?;
     if meta.len() > CREDENTIAL_BYTES_MAX {
-        return Err(Error::config(format!("the credential file {shown} is longer than {CREDENTIAL_BYTES_MAX} bytes"))
-            .hint("check the path under `credentials`"));
+        return Err(Error::config(format!("the credential file {shown} is larger than {CREDENTIAL_BYTES_MAX} bytes"))
+            .hint("check the path in `credentials`"));
     }
     let text = std::fs::read_to_string(path).map_err(|e| {
         Error::config(format!("the credential file {shown} cannot be read: {}", e.kind()))
-            .hint("check the file's mode and that it is UTF-8 text")
+            .hint("check the file's permissions and that it contains UTF-8 text")
     })?;
     let text = text.trim_end_matches(['\n', '\r']);
     if text.is_empty() {
@@ -147,7 +148,7 @@ fn read_file(path: &Path) -> Result<SecretString> {
     Ok(SecretString::from(text.to_owned()))
 }
 
-/// Replaces every occurrence of the secrets in a text that came from elsewhere, such as a server's or a child's message.
+/// Replaces every occurrence of the secrets in foreign text, such as a message from a server or a child process.
 #[must_use]
 pub fn redact(text: &str, secrets: &[&SecretString]) -> String {
     let mut text = text.to_owned();
@@ -165,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_secret_prints_as_redacted_and_is_cut_out_of_foreign_text() {
+    fn secrets_are_redacted_in_debug_output_and_foreign_text() {
         let secret = SecretString::from("hunter2-canary".to_owned());
         assert!(!format!("{secret:?}").contains("canary"));
         assert_eq!(redact("password=hunter2-canary;", &[&secret]), "password=[redacted];");
@@ -173,12 +174,12 @@ mod tests {
     }
 
     #[test]
-    fn a_mounted_secret_loses_its_newline_and_an_empty_one_is_refused() {
+    fn trailing_newlines_are_stripped_and_empty_files_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("password"), "s3cret\n").unwrap();
         std::fs::write(folder.path().join("username"), "\n").unwrap();
         let source = Source { files: Some(folder.path().into()), ..Source::default() };
-        let source = Look::Place(&source);
+        let source = OpenCredentials::Place(&source);
         assert_eq!(source.read("password", "X").unwrap().expose_secret(), "s3cret");
         assert!(source.read("username", "X").unwrap_err().message().contains("is empty"));
         assert!(source.read("missing", "X").unwrap_err().message().contains("missing"));

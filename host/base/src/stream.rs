@@ -1,12 +1,12 @@
-//! Bytes on their way from a producer (a dump, an archive) to a consumer (an upload), with a bounded number of
-//! blocks in flight.
+//! Streams of bytes from a producer (a dump, an archive) to a consumer (an upload), with a bounded number of blocks
+//! in flight.
 //!
-//! A stream that merely stops is a failure: it has ended well only when its producer said so with
-//! [`Writer::finish`]. That one rule is why a producer that crashes can never become a short object.
+//! A stream is complete only if its producer calls [`Writer::finish`]. A stream that stops without it is a failure, so
+//! a producer that crashes never results in a truncated object.
 
 mod blocking;
 
-pub use blocking::{BlockingReader, cause, stopped, unless};
+pub use blocking::{BlockingReader, interrupted_error, producer_error, run_until_interrupted};
 
 use crate::error::{Error, Result};
 use bytes::Bytes;
@@ -14,11 +14,11 @@ use indicatif::ProgressBar;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
-/// Size that producers aim at for one block. Large enough that passing one on costs nothing against filling it.
+/// Block size that producers aim for. At this size, passing a block on costs next to nothing compared to filling it.
 pub const BLOCK_BYTES: usize = 1 << 20;
 
-/// Blocks between a producer and its consumer. Enough to bridge the pauses of either side; with [`BLOCK_BYTES`]
-/// it bounds what a stream holds at 8 MiB.
+/// Most blocks between a producer and its consumer. Enough to bridge pauses on either side; with [`BLOCK_BYTES`] it
+/// limits the memory of a stream to 8 MiB.
 pub const BLOCKS_IN_FLIGHT_MAX: usize = 8;
 
 enum Item {
@@ -42,13 +42,12 @@ pub struct ByteStream {
     guard: Option<Guard>,
 }
 
-/// Whether what a stream fills may still come into being; asked when the stream has ended.
+/// Decides at the end of a stream whether the object that it fills may still be created.
 #[derive(Clone)]
 pub struct Guard(Arc<dyn Fn() -> Result<()> + Send + Sync>);
 
 impl Guard {
-    /// A guard that asks `may`.
-    #[must_use]
+    /// A guard that calls `may`.
     pub fn new(may: impl Fn() -> Result<()> + Send + Sync + 'static) -> Self {
         Self(Arc::new(may))
     }
@@ -69,13 +68,13 @@ impl std::fmt::Debug for Item {
     }
 }
 
-/// The consumer is gone: stop producing, there is nobody to tell.
+/// The consumer is gone: the producer should stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the consumer of the stream is gone")]
 pub struct Closed;
 
-/// A new stream. `expected_bytes` is an upper estimate from which a store chooses its part size and a progress bar its length.
-#[must_use]
+/// Creates a stream. `expected_bytes` is an upper estimate of its length; a store derives its part size from it, and a
+/// progress bar its length.
 pub fn channel(expected_bytes: Option<u64>) -> (Writer, ByteStream) {
     let (sender, receiver) = mpsc::channel(BLOCKS_IN_FLIGHT_MAX);
     (Writer { sender }, ByteStream { receiver, expected_bytes, ended: false, observer: None, guard: None })
@@ -99,7 +98,6 @@ impl Writer {
     }
 
     /// Whether the consumer is gone.
-    #[must_use]
     pub fn is_closed(&self) -> bool {
         self.sender.is_closed()
     }
@@ -109,7 +107,7 @@ impl Writer {
         self.sender.closed().await;
     }
 
-    /// Says that every byte was sent.
+    /// Marks the stream as complete.
     ///
     /// # Errors
     /// [`Closed`] when the consumer is gone.
@@ -125,7 +123,7 @@ impl Writer {
         self.sender.blocking_send(Ok(Item::End)).map_err(|_| Closed)
     }
 
-    /// Makes the consumer fail with `error`. Nobody hears it when the consumer is gone, and nobody needs to.
+    /// Makes the consumer fail with `error`. Has no effect if the consumer is gone.
     pub async fn fail(self, error: Error) {
         drop(self.sender.send(Err(error)).await);
     }
@@ -137,30 +135,29 @@ impl Writer {
 }
 
 impl ByteStream {
-    /// The producer's upper estimate of the whole length.
-    #[must_use]
+    /// The producer's upper estimate of the total length.
     pub const fn expected_bytes(&self) -> Option<u64> {
         self.expected_bytes
     }
 
-    /// Counts the bytes that pass on a progress bar.
+    /// Counts the bytes that pass, on a progress bar.
     #[must_use]
     pub fn observed(mut self, bar: ProgressBar) -> Self {
         self.observer = Some(bar);
         self
     }
 
-    /// Lets the stream end well only if the guard agrees in the very end, so that nothing is stored by a run that was overtaken.
+    /// Completes the stream only if the guard agrees at the end, so that a run that lost its lease stores nothing.
     #[must_use]
     pub fn guarded(mut self, guard: Guard) -> Self {
         self.guard = Some(guard);
         self
     }
 
-    /// The next block; none after the producer said that it was done.
+    /// The next block; `None` once the producer has finished.
     ///
     /// # Errors
-    /// The producer's error, or one of class `Unexpected` when the producer went away without a word.
+    /// The producer's error, or one of class `Unexpected` if the producer went away without finishing.
     pub async fn next(&mut self) -> Result<Option<Bytes>> {
         if self.ended {
             return Ok(None);
@@ -180,7 +177,7 @@ impl ByteStream {
                 Ok(None)
             }
             Some(Err(error)) => Err(error),
-            None => Err(Error::unexpected("the stream ended before its producer was done")),
+            None => Err(Error::unexpected("the stream ended before its producer finished")),
         }
     }
 }
@@ -190,7 +187,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_producer_that_goes_away_makes_the_consumer_fail() {
+    async fn the_consumer_fails_if_the_producer_goes_away() {
         let (writer, mut stream) = channel(None);
         writer.send(Bytes::from_static(b"half")).await.unwrap();
         drop(writer);

@@ -1,6 +1,6 @@
-//! What a run shows on the way: log lines on stderr, and on a terminal progress bars for the long parts.
+//! What a command shows while it runs: log lines on stderr and, on a terminal, progress bars for the long phases.
 //!
-//! The result of a command never comes from here; it is the only thing on stdout.
+//! This module never writes to stdout, which carries only the command's result.
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::{IsTerminal, Write};
@@ -9,44 +9,41 @@ use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
-/// The variable that sets what is logged, as tracing's `EnvFilter` has it.
+/// The variable that sets the log filter, in the syntax of tracing's `EnvFilter`.
 pub const LOG_VARIABLE: &str = "DOLIBARR_BACKUP_LOG";
 
-/// What is logged unless the variable says otherwise. The Kubernetes client calls every failed request an error, and what
-/// became of it is told by whoever asked.
+/// The default log filter. The Kubernetes client logs every failed request as an error; it is switched off because the
+/// callers report those failures themselves.
 const FILTER: &str = "warn,kube_client=off,dolibarr_backup=info";
 
-/// How often a spinner turns. Slow enough for a serial console.
+/// Interval between two frames of a spinner. Slow enough for a serial console.
 const SPINNER_TICK: Duration = Duration::from_millis(120);
 
-/// Lines that are held back at most while a question stands; what comes beyond is shown at once.
+/// Most bytes of log lines that are held back while a question is open. Further lines are shown at once.
 const HELD_BYTES_MAX: usize = 1 << 20;
 
-/// What is held back; none while lines are shown as they come.
+/// Log lines that are held back; `None` while lines are shown immediately.
 static HELD: Mutex<Option<Vec<u8>>> = Mutex::new(None);
 
-/// The bars of this process; hidden unless stderr is a terminal.
+/// The progress bars of this process; hidden unless stderr is a terminal.
 static BARS: LazyLock<MultiProgress> = LazyLock::new(|| {
     let target =
         if std::io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
     MultiProgress::with_draw_target(target)
 });
 
-/// Starts logging. A second call changes nothing.
+/// Starts logging. A second call has no effect.
 pub fn init() {
     let terminal = std::io::stderr().is_terminal();
-    let wanted = crate::variables::environment_variable(LOG_VARIABLE);
-    let filter = EnvFilter::try_new(wanted.as_deref().unwrap_or(FILTER)).unwrap_or_else(|_| EnvFilter::new(FILTER));
-    let format = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(BehindBars)
-        .with_target(false)
-        .with_ansi(terminal);
-    // Whoever runs several commands in one process keeps the first call's settings.
+    let chosen = crate::variables::environment_variable(LOG_VARIABLE);
+    let filter = EnvFilter::try_new(chosen.as_deref().unwrap_or(FILTER)).unwrap_or_else(|_| EnvFilter::new(FILTER));
+    let format =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(AboveBars).with_target(false).with_ansi(terminal);
+    // If one process runs several commands, the settings of the first call stay.
     drop(if terminal { format.without_time().try_init() } else { format.try_init() });
 }
 
-/// A bar for bytes on their way; hidden unless stderr is a terminal.
+/// A progress bar for transferred bytes; hidden unless stderr is a terminal.
 #[must_use]
 pub fn bar(name: &str, expected_bytes: Option<u64>) -> ProgressBar {
     let (bar, template) = match expected_bytes {
@@ -59,7 +56,7 @@ pub fn bar(name: &str, expected_bytes: Option<u64>) -> ProgressBar {
     show(bar, name, template)
 }
 
-/// A spinner for a part whose length nobody knows.
+/// A spinner for work of unknown length.
 #[must_use]
 pub fn spinner(name: &str) -> ProgressBar {
     let bar = show(ProgressBar::new_spinner(), name, "{prefix:16} {spinner} {elapsed}");
@@ -69,12 +66,12 @@ pub fn spinner(name: &str) -> ProgressBar {
     bar
 }
 
-/// Writes one line of another program's log to stderr, above the bars. It is shown as it came, without what could move a
-/// cursor.
+/// Writes one line of another program's log to stderr, above the progress bars. Only characters that could move the
+/// cursor are replaced.
 pub fn foreign_line(line: &str) {
     let line = format!("{}\n", crate::text::printable(line));
-    // Nobody is left to tell when stderr is closed.
-    drop(BehindBars.write_all(line.as_bytes()));
+    // A closed stderr cannot be reported anywhere.
+    drop(AboveBars.write_all(line.as_bytes()));
 }
 
 fn show(bar: ProgressBar, name: &str, template: &str) -> ProgressBar {
@@ -85,29 +82,29 @@ fn show(bar: ProgressBar, name: &str, template: &str) -> ProgressBar {
     }
 }
 
-/// Holds lines back until the value goes, so that a question stays the last thing on the terminal.
+/// Holds log lines back until the returned value is dropped, so that a question stays the last line on the terminal.
 #[must_use]
 pub fn hold_lines() -> Quiet {
     HELD.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default();
     Quiet(())
 }
 
-/// While it lives, lines are held back. There is one at a time.
+/// Log lines are held back while this value lives. Only one may exist at a time.
 #[derive(Debug)]
 pub struct Quiet(());
 
 impl Drop for Quiet {
     fn drop(&mut self) {
         let held = HELD.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default();
-        // Nobody is left to tell when stderr is closed.
-        drop(BehindBars.write_all(&held));
+        // A closed stderr cannot be reported anywhere.
+        drop(AboveBars.write_all(&held));
     }
 }
 
-/// Writes log lines above the bars.
-struct BehindBars;
+/// Writes log lines above the progress bars.
+struct AboveBars;
 
-impl Write for BehindBars {
+impl Write for AboveBars {
     fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
         if let Some(held) = &mut *HELD.lock().unwrap_or_else(PoisonError::into_inner)
             && held.len() + line.len() <= HELD_BYTES_MAX
@@ -123,7 +120,7 @@ impl Write for BehindBars {
     }
 }
 
-impl MakeWriter<'_> for BehindBars {
+impl MakeWriter<'_> for AboveBars {
     type Writer = Self;
 
     fn make_writer(&self) -> Self {

@@ -1,15 +1,15 @@
-//! Text from elsewhere, made safe to show.
+//! Makes foreign text safe to show.
 
-/// Most bytes of a foreign text that are shown: enough for any sentence or path, and too few to fill a log.
+/// Longest foreign text that is shown in full: enough for any sentence or path, too little to fill a log.
 const TEXT_BYTES_MAX: usize = 1_000;
 
-/// Makes foreign text (a plugin's, a server's, a file name) safe for a terminal, a log or a record: control characters are
-/// replaced, and at most [`TEXT_BYTES_MAX`] bytes remain.
+/// Makes foreign text (from a plugin, a server, a file name) safe for a terminal, a log or a record: replaces control
+/// characters and cuts the text at [`TEXT_BYTES_MAX`] bytes.
 #[must_use]
 pub fn printable(text: &str) -> String {
     let mut line = String::new();
     for c in text.chars().map(|c| if is_printable(c) { c } else { '\u{fffd}' }) {
-        // What stands for a character may be longer than it.
+        // The replacement character may be longer than the character that it replaces.
         if line.len() + c.len_utf8() > TEXT_BYTES_MAX {
             line.push('…');
             break;
@@ -19,13 +19,13 @@ pub fn printable(text: &str) -> String {
     line
 }
 
-/// Like [`printable`], but keeps line breaks and tabs and does not shorten: for whole messages that quote foreign text.
+/// Like [`printable`], but keeps line breaks and tabs and does not cut: for whole messages that quote foreign text.
 #[must_use]
 pub fn printable_lines(text: &str) -> String {
     text.chars().map(|c| if is_printable(c) || matches!(c, '\n' | '\t') { c } else { '\u{fffd}' }).collect()
 }
 
-/// Whether a character neither moves the cursor nor turns the direction of what follows.
+/// Whether a character leaves the cursor and the text direction alone.
 fn is_printable(c: char) -> bool {
     !c.is_control()
         && !matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_plugins_text_can_neither_move_the_cursor_nor_fill_the_log() {
+    fn foreign_text_cannot_move_the_cursor_or_fill_the_log() {
         assert_eq!(printable("a\u{1b}[2Jb\nc"), "a\u{fffd}[2Jb\u{fffd}c");
         assert_eq!(printable("x\u{202e}y"), "x\u{fffd}y");
         for long in ["é", "\0", "x", "漢"].map(|c| c.repeat(TEXT_BYTES_MAX + 1)) {

@@ -1,28 +1,27 @@
-//! How far clocks may be apart, and what records say of the clock that a snapshot was made under.
+//! How far clocks may differ, and what records say about the clock under which a snapshot was made.
 
 use base::id::SnapshotId;
 use jiff::{SignedDuration, Timestamp};
 
-/// How far the machine's clock and the store's may be apart. Clocks that are kept in step differ by less than a second; this
-/// holds for one that is set by hand, and moves no snapshot to another day but around midnight.
+/// How far the machine's clock may differ from the store's. Synchronised clocks differ by less than a second. This
+/// limit tolerates a clock that is set by hand, and it can move a snapshot to another day only around midnight.
 pub const SKEW_MAX: SignedDuration = SignedDuration::from_mins(15);
 
-/// The longest time without a run that needs no explanation: a month's closure and two weeks.
+/// The longest time without a run that needs no explanation: a closure of one month plus two weeks.
 pub const GAP_MAX: SignedDuration = SignedDuration::from_hours(45 * 24);
 
-/// What records say of the clock of a snapshot. Two that disagreed differ in it.
+/// What records say about the clock of a snapshot. Snapshots of two clocks that disagreed have different facts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Clock {
-    /// A run with an earlier time found the snapshot there.
+pub struct ClockFacts {
+    /// A run with an earlier time found this snapshot in the store.
     pub met_ahead: bool,
-    /// Its own run found one with a later time there.
+    /// Its own run found a snapshot with a later time in the store.
     pub behind: bool,
-    /// The store's clock was another one.
+    /// The machine's clock and the store's differed.
     pub skewed: bool,
 }
 
-/// Whether a snapshot is from the future.
-#[must_use]
+/// Whether the time of a snapshot is in the future.
 pub fn is_ahead(id: SnapshotId, now: Timestamp) -> bool {
     id.taken().duration_since(now) > SKEW_MAX
 }

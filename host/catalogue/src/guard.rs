@@ -1,98 +1,127 @@
-//! The guard: rules on a retention plan that no plugin and no setting of a plugin overrides.
+//! The guard: rules for a retention plan that no plugin and no plugin setting can override.
 //!
-//! A pure function over the plan. It refuses a plan that does not answer the question, turns single decisions from
-//! forget to keep, source by source, and lets only so many snapshots go at once. It never turns a keep into a forget.
+//! A pure function of the plan. It refuses a plan that does not decide on exactly the given snapshots, changes
+//! individual decisions from forget to keep, source by source, and limits how many snapshots enter the bin at once. It
+//! never changes a keep to a forget.
 
 mod clocks;
 mod config;
 
-pub use self::config::{Age, Config, FiscalYearEnd};
+pub use self::config::{Age, FiscalYearEnd, GuardConfig};
 
 use self::config::fiscal_year;
-use crate::clock::Clock;
+use crate::clock::ClockFacts;
 use base::id::SnapshotId;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Whether the state of a source in a snapshot can answer for a point in time.
+/// How well the state of a source in a snapshot can represent a point in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Serves {
     /// Not at all.
     Nothing,
-    /// Only where no other one does: its time is doubted, so it may be of another day.
+    /// Only if no other state does: its time is doubted, so it may belong to another day.
     Misplaced,
-    /// Only where no whole one does: it is partial or suspect.
+    /// Only if no whole state does: it is partial or suspect.
     Doubtful,
-    /// Only where no better one does: it was whole, and a verification failed.
+    /// Only if no better state does: it was whole, but a verification failed.
     Disproved,
-    /// It is whole, and there.
+    /// It is whole, and its object exists.
     First,
 }
 
-/// What the guard knows of a snapshot.
+/// What the guard knows about a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subject {
     /// Its id.
     pub id: SnapshotId,
-    /// Whether its verifications come to a proof.
+    /// Whether its verifications passed.
     pub verified: bool,
     /// Whether the configuration pins it, or `unforget` keeps it.
     pub pinned: bool,
     /// Whether it was made from objects without a record.
     pub adopted: bool,
-    /// Whether it may be forgotten at all: an adopted one may when a person said so.
+    /// Whether it may be forgotten at all. An adopted snapshot may only if a person allowed it.
     pub may_age: bool,
     /// Whether its record cannot be read.
     pub damaged: bool,
-    /// Whether a person said that it serves nothing.
+    /// Whether a person retired it, so that it is not used for anything.
     pub retired: bool,
-    /// It was retired because it is from the future, and its own record does not doubt its time.
+    /// Whether it was retired because it is from the future, although its own record does not doubt its time.
     pub early: bool,
-    /// It is of two clocks of which nobody knows yet which was wrong.
+    /// Whether it belongs to a pair of clocks of which it is not yet known which was wrong.
     pub undecided: bool,
-    /// Whether it lies in the bin already.
+    /// Whether it is already in the bin.
     pub binned: bool,
-    /// What records say of the clock that it was made under.
-    pub clock: Clock,
-    /// The sources that it names, and whether it can answer for each.
+    /// What records say about the clock under which it was made.
+    pub clock: ClockFacts,
+    /// The sources that it names, and how well it can represent each.
     pub sources: BTreeMap<String, Serves>,
-    /// The same, were its time right.
+    /// The same, as if its time were right.
     pub but_for_its_time: BTreeMap<String, Serves>,
+}
+
+/// Who made a decision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DecidedBy {
+    /// The plugin's plan.
+    Plan,
+    /// The guard, against the plan.
+    Guard,
 }
 
 /// One line of a plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
-    /// Whether the snapshot stays.
+    /// Whether the snapshot is kept.
     pub keep: bool,
+    /// Who decided it.
+    pub by: DecidedBy,
     /// Why, a short phrase each.
     pub reasons: Vec<String>,
+}
+
+impl Decision {
+    /// A decision of the plan.
+    pub const fn of_plan(keep: bool, reasons: Vec<String>) -> Self {
+        Self { keep, by: DecidedBy::Plan, reasons }
+    }
+
+    /// The reasons as shown to people and in JSON. Reasons of the guard are marked.
+    pub fn shown(&self) -> Vec<String> {
+        let prefix = match self.by {
+            DecidedBy::Plan => "",
+            DecidedBy::Guard => "guard: ",
+        };
+        self.reasons.iter().map(|reason| format!("{prefix}{reason}")).collect()
+    }
 }
 
 /// A plan by snapshot.
 pub type Plan = BTreeMap<SnapshotId, Decision>;
 
-/// Why a plan is not carried out at all: it does not answer the question, which is the plugin's fault.
+/// Why a plan is not carried out at all. This is always the plugin's fault.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the plan {0}")]
 pub struct Refusal(String);
 
-/// A plan after the rules.
+/// A plan after the rules were applied.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Guarded {
-    /// Every snapshot with its verdict.
+    /// The decision for every snapshot.
     pub plan: Plan,
-    /// Snapshots that may go and wait for a later run, because only so many enter the bin at once.
+    /// Snapshots that may be forgotten but wait for a later run, because the number that enter the bin at once is
+    /// limited.
     pub deferred: BTreeSet<SnapshotId>,
 }
 
-/// Pairs a plugin's answer with the question: one decision for every snapshot and none for another one.
+/// Checks that a plugin's answer has exactly one decision for every snapshot and none for any other.
 ///
 /// # Errors
-/// [`Refusal`] that names the first snapshot that is wrong.
-pub fn match_up(known: &BTreeSet<SnapshotId>, answer: Vec<(String, Decision)>) -> Result<Plan, Refusal> {
+/// A [`Refusal`] that names the first snapshot that violates this.
+pub fn pair_decisions(known: &BTreeSet<SnapshotId>, answer: Vec<(String, Decision)>) -> Result<Plan, Refusal> {
     let mut plan = Plan::new();
     for (id, decision) in answer {
         let shown = base::text::printable(&id);
@@ -113,10 +142,10 @@ pub fn match_up(known: &BTreeSet<SnapshotId>, answer: Vec<(String, Decision)>) -
     }
 }
 
-/// Applies the rules to a plan. `allow_more` lifts the limit of what enters the bin at once.
+/// Applies the rules to a plan. `allow_more` lifts the limit on how many snapshots enter the bin at once.
 #[must_use]
 pub fn apply(
-    config: &Config,
+    config: &GuardConfig,
     allow_more: bool,
     time_zone: &TimeZone,
     now: Timestamp,
@@ -126,28 +155,32 @@ pub fn apply(
     for (id, rule) in protected(config, time_zone, now, subjects) {
         let Some(decision) = plan.get_mut(&id) else { continue };
         if !decision.keep {
-            decision.keep = true;
-            decision.reasons = vec![format!("guard: {rule}")];
+            *decision = Decision { keep: true, by: DecidedBy::Guard, reasons: vec![rule] };
         }
     }
     let binned: BTreeSet<SnapshotId> = subjects.iter().filter(|subject| subject.binned).map(|s| s.id).collect();
-    // The plan is in the order of time, so what waits is the newest.
+    // The plan is ordered by time, so the newest snapshots wait.
     let entering = plan.iter().filter(|(id, decision)| !decision.keep && !binned.contains(id)).map(|(id, _)| *id);
     let allowed = if allow_more { usize::MAX } else { config.max_forget };
     let deferred = entering.skip(allowed).collect();
     Guarded { plan, deferred }
 }
 
-/// Every snapshot that a rule protects, with the rule.
-fn protected(config: &Config, time_zone: &TimeZone, now: Timestamp, subjects: &[Subject]) -> Vec<(SnapshotId, String)> {
+/// The snapshots that rules protect, each with the rule.
+fn protected(
+    config: &GuardConfig,
+    time_zone: &TimeZone,
+    now: Timestamp,
+    subjects: &[Subject],
+) -> Vec<(SnapshotId, String)> {
     let mut rules = Vec::new();
     let sources: BTreeSet<&String> = subjects.iter().flat_map(|subject| subject.sources.keys()).collect();
     for source in sources {
-        rules.extend(of_source(config, time_zone, now, subjects, source));
+        rules.extend(protected_for_source(config, time_zone, now, subjects, source));
     }
     for subject in subjects {
         let age = now.duration_since(subject.id.taken());
-        // Nothing waits for a snapshot that a person gave up.
+        // A snapshot that a person gave up need not reach the minimum age.
         if age < config.min_age.0 && !subject.retired {
             rules.push((subject.id, "younger than min_age".to_owned()));
         }
@@ -167,9 +200,9 @@ fn protected(config: &Config, time_zone: &TimeZone, now: Timestamp, subjects: &[
     rules
 }
 
-/// What one source needs, whatever becomes of the others.
-fn of_source(
-    config: &Config,
+/// The snapshots that one source needs, regardless of the other sources.
+fn protected_for_source(
+    config: &GuardConfig,
     time_zone: &TimeZone,
     now: Timestamp,
     subjects: &[Subject],
@@ -178,7 +211,7 @@ fn of_source(
     let serves = |subject: &Subject| subject.sources.get(source).copied().unwrap_or(Serves::Nothing);
     let holders: Vec<&Subject> = subjects.iter().filter(|subject| serves(subject) != Serves::Nothing).collect();
     let mut rules = Vec::new();
-    // One from the future was made under a wrong clock and must not take the place of the newest one.
+    // A snapshot from the future was made under a wrong clock and must not take the place of the newest one.
     let past = || holders.iter().filter(|subject| subject.id.taken() <= now);
     if let Some(newest) = past().max_by_key(|subject| (serves(subject), subject.id)) {
         rules.push((newest.id, format!("the newest snapshot of {source}")));
@@ -194,13 +227,14 @@ fn of_source(
             .into_iter()
             .map(|(id, end)| (id, format!("the legal floor of the fiscal year that ended on {end}, of {source}"))),
     );
-    rules.extend(clocks::of_source(config, time_zone, now, subjects, source));
+    rules.extend(clocks::last_of_each_clock(config, time_zone, now, subjects, source));
     rules
 }
 
-/// The newest state within each of the last completed fiscal years that has one; a whole one before any other.
+/// The newest state in each of the last completed fiscal years that has one. A better state is preferred to a newer
+/// one.
 fn legal_floor(
-    config: &Config,
+    config: &GuardConfig,
     time_zone: &TimeZone,
     now: Timestamp,
     states: impl Iterator<Item = (Serves, SnapshotId)>,
@@ -220,7 +254,7 @@ fn legal_floor(
     let oldest = running.saturating_sub(i32::from(config.legal_years).saturating_add(1).years());
     newest
         .into_iter()
-        // The running year ends in `running`; of the completed ones `legal_years` end after `oldest`.
+        // The current year ends on `running`; `legal_years` completed years end after `oldest`.
         .filter(|(end, _)| end.year() > oldest.year())
         .map(|(end, (_, id))| (id, end))
         .collect()
@@ -243,7 +277,7 @@ mod tests {
             early: false,
             undecided: false,
             binned: false,
-            clock: Clock::default(),
+            clock: ClockFacts::default(),
             sources: [("db".to_owned(), Serves::First), ("docs".to_owned(), Serves::First)].into(),
             but_for_its_time: BTreeMap::new(),
         }
@@ -254,31 +288,31 @@ mod tests {
     }
 
     pub(super) fn forget_all(subjects: &[Subject]) -> Plan {
-        subjects.iter().map(|s| (s.id, Decision { keep: false, reasons: vec!["test".into()] })).collect()
+        subjects.iter().map(|s| (s.id, Decision::of_plan(false, vec!["test".into()]))).collect()
     }
 
-    fn kept(config: &Config, now: &str, subjects: &[Subject]) -> Vec<String> {
+    fn kept(config: &GuardConfig, now: &str, subjects: &[Subject]) -> Vec<String> {
         let zone = TimeZone::get("Europe/Paris").unwrap();
         let guarded = apply(config, true, &zone, now.parse().unwrap(), subjects, forget_all(subjects));
         guarded.plan.into_iter().filter(|(_, decision)| decision.keep).map(|(id, _)| id.to_string()).collect()
     }
 
     #[test]
-    fn a_plan_that_is_no_answer_is_refused_whole() {
+    fn a_plan_that_does_not_cover_exactly_the_snapshots_is_refused() {
         let subjects = ["20260101T010000Z", "20260102T010000Z"].map(|id| id.parse().unwrap()).into();
-        let forget = || Decision { keep: false, reasons: vec!["old".into()] };
+        let forget = || Decision::of_plan(false, vec!["old".into()]);
         let both = || vec![("20260101T010000Z".to_owned(), forget()), ("20260102T010000Z".to_owned(), forget())];
-        assert_eq!(match_up(&subjects, both()).unwrap().len(), 2);
+        assert_eq!(pair_decisions(&subjects, both()).unwrap().len(), 2);
         let table: [(&str, Vec<(String, Decision)>); 5] = [
             ("leaves out", both().into_iter().take(1).collect()),
             ("twice", both().into_iter().chain(both()).collect()),
             ("an unknown snapshot", both().into_iter().chain([("20990101T000000Z".to_owned(), forget())]).collect()),
             ("an unknown snapshot", vec![("\u{1b}[2J".to_owned(), forget())]),
-            ("no reason", both().into_iter().map(|(id, _)| (id, Decision { keep: true, reasons: vec![] })).collect()),
+            ("no reason", both().into_iter().map(|(id, _)| (id, Decision::of_plan(true, vec![]))).collect()),
         ];
         for (expected, answer) in table {
-            let refusal = match_up(&subjects, answer).expect_err(expected).to_string();
-            assert!(refusal.contains(expected), "`{refusal}` does not say `{expected}`");
+            let refusal = pair_decisions(&subjects, answer).expect_err(expected).to_string();
+            assert!(refusal.contains(expected), "`{refusal}` does not contain `{expected}`");
             assert!(!refusal.contains('\u{1b}'));
         }
     }
@@ -294,7 +328,7 @@ mod tests {
             subject("20260310T010000Z"),
             subject("20260311T010000Z"),
         ];
-        let kept = kept(&Config::default(), "2026-06-30T12:00:00Z", &subjects);
+        let kept = kept(&GuardConfig::default(), "2026-06-30T12:00:00Z", &subjects);
         assert_eq!(kept, ["20161231T225959Z", "20161231T230000Z", "20180101T010000Z", "20260311T010000Z"]);
     }
 
@@ -306,7 +340,7 @@ mod tests {
             subject("20250601T010000Z"),
             subject("20260601T010000Z"),
         ];
-        let years = |legal_years| Config { legal_years, ..Config::default() };
+        let years = |legal_years| GuardConfig { legal_years, ..GuardConfig::default() };
         let now = "2026-07-30T12:00:00Z";
         let kept = |n| kept(&years(n), now, &subjects);
         assert_eq!(kept(10), ["20160601T010000Z", "20250601T010000Z", "20260601T010000Z"]);
@@ -318,9 +352,10 @@ mod tests {
     #[test]
     fn a_fiscal_year_that_ends_in_june_or_february_has_its_own_floor() {
         let subjects = [subject("20240229T120000Z"), subject("20240301T120000Z"), subject("20260601T010000Z")];
-        let february = Config { fiscal_year_end: "02-29".to_owned().try_into().unwrap(), ..Config::default() };
+        let february =
+            GuardConfig { fiscal_year_end: "02-29".to_owned().try_into().unwrap(), ..GuardConfig::default() };
         assert_eq!(kept(&february, "2026-07-01T00:00:00Z", &subjects).len(), 3);
-        let december = Config::default();
+        let december = GuardConfig::default();
         assert_eq!(kept(&december, "2026-07-01T00:00:00Z", &subjects), ["20240301T120000Z", "20260601T010000Z"]);
     }
 
@@ -335,7 +370,7 @@ mod tests {
         subjects[4].adopted = true; // a person said that it may age
         let now = "2026-06-07T02:00:00Z";
         assert_eq!(
-            kept(&Config::default(), now, &subjects),
+            kept(&GuardConfig::default(), now, &subjects),
             ["20260601T010000Z", "20260602T010000Z", "20260603T010000Z", "20260604T010000Z", "20260607T010000Z"]
         );
     }
@@ -350,10 +385,10 @@ mod tests {
             with("20251231T010000Z", Doubtful, Nothing),
             with("20260601T010000Z", First, Nothing),
             with("20260602T010000Z", Nothing, First),
-            with("20260603T010000Z", Doubtful, Doubtful), // suspect: it takes nobody's place
+            with("20260603T010000Z", Doubtful, Doubtful), // suspect: it replaces no other state
         ];
         assert_eq!(
-            kept(&Config::default(), "2026-06-30T00:00:00Z", &subjects),
+            kept(&GuardConfig::default(), "2026-06-30T00:00:00Z", &subjects),
             [
                 "20241230T010000Z",
                 "20241231T010000Z",
@@ -366,32 +401,32 @@ mod tests {
     }
 
     #[test]
-    fn a_retired_snapshot_goes_unless_it_is_the_only_trace_of_a_source() {
+    fn a_retired_snapshot_is_forgotten_unless_it_is_the_only_trace_of_a_source() {
         use Serves::{First, Nothing};
         let retired = |id| Subject { retired: true, damaged: true, ..with(id, Nothing, Nothing) };
         let now = "2026-06-30T00:00:00Z";
         let both = [with("20260601T010000Z", First, First), retired("20360601T010000Z")];
-        assert_eq!(kept(&Config::default(), now, &both), ["20260601T010000Z"]);
-        assert_eq!(kept(&Config::default(), now, &[retired("20360601T010000Z")]), ["20360601T010000Z"]);
+        assert_eq!(kept(&GuardConfig::default(), now, &both), ["20260601T010000Z"]);
+        assert_eq!(kept(&GuardConfig::default(), now, &[retired("20360601T010000Z")]), ["20360601T010000Z"]);
     }
 
     #[test]
-    fn a_snapshot_from_the_future_counts_as_young_and_takes_nobodys_place() {
+    fn a_snapshot_from_the_future_counts_as_young_and_replaces_no_other() {
         let subjects = [subject("20260601T010000Z"), subject("20300101T010000Z"), subject("20310101T010000Z")];
-        let kept = kept(&Config::default(), "2026-06-07T02:00:00Z", &subjects);
+        let kept = kept(&GuardConfig::default(), "2026-06-07T02:00:00Z", &subjects);
         assert_eq!(kept, ["20260601T010000Z", "20300101T010000Z", "20310101T010000Z"]);
     }
 
     #[test]
-    fn of_more_than_so_many_the_oldest_go_first_and_what_lies_in_the_bin_does_not_count() {
+    fn beyond_the_limit_the_oldest_go_first_and_snapshots_in_the_bin_do_not_count() {
         let mut subjects: Vec<_> = (10..30).map(|day| subject(&format!("202606{day}T010000Z"))).collect();
         let now = "2026-12-01T00:00:00Z".parse().unwrap();
         let deferred = |subjects: &[Subject], max_forget, allow_more| {
-            let config = Config { max_forget, ..Config::default() };
+            let config = GuardConfig { max_forget, ..GuardConfig::default() };
             let guarded = apply(&config, allow_more, &TimeZone::UTC, now, subjects, forget_all(subjects));
             guarded.deferred.into_iter().map(|id| id.to_string()).collect::<Vec<_>>()
         };
-        // The newest stays, so nineteen may go.
+        // The newest snapshot stays, so nineteen may be forgotten.
         assert_eq!(deferred(&subjects, 17, false), ["20260627T010000Z", "20260628T010000Z"]);
         assert!(deferred(&subjects, 19, false).is_empty() && deferred(&subjects, 17, true).is_empty());
         subjects[0].binned = true;
@@ -399,7 +434,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever a plugin plans, the guard never forgets what the rules protect and never forgets more than it planned.
+        /// Whatever a plugin plans, the guard never forgets a protected snapshot and never forgets more than the plan
+        /// did.
         #[test]
         fn no_plan_gets_past_the_guard(
             days in proptest::collection::btree_set(0_i64..5_000, 1..40),
@@ -421,15 +457,15 @@ mod tests {
                 ..subject("20260101T000000Z")
             }).collect();
             let plan: Plan = subjects.iter().zip(&keeps)
-                .map(|(s, keep)| (s.id, Decision { keep: *keep, reasons: vec!["x".into()] })).collect();
+                .map(|(s, keep)| (s.id, Decision::of_plan(*keep, vec!["x".into()]))).collect();
             let now = at(now_day);
-            let guarded = apply(&Config::default(), true, &TimeZone::UTC, now, &subjects, plan.clone()).plan;
+            let guarded = apply(&GuardConfig::default(), true, &TimeZone::UTC, now, &subjects, plan.clone()).plan;
             prop_assert_eq!(guarded.len(), plan.len());
             for subject in &subjects {
                 let decision = &guarded[&subject.id];
                 prop_assert!(decision.keep || !plan[&subject.id].keep, "a keep became a forget");
                 prop_assert!(decision.keep || !subject.pinned);
-                prop_assert!(decision.keep || now.duration_since(subject.id.taken()) >= Config::default().min_age.0);
+                prop_assert!(decision.keep || now.duration_since(subject.id.taken()) >= GuardConfig::default().min_age.0);
             }
             let past = |s: &&Subject| s.id.taken() <= now;
             let whole = |s: &&Subject| s.sources.get("db") == Some(&Serves::First);

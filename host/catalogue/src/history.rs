@@ -1,7 +1,7 @@
-//! The history of an environment: every snapshot that the store holds, and which objects are really there.
+//! The history of an environment: every snapshot in the store, and which of its objects exist.
 //!
-//! One listing answers what exists; the records are then read side by side. Objects without a record, as a shell
-//! script with the same keys leaves them, are adopted as snapshots. Nothing here writes.
+//! One listing shows what exists, then the records are read in parallel. Objects without a record, as a shell script
+//! with the same keys leaves them, are adopted as snapshots. Nothing here writes to the store.
 
 mod adopted;
 mod clocks;
@@ -12,13 +12,13 @@ mod snapshot;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use clocks::met_by;
+pub use clocks::found_ahead_by;
 pub use load::{load, load_after};
 pub use snapshot::{Object, Snapshot, State};
 
-use crate::environment::Stored;
+use crate::environment::StoredFile;
 use crate::guard::{Serves, Subject};
-use crate::proof::{self, Mark, Standing};
+use crate::proof::{self, Mark, VerificationState};
 use crate::record::{Condition, Measure, ObjectRecord, Previous};
 use base::error::Error;
 use base::evidence::{SealKey, Selected};
@@ -27,18 +27,19 @@ use jiff::{SignedDuration, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
 use store::ObjectKey;
 
-/// How far back states count for what a source held: the default retention keeps each day for so long.
+/// How far back states count when a new state is compared with what the source held: the default retention keeps every
+/// day for this long.
 const COMPARED_WITH: SignedDuration = SignedDuration::from_hours(30 * 24);
 
-/// What a partial state held, with what could not be read counted.
-fn met(snapshot: &Snapshot, source: &str, state: &State) -> Measure {
+/// What a state held, including the entries that could not be read.
+fn measure_with_unreadable(snapshot: &Snapshot, source: &str, state: &State) -> Measure {
     let archive = snapshot.record.as_ref().and_then(|record| record.sources.get(source)?.archive.as_ref());
     let unreadable = archive.map_or(0, |archive| archive.unreadable_total);
     let files = state.measure.files.map(|files| files.saturating_add(unreadable));
     Measure { files, ..state.measure }
 }
 
-/// An object that no snapshot refers to, and whose deletion was decided.
+/// An object that no snapshot refers to and whose deletion was decided.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Orphan {
     /// Its key.
@@ -49,74 +50,74 @@ pub struct Orphan {
     pub since: Timestamp,
 }
 
-/// Why the newest version of the environment's file is not the one that runs went by: answers of a person are missing from it.
+/// Why the newest version of the environment's file is not the one that runs used: it lacks answers of a person.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FileDoubt {
-    /// A run went by a newer one, which is gone.
+    /// A run used a newer version, which is gone.
     Gone {
-        /// The one that is gone.
+        /// The version that is gone.
         stamp: SnapshotId,
         /// The run.
         run: SnapshotId,
     },
-    /// It is not what the newest run that went by it saw.
+    /// It was changed after a run used it.
     Changed {
         /// Its stamp.
         stamp: SnapshotId,
         /// The run.
         run: SnapshotId,
     },
-    /// It does not follow the one before it, as a copy of an older one does not.
+    /// It does not follow the previous version. A copy of an older version looks like this.
     Unchained {
-        /// The newest one.
+        /// The newest version.
         stamp: SnapshotId,
-        /// The one before it, which it does not name.
+        /// The previous version, which it does not name.
         before: SnapshotId,
     },
 }
 
-/// Everything that the store holds of an environment.
+/// Everything that the store holds for an environment.
 #[derive(Debug, Clone, Default)]
 pub struct History {
     /// Oldest first.
     pub snapshots: Vec<Snapshot>,
-    /// Objects that no snapshot refers to and that the certificate of a forgotten snapshot names.
+    /// Objects that no snapshot refers to but that the certificate of a forgotten snapshot names.
     pub orphans: Vec<Orphan>,
-    /// Ids of forgotten snapshots, those with a certificate of which nothing else is left, and when that was written by the store's time.
+    /// Ids of forgotten snapshots, of which only the certificate is left, with the time at which the store wrote it.
     pub forgotten: BTreeMap<SnapshotId, Timestamp>,
-    /// Ids of snapshots that a record names as the one before it, and of which there is neither record nor certificate; without
-    /// those that a person knows of.
+    /// Ids of snapshots that left traces but have neither a record nor a certificate, without those that a person
+    /// acknowledged.
     pub missing: BTreeSet<SnapshotId>,
-    /// Ids of snapshots whose record is not what the next one names: it was edited or replaced. Without those that a person knows of.
+    /// Ids of snapshots whose record is not the one that a later record names, because it was edited or replaced,
+    /// without those that a person acknowledged.
     pub changed: BTreeSet<SnapshotId>,
-    /// Why the newest version of the environment's file is not the one that runs went by.
+    /// Why the newest version of the environment's file is not the one that runs used.
     pub file_doubt: Option<FileDoubt>,
-    /// Verifications, by snapshot and then by time; also of snapshots that are forgotten.
+    /// Verifications, by snapshot and then by time, including those of forgotten snapshots.
     pub verifications: Vec<Mark>,
-    /// The environment's own file; none where nobody ran `init`.
-    pub environment: Option<Stored>,
-    /// Why the environment's own file cannot be read.
+    /// The environment's file; `None` if nobody ran `init`.
+    pub environment: Option<StoredFile>,
+    /// Why the environment's file cannot be read.
     pub environment_damage: Option<Error>,
-    /// The newest version of it that can be read, where the newest one cannot.
-    pub readable_before: Option<Stored>,
+    /// The newest version that can be read, if the newest one cannot.
+    pub readable_before: Option<StoredFile>,
     /// Kinds of all sources that the configuration, the environment's file or a record names.
     pub sources: BTreeMap<String, String>,
-    /// The newest version of the environment's file, also one that cannot be read.
+    /// The newest version of the environment's file, even if it cannot be read.
     newest_file: Option<SnapshotId>,
-    /// Every moment that some name in the store spells.
+    /// Every time that a name in the store contains in this program's format.
     stamps: BTreeSet<SnapshotId>,
 }
 
 impl History {
-    /// A history of nothing but these snapshots, oldest first.
-    #[must_use]
+    /// A history that consists of these snapshots, oldest first.
     pub fn of(snapshots: Vec<Snapshot>) -> Self {
         Self { snapshots, ..Self::default() }
     }
 
-    /// The newest recorded object that holds a source, with its state, if that is whole; it may be lost. Snapshots from the future, made
-    /// under a wrong clock, would hide every later state; of an adopted object nobody knows what it should be; and one that
-    /// a verification found damaged is not to be relied on for another day.
+    /// The newest recorded object of a source, with its state, if the state is whole. The object may be lost. Excluded
+    /// are snapshots from the future, which a wrong clock made and which would hide every later state; adopted objects,
+    /// whose expected content is unknown; and objects that a verification found damaged.
     #[must_use]
     pub fn carried(&self, source: &str, now: Timestamp) -> Option<(&State, ObjectRecord)> {
         let newest = self.holder(source, now)?;
@@ -125,7 +126,7 @@ impl History {
         let object = state.object.as_ref()?;
         let damaged = |snapshot: &Snapshot| {
             let holds = |state: &State| state.object.as_ref().is_some_and(|other| other.key == object.key);
-            snapshot.standing == Standing::Failed && snapshot.sources.values().any(holds)
+            snapshot.verification_state == VerificationState::Failed && snapshot.sources.values().any(holds)
         };
         if self.snapshots.iter().any(damaged) {
             return None;
@@ -139,22 +140,20 @@ impl History {
         Some((state, record))
     }
 
-    /// What the fingerprint of the newest object of a source rests on; nothing where nobody recorded it.
-    #[must_use]
+    /// What the fingerprint of the newest object of a source is based on; empty if it was not recorded.
     pub fn selected(&self, source: &str, now: Timestamp) -> &[Selected] {
         let record = self.holder(source, now).and_then(|snapshot| snapshot.record.as_ref()?.sources.get(source));
         record.map_or(&[], |source| source.selected.as_slice())
     }
 
-    /// What pg_dump remarked when it made an object. Older versions left it out of the records of later days.
-    #[must_use]
+    /// The notes of pg_dump when it made an object. Older versions left them out of the records of later runs.
     pub fn notes(&self, key: &ObjectKey) -> &[String] {
         let records = self.snapshots.iter().filter_map(|snapshot| snapshot.record.as_ref());
-        let mut of_object = records
+        let mut databases = records
             .flat_map(|record| record.sources.values())
             .filter(|source| source.object.as_ref().is_some_and(|object| object.key == *key))
             .filter_map(|source| source.database.as_ref());
-        of_object.find(|database| !database.notes.is_empty()).map_or(&[], |database| database.notes.as_slice())
+        databases.find(|database| !database.notes.is_empty()).map_or(&[], |database| database.notes.as_slice())
     }
 
     /// The newest snapshot that has an object of a source.
@@ -162,29 +161,27 @@ impl History {
         self.past(now).find(|snapshot| snapshot.sources.get(source).is_some_and(|state| state.object.is_some()))
     }
 
-    /// What fingerprints are sealed with; none before `init`.
-    #[must_use]
+    /// The key that seals fingerprints; `None` before `init`.
     pub fn seal_key(&self) -> Option<&SealKey> {
         self.environment.as_ref().and_then(|stored| stored.file.seal_key.as_ref())
     }
 
-    /// The newest whole state of a source that a run recorded: what the next one is compared with.
-    #[must_use]
+    /// The newest whole state of a source that a run recorded. The next one is compared with it.
     pub fn last_whole(&self, source: &str, now: Timestamp) -> Option<(SnapshotId, &State)> {
         let recorded = self.past(now).filter(|snapshot| snapshot.record.is_some());
         let mut whole = recorded.filter(|snapshot| snapshot.serves(source) == Serves::First);
         whole.find_map(|snapshot| Some((snapshot.id, snapshot.sources.get(source)?)))
     }
 
-    /// What a source held, newest first, for the comparison with a new state. The last whole state is not enough: a loss could hide
-    /// behind a smaller one on the day before. So all states of the last 30 days count, whole ones and partial ones, also those whose
-    /// time is doubted, for what they held is not. Nothing counts from before the last state that a person accepted, or before the last
-    /// restore. Where nothing whole is left to compare with, what is from the future is better than nothing.
-    #[must_use]
+    /// What a source held, newest first, for comparison with a new state. The last whole state is not enough, because a
+    /// loss could hide behind a smaller loss on the day before. So all whole and partial states of the last 30 days
+    /// count, including those whose time is doubted, because their content is not. Nothing from before the last state
+    /// that a person accepted or before the last restore counts. If no whole state is left, a state from the future is
+    /// used.
     pub fn held(&self, source: &str, now: Timestamp) -> Vec<(SnapshotId, Measure)> {
         let file = self.environment.as_ref().map(|stored| &stored.file);
         let replaced = file.and_then(|file| file.replaced.get(source).copied());
-        // One that was noted under a clock that was ahead would hold for years.
+        // A restore that was recorded under a clock that was ahead would suppress comparisons for years.
         let replaced = replaced.filter(|at| !crate::clock::is_ahead(*at, now));
         let (mut held, mut has_whole) = (Vec::new(), false);
         for snapshot in self.past(now).filter(|snapshot| snapshot.record.is_some()) {
@@ -200,7 +197,7 @@ impl History {
                 }
                 Serves::Misplaced if state.condition == Condition::Whole => held.push((snapshot.id, state.measure)),
                 Serves::Doubtful if state.condition == Condition::Partial => {
-                    held.push((snapshot.id, met(snapshot, source, state)))
+                    held.push((snapshot.id, measure_with_unreadable(snapshot, source, state)))
                 }
                 Serves::Doubtful | Serves::Misplaced | Serves::Nothing => {}
             }
@@ -222,15 +219,13 @@ impl History {
         held
     }
 
-    /// Whether the newest recorded state of a source is suspect, and nobody accepted it. A night on which a part could not be read says
-    /// nothing of that.
-    #[must_use]
+    /// Whether the newest recorded state of a source is suspect and nobody accepted it. A partial state says nothing
+    /// about this.
     pub fn is_suspected(&self, source: &str, now: Timestamp) -> bool {
         self.suspected(source, now).is_some()
     }
 
-    /// The newest recorded state of a source, where it is suspect.
-    #[must_use]
+    /// The newest recorded state of a source, if it is suspect.
     pub fn suspected(&self, source: &str, now: Timestamp) -> Option<(SnapshotId, Measure)> {
         let mut recorded = self.past(now).filter(|snapshot| snapshot.record.is_some());
         let read = |state: &&State| state.object.is_some() && state.condition != Condition::Partial;
@@ -239,8 +234,9 @@ impl History {
         (newest.condition == Condition::Suspect).then_some((id, newest.measure))
     }
 
-    /// The records that are there and that no record outside of the bin names, but for the one that the next record names as the one
-    /// before it. What lies in the bin leaves the store some days later, so that there always is another one that names them.
+    /// Existing records that no record outside the bin names, except the one that the next record will name as its
+    /// previous record. What is in the bin leaves the store some days later, so naming these records now keeps every
+    /// record named by another one.
     #[must_use]
     pub fn witnessed(&self, now: Timestamp) -> Vec<Previous> {
         let records = || self.snapshots.iter().filter_map(|snapshot| Some((snapshot, snapshot.record.as_ref()?)));
@@ -251,34 +247,31 @@ impl History {
         unnamed.filter_map(Snapshot::link).collect()
     }
 
-    /// Whether the store holds nothing at all of the environment.
-    #[must_use]
+    /// Whether the store holds nothing at all for the environment.
     pub fn is_blank(&self) -> bool {
         self.snapshots.is_empty() && self.orphans.is_empty() && self.stamps.is_empty()
     }
 
-    /// The newest snapshot with a readable record that is not from the future.
-    #[must_use]
+    /// The newest snapshot that has a readable record and is not from the future.
     pub fn previous(&self, now: Timestamp) -> Option<&Snapshot> {
         self.past(now).find(|snapshot| snapshot.record.is_some())
     }
 
-    /// The newest moment that anything of this program is known of, also one from the future; not of what a person retired.
-    #[must_use]
+    /// The newest time at which this program wrote anything, even if it is in the future. Snapshots that a person
+    /// retired do not count.
     pub fn newest_moment(&self) -> Option<SnapshotId> {
         let recorded = self.snapshots.iter().rev().find(|snapshot| !snapshot.adopted && !snapshot.retired);
         let founded = self.environment.as_ref().map(|stored| SnapshotId::at(stored.file.written));
         recorded.map(|snapshot| snapshot.id).max(founded)
     }
 
-    /// The stamp of the newest version of the environment's file, also of one that cannot be read.
-    #[must_use]
+    /// The stamp of the newest version of the environment's file, even if it cannot be read.
     pub const fn newest_file(&self) -> Option<SnapshotId> {
         self.newest_file
     }
 
-    /// The newest moment before `now` that is not doubted: one that is does not vouch for the next jump of a clock to the same place.
-    #[must_use]
+    /// The newest time before `now` that is not doubted. A doubted time cannot justify another jump of a clock to the
+    /// same time.
     pub fn newest_certain(&self, now: Timestamp) -> Option<SnapshotId> {
         let certain = |snapshot: &&Snapshot| !snapshot.adopted && !snapshot.clock_doubted;
         let recorded = self.past(now).find(certain).map(|snapshot| snapshot.id);
@@ -286,8 +279,8 @@ impl History {
         recorded.max(founded.filter(|founded| founded.taken() <= now))
     }
 
-    /// A moment that was noted, or in place of one that is still ahead the newest snapshot before the present: it was noted after that.
-    #[must_use]
+    /// A recorded time; or, if it is still ahead, the id of the newest snapshot before now, because the time was
+    /// recorded after that snapshot.
     pub fn not_ahead(&self, at: SnapshotId, now: Timestamp) -> SnapshotId {
         if !crate::clock::is_ahead(at, now) {
             return at;
@@ -296,9 +289,8 @@ impl History {
         before.unwrap_or_else(|| SnapshotId::at(Timestamp::UNIX_EPOCH))
     }
 
-    /// The present as this history has it: of several runs in one second each is named a second after the one before, and none
-    /// of them is from the future.
-    #[must_use]
+    /// The present according to this history. Runs in the same second get ids one second apart, and none of them counts
+    /// as from the future.
     pub fn present(&self, now: Timestamp) -> Timestamp {
         let near = |id: SnapshotId| id.taken().duration_since(now) <= crate::clock::SKEW_MAX;
         let recorded = self.snapshots.iter().rev().filter(|snapshot| !snapshot.adopted && !snapshot.retired);
@@ -306,9 +298,9 @@ impl History {
         newest.map_or(now, |id| id.taken().max(now))
     }
 
-    /// A free id for a run that begins now: nothing in the store has a name of that second, and it comes after the newest
-    /// snapshot, so that a run that waited, or one of the same second as a run that was cleared, never holds a later state under
-    /// an earlier name. A clock that is far behind the newest snapshot is doubted instead.
+    /// A free id for a run that begins now. No name in the store contains this second, and the id comes after the
+    /// newest snapshot. So a run that waited, or that starts in the same second as a run that was cleaned up, never
+    /// stores a later state under an earlier name. A clock that is far behind the newest snapshot is doubted instead.
     #[must_use]
     pub fn free_id(&self, now: Timestamp) -> SnapshotId {
         let mut id = SnapshotId::at(self.present(now));
@@ -322,43 +314,39 @@ impl History {
         self.snapshots.iter().rev().filter(move |snapshot| snapshot.id.taken() <= now && !snapshot.retired)
     }
 
-    /// Whether an id is taken, by a snapshot or by the certificate of one.
-    #[must_use]
+    /// Whether an id is taken by a snapshot or by a certificate.
     pub fn knows(&self, id: SnapshotId) -> bool {
         self.forgotten.contains_key(&id) || self.snapshots.iter().any(|snapshot| snapshot.id == id)
     }
 
-    /// The same with the verifications alone that there were at a moment.
+    /// The same history, with only the verifications that existed at the given time.
     #[must_use]
     pub fn proven_by(&self, moment: Timestamp) -> Self {
         let mut then = self.clone();
         then.verifications.retain(|mark| mark.at.taken() <= moment);
         for snapshot in &mut then.snapshots {
-            snapshot.standing = proof::standing(&then.verifications, snapshot.id, moment);
+            snapshot.verification_state = proof::verification_state(&then.verifications, snapshot.id, moment);
         }
         then
     }
 
-    /// One snapshot.
-    #[must_use]
+    /// The snapshot with this id.
     pub fn snapshot(&self, id: SnapshotId) -> Option<&Snapshot> {
         self.snapshots.iter().find(|snapshot| snapshot.id == id)
     }
 
-    /// Snapshots whose record cannot be read.
+    /// The errors of records that cannot be read.
     pub fn damaged(&self) -> impl Iterator<Item = &Error> {
         self.snapshots.iter().filter_map(|snapshot| snapshot.damage.as_ref())
     }
 
-    /// Whether the store holds anything of this environment that a run or a script left.
-    #[must_use]
+    /// Whether the store holds nothing that a run or a script left for this environment.
     pub fn is_empty(&self) -> bool {
         self.snapshots.is_empty() && self.forgotten.is_empty() && self.orphans.is_empty()
     }
 
-    /// Days that a snapshot lies in the bin that entered it at a moment: those of the configuration, of the environment, or of the
-    /// rule that was in force then, whichever are more.
-    #[must_use]
+    /// Days that a snapshot stays in the bin if it entered at the given time: those of the configuration, of the
+    /// environment, or of the rule that was in force then, whichever is longest.
     pub fn bin_days(&self, configured: u16, since: Timestamp) -> u16 {
         self.environment.as_ref().map_or(configured, |stored| configured.max(stored.file.bin_days(since)))
     }
@@ -370,7 +358,7 @@ impl History {
         let may_age = |id: SnapshotId| file.is_some_and(|file| file.may_age(id));
         let subject = |snapshot: &Snapshot| Subject {
             id: snapshot.id,
-            verified: snapshot.standing == Standing::Passed,
+            verified: snapshot.verification_state == VerificationState::Passed,
             pinned: snapshot.pinned,
             adopted: snapshot.adopted,
             may_age: !snapshot.adopted || may_age(snapshot.id),
@@ -386,8 +374,8 @@ impl History {
         self.snapshots.iter().map(subject).collect()
     }
 
-    /// Objects that nothing would refer to once some snapshots are gone. None at all while a record cannot be read, because it
-    /// may refer to any of them.
+    /// Objects that nothing would refer to once some snapshots are gone. Empty while a record cannot be read, because
+    /// it may refer to any of them.
     #[must_use]
     pub fn unreferenced_without(&self, gone: &BTreeSet<SnapshotId>) -> Vec<(ObjectKey, u64)> {
         if self.damaged().next().is_some() {
@@ -409,7 +397,6 @@ impl History {
     }
 
     /// Whether any record names an object.
-    #[must_use]
     pub fn refers_to(&self, key: &ObjectKey) -> bool {
         let objects = self.snapshots.iter().flat_map(|snapshot| snapshot.sources.values());
         let indexes = self.snapshots.iter().filter_map(|snapshot| snapshot.record.as_ref());

@@ -1,5 +1,5 @@
-//! What a store holds of an environment and who may change it: the environment's own file, records of runs, proofs, the lease, the
-//! guard and the questions that wait for a person.
+//! What a store holds for an environment and who may change it: the environment's file, run records, verification and
+//! drill reports, the lease, the retention guard, and the questions that wait for a person.
 #![warn(missing_docs)]
 
 pub mod clock;

@@ -1,7 +1,7 @@
-//! Proofs: what a verification or a drill found, as it is stored beside the snapshots.
+//! Proofs: the results of verifications and drills, as they are stored beside the snapshots.
 //!
-//! The types here are the persisted format and nothing else. A proof is written once and never changed; what it says in its
-//! key (which snapshot, when, how deep, whether it passed) is enough to know where an environment stands.
+//! The types here are the persisted format and nothing else. A proof is written once and never changed. Its key alone
+//! (snapshot, time, depth, verdict) is enough to know the state of an environment.
 
 mod crosscheck;
 
@@ -18,16 +18,17 @@ use std::collections::BTreeMap;
 use std::fmt;
 use store::ObjectKey;
 
-/// Version of both formats. A field that is added, dropped or read differently raises it. Version 2 added what could not be tried, and notes.
+/// Version of both formats. Increment it when a field is added, dropped or read differently. Version 2 added what could
+/// not be tried, and notes.
 pub const FORMAT_VERSION: u32 = 2;
 
-/// How closely a snapshot was looked at.
+/// How thoroughly a snapshot was checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Depth {
-    /// Every object was read to its end and is as it was recorded.
+    /// Every object was read completely and compared with its record.
     Read,
-    /// And every source was restored to a scratch place and looked at there.
+    /// In addition, every source was restored to a temporary place and checked there.
     Deep,
 }
 
@@ -40,66 +41,63 @@ impl fmt::Display for Depth {
     }
 }
 
-/// What the verifications of a snapshot come to.
+/// The overall result of the verifications of a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Standing {
-    /// Nobody looked.
+pub enum VerificationState {
+    /// Never verified.
     #[default]
     Unproven,
-    /// The last one passed, and none that looked more closely failed since.
+    /// One passed, and every failure was followed by a pass that was at least as thorough.
     Passed,
-    /// One failed, and none that looked as closely passed later.
+    /// One failed, and no later one that was at least as thorough passed.
     Failed,
 }
 
-/// How far ahead the clock of whoever verified may have been.
+/// How far ahead the clock of a verification may have been.
 const AHEAD_MAX: SignedDuration = SignedDuration::from_mins(15);
 
-/// What the verifications of a snapshot come to. A failure is undone only by a later one that looked at least as closely; of
-/// two in the same second the failure counts. What passed in the future proves nothing.
+/// The overall result of the verifications of a snapshot. A failure is cleared only by a later pass that was at least
+/// as thorough. Of two in the same second, the failure counts. A pass with a future time proves nothing.
 #[must_use]
-pub fn standing(marks: &[Mark], snapshot: SnapshotId, now: Timestamp) -> Standing {
-    let of = || marks.iter().filter(|mark| mark.snapshot == snapshot);
-    let passed = || of().filter(|mark| mark.passed && !mark.is_from_the_future(now));
-    let undone = |failed: &Mark| passed().any(|later| later.at > failed.at && later.depth >= failed.depth);
-    if of().any(|mark| !mark.passed && !undone(mark)) {
-        Standing::Failed
+pub fn verification_state(marks: &[Mark], snapshot: SnapshotId, now: Timestamp) -> VerificationState {
+    let own = || marks.iter().filter(|mark| mark.snapshot == snapshot);
+    let passed = || own().filter(|mark| mark.passed && !mark.is_from_the_future(now));
+    let is_cleared = |failed: &Mark| passed().any(|later| later.at > failed.at && later.depth >= failed.depth);
+    if own().any(|mark| !mark.passed && !is_cleared(mark)) {
+        VerificationState::Failed
     } else if passed().next().is_some() {
-        Standing::Passed
+        VerificationState::Passed
     } else {
-        Standing::Unproven
+        VerificationState::Unproven
     }
 }
 
-/// What the key of a verification record says.
+/// What the key of a verification record contains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Mark {
-    /// The snapshot that was looked at.
+    /// The snapshot that was verified.
     pub snapshot: SnapshotId,
     /// When the verification began.
     pub at: SnapshotId,
-    /// How closely.
+    /// How thoroughly.
     pub depth: Depth,
-    /// Whether everything was right.
+    /// Whether no problem was found.
     pub passed: bool,
 }
 
 impl Mark {
     /// The name of its record: `20260630T010000Z-20260701T020000Z-deep-passed.json`.
-    #[must_use]
     pub fn name(self) -> String {
         let verdict = if self.passed { "passed" } else { "failed" };
         format!("{}-{}-{}-{verdict}.json", self.snapshot, self.at, self.depth)
     }
 
-    /// Whether the clock of whoever verified was ahead of this one.
-    #[must_use]
+    /// Whether the clock of the verification was ahead of this one.
     pub fn is_from_the_future(self, now: Timestamp) -> bool {
         self.at.taken().duration_since(now) > AHEAD_MAX
     }
 
-    /// Takes the one spelling that [`Mark::name`] writes, and no other.
-    #[must_use]
+    /// Parses exactly what [`Mark::name`] writes.
     pub fn parse(name: &str) -> Option<Self> {
         let parts: Vec<&str> = name.strip_suffix(".json")?.split('-').collect();
         let [snapshot, at, depth, verdict] = parts.as_slice() else { return None };
@@ -113,16 +111,12 @@ impl Mark {
     }
 
     /// Key of its record.
-    ///
-    /// # Errors
-    /// Never for a checked environment name.
     pub fn key(self, environment: &Environment) -> Result<ObjectKey> {
         key(&format!("{environment}/verified/{}", self.name()))
     }
 }
 
-/// A problem with a source, as a person knows it.
-#[must_use]
+/// A problem with a source, as it is shown to a person.
 pub fn finding(source: &str, problem: &str) -> String {
     format!("{source}: {problem}")
 }
@@ -139,47 +133,59 @@ pub struct Verification {
     pub environment: String,
     /// When the verification began.
     pub started: Timestamp,
-    /// When its last object was looked at.
+    /// When its last object was checked.
     pub finished: Timestamp,
     /// Version of the host.
     pub host_version: String,
-    /// How closely it was looked at.
+    /// How thoroughly it was checked.
     pub depth: Depth,
-    /// Whether everything was right.
+    /// Whether no problem was found.
     pub passed: bool,
-    /// SHA-256 of the snapshot's record as it was then; none for an adopted snapshot.
+    /// SHA-256 of the snapshot's record at that time; `None` for an adopted snapshot.
     pub record_sha256: Option<String>,
-    /// What was found of each source.
+    /// What was found for each source.
     pub sources: BTreeMap<String, SourceProof>,
-    /// What was wrong with the chain of records, of the whole environment.
+    /// Problems with the chain of records of the whole environment.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub chain: Vec<String>,
 }
 
-/// What was found of one source.
+/// The result of a comparison with the record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Compared {
+    /// What was restored equals what was saved.
+    Equal,
+    /// It differs.
+    Different,
+    /// It could not be compared.
+    Unknown,
+}
+
+/// What was found for one source.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SourceProof {
     /// The object that holds it.
     pub object: Option<ObjectKey>,
-    /// Bytes that were read of it.
+    /// Bytes that were read from it.
     pub bytes: u64,
-    /// What is wrong.
+    /// The problems.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<String>,
-    /// What is in it, in words.
+    /// Its content, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub holds: Option<String>,
-    /// `equal` or `unknown` where it was restored and compared with the record.
+    /// The result of the comparison with the record, if the source was restored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub compared: Option<String>,
-    /// What the comparison rests on, or why it could not be made.
+    pub compared: Option<Compared>,
+    /// What the comparison is based on, or why it could not be made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub comparison: Option<String>,
-    /// Why it could not be restored here, which says nothing against it, and what would help.
+    /// Why it could not be restored here and what would help. This is not a problem of the snapshot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub untried: Option<String>,
-    /// What is equal and still to be known.
+    /// Notes about a source that is equal.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
 }
@@ -190,7 +196,7 @@ pub struct SourceProof {
 pub struct Drill {
     /// See [`FORMAT_VERSION`].
     pub format_version: u32,
-    /// The drill, by the moment it began.
+    /// The drill, identified by the time at which it began.
     pub id: SnapshotId,
     /// The environment.
     pub environment: String,
@@ -198,28 +204,29 @@ pub struct Drill {
     pub snapshot: SnapshotId,
     /// The business time zone.
     pub time_zone: String,
-    /// When it was over.
+    /// When it ended.
     pub finished: Timestamp,
     /// Version of the host.
     pub host_version: String,
     /// The server that the database was restored to.
     pub server: Option<String>,
-    /// Whether everything was right.
+    /// Whether no problem was found.
     pub passed: bool,
     /// What was done, in order.
     pub phases: Vec<Phase>,
-    /// What was found of each source.
+    /// What was found for each source.
     pub sources: BTreeMap<String, SourceProof>,
-    /// Whether both halves belong together; none where they were not looked at together.
+    /// Whether the database and the documents belong together; `None` if they were not compared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub crosscheck: Option<CrosscheckReport>,
-    /// What a crosscheck plugin did that failed or whose report was refused.
+    /// What a crosscheck plugin did, if it failed or its report was refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub crosscheck_failed: Option<PluginRecord>,
-    /// Logs chained by signatures that are shorter than an earlier drill found them in an earlier snapshot.
+    /// Logs chained by signatures that are shorter than they were in an earlier snapshot, according to an earlier
+    /// drill.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shrunk_logs: Vec<String>,
-    /// What was wrong with the chain of records.
+    /// Problems with the chain of records.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub chain: Vec<String>,
 }
@@ -232,17 +239,14 @@ pub struct Phase {
     pub name: String,
     /// How long it took, in milliseconds.
     pub millis: u64,
-    /// Bytes that went through it; none where that says nothing.
+    /// Bytes that it processed; `None` if that does not apply.
     pub bytes: Option<u64>,
     /// Why it failed.
     pub failure: Option<String>,
 }
 
 impl Drill {
-    /// Keys of its report: the JSON, and the page that is printed.
-    ///
-    /// # Errors
-    /// Never for a checked environment name.
+    /// Keys of its report: the JSON and the printable page.
     pub fn keys(environment: &Environment, id: SnapshotId) -> Result<(ObjectKey, ObjectKey)> {
         Ok((key(&format!("{environment}/drills/{id}.json"))?, key(&format!("{environment}/drills/{id}.html"))?))
     }
@@ -250,14 +254,14 @@ impl Drill {
     /// Reads a stored report.
     ///
     /// # Errors
-    /// [`base::error::Class::Unexpected`] when it is none, or of a newer format.
+    /// [`base::error::Class::Unexpected`] if it cannot be read or a newer version wrote it.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
         parse(bytes, "the report of a drill")
     }
 }
 
 impl Verification {
-    /// What is wrong with its sources, each as `source: problem`.
+    /// The problems of its sources, each as `source: problem`.
     pub fn findings(&self) -> impl Iterator<Item = String> {
         let sources = self.sources.iter();
         sources.flat_map(|(name, source)| source.problems.iter().map(move |problem| finding(name, problem)))
@@ -266,7 +270,7 @@ impl Verification {
     /// Reads a stored record.
     ///
     /// # Errors
-    /// [`base::error::Class::Unexpected`] when it is none, or of a newer format.
+    /// [`base::error::Class::Unexpected`] if it cannot be read or a newer version wrote it.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
         parse(bytes, "the record of a verification")
     }
@@ -284,7 +288,7 @@ fn parse<T: for<'de> Deserialize<'de>>(bytes: &[u8], what: &str) -> Result<T> {
     if version.format_version > FORMAT_VERSION {
         let found = version.format_version;
         return Err(Error::unexpected(format!(
-            "{what} has format {found}, and this version reads up to {FORMAT_VERSION}"
+            "{what} has format {found}, but this version reads only formats up to {FORMAT_VERSION}"
         ))
         .hint("use the newer version of dolibarr-backup that wrote it"));
     }
@@ -296,7 +300,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mark_is_read_back_from_its_name_and_from_no_other() {
+    fn a_mark_is_parsed_only_from_the_name_that_it_writes() {
         let mark = |depth, passed| Mark {
             snapshot: "20260630T010000Z".parse().unwrap(),
             at: "20260701T020000Z".parse().unwrap(),
@@ -320,51 +324,55 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_stands_until_something_as_close_passes_later_and_the_future_proves_nothing() {
+    fn a_failure_stands_until_a_later_pass_that_is_as_thorough() {
         let now: Timestamp = "2026-07-20T00:00:00Z".parse().unwrap();
         let snapshot: SnapshotId = "20260630T010000Z".parse().unwrap();
-        let of = |names: &[&str]| {
+        let result = |names: &[&str]| {
             let mark = |name: &&str| Mark::parse(&format!("20260630T010000Z-{name}.json")).unwrap();
-            standing(&names.iter().map(mark).collect::<Vec<_>>(), snapshot, now)
+            verification_state(&names.iter().map(mark).collect::<Vec<_>>(), snapshot, now)
         };
         for (case, names, expected) in [
-            ("nothing", &[][..], Standing::Unproven),
-            ("passed", &["20260701T020000Z-read-passed"], Standing::Passed),
-            ("failed", &["20260701T020000Z-read-failed"], Standing::Failed),
+            ("nothing", &[][..], VerificationState::Unproven),
+            ("passed", &["20260701T020000Z-read-passed"], VerificationState::Passed),
+            ("failed", &["20260701T020000Z-read-failed"], VerificationState::Failed),
             (
-                "a later one that looked less closely",
+                "a later, less thorough pass",
                 &["20260701T020000Z-deep-failed", "20260702T020000Z-read-passed"],
-                Standing::Failed,
+                VerificationState::Failed,
             ),
             (
-                "a later one that looked as closely",
+                "a later, equally thorough pass",
                 &["20260701T020000Z-deep-failed", "20260702T020000Z-deep-passed"],
-                Standing::Passed,
+                VerificationState::Passed,
             ),
             (
-                "a later one that looked more closely",
+                "a later, more thorough pass",
                 &["20260701T020000Z-read-failed", "20260702T020000Z-deep-passed"],
-                Standing::Passed,
+                VerificationState::Passed,
             ),
             (
-                "one of the same second",
+                "both in the same second",
                 &["20260701T020000Z-deep-passed", "20260701T020000Z-deep-failed"],
-                Standing::Failed,
+                VerificationState::Failed,
             ),
-            ("an earlier one", &["20260701T020000Z-deep-passed", "20260702T020000Z-read-failed"], Standing::Failed),
-            ("one from the future", &["20360701T020000Z-deep-passed"], Standing::Unproven),
             (
-                "a failure that only the future undoes",
+                "an earlier, more thorough pass",
+                &["20260701T020000Z-deep-passed", "20260702T020000Z-read-failed"],
+                VerificationState::Failed,
+            ),
+            ("a pass from the future", &["20360701T020000Z-deep-passed"], VerificationState::Unproven),
+            (
+                "a failure that only a future pass would clear",
                 &["20260701T020000Z-read-failed", "20360701T020000Z-deep-passed"],
-                Standing::Failed,
+                VerificationState::Failed,
             ),
         ] {
-            assert_eq!(of(names), expected, "{case}");
+            assert_eq!(result(names), expected, "{case}");
         }
     }
 
     #[test]
-    fn a_verification_is_read_back_and_a_newer_or_an_edited_one_is_refused() {
+    fn a_verification_with_a_newer_format_or_an_unknown_field_is_refused() {
         let verification = Verification {
             format_version: FORMAT_VERSION,
             snapshot: "20260630T010000Z".parse().unwrap(),

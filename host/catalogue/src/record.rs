@@ -1,7 +1,7 @@
-//! Snapshots: the record of one run, as it is stored for ten years.
+//! Snapshots: the record of one run, as it is stored for up to ten years.
 //!
-//! The types here are the persisted format and nothing else. A record is immutable; it names the one before it by
-//! id and hash, so that a missing, edited or re-ordered record shows.
+//! The types here are the persisted format and nothing else. A record is immutable. It names the previous record by id
+//! and hash, so that a missing, edited or reordered record is detected.
 
 use base::error::{Error, Result};
 use base::evidence::Selected;
@@ -12,9 +12,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use store::ObjectKey;
 
-/// Version of the record's format. A field that is added, dropped or read differently raises it. Version 2 added the
-/// condition of each source, what was measured of it, and the store's time; version 3 what its fingerprint rests on; version 4 what its run found ahead; version 5 a seal of each
-/// measure, and what pg_dump remarked.
+/// Version of the record's format. Increment it when a field is added, dropped or read differently. Version 2 added the
+/// condition and the measure of each source, and the store's time. Version 3 added the basis of the fingerprint,
+/// version 4 the snapshots that the run found ahead of its own time, version 5 a seal for each selected item and the
+/// notes of pg_dump.
 pub const FORMAT_VERSION: u32 = 5;
 
 /// The record of one run.
@@ -25,7 +26,7 @@ pub struct Record {
     pub format_version: u32,
     /// The run.
     pub id: SnapshotId,
-    /// The environment it belongs to.
+    /// The environment that it belongs to.
     pub environment: String,
     /// When the run began.
     pub started: Timestamp,
@@ -35,86 +36,86 @@ pub struct Record {
     pub time_zone: String,
     /// Version of the host.
     pub host_version: String,
-    /// Whether every source is restorable from it.
+    /// Whether every source can be restored from it.
     pub complete: bool,
-    /// What each source was.
+    /// What was recorded of each source.
     pub sources: BTreeMap<String, SourceRecord>,
-    /// What each plugin was and did.
+    /// The plugins and what each did.
     pub plugins: Vec<PluginRecord>,
-    /// What the run warned of.
+    /// The warnings of the run.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
-    /// The time by the store when the run began. Version 1 did not record it.
+    /// The store's time when the run began. Version 1 did not record it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store_time: Option<Timestamp>,
-    /// Why the time of this run is not to be trusted; none where it is.
+    /// Why the time of this run cannot be trusted; `None` if it can.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock_doubt: Option<ClockDoubt>,
-    /// Snapshots with a later time than a run that found them there: this run or an earlier one.
+    /// Snapshots that had a later time than a run that found them in the store, whether that was this run or an earlier
+    /// one.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub met_ahead: BTreeSet<SnapshotId>,
-    /// The version of the environment's file that the run went by, by its stamp.
+    /// The stamp of the version of the environment's file that the run used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub environment_file: Option<SnapshotId>,
     /// SHA-256 of that version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub environment_sha256: Option<String>,
-    /// The other records that are there and that none names any more, because those that did are forgotten or in the bin: so an edit or
-    /// a loss of any record shows against another one.
+    /// Other existing records that no record names any more, because those that did are forgotten or in the bin. Naming
+    /// them here means that the edit or loss of any record is detected through another one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub witnessed: Vec<Previous>,
-    /// The record before this one.
+    /// The previous record.
     pub previous: Option<Previous>,
 }
 
-/// A link of the chain.
+/// A link in the chain of records.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Previous {
-    /// The record before.
+    /// The previous record.
     pub id: SnapshotId,
     /// SHA-256 of its bytes.
     pub sha256: String,
 }
 
-/// Why the moment that a run takes for the present may be wrong.
+/// Why the time of a run may be wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum ClockDoubt {
-    /// The machine's clock and the store's differ by so many seconds; positive where the machine's is ahead.
+    /// The machine's clock and the store's differ.
     Skew {
-        /// The machine's time less the store's.
+        /// The machine's time minus the store's; positive if the machine is ahead.
         seconds: i64,
     },
-    /// Nothing was recorded for so long that the clock may have jumped ahead.
+    /// Nothing was recorded for so long that the clock may have jumped forward.
     Gap {
-        /// The newest moment that was known.
+        /// The newest time that was known.
         newest: SnapshotId,
     },
-    /// Something that is known is from the future.
+    /// Something in the store has a later time than the run.
     Behind {
-        /// The newest moment that was known.
+        /// The newest time that was known.
         newest: SnapshotId,
     },
 }
 
 impl ClockDoubt {
-    /// Whether the run may stand at a wrong place among the others. A gap says only that it came late.
-    #[must_use]
+    /// Whether the run may be in the wrong place among the others. A gap means only that it came late.
     pub const fn misplaces(self) -> bool {
         matches!(self, Self::Skew { .. } | Self::Behind { .. })
     }
 }
 
-/// How much of a source its object holds. One word for a snapshot is the worst of its sources.
+/// How much of a source its object holds. The condition of a snapshot is the worst of its sources.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Condition {
-    /// All that was to be read was read.
+    /// Everything was read.
     Whole,
     /// Entries that exist could not be read.
     Partial,
-    /// All was read, but it is another thing than before, or most of what was there before is gone.
+    /// Everything was read, but the source is another one than before, or most of its previous content is gone.
     Suspect,
     /// There is no object.
     Failed,
@@ -131,11 +132,11 @@ impl fmt::Display for Condition {
     }
 }
 
-/// How much a source held, as far as it was counted. What one run counts is compared with what an earlier one counted.
+/// How much a source held, as far as it was counted. Runs compare their counts with those of earlier runs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Measure {
-    /// Entries of a folder that are not folders.
+    /// Entries of a folder, without subfolders.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub files: Option<u64>,
     /// Content of the regular files among them, in bytes.
@@ -149,15 +150,15 @@ pub struct Measure {
     pub rows: Option<u64>,
 }
 
-/// What became of a source in a run.
+/// What happened to a source in a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
     /// Dumped to a new object.
     Saved,
-    /// Carried over: the object of an earlier run still holds its state.
+    /// Carried over: the object of an earlier run still holds the current state.
     Unchanged,
-    /// An object without a record, as another tool left it.
+    /// An object without a record, left by another tool.
     Adopted,
     /// Neither dumped nor carried over.
     Failed,
@@ -180,40 +181,41 @@ impl fmt::Display for Outcome {
 pub struct SourceRecord {
     /// `postgres` or `directory`.
     pub kind: String,
-    /// What became of it.
+    /// What happened to it.
     pub outcome: Outcome,
-    /// Why, in the dump plugin's words, or the failure.
+    /// Why, in the dump plugin's words; or why it failed.
     pub reason: String,
-    /// What stands for its content, sealed with the environment's key; none where nothing could be measured. In versions 1 and 2,
-    /// what the fingerprint plugin said.
+    /// The fingerprint of its content, sealed with the environment's key; `None` if it could not be computed. In
+    /// versions 1 and 2, the fingerprint plugin's answer.
     pub fingerprint: Option<String>,
-    /// What the fingerprint rests on, in the host's words; in versions 1 and 2, in the plugin's.
+    /// What the fingerprint is based on, in the host's words; in versions 1 and 2, in the plugin's words.
     pub basis: Option<String>,
-    /// What the fingerprint plugin selected, so that the same can be measured again. Versions 1 and 2 did not record it.
+    /// What the fingerprint plugin selected, so that the fingerprint can be computed again. Versions 1 and 2 did not
+    /// record it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub selected: Vec<Selected>,
-    /// A seal of each of them alone, in their order; none of what changed while the object was made, which only a sequence can. Versions
-    /// before 5 did not record it.
+    /// A seal of each selected item, in the same order; `None` for one that changed while the object was made, which
+    /// only a sequence can do. Versions before 5 did not record it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub seals: Vec<Option<String>>,
-    /// The object that holds its state; none where it failed.
+    /// The object that holds its state; `None` if the source failed.
     pub object: Option<ObjectRecord>,
     /// The server and the tool that dumped it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database: Option<DatabaseRecord>,
-    /// Milliseconds that the fingerprint took; none where there was none.
+    /// Milliseconds that the fingerprint took; `None` if it was not computed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fingerprint_millis: Option<u64>,
-    /// Milliseconds that the object took, from the first byte read to the last one stored; only where one was made in this run.
+    /// Milliseconds from the first byte read to the last byte stored; only if this run made the object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dump_millis: Option<u64>,
-    /// What the archive holds and leaves out; only where one was made in this run.
+    /// What the archive holds and leaves out; only if this run made it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub archive: Option<ArchiveRecord>,
     /// How much of the source the object holds. Version 1 did not record it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub condition: Option<Condition>,
-    /// Why it is not whole, a sentence each.
+    /// Why it is not whole, one sentence each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub doubts: Vec<String>,
     /// Which database it was: the server's `system_identifier` and the database's name. A folder has none.
@@ -242,18 +244,18 @@ pub struct ObjectRecord {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DatabaseRecord {
-    /// As the server names its version.
+    /// The version that the server reports.
     pub server_version: String,
-    /// As `pg_dump --version` prints it.
+    /// The output of `pg_dump --version`.
     pub pg_dump_version: String,
-    /// Size of the database on the server's disk: what a restore needs, about. Older versions did not record it.
+    /// Size of the database on the server's disk: roughly what a restore needs. Older versions did not record it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database_bytes: Option<u64>,
-    /// What pg_dump remarked when the dump was made. Older versions recorded it only in the run that made the dump, with what
-    /// is left out.
+    /// Notes of pg_dump when the dump was made. Older versions recorded them only in the run that made the dump,
+    /// together with what is left out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
-    /// What no dump of the database has, a sentence each, as it was in this run.
+    /// What a dump of the database never contains, one sentence each, as of this run.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left_out: Vec<String>,
 }
@@ -268,11 +270,11 @@ pub struct ArchiveRecord {
     pub bytes: u64,
     /// Entries left out by the exclude patterns.
     pub excluded_files: u64,
-    /// Bytes left out by them.
+    /// Bytes left out by the exclude patterns.
     pub excluded_bytes: u64,
     /// The patterns.
     pub exclude: Vec<String>,
-    /// The first folders that the patterns left out with all that is in them, such as one that a user named `temp`.
+    /// The first folders that the patterns left out with all their content, such as one that a user named `temp`.
     pub excluded_folders: Vec<String>,
     /// How many there are.
     pub excluded_folders_total: u64,
@@ -282,25 +284,25 @@ pub struct ArchiveRecord {
     /// How many there are.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub excluded_names_total: u64,
-    /// The first symbolic links whose target lies outside of the folder, and so in no archive of it.
+    /// The first symbolic links whose target is outside the folder, and therefore not in the archive.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub links_out: Vec<String>,
     /// How many there are.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub links_out_total: u64,
-    /// Names of extended attributes that entries have and the archive does not keep.
+    /// Names of extended attributes that entries have but the archive does not keep.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub foreign_attributes: Vec<String>,
     /// How many entries could not be archived as they were.
     pub problems_total: u64,
-    /// The first of them, by path and reason.
+    /// The first of them.
     pub problems: Vec<ProblemRecord>,
-    /// The member index beside the archive; none where it could not be made. The archive is whole without it.
+    /// The member index beside the archive; `None` if it could not be made. The archive is complete without it.
     pub index: Option<ObjectRecord>,
     /// Entries that exist and could not be read. Version 1 counted them among the problems.
     #[serde(default)]
     pub unreadable_total: u64,
-    /// Entries that an earlier archive has below folders that could not be listed; none where nobody knows.
+    /// Entries that an earlier archive has below folders that could not be listed; `None` if unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub below_unreadable: Option<u64>,
     /// Entries that vanished between being listed and being read.
@@ -312,13 +314,13 @@ pub struct ArchiveRecord {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProblemRecord {
-    /// Below the root; bytes that are no text are escaped.
+    /// Path below the root; bytes that are not valid text are escaped.
     pub path: String,
     /// Why.
     pub reason: String,
 }
 
-/// What a plugin was and did.
+/// A plugin and what it did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PluginRecord {
@@ -330,14 +332,15 @@ pub struct PluginRecord {
     pub sha256: String,
     /// What it was granted.
     pub grants: Vec<String>,
-    /// SHA-256 of its settings as JSON: whether two of its answers can be compared. Older versions did not record it.
+    /// SHA-256 of its settings as JSON: two answers can be compared only if it is the same. Older versions did not
+    /// record it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settings_sha256: Option<String>,
-    /// What it did with that.
+    /// What it did with its grants.
     pub tally: Vec<TallyRecord>,
 }
 
-/// How often one function was called with one thing.
+/// How often one function was called for one scope.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TallyRecord {
@@ -347,21 +350,21 @@ pub struct TallyRecord {
     pub scope: String,
     /// Calls.
     pub calls: u64,
-    /// What they asked for many of at once: tables that were selected, rows or documents that were handed over. Older versions
-    /// did not count it.
+    /// Items in calls that take or return many: tables that were selected, rows or documents that were passed. Older
+    /// versions did not count them.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub items: u64,
     /// Bytes that the host moved for it.
     pub bytes: u64,
 }
 
-/// For what older versions did not count.
+/// For counts that older versions did not have.
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out a reference")]
 const fn is_zero(count: &u64) -> bool {
     *count == 0
 }
 
-/// The certificate of a snapshot that is in the bin, or forgotten: it is in the bin for as long as its record is there.
+/// The certificate of a snapshot that is in the bin or forgotten. It is in the bin as long as its record exists.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Certificate {
@@ -371,29 +374,30 @@ pub struct Certificate {
     pub id: SnapshotId,
     /// Its environment.
     pub environment: String,
-    /// SHA-256 of its record; none for an adopted snapshot, which had none.
+    /// SHA-256 of its record; `None` for an adopted snapshot, which had no record.
     pub record_sha256: Option<String>,
-    /// The link to the record before it, so that the chain can be followed across it.
+    /// The link to the previous record, so that the chain can be followed across this snapshot.
     pub previous: Option<Previous>,
-    /// As in its record: one that was made behind later ones has no place in the order of the chain.
+    /// As in its record. A snapshot that was made while later ones existed has no place in the order of the chain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock_doubt: Option<ClockDoubt>,
-    /// Objects that it refers to: only these are explained by this certificate. Version 1 named those of adopted snapshots alone.
+    /// Objects that it refers to. This certificate explains only these. Version 1 named only the objects of adopted
+    /// snapshots.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub objects: Vec<ObjectKey>,
-    /// When it was put in the bin; in version 1, when it was forgotten.
+    /// When it entered the bin; in version 1, when it was forgotten.
     pub forgotten: Timestamp,
-    /// When it may be deleted at the earliest, by the store's time. Version 1 had no bin.
+    /// The earliest time at which it may be deleted, by the store's time. Version 1 had no bin.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub due: Option<Timestamp>,
     /// SHA-256 of the retention plugin that planned it.
     pub plugin_sha256: String,
-    /// The plan's reasons.
+    /// The reasons in the plan.
     pub reasons: Vec<String>,
-    /// What the plugins did in the run, as its record had it: who looks back later finds it here.
+    /// What the plugins did in the run, copied from its record, so that it can be looked up later.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub plugins: Vec<PluginRecord>,
-    /// What the retention plugin did when it planned that.
+    /// What the retention plugin did when it planned to forget the snapshot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub planned_by: Option<PluginRecord>,
 }
@@ -404,13 +408,12 @@ struct Versioned {
     format_version: u32,
 }
 
-/// How version 1 began the reason of an entry that exists and could not be read.
+/// Prefix of the reason that version 1 gave for an entry that exists but could not be read.
 const UNREADABLE_OF_VERSION_1: &str = "cannot be read";
 
 impl SourceRecord {
-    /// How much of the source the object holds. Version 1 did not say so; of an archive its problems do. An object that is
-    /// carried over is judged by the record of the run that made it.
-    #[must_use]
+    /// How much of the source the object holds. Version 1 did not record it, so for an archive it follows from the
+    /// problems. A carried-over object is judged by the record of the run that made it.
     pub fn condition(&self) -> Condition {
         let unreadable = |archive: &ArchiveRecord| {
             archive.problems.iter().any(|problem| problem.reason.starts_with(UNREADABLE_OF_VERSION_1))
@@ -423,8 +426,7 @@ impl SourceRecord {
         }
     }
 
-    /// How much it held, as far as the record says.
-    #[must_use]
+    /// How much it held, as far as the record shows.
     pub fn measured(&self) -> Measure {
         let archived = |archive: &ArchiveRecord| Measure {
             files: Some(archive.files),
@@ -436,10 +438,11 @@ impl SourceRecord {
 }
 
 impl Record {
-    /// Reads a stored record and checks that it is the one that its key says.
+    /// Reads a stored record and checks that it belongs to its key.
     ///
     /// # Errors
-    /// [`base::error::Class::Unexpected`] when it is no record, another one, or of a newer format.
+    /// [`base::error::Class::Unexpected`] if it is not a valid record or is the record of another snapshot;
+    /// [`base::error::Class::Config`] if a newer version wrote it.
     pub fn parse(bytes: &[u8], environment: &str, id: SnapshotId) -> Result<Self> {
         let damaged = |why: String| {
             Error::unexpected(format!("the record of snapshot {id} of {environment} {why}"))
@@ -448,35 +451,29 @@ impl Record {
         let version: Versioned = serde_json::from_slice(bytes).map_err(|e| damaged(format!("cannot be read: {e}")))?;
         if version.format_version > FORMAT_VERSION {
             let found = version.format_version;
-            let said = format!("the record of snapshot {id} of {environment} has format {found}");
-            return Err(newer(said, FORMAT_VERSION));
+            let what = format!("the record of snapshot {id} of {environment} has format {found}");
+            return Err(newer_format(&what, FORMAT_VERSION));
         }
         let record: Self = serde_json::from_slice(bytes).map_err(|e| damaged(format!("cannot be read: {e}")))?;
         if record.id != id || record.environment != environment {
-            return Err(damaged(format!("says that it is {} of {}", record.id, record.environment)));
+            return Err(damaged(format!("belongs to snapshot {} of {}", record.id, record.environment)));
         }
         Ok(record)
     }
 
     /// The bytes that are stored and hashed.
-    ///
-    /// # Errors
-    /// Never in practice: every field is plain data.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         to_bytes(self)
     }
 }
 
-/// The failure of whoever reads what a newer version wrote.
-pub(crate) fn newer(said: String, reads_up_to: u32) -> Error {
-    Error::config(format!("{said}, and this version reads up to {reads_up_to}"))
+/// The error for a file that a newer version wrote.
+pub(crate) fn newer_format(what: &str, newest_known: u32) -> Error {
+    Error::config(format!("{what}, but this version reads only formats up to {newest_known}"))
         .hint("use the newer version of dolibarr-backup that wrote it")
 }
 
-/// A persisted value as the bytes that are stored: indented, so that `aws s3 cp` and a pager suffice to read it.
-///
-/// # Errors
-/// When the value cannot be JSON, which no type in this module can.
+/// Serialises a value that is stored, indented so that it can be read with `aws s3 cp` and a pager.
 pub fn to_bytes<T: Serialize>(value: &T) -> Result<Vec<u8>> {
     let mut bytes = serde_json::to_vec_pretty(value).map_err(|e| Error::unexpected(format!("writing JSON: {e}")))?;
     bytes.push(b'\n');

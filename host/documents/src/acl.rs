@@ -1,24 +1,25 @@
-//! POSIX access control lists: as Linux keeps them in an extended attribute, and as `tar` writes them, which is text.
+//! POSIX access control lists: converts between Linux's extended attribute and the text that `tar` stores.
 //!
-//! The text has numbers and no names, so that it means the same on another machine: `user::rw-,user:1000:r--,mask::r--`. GNU tar,
-//! star and bsdtar read it. GNU tar writes names, and they are taken for the accounts that this machine has by them, as `tar` takes them.
+//! The text has numeric IDs instead of names, so that it means the same on another machine:
+//! `user::rw-,user:1000:r--,mask::r--`. GNU tar, star and bsdtar read it. GNU tar writes names; like `tar`, this module
+//! looks them up among this machine's accounts.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-/// The attribute that holds who may do what to an entry.
+/// The attribute that holds the access rights to an entry.
 pub(super) const ACCESS: &str = "system.posix_acl_access";
 
-/// The attribute that holds what new entries of a folder get.
+/// The attribute that holds the access rights that new entries of a folder inherit.
 pub(super) const DEFAULT: &str = "system.posix_acl_default";
 
-/// The one version that there is, of `linux/posix_acl_xattr.h`.
+/// The only version that exists. Source: `linux/posix_acl_xattr.h`.
 const VERSION: u32 = 2;
 
-/// The identifier of an entry that needs none.
+/// The ID in entries that name no account.
 const NO_ID: u32 = u32::MAX;
 
-/// Tags of the kernel, their names in text, and whether they go with an identifier.
+/// The kernel's tags, their names in text, and whether they have an ID.
 const TAGS: [(u16, &str, bool); 6] = [
     (0x01, "user", false),
     (0x02, "user", true),
@@ -28,11 +29,11 @@ const TAGS: [(u16, &str, bool); 6] = [
     (0x20, "other", false),
 ];
 
-/// Accounts of this machine: numbers by names.
+/// This machine's accounts: IDs by name.
 static USERS: LazyLock<HashMap<String, u32>> = LazyLock::new(|| accounts("/etc/passwd"));
 static GROUPS: LazyLock<HashMap<String, u32>> = LazyLock::new(|| accounts("/etc/group"));
 
-/// Both files have the name in their first field and the number in their third.
+/// Reads a passwd or group file. Both have the name in the first field and the ID in the third.
 fn accounts(file: &str) -> HashMap<String, u32> {
     let text = std::fs::read(file).unwrap_or_default();
     let account = |line: &str| {
@@ -42,7 +43,7 @@ fn accounts(file: &str) -> HashMap<String, u32> {
     String::from_utf8_lossy(&text).lines().filter_map(account).collect()
 }
 
-/// A list as text; none where the kernel's bytes are not what this program knows.
+/// A list as text; `None` if the kernel's bytes are in an unknown format.
 pub(super) fn to_text(bytes: &[u8]) -> Option<String> {
     let (version, entries) = bytes.split_first_chunk()?;
     let (entries, []) = entries.as_chunks::<8>() else { return None };
@@ -59,7 +60,7 @@ pub(super) fn to_text(bytes: &[u8]) -> Option<String> {
     entries.iter().map(text).collect::<Option<Vec<_>>>().map(|texts| texts.join(","))
 }
 
-/// What the owning group may do by a list: its own rights as far as the mask goes.
+/// The owning group's rights in a list, limited by the mask.
 pub(super) fn group_rights(bytes: &[u8]) -> Option<u32> {
     let (entries, _) = bytes.get(4..)?.as_chunks::<8>();
     let rights =
@@ -67,23 +68,26 @@ pub(super) fn group_rights(bytes: &[u8]) -> Option<u32> {
     rights(0x04).map(|group| group & rights(0x10).unwrap_or(0o7))
 }
 
-/// What names an account is left out where this machine does not have it.
+/// Why an entry is dropped: this machine does not have its account.
 const UNKNOWN: &str = "names an account that this machine does not have";
 
-/// A list as the kernel takes it, from the text of whichever `tar`, and what it lacks; what it cannot be is said.
+/// Converts the text of any `tar` to the kernel's format. Also returns what was dropped from the list, if anything.
+///
+/// # Errors
+/// Why the text is not a list, as the end of a sentence.
 pub(super) fn from_text(text: &str) -> Result<(Vec<u8>, Option<&'static str>), &'static str> {
     let lines = text.split(['\n', ',']).map(|line| line.split('#').next().unwrap_or_default().trim());
-    let (mut entries, mut lack) = (Vec::new(), None);
+    let (mut entries, mut loss) = (Vec::new(), None);
     for line in lines.filter(|line| !line.is_empty()) {
         match entry(line) {
-            Err(UNKNOWN) => lack = Some(UNKNOWN),
+            Err(UNKNOWN) => loss = Some(UNKNOWN),
             entry => entries.push(entry?),
         }
     }
-    // The kernel takes them in this order alone.
+    // The kernel accepts entries in this order only.
     entries.sort_unstable();
     if entries.is_empty() {
-        return Err(lack.unwrap_or("is empty"));
+        return Err(loss.unwrap_or("is empty"));
     }
     let mut bytes = VERSION.to_le_bytes().to_vec();
     for (tag, id, rights) in entries {
@@ -91,12 +95,12 @@ pub(super) fn from_text(text: &str) -> Result<(Vec<u8>, Option<&'static str>), &
         bytes.extend_from_slice(&rights.to_le_bytes());
         bytes.extend_from_slice(&id.to_le_bytes());
     }
-    Ok((bytes, lack))
+    Ok((bytes, loss))
 }
 
-/// One entry: `tag:who:rights`, and with star the number of the account behind them.
+/// One entry: `tag:who:rights`. star appends the account's ID.
 fn entry(line: &str) -> Result<(u16, u32, u16), &'static str> {
-    const BROKEN: &str = "has an entry that makes no sense";
+    const BROKEN: &str = "has an invalid entry";
     let mut fields = line.split(':').map(str::trim);
     let (Some(name), Some(who), Some(rights), number) = (fields.next(), fields.next(), fields.next(), fields.next())
     else {
@@ -133,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_is_the_same_after_a_way_through_text() {
+    fn a_list_survives_conversion_to_text_and_back() {
         let text = "user::rwx,user:33:r-x,user:1000:---,group::r--,group:4294967294:-w-,mask::r-x,other::--x";
         let bytes = list(text);
         assert_eq!(bytes.len(), 4 + 7 * 8);
@@ -143,13 +147,13 @@ mod tests {
             "u::rwx\nuser:1000:---\nuser:www-data:r-x:33\ngroup::r--\ng:4294967294:-w-  # odd\nm::r-x\no::--x\n";
         assert_eq!(list(other), bytes);
         assert_eq!(list("user:root:r--,group:root:r-x"), list("user:0:r--,group:0:r-x"));
-        let (partly, lack) = from_text("user::rw-,user:no such account:rwx,group::r--,mask::rwx,other::---").unwrap();
-        assert_eq!((partly, lack), (list("user::rw-,group::r--,mask::rwx,other::---"), Some(UNKNOWN)));
+        let (partly, loss) = from_text("user::rw-,user:no such account:rwx,group::r--,mask::rwx,other::---").unwrap();
+        assert_eq!((partly, loss), (list("user::rw-,group::r--,mask::rwx,other::---"), Some(UNKNOWN)));
         assert_eq!(group_rights(&list("user::rwx,group::r-x,group:7:rwx,mask::rw-,other::---")), Some(4));
     }
 
     #[test]
-    fn what_is_no_list_is_said() {
+    fn an_invalid_list_is_rejected() {
         for text in [
             "",
             "#",
@@ -167,6 +171,6 @@ mod tests {
         for bytes in [&[][..], &[2, 0, 0, 0], &[3, 0, 0, 0, 1, 0, 7, 0, 255, 255, 255, 255], &[2, 0, 0, 0, 1, 0, 7]] {
             assert_eq!(to_text(bytes), None);
         }
-        assert_eq!(to_text(&[2, 0, 0, 0, 3, 0, 7, 0, 0, 0, 0, 0]), None, "no such tag");
+        assert_eq!(to_text(&[2, 0, 0, 0, 3, 0, 7, 0, 0, 0, 0, 0]), None, "unknown tag");
     }
 }

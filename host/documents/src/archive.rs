@@ -1,8 +1,8 @@
-//! The archive: a plain `tar.gz` that stock tools read to the end, made of many gzip members.
+//! Creates the archive: a plain `tar.gz` that stock tools can read to the end, made of many gzip members.
 //!
-//! Each member is a run of whole tar entries, or a part of a large file; members are made in parallel and sent in path
-//! order. The same tree gives the same bytes. A file that changes, shrinks or vanishes while it is read never aborts the
-//! archive, unless that was asked for, and never damages what comes after it.
+//! Each member holds whole tar entries or a part of a large file. Members are compressed in parallel and sent in path
+//! order. The same tree gives the same bytes. A file that changes, shrinks or vanishes while it is read does not abort
+//! the archive, unless the caller asks for that, and never damages the entries after it.
 
 use super::attributes::Attributes;
 use super::entry::{Entry, Kind, Meta};
@@ -12,7 +12,7 @@ use super::index::reader::Reader;
 use super::index::{Digest, Index, Line, Member};
 use super::member::{MEMBER_BYTES, Packer};
 use super::open::Folders;
-use super::pipeline::{self, Gone, Outlet};
+use super::pipeline::{self, Disconnected, Outlet};
 use super::plan::{self, Job, Name, Part, Planned, Shared};
 use super::read::{self, Small};
 use super::report::{ArchiveReport, Ledger, WhenUnreadable};
@@ -31,21 +31,21 @@ use tempfile::SpooledTempFile;
 /// What to archive and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ArchiveOptions {
-    /// Globs as gitignore has them.
+    /// Globs in gitignore syntax.
     pub exclude: Vec<String>,
-    /// What to do about a file that cannot be read as it is.
+    /// What to do about a file that cannot be read, or that changes while it is read.
     pub when_unreadable: WhenUnreadable,
 }
 
-/// What is left of an archive when its stream has ended well.
+/// The results of an archive whose stream ended successfully.
 pub(super) struct Done {
     pub(super) report: ArchiveReport,
-    /// None where the temporary file for it could not be written, which the report tells.
+    /// `None` if its temporary file could not be written; the report then says so.
     pub(super) index: Option<SpooledTempFile>,
 }
 
-/// Starts an archive on threads of its own. `done` hears of it right before the stream ends well. Dropping the stream
-/// stops every thread.
+/// Starts an archive on its own threads. `done` is called right before the stream ends successfully. Dropping the
+/// stream stops every thread.
 pub(super) fn start(
     root: Arc<OwnedFd>,
     matcher: Matcher,
@@ -60,7 +60,7 @@ pub(super) fn start(
         let all_sent = make(&root, matcher, &ledger, |member| {
             index = match std::mem::replace(&mut index, Ok(None)) {
                 Ok(Some(mut index)) => index.add(&member).map(|()| Some(index)),
-                over => over,
+                other => other,
             };
             send(&writer, member)
         });
@@ -70,21 +70,21 @@ pub(super) fn start(
             let index = index.and_then(|index| index.map(Index::finish).transpose());
             let index = index.map_err(|error| reason(&error)).and_then(|index| index.map(read_back).transpose());
             if let Err(error) = &index {
-                ledger.note(b"", &format!("has no index, because none could be written: {error}"));
+                ledger.note(b"", &format!("has no index, because writing the index failed: {error}"));
             }
             done(Done { report: ledger.finish(), index: index.unwrap_or_default() });
-            // Whoever no longer listens does not need to know that it is done.
+            // A consumer that is gone does not need the end of the stream.
             writer.blocking_finish().ok();
         }
     };
     std::thread::Builder::new()
         .name("archive".to_owned())
         .spawn(work)
-        .map_err(|error| Error::unexpected(format!("no thread can be started for the archive: {error}")))?;
+        .map_err(|error| Error::unexpected(format!("failed to start a thread for the archive: {error}")))?;
     Ok(stream)
 }
 
-/// Reads an index as whoever restores will, before a record names it.
+/// Reads the index the way a restore does, before a record refers to it.
 fn read_back((mut file, archive_bytes): (SpooledTempFile, u64)) -> std::result::Result<SpooledTempFile, String> {
     file.rewind().map_err(|error| reason(&error))?;
     let read = Reader::new(BufReader::new(&mut file), archive_bytes).and_then(|mut index| {
@@ -94,7 +94,7 @@ fn read_back((mut file, archive_bytes): (SpooledTempFile, u64)) -> std::result::
     read.map(|()| file).map_err(|error| error.message().to_owned())
 }
 
-/// Sends a member in blocks, without copying it; whether the consumer is still there.
+/// Sends a member in blocks, without copying it. Returns whether the consumer is still there.
 fn send(writer: &stream::Writer, member: Member) -> bool {
     let packed = Bytes::from(member.packed);
     let starts = (0..packed.len()).step_by(BLOCK_BYTES);
@@ -104,7 +104,7 @@ fn send(writer: &stream::Writer, member: Member) -> bool {
     })
 }
 
-/// Makes the archive and hands out its members in order; whether all of it was made and taken.
+/// Creates the archive and passes its members to `take` in order. Returns whether `take` accepted all of them.
 fn make(root: &Arc<OwnedFd>, matcher: Matcher, ledger: &Ledger, mut take: impl FnMut(Member) -> bool) -> bool {
     let mut all_taken = true;
     pipeline::run(
@@ -115,10 +115,10 @@ fn make(root: &Arc<OwnedFd>, matcher: Matcher, ledger: &Ledger, mut take: impl F
             inlet.put(Job::End)
         },
         || {
-            let mut scribe = Scribe::new(Arc::clone(root), ledger);
+            let mut worker = Worker::new(Arc::clone(root), ledger);
             move |job, outlet: &Outlet<Member>| {
-                // The taker has gone, and the maker of jobs will notice at its next one.
-                scribe.work(job, outlet).ok();
+                // If the consumer is gone, the planner notices when it submits its next job.
+                worker.run(job, outlet).ok();
             }
         },
         |member| {
@@ -129,20 +129,20 @@ fn make(root: &Arc<OwnedFd>, matcher: Matcher, ledger: &Ledger, mut take: impl F
     all_taken
 }
 
-/// A worker: it turns jobs into members.
-struct Scribe<'l> {
+/// Turns jobs into members.
+struct Worker<'l> {
     folders: Folders,
     packer: Packer,
     ledger: &'l Ledger,
-    /// Tar, waiting to become a member.
+    /// Uncompressed tar data of the next member.
     plain: Vec<u8>,
-    /// What is known of that member.
+    /// What is known about that member.
     member: Member,
     files: u64,
     bytes: u64,
 }
 
-impl<'l> Scribe<'l> {
+impl<'l> Worker<'l> {
     fn new(root: Arc<OwnedFd>, ledger: &'l Ledger) -> Self {
         Self {
             folders: Folders::new(root),
@@ -155,14 +155,14 @@ impl<'l> Scribe<'l> {
         }
     }
 
-    fn work(&mut self, job: Job, outlet: &Outlet<Member>) -> std::result::Result<(), Gone> {
+    fn run(&mut self, job: Job, outlet: &Outlet<Member>) -> std::result::Result<(), Disconnected> {
         match job {
             Job::Run(entries) => {
                 for planned in entries {
-                    self.entry(planned, outlet)?;
+                    self.add_entry(planned, outlet)?;
                 }
             }
-            Job::Part(part) => self.part(part),
+            Job::Part(part) => self.add_part(part),
             Job::End => self.plain.extend_from_slice(&END),
         }
         self.flush(outlet)?;
@@ -170,8 +170,8 @@ impl<'l> Scribe<'l> {
         Ok(())
     }
 
-    /// Makes a member of what is waiting.
-    fn flush(&mut self, outlet: &Outlet<Member>) -> std::result::Result<(), Gone> {
+    /// Compresses the pending data into a member and passes it on.
+    fn flush(&mut self, outlet: &Outlet<Member>) -> std::result::Result<(), Disconnected> {
         if self.plain.is_empty() {
             return Ok(());
         }
@@ -182,29 +182,29 @@ impl<'l> Scribe<'l> {
         outlet.put(member)
     }
 
-    fn entry(&mut self, planned: Planned, outlet: &Outlet<Member>) -> std::result::Result<(), Gone> {
+    fn add_entry(&mut self, planned: Planned, outlet: &Outlet<Member>) -> std::result::Result<(), Disconnected> {
         let Planned { entry, name } = planned;
-        // Files may all have grown since the run was planned.
+        // All of the files may have grown since the run was planned.
         if self.plain.len() >= MEMBER_BYTES {
             self.flush(outlet)?;
         }
         let linked = match &name {
-            Name::Further(first) if first.is_held() => Some(first.path.as_slice()),
+            Name::Further(first) if first.is_archived() => Some(first.path.as_slice()),
             _ => None,
         };
         if entry.meta.kind != Kind::File || linked.is_some() {
             let Entry { path, meta, attributes } = entry;
             let counts = meta.kind != Kind::Folder;
-            self.files += u64::from(self.headers(path, &meta, linked, &attributes, Digest::None) && counts);
+            self.files += u64::from(self.add_headers(path, &meta, linked, &attributes, Digest::None) && counts);
             return Ok(());
         }
         let at = self.plain.len();
         let (meta, body, attributes) =
             match read::small(&entry, MEMBER_BYTES as u64, &mut self.folders, &mut self.plain) {
                 Ok(Small::Whole { meta, body, attributes }) => (meta, body, attributes),
-                Ok(Small::Restless { meta, body, attributes }) => {
-                    let trouble = "changed each time it was read; it is archived as it was the last time";
-                    self.ledger.problem(&entry.path, trouble);
+                Ok(Small::Changing { meta, body, attributes }) => {
+                    let problem = "changed during every read; the archive holds the last version read";
+                    self.ledger.problem(&entry.path, problem);
                     (meta, body, attributes)
                 }
                 Ok(Small::Grown(large)) => {
@@ -213,13 +213,13 @@ impl<'l> Scribe<'l> {
                         self.ledger.unreadable(&file.path, false, &format!("cannot be archived: {}", error.message()));
                         return Ok(());
                     }
-                    if let Name::First(teller) = &name {
-                        teller.tell(file.large.meta.identity);
+                    if let Name::First(announcer) = &name {
+                        announcer.announce(file.large.meta.identity);
                     }
-                    return self.grown(Arc::new(file), outlet);
+                    return self.add_grown(Arc::new(file), outlet);
                 }
                 Err(error) => {
-                    self.ledger.unread(&entry.path, &error);
+                    self.ledger.note_unread(&entry.path, &error);
                     return Ok(());
                 }
             };
@@ -235,9 +235,9 @@ impl<'l> Scribe<'l> {
             modified: meta.modified,
             digest: Digest::Sha256(Sha256::digest(content).into()),
         };
-        if self.line(line, &attributes) {
-            if let Name::First(teller) = &name {
-                teller.tell(meta.identity);
+        if self.add_line(line, &attributes) {
+            if let Name::First(announcer) = &name {
+                announcer.announce(meta.identity);
             }
             self.files += 1;
             self.bytes += meta.size_bytes;
@@ -245,8 +245,8 @@ impl<'l> Scribe<'l> {
         Ok(())
     }
 
-    /// Appends an entry's headers; whether they can be read back.
-    fn headers(
+    /// Appends an entry's headers. Returns whether they can be read back.
+    fn add_headers(
         &mut self,
         path: Vec<u8>,
         meta: &Meta,
@@ -266,12 +266,12 @@ impl<'l> Scribe<'l> {
             modified: meta.modified,
             digest,
         };
-        self.line(line, attributes)
+        self.add_line(line, attributes)
     }
 
-    /// Notes an entry that was appended, if whoever restores takes its headers for what they are. What they would refuse is not in the
-    /// archive, where it would keep everything else from being restored.
-    fn line(&mut self, line: Line, attributes: &Attributes) -> bool {
+    /// Adds an appended entry to the index, if a restore accepts its headers. An entry that a restore would refuse is
+    /// removed again, because it would block the restore of everything else.
+    fn add_line(&mut self, line: Line, attributes: &Attributes) -> bool {
         if let Err(error) = described(&line, &self.plain) {
             self.plain.truncate(line.at);
             let is_folder = line.kind == Kind::Folder;
@@ -283,24 +283,24 @@ impl<'l> Scribe<'l> {
         true
     }
 
-    /// Takes a file in parts that was small when it was planned.
-    fn grown(&mut self, file: Arc<Shared>, outlet: &Outlet<Member>) -> std::result::Result<(), Gone> {
+    /// Archives a file in parts that was small when it was planned.
+    fn add_grown(&mut self, file: Arc<Shared>, outlet: &Outlet<Member>) -> std::result::Result<(), Disconnected> {
         self.flush(outlet)?;
         for number in 0..file.parts() {
-            self.part(Part::new(&file, number));
+            self.add_part(Part::new(&file, number));
             self.flush(outlet)?;
         }
         Ok(())
     }
 
-    /// Appends a part of a large file, at the length that the header announced, whatever became of the file.
-    fn part(&mut self, mut part: Part) {
+    /// Appends a part of a large file, always at the length that the header announced, even if the file has changed.
+    fn add_part(&mut self, mut part: Part) {
         let file = Arc::clone(&part.file);
         let meta = &file.large.meta;
         if part.number == 0 {
             self.files += 1;
             self.bytes += meta.size_bytes;
-            self.headers(file.path.clone(), meta, None, &file.large.attributes, Digest::Later);
+            self.add_headers(file.path.clone(), meta, None, &file.large.attributes, Digest::Later);
         }
         let offset = part.number * MEMBER_BYTES as u64;
         let length = (meta.size_bytes - offset).min(MEMBER_BYTES as u64);
@@ -311,32 +311,32 @@ impl<'l> Scribe<'l> {
         let digest = part.hash(room);
         if part.is_last() {
             header::pad(&mut self.plain, meta.size_bytes);
-            self.ends(digest);
+            self.set_digest(digest);
         }
-        let trouble = match filled {
-            // Every part before the last was read by now, because they are hashed in order.
+        let problem = match filled {
+            // Parts are hashed in order, so every part before the last has been read by now.
             Ok(()) if part.is_last() && !file.large.is_unchanged() => {
-                "changed while it was read; what is archived may mix both states"
+                "changed while it was read; the archive may mix old and new content"
             }
             Ok(()) => return,
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                "became shorter while it was read; zeros stand for what is missing"
+                "became shorter while it was read; the missing part is filled with zeros"
             }
             Err(error) => {
                 if file.is_first_unreadable() {
-                    let trouble = format!("cannot be read around byte {offset}, where zeros stand: {}", reason(&error));
-                    self.ledger.unreadable(&file.path, false, &trouble);
+                    let problem = format!("cannot be read around byte {offset}, filled with zeros: {}", reason(&error));
+                    self.ledger.unreadable(&file.path, false, &problem);
                 }
                 return;
             }
         };
-        if file.is_first_trouble() {
-            self.ledger.problem(&file.path, trouble);
+        if file.is_first_problem() {
+            self.ledger.problem(&file.path, problem);
         }
     }
 
-    /// Notes the hash of a large file, whose last part this is.
-    fn ends(&mut self, digest: Option<[u8; 32]>) {
+    /// Records the hash of a large file after its last part.
+    fn set_digest(&mut self, digest: Option<[u8; 32]>) {
         match (self.member.lines.last_mut(), digest) {
             (Some(line), Some(digest)) if line.digest == Digest::Later => line.digest = Digest::Sha256(digest),
             _ => self.member.ended = digest,

@@ -1,8 +1,9 @@
-//! Extended attributes and access control lists: what an archive keeps of them, as PAX records that GNU tar, star and bsdtar
-//! know (`SCHILY.xattr.*`, `SCHILY.acl.*`), and how an entry gets them back.
+//! Extended attributes and access control lists: which of them an archive keeps, and how a restore sets them again.
+//! They are stored as PAX records that GNU tar, star and bsdtar read (`SCHILY.xattr.*`, `SCHILY.acl.*`).
 //!
-//! Kept are a person's or a program's own (`user.*`) and POSIX access control lists. Labels of a security module, capabilities of
-//! programs and lists of NFS version 4 belong to one machine or one server; they are not kept, and the record has their names.
+//! The archive keeps `user.*` attributes and POSIX access control lists. Security labels, file capabilities and NFS
+//! version 4 access control lists belong to one machine or server. The archive does not keep them; the record lists
+//! their names.
 
 use super::acl;
 use base::error::reason;
@@ -12,42 +13,43 @@ use rustix::io::Errno;
 use std::io;
 use std::os::fd::AsFd;
 
-/// Bytes of names and values of one entry. Linux file systems keep at most 64 KiB of names, and of each value; most keep 4 KiB in all.
+/// Bytes of names and values of one entry. Linux file systems store at most 64 KiB of names and 64 KiB per value; most
+/// store 4 KiB in total.
 const BYTES_MAX: usize = 256 << 10;
 
-/// What a name begins with that is kept.
+/// Prefix of the attributes that are kept.
 const OWN: &[u8] = b"user.";
 
-/// What a PAX record's key begins with that holds an attribute.
+/// Key prefix of PAX records that hold an attribute.
 const RECORD: &[u8] = b"SCHILY.xattr.";
 
 const RECORD_ACCESS: &[u8] = b"SCHILY.acl.access";
 const RECORD_DEFAULT: &[u8] = b"SCHILY.acl.default";
 
-/// What is kept beside mode, owner and times.
+/// The attributes of one entry, beyond mode, owner and times.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Attributes {
-    /// Names and values, as the kernel has them, in the order of their names.
+    /// Names and values in the kernel's format, sorted by name.
     kept: Vec<(Vec<u8>, Vec<u8>)>,
-    /// What could not be read or restored of them: a phrase each.
-    pub(super) lacks: Vec<String>,
-    /// The names of those that are not kept.
+    /// What could not be read or restored, one phrase each.
+    pub(super) losses: Vec<String>,
+    /// The names of the attributes that are not kept.
     pub(super) foreign: Vec<String>,
 }
 
 impl Attributes {
-    /// Those of an open file or folder.
-    pub(super) fn of(file: impl AsFd) -> Self {
+    /// Reads the attributes of an open file or folder.
+    pub(super) fn read_from(file: impl AsFd) -> Self {
         let mut found = Self::default();
-        if let Err(error) = found.read(file) {
-            found.lack(format!("its extended attributes cannot be read: {}", reason(&error)));
+        if let Err(error) = found.collect(file) {
+            found.add_loss(format!("its extended attributes cannot be read: {}", reason(&error)));
         }
         found
     }
 
-    fn read(&mut self, file: impl AsFd) -> io::Result<()> {
+    fn collect(&mut self, file: impl AsFd) -> io::Result<()> {
         let mut names = Vec::new();
-        // Most files have none, and then this is the one call.
+        // Most files have no attributes and need only this one call.
         let length = match rustix::fs::flistxattr_query(&file) {
             Ok(0) | Err(Errno::NOTSUP) => return Ok(()),
             Ok(length) => length,
@@ -67,7 +69,7 @@ impl Attributes {
             let length = rustix::fs::fgetxattr_query(&file, name)?;
             bytes += length;
             if bytes > BYTES_MAX {
-                self.lack(format!("its attributes have more than {BYTES_MAX} bytes, which no archive keeps"));
+                self.add_loss(format!("its attributes exceed {BYTES_MAX} bytes; the archive holds only some of them"));
                 return Ok(());
             }
             let mut value = Vec::with_capacity(length);
@@ -75,7 +77,7 @@ impl Attributes {
                 rustix::fs::fgetxattr(&file, name, spare_capacity(&mut value))?;
             }
             if is_list && acl::to_text(&value).is_none() {
-                self.lack("its access control list is of a kind that this program does not know".to_owned());
+                self.add_loss("its access control list is in an unknown format".to_owned());
                 continue;
             }
             self.kept.push((name.to_vec(), value));
@@ -83,15 +85,15 @@ impl Attributes {
         Ok(())
     }
 
-    fn lack(&mut self, what: String) {
-        if !self.lacks.contains(&what) {
-            self.lacks.push(what);
+    fn add_loss(&mut self, what: String) {
+        if !self.losses.contains(&what) {
+            self.losses.push(what);
         }
     }
 
-    /// Whether there is nothing to restore.
+    /// Whether there is nothing to restore and nothing to report.
     pub(super) fn is_empty(&self) -> bool {
-        self.kept.is_empty() && self.lacks.is_empty()
+        self.kept.is_empty() && self.losses.is_empty()
     }
 
     /// Bytes of names and values.
@@ -99,7 +101,7 @@ impl Attributes {
         self.kept.iter().map(|(name, value)| name.len() + value.len()).sum()
     }
 
-    /// Its PAX records: key and value.
+    /// The PAX records that hold the attributes: key and value.
     pub(super) fn records(&self) -> impl Iterator<Item = (Vec<u8>, Vec<u8>)> {
         self.kept.iter().map(|(name, value)| {
             let text = |value: &[u8]| acl::to_text(value).unwrap_or_default().into_bytes();
@@ -111,8 +113,8 @@ impl Attributes {
         })
     }
 
-    /// Takes a PAX record, whoever wrote it, if it is one of these.
-    pub(super) fn take(&mut self, key: &[u8], value: &[u8]) {
+    /// Adds the attribute in a PAX record of any tool. Ignores other records.
+    pub(super) fn add_record(&mut self, key: &[u8], value: &[u8]) {
         let list = match key {
             RECORD_ACCESS => Some(acl::ACCESS),
             RECORD_DEFAULT => Some(acl::DEFAULT),
@@ -120,13 +122,13 @@ impl Attributes {
         };
         if let Some(name) = list {
             match acl::from_text(&String::from_utf8_lossy(value)) {
-                Ok((bytes, lack)) => {
+                Ok((bytes, loss)) => {
                     self.keep(name.as_bytes().to_vec(), bytes);
-                    if let Some(lack) = lack {
-                        self.lack(format!("its access control list {lack}"));
+                    if let Some(loss) = loss {
+                        self.add_loss(format!("its access control list {loss}"));
                     }
                 }
-                Err(why) => self.lack(format!("its access control list {why}")),
+                Err(why) => self.add_loss(format!("its access control list {why}")),
             }
         } else if let Some(name) = key.strip_prefix(RECORD) {
             let name = unescaped(name);
@@ -136,24 +138,25 @@ impl Attributes {
         }
     }
 
-    /// Of a record that comes twice the later one counts.
+    /// Sets an attribute. If a record occurs twice, the later one counts.
     fn keep(&mut self, name: Vec<u8>, value: Vec<u8>) {
         self.kept.retain(|(known, _)| *known != name);
         self.kept.push((name, value));
     }
 
-    /// Gives a person's and a program's own ones to a new file or folder, which its mode may forbid later on.
+    /// Sets the `user.*` attributes of a new file or folder. Call this before its mode is set, which may forbid it.
     pub(super) fn restore_own(&mut self, file: impl AsFd) {
         let lost = self.restore(file, |name| name.starts_with(OWN));
-        self.lacks
+        self.losses
             .extend(lost.map(|error| format!("its extended attributes are not restored: {}", reason(&error.into()))));
     }
 
-    /// Gives a file or folder its access control lists, after its mode, which is a part of them. Where it gets none, the answer is what its
-    /// group may do by the list: in its mode stands what anybody of the list may do.
+    /// Sets the access control lists of a file or folder. Call this after its mode is set, because the mode is a part
+    /// of the list. If setting a list fails, returns the group's rights according to the list: the group bits of the
+    /// archived mode hold the mask, which may grant more.
     pub(super) fn restore_lists(&mut self, file: impl AsFd) -> Option<u32> {
         let error = self.restore(file, |name| !name.starts_with(OWN))?;
-        self.lack(format!("its access control list is not restored: {}", reason(&error.into())));
+        self.add_loss(format!("its access control list is not restored: {}", reason(&error.into())));
         let access = self.kept.iter().find(|(name, _)| name == acl::ACCESS.as_bytes());
         access.and_then(|(_, bytes)| acl::group_rights(bytes))
     }
@@ -163,7 +166,7 @@ impl Attributes {
         own.find_map(|(name, value)| rustix::fs::fsetxattr(&file, name.as_slice(), value, XattrFlags::empty()).err())
     }
 
-    /// As bytes, to be remembered on disk.
+    /// Serialises the attributes, for temporary files and digests.
     pub(super) fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         for part in self.kept.iter().flat_map(|(name, value)| [name, value]) {
@@ -173,7 +176,7 @@ impl Attributes {
         bytes
     }
 
-    /// From what [`Self::to_bytes`] gave.
+    /// The inverse of [`Self::to_bytes`]; `None` if the bytes are cut off.
     pub(super) fn from_bytes(mut bytes: &[u8]) -> Option<Self> {
         let part = |bytes: &mut &[u8]| {
             let (length, rest) = bytes.split_first_chunk()?;
@@ -189,7 +192,7 @@ impl Attributes {
     }
 }
 
-/// A name in a key, which ends at its first `=`: as GNU tar writes it.
+/// Escapes a name for a key, which ends at its first `=`. GNU tar does the same.
 fn escaped(name: &[u8]) -> Vec<u8> {
     let byte = |byte: &u8| match byte {
         b'%' => b"%25".to_vec(),
@@ -229,7 +232,7 @@ mod tests {
         let mut again = Attributes::default();
         for (key, value) in attributes.records() {
             assert!(!key.starts_with(b"SCHILY.xattr.") || !key.contains(&b'='));
-            again.take(&key, &value);
+            again.add_record(&key, &value);
         }
         assert_eq!(again, attributes);
         assert_eq!(Attributes::from_bytes(&attributes.to_bytes()), Some(attributes.clone()));
@@ -237,17 +240,17 @@ mod tests {
     }
 
     #[test]
-    fn what_belongs_to_a_machine_is_not_taken_from_an_archive() {
+    fn attributes_that_belong_to_one_machine_are_not_read_from_an_archive() {
         let mut attributes = Attributes::default();
         for name in
             ["security.capability", "security.selinux", "trusted.overlay.opaque", "system.posix_acl_access", "user"]
         {
-            attributes.take(format!("SCHILY.xattr.{name}").as_bytes(), b"x");
+            attributes.add_record(format!("SCHILY.xattr.{name}").as_bytes(), b"x");
         }
-        attributes.take(b"SCHILY.xattr.user.a\0b", b"x");
-        attributes.take(b"LIBARCHIVE.creationtime", b"1");
+        attributes.add_record(b"SCHILY.xattr.user.a\0b", b"x");
+        attributes.add_record(b"LIBARCHIVE.creationtime", b"1");
         assert!(attributes.is_empty());
-        attributes.take(b"SCHILY.acl.access", b"user:no such account:rwx");
-        assert_eq!(attributes.lacks, ["its access control list names an account that this machine does not have"]);
+        attributes.add_record(b"SCHILY.acl.access", b"user:no such account:rwx");
+        assert_eq!(attributes.losses, ["its access control list names an account that this machine does not have"]);
     }
 }

@@ -1,8 +1,8 @@
-//! Reading an archive to its end without unpacking it anywhere: whether every byte is as it was recorded, and whether the
-//! index says what is in it.
+//! Checks an archive by reading it to its end: whether every byte is as recorded, and whether the index matches the
+//! archive. Nothing is written to disk.
 //!
-//! Every byte of the archive is read once. Members are unpacked one by one where the index says that they are, so that an
-//! index which passes leads every later reader to the right place.
+//! Every byte of the archive is read once. Members are unpacked one by one at the places that the index gives, so an
+//! index that passes leads every later reader to the right place.
 
 use super::entry::Kind;
 use super::header::TAR_BLOCK_BYTES;
@@ -14,30 +14,30 @@ use super::restore::{
     Gunzip, Names, archive_unreadable, check_digest, damaged, described, next_entry, nothing_more, padding, skip,
 };
 use base::error::{Error, Result};
-use base::stream::{BlockingReader, stopped};
+use base::stream::{BlockingReader, interrupted_error};
 use libdeflater::Decompressor;
 use sha2::{Digest as _, Sha256};
 use std::io::{self, BufReader, Read};
 use tokio_util::sync::CancellationToken;
 
-/// Bytes that are unpacked at once where there is no index.
+/// Bytes that are unpacked at once if there is no index.
 const BUFFER_BYTES: usize = 256 << 10;
 
-/// What an archive holds that was read to its end.
+/// The result of checking an archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Checked {
-    /// Entries that are no folders.
+    /// Entries that are not folders.
     pub files: u64,
     /// Folders.
     pub folders: u64,
-    /// Whether each content was compared with its SHA-256 in the index.
+    /// Whether the content of each file was compared with its SHA-256 in the index.
     pub indexed: bool,
 }
 
-/// Reads an archive to its end, and its index beside it where it has one.
+/// Reads an archive to its end, together with its index if it has one.
 ///
 /// # Errors
-/// Of class [`base::error::Class::Stale`] for what is not as it was, naming the object; the store's.
+/// [`base::error::Class::Stale`] if the archive or the index is damaged, naming the object.
 pub async fn check(archive: &Archive, stop: &CancellationToken) -> Result<Checked> {
     let archive = archive.clone();
     blocking(stop, move |means| match archive.index(&means, true)? {
@@ -47,7 +47,7 @@ pub async fn check(archive: &Archive, stop: &CancellationToken) -> Result<Checke
     .await
 }
 
-/// A content that goes on in the next member.
+/// A file whose content continues in the next member.
 struct Open {
     path: Vec<u8>,
     left_bytes: u64,
@@ -61,14 +61,14 @@ struct Pass {
     packed: Vec<u8>,
     plain: Vec<u8>,
     open: Option<Open>,
-    /// Whether nothing is in the last member so far.
+    /// Whether no entry or content has been found in the last member so far.
     vacant: bool,
     checked: Checked,
 }
 
 fn by_index(archive: &Archive, mut index: Reader<BlockingReader>, means: &Means) -> Result<Checked> {
-    let of_archive = |error: Error| error.context(&archive.object.name);
-    let of_index = |error: Error| match &archive.index {
+    let in_archive = |error: Error| error.context(&archive.object.name);
+    let in_index = |error: Error| match &archive.index {
         Some(object) => error.context(&object.name),
         None => error,
     };
@@ -81,19 +81,19 @@ fn by_index(archive: &Archive, mut index: Reader<BlockingReader>, means: &Means)
         vacant: false,
         checked: Checked { indexed: true, ..Checked::default() },
     };
-    while let Some(item) = index.next().map_err(of_index)? {
+    while let Some(item) = index.next().map_err(in_index)? {
         if means.stop.is_cancelled() {
-            return Err(stopped());
+            return Err(interrupted_error());
         }
         match item {
-            Item::Member(span) => pass.member(span).map_err(of_archive)?,
-            Item::Entry(line) => pass.entry(&line).map_err(of_archive)?,
+            Item::Member(span) => pass.member(span).map_err(in_archive)?,
+            Item::Entry(line) => pass.entry(&line).map_err(in_archive)?,
         }
     }
-    pass.end().map_err(of_archive)?;
-    archive.object.check(pass.archive).map_err(of_archive)?;
+    pass.end().map_err(in_archive)?;
+    archive.object.check(pass.archive).map_err(in_archive)?;
     if let Some(object) = &archive.index {
-        object.check(index.into_inner()).map_err(of_index)?;
+        object.check(index.into_inner()).map_err(in_index)?;
     }
     Ok(pass.checked)
 }
@@ -106,7 +106,7 @@ impl Pass {
         let unpacked = self.unpacker.gzip_decompress(&self.packed, &mut self.plain);
         if unpacked != Ok(self.plain.len()) {
             let at = span.offset;
-            return Err(damaged(&format!("the member at byte {at} cannot be unpacked to what its index says")));
+            return Err(damaged(&format!("the member at byte {at} does not unpack to the length in the index")));
         }
         self.vacant = self.open.is_none();
         let Some(mut open) = self.open.take() else { return Ok(()) };
@@ -146,20 +146,20 @@ impl Pass {
             return Err(damaged(&format!("it ends inside `{}`", shown(&open.path))));
         }
         let is_end = self.plain.len() >= 2 * TAR_BLOCK_BYTES && self.plain.iter().all(|byte| *byte == 0);
-        if self.vacant && is_end { Ok(()) } else { Err(damaged("its last member is not its end")) }
+        if self.vacant && is_end { Ok(()) } else { Err(damaged("its last member is not an end-of-archive marker")) }
     }
 }
 
-/// Any `tar.gz`: its headers make sense to the end, and its checksums are right.
+/// Checks any `tar.gz` in one pass: whether its headers are valid to the end and its checksums are right.
 fn by_pass(object: &Object, means: &Means) -> Result<Checked> {
     let reader = object.read(None, means, true)?;
     let mut input = BufReader::with_capacity(BUFFER_BYTES, Gunzip::new(reader));
     let (mut checked, mut names) = (Checked::default(), Names::default());
     while let Some(entry) = next_entry(&mut input)? {
         if means.stop.is_cancelled() {
-            return Err(stopped());
+            return Err(interrupted_error());
         }
-        names.take(&entry)?;
+        names.add(&entry)?;
         match entry.kind {
             Kind::Folder => checked.folders += 1,
             _ => checked.files += 1,

@@ -1,5 +1,7 @@
-//! Single documents by name: whether they are there, their size and their MD5, which is the digest that Dolibarr notes. The
-//! one capability that says names of files; no byte of one leaves this module, and no path leads out of the folder.
+//! Single documents by name: whether they exist, their size and their MD5, which is the digest that Dolibarr records.
+//!
+//! This is the only capability that reveals file names. File contents never leave this module, and no path leads out of
+//! the folder.
 
 use super::entry::{Entry, Kind};
 use super::exclude::Matcher;
@@ -16,67 +18,67 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Paths of one question.
+/// Paths in one request.
 const PATHS_MAX: usize = 1_000;
 
-/// Files of one page, whatever is asked.
+/// Files on one page, even if the caller asks for more.
 const PAGE_FILES_MAX: u32 = 1_000;
 
-/// Paths that one job looks at: enough to be worth handing over, few enough that every core has some.
+/// Paths in one job: enough to be worth the hand-over, few enough that every core gets some.
 const BATCH_PATHS: usize = 16;
 
-/// What is at a path.
+/// What exists at a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DocumentState {
     /// A regular file.
     File {
-        /// Its size as it was read.
+        /// The number of bytes that were read.
         bytes: u64,
-        /// Of its bytes, in lower-case hexadecimal.
+        /// MD5 of the content, in lower-case hexadecimal.
         md5: String,
     },
-    /// Nothing below the folder has that path.
+    /// Nothing exists at this path below the folder.
     Missing,
-    /// A folder, a link, a device.
+    /// It is a folder, a link or a device.
     NotAFile,
-    /// Why it cannot be read.
+    /// It exists but cannot be read; this is the reason.
     Unreadable(String),
 }
 
-/// A file by its name.
+/// A file in a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listed {
-    /// Below the root.
+    /// Path below the root.
     pub path: String,
-    /// Its size.
+    /// Size of the file.
     pub bytes: u64,
 }
 
 /// A page of files in path order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Listing {
-    /// Those whose paths are UTF-8.
+    /// The files whose paths are UTF-8.
     pub documents: Vec<Listed>,
-    /// Those whose paths are not.
+    /// The number of files whose paths are not UTF-8.
     pub unnamed: u64,
-    /// Entries that could not be looked at.
+    /// Entries that could not be examined.
     pub unreadable: u64,
-    /// Where the next page begins; none after the last.
+    /// Where the next page begins; `None` after the last page.
     pub next: Option<String>,
 }
 
-/// A folder that is asked for single documents. It remembers where the last page ended, so that paging through a million
-/// files walks the tree once.
+/// Answers questions about single documents in a folder. It remembers where the last page ended, so that paging through
+/// a million files walks the tree only once.
 pub struct Digests {
     tree: Arc<Tree>,
-    /// What the archive that the folder was restored from leaves out.
+    /// What the archive that the folder was restored from excluded.
     excluded: Matcher,
     walk: Mutex<Option<Paused>>,
 }
 
-/// A walk between two pages.
+/// A walk that is paused between two pages.
 struct Paused {
-    /// The end of the page before; none at the start.
+    /// The end of the previous page; `None` at the start.
     after: Option<String>,
     walk: Walk,
 }
@@ -88,7 +90,7 @@ impl std::fmt::Debug for Digests {
 }
 
 impl Digests {
-    /// Of an open folder, which was restored from an archive without what these patterns leave out.
+    /// Takes an open folder that was restored from an archive, and the archive's exclude patterns.
     ///
     /// # Errors
     /// [`Class::PluginRefused`] for a pattern that is not a glob.
@@ -97,15 +99,14 @@ impl Digests {
     }
 
     /// Environment and source, as in `prod/docs`.
-    #[must_use]
     pub fn scope(&self) -> &str {
         self.tree.scope()
     }
 
-    /// Whether each path, or a folder on its way, is left out, in the order asked.
+    /// Whether each path or one of its parent folders was excluded, in the order of the request.
     ///
     /// # Errors
-    /// [`Class::PluginRefused`] for more paths, or longer ones, than anybody needs.
+    /// [`Class::PluginRefused`] for too many paths, or a path that is too long.
     pub fn left_out(&self, paths: &[String]) -> Result<Vec<bool>> {
         check(paths)?;
         let is_left_out = |path: &String| {
@@ -119,21 +120,18 @@ impl Digests {
         Ok(paths.iter().map(is_left_out).collect())
     }
 
-    /// What is at each path, in the order asked. Dropping the future ends the work.
+    /// What exists at each path, in the order of the request. Dropping the future stops the work.
     ///
     /// # Errors
-    /// [`Class::PluginRefused`] for more paths, or longer ones, than anybody needs.
+    /// [`Class::PluginRefused`] for too many paths, or a path that is too long.
     pub async fn look_up(&self, paths: Vec<String>) -> Result<Vec<DocumentState>> {
         check(&paths)?;
         let root = Arc::clone(&self.tree.root);
         self.blocking(move |stop| look_up(&root, &paths, stop)).await
     }
 
-    /// Whether each path is one of a file, spelt as [`Digests::list`] names it, in the order asked. Nothing is read of them. Dropping the
-    /// future ends the work.
-    ///
-    /// # Errors
-    /// [`Class::Unexpected`] when it was stopped.
+    /// Whether each path is a file, in the order of the request. A path counts only if it is written exactly as
+    /// [`Digests::list`] returns it. No content is read. Dropping the future stops the work.
     pub async fn are_files(&self, paths: Vec<String>) -> Result<Vec<bool>> {
         let root = Arc::clone(&self.tree.root);
         self.blocking(move |_| {
@@ -143,10 +141,7 @@ impl Digests {
         .await
     }
 
-    /// A page of files. Dropping the future ends the work.
-    ///
-    /// # Errors
-    /// [`Class::Unexpected`] when it was stopped.
+    /// A page of files after the path `after`. Dropping the future stops the work.
     pub async fn list(&self, after: Option<String>, count: u32) -> Result<Listing> {
         let paused = self.walk.lock().unwrap_or_else(PoisonError::into_inner).take();
         let root = Arc::clone(&self.tree.root);
@@ -176,24 +171,25 @@ impl Digests {
         let _stop_on_drop = StopOnDrop(Arc::clone(&stop));
         tokio::task::spawn_blocking(move || work(&stop))
             .await
-            .map_err(|error| Error::unexpected(format!("the documents could not be looked at: {error}")))?
-            .ok_or_else(|| Error::unexpected("looking at the documents was stopped"))
+            .map_err(|error| Error::unexpected(format!("failed to examine the documents: {error}")))?
+            .ok_or_else(|| Error::unexpected("examining the documents was stopped"))
     }
 }
 
-/// How many paths, and how long, the plugin decides after it saw rows: that reaches no sentence.
+/// Checks the limits of a request. The messages do not repeat the number or length of the paths: the plugin chooses
+/// them after it has seen rows, so they could leak data.
 fn check(paths: &[String]) -> Result<()> {
-    let refused = |said: String| Err(Error::new(Class::PluginRefused, said));
+    let refused = |message: String| Err(Error::new(Class::PluginRefused, message));
     if paths.len() > PATHS_MAX {
         return refused(format!("the plugin asked for more than {PATHS_MAX} documents in one call"));
     }
     if paths.iter().any(|path| path.len() > path::BYTES_MAX) {
-        return refused(format!("the plugin asked for a path of more than {} bytes", path::BYTES_MAX));
+        return refused(format!("the plugin asked for a path longer than {} bytes", path::BYTES_MAX));
     }
     Ok(())
 }
 
-/// Looks at paths on all cores; none when `stop` was raised.
+/// Examines paths on all cores; `None` if `stop` was set.
 fn look_up(root: &Arc<OwnedFd>, paths: &[String], stop: &AtomicBool) -> Option<Vec<DocumentState>> {
     let mut states = Vec::with_capacity(paths.len());
     pipeline::run(
@@ -203,8 +199,8 @@ fn look_up(root: &Arc<OwnedFd>, paths: &[String], stop: &AtomicBool) -> Option<V
             let mut folders = Folders::new(Arc::clone(root));
             let mut buffer = vec![0; summary::READ_BYTES];
             move |batch: &[String], outlet: &Outlet<Vec<DocumentState>>| {
-                let states = batch.iter().map(|path| look_at(path, &mut folders, &mut buffer, stop)).collect();
-                // Nobody is left to take it when the call was given up.
+                let states = batch.iter().map(|path| state_of(path, &mut folders, &mut buffer, stop)).collect();
+                // This fails only if the caller has gone away.
                 outlet.put(states).ok();
             }
         },
@@ -217,25 +213,25 @@ fn look_up(root: &Arc<OwnedFd>, paths: &[String], stop: &AtomicBool) -> Option<V
 }
 
 fn is_file(path: &str, folders: &mut Folders) -> bool {
-    // One file has one name here: how somebody spells it could say anything.
+    // Accept one spelling only: other spellings of the same path could carry data.
     let Some(below) = path::below(path.as_bytes()).ok().filter(|below| below == path.as_bytes()) else { return false };
-    let kind = folders.of(&below).and_then(|(folder, name)| Entry::stat(folder, name, Vec::new()));
+    let kind = folders.parent_of(&below).and_then(|(folder, name)| Entry::stat(folder, name, Vec::new()));
     kind.is_ok_and(|entry| entry.meta.kind == Kind::File)
 }
 
-fn look_at(path: &str, folders: &mut Folders, buffer: &mut [u8], stop: &AtomicBool) -> DocumentState {
-    // What cannot be a path below the folder names nothing there.
+fn state_of(path: &str, folders: &mut Folders, buffer: &mut [u8], stop: &AtomicBool) -> DocumentState {
+    // Nothing can exist at an invalid path.
     let Ok(below) = path::below(path.as_bytes()) else { return DocumentState::Missing };
     let mut read = || -> io::Result<DocumentState> {
-        let (folder, name) = folders.of(&below)?;
+        let (folder, name) = folders.parent_of(&below)?;
         if Entry::stat(folder, name, Vec::new())?.meta.kind != Kind::File {
             return Ok(DocumentState::NotAFile);
         }
-        let (bytes, md5) = summary::content::<Md5>(&below, folders, buffer, stop, |_| ())?;
+        let (bytes, md5) = summary::hash_content::<Md5>(&below, folders, buffer, stop, |_| ())?;
         Ok(DocumentState::File { bytes, md5: hex::encode(md5) })
     };
     read().unwrap_or_else(|error| match rustix::io::Errno::from_io_error(&error) {
-        // On the way there is nothing, a file, or a link, which is not followed; no name is that long.
+        // The path leads through a missing folder, a file or a link (links are not followed), or a name is too long.
         Some(
             rustix::io::Errno::NOENT
             | rustix::io::Errno::NOTDIR
@@ -246,7 +242,7 @@ fn look_at(path: &str, folders: &mut Folders, buffer: &mut [u8], stop: &AtomicBo
     })
 }
 
-/// The next files of a walk, beyond `skip_to` where it is given; none when `stop` was raised.
+/// The next files of a walk, after `skip_to` if it is given; `None` if `stop` was set.
 fn page(walk: &mut Walk, skip_to: Option<&str>, count: u32, stop: &AtomicBool) -> Option<Listing> {
     let mut listing = Listing::default();
     for found in walk {

@@ -1,4 +1,4 @@
-//! What the walk says of one entry: its path, its kind and what the kernel keeps about it.
+//! One entry of a tree: its path, its kind and its metadata.
 
 use super::attributes::Attributes;
 use super::open;
@@ -7,19 +7,19 @@ use rustix::io::Errno;
 use std::io;
 use std::os::fd::BorrowedFd;
 
-/// A time of the file system; seconds may be negative, nanoseconds count up from them.
+/// A file system time since 1970. Seconds may be negative; nanoseconds count upward from them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Time {
     pub(super) seconds: i64,
     pub(super) nanoseconds: u32,
 }
 
-/// What an entry is.
+/// The kind of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Kind {
     File,
     Folder,
-    /// A symbolic link and its target, which nothing here ever follows.
+    /// A symbolic link and its target. This crate never follows links.
     Link(Vec<u8>),
     Fifo,
     Socket,
@@ -27,23 +27,23 @@ pub(super) enum Kind {
     BlockDevice,
 }
 
-/// What the kernel keeps about an entry.
+/// The metadata that the kernel keeps for an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Meta {
     pub(super) kind: Kind,
-    /// Permissions with set-user-id, set-group-id and sticky, without the kind.
+    /// Permissions including set-user-ID, set-group-ID and sticky, without the kind.
     pub(super) mode: u32,
     pub(super) uid: u32,
     pub(super) gid: u32,
     pub(super) size_bytes: u64,
     pub(super) modified: Time,
     pub(super) changed: Time,
-    /// Device and inode: equal for the names of one file.
+    /// Device and inode. All names (hard links) of one file have the same.
     pub(super) identity: (u64, u64),
     pub(super) names: u64,
-    /// Of a device alone.
+    /// Device number; set for devices only.
     pub(super) device: u64,
-    /// Less than the size says, where a file has holes.
+    /// Allocated bytes: less than the size if the file has holes.
     pub(super) stored_bytes: u64,
 }
 
@@ -52,12 +52,12 @@ pub(super) struct Meta {
 pub(super) struct Entry {
     pub(super) path: Vec<u8>,
     pub(super) meta: Meta,
-    /// Of a folder alone, read where it was opened to list it. Those of a file are read with its content.
+    /// Set for folders only, when a folder is opened for listing. The attributes of a file are read with its content.
     pub(super) attributes: Attributes,
 }
 
 impl Meta {
-    /// What `stat` says; `name` in `folder` is asked for the target of a symbolic link.
+    /// Metadata from `stat`. For a symbolic link, also reads the target of `name` in `folder`.
     pub(super) fn new(stat: &Stat, folder: BorrowedFd<'_>, name: &[u8]) -> io::Result<Self> {
         let kind = match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => Kind::File,
@@ -71,17 +71,17 @@ impl Meta {
             FileType::Socket => Kind::Socket,
             FileType::CharacterDevice => Kind::CharacterDevice,
             FileType::BlockDevice => Kind::BlockDevice,
-            FileType::Unknown => return Err(io::Error::other("its kind is unknown to this program")),
+            FileType::Unknown => return Err(io::Error::other("it is of an unknown kind")),
         };
         Ok(Self::of_kind(stat, kind))
     }
 
-    /// What `stat` says of an entry whose kind is known.
+    /// Metadata from `stat` for an entry whose kind is known.
     #[expect(
         clippy::unnecessary_cast,
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
-        reason = "the fields' widths differ between architectures; none of them is negative or wider than this"
+        reason = "the widths of the fields differ between architectures; the values are never negative or wider"
     )]
     pub(super) fn of_kind(stat: &Stat, kind: Kind) -> Self {
         Self {
@@ -99,7 +99,7 @@ impl Meta {
         }
     }
 
-    /// Whether a file is as it was when `self` was taken.
+    /// Whether the file is unchanged since `self` was read.
     pub(super) fn is_unchanged(&self, later: &Self) -> bool {
         self.size_bytes == later.size_bytes
             && self.modified == later.modified
@@ -109,13 +109,13 @@ impl Meta {
 }
 
 impl Entry {
-    /// An entry of an open folder, without following it.
+    /// Reads the metadata of an entry of an open folder, without following links.
     pub(super) fn stat(folder: BorrowedFd<'_>, name: &[u8], path: Vec<u8>) -> io::Result<Self> {
         let stat = open::stat(folder, name)?;
         Ok(Self { path, meta: Meta::new(&stat, folder, name)?, attributes: Attributes::default() })
     }
 
-    /// Bytes of content that an archive holds for it.
+    /// Bytes of content that an archive holds for this entry.
     pub(super) fn content_bytes(&self) -> u64 {
         if self.meta.kind == Kind::File { self.meta.size_bytes } else { 0 }
     }

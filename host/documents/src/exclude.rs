@@ -1,7 +1,7 @@
-//! Which entries of a tree are left out: a list of globs with the meaning that gitignore gives them.
+//! Exclude patterns: a list of globs in gitignore syntax that selects which entries of a tree are left out.
 //!
-//! It knows globs and relative paths, never the file system. Matching is by bytes, so a name that is not UTF-8
-//! matches like any other.
+//! This module works on globs and relative paths and never reads the file system. It matches bytes, so names that are
+//! not UTF-8 match like any other.
 
 use base::error::{Class, Error, Result};
 use base::text::printable;
@@ -10,14 +10,14 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// Patterns of one list. A list that people keep has a dozen.
+/// Patterns in one list. A list that people maintain has about a dozen.
 pub const PATTERNS_MAX: usize = 1_000;
 
-/// Longest pattern: no path that the kernel takes is longer.
+/// Longest pattern: the kernel accepts no longer path.
 pub const PATTERN_BYTES_MAX: usize = 4_096;
 
-/// All patterns of a list together. Reading globs is work for the host that no limit of a plugin ends: a thousand of
-/// the longest were seen to take 28 s in a debug build, and this many bytes take less than one.
+/// Bytes of all patterns of a list together. The host compiles the globs, and no plugin limit covers that work: in a
+/// debug build, a thousand patterns of the maximum length took 28 s, and this many bytes take less than 1 s.
 pub const LIST_BYTES_MAX: usize = 64 << 10;
 
 /// A list of globs, ready to match.
@@ -25,19 +25,19 @@ pub const LIST_BYTES_MAX: usize = 64 << 10;
 pub(super) struct Matcher(Gitignore);
 
 impl Matcher {
-    /// A matcher for a list that came from a plugin.
+    /// Compiles a list that came from a plugin.
     ///
-    /// What is a comment, a negation or nothing at all in a `.gitignore` is refused: `#recycle` would silently match
-    /// nothing, and `!keep` would make the meaning of a list depend on its order.
+    /// Patterns that would be comments, negations or empty lines in a `.gitignore` are refused: `#recycle` would
+    /// silently match nothing, and `!keep` would make the meaning of a list depend on its order.
     ///
     /// # Errors
     /// [`Class::PluginRefused`], naming the pattern.
     pub(super) fn new(patterns: &[String]) -> Result<Self> {
         if patterns.len() > PATTERNS_MAX {
-            return Err(refused(format!("{} exclude patterns are more than {PATTERNS_MAX}", patterns.len())));
+            return Err(refused(format!("{} exclude patterns exceed the limit of {PATTERNS_MAX}", patterns.len())));
         }
         let bytes: usize = patterns.iter().map(String::len).sum();
-        // A single pattern that is too long is told by itself.
+        // A single pattern that is too long gets its own message below.
         if patterns.len() > 1 && bytes > LIST_BYTES_MAX {
             return Err(refused(format!(
                 "the exclude patterns have {bytes} bytes, more than {LIST_BYTES_MAX} together"
@@ -59,7 +59,7 @@ impl Matcher {
         Ok(Self(matcher))
     }
 
-    /// Whether an entry is left out. A folder that is takes everything in it along: do not ask about that.
+    /// Whether an entry is excluded. An excluded folder excludes everything in it; do not call this for its contents.
     pub(super) fn matches(&self, path: &[u8], folder: bool) -> bool {
         self.0.matched(Path::new(OsStr::from_bytes(path)), folder).is_ignore()
     }
@@ -68,16 +68,16 @@ impl Matcher {
 fn check(pattern: &str) -> Result<()> {
     let shown = printable(pattern);
     if pattern.trim().is_empty() {
-        return Err(refused("an exclude pattern is empty").hint("take it off the list"));
+        return Err(refused("an exclude pattern is empty").hint("remove it from the list"));
     }
     if pattern.len() > PATTERN_BYTES_MAX {
         return Err(refused(format!("the exclude pattern `{shown}` is longer than {PATTERN_BYTES_MAX} bytes")));
     }
     if pattern.contains(['\0', '\n']) {
-        return Err(refused(format!("the exclude pattern `{shown}` holds a character that no pattern can hold")));
+        return Err(refused(format!("the exclude pattern `{shown}` contains a character that no pattern can hold")));
     }
     match pattern.chars().next() {
-        Some('!') => Err(refused(format!("the exclude pattern `{shown}` negates, which a list of excludes cannot"))
+        Some('!') => Err(refused(format!("the exclude pattern `{shown}` is a negation, which is not supported"))
             .hint(format!("list what to leave out; for a name that begins with `!`, write `\\{shown}`"))),
         Some('#') => Err(refused(format!("the exclude pattern `{shown}` would be a comment"))
             .hint(format!("for a name that begins with `#`, write `\\{shown}`"))),
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn patterns_mean_what_they_mean_in_gitignore() {
+    fn patterns_match_as_in_gitignore() {
         for (pattern, path, folder, expected) in [
             ("temp", b"temp".as_slice(), true, true),
             ("temp", b"facture/temp", true, true),
@@ -131,23 +131,23 @@ mod tests {
             let shown = String::from_utf8_lossy(path);
             assert_eq!(matcher(&[pattern]).matches(path, folder), expected, "{pattern} on {shown}, folder: {folder}");
         }
-        assert!(!matcher(&[]).matches(b"anything", false), "an empty list leaves nothing out");
+        assert!(!matcher(&[]).matches(b"anything", false), "an empty list excludes nothing");
     }
 
     #[test]
-    fn a_pattern_that_cannot_be_meant_is_refused_by_name() {
-        for (pattern, said) in [
+    fn an_invalid_pattern_is_refused_by_name() {
+        for (pattern, expected) in [
             ("", "is empty"),
             ("  ", "is empty"),
             ("#recycle", "`#recycle` would be a comment"),
-            ("!keep", "`!keep` negates"),
+            ("!keep", "`!keep` is a negation"),
             ("a[", "`a[` is not a glob"),
             ("{a", "`{a` is not a glob"),
             ("a\nb", "no pattern can hold"),
             (&"x".repeat(PATTERN_BYTES_MAX + 1), "is longer than"),
         ] {
             let error = Matcher::new(&["temp".to_owned(), pattern.to_owned()]).unwrap_err();
-            assert!(error.message().contains(said), "{pattern}: {error}");
+            assert!(error.message().contains(expected), "{pattern}: {error}");
             assert_eq!(error.class(), Class::PluginRefused);
         }
         assert!(Matcher::new(&vec!["x".to_owned(); PATTERNS_MAX]).is_ok());

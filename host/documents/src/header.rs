@@ -1,38 +1,38 @@
-//! The headers of one tar entry: POSIX ustar, with PAX records for what its fields cannot hold, and long names as
-//! GNU tar writes them.
+//! Writes the headers of one tar entry: POSIX ustar, PAX records for values that do not fit its fields, and GNU tar's
+//! entries for long names.
 //!
-//! Long names do not go into PAX `path` records, although those would be the standard's way: such a record is UTF-8
-//! by definition, so readers convert it to the locale (bsdtar fails with exit code 1 under `LC_ALL=C`) and no
-//! record can hold a name that is not UTF-8 without a warning from one reader or another. GNU's long-name entries are
-//! bytes, and GNU tar, bsdtar and Python restore them byte for byte in every locale.
+//! Long names do not use PAX `path` records, although the standard has them for this. A PAX record is UTF-8 by
+//! definition, so readers convert it to the locale (bsdtar fails with exit code 1 under `LC_ALL=C`), and for a name
+//! that is not UTF-8 at least one reader prints a warning. GNU's long-name entries are bytes. GNU tar, bsdtar and
+//! Python restore them byte for byte in every locale.
 
 use super::attributes::Attributes;
 use super::entry::{Kind, Meta, Time};
 use tar::{EntryType, Header};
 
-/// Tar's unit: headers and contents are padded to it.
+/// Tar's block size: headers and contents are padded to it.
 pub(super) const TAR_BLOCK_BYTES: usize = 512;
 
-/// What ends an archive.
+/// The end-of-archive marker.
 pub(super) const END: [u8; 2 * TAR_BLOCK_BYTES] = [0; 2 * TAR_BLOCK_BYTES];
 
 /// Longest name, and longest link target, in a ustar header.
 const NAME_BYTES_MAX: usize = 100;
 
-/// Greatest number in the twelve octal digits of a size or a time.
+/// Largest number that the octal field of a size or a time holds.
 const OCTAL_LONG_MAX: u64 = 0o777_7777_7777;
 
-/// Greatest number in the seven octal digits of an owner or a device.
+/// Largest number that the octal field of an owner or a device holds.
 const OCTAL_SHORT_MAX: u64 = 0o777_7777;
 
-/// Name of the entry that holds PAX records. It is the same for all, because it compresses best and nobody reads it.
+/// Name of the entries that hold PAX records. All have the same name, because that compresses best and nobody reads it.
 const PAX_NAME: &[u8] = b"././@PaxHeader";
 
-/// Name of the entry that holds a long name, as GNU tar has it.
+/// Name of the entries that hold a long name, as in GNU tar.
 const LONG_NAME: &[u8] = b"././@LongLink";
 
-/// Appends the headers of an entry; the content, padded with [`pad`], comes next. `linked` is the path of the entry
-/// that holds the content, for a further name of one file.
+/// Appends the headers of an entry. The content, padded with [`pad`], follows them. For a hard link to an earlier
+/// entry, `linked` is the path of that entry.
 pub(super) fn push(out: &mut Vec<u8>, path: &[u8], meta: &Meta, linked: Option<&[u8]>, attributes: &Attributes) {
     let mut name = path.to_vec();
     if path.is_empty() {
@@ -92,7 +92,7 @@ pub(super) fn push(out: &mut Vec<u8>, path: &[u8], meta: &Meta, linked: Option<&
     out.extend_from_slice(header.as_bytes());
 }
 
-/// Fills up the last block of a content of `bytes`.
+/// Pads a content of `bytes` to whole blocks.
 pub(super) fn pad(out: &mut Vec<u8>, bytes: u64) {
     let block = TAR_BLOCK_BYTES as u64;
     let missing = (block - bytes % block) % block;
@@ -121,20 +121,20 @@ fn header(name: &[u8], kind: EntryType, size: u64) -> Header {
     header
 }
 
-/// As much of a name as fits; the rest is in the long-name entry before.
+/// Copies as much of a name as fits. The preceding long-name entry holds the whole name.
 fn fill(field: &mut [u8; NAME_BYTES_MAX], name: &[u8]) {
     for (slot, byte) in field.iter_mut().zip(name) {
         *slot = *byte;
     }
 }
 
-/// A time for PAX, where the header's whole seconds since 1970 do not do.
+/// A time for a PAX record; `None` if the header field can hold it, as whole seconds since 1970.
 fn decimal(time: Time) -> Option<String> {
     let fits = time.nanoseconds == 0 && u64::try_from(time.seconds).is_ok_and(|s| s <= OCTAL_LONG_MAX);
     (!fits).then(|| seconds(time))
 }
 
-/// A time in seconds since 1970, with as many digits behind the point as it needs.
+/// A time in seconds since 1970, with as many decimal places as it needs.
 pub(super) fn seconds(time: Time) -> String {
     let Time { seconds, nanoseconds } = time;
     // Before 1970 the fraction counts away from zero: -1.5 is second -2 and 500,000,000 ns.
@@ -150,7 +150,7 @@ pub(super) fn seconds(time: Time) -> String {
     text.trim_end_matches('0').to_owned()
 }
 
-/// A time as [`seconds`] writes it. Digits beyond nanoseconds are left out, as everybody does.
+/// Parses a time in the format of [`seconds`]. Digits beyond nanoseconds are ignored, as other tools do.
 pub(super) fn parse_seconds(text: &[u8]) -> Option<Time> {
     let text = std::str::from_utf8(text).ok()?;
     let (is_before, text) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
@@ -168,7 +168,7 @@ pub(super) fn parse_seconds(text: &[u8]) -> Option<Time> {
     })
 }
 
-/// One PAX record: its own length in decimal, a blank, `key=value` and a newline.
+/// Appends one PAX record: its own length in decimal, a space, `key=value` and a newline.
 fn record(out: &mut Vec<u8>, key: &[u8], value: &[u8]) {
     let rest = key.len() + value.len() + 3;
     let mut length = rest + 1;
@@ -186,7 +186,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_time_is_written_in_full_where_whole_seconds_do_not_do() {
+    fn a_time_that_does_not_fit_whole_seconds_is_written_in_full() {
         for (seconds, nanoseconds, expected) in [
             (0, 0, None),
             (1_700_000_000, 0, None),
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_counts_its_own_digits() {
+    fn a_record_length_includes_its_own_digits() {
         for (length, expected) in [(0, "5 k=\n"), (3, "8 k=vvv\n"), (4, "9 k=vvvv\n"), (5, "11 k=vvvvv\n")] {
             let mut out = Vec::new();
             record(&mut out, b"k", "v".repeat(length).as_bytes());

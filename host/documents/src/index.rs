@@ -1,7 +1,9 @@
-//! The index of an archive: where each entry is, so that one document can be restored with one ranged read and a whole
-//! tree on all cores. Written while the archive is made, in the same order; `docs/format.md` describes it for strangers.
+//! Writes the index of an archive: where each entry is, so that a restore can read one document with one ranged read,
+//! and a whole tree on all cores. The index is written while the archive is created, in the same order.
+//! `docs/format.md` describes the format.
 //!
-//! It is text, compressed with gzip, one line a member and one an entry: in ten years `zcat` and `grep` will do.
+//! It is gzip-compressed text with one line per member and one per entry, so that `zcat` and `grep` can still read it
+//! in ten years.
 
 pub(super) mod reader;
 
@@ -16,43 +18,44 @@ use flate2::write::GzEncoder;
 use std::io::{self, BufWriter, Read, Seek, Write};
 use tempfile::SpooledTempFile;
 
-/// First line: what this is, and the version of the format.
+/// First line: the name and the version of the format.
 const FIRST_LINE: &str = "dolibarr-backup index 1\n";
 
-/// Memory that an index may take before it goes to a temporary file: that of some hundred thousand documents.
+/// Memory that an index may use before it moves to a temporary file: enough for about a hundred thousand documents.
 pub(super) const MEMORY_BYTES_MAX: usize = 8 << 20;
 
-/// Text that is compressed in one go. The compressor hands on what it has at the end of each call, so without it a
-/// million lines cost three million calls to the system once the index is a file.
+/// Text that is compressed at once. The compressor writes its output at the end of each call, so without this buffer a
+/// million lines would cost three million system calls once the index is in a file.
 const TEXT_BUFFER_BYTES: usize = 64 << 10;
 
-/// Level of the compressor. Of a million entries 1 makes 82 MB in 0.7 s, 2 makes 55 MB in 1.1 s and 6 makes 54 MB in
-/// 1.7 s: most of a line is the digest, which only a code of its own shortens, and 1 has none.
+/// Compression level. For a million entries, level 1 gives 82 MB in 0.7 s, level 2 gives 55 MB in 1.1 s and level 6
+/// gives 54 MB in 1.7 s. Most of a line is the digest, which only dynamic Huffman codes shorten; level 1 does not use
+/// them.
 const LEVEL: u32 = 2;
 
-/// Where an entry is within its member, and what it is.
+/// One entry and its position in its member.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Line {
     pub(super) kind: Kind,
     pub(super) path: Vec<u8>,
-    /// The path of the entry that holds the content, of a further name of one file.
+    /// For a hard link to an earlier entry, the path of that entry.
     pub(super) linked: Option<Vec<u8>>,
-    /// Where the headers begin, in bytes of the unpacked member.
+    /// Offset of the headers in the unpacked member, in bytes.
     pub(super) at: usize,
-    /// Where the content begins.
+    /// Offset of the content in the unpacked member, in bytes.
     pub(super) content_at: usize,
     pub(super) size_bytes: u64,
     pub(super) modified: Time,
     pub(super) digest: Digest,
 }
 
-/// What is known of a content's SHA-256.
+/// The SHA-256 of a content, as far as it is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Digest {
-    /// There is no content.
+    /// The entry has no content, or its digest is unknown.
     None,
     Sha256([u8; 32]),
-    /// It comes with the last of the members that the content spans.
+    /// The digest follows with the last member that holds the content.
     Later,
 }
 
@@ -61,20 +64,20 @@ pub(super) enum Digest {
 pub(super) struct Member {
     pub(super) packed: Vec<u8>,
     pub(super) plain_bytes: usize,
-    /// Entries that begin in it.
+    /// Entries that begin in this member.
     pub(super) lines: Vec<Line>,
-    /// Of the content that began in an earlier member and ends in this one.
+    /// Digest of the content that began in an earlier member and ends in this one.
     pub(super) ended: Option<[u8; 32]>,
 }
 
-/// An index in the making.
+/// An index that is being written.
 #[derive(Debug)]
 pub(super) struct Index {
     out: BufWriter<GzEncoder<SpooledTempFile>>,
     offset: u64,
     entries: u64,
     members: u64,
-    /// An entry whose digest is not known yet, and the members since.
+    /// An entry whose digest is not known yet, and the lines of the members since then.
     waiting: Option<(Line, String)>,
 }
 
@@ -141,7 +144,7 @@ impl Index {
         )
     }
 
-    /// Ends the index; also says how long the archive is.
+    /// Finishes the index. Also returns the length of the archive.
     pub(super) fn finish(mut self) -> io::Result<(SpooledTempFile, u64)> {
         if let Some((line, since)) = self.waiting.take() {
             self.entry(&line)?;
@@ -153,7 +156,7 @@ impl Index {
     }
 }
 
-/// Streams an index from a thread of its own.
+/// Streams an index from its own thread.
 pub(super) fn stream(mut index: SpooledTempFile) -> ByteStream {
     let expected_bytes = index.seek(io::SeekFrom::End(0)).ok();
     let (writer, stream) = stream::channel(expected_bytes);
@@ -176,7 +179,7 @@ pub(super) fn stream(mut index: SpooledTempFile) -> ByteStream {
             }
         };
     };
-    // Without the thread the writer is gone, and the stream fails.
+    // If the thread cannot start, the writer is dropped and the stream fails.
     drop(std::thread::Builder::new().name("index".to_owned()).spawn(work));
     stream
 }

@@ -1,7 +1,7 @@
-//! A folder of documents: what can be said of it, its archive, and the way back.
+//! A folder of documents: summarising it, archiving it and restoring it.
 //!
-//! Everything is read through one descriptor of the root that is opened once, relative to it, without following a
-//! link, and never written to: nothing but [`restore`] opens anything for writing, and that below a folder of its own.
+//! The root is opened once. Everything is read relative to that descriptor, without following links. This crate never
+//! writes to the folder: only [`restore`] opens files for writing, and only below the folder that it creates.
 #![warn(missing_docs)]
 
 mod acl;
@@ -52,18 +52,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tempfile::SpooledTempFile;
 
-/// What an archive may need for an entry besides its content: headers and the rest of a block. An upper estimate,
-/// from which a store chooses its part size.
+/// Bytes that an archive may need for an entry in addition to its content: headers and padding. This is an upper
+/// estimate; a store chooses its part size from it.
 const ENTRY_BYTES_MAX: u64 = 4_096;
 
-/// Lists of patterns of one run that are remembered. A plugin that asks more often than this is not told of.
+/// Pattern lists that one run remembers. Later lists of a plugin that asks more often are not recorded.
 const LISTS_MAX: usize = 64;
 
 /// A source that is a folder.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Config {
-    /// The folder. A symbolic link here is followed, once, when it is opened; none below it ever is.
+pub struct FolderConfig {
+    /// The folder. If this is a symbolic link, it is followed once, on opening. Links below it are never followed.
     pub path: PathBuf,
 }
 
@@ -75,16 +75,16 @@ pub struct Tree {
     seen: Mutex<Seen>,
 }
 
-/// What this run did with the folder so far.
+/// What this run has done with the folder so far.
 #[derive(Debug, Default)]
 struct Seen {
     excludes: Excludes,
     expected_bytes: Option<u64>,
-    /// Whether a summary looked at times of change.
+    /// Whether a summary included change times.
     with_times: bool,
-    /// The most entries that a summary could not read.
+    /// The largest number of entries that a summary could not read.
     unreadable: u64,
-    /// The most files that a summary counted, without those that its patterns leave out.
+    /// The largest number of files that a summary counted, excluded files not included.
     files: u64,
     report: Option<ArchiveReport>,
     index: Option<SpooledTempFile>,
@@ -93,16 +93,15 @@ struct Seen {
 /// The patterns that were passed in during one run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Excludes {
-    /// Of every summary.
+    /// The patterns of every summary.
     pub summarised: Vec<Vec<String>>,
-    /// Of every archive.
+    /// The patterns of every archive.
     pub archived: Vec<Vec<String>>,
 }
 
 impl Excludes {
-    /// The patterns that a summary left out and an archive did not: a fingerprint made of that summary is blind to
-    /// changes of files that the archive holds. Sorted.
-    #[must_use]
+    /// The patterns that a summary excluded and an archive did not, sorted. A fingerprint from such a summary misses
+    /// changes to files that the archive holds.
     pub fn blind(&self) -> Vec<&str> {
         let mut blind = BTreeSet::new();
         for archived in &self.archived {
@@ -114,7 +113,7 @@ impl Excludes {
     }
 }
 
-/// Raises a flag when it goes, so that work on another thread ends with the future that waits for it.
+/// Sets a flag when it is dropped, so that work on another thread ends with the future that waits for it.
 struct StopOnDrop(Arc<AtomicBool>);
 
 impl Drop for StopOnDrop {
@@ -127,36 +126,35 @@ impl Tree {
     /// Opens the folder. `scope` is the environment and the source, as in `prod/docs`.
     ///
     /// # Errors
-    /// [`base::error::Class::Config`] when it is missing, is not a folder or cannot be read.
-    pub fn open(config: &Config, scope: String) -> Result<Arc<Self>> {
+    /// [`base::error::Class::Config`] if the folder is missing, is not a folder or cannot be read.
+    pub fn open(config: &FolderConfig, scope: String) -> Result<Arc<Self>> {
         let shown = config.path.display();
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::open(&config.path, flags, Mode::empty()).map_err(|error| match error {
             Errno::NOENT => Error::config(format!("the documents folder {shown} does not exist"))
-                .hint(format!("check `path` of the source `{scope}`, and that its volume is mounted")),
+                .hint(format!("check `path` of the source `{scope}`, and check that its volume is mounted")),
             Errno::NOTDIR => Error::config(format!("the documents folder {shown} is not a folder"))
                 .hint(format!("check `path` of the source `{scope}`")),
-            Errno::ACCESS | Errno::PERM => Error::config(format!("the documents folder {shown} may not be read"))
-                .hint("run as a user who may read it, such as the web server's"),
+            Errno::ACCESS | Errno::PERM => Error::config(format!("no permission to read the documents folder {shown}"))
+                .hint("run as a user that can read it, such as the web server's user"),
             error => Error::unavailable(format!(
                 "the documents folder {shown} cannot be opened: {}",
                 base::error::reason(&error.into())
             ))
-            .hint("check the volume that it is on"),
+            .hint("check the volume that holds the folder"),
         })?;
         Ok(Arc::new(Self { root: Arc::new(root), scope, seen: Mutex::default() }))
     }
 
     /// Environment and source, as in `prod/docs`.
-    #[must_use]
     pub fn scope(&self) -> &str {
         &self.scope
     }
 
-    /// Says what can be said of the folder. Dropping the future ends the work.
+    /// Summarises the folder. Dropping the future stops the work.
     ///
     /// # Errors
-    /// [`base::error::Class::PluginRefused`] for a pattern that is none, naming it.
+    /// [`base::error::Class::PluginRefused`] for an invalid pattern, naming it.
     pub async fn summarise(&self, exclude: &[String], depth: Depth) -> Result<Summary> {
         let matcher = Matcher::new(exclude)?;
         {
@@ -184,10 +182,10 @@ impl Tree {
         Ok(summary)
     }
 
-    /// Measures what was selected, as a record can repeat it.
+    /// Measures what was selected, in a form that a later run can repeat from the record.
     ///
     /// # Errors
-    /// As [`Tree::summarise`].
+    /// See [`Tree::summarise`].
     pub async fn measure(&self, selected: Selected) -> Result<Measured> {
         let (exclude, depth) = match &selected {
             Selected::TreeMetadata { exclude } => (exclude, Depth::Metadata),
@@ -197,17 +195,17 @@ impl Tree {
             }
         };
         let summary = self.summarise(exclude, depth).await?;
-        // Of the whole folder: a pattern must not count.
+        // The counts cover the whole folder: exclude patterns must not change them.
         let files = summary.files.saturating_add(summary.excluded_files);
         let bytes = summary.bytes.saturating_add(summary.excluded_bytes);
         let counts = Counts { files, bytes, ..Counts::default() };
         Ok(Measured { digest: summary.digest, counts, selected })
     }
 
-    /// Starts an archive. Whether it succeeded shows when the stream ends; dropping the stream ends the work.
+    /// Starts an archive. The end of the stream shows whether it succeeded. Dropping the stream stops the work.
     ///
     /// # Errors
-    /// [`base::error::Class::PluginRefused`] for a pattern that is none, naming it.
+    /// [`base::error::Class::PluginRefused`] for an invalid pattern, naming it.
     pub fn archive(self: &Arc<Self>, options: ArchiveOptions) -> Result<ByteStream> {
         let matcher = Matcher::new(&options.exclude)?;
         let expected_bytes = {
@@ -228,47 +226,44 @@ impl Tree {
         archive::start(Arc::clone(&self.root), matcher, options, expected_bytes, done)
     }
 
-    /// What became of the last archive; none unless its stream ended well.
-    #[must_use]
+    /// The report of the last archive; `None` unless its stream ended successfully.
     pub fn report(&self) -> Option<ArchiveReport> {
         self.seen().report.clone()
     }
 
-    /// The index of the last archive, to be stored beside it; none unless its stream ended well, or when it was taken
-    /// before. `docs/format.md` says what it holds.
+    /// Takes the index of the last archive, which is stored beside it. `None` unless the archive's stream ended
+    /// successfully, and on every later call. `docs/format.md` describes the format.
     #[must_use]
     pub fn index(&self) -> Option<ByteStream> {
         let index = self.seen().index.take()?;
         Some(index::stream(index))
     }
 
-    /// Whether a summary of this run looked at times of change, which no copy of the folder has.
-    #[must_use]
+    /// Whether a summary of this run included change times, which a copy of the folder cannot reproduce.
     pub fn rests_on_times(&self) -> bool {
         self.seen().with_times
     }
 
-    /// Why a fingerprint of this run's summaries does not stand for its archive: a folder that was unreadable for one of them,
-    /// or that was there for the one and gone for the other, as a disk that is unmounted in between.
+    /// Why a fingerprint from this run's summaries does not describe its archive: entries were unreadable, or they
+    /// disappeared in between, for example because a disk was unmounted.
     #[must_use]
     pub fn difference_to_summary(&self) -> Option<String> {
         let seen = self.seen();
         let report = seen.report.as_ref()?;
         if seen.unreadable > 0 {
-            return Some(format!("{} entries could not be read when it was summarised", seen.unreadable));
+            return Some(format!("the summary could not read {} entries", seen.unreadable));
         }
         let archived = seen.excludes.archived.last();
         if seen.excludes.summarised.iter().any(|patterns| Some(patterns) != archived) {
             return None;
         }
-        // What no archive can hold, or what changed while it was read, is named among its problems.
+        // Entries that an archive cannot hold, and entries that changed while they were read, are listed as problems.
         let archived = report.files.saturating_add(report.problems_total.saturating_sub(report.vanished_total));
         (archived < seen.files)
-            .then(|| format!("the archive has {} files, and the summary before it had {}", report.files, seen.files))
+            .then(|| format!("the archive has {} files, but the summary before it had {}", report.files, seen.files))
     }
 
     /// The patterns that were passed in so far.
-    #[must_use]
     pub fn excludes(&self) -> Excludes {
         self.seen().excludes.clone()
     }

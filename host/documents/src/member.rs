@@ -1,67 +1,68 @@
-//! One gzip member: a run of whole tar entries, or a part of a large one, compressed as far as that pays.
+//! Compresses one gzip member, which holds whole tar entries or a part of a large file.
 //!
-//! Documents hardly shrink, and finding that out byte by byte is what makes `tar -czf` slow. So what looks random is
-//! stored and what looks like text (headers, padding, the structure of a PDF) is compressed, unless a sample shows that
-//! the whole repeats itself, and compressing all of it gains more. The same bytes always give the same member: no
-//! time, no name, no clock.
+//! Most documents are compressed already, and `tar -czf` is slow because it tries to compress them anyway. This module
+//! stores bytes that look random and compresses bytes that look like text (headers, padding, the structure of a PDF).
+//! If a sample shows that the data repeats itself, it compresses the whole member. The same bytes always give the same
+//! member: it contains no time and no name.
 
 use flate2::{Compress, Compression, FlushCompress};
 use libdeflater::{CompressionLvl, Compressor, Crc};
 
-/// Bytes of tar that a member of several entries aims at: large enough that a member's 18 bytes and its fresh
-/// window cost nothing, small enough that one document is restored by reading little else.
+/// Target size of a member with several entries, uncompressed: large enough that a member's 18 bytes of overhead and
+/// its empty window cost nothing, small enough that restoring one document reads little else.
 pub(super) const MEMBER_BYTES: usize = 1 << 20;
 
-/// Level of what shrinks. From here on each level costs more time than it saves bytes.
+/// Compression level of compressible bytes. Higher levels cost more time than they save bytes.
 const LEVEL: i32 = 6;
 
-/// Level of the sample: it only has to see repetition.
+/// Compression level of the sample, which only has to detect repetition.
 const SAMPLE_LEVEL: i32 = 1;
 
 /// Length of the sample: twice the window of deflate, so that half of it has a full window before it.
 const SAMPLE_BYTES: usize = 64 << 10;
 
-/// What compressing all of a member has to gain over its pieces, in percent of its length, to be worth its time: at 2.6 GB of
-/// invoices 1 took 11.4 s for 0.5 % more than gzip, 3 took 7.0 s for 0.65 %, 8 took 6.3 s for 0.68 %.
+/// Compressing a whole member must save at least this much over compressing its pieces, in percent of its length. For
+/// 2.6 GB of invoices, 1 took 11.4 s for 0.5 % more than gzip, 3 took 7.0 s for 0.65 %, 8 took 6.3 s for 0.68 %.
 const GAIN_PERCENT_MIN: usize = 3;
 
-/// One random byte in so many is few: what hardly has any is compressed without asking.
+/// If less than one byte in this many looks random, the member is compressed as a whole without taking a sample.
 const FEW_RANDOM: usize = 8;
 
-/// Bytes that are judged at once while text and random bytes are told apart: a tar block.
+/// Bytes that are classified together as text or random: one tar block.
 const PIECE_BYTES: usize = 512;
 
-/// Of so many bytes of a piece in a row, the first half is judged: that is enough, and takes half the time.
+/// The classification looks at the first half of each group of this many bytes: that is enough, and takes half the
+/// time.
 const JUDGED_BYTES: usize = 16;
 
-/// Sum of the squares of the byte counts of 256 bytes up to which they look random. Random bytes give
+/// 256 bytes look random if the sum of the squares of their byte counts is at most this. Random bytes give
 /// 256 + 256² / 256 = 512 on average and hardly ever 620; text and headers give several times that.
 const RANDOM_SQUARES_MAX: u32 = 680;
 
-/// The shortest run of random pieces that is worth storing: switching costs some ten bytes.
+/// The shortest run of random pieces that is worth storing: switching costs about ten bytes.
 const STRETCH_BYTES_MIN: usize = 4 * PIECE_BYTES;
 
-/// Length of the strings that are looked for again in a sample. Shorter ones save next to nothing.
+/// Length of the repeated strings that are searched for in a sample. Shorter ones save almost nothing.
 const WORD_BYTES: usize = 8;
 
-/// Places for strings of a sample: twice as many as it has that begin at whole words, so that few push others out.
+/// Slots in the hash table of a sample's strings: twice the number of its words, so that few collide.
 const WORDS: usize = 2 * SAMPLE_BYTES / WORD_BYTES;
 
 /// First bytes of a member: deflate, no name, no time, unknown system.
 const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
 
-/// What holes are compared with.
+/// Zeros to compare with.
 const ZEROS: [u8; 4_096] = [0; 4_096];
 
-/// Makes members; one for each worker, because it keeps its tables.
+/// Compresses members. Each worker has its own, because it reuses its tables.
 pub(super) struct Packer {
     sampler: Compressor,
     whole: Compressor,
     pieces: Compress,
     scratch: Vec<u8>,
-    /// Strings of a sample, by their hashes.
+    /// Strings of a sample, indexed by their hashes.
     words: Vec<u64>,
-    /// The last member made of zeros alone, and how many they were: a hole is made of equal ones.
+    /// The length of the last all-zero input, and its member. A hole consists of many such members.
     zeros: (usize, Vec<u8>),
 }
 
@@ -77,7 +78,7 @@ impl Packer {
         }
     }
 
-    /// The member that holds `plain`.
+    /// Compresses `plain` into a member.
     pub(super) fn pack(&mut self, plain: &[u8]) -> Vec<u8> {
         let zeros = plain.chunks(ZEROS.len()).all(|chunk| ZEROS.starts_with(chunk));
         if zeros && !plain.is_empty() && self.zeros.0 == plain.len() {
@@ -99,12 +100,12 @@ impl Packer {
             self.pack_pieces(plain, stretches)
         };
         let mut member = packed.unwrap_or_else(|| store(plain));
-        // It may wait for a slow store, and its room was made for what does not shrink.
+        // The member may wait for a slow store, and its buffer was sized for incompressible data.
         member.shrink_to_fit();
         member
     }
 
-    /// Whether a sample from the middle gets noticeably shorter as a whole than piece by piece.
+    /// Whether a sample from the middle compresses noticeably better as a whole than piece by piece.
     fn repeats(&mut self, plain: &[u8]) -> bool {
         let from = plain.len().saturating_sub(SAMPLE_BYTES) / 2 / PIECE_BYTES * PIECE_BYTES;
         let sample = plain.get(from..plain.len().min(from + SAMPLE_BYTES)).unwrap_or(plain);
@@ -112,8 +113,8 @@ impl Packer {
         let random_bytes: usize = stretches.iter().filter(|stretch| stretch.random).map(|s| s.bytes.len()).sum();
         let Some(pieces) = self.pack_pieces(sample, stretches) else { return false };
         let gain_min = sample.len() * GAIN_PERCENT_MIN / 100;
-        // Looking for strings that come again takes a tenth of compressing, and settles nearly all documents: what is
-        // gained are those, and at best half of what the rest was squeezed to.
+        // Searching for repeated strings takes a tenth of the time of compressing, and decides for nearly all
+        // documents. Compressing the whole can save at most these strings, and half of the compressed size of the rest.
         let squeezed = pieces.len().saturating_sub(random_bytes) / 2;
         if squeezed < gain_min && squeezed + self.repeated_bytes(sample) < gain_min {
             return false;
@@ -124,7 +125,7 @@ impl Packer {
         self.sampler.deflate_compress(sample, room).is_ok()
     }
 
-    /// Bytes of the strings in a sample that begin at a whole word before, about: of two with one hash one is forgotten.
+    /// Approximate number of bytes in a sample that repeat an earlier word. If two words collide, one is forgotten.
     fn repeated_bytes(&mut self, sample: &[u8]) -> usize {
         self.words.clear();
         self.words.resize(WORDS, 0);
@@ -169,8 +170,8 @@ impl Packer {
         Some(out)
     }
 
-    /// Appends compressed blocks that end at a whole byte, so that stored ones can follow. They refer to nothing
-    /// before them, because what was stored in between is not in the compressor's window.
+    /// Appends compressed blocks that end at a byte boundary, so that stored blocks can follow. The blocks do not refer
+    /// to earlier data, because stored data is not in the compressor's window.
     fn squeeze(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Option<()> {
         self.pieces.reset();
         let mut rest = bytes;
@@ -186,7 +187,8 @@ impl Packer {
     }
 }
 
-/// Where a string is remembered: the upper bits of its product with an odd number near the golden ratio, which spreads well.
+/// The slot of a string: the upper bits of its product with an odd number near the golden ratio, which distributes
+/// well.
 #[expect(clippy::cast_possible_truncation, reason = "what is left after the shift is below WORDS")]
 const fn place_of(word: u64) -> usize {
     (word.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - WORDS.ilog2())) as usize
@@ -209,7 +211,7 @@ fn store(plain: &[u8]) -> Vec<u8> {
 /// Longest stored block of deflate.
 const STORED_BYTES_MAX: usize = 65_535;
 
-/// Appends stored blocks, the last one marked as the last of the member where it is.
+/// Appends stored blocks. If `last` is set, the final block is marked as the last of the member.
 fn push_stored(out: &mut Vec<u8>, bytes: &[u8], last: bool) {
     let mut rest = bytes;
     loop {
@@ -240,7 +242,7 @@ struct Stretch<'a> {
     random: bool,
 }
 
-/// What is left to tell apart.
+/// Splits bytes into stretches; holds the bytes that are left.
 struct Stretches<'a>(&'a [u8]);
 
 impl<'a> Iterator for Stretches<'a> {
@@ -258,7 +260,7 @@ impl<'a> Iterator for Stretches<'a> {
                 continue;
             }
             against += piece.len();
-            // Text ends at once where it does not pay to store a few random pieces; so does what is stored.
+            // A few random pieces within text are not worth storing. A random stretch ends at the first text.
             if !random && against < STRETCH_BYTES_MIN {
                 continue;
             }
@@ -270,7 +272,7 @@ impl<'a> Iterator for Stretches<'a> {
     }
 }
 
-/// Whether the bytes are spread so evenly that no Huffman code shortens them.
+/// Whether the bytes are distributed so evenly that Huffman coding cannot shorten them.
 fn looks_random(piece: &[u8]) -> bool {
     if piece.len() < PIECE_BYTES {
         return false;
@@ -304,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_in_comes_out() {
+    fn a_member_unpacks_to_its_input() {
         let text = b"the quick brown fox ".repeat(40_000);
         let noise = noise(MEMBER_BYTES);
         let mixed: Vec<u8> = (0..40)
@@ -325,7 +327,7 @@ mod tests {
         ] {
             let member = packer.pack(plain);
             assert_eq!(unpacked(&member), plain, "{} bytes", plain.len());
-            assert_eq!(member, Packer::new().pack(plain), "a packer that was used before gives another member");
+            assert_eq!(member, Packer::new().pack(plain), "a packer that was used before gives a different member");
             assert_eq!(unpacked(&store(plain)), plain);
             assert!(member.len() <= plain.len() + plain.len() / 1_000 + 64, "{} from {}", member.len(), plain.len());
         }
@@ -337,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn strings_that_come_again_are_found_at_any_distance_and_noise_has_none() {
+    fn repeated_strings_are_found_at_any_distance_and_noise_has_none() {
         let mut packer = Packer::new();
         let noise = noise(SAMPLE_BYTES);
         assert_eq!(packer.repeated_bytes(&noise), 0);
@@ -352,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn random_bytes_are_told_from_everything_else() {
+    fn only_random_bytes_look_random() {
         let noise = noise(PIECE_BYTES * 2_000);
         assert!(noise.chunks(PIECE_BYTES).all(looks_random));
         let text = b"<</Type /Page /Parent 1 0 R /LastModified (D:20260101000000) /Resources 2 0 R>>".repeat(7);

@@ -1,6 +1,6 @@
-//! The stored objects that documents are read back from: an archive, and the index beside it.
+//! The stored objects that documents are restored from: an archive and its index.
 //!
-//! Where they are and how they are fetched is the caller's business; here is only what can be asked of them.
+//! The caller decides where they are and how they are fetched; this module only reads and checks them.
 
 use super::index::reader::{Reader, damaged};
 use base::error::{Error, Result, reason};
@@ -18,13 +18,13 @@ pub type Fetch = Arc<dyn Fn(Option<Range<u64>>) -> BoxFuture<'static, Result<Byt
 /// A stored object.
 #[derive(Clone)]
 pub struct Object {
-    /// What messages call it.
+    /// Its name in messages.
     pub name: String,
     /// Its size.
     pub bytes: u64,
-    /// SHA-256 of its bytes in lower-case hexadecimal, where a record has it.
+    /// SHA-256 of its bytes in lower-case hexadecimal, if it was recorded.
     pub sha256: Option<String>,
-    /// How it is read.
+    /// Reads it from the store.
     pub fetch: Fetch,
 }
 
@@ -34,7 +34,7 @@ impl fmt::Debug for Object {
     }
 }
 
-/// An archive and, where there is one, its index.
+/// An archive and its index, if it has one.
 #[derive(Debug, Clone)]
 pub struct Archive {
     /// The `tar.gz`.
@@ -43,7 +43,7 @@ pub struct Archive {
     pub index: Option<Object>,
 }
 
-/// What blocking work needs to read objects.
+/// What a blocking thread needs to read objects.
 #[derive(Debug, Clone)]
 pub(super) struct Means {
     pub(super) runtime: Handle,
@@ -51,22 +51,22 @@ pub(super) struct Means {
 }
 
 impl Object {
-    /// Reads it on a thread that may block.
+    /// Opens the object for reading on a thread that may block.
     pub(super) fn read(&self, range: Option<Range<u64>>, means: &Means, hashed: bool) -> Result<BlockingReader> {
         let stream = means.runtime.block_on((self.fetch)(range))?;
         Ok(BlockingReader::new(stream, means.runtime.clone(), means.stop.clone(), hashed))
     }
 
-    /// Reads what is left, and compares all that was read with what was recorded.
+    /// Reads the rest of the object, and compares its length and SHA-256 with those that were recorded.
     pub(super) fn check(&self, reader: BlockingReader) -> Result<()> {
-        let unreadable = |error| base::stream::cause(error, |e| Error::unexpected(reason(&e)));
+        let unreadable = |error| base::stream::producer_error(error, |e| Error::unexpected(reason(&e)));
         let (bytes, sha256) = reader.finish().map_err(unreadable)?;
         if bytes != self.bytes {
-            return Err(damaged(format!("it has {bytes} bytes, not {}", self.bytes)));
+            return Err(damaged(format!("it has {bytes} bytes, expected {}", self.bytes)));
         }
         match (&self.sha256, sha256.map(hex::encode)) {
             (Some(expected), Some(found)) if *expected != found => {
-                Err(damaged("its SHA-256 is not the one that was recorded".to_owned()))
+                Err(damaged("its SHA-256 does not match the recorded one".to_owned()))
             }
             _ => Ok(()),
         }
@@ -74,7 +74,7 @@ impl Object {
 }
 
 impl Archive {
-    /// Reads the index from its beginning, if there is one.
+    /// Opens the index, if there is one.
     pub(super) fn index(&self, means: &Means, hashed: bool) -> Result<Option<Reader<BlockingReader>>> {
         let Some(index) = &self.index else { return Ok(None) };
         let reader = index.read(None, means, hashed)?;
@@ -82,7 +82,7 @@ impl Archive {
     }
 }
 
-/// Runs blocking work on a thread of its own. When the future is dropped, `stop` is cancelled.
+/// Runs blocking work on its own thread. Dropping the future cancels the work.
 pub(super) async fn blocking<T: Send + 'static>(
     stop: &CancellationToken,
     work: impl FnOnce(Means) -> Result<T> + Send + 'static,
@@ -92,6 +92,6 @@ pub(super) async fn blocking<T: Send + 'static>(
     let _stop_on_drop = stop.drop_guard();
     match tokio::task::spawn_blocking(move || work(means)).await {
         Ok(result) => result,
-        Err(error) => Err(Error::unexpected(format!("a thread of the documents ended: {error}"))),
+        Err(error) => Err(Error::unexpected(format!("a thread that reads documents failed: {error}"))),
     }
 }

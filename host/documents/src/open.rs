@@ -1,8 +1,7 @@
-//! Opening what lies below the root, for reading, without ever leaving it.
+//! Opens entries below the root for reading, without ever leaving the root.
 //!
-//! Every step is relative to the folder that was opened before it and refuses symbolic links, so a folder that is
-//! swapped for a link while a run goes on is an error and never a way out. Paths may be longer than the kernel
-//! takes in one call.
+//! Every step is relative to the folder that was opened before it and refuses symbolic links. If a folder is replaced
+//! with a link during a run, opening it fails. Paths may be longer than the kernel accepts in one call.
 
 use rustix::fs::{AtFlags, Mode, OFlags, Stat};
 use std::fs::File;
@@ -10,19 +9,19 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-/// Folders that one thread keeps open on the way to where it works. A documents tree is four deep; with a dozen
-/// threads this stays far below the usual limit of 1,024 descriptors, and what lies deeper is opened again.
+/// Folders that one thread keeps open along its current path. A documents tree is four deep. With a dozen threads, this
+/// stays far below the usual limit of 1,024 descriptors. Deeper folders are opened again each time.
 const FOLDERS_OPEN_MAX: usize = 24;
 
 const STEP: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// The way from the root to one folder, kept open for the next one, which is likely to be near.
+/// The open folders from the root to the current one. They stay open, because the next folder is likely to be near.
 #[derive(Debug)]
 pub(super) struct Folders {
     root: Arc<OwnedFd>,
-    /// Names and descriptors of the folders on the way, outermost first.
+    /// Names and descriptors of the open folders, outermost first.
     way: Vec<(Vec<u8>, OwnedFd)>,
-    /// The folder itself, where it lies deeper than `way` reaches.
+    /// The current folder, if it is deeper than `way` reaches.
     deep: Option<(Vec<u8>, OwnedFd)>,
 }
 
@@ -57,14 +56,14 @@ impl Folders {
         Ok(self.deep.as_ref().map_or_else(|| self.root.as_fd(), |(_, folder)| folder.as_fd()))
     }
 
-    /// Closes what is open on the way, so that the next step finds what has its name by now.
+    /// Closes all open folders, so that the next step opens whatever has its name now.
     pub(super) fn forget(&mut self) {
         self.way.clear();
         self.deep = None;
     }
 
-    /// The folder that an entry is in, and the entry's name.
-    pub(super) fn of<'p>(&mut self, path: &'p [u8]) -> io::Result<(BorrowedFd<'_>, &'p [u8])> {
+    /// The parent folder of an entry, and the entry's name.
+    pub(super) fn parent_of<'p>(&mut self, path: &'p [u8]) -> io::Result<(BorrowedFd<'_>, &'p [u8])> {
         let (folder, name) = split(path);
         Ok((self.at(folder)?, name))
     }
@@ -86,7 +85,7 @@ fn step(folder: BorrowedFd<'_>, name: &[u8]) -> io::Result<OwnedFd> {
     Ok(rustix::fs::openat(folder, name, STEP, Mode::empty())?)
 }
 
-/// What the kernel keeps about an entry, which is not followed. An empty name is the folder itself.
+/// Reads the metadata of an entry without following links. An empty name is the folder itself.
 pub(super) fn stat(folder: BorrowedFd<'_>, name: &[u8]) -> io::Result<Stat> {
     let name = if name.is_empty() { b".".as_slice() } else { name };
     Ok(rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)?)
@@ -97,12 +96,12 @@ pub(super) fn list(folder: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     quietly(folder, b".", OFlags::DIRECTORY)
 }
 
-/// Opens a regular file for reading. A fifo in its place does not block and is left to the caller to notice.
+/// Opens a regular file for reading. If it is a FIFO instead, this does not block; the caller must check the kind.
 pub(super) fn file(folder: BorrowedFd<'_>, name: &[u8]) -> io::Result<File> {
     Ok(File::from(quietly(folder, name, OFlags::NONBLOCK.union(OFlags::NOCTTY))?))
 }
 
-/// Reading must leave no trace where that can be helped: only the owner and root may ask not to be noted.
+/// Opens without updating the access time if possible: only the owner and root may ask for that.
 fn quietly(folder: BorrowedFd<'_>, name: &[u8], flags: OFlags) -> io::Result<OwnedFd> {
     let flags = flags.union(OFlags::RDONLY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
     match rustix::fs::openat(folder, name, flags.union(OFlags::NOATIME), Mode::empty()) {
@@ -121,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_swapped_for_a_link_is_an_error_and_not_a_way_out() {
+    fn a_folder_replaced_with_a_link_cannot_be_opened() {
         let outside = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(outside.path().join("b")).unwrap();
         std::fs::write(outside.path().join("b/secret"), "x").unwrap();
@@ -141,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn folders_deeper_than_the_kernel_takes_in_one_call_open_with_few_descriptors() {
+    fn folders_deeper_than_the_kernel_accepts_in_one_call_open_with_few_descriptors() {
         let tree = tempfile::tempdir().unwrap();
         let mut at = rustix::fs::open(tree.path(), OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap();
         let name = "d".repeat(60);
@@ -157,7 +156,7 @@ mod tests {
         folders.at(b"").unwrap();
         assert!(folders.at(b"missing").is_err());
         let (folder, last) = split(&path);
-        assert_eq!(folders.of(&path).unwrap().1, last);
+        assert_eq!(folders.parent_of(&path).unwrap().1, last);
         assert_eq!(split(b"top"), (b"".as_slice(), b"top".as_slice()));
         assert!(folder.len() < path.len());
     }

@@ -1,23 +1,23 @@
-//! Paths below the archived folder: their order, and which of them may be restored.
+//! Paths below the archived folder: their order, their display, and which of them may be restored.
 
 use base::error::{Class, Error, Result};
 use std::cmp::Ordering;
 
-/// Longest path of an archive: eight times what the kernel takes in one call, so that whatever was archived fits.
+/// Longest path of an archive: eight times what the kernel accepts in one call.
 pub(super) const BYTES_MAX: usize = 32 << 10;
 
-/// Deepest path. Removing what a failed restore left keeps a descriptor for each folder on the way open, and a process
-/// has 1,024 as a rule. Documents are four deep.
+/// Deepest path. Cleaning up after a failed restore keeps one descriptor open per folder level, and a process usually
+/// has 1,024. Documents are four deep.
 pub(super) const DEPTH_MAX: usize = 500;
 
-/// A path as an archive names it, made relative and plain: `./a//b/` is `a/b`, the folder itself is empty.
+/// Normalises a path from an archive: `./a//b/` becomes `a/b`, and the folder itself becomes the empty path.
 ///
 /// # Errors
-/// Of class [`Class::Stale`], naming it, when it would lead out of the folder or no file system holds it.
+/// [`Class::Stale`] if the path leads out of the folder, or if no file system can hold it, naming the path.
 pub(super) fn below(path: &[u8]) -> Result<Vec<u8>> {
     let refused = |why: &str| {
         Err(Error::new(Class::Stale, format!("the archive holds `{}`, which {why}", shown(path)))
-            .hint("nothing was restored; find out who made this archive before you unpack it with another tool"))
+            .hint("nothing was restored; find out who created this archive before you unpack it with another tool"))
     };
     if path == b"/" {
         return Ok(Vec::new());
@@ -26,24 +26,25 @@ pub(super) fn below(path: &[u8]) -> Result<Vec<u8>> {
         return refused("is an absolute path");
     }
     if path.contains(&0) {
-        return refused("has a zero byte in its name");
+        return refused("contains a zero byte");
     }
     let names: Vec<&[u8]> = names(path).collect();
     if names.contains(&b"..".as_slice()) {
         return refused("leads out of the folder");
     }
     if path.len() > BYTES_MAX || names.len() > DEPTH_MAX {
-        return refused("is longer or deeper than any path may be");
+        return refused("is too long or too deep");
     }
     Ok(names.join(&b'/'))
 }
 
-/// Whether a path below the folder may be in an archive, so that [`below`] takes it when it is read back, with the slash that a header adds to it.
+/// Whether a path may be in an archive: [`below`] must accept it when it is read back, including the slash that a
+/// header adds to a folder.
 pub(super) fn fits(path: &[u8]) -> bool {
     path.len() < BYTES_MAX && names(path).nth(DEPTH_MAX).is_none()
 }
 
-/// Whether the target of a symbolic link, at that path below the folder, may lie outside of the folder, as far as its text says.
+/// Whether the symbolic link at `path` leads out of the folder, judging by the text of its target only.
 pub(super) fn leads_out(path: &[u8], target: &[u8]) -> bool {
     let mut depth = names(split(path).0).count();
     target.starts_with(b"/")
@@ -54,12 +55,12 @@ pub(super) fn leads_out(path: &[u8], target: &[u8]) -> bool {
         })
 }
 
-/// Its names, from the top.
+/// The names in a path, outermost first.
 fn names(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     path.split(|b| *b == b'/').filter(|name| !matches!(*name, b"" | b"."))
 }
 
-/// The order of an archive: names one after the other, each by its bytes, so a folder comes right before what is in it.
+/// The order of an archive: compares name by name, each by its bytes. A folder comes right before its content.
 pub(super) fn order(a: &[u8], b: &[u8]) -> Ordering {
     names(a).cmp(names(b))
 }
@@ -77,8 +78,8 @@ pub(super) fn split(path: &[u8]) -> (&[u8], &[u8]) {
     super::open::split(path)
 }
 
-/// A path as a log, a record or a terminal may show it: readable, on one line, and without loss. Whatever is not a
-/// printable character stands as `\xNN`, and a backslash as `\\`.
+/// A path for a log, a record or a terminal: readable, on one line, and without loss. Bytes that are not printable
+/// characters are written as `\xNN`, and a backslash as `\\`.
 pub(super) fn shown(path: &[u8]) -> String {
     let mut text = String::with_capacity(path.len());
     for chunk in path.utf8_chunks() {
@@ -100,8 +101,8 @@ fn escape(text: &mut String, bytes: &[u8]) {
     }
 }
 
-/// A path as [`shown`] writes it, with every byte back in its place.
-pub(super) fn parsed(text: &[u8]) -> Result<Vec<u8>, ()> {
+/// Parses a path that [`shown`] wrote.
+pub(super) fn parse(text: &[u8]) -> Result<Vec<u8>, ()> {
     let mut path = Vec::with_capacity(text.len());
     let mut rest = text;
     while let Some((first, after)) = rest.split_first() {
@@ -132,7 +133,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn a_path_is_made_plain_or_refused_by_name() {
+    fn a_path_is_normalised_or_refused_by_name() {
         for (path, expected) in [
             ("./", ""),
             (".", ""),
@@ -150,9 +151,9 @@ mod tests {
             ("..", "leads out"),
             ("a/../../b", "leads out"),
             ("a/..", "leads out"),
-            ("a\0b", "`a\\x00b`, which has a zero byte"),
-            (&"d/".repeat(DEPTH_MAX + 1), "deeper"),
-            (&"x".repeat(BYTES_MAX + 1), "longer"),
+            ("a\0b", "`a\\x00b`, which contains a zero byte"),
+            (&"d/".repeat(DEPTH_MAX + 1), "too deep"),
+            (&"x".repeat(BYTES_MAX + 1), "too long"),
         ] {
             let error = below(path.as_bytes()).unwrap_err();
             assert!(error.message().contains(expected), "{error}");
@@ -161,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_comes_right_before_what_is_in_it() {
+    fn a_folder_comes_right_before_its_content() {
         let paths: [&[u8]; 7] = [b"", b"a", b"a/b", b"a/b/c", b"a-b", b"a.b", b"b"];
         assert!(paths.is_sorted_by(|a, b| order(a, b) == Ordering::Less));
         for (path, folder, expected) in
@@ -172,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn what_fits_is_read_back_and_nothing_else() {
+    fn exactly_the_paths_that_fit_are_read_back() {
         let deep = |depth: usize| "d/".repeat(depth);
         for path in
             [deep(DEPTH_MAX), deep(DEPTH_MAX + 1), "x".repeat(BYTES_MAX - 1), "x".repeat(BYTES_MAX), String::new()]
@@ -184,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_that_leaves_the_folder_is_told_from_one_within() {
+    fn a_link_that_leads_out_of_the_folder_is_recognised() {
         for (path, target, expected) in [
             ("a", "b", false),
             ("a", "/etc", true),
@@ -199,16 +200,16 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_path_of_an_index_is_refused() {
+    fn an_invalid_escape_is_refused() {
         for text in ["", "\\", "a\\", "\\x", "\\x0", "\\xzz", "\\n", "\\X00"] {
-            assert_eq!(parsed(text.as_bytes()), Err(()), "{text}");
+            assert_eq!(parse(text.as_bytes()), Err(()), "{text}");
         }
     }
 
     proptest! {
         #[test]
-        fn a_path_that_is_shown_is_read_back(path in prop::collection::vec(any::<u8>(), 1..60)) {
-            prop_assert_eq!(parsed(shown(&path).as_bytes()), Ok(path));
+        fn a_shown_path_is_parsed_back(path in prop::collection::vec(any::<u8>(), 1..60)) {
+            prop_assert_eq!(parse(shown(&path).as_bytes()), Ok(path));
         }
     }
 

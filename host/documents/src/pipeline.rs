@@ -1,23 +1,23 @@
-//! Work in parallel, results in order, memory bounded.
+//! A parallel pipeline with ordered results and bounded memory.
 //!
-//! One thread makes jobs, several work on them, the calling one takes the results in the order of the jobs. Every
-//! queue is bounded, so the slowest of the three sets the pace. It knows nothing of files.
+//! One thread produces jobs, several threads work on them, and the calling thread takes the results in the order of the
+//! jobs. Every queue is bounded, so the slowest of the three sets the pace. This module does not know about files.
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use std::ops::ControlFlow;
 
-/// Most workers, whatever the machine has: with it the buffers of an archive stay below 64 MiB, and ten cores
-/// compress faster than any disk reads.
+/// Upper limit of workers on any machine. It keeps the buffers of an archive below 64 MiB, and ten cores compress
+/// faster than any disk reads.
 const WORKERS_MAX: usize = 10;
 
-/// Results that one job may have waiting. More would be memory without use: the taker is behind anyway.
+/// Results of one job that may wait. More would only waste memory, because the consumer is behind anyway.
 const RESULTS_WAITING_MAX: usize = 2;
 
-/// Whoever was to take it has gone: stop.
+/// The other end of the pipeline has stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Gone;
+pub(super) struct Disconnected;
 
-/// Where the maker puts jobs.
+/// Where the producer puts jobs.
 pub(super) struct Inlet<J, R> {
     jobs: Sender<(J, Outlet<R>)>,
     order: Sender<Receiver<R>>,
@@ -27,37 +27,38 @@ pub(super) struct Inlet<J, R> {
 pub(super) struct Outlet<R>(Sender<R>);
 
 impl<J, R> Inlet<J, R> {
-    /// Puts in a job; waits while enough are under way.
-    pub(super) fn put(&self, job: J) -> Result<(), Gone> {
+    /// Submits a job. Blocks while enough jobs are in progress.
+    pub(super) fn put(&self, job: J) -> Result<(), Disconnected> {
         let (results, waiting) = bounded(RESULTS_WAITING_MAX);
-        self.order.send(waiting).map_err(|_| Gone)?;
-        self.jobs.send((job, Outlet(results))).map_err(|_| Gone)
+        self.order.send(waiting).map_err(|_| Disconnected)?;
+        self.jobs.send((job, Outlet(results))).map_err(|_| Disconnected)
     }
 }
 
 impl<R> Outlet<R> {
-    /// Puts out a result; waits while the taker is behind.
-    pub(super) fn put(&self, result: R) -> Result<(), Gone> {
-        self.0.send(result).map_err(|_| Gone)
+    /// Delivers a result. Blocks while the consumer is behind.
+    pub(super) fn put(&self, result: R) -> Result<(), Disconnected> {
+        self.0.send(result).map_err(|_| Disconnected)
     }
 }
 
-/// As many workers as there are cores, and one more to work while another waits for the disk.
+/// One worker per core, and one more that works while another waits for the disk.
 pub(super) fn workers() -> usize {
     std::thread::available_parallelism().map_or(2, |cores| cores.get() + 1).min(WORKERS_MAX)
 }
 
-/// Runs until the maker is done and every result is taken, or `take` breaks. When it returns, every thread has ended.
+/// Runs until `make` is done and every result is taken, or until `take` breaks. When it returns, every thread has
+/// ended.
 ///
 /// # Panics
-/// When the maker or a worker panicked.
+/// If `make` or a worker panicked.
 pub(super) fn run<J: Send, R: Send, M, W>(
     workers: usize,
     make: M,
     worker: impl Fn() -> W,
     mut take: impl FnMut(R) -> ControlFlow<()>,
 ) where
-    M: FnOnce(&Inlet<J, R>) -> Result<(), Gone> + Send,
+    M: FnOnce(&Inlet<J, R>) -> Result<(), Disconnected> + Send,
     W: FnMut(J, &Outlet<R>) + Send,
 {
     std::thread::scope(|scope| {
@@ -90,7 +91,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     #[test]
-    fn results_come_in_the_order_of_the_jobs_however_long_each_takes() {
+    fn results_come_in_the_order_of_the_jobs_even_if_some_take_longer() {
         let mut taken = Vec::new();
         run(
             4,
@@ -113,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_taker_that_breaks_stops_the_maker_and_the_workers() {
+    fn a_consumer_that_breaks_stops_the_producer_and_the_workers() {
         let made = AtomicUsize::new(0);
         let mut taken = 0;
         run(

@@ -1,5 +1,5 @@
-//! Which entries go into which gzip member, and which names are further names of one file. Decided from what the
-//! walk says alone, so that the same tree always gives the same members.
+//! Plans which entries go into which gzip member, and which names are hard links to a file that came earlier. The plan
+//! depends on the walk only, so the same tree always gives the same members.
 
 use super::entry::{Entry, Kind};
 use super::header::{self, TAR_BLOCK_BYTES};
@@ -7,7 +7,7 @@ use super::index::{self, Line};
 use super::member::MEMBER_BYTES;
 use super::open::Folders;
 use super::path;
-use super::pipeline::{Gone, Inlet};
+use super::pipeline::{Disconnected, Inlet};
 use super::read::Large;
 use super::report::Ledger;
 use super::restore::described;
@@ -17,17 +17,17 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
-/// Entries in one member. Bounds what a run of empty files holds in memory.
+/// Entries in one member. Limits the memory of a run of empty files.
 const MEMBER_ENTRIES_MAX: usize = 4_096;
 
-/// Files with several names whose first name is remembered. A file with further names beyond that is archived once for each.
+/// Files with several names whose first name is remembered. Beyond this limit, a file is archived once for each name.
 const LINKS_MAX: usize = 100_000;
 
-/// What a worker makes into members.
+/// What a worker turns into members.
 pub(super) enum Job {
-    /// Whole entries, one member as a rule.
+    /// Whole entries, usually one member.
     Run(Vec<Planned>),
-    /// A part of a large file, one member.
+    /// A part of a large file: one member.
     Part(Part),
     /// The end of the archive.
     End,
@@ -39,29 +39,31 @@ pub(super) struct Planned {
     pub(super) name: Name,
 }
 
-/// Which of its names a file is met under.
+/// Which of a file's names (hard links) an entry is.
 pub(super) enum Name {
-    /// The only one.
+    /// The only name.
     Only,
-    /// The first one, under which the content is archived.
-    First(Teller),
-    /// A further one, which refers to the first, if that is in the archive.
+    /// The first name, under which the content is archived.
+    First(Announcer),
+    /// A further name. It becomes a hard link to the first name if that one is in the archive.
     Further(Arc<First>),
 }
 
-/// Whether a file's content went into the archive under its first name; its further names wait to hear.
+/// The first name of a file. Its further names wait until it is known whether the content was archived under this name.
 #[derive(Debug)]
 pub(super) struct First {
     pub(super) path: Vec<u8>,
     identity: (u64, u64),
-    held: Mutex<Option<bool>>,
-    told: Condvar,
+    archived: Mutex<Option<bool>>,
+    announced: Condvar,
 }
 
-/// Tells a file's further names. Dropped without a word it says no, so nobody waits for ever.
-pub(super) struct Teller(Arc<First>);
+/// Announces to a file's further names whether the first one was archived. Dropping it announces that it was not, so no
+/// thread waits forever.
+pub(super) struct Announcer(Arc<First>);
 
-/// A part of a large file. Dropped without being hashed it gives up the hash, so that no other part waits for it.
+/// A part of a large file. Dropping it before it is hashed gives up the file's hash, so that no other part waits for
+/// it.
 pub(super) struct Part {
     pub(super) file: Arc<Shared>,
     pub(super) number: u64,
@@ -73,7 +75,7 @@ impl Part {
         Self { file: Arc::clone(file), number, hashed: false }
     }
 
-    /// Whether it is the last part.
+    /// Whether this is the last part.
     pub(super) fn is_last(&self) -> bool {
         self.number + 1 == self.file.parts()
     }
@@ -97,13 +99,13 @@ impl Drop for Part {
 pub(super) struct Shared {
     pub(super) path: Vec<u8>,
     pub(super) large: Large,
-    troubled: AtomicBool,
+    has_problem: AtomicBool,
     unreadable: AtomicBool,
     hash: Mutex<Hash>,
     hashed: Condvar,
 }
 
-/// The hash of a large file, which takes its parts in order, whoever reads them.
+/// The hash of a large file. Several threads read its parts; they are hashed in order.
 struct Hash {
     next: u64,
     state: Option<Sha256>,
@@ -113,14 +115,14 @@ impl Shared {
     /// A file that is read in [`Shared::parts`].
     pub(super) fn new(path: Vec<u8>, large: Large) -> Self {
         let hash = Mutex::new(Hash { next: 0, state: Some(Sha256::new()) });
-        let (troubled, unreadable) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self { path, large, troubled, unreadable, hash, hashed: Condvar::new() }
+        let (has_problem, unreadable) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { path, large, has_problem, unreadable, hash, hashed: Condvar::new() }
     }
 
-    /// Whether whoever restores takes its headers for what they are.
+    /// Checks that a restore accepts the file's headers.
     ///
     /// # Errors
-    /// What they would say.
+    /// The error that a restore would report.
     pub(super) fn check(&self) -> base::error::Result<()> {
         let mut plain = Vec::new();
         header::push(&mut plain, &self.path, &self.large.meta, None, &self.large.attributes);
@@ -138,14 +140,15 @@ impl Shared {
         described(&line, &plain).map(drop)
     }
 
-    /// Parts of [`MEMBER_BYTES`], the last one shorter; at least one, for the headers.
+    /// The number of parts of [`MEMBER_BYTES`]; the last one may be shorter. At least one, for the headers.
     pub(super) fn parts(&self) -> u64 {
         self.large.meta.size_bytes.div_ceil(MEMBER_BYTES as u64).max(1)
     }
 
-    /// Hashes a part when its turn has come. The last part gives the hash of all, unless a part was given up.
+    /// Waits for its turn and hashes a part. The last part returns the hash of the whole file, unless a part was
+    /// dropped.
     ///
-    /// It does not wait for ever: parts are worked on in their order, and one that is dropped gives up the hash.
+    /// It does not wait forever: workers take parts in order, and dropping a part gives up the hash.
     fn hash(&self, number: u64, bytes: &[u8]) -> Option<[u8; 32]> {
         let mut hash = self.hash.lock().unwrap_or_else(PoisonError::into_inner);
         while hash.next != number && hash.state.is_some() {
@@ -163,51 +166,56 @@ impl Shared {
         self.hashed.notify_all();
     }
 
-    /// Whether this is the first trouble with it: one line a file is enough.
-    pub(super) fn is_first_trouble(&self) -> bool {
-        !self.troubled.swap(true, Ordering::AcqRel)
+    /// Whether this is the first problem with the file: the report has one line per file.
+    pub(super) fn is_first_problem(&self) -> bool {
+        !self.has_problem.swap(true, Ordering::AcqRel)
     }
 
-    /// Whether this is the first part of it that cannot be read. That counts even where other trouble was noted before.
+    /// Whether this is the first part of the file that cannot be read. This counts even if another problem was noted.
     pub(super) fn is_first_unreadable(&self) -> bool {
-        self.troubled.store(true, Ordering::Release);
+        self.has_problem.store(true, Ordering::Release);
         !self.unreadable.swap(true, Ordering::AcqRel)
     }
 }
 
 impl First {
-    /// Waits until the content is in the archive, or will never be.
-    pub(super) fn is_held(&self) -> bool {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Waits until it is decided whether the content is in the archive under this name, and returns that.
+    pub(super) fn is_archived(&self) -> bool {
+        let mut archived = self.archived.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            match *held {
-                Some(held) => return held,
-                None => held = self.told.wait(held).unwrap_or_else(PoisonError::into_inner),
+            match *archived {
+                Some(archived) => return archived,
+                None => archived = self.announced.wait(archived).unwrap_or_else(PoisonError::into_inner),
             }
         }
     }
 }
 
-impl Teller {
-    /// The content of this file went into the archive under the first name.
-    pub(super) fn tell(&self, archived: (u64, u64)) {
-        self.say(archived == self.0.identity);
+impl Announcer {
+    /// Announces which file was archived under the first name. It may be another file by now.
+    pub(super) fn announce(&self, identity: (u64, u64)) {
+        self.set(identity == self.0.identity);
     }
 
-    fn say(&self, held: bool) {
-        self.0.held.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(held);
-        self.0.told.notify_all();
+    fn set(&self, archived: bool) {
+        self.0.archived.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(archived);
+        self.0.announced.notify_all();
     }
 }
 
-impl Drop for Teller {
+impl Drop for Announcer {
     fn drop(&mut self) {
-        self.say(false);
+        self.set(false);
     }
 }
 
-/// Puts the jobs of a whole walk into the pipeline.
-pub(super) fn plan<R>(walk: Walk, folders: &mut Folders, ledger: &Ledger, inlet: &Inlet<Job, R>) -> Result<(), Gone> {
+/// Submits the jobs of a whole walk to the pipeline.
+pub(super) fn plan<R>(
+    walk: Walk,
+    folders: &mut Folders,
+    ledger: &Ledger,
+    inlet: &Inlet<Job, R>,
+) -> Result<(), Disconnected> {
     let mut links = Links::default();
     let mut run = Run::default();
     for found in walk {
@@ -218,12 +226,12 @@ pub(super) fn plan<R>(walk: Walk, folders: &mut Folders, ledger: &Ledger, inlet:
                 continue;
             }
             Found::Unreadable(unseen) => {
-                ledger.unseen(&unseen);
+                ledger.note_unseen(&unseen);
                 continue;
             }
         };
         if entry.meta.kind == Kind::Socket {
-            ledger.note(&entry.path, "is a socket, which no archive can hold");
+            ledger.note(&entry.path, "is a socket, which an archive cannot hold");
             continue;
         }
         if let Kind::Link(target) = &entry.meta.kind
@@ -242,7 +250,7 @@ pub(super) fn plan<R>(walk: Walk, folders: &mut Folders, ledger: &Ledger, inlet:
             run.push(Planned { entry, name });
         }
         if ledger.failure().is_some() {
-            return Err(Gone);
+            return Err(Disconnected);
         }
     }
     run.put(inlet)
@@ -254,11 +262,11 @@ fn plan_large<R>(
     folders: &mut Folders,
     ledger: &Ledger,
     inlet: &Inlet<Job, R>,
-) -> Result<(), Gone> {
+) -> Result<(), Disconnected> {
     let large = match Large::open(&entry, folders) {
         Ok(large) => large,
         Err(error) => {
-            ledger.unread(&entry.path, &error);
+            ledger.note_unread(&entry.path, &error);
             return Ok(());
         }
     };
@@ -267,8 +275,8 @@ fn plan_large<R>(
         ledger.unreadable(&file.path, false, &format!("cannot be archived: {}", error.message()));
         return Ok(());
     }
-    if let Name::First(teller) = name {
-        teller.tell(file.large.meta.identity);
+    if let Name::First(announcer) = name {
+        announcer.announce(file.large.meta.identity);
     }
     (0..file.parts()).try_for_each(|number| inlet.put(Job::Part(Part::new(&file, number))))
 }
@@ -290,19 +298,19 @@ impl Run {
         self.entries.push(planned);
     }
 
-    fn put<R>(&mut self, inlet: &Inlet<Job, R>) -> Result<(), Gone> {
+    fn put<R>(&mut self, inlet: &Inlet<Job, R>) -> Result<(), Disconnected> {
         self.bytes = 0;
         if self.entries.is_empty() { Ok(()) } else { inlet.put(Job::Run(std::mem::take(&mut self.entries))) }
     }
 }
 
-/// What an entry adds to a member, about. Of a folder its attributes are in memory already.
+/// The approximate number of bytes that an entry adds to a member. The attributes of a folder are known already.
 fn cost_bytes(entry: &Entry) -> usize {
     let content = usize::try_from(entry.content_bytes()).unwrap_or(usize::MAX);
     content.saturating_add(3 * TAR_BLOCK_BYTES + entry.path.len() + entry.attributes.bytes())
 }
 
-/// The first names of files that have several, until all of them were met.
+/// The first names of files with several names, until all of their names were found.
 #[derive(Default)]
 struct Links(HashMap<(u64, u64), (Arc<First>, u64)>);
 
@@ -326,10 +334,10 @@ impl Links {
         let first = Arc::new(First {
             path: entry.path.clone(),
             identity: meta.identity,
-            held: Mutex::new(None),
-            told: Condvar::new(),
+            archived: Mutex::new(None),
+            announced: Condvar::new(),
         });
         self.0.insert(meta.identity, (Arc::clone(&first), meta.names - 1));
-        Name::First(Teller(first))
+        Name::First(Announcer(first))
     }
 }

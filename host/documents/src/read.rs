@@ -1,4 +1,5 @@
-//! Reading files that others write to: each either whole and at rest, or at a fixed length and with its problem named.
+//! Reads files that other processes may be writing. A file is read either whole and unchanged, or at a fixed length
+//! with its problem reported.
 
 use super::attributes::Attributes;
 use super::entry::{Entry, Kind, Meta};
@@ -12,22 +13,22 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 
-/// How often a small file is read again because it changed meanwhile. A file that never rests, such as a log, is
-/// taken as it was the last time.
+/// How often a small file is read before the last version is accepted although the file changed during the read. Log
+/// files change all the time.
 const ATTEMPTS_MAX: u32 = 3;
 
-/// What became of a small file.
+/// The result of reading a small file.
 #[derive(Debug)]
 pub(super) enum Small {
-    /// Its headers and content were appended; the content begins at `body`.
+    /// Headers and content were appended; the content begins at `body`.
     Whole { meta: Meta, body: usize, attributes: Attributes },
-    /// They were appended, but it changed each time it was read.
-    Restless { meta: Meta, body: usize, attributes: Attributes },
-    /// It is no longer small; nothing was appended.
+    /// Headers and content were appended, but the file changed during every read.
+    Changing { meta: Meta, body: usize, attributes: Attributes },
+    /// The file is no longer small; nothing was appended.
     Grown(Large),
 }
 
-/// A file that is taken in parts, at the length it had when it was opened.
+/// A file that is read in parts, at the length that it had when it was opened.
 #[derive(Debug)]
 pub(super) struct Large {
     file: File,
@@ -35,17 +36,17 @@ pub(super) struct Large {
     pub(super) attributes: Attributes,
 }
 
-/// Appends headers and content of a file that had at most `bytes_max` when it was found.
+/// Appends the headers and content of a file that had at most `bytes_max` when it was listed.
 ///
 /// # Errors
-/// When it cannot be read; then nothing was appended.
+/// If the file cannot be read; nothing was appended then.
 pub(super) fn small(entry: &Entry, bytes_max: u64, folders: &mut Folders, out: &mut Vec<u8>) -> io::Result<Small> {
     let start = out.len();
     let mut attempt = 1;
     loop {
         let file = open(entry, folders)?;
-        let mut meta = look(&file)?;
-        let attributes = Attributes::of(&file);
+        let mut meta = stat_file(&file)?;
+        let attributes = Attributes::read_from(&file);
         if meta.size_bytes > bytes_max {
             return Ok(Small::Grown(Large { file, meta, attributes }));
         }
@@ -59,7 +60,7 @@ pub(super) fn small(entry: &Entry, bytes_max: u64, folders: &mut Folders, out: &
             }
             Ok(false) if attempt < ATTEMPTS_MAX => out.truncate(start),
             Ok(false) => {
-                // The header announced another length than was read.
+                // The header has the old length; write it again with the length that was read.
                 let content = out.split_off(body);
                 out.truncate(start);
                 meta.size_bytes = content.len() as u64;
@@ -67,7 +68,7 @@ pub(super) fn small(entry: &Entry, bytes_max: u64, folders: &mut Folders, out: &
                 let body = out.len();
                 out.extend_from_slice(&content);
                 header::pad(out, meta.size_bytes);
-                return Ok(Small::Restless { meta, body, attributes });
+                return Ok(Small::Changing { meta, body, attributes });
             }
             Err(error) => {
                 out.truncate(start);
@@ -78,24 +79,24 @@ pub(super) fn small(entry: &Entry, bytes_max: u64, folders: &mut Folders, out: &
     }
 }
 
-/// Appends a file's content, at most as long as `meta` says; whether it was at rest meanwhile.
+/// Appends a file's content, at most as many bytes as `meta` says. Returns whether the file was unchanged meanwhile.
 fn append(file: &File, meta: &mut Meta, body: usize, out: &mut Vec<u8>) -> io::Result<bool> {
     let size = usize::try_from(meta.size_bytes).map_err(io::Error::other)?;
-    // Room for one byte more than there should be, which shows that the file has grown. No second read looks for the
-    // end: what the file is like afterwards tells.
+    // One spare byte shows whether the file has grown. No second read checks for the end of the file: the metadata
+    // afterwards shows any change.
     out.reserve(size + 1);
     while retry_on_intr(|| rustix::io::read(file, spare_capacity(out)))? != 0 && out.len() - body < size {}
     let read = out.len() - body;
     out.truncate(body + size.min(read));
-    Ok(read == size && meta.is_unchanged(&look(file)?))
+    Ok(read == size && meta.is_unchanged(&stat_file(file)?))
 }
 
 fn open(entry: &Entry, folders: &mut Folders) -> io::Result<File> {
-    let (folder, name) = folders.of(&entry.path)?;
+    let (folder, name) = folders.parent_of(&entry.path)?;
     open::file(folder, name)
 }
 
-fn look(file: &File) -> io::Result<Meta> {
+fn stat_file(file: &File) -> io::Result<Meta> {
     let stat = rustix::fs::fstat(file)?;
     if rustix::fs::FileType::from_raw_mode(stat.st_mode) != rustix::fs::FileType::RegularFile {
         return Err(io::Error::other("it is no longer a file"));
@@ -104,21 +105,18 @@ fn look(file: &File) -> io::Result<Meta> {
 }
 
 impl Large {
-    /// Opens a file to be taken in parts.
-    ///
-    /// # Errors
-    /// When it cannot be opened.
+    /// Opens a file that is read in parts.
     pub(super) fn open(entry: &Entry, folders: &mut Folders) -> io::Result<Self> {
         let file = open(entry, folders)?;
-        let meta = look(&file)?;
-        let attributes = Attributes::of(&file);
+        let meta = stat_file(&file)?;
+        let attributes = Attributes::read_from(&file);
         Ok(Self { file, meta, attributes })
     }
 
-    /// Fills `room`, which holds zeros, from `offset` on. Holes are not read.
+    /// Fills `room`, which holds zeros, with the content from `offset` on. Holes are skipped.
     ///
     /// # Errors
-    /// When it cannot be read or has become shorter; then the rest of `room` keeps its zeros.
+    /// If the file cannot be read or has become shorter; the rest of `room` keeps its zeros then.
     pub(super) fn fill(&self, offset: u64, room: &mut [u8]) -> io::Result<()> {
         if self.meta.stored_bytes >= self.meta.size_bytes {
             return self.file.read_exact_at(room, offset);
@@ -133,7 +131,7 @@ impl Large {
         Ok(())
     }
 
-    /// The first stretch of data between two offsets; none where there is a hole.
+    /// The first stretch of data between two offsets; `None` if there is only a hole.
     fn data(&self, at: u64, end: u64) -> io::Result<Option<(u64, u64)>> {
         if at >= end {
             return Ok(None);
@@ -144,17 +142,17 @@ impl Large {
                 Ok(Some((from, rustix::fs::seek(file, SeekFrom::Hole(from))?.clamp(from + 1, end))))
             }
             Ok(_) => Ok(None),
-            // There is no data behind this offset, be it a hole or because the file has become shorter.
-            Err(rustix::io::Errno::NXIO) if look(&self.file)?.size_bytes >= end => Ok(None),
+            // There is no data after this offset: it is in a hole, or the file has become shorter.
+            Err(rustix::io::Errno::NXIO) if stat_file(&self.file)?.size_bytes >= end => Ok(None),
             Err(rustix::io::Errno::NXIO) => Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
-            // A file system that knows no holes.
+            // The file system does not support holes.
             Err(rustix::io::Errno::INVAL) => Ok(Some((at, end))),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Whether the file is as it was when it was opened.
+    /// Whether the file is unchanged since it was opened.
     pub(super) fn is_unchanged(&self) -> bool {
-        look(&self.file).is_ok_and(|later| self.meta.is_unchanged(&later))
+        stat_file(&self.file).is_ok_and(|later| self.meta.is_unchanged(&later))
     }
 }

@@ -1,4 +1,4 @@
-//! What an archive held, left out and stumbled over, collected while it is made.
+//! The report of an archive: what it holds, what was excluded and what went wrong, collected while it is created.
 
 use super::attributes::Attributes;
 use super::entry::{Entry, Kind};
@@ -11,89 +11,91 @@ use std::collections::BTreeSet;
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Problems that a report names. The total is always counted; a record with more lines than this helps nobody.
+/// Problems that a report lists. The total is always counted; a record with more lines would help nobody.
 pub const PROBLEMS_MAX: usize = 1_000;
 
-/// Excluded folders that a report names; the total is always counted.
+/// Excluded folders that a report lists; the total is always counted.
 pub const EXCLUDED_FOLDERS_MAX: usize = 1_000;
 
-/// Excluded files that a report names; the total is always counted.
+/// Excluded files that a report lists; the total is always counted.
 pub const EXCLUDED_NAMES_MAX: usize = 1_000;
 
-/// Links out of the folder that a report names; the total is always counted. Whoever has more has made them all in one way.
+/// Links out of the folder that a report lists; the total is always counted. If there are more, they are all alike.
 pub const LINKS_OUT_MAX: usize = 100;
 
-/// Names of attributes that are not kept. A file system has a handful.
+/// Names of attributes that are not kept. A file system usually has a handful.
 pub const FOREIGN_ATTRIBUTES_MAX: usize = 100;
 
-/// What an archive is to do about a file that cannot be read, or that vanishes or changes while it is read.
+/// What to do about a file that cannot be read, or that vanishes or changes while it is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WhenUnreadable {
-    /// Name it and the reason in the report, and go on.
+    /// List the file and the reason in the report, and continue.
     Report,
     /// Fail the archive.
     Fail,
 }
 
-/// Something that is not, or not quite, in the archive.
+/// An entry that is missing from the archive or not archived faithfully.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Problem {
-    /// Path below the root, without loss and fit to be shown.
+    /// Path below the root, for display and without loss.
     pub path: String,
-    /// A lowercase phrase.
+    /// The reason, a lowercase phrase.
     pub reason: String,
 }
 
-/// An entry that exists and could not be read.
+/// An entry that exists but could not be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnreadableEntry {
     /// Path below the root, in bytes; empty for the root.
     pub path: Vec<u8>,
-    /// It is a folder that could not be listed. An entry that could not even be looked at may be a folder too.
+    /// Whether it is a folder that could not be listed. If not even its metadata could be read, this is false, but the
+    /// entry may still be a folder.
     pub is_folder: bool,
 }
 
-/// What became of an archive.
+/// The report of a finished archive.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ArchiveReport {
-    /// The patterns that were left out.
+    /// The exclude patterns.
     pub exclude: Vec<String>,
     /// Entries in the archive that are not folders.
     pub files: u64,
     /// Content of the regular files among them.
     pub bytes: u64,
-    /// Entries left out that are not folders.
+    /// Excluded entries that are not folders.
     pub excluded_files: u64,
     /// Content of the regular files among those.
     pub excluded_bytes: u64,
     /// Folders that matched a pattern, the first [`EXCLUDED_FOLDERS_MAX`] in path order.
     pub excluded_folders: Vec<String>,
-    /// How many there are.
+    /// How many folders matched.
     pub excluded_folders_total: u64,
     /// Files that matched a pattern themselves, the first [`EXCLUDED_NAMES_MAX`] in path order.
     pub excluded_names: Vec<String>,
-    /// How many there are.
+    /// How many files matched.
     pub excluded_names_total: u64,
-    /// Symbolic links whose target lies outside of the folder and so in no archive, the first [`LINKS_OUT_MAX`] in path order.
+    /// Symbolic links whose target is outside the folder and therefore not in the archive, the first [`LINKS_OUT_MAX`]
+    /// in path order.
     pub links_out: Vec<String>,
-    /// How many there are.
+    /// How many such links there are.
     pub links_out_total: u64,
-    /// Names of extended attributes that entries have and the archive does not keep, at most [`FOREIGN_ATTRIBUTES_MAX`].
+    /// Names of extended attributes that the archive does not keep, at most [`FOREIGN_ATTRIBUTES_MAX`].
     pub foreign_attributes: BTreeSet<String>,
-    /// In path order. There may be more than are named here: up to [`PROBLEMS_MAX`] are.
+    /// Problems in path order, at most [`PROBLEMS_MAX`].
     pub problems: Vec<Problem>,
-    /// How many there are.
+    /// How many problems there are.
     pub problems_total: u64,
-    /// Those of them that exist and could not be read, or not to their end: permission denied, an I/O error, a stale
-    /// handle. A folder that cannot be listed counts once, whatever lies below it.
+    /// The problems of entries that exist but could not be read, or not to their end: permission denied, an I/O error,
+    /// a stale handle. A folder that cannot be listed counts once, no matter what is below it.
     pub unreadable_total: u64,
-    /// Up to [`PROBLEMS_MAX`] of those, in path order. Beyond that, folders are kept rather than anything else.
+    /// The unreadable entries in path order, at most [`PROBLEMS_MAX`]. If there are more, folders take precedence.
     pub unreadable: Vec<UnreadableEntry>,
-    /// Those of them that vanished between being listed and being read.
+    /// The problems of entries that vanished between being listed and being read.
     pub vanished_total: u64,
 }
 
-/// A report in the making, shared by everyone who works on the archive.
+/// A report that is being collected, shared by all threads that work on the archive.
 #[derive(Debug)]
 pub(super) struct Ledger {
     when_unreadable: WhenUnreadable,
@@ -129,14 +131,14 @@ impl Ledger {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts what is in the archive.
+    /// Counts archived entries and their content.
     pub(super) fn archived(&self, files: u64, bytes: u64) {
         let report = &mut self.kept().report;
         report.files += files;
         report.bytes += bytes;
     }
 
-    /// Counts what is left out; `top` where it matched a pattern itself.
+    /// Counts an excluded entry. `top` is set if the entry matched a pattern itself.
     pub(super) fn excluded(&self, entry: &Entry, top: bool) {
         let report = &mut self.kept().report;
         if entry.meta.kind != Kind::Folder {
@@ -156,7 +158,7 @@ impl Ledger {
         }
     }
 
-    /// Counts a symbolic link whose target no archive of the folder holds.
+    /// Counts a symbolic link whose target is outside the folder.
     pub(super) fn leads_out(&self, path: &[u8]) {
         let report = &mut self.kept().report;
         report.links_out_total += 1;
@@ -165,10 +167,10 @@ impl Ledger {
         }
     }
 
-    /// Notes what is not kept of an entry beside its content.
+    /// Notes the attributes of an entry that the archive does not keep.
     pub(super) fn attributes(&self, path: &[u8], attributes: &Attributes) {
-        for lack in &attributes.lacks {
-            self.note(path, lack);
+        for loss in &attributes.losses {
+            self.note(path, loss);
         }
         if !attributes.foreign.is_empty() {
             let names = &mut self.kept().report.foreign_attributes;
@@ -177,7 +179,7 @@ impl Ledger {
         }
     }
 
-    /// Notes what no setting can help: an entry that no archive can hold.
+    /// Notes a problem that never fails the archive, such as an entry that an archive cannot hold.
     pub(super) fn note(&self, path: &[u8], reason: &str) {
         let report = &mut self.kept().report;
         report.problems_total += 1;
@@ -186,37 +188,37 @@ impl Ledger {
         }
     }
 
-    /// Notes what is not as it was on the disk, which fails the archive where that was asked for.
+    /// Notes an entry that is not archived as it was on disk. With [`WhenUnreadable::Fail`], this fails the archive.
     pub(super) fn problem(&self, path: &[u8], reason: &str) {
         self.note(path, reason);
         if self.when_unreadable == WhenUnreadable::Fail {
             self.kept().failure.get_or_insert_with(|| {
                 Error::new(
                     Class::Unexpected,
-                    format!("the documents cannot be archived as they are: `{}` {reason}", shown(path)),
+                    format!("the documents could not be archived as they were: `{}` {reason}", shown(path)),
                 )
-                .hint("run it again, or let the dump plugin report such files and go on")
+                .hint("run it again, or configure the dump plugin to report such files and continue")
             });
         }
     }
 
-    /// Notes what the walk could not see.
-    pub(super) fn unseen(&self, unseen: &Unseen) {
+    /// Notes an entry that the walk could not examine.
+    pub(super) fn note_unseen(&self, unseen: &Unseen) {
         let Unseen { path, is_folder, excluded, failure, reason } = unseen;
-        // The archive lacks nothing that was to be in it.
+        // An excluded entry is not missing from the archive, so it does not count as unreadable.
         let failure = if *excluded && *failure == Failure::Unreadable { Failure::Unfit } else { *failure };
         if *excluded && failure == Failure::Vanished {
             return;
         }
-        self.failed(path, *is_folder, failure, reason);
+        self.note_failure(path, *is_folder, failure, reason);
     }
 
     /// Notes a file that could not be opened or read.
-    pub(super) fn unread(&self, path: &[u8], error: &io::Error) {
-        self.failed(path, false, Failure::of(error), &base::error::reason(error));
+    pub(super) fn note_unread(&self, path: &[u8], error: &io::Error) {
+        self.note_failure(path, false, Failure::from_error(error), &base::error::reason(error));
     }
 
-    fn failed(&self, path: &[u8], is_folder: bool, failure: Failure, reason: &str) {
+    fn note_failure(&self, path: &[u8], is_folder: bool, failure: Failure, reason: &str) {
         match failure {
             Failure::Vanished => {
                 self.kept().report.vanished_total += 1;
@@ -227,7 +229,7 @@ impl Ledger {
         }
     }
 
-    /// Notes an entry that exists and could not be read, or not to its end.
+    /// Notes an entry that exists but could not be read, or not to its end.
     pub(super) fn unreadable(&self, path: &[u8], is_folder: bool, reason: &str) {
         self.kept().report.unreadable(UnreadableEntry { path: path.to_vec(), is_folder });
         self.problem(path, reason);
@@ -238,7 +240,7 @@ impl Ledger {
         self.kept().failure.clone()
     }
 
-    /// The report, when all is done.
+    /// The finished report, sorted.
     pub(super) fn finish(&self) -> ArchiveReport {
         let mut report = self.kept().report.clone();
         report.problems.sort();
@@ -252,7 +254,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_full_list_of_what_is_unreadable_keeps_folders_and_all_are_counted() {
+    fn a_full_list_of_unreadable_entries_keeps_folders_and_counts_all() {
         let ledger = Ledger::new(Vec::new(), WhenUnreadable::Report);
         for n in 0..PROBLEMS_MAX {
             ledger.unreadable(format!("f{n:04}").as_bytes(), false, "cannot be read");

@@ -1,7 +1,7 @@
-//! Restoring an archive into a new folder: from its index in parallel, or without one in one pass over any `tar.gz`.
+//! Restores an archive into a new folder: in parallel with an index, or in one pass over any `tar.gz` without one.
 //!
-//! Nothing outside the new folder is ever touched, whatever the archive holds, and the target appears whole or not at
-//! all. It decides nothing about snapshots: it is handed an archive.
+//! No archive can make a restore touch anything outside the new folder. The target appears as a whole or not at all.
+//! This module does not choose snapshots; the caller passes an archive.
 
 mod compare;
 mod gunzip;
@@ -22,7 +22,7 @@ pub(super) use names::{Names, Place};
 pub(super) use parse::{Described, damaged, next as next_entry, unreadable as archive_unreadable};
 pub(super) use sparse::{Expanded, Map};
 pub(super) use streamed::{nothing_more, padding, skip};
-pub(super) use write::pour;
+pub(super) use write::write_content;
 
 use super::entry::Kind;
 use super::index::Digest;
@@ -31,7 +31,7 @@ use super::object::{Archive, Means, blocking};
 use super::path::shown;
 use super::report::{PROBLEMS_MAX, Problem};
 use base::error::{Error, Result};
-use base::stream::stopped;
+use base::stream::interrupted_error;
 use indicatif::HumanBytes;
 use late::Late;
 use std::os::fd::OwnedFd;
@@ -42,52 +42,52 @@ use target::Target;
 use tokio_util::sync::CancellationToken;
 use write::Privileged;
 
-/// What a restored folder is compared with, for people.
+/// What a restored folder is compared with, for display.
 pub const COMPARED_WITH_INDEX: &str = "its index: names, kinds, sizes, times, and the SHA-256 of each content";
 
-/// Space that is left free for what a file system keeps beside the contents, in bytes an entry.
+/// Space for the file system's own metadata, in bytes per entry.
 const ENTRY_BYTES: u64 = 512;
 
-/// What an index says of the whole archive.
+/// Totals of an archive, according to its index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Survey {
-    /// Entries that are no folders.
+    /// Entries that are not folders.
     pub files: u64,
     /// Folders.
     pub folders: u64,
     /// Bytes of content, each file counted once.
     pub bytes: u64,
-    /// Bytes that are more than holes, about: what a restore needs on a disk.
+    /// Approximate number of bytes without holes: the disk space that a restore needs.
     pub dense_bytes: u64,
 }
 
 /// What was restored.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Restored {
-    /// Files, links and fifos.
+    /// Files, links and FIFOs.
     pub files: u64,
     /// Folders.
     pub folders: u64,
     /// Bytes of content.
     pub bytes: u64,
-    /// Whether owners are as they were. Only root can give files away.
+    /// Whether owners were restored. Only root can change owners.
     pub owners: bool,
     /// The first entries that were left out, and why.
     pub skipped: Vec<Problem>,
-    /// How many there are.
+    /// How many entries were left out.
     pub skipped_total: u64,
-    /// Whether all of it was compared with the index of the archive. An archive without an index leaves nothing to compare with.
+    /// Whether everything was compared with the archive's index. Always false for an archive without an index.
     pub is_compared: bool,
-    /// The first entries that were restored without their extended attributes or access control list, and why.
+    /// The first entries that were restored incompletely (attributes, access control lists, times), and why.
     pub lacking: Vec<Problem>,
-    /// How many there are.
+    /// How many entries were restored incompletely.
     pub lacking_total: u64,
 }
 
-/// Reads a whole index and counts what it promises. None where the archive has none.
+/// Reads a whole index and adds up its entries. `None` if the archive has no index.
 ///
 /// # Errors
-/// When it is damaged, or not the one that was recorded.
+/// [`base::error::Class::Stale`] if the index is damaged or does not match its recorded SHA-256.
 pub async fn survey(archive: &Archive, stop: &CancellationToken) -> Result<Option<Survey>> {
     let archive = archive.clone();
     blocking(stop, move |means| survey_blocking(&archive, &means)).await
@@ -114,40 +114,40 @@ fn survey_blocking(archive: &Archive, means: &Means) -> Result<Option<Survey>> {
     Ok(Some(counted))
 }
 
-/// What a member needs on a disk, about: zeros pack to a thousandth, and nothing else does to a two-hundredth.
+/// The approximate disk space of a member. Only zeros compress to less than a two-hundredth (to about a thousandth).
 const fn dense(span: &Span) -> u64 {
     const HOLE: usize = 200;
     if span.packed_bytes.saturating_mul(HOLE) < span.plain_bytes { 0 } else { span.plain_bytes as u64 }
 }
 
-/// Whether a folder can be restored to, and has room for that much. Changes nothing.
+/// Checks that the target is new or empty, and that its file system has enough space. Changes nothing.
 ///
 /// # Errors
-/// Of class [`base::error::Class::Usage`] where something is there, [`base::error::Class::Unexpected`] without room.
+/// [`base::error::Class::Usage`] if the target exists and is not empty; [`base::error::Class::Unexpected`] if there is
+/// not enough space.
 pub fn check_target(into: &Path, bytes: u64, entries: u64) -> Result<()> {
-    let (_, room) = target::look(into)?;
+    let (_, room) = target::inspect(into)?;
     let needed = bytes.saturating_add(entries.saturating_mul(ENTRY_BYTES));
     let place = into.display();
     if needed > room.bytes {
         let text = format!("not enough space for {place}: {} of {} needed", HumanBytes(room.bytes), HumanBytes(needed));
-        return Err(Error::unexpected(text).hint("make room, or restore to another disk"));
+        return Err(Error::unexpected(text).hint("free some space, or restore to another disk"));
     }
     match room.files {
         Some(files) if files < entries => {
-            let text =
-                format!("{place} is on a file system with room for {files} more files, and {entries} are needed");
+            let text = format!("the file system of {place} has room for {files} more files, but {entries} are needed");
             Err(Error::unexpected(text).hint("restore to another disk"))
         }
         _ => Ok(()),
     }
 }
 
-/// Restores an archive into a folder that is new or empty. `id` names what is made until it is whole. When `stop` is
-/// cancelled or the future is dropped, the threads end and remove what they made.
+/// Restores an archive into a folder that is new or empty. `id` is part of the temporary folder's name. If `stop` is
+/// cancelled or the future is dropped, the threads end and remove everything that they created.
 ///
 /// # Errors
-/// Of class [`base::error::Class::Stale`] for an archive that is damaged or would leave the folder, naming the entry;
-/// those of [`check_target`]; the store's. The target is then as it was.
+/// [`base::error::Class::Stale`] for an archive that is damaged or leads out of the folder, naming the entry; see also
+/// [`check_target`]. On any error, the target is unchanged.
 pub async fn restore(archive: &Archive, into: PathBuf, id: String, stop: &CancellationToken) -> Result<Restored> {
     let archive = archive.clone();
     blocking(stop, move |means| {
@@ -155,7 +155,9 @@ pub async fn restore(archive: &Archive, into: PathBuf, id: String, stop: &Cancel
         let work = Work::new(Arc::clone(&target.root), means);
         let done =
             if archive.index.is_some() { indexed::run(&archive, &work) } else { streamed::run(&archive.object, &work) };
-        if let Err(error) = done.and_then(|()| if work.means.stop.is_cancelled() { Err(stopped()) } else { Ok(()) }) {
+        if let Err(error) =
+            done.and_then(|()| if work.means.stop.is_cancelled() { Err(interrupted_error()) } else { Ok(()) })
+        {
             return Err(target.abort(work.failed(error)));
         }
         let (privileged, means) = (work.privileged, work.means.clone());
@@ -163,16 +165,16 @@ pub async fn restore(archive: &Archive, into: PathBuf, id: String, stop: &Cancel
             let mut restored = restored;
             let mut lacking = Problems { first: std::mem::take(&mut restored.lacking), total: restored.lacking_total };
             restored.is_compared = compare::with_index(&target.root, &archive, &means, |path| {
-                lacking.add(path, "has another time than it had, which this file system does not keep");
+                lacking.add(path, "has a different modification time: the file system cannot store the original");
             })?;
             (restored.lacking, restored.lacking_total) = (lacking.first, lacking.total);
             Ok((restored, root))
         });
         match finished {
             Ok((mut restored, root)) => {
-                let lacks = target.finish(root, privileged)?;
-                restored.lacking_total += lacks.len() as u64;
-                restored.lacking.extend(lacks.into_iter().map(|reason| Problem { path: shown(b""), reason }));
+                let losses = target.finish(root, privileged)?;
+                restored.lacking_total += losses.len() as u64;
+                restored.lacking.extend(losses.into_iter().map(|reason| Problem { path: shown(b""), reason }));
                 Ok(restored)
             }
             Err(error) => Err(target.abort(error)),
@@ -181,7 +183,7 @@ pub async fn restore(archive: &Archive, into: PathBuf, id: String, stop: &Cancel
     .await
 }
 
-/// The first of many, and how many there are.
+/// The first problems, and the number of all problems.
 #[derive(Debug, Default)]
 struct Problems {
     first: Vec<Problem>,
@@ -197,10 +199,10 @@ impl Problems {
     }
 }
 
-/// Notes what an entry has not got back.
+/// Notes the attributes that could not be restored on an entry.
 fn note(lacking: &Mutex<Problems>, described: &Described) {
-    for lack in &described.attributes.lacks {
-        lacking.lock().unwrap_or_else(PoisonError::into_inner).add(&described.path, lack);
+    for loss in &described.attributes.losses {
+        lacking.lock().unwrap_or_else(PoisonError::into_inner).add(&described.path, loss);
     }
 }
 
@@ -215,7 +217,7 @@ struct Work {
     bytes: AtomicU64,
     skipped: Mutex<Problems>,
     lacking: Mutex<Problems>,
-    /// What went wrong first; it stops everybody.
+    /// The first failure. It stops all threads.
     failure: Mutex<Option<Error>>,
 }
 
@@ -245,7 +247,7 @@ impl Work {
         self.means.stop.cancel();
     }
 
-    /// The first failure, of which `last` may be a consequence.
+    /// The first failure. `last` may only be a consequence of it.
     fn failed(&self, last: Error) -> Error {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or(last)
     }
@@ -259,8 +261,8 @@ impl Work {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Restores an entry that has no content of its own.
-    fn bare(&self, described: &Described, sink: &mut write::Sink) -> Result<()> {
+    /// Restores an entry without content of its own.
+    fn restore_bare(&self, described: &Described, sink: &mut write::Sink) -> Result<()> {
         match (&described.kind, &described.linked) {
             (Kind::Folder, _) => {
                 sink.folder(&described.path)?;
@@ -274,7 +276,7 @@ impl Work {
             }
             (Kind::CharacterDevice | Kind::BlockDevice | Kind::Socket, _) => {
                 let mut skipped = self.skipped.lock().unwrap_or_else(PoisonError::into_inner);
-                skipped.add(&described.path, "is a device, which no document is; it is not restored");
+                skipped.add(&described.path, "is a device; devices are not restored");
                 Ok(())
             }
             (Kind::File | Kind::Link(_) | Kind::Fifo, None) => {
@@ -284,12 +286,12 @@ impl Work {
         }
     }
 
-    /// Notes what an entry has not got back.
+    /// Notes the attributes that could not be restored on an entry.
     fn note(&self, described: &Described) {
         note(&self.lacking, described);
     }
 
-    /// Does what waits for the end.
+    /// Does the work that had to wait for all files.
     fn finish(self) -> Result<(Restored, Option<Described>)> {
         let mut sink = self.sink();
         let root = self.late.finish(&mut sink, |folder| note(&self.lacking, folder))?;
@@ -310,11 +312,12 @@ impl Work {
     }
 }
 
-/// Compares a content with its SHA-256, where one is known.
+/// Compares a content with its SHA-256, if one is known.
 pub(super) fn check_digest(path: &[u8], expected: Digest, found: impl FnOnce() -> [u8; 32]) -> Result<()> {
     match expected {
         Digest::Sha256(expected) if expected != found() => {
-            Err(parse::damaged(&format!("the content of `{}` is not the one that was archived", shown(path))))
+            let shown = shown(path);
+            Err(parse::damaged(&format!("the content of `{shown}` does not match its SHA-256 in the index")))
         }
         _ => Ok(()),
     }

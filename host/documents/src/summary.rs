@@ -1,14 +1,14 @@
-//! What can be said of a tree in one digest: of what the kernel keeps about each entry, or of each file's bytes.
+//! Summarises a tree in one digest, over the metadata of each entry or over the content of each file.
 //!
-//! The digest is SHA-256 over one line of facts an entry, in path order, each field with its length or of fixed
-//! width, so that no two trees give the same bytes. Neither a name nor a byte leaves this module.
+//! The digest is SHA-256 over one line per entry, in path order. Each field has a length prefix or a fixed width, so
+//! two different trees never give the same bytes. No name and no content leaves this module.
 
 use super::attributes::Attributes;
 use super::entry::{Entry, Kind};
 use super::exclude::Matcher;
 use super::failure::Failure;
 use super::open::{self, Folders};
-use super::pipeline::{self, Gone, Inlet, Outlet};
+use super::pipeline::{self, Disconnected, Inlet, Outlet};
 use super::walk::{Found, Walk};
 use sha2::{Digest, Sha256};
 use std::fs::File;
@@ -18,7 +18,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// How closely a tree is looked at.
+/// How closely a tree is examined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Depth {
     /// Path, kind, mode, owner, size, modification and change time, link target.
@@ -27,7 +27,7 @@ pub enum Depth {
     Content,
 }
 
-/// What is said of a tree.
+/// The summary of a tree.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Summary {
     /// SHA-256 over every entry that is not excluded, in lower-case hexadecimal.
@@ -36,33 +36,33 @@ pub struct Summary {
     pub files: u64,
     /// Content of the regular files among them.
     pub bytes: u64,
-    /// Entries left out that are not folders.
+    /// Excluded entries that are not folders.
     pub excluded_files: u64,
     /// Content of the regular files among those.
     pub excluded_bytes: u64,
-    /// Entries that could not be read. They are part of the digest by path alone.
+    /// Entries that could not be read. Only their paths are part of the digest.
     pub unreadable: u64,
 }
 
 /// Files that one job hashes.
 const BATCH_FILES_MAX: usize = 256;
 
-/// Bytes that one job hashes, unless it is one file.
+/// Bytes that one job hashes, unless a single file is larger.
 const BATCH_BYTES_MAX: u64 = 4 << 20;
 
-/// Read in one go while hashing.
+/// Bytes that are read at once while hashing.
 pub(super) const READ_BYTES: usize = 256 << 10;
 
-/// Looks at every entry below `root`; none when `stop` was raised.
+/// Examines every entry below `root`; `None` if `stop` was set.
 pub(super) fn summarise(root: Arc<OwnedFd>, matcher: Matcher, depth: Depth, stop: &AtomicBool) -> Option<Summary> {
     let walk = Walk::new(Arc::clone(&root), matcher);
     match depth {
-        Depth::Metadata => of_metadata(walk, stop),
-        Depth::Content => of_content(walk, &root, stop),
+        Depth::Metadata => summarise_metadata(walk, stop),
+        Depth::Content => summarise_content(walk, &root, stop),
     }
 }
 
-fn of_metadata(walk: Walk, stop: &AtomicBool) -> Option<Summary> {
+fn summarise_metadata(walk: Walk, stop: &AtomicBool) -> Option<Summary> {
     let mut summary = Summary::default();
     let mut digest = Sha256::new_with_prefix(b"tree metadata 1\n");
     let mut line = Vec::new();
@@ -72,10 +72,10 @@ fn of_metadata(walk: Walk, stop: &AtomicBool) -> Option<Summary> {
         }
         if let Some(entry) = summary.count(&found) {
             line.clear();
-            common(&mut line, entry);
-            // A folder's size and times change with what is in it, excluded entries among them.
+            push_common(&mut line, entry);
+            // A folder's size and times change with its content, including excluded entries.
             if entry.meta.kind == Kind::Folder {
-                attributes(&mut line, &entry.attributes);
+                push_attributes(&mut line, &entry.attributes);
             } else {
                 line.extend_from_slice(&entry.meta.size_bytes.to_le_bytes());
                 for time in [entry.meta.modified, entry.meta.changed] {
@@ -84,9 +84,9 @@ fn of_metadata(walk: Walk, stop: &AtomicBool) -> Option<Summary> {
                 }
             }
             digest.update(&line);
-        } else if let Some(path) = unreadable(&found) {
+        } else if let Some(path) = unreadable_path(&found) {
             line.clear();
-            unread(&mut line, path);
+            push_unreadable(&mut line, path);
             digest.update(&line);
         }
     }
@@ -94,13 +94,13 @@ fn of_metadata(walk: Walk, stop: &AtomicBool) -> Option<Summary> {
     Some(summary)
 }
 
-/// The lines of some entries, and what could not be read among them.
+/// The lines of some entries, and the number of them that could not be read.
 struct Hashed {
     lines: Vec<u8>,
     unreadable: u64,
 }
 
-fn of_content(walk: Walk, root: &Arc<OwnedFd>, stop: &AtomicBool) -> Option<Summary> {
+fn summarise_content(walk: Walk, root: &Arc<OwnedFd>, stop: &AtomicBool) -> Option<Summary> {
     let mut summary = Summary::default();
     let mut digest = Sha256::new_with_prefix(b"tree content 1\n");
     let mut unreadable = 0;
@@ -141,16 +141,16 @@ fn batches(
     summary: &mut Summary,
     stop: &AtomicBool,
     inlet: &Inlet<Vec<Found>, Hashed>,
-) -> Result<(), Gone> {
+) -> Result<(), Disconnected> {
     let mut batch = Vec::new();
     let mut bytes = 0_u64;
     for found in walk {
         if stop.load(Ordering::Relaxed) {
-            return Err(Gone);
+            return Err(Disconnected);
         }
         let cost = |entry: &Entry| entry.content_bytes() + entry.attributes.bytes() as u64;
         let content = summary.count(&found).map(cost);
-        if content.is_none() && unreadable(&found).is_none() {
+        if content.is_none() && unreadable_path(&found).is_none() {
             continue;
         }
         bytes = bytes.saturating_add(content.unwrap_or(0));
@@ -165,46 +165,46 @@ fn batches(
 
 fn hash(found: &Found, folders: &mut Folders, buffer: &mut [u8], stop: &AtomicBool, hashed: &mut Hashed) {
     let Found::Entry(entry) = found else {
-        if let Some(path) = unreadable(found) {
-            unread(&mut hashed.lines, path);
+        if let Some(path) = unreadable_path(found) {
+            push_unreadable(&mut hashed.lines, path);
         }
         return;
     };
     if entry.meta.kind != Kind::File {
-        common(&mut hashed.lines, entry);
+        push_common(&mut hashed.lines, entry);
         if entry.meta.kind == Kind::Folder {
-            attributes(&mut hashed.lines, &entry.attributes);
+            push_attributes(&mut hashed.lines, &entry.attributes);
         }
         return;
     }
     let mut kept = Attributes::default();
-    match content::<Sha256>(&entry.path, folders, buffer, stop, |file| kept = Attributes::of(file)) {
+    match hash_content::<Sha256>(&entry.path, folders, buffer, stop, |file| kept = Attributes::read_from(file)) {
         Ok((_, content)) => {
-            common(&mut hashed.lines, entry);
+            push_common(&mut hashed.lines, entry);
             hashed.lines.extend_from_slice(&content);
-            attributes(&mut hashed.lines, &kept);
+            push_attributes(&mut hashed.lines, &kept);
         }
-        // It is gone, as if it had been before the walk began.
-        Err(error) if Failure::of(&error) == Failure::Vanished => {}
+        // The file has vanished: treat it as if it had never been listed.
+        Err(error) if Failure::from_error(&error) == Failure::Vanished => {}
         Err(_) => {
-            unread(&mut hashed.lines, &entry.path);
+            push_unreadable(&mut hashed.lines, &entry.path);
             hashed.unreadable += 1;
         }
     }
 }
 
-/// Number and digest of a file's bytes, to its end as it is met; `opened` gets it first.
-pub(super) fn content<D: Digest>(
+/// Reads a file to its end and returns the number and the digest of its bytes. `opened` gets the open file first.
+pub(super) fn hash_content<D: Digest>(
     path: &[u8],
     folders: &mut Folders,
     buffer: &mut [u8],
     stop: &AtomicBool,
     opened: impl FnOnce(&File),
 ) -> io::Result<(u64, sha2::digest::Output<D>)> {
-    let (folder, name) = folders.of(path)?;
+    let (folder, name) = folders.parent_of(path)?;
     let mut file = open::file(folder, name)?;
     if !file.metadata()?.is_file() {
-        return Err(io::Error::other("no longer a file"));
+        return Err(io::Error::other("it is no longer a file"));
     }
     opened(&file);
     let (mut digest, mut bytes) = (D::new(), 0_u64);
@@ -225,7 +225,7 @@ pub(super) fn content<D: Digest>(
 }
 
 impl Summary {
-    /// Counts what was found; gives back the entry that counts for the digest.
+    /// Counts an entry. Returns it if it is part of the digest.
     fn count<'f>(&mut self, found: &'f Found) -> Option<&'f Entry> {
         match found {
             Found::Entry(entry) => {
@@ -239,28 +239,29 @@ impl Summary {
                 None
             }
             Found::Unreadable(_) => {
-                self.unreadable += u64::from(unreadable(found).is_some());
+                self.unreadable += u64::from(unreadable_path(found).is_some());
                 None
             }
         }
     }
 }
 
-/// The path of what could not be seen and counts. What vanished between being listed and being looked at is not there.
-fn unreadable(found: &Found) -> Option<&[u8]> {
+/// The path of an entry that counts as unreadable. Excluded entries, and entries that vanished after they were listed,
+/// do not count.
+fn unreadable_path(found: &Found) -> Option<&[u8]> {
     match found {
         Found::Unreadable(unseen) if unseen.failure != Failure::Vanished && !unseen.excluded => Some(&unseen.path),
         _ => None,
     }
 }
 
-fn unread(line: &mut Vec<u8>, path: &[u8]) {
+fn push_unreadable(line: &mut Vec<u8>, path: &[u8]) {
     line.push(b'?');
-    text(line, path);
+    push_bytes(line, path);
 }
 
-/// What counts at either depth.
-fn common(line: &mut Vec<u8>, entry: &Entry) {
+/// Appends the fields that are part of the digest at either depth.
+fn push_common(line: &mut Vec<u8>, entry: &Entry) {
     let meta = &entry.meta;
     let (letter, target) = match &meta.kind {
         Kind::File => (b'f', &[][..]),
@@ -272,24 +273,25 @@ fn common(line: &mut Vec<u8>, entry: &Entry) {
         Kind::BlockDevice => (b'b', &[][..]),
     };
     line.push(letter);
-    text(line, &entry.path);
+    push_bytes(line, &entry.path);
     line.extend_from_slice(&meta.mode.to_le_bytes());
     line.extend_from_slice(&meta.uid.to_le_bytes());
     line.extend_from_slice(&meta.gid.to_le_bytes());
     line.extend_from_slice(&meta.device.to_le_bytes());
-    text(line, target);
+    push_bytes(line, target);
 }
 
-/// Nothing where there are none, so that most folders have the digest that they had before attributes were kept.
-fn attributes(line: &mut Vec<u8>, attributes: &Attributes) {
+/// Appends attributes. Appends nothing if there are none, so that entries without attributes keep the digest that they
+/// had before attributes were archived.
+fn push_attributes(line: &mut Vec<u8>, attributes: &Attributes) {
     let bytes = attributes.to_bytes();
     if !bytes.is_empty() {
         line.push(b'a');
-        text(line, &bytes);
+        push_bytes(line, &bytes);
     }
 }
 
-fn text(line: &mut Vec<u8>, bytes: &[u8]) {
+fn push_bytes(line: &mut Vec<u8>, bytes: &[u8]) {
     line.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
     line.extend_from_slice(bytes);
 }

@@ -1,4 +1,4 @@
-//! Archives of awkward trees, unpacked with the tools that people have, and compared with the trees.
+//! Archives of awkward trees, unpacked with this program and with stock tools, and compared with the originals.
 
 mod changing;
 mod getting;
@@ -21,39 +21,39 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
-/// Waits until a condition holds, and says what is the case instead where it never does.
-async fn eventually(condition: impl Fn() -> bool, instead: impl Fn() -> String) {
+/// Waits until a condition holds. Panics with `otherwise` if it never does.
+async fn eventually(condition: impl Fn() -> bool, otherwise: impl Fn() -> String) {
     for _ in 0..2_000 {
         if condition() {
             return;
         }
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
-    panic!("{}", instead());
+    panic!("{}", otherwise());
 }
 
-/// What must be the same of an entry after unpacking.
+/// What must be the same about an entry after unpacking.
 #[derive(Debug, PartialEq, Eq)]
 struct Facts {
     kind: String,
     mode: u32,
     owner: (u32, u32),
     size: u64,
-    /// Of all but symbolic links, whose times not every tool restores.
+    /// Zero for symbolic links, because not every tool restores their times.
     modified: (i64, u64),
     content: String,
     /// The first path of the same file.
     first: Option<Vec<u8>>,
-    /// Extended attributes, access control lists among them.
+    /// Extended attributes, including access control lists.
     attributes: BTreeMap<String, Vec<u8>>,
 }
 
-/// Every entry of a tree, by a walk that shares nothing with the one under test.
+/// Every entry of a tree, read without using the code under test.
 fn facts(root: &Path) -> BTreeMap<Vec<u8>, Facts> {
     let root = rustix::fs::open(root, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
     let mut all = BTreeMap::new();
     let mut names = BTreeMap::new();
-    look(&root, b".", Vec::new(), &mut all, &mut names);
+    visit(&root, b".", Vec::new(), &mut all, &mut names);
     for paths in names.values() {
         for path in paths {
             all.get_mut(path).unwrap().first = paths.iter().min().cloned();
@@ -62,7 +62,7 @@ fn facts(root: &Path) -> BTreeMap<Vec<u8>, Facts> {
     all
 }
 
-fn look(
+fn visit(
     folder: &OwnedFd,
     name: &[u8],
     path: Vec<u8>,
@@ -90,7 +90,7 @@ fn look(
                 let name = entry.file_name().to_bytes();
                 if name != b"." && name != b".." {
                     let path = if path.is_empty() { name.to_vec() } else { [&path, &b"/"[..], name].concat() };
-                    look(&inner, name, path, all, names);
+                    visit(&inner, name, path, all, names);
                 }
             }
         }
@@ -127,11 +127,11 @@ fn attributes(file: &impl AsFd) -> BTreeMap<String, Vec<u8>> {
     names.filter(|name| !name.starts_with(b"security.")).map(value).collect()
 }
 
-/// Gives a file or folder an attribute; whether this file system has such.
+/// Sets an attribute of a file or folder. Returns whether this file system supports it.
 fn set_attribute(path: &Path, name: &str, value: &[u8]) -> bool {
     match rustix::fs::setxattr(path, name, value, rustix::fs::XattrFlags::empty()) {
         Err(Errno::NOTSUP) => {
-            ::tests::skip(&format!("this file system has no attributes as `{name}`"));
+            ::tests::skip(&format!("this file system does not support attributes such as `{name}`"));
             false
         }
         set => set.map(|()| true).unwrap(),
@@ -147,7 +147,7 @@ async fn collected(mut stream: ByteStream) -> Result<Vec<u8>> {
 }
 
 fn tree(path: &Path) -> Arc<Tree> {
-    Tree::open(&Config { path: path.to_owned() }, "prod/docs".to_owned()).unwrap()
+    Tree::open(&FolderConfig { path: path.to_owned() }, "prod/docs".to_owned()).unwrap()
 }
 
 fn reporting(exclude: &[&str]) -> ArchiveOptions {
@@ -161,19 +161,20 @@ async fn archived(path: &Path, exclude: &[&str]) -> (Vec<u8>, ArchiveReport) {
     (bytes, tree.report().unwrap())
 }
 
-/// A tool that may be missing: then it is said, and nothing is tested with it.
+/// Whether a tool is installed. If it is not, notes that its test is skipped.
 fn installed(tool: &str) -> bool {
-    let there = Command::new(tool).arg("--version").output().is_ok_and(|output| output.status.success());
-    if !there {
+    let is_installed = Command::new(tool).arg("--version").output().is_ok_and(|output| output.status.success());
+    if !is_installed {
         ::tests::skip(&format!("{tool} is not installed"));
     }
-    there
+    is_installed
 }
 
-fn ran(command: &mut Command) {
+/// Runs a command, which must succeed without printing to stderr.
+fn run(command: &mut Command) {
     let output = command.output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && said.is_empty(), "{command:?}: {} {said}", output.status);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && stderr.is_empty(), "{command:?}: {} {stderr}", output.status);
 }
 
 fn set_modified(at: &impl AsFd, name: &[u8], seconds: i64, nanoseconds: i64) {
@@ -195,14 +196,14 @@ fn noise(bytes: usize, seed: u64) -> Vec<u8> {
     noise
 }
 
-/// Unpacks an archive with GNU tar and looks at what came out.
+/// Unpacks an archive with GNU tar and returns the facts about its entries.
 fn unpacked(bytes: &[u8]) -> BTreeMap<Vec<u8>, Facts> {
     let base = tempfile::tempdir().unwrap();
     let into = base.path().join("into");
     std::fs::create_dir(&into).unwrap();
     let file = base.path().join("docs.tar.gz");
     std::fs::write(&file, bytes).unwrap();
-    ran(Command::new("tar")
+    run(Command::new("tar")
         .args(["--warning=no-timestamp", "--xattrs", "--acls", "-xpzf"])
         .arg(&file)
         .current_dir(&into));

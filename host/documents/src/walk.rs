@@ -1,9 +1,9 @@
-//! The walk: every entry of a tree in path order, excluded ones told apart, listed by several threads ahead of
-//! the one that asks.
+//! Walks a tree: returns every entry in path order and marks excluded ones. Several threads list folders ahead of the
+//! caller.
 //!
-//! Path order compares name by name, each by its bytes: a folder comes right before what is in it. Memory is
-//! bounded by the names of the largest folder, not by the tree. Mount points are crossed, as `tar` does; symbolic
-//! links are never followed.
+//! Path order compares name by name, each by its bytes, so a folder comes right before its content. Memory depends on
+//! the names of the largest folder, not on the size of the tree. The walk crosses mount points, as `tar` does, and
+//! never follows symbolic links.
 
 use super::attributes::Attributes;
 use super::entry::{Entry, Kind};
@@ -19,41 +19,41 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
-/// Threads that list folders. They wait for a disk or a network most of the time, so there may be more than cores.
+/// Threads that list folders. They mostly wait for a disk or a network, so there may be more threads than cores.
 const LISTERS: usize = 4;
 
-/// Entries that are looked at in one go. A folder with more is taken in chunks, so that a folder of a million
-/// files costs the memory of its names and is looked at by all threads.
+/// Entries that are examined at once. A larger folder is split into chunks, so that a folder with a million files only
+/// needs memory for its names, and all threads share its work.
 const CHUNK_ENTRIES: usize = 1_024;
 
-/// Lists that may be under way or waiting to be taken. Bounds memory at 64 chunks.
+/// Listings that may be in progress or waiting. Limits memory to 64 chunks.
 const AHEAD_MAX: usize = 64;
 
-/// What the walk comes across.
+/// An item of the walk.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Found {
-    /// An entry that counts.
+    /// An entry that is not excluded.
     Entry(Entry),
-    /// An entry that is left out; `top` where it matched a pattern itself and not only lies in a folder that did.
+    /// An excluded entry. `top` is set if it matched a pattern itself, not just one of the folders above it.
     Excluded { entry: Entry, top: bool },
-    /// An entry, or the inside of a folder, that cannot be seen.
+    /// An entry, or the content of a folder, that could not be examined.
     Unreadable(Unseen),
 }
 
-/// What the walk could not see.
+/// An entry, or the content of a folder, that the walk could not examine.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Unseen {
     pub(super) path: Vec<u8>,
-    /// It is a folder, and it could not be listed. Otherwise nobody could even see what it is.
+    /// Whether it is a folder that could not be listed. Otherwise, its kind is unknown.
     pub(super) is_folder: bool,
-    /// It is left out, so nobody misses it.
+    /// Whether it is excluded, so that the archive lacks nothing.
     pub(super) excluded: bool,
     pub(super) failure: Failure,
-    /// The system's.
+    /// The system's error message.
     pub(super) reason: String,
 }
 
-/// The walk itself, an iterator.
+/// The walk, an iterator.
 #[derive(Debug)]
 pub(super) struct Walk {
     here: Lister,
@@ -64,13 +64,13 @@ pub(super) struct Walk {
     ahead: usize,
 }
 
-/// A folder on the way from the root to where the walk is.
+/// A folder on the path from the root to the walk's current position.
 #[derive(Debug)]
 struct Frame {
     found: VecDeque<Found>,
-    /// How many of `found`, from the front, were scanned for folders to list ahead.
+    /// How many items of `found`, from the front, were scanned for folders to list ahead.
     scanned: usize,
-    /// Lists of folders that lie ahead in `found`, in their order.
+    /// Listings of folders that come later in `found`, in the same order.
     folders: VecDeque<(Vec<u8>, Receiver<Listing>)>,
     names: Arc<Names>,
     next_chunk: usize,
@@ -84,9 +84,9 @@ struct Names {
     excluded: bool,
     bytes: Vec<u8>,
     places: Vec<(usize, usize)>,
-    /// Of the folder itself, until the list is made.
+    /// Attributes of the folder itself, until they move to the listing.
     attributes: Attributes,
-    /// A chunk of it said already that the folder cannot be reached any more.
+    /// Whether a chunk has already reported that the folder cannot be reached any more.
     lost: AtomicBool,
 }
 
@@ -94,7 +94,7 @@ struct Names {
 struct Listing {
     found: Vec<Found>,
     names: Arc<Names>,
-    /// Of the folder itself.
+    /// Attributes of the folder itself.
     attributes: Attributes,
 }
 
@@ -117,7 +117,7 @@ struct Lister {
 }
 
 impl Walk {
-    /// A walk below an open folder.
+    /// Starts a walk below an open folder.
     pub(super) fn new(root: Arc<OwnedFd>, matcher: Matcher) -> Self {
         let (jobs, queue) = unbounded::<Job>();
         let mut here = Lister { folders: Folders::new(Arc::clone(&root)), matcher: matcher.clone() };
@@ -130,7 +130,7 @@ impl Walk {
                         drop(job.reply.send(lister.list(job.what)));
                     }
                 };
-                // A thread that cannot be had is done without: the walk lists what nobody listed for it.
+                // If a thread cannot start, the walk continues without it and lists the folders itself.
                 std::thread::Builder::new().name("walk".to_owned()).spawn(work).ok()
             })
             .collect();
@@ -138,7 +138,7 @@ impl Walk {
         Self { here, jobs: Some(jobs), listers, frames: Vec::new(), start: Some(start), ahead: 0 }
     }
 
-    /// Goes into a folder that was found, and gives it back with its attributes.
+    /// Enters a folder that was found, and returns it with its attributes. Returns other items unchanged.
     fn enter(&mut self, mut found: Found) -> Found {
         let Some((path, excluded)) = found.inside() else { return found };
         let path = path.to_vec();
@@ -162,9 +162,9 @@ impl Walk {
         found
     }
 
-    /// A list that was asked for, or else made here and now.
-    fn take(&mut self, asked: Option<Receiver<Listing>>, what: impl FnOnce() -> What) -> Listing {
-        if let Some(reply) = asked {
+    /// Receives a listing that was requested, or makes it on this thread.
+    fn take(&mut self, requested: Option<Receiver<Listing>>, what: impl FnOnce() -> What) -> Listing {
+        if let Some(reply) = requested {
             self.ahead = self.ahead.saturating_sub(1);
             if let Ok(listing) = reply.recv() {
                 return listing;
@@ -173,12 +173,12 @@ impl Walk {
         self.here.list(what())
     }
 
-    /// Asks for the lists that the innermost folder needs next.
+    /// Requests the listings that the innermost folder needs next.
     fn look_ahead(&mut self) {
         let (Some(frame), Some(jobs)) = (self.frames.last_mut(), &self.jobs) else { return };
         while frame.scanned < frame.found.len() && self.ahead < AHEAD_MAX {
             if let Some((path, excluded)) = frame.found.get(frame.scanned).and_then(Found::inside)
-                && let Some(listing) = ask(jobs, What::Folder { path: path.to_vec(), excluded })
+                && let Some(listing) = request(jobs, What::Folder { path: path.to_vec(), excluded })
             {
                 frame.folders.push_back((path.to_vec(), listing));
                 self.ahead += 1;
@@ -186,27 +186,27 @@ impl Walk {
             frame.scanned += 1;
         }
         while frame.next_chunk < frame.names.chunks() && frame.chunks.len() < LISTERS && self.ahead < AHEAD_MAX {
-            let Some(listing) = ask(jobs, What::Chunk(Arc::clone(&frame.names), frame.next_chunk)) else { return };
+            let Some(listing) = request(jobs, What::Chunk(Arc::clone(&frame.names), frame.next_chunk)) else { return };
             frame.chunks.push_back(listing);
             frame.next_chunk += 1;
             self.ahead += 1;
         }
     }
 
-    /// The next chunk of the innermost folder; false where it has no more.
+    /// Takes the next chunk of the innermost folder. Returns false if there are no more.
     fn next_chunk(&mut self) -> bool {
         let Some(frame) = self.frames.last_mut() else { return false };
-        let asked = frame.chunks.pop_front();
-        if asked.is_none() && frame.next_chunk >= frame.names.chunks() {
+        let requested = frame.chunks.pop_front();
+        if requested.is_none() && frame.next_chunk >= frame.names.chunks() {
             return false;
         }
         let names = Arc::clone(&frame.names);
-        // Chunks are asked for in order, so what was asked for first lies this far back.
-        let chunk = frame.next_chunk - frame.chunks.len() - usize::from(asked.is_some());
-        if asked.is_none() {
+        // Chunks are requested in order, so the oldest request is this far back.
+        let chunk = frame.next_chunk - frame.chunks.len() - usize::from(requested.is_some());
+        if requested.is_none() {
             frame.next_chunk += 1;
         }
-        let listing = self.take(asked, || What::Chunk(names, chunk));
+        let listing = self.take(requested, || What::Chunk(names, chunk));
         if let Some(frame) = self.frames.last_mut() {
             frame.found.extend(listing.found);
         }
@@ -215,8 +215,8 @@ impl Walk {
     }
 }
 
-/// Asks the listers for a list.
-fn ask(jobs: &Sender<Job>, what: What) -> Option<Receiver<Listing>> {
+/// Requests a listing from the listers.
+fn request(jobs: &Sender<Job>, what: What) -> Option<Receiver<Listing>> {
     let (reply, listing) = bounded(1);
     jobs.send(Job { what, reply }).is_ok().then_some(listing)
 }
@@ -247,14 +247,14 @@ impl Drop for Walk {
         self.jobs = None;
         self.frames.clear();
         for lister in self.listers.drain(..) {
-            // It ended by panicking, which the walk made up for by listing itself.
+            // If a lister panicked, the walk has listed the folders itself.
             drop(lister.join());
         }
     }
 }
 
 impl Found {
-    /// The folder whose inside comes next, and whether that is left out.
+    /// The path of a folder whose content comes next, and whether it is excluded.
     fn inside(&self) -> Option<(&[u8], bool)> {
         match self {
             Self::Entry(entry) if entry.meta.kind == Kind::Folder => Some((&entry.path, false)),
@@ -265,28 +265,28 @@ impl Found {
 }
 
 impl Unseen {
-    /// What no reader of an archive takes back, with all that may be in it.
+    /// An entry that a restore would refuse because of its path, including everything below it.
     fn too_deep(path: Vec<u8>, excluded: bool) -> Found {
         let reason =
-            format!("it lies deeper than {} folders, or its path is too long for an archive", path::DEPTH_MAX - 1);
+            format!("it is deeper than {} folders, or its path is too long for an archive", path::DEPTH_MAX - 1);
         Found::Unreadable(Self { path, is_folder: true, excluded, failure: Failure::Unreadable, reason })
     }
 
     fn entry(path: Vec<u8>, excluded: bool, error: &io::Error) -> Found {
-        let (failure, reason) = (Failure::of(error), base::error::reason(error));
+        let (failure, reason) = (Failure::from_error(error), base::error::reason(error));
         Found::Unreadable(Self { path, is_folder: false, excluded, failure, reason })
     }
 
-    /// A folder that cannot be listed has vanished only where its name is gone too: a server that lost a folder, or a
-    /// mount that went away, may give the same error. The root never vanishes, because it is what is to be archived.
+    /// A folder that cannot be listed. It counts as vanished only if its name is gone too: a server that lost a folder,
+    /// or a mount that went away, can cause the same error. The root never counts as vanished.
     fn folder(path: Vec<u8>, excluded: bool, error: &io::Error, folders: &mut Folders) -> Found {
-        let mut failure = Failure::of(error);
+        let mut failure = Failure::from_error(error);
         if path.is_empty() {
             failure = Failure::Unreadable;
         } else if failure == Failure::Vanished {
             folders.forget();
-            let there = folders.of(&path).and_then(|(folder, name)| open::stat(folder, name));
-            failure = there.map_or_else(|error| Failure::of(&error), |_| Failure::Unreadable);
+            let there = folders.parent_of(&path).and_then(|(folder, name)| open::stat(folder, name));
+            failure = there.map_or_else(|error| Failure::from_error(&error), |_| Failure::Unreadable);
         }
         let reason = base::error::reason(error);
         Found::Unreadable(Self { path, is_folder: true, excluded, failure, reason })
@@ -307,8 +307,8 @@ impl Names {
     fn read(path: Vec<u8>, excluded: bool, folders: &mut Folders) -> Result<Self, Box<Found>> {
         let mut names = Self { folder: path, excluded, ..Self::default() };
         let mut filled = names.fill(folders);
-        if filled.as_ref().is_err_and(|error| Failure::of(error) == Failure::Vanished) {
-            // Another folder may have its name by now, while the old one was still open.
+        if filled.as_ref().is_err_and(|error| Failure::from_error(error) == Failure::Vanished) {
+            // Another folder may have the same name now; the old one was still open.
             folders.forget();
             filled = names.fill(folders);
         }
@@ -325,7 +325,7 @@ impl Names {
         self.places.clear();
         let folder = open::list(folders.at(&self.folder)?)?;
         if !self.excluded {
-            self.attributes = Attributes::of(&folder);
+            self.attributes = Attributes::read_from(&folder);
         }
         let mut buffer = Vec::with_capacity(LIST_BUFFER_BYTES);
         let mut entries = rustix::fs::RawDir::new(folder, buffer.spare_capacity_mut());
@@ -342,7 +342,7 @@ impl Names {
     }
 }
 
-/// Room for some 800 names in one system call.
+/// Space for about 800 names per system call.
 const LIST_BUFFER_BYTES: usize = 32 << 10;
 
 impl Lister {
@@ -358,26 +358,27 @@ impl Lister {
                 Ok(mut names) => {
                     let attributes = std::mem::take(&mut names.attributes);
                     let names = Arc::new(names);
-                    Listing { found: self.look_at(&names, 0), names, attributes }
+                    Listing { found: self.examine(&names, 0), names, attributes }
                 }
                 Err(unreadable) => {
                     Listing { found: vec![*unreadable], names: Arc::default(), attributes: Attributes::default() }
                 }
             },
             What::Chunk(names, chunk) => {
-                Listing { found: self.look_at(&names, chunk), names, attributes: Attributes::default() }
+                Listing { found: self.examine(&names, chunk), names, attributes: Attributes::default() }
             }
         }
     }
 
-    fn look_at(&mut self, names: &Names, chunk: usize) -> Vec<Found> {
+    /// Reads the metadata of the entries of one chunk.
+    fn examine(&mut self, names: &Names, chunk: usize) -> Vec<Found> {
         let Self { folders, matcher } = self;
         let folder = match folders.at(&names.folder) {
             Ok(folder) => folder,
             Err(_) if names.lost.swap(true, Ordering::Relaxed) => return Vec::new(),
             Err(error) => return vec![Unseen::folder(names.folder.clone(), names.excluded, &error, folders)],
         };
-        let look = |name: &[u8]| {
+        let examine_entry = |name: &[u8]| {
             let mut path = names.folder.clone();
             if !path.is_empty() {
                 path.push(b'/');
@@ -399,7 +400,7 @@ impl Lister {
                 Ok(entry) => Found::Entry(entry),
             }
         };
-        names.chunk(chunk).map(look).collect()
+        names.chunk(chunk).map(examine_entry).collect()
     }
 }
 

@@ -1,7 +1,7 @@
-//! The instances that a cluster has, as the ConfigMaps of the chart describe them. It reads no Secret and no other object.
+//! The instances in a cluster, as described by the chart's ConfigMaps. This module reads no other objects.
 //!
-//! Whoever may write a ConfigMap in some namespace says what stands in it, so what leads to a secret is not taken from its
-//! text: the Secret is one of the ConfigMap's own namespace, by the name in an annotation.
+//! Anyone with write access to ConfigMaps in a namespace controls their content, so a ConfigMap cannot refer to a
+//! Secret in another namespace: an annotation gives the Secret's name, and the namespace is the ConfigMap's own.
 
 use super::client::CONFIG_MAPS;
 use super::{Cluster, Namespace, Reference};
@@ -12,53 +12,54 @@ use serde::Deserialize;
 use serde_json::Value;
 use std::path::PathBuf;
 
-/// What the chart's objects are labelled with.
+/// The label of the chart's objects.
 const LABEL: &str = "app.kubernetes.io/name=dolibarr-backup";
 
-/// The key of a ConfigMap that holds a configuration.
+/// The key of the configuration in a ConfigMap.
 const KEY: &str = "dolibarr-backup.toml";
 
-/// Where the chart names the Secret with the store's credentials.
+/// The annotation in which the chart names the Secret with the store's credentials.
 const ANNOTATION: &str = "/metadata/annotations/dolibarr-backup~1store-secret";
 
-/// Namespaces that are asked at a time: answers are small, and an API server takes hundreds.
+/// Namespaces that are listed at the same time. Answers are small, and an API server handles hundreds of requests.
 const LISTINGS_MAX: usize = 8;
 
 /// `[fleet]` of the configuration.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Config {
-    /// Where instances are looked for; in every namespace where none is named.
+pub struct FleetConfig {
+    /// Namespaces to search for instances. Default: all.
     pub namespaces: Vec<Namespace>,
-    /// PEM certificates, for the stores of instances that have authorities of their own: theirs are files in a pod.
+    /// PEM certificates for the stores of instances that set `ca_file`, because theirs is a file in a pod.
     pub ca_file: Option<PathBuf>,
 }
 
 /// One installed instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Installed {
-    /// Its ConfigMap, which is called as its CronJob is.
+    /// Its ConfigMap, which has the same name as its CronJob.
     pub at: Reference,
     /// The configuration that its pods read.
     pub text: String,
-    /// The Secret with the credentials of its store, in the same namespace; none where the ConfigMap names none.
+    /// The Secret with the store's credentials, in the same namespace; `None` if the ConfigMap does not name one.
     pub store_secret: Option<Reference>,
 }
 
-/// A namespace that could not be looked into, and why.
+/// A namespace that could not be listed, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Closed {
-    /// Which.
+    /// The namespace.
     pub namespace: Namespace,
     /// The cluster's reason.
     pub why: Error,
 }
 
-/// Every instance, by namespace and name, and the namespaces that stay closed.
+/// Every instance, sorted by namespace and name, and the namespaces that could not be listed.
 ///
 /// # Errors
-/// The cluster's, where no namespace could be looked into; [`Class::Config`] where no instance is installed.
-pub async fn installed(cluster: &Cluster, config: &Config) -> Result<(Vec<Installed>, Vec<Closed>)> {
+/// The cluster's error if no instance was found and a namespace could not be listed; [`Class::Config`] if no instance
+/// is installed.
+pub async fn installed(cluster: &Cluster, config: &FleetConfig) -> Result<(Vec<Installed>, Vec<Closed>)> {
     let list = async |namespace: Option<&Namespace>| {
         let found = cluster.list(CONFIG_MAPS, namespace.map(Namespace::as_str), Some(LABEL), None).await?;
         Ok::<_, Error>(found.unwrap_or_default())
@@ -67,7 +68,7 @@ pub async fn installed(cluster: &Cluster, config: &Config) -> Result<(Vec<Instal
     if config.namespaces.is_empty() {
         let all = list(None).await.map_err(|error| match error.class() {
             Class::Config => {
-                let hint = "name the namespaces that you may look into: `namespaces = [\"erp\"]` in [fleet]";
+                let hint = "name the namespaces that you have access to: `namespaces = [\"erp\"]` in [fleet]";
                 Error::config(error.message()).hint(hint)
             }
             _ => error,
@@ -87,12 +88,12 @@ pub async fn installed(cluster: &Cluster, config: &Config) -> Result<(Vec<Instal
     match (instances.is_empty(), closed.first()) {
         (false, _) => Ok((instances, closed)),
         (true, Some(first)) => Err(first.why.clone()),
-        (true, None) => Err(Error::config(format!("no instance is installed where {} was looked into", cluster.shown()))
+        (true, None) => Err(Error::config(format!("no instance was found in {}", cluster.shown()))
             .hint("check the context and `namespaces` in [fleet]; the chart labels its ConfigMaps app.kubernetes.io/name=dolibarr-backup")),
     }
 }
 
-/// What a ConfigMap describes; none where it is another one of the chart's, such as a dashboard.
+/// The instance that a ConfigMap describes; `None` for other ConfigMaps of the chart, such as a dashboard.
 fn instance(object: &Value) -> Option<Installed> {
     let text = |path: &str| object.pointer(path).and_then(Value::as_str);
     let name = |path: &str| text(path).filter(|name| is_name(name)).map(str::to_owned);
@@ -108,24 +109,24 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn the_secret_of_an_instance_is_one_of_its_own_namespace() {
-        let of = |secret: &str| {
+    fn the_secret_of_an_instance_is_in_its_own_namespace() {
+        let store_secret = |secret: &str| {
             let object = json!({
                 "metadata": {
                     "namespace": "erp", "name": "erp-prod", "annotations": { "dolibarr-backup/store-secret": secret },
                 },
                 "data": { "dolibarr-backup.toml": "x = 1" },
             });
-            instance(&object).unwrap().store_secret.map(|of| of.to_string())
+            instance(&object).unwrap().store_secret.map(|reference| reference.to_string())
         };
-        assert_eq!(of("erp-prod-store").as_deref(), Some("erp/erp-prod-store"));
+        assert_eq!(store_secret("erp-prod-store").as_deref(), Some("erp/erp-prod-store"));
         for elsewhere in ["other/erp-prod-store", "../secrets/x", "", "A"] {
-            assert_eq!(of(elsewhere), None, "{elsewhere}");
+            assert_eq!(store_secret(elsewhere), None, "{elsewhere}");
         }
     }
 
     #[test]
-    fn a_config_map_without_a_configuration_is_no_instance() {
+    fn a_config_map_without_a_configuration_is_not_an_instance() {
         let dashboard = json!({
             "metadata": { "namespace": "erp", "name": "erp-dashboard" }, "data": { "dolibarr-backup.json": "{}" },
         });

@@ -1,7 +1,7 @@
-//! Follows a Job: what its pod waits for, its log, and how it ends.
+//! Follows a Job: shows what its pod waits for, streams its log, and reports how it ends.
 //!
-//! [`judge`] is pure: it takes what the API server answered and how long was waited, and says whether to go on. It asks
-//! for no watch, so a laptop that slept for an hour goes on where it was.
+//! [`judge`] is a pure function: from the API server's answers and the time waited, it decides whether to continue. The
+//! cluster is polled rather than watched, so a laptop that slept for an hour simply continues.
 
 use super::client::{EVENTS, JOBS, PODS};
 use super::{Cluster, Namespace};
@@ -14,19 +14,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio_util::task::AbortOnDropHandle;
 
-/// How often the cluster is asked. A person who waits sees a change within a breath.
+/// Polling interval. Short enough that a person who waits sees changes immediately.
 const POLL: Duration = Duration::from_secs(1);
 
-/// How long a cluster may be out of reach while a Job runs: a laptop changes networks, an API server is replaced.
+/// How long the cluster may be unreachable while a Job runs: a laptop changes networks, an API server is replaced.
 const SILENCE_MAX: Duration = Duration::from_secs(300);
 
-/// How long the rest of a log is waited for after its container has ended.
+/// Timeout for the rest of the log after the container has ended.
 const LAST_LINES_MAX: Duration = Duration::from_secs(10);
 
-/// Longest line of a log that is kept whole.
+/// Longest log line that is kept whole.
 const LINE_BYTES_MAX: usize = 1 << 20;
 
-/// Events whose text is remembered, so that each is shown once.
+/// Most events whose text is remembered, so that each is shown once.
 const EVENTS_SHOWN_MAX: usize = 500;
 
 /// How a Job ended.
@@ -34,13 +34,13 @@ const EVENTS_SHOWN_MAX: usize = 500;
 pub struct Ended {
     /// Namespace and name.
     pub job: String,
-    /// Of its container.
+    /// Exit code of its container.
     pub exit_code: i32,
-    /// The cluster's word for it.
+    /// The cluster's reason.
     pub reason: String,
 }
 
-/// What a Job is followed by.
+/// The Job to follow.
 #[derive(Debug, Clone)]
 pub(super) struct Followed {
     pub namespace: Namespace,
@@ -49,49 +49,50 @@ pub(super) struct Followed {
     pub patience: Duration,
 }
 
-/// What one look at the cluster says.
+/// The state of the Job in the cluster at one moment.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Seen {
     pub job: Option<Value>,
     /// The newest pod.
     pub pod: Option<Value>,
-    /// Of the pod, or of the Job while there is none.
+    /// Events of the pod, or of the Job if it has no pod yet.
     pub events: Vec<Value>,
 }
 
-/// What to do about it.
+/// What [`judge`] concludes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// Nothing yet.
+    /// The container has not started yet.
     Wait,
-    /// Its log can be read.
+    /// The container runs, and its log can be read.
     Running,
-    /// Exit code and the cluster's word.
+    /// The container ended, with exit code and the cluster's reason.
     Ended(i32, String),
-    /// It will not run to its end.
+    /// The Job will not run to its end.
     Never(Error),
 }
 
-/// Follows a Job to its end. The log goes to stderr line by line; its last line that is a JSON object is put into `result`.
-pub(super) async fn follow(cluster: &Cluster, of: &Followed, result: &Mutex<Option<Value>>) -> Result<Ended> {
-    let log = Arc::new(Log { cluster: cluster.clone(), of: of.clone(), at: tokio::sync::Mutex::default() });
+/// Follows a Job to its end. Log lines are shown on stderr; the last line that is a JSON object is stored in `result`.
+pub(super) async fn follow(cluster: &Cluster, target: &Followed, result: &Mutex<Option<Value>>) -> Result<Ended> {
+    let position = tokio::sync::Mutex::default();
+    let log = Arc::new(Log { cluster: cluster.clone(), target: target.clone(), position });
     let mut reading: Option<AbortOnDropHandle<()>> = None;
     let mut shown = BTreeSet::new();
-    let (mut heard, mut waiting_since) = (Instant::now(), Instant::now());
+    let (mut last_answer, mut waiting_since) = (Instant::now(), Instant::now());
     loop {
-        let seen = match look(cluster, of).await {
+        let seen = match poll(cluster, target).await {
             Ok(seen) => seen,
-            Err(error) if error.class() == Class::Unavailable && heard.elapsed() < SILENCE_MAX => {
+            Err(error) if error.class() == Class::Unavailable && last_answer.elapsed() < SILENCE_MAX => {
                 tracing::warn!("{error}");
                 tokio::time::sleep(POLL).await;
                 continue;
             }
             Err(error) => return Err(error),
         };
-        heard = Instant::now();
+        last_answer = Instant::now();
         show_events(&seen.events, &mut shown);
         let pod = seen.pod.as_ref().and_then(|pod| text(pod, "/metadata/name")).map(str::to_owned);
-        match judge(&seen, of, waiting_since.elapsed()) {
+        match judge(&seen, target, waiting_since.elapsed()) {
             Verdict::Wait => {}
             Verdict::Running => {
                 waiting_since = Instant::now();
@@ -105,27 +106,27 @@ pub(super) async fn follow(cluster: &Cluster, of: &Followed, result: &Mutex<Opti
                 if let Some(pod) = pod {
                     log.read_rest(&pod).await;
                 }
-                *result.lock().unwrap_or_else(PoisonError::into_inner) = log.at.lock().await.result.take();
-                return Ok(Ended { job: format!("{}/{}", of.namespace, of.job), exit_code, reason });
+                *result.lock().unwrap_or_else(PoisonError::into_inner) = log.position.lock().await.result.take();
+                return Ok(Ended { job: format!("{}/{}", target.namespace, target.job), exit_code, reason });
             }
-            Verdict::Never(error) => return Err(error.context(format!("the Job {}/{}", of.namespace, of.job))),
+            Verdict::Never(error) => return Err(error.context(format!("the Job {}/{}", target.namespace, target.job))),
         }
         tokio::time::sleep(POLL).await;
     }
 }
 
-async fn look(cluster: &Cluster, of: &Followed) -> Result<Seen> {
-    let namespace = of.namespace.as_str();
-    let job = cluster.get(JOBS, namespace, &of.job).await?;
-    let labels = format!("job-name={}", of.job);
+async fn poll(cluster: &Cluster, target: &Followed) -> Result<Seen> {
+    let namespace = target.namespace.as_str();
+    let job = cluster.get(JOBS, namespace, &target.job).await?;
+    let labels = format!("job-name={}", target.job);
     let mut pods = cluster.list(PODS, Some(namespace), Some(&labels), None).await?.unwrap_or_default();
     pods.sort_by_key(|pod| text(pod, "/metadata/creationTimestamp").unwrap_or_default().to_owned());
     let pod = pods.pop();
-    let about = pod.as_ref().and_then(|pod| text(pod, "/metadata/name")).unwrap_or(&of.job);
+    let about = pod.as_ref().and_then(|pod| text(pod, "/metadata/name")).unwrap_or(&target.job);
     let fields = format!("involvedObject.name={about}");
     let events = match cluster.list(EVENTS, Some(namespace), None, Some(&fields)).await {
         Ok(events) => events.unwrap_or_default(),
-        // Events explain; without the right to see them the Job runs all the same.
+        // Events only explain. The Job runs even if the user may not list them.
         Err(error) if error.class() == Class::Config => {
             tracing::debug!("{error}");
             Vec::new()
@@ -137,8 +138,8 @@ async fn look(cluster: &Cluster, of: &Followed) -> Result<Seen> {
 
 fn show_events(events: &[Value], shown: &mut BTreeSet<String>) {
     for event in events {
-        let said = |path| printable(text(event, path).unwrap_or_default());
-        let line = format!("{}: {}", said("/reason"), said("/message"));
+        let field = |path| printable(text(event, path).unwrap_or_default());
+        let line = format!("{}: {}", field("/reason"), field("/message"));
         if shown.len() < EVENTS_SHOWN_MAX && shown.insert(line.clone()) {
             match text(event, "/type") {
                 Some("Warning") => tracing::warn!("{line}"),
@@ -148,51 +149,51 @@ fn show_events(events: &[Value], shown: &mut BTreeSet<String>) {
     }
 }
 
-/// Says what becomes of a Job. `waited` is the time since it was last seen to make progress.
-pub(super) fn judge(seen: &Seen, of: &Followed, waited: Duration) -> Verdict {
-    let patient = waited < of.patience;
-    if let Some((code, reason)) = seen.pod.as_ref().and_then(|pod| terminated(pod, &of.container)) {
+/// Decides how to proceed. `waited` is the time since the Job last made progress.
+pub(super) fn judge(seen: &Seen, target: &Followed, waited: Duration) -> Verdict {
+    let patient = waited < target.patience;
+    if let Some((code, reason)) = seen.pod.as_ref().and_then(|pod| terminated(pod, &target.container)) {
         return Verdict::Ended(code, reason);
     }
     let Some(job) = &seen.job else {
-        let gone = Error::unexpected("was deleted by somebody else before it ended").hint("run it again");
+        let gone = Error::unexpected("it was deleted before it ended").hint("run the command again");
         return Verdict::Never(gone);
     };
     if let Some(pod) = seen.pod.as_ref().filter(|pod| text(pod, "/status/phase") == Some("Failed")) {
         let word = printable(text(pod, "/status/reason").unwrap_or("its pod failed"));
-        let why = printable(text(pod, "/status/message").unwrap_or("the cluster gives no reason"));
-        return Verdict::Never(Error::unavailable(format!("{word}: {why}")).hint("run it again"));
+        let why = printable(text(pod, "/status/message").unwrap_or("the cluster gave no reason"));
+        return Verdict::Never(Error::unavailable(format!("{word}: {why}")).hint("run the command again"));
     }
     if let Some(failed) = condition(job, "Failed") {
         let word = printable(text(failed, "/reason").unwrap_or("Failed"));
         let why = printable(text(failed, "/message").unwrap_or_default());
         return Verdict::Never(
-            Error::unexpected(format!("{word}: {why}")).hint("`deadline_seconds` in [env.….job] lets it run longer"),
+            Error::unexpected(format!("{word}: {why}"))
+                .hint("raise `deadline_seconds` in [env.….job] to let it run longer"),
         );
     }
     if condition(job, "Complete").is_some() {
         return Verdict::Ended(0, "Completed".to_owned());
     }
     match &seen.pod {
-        Some(pod) => judge_pod(pod, &seen.events, of, patient),
-        None => judge_podless(&seen.events, of, patient),
+        Some(pod) => judge_pod(pod, &seen.events, target, patient),
+        None => judge_podless(&seen.events, target, patient),
     }
 }
 
-fn judge_pod(pod: &Value, events: &[Value], of: &Followed, patient: bool) -> Verdict {
-    if container(pod, &of.container).and_then(|one| one.pointer("/state/running")).is_some() {
+fn judge_pod(pod: &Value, events: &[Value], target: &Followed, patient: bool) -> Verdict {
+    if container(pod, &target.container).and_then(|one| one.pointer("/state/running")).is_some() {
         return Verdict::Running;
     }
-    let image = |path| printable(text(pod, path).unwrap_or_default());
     for waiting in waiting(pod) {
         let word = text(waiting, "/reason").unwrap_or_default();
-        let why = printable(text(waiting, "/message").unwrap_or("the cluster gives no reason"));
+        let why = printable(text(waiting, "/message").unwrap_or("the cluster gave no reason"));
         let error = || Error::config(format!("{}: {why}", printable(word)));
         match word {
             "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull" | "ImageInspectError" => {
-                let named = image("/spec/containers/0/image");
+                let image = printable(text(pod, "/spec/containers/0/image").unwrap_or_default());
                 return Verdict::Never(
-                    error().hint(format!("check the image {named}, and the registry's credentials")),
+                    error().hint(format!("check the image {image}, and the registry's credentials")),
                 );
             }
             "CreateContainerConfigError" => {
@@ -209,35 +210,36 @@ fn judge_pod(pod: &Value, events: &[Value], of: &Followed, patient: bool) -> Ver
         return Verdict::Wait;
     }
     if let Some(unscheduled) = unscheduled {
-        let why = printable(text(unscheduled, "/message").unwrap_or("the cluster gives no reason"));
+        let why = printable(text(unscheduled, "/message").unwrap_or("the cluster gave no reason"));
         return Verdict::Never(
-            Error::unavailable(format!("no node takes its pod: {why}"))
-                .hint("`patience_seconds` in [env.….job] waits longer, say for a node that joins"),
+            Error::unavailable(format!("no node can run its pod: {why}"))
+                .hint("raise `patience_seconds` in [env.….job] to wait longer, for example for a new node"),
         );
     }
-    let why = last_warning(events).unwrap_or_else(|| "the cluster gives no reason".to_owned());
-    let waited = of.patience.as_secs();
+    let why = last_warning(events).unwrap_or_else(|| "the cluster gave no reason".to_owned());
+    let waited = target.patience.as_secs();
     Verdict::Never(
         Error::unavailable(format!("its pod did not start within {waited} s: {why}"))
-            .hint("`patience_seconds` in [env.….job] waits longer"),
+            .hint("raise `patience_seconds` in [env.….job] to wait longer"),
     )
 }
 
-/// No pod yet. The controller keeps trying what the cluster refuses, and the reason does not change by itself.
-fn judge_podless(events: &[Value], of: &Followed, patient: bool) -> Verdict {
+/// Judges a Job without a pod. The controller retries forever, but some reasons for a refusal never go away.
+fn judge_podless(events: &[Value], target: &Followed, patient: bool) -> Verdict {
     let refused = events.iter().rev().find(|event| text(event, "/reason") == Some("FailedCreate"));
     let why = refused.and_then(|event| text(event, "/message")).map(printable);
-    let for_good = |why: &str| ["forbidden", "denied", "is invalid", "not found"].iter().any(|word| why.contains(word));
+    let permanent = ["forbidden", "denied", "is invalid", "not found"];
+    let is_permanent = |why: &str| permanent.iter().any(|word| why.contains(word));
     match why {
-        Some(why) if for_good(&why) || !patient => Verdict::Never(
-            Error::config(format!("the cluster refuses its pod: {why}"))
-                .hint("the reason is the cluster's own: a quota, a policy, or something that the template names"),
+        Some(why) if is_permanent(&why) || !patient => Verdict::Never(
+            Error::config(format!("the cluster refused to create its pod: {why}"))
+                .hint("check quotas, admission policies, and the objects that the template refers to"),
         ),
         None if !patient => {
-            let waited = of.patience.as_secs();
+            let waited = target.patience.as_secs();
             Verdict::Never(
-                Error::unavailable(format!("the cluster made no pod of it within {waited} s"))
-                    .hint("look at the cluster's controller manager"),
+                Error::unavailable(format!("the cluster did not create a pod for it within {waited} s"))
+                    .hint("check the cluster's controller manager"),
             )
         }
         Some(_) | None => Verdict::Wait,
@@ -255,14 +257,14 @@ fn container<'a>(pod: &'a Value, name: &str) -> Option<&'a Value> {
     all.iter().find(|one| text(one, "/name") == Some(name))
 }
 
-/// Every container that waits, those that come first in front.
+/// Every waiting container, init containers first.
 fn waiting(pod: &Value) -> impl Iterator<Item = &Value> {
     let lists = ["/status/initContainerStatuses", "/status/containerStatuses"];
     let all = lists.into_iter().filter_map(|list| pod.pointer(list)?.as_array()).flatten();
     all.filter_map(|one| one.pointer("/state/waiting"))
 }
 
-/// A condition that holds, or one that does not as `Type=False`.
+/// The condition `Type`, if its status is `True`. `Type=False` matches another status.
 fn condition<'a>(object: &'a Value, wanted: &str) -> Option<&'a Value> {
     let (kind, status) = wanted.split_once('=').unwrap_or((wanted, "True"));
     let all = object.pointer("/status/conditions")?.as_array()?;
@@ -278,24 +280,24 @@ fn text<'a>(object: &'a Value, path: &str) -> Option<&'a str> {
     object.pointer(path)?.as_str()
 }
 
-/// The log of one container, each line once.
+/// The log of one container. Each line is shown once.
 struct Log {
     cluster: Cluster,
-    of: Followed,
-    at: tokio::sync::Mutex<Position>,
+    target: Followed,
+    position: tokio::sync::Mutex<Position>,
 }
 
-/// How far a log was read.
+/// How far the log was read.
 #[derive(Default)]
 struct Position {
-    /// The time of the last line, as the cluster writes it; such texts sort as the times do.
+    /// Timestamp of the last line, as text. Such texts sort chronologically.
     time: String,
-    /// The last line that was a run's result.
+    /// The last line that is a run's result.
     result: Option<Value>,
 }
 
 impl Log {
-    /// Reads for as long as the pod runs, and begins again where a connection ended.
+    /// Reads the log until the task is aborted, and resumes if the connection ends.
     async fn read_on(&self, pod: &str) {
         loop {
             if let Err(error) = self.read(pod).await {
@@ -305,17 +307,17 @@ impl Log {
         }
     }
 
-    /// Reads what is left of a container that has ended.
+    /// Reads the rest of the log of a container that has ended.
     async fn read_rest(&self, pod: &str) {
         match tokio::time::timeout(LAST_LINES_MAX, self.read(pod)).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!("the end of the Job's log could not be read: {error}"),
-            Err(_) => tracing::warn!("the end of the Job's log did not come within {} s", LAST_LINES_MAX.as_secs()),
+            Ok(Err(error)) => tracing::warn!("could not read the end of the Job's log: {error}"),
+            Err(_) => tracing::warn!("the end of the Job's log did not arrive within {} s", LAST_LINES_MAX.as_secs()),
         }
     }
 
     async fn read(&self, pod: &str) -> Result<()> {
-        let mut lines = self.cluster.log(self.of.namespace.as_str(), pod, &self.of.container).await?;
+        let mut lines = self.cluster.log(self.target.namespace.as_str(), pod, &self.target.container).await?;
         while let Some(line) = next_line(&mut lines).await? {
             self.take(&line).await;
         }
@@ -323,26 +325,26 @@ impl Log {
     }
 
     async fn take(&self, line: &str) {
-        let (time, said) = line.split_once(' ').unwrap_or((line, ""));
-        let mut at = self.at.lock().await;
-        if time <= at.time.as_str() {
+        let (time, content) = line.split_once(' ').unwrap_or((line, ""));
+        let mut position = self.position.lock().await;
+        if time <= position.time.as_str() {
             return;
         }
-        time.clone_into(&mut at.time);
-        match serde_json::from_str(said) {
-            // A failure is an object too, after the result and on stderr, which a log does not tell apart.
-            Ok(Value::Object(object)) if !object.contains_key("error") => at.result = Some(Value::Object(object)),
-            Ok(_) | Err(_) => base::telemetry::foreign_line(said),
+        time.clone_into(&mut position.time);
+        match serde_json::from_str(content) {
+            // A failure is printed as an object too, after the result. A log does not separate stdout and stderr.
+            Ok(Value::Object(object)) if !object.contains_key("error") => position.result = Some(Value::Object(object)),
+            Ok(_) | Err(_) => base::telemetry::foreign_line(content),
         }
     }
 }
 
-/// The next line without its end. What goes beyond the longest line is left out.
+/// The next line without its line break, cut at [`LINE_BYTES_MAX`].
 async fn next_line(from: &mut (impl AsyncBufRead + Unpin)) -> Result<Option<String>> {
-    let broken = |e: std::io::Error| Error::unavailable(format!("the Job's log broke off: {e}"));
+    let broken_off = |e: std::io::Error| Error::unavailable(format!("the Job's log broke off: {e}"));
     let mut line = Vec::new();
     loop {
-        let block = from.fill_buf().await.map_err(broken)?;
+        let block = from.fill_buf().await.map_err(broken_off)?;
         if block.is_empty() {
             let line = (!line.is_empty()).then(|| String::from_utf8_lossy(&line).into_owned());
             return Ok(line);

@@ -1,11 +1,12 @@
-//! A backup as a Job: made with a short life, given its Secret, given its time, followed, and taken away.
+//! Runs a backup as a Job: creates the Job with a short deadline, creates its Secrets, raises the deadline, follows the
+//! Job and deletes it.
 //!
-//! In this order, so that whatever ends this process leaves nothing that the cluster does not remove by itself: the Job has
-//! a deadline from the start and a time to live after its end, and owns the Secret.
+//! The order ensures that the cluster cleans up by itself if this process dies at any point: the Job has a deadline
+//! from the start, is removed some time after its end, and owns its Secrets.
 
 use super::client::{JOBS, Kind, SECRETS};
 use super::follow::{self, Ended, Followed};
-use super::template::{self, Config, Plan};
+use super::template::{self, JobConfig, Plan};
 use super::{Cluster, Reference};
 use base::error::{Class, Error, Result};
 use base::secret::{ExposeSecret, Sealed};
@@ -15,16 +16,16 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// What a plugin may add to the command that the host writes.
+/// Arguments that a plugin may add to the host's command.
 const ARGUMENTS: [&str; 3] = ["--force", "--dry-run", "--json"];
 
-/// CronJobs, in the versions that servers know them by; the second is that of servers before 1.21.
+/// API versions of CronJobs. The second is for servers before 1.21.
 const CRON_JOBS: [Kind; 2] = [Kind::new("batch", "v1", "cronjobs"), Kind::new("batch", "v1beta1", "cronjobs")];
 
-/// How long it may take to give a Job back.
+/// Timeout for deleting a Job.
 const REMOVAL_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// One Job that may be made. Every copy is the same one.
+/// A Job that can be launched once. Clones refer to the same Job.
 #[derive(Debug, Clone)]
 pub struct OneShot {
     inner: Arc<Inner>,
@@ -33,26 +34,26 @@ pub struct OneShot {
 #[derive(Debug)]
 struct Inner {
     cluster: Cluster,
-    config: Config,
+    config: JobConfig,
     environment: String,
     name: String,
-    /// A CronJob's `jobTemplate`.
+    /// The `jobTemplate`, as a CronJob has it.
     template: Value,
     container: String,
     state: Mutex<State>,
-    /// What the Job's command printed as its result.
+    /// The result that the Job's command printed.
     result: Mutex<Option<Value>>,
 }
 
-/// How far it has come.
+/// Progress of the Job.
 #[derive(Debug, Default)]
 struct State {
-    /// Its name may be taken in the cluster.
+    /// The Job may exist in the cluster.
     made: bool,
     ended: Option<Ended>,
 }
 
-/// A borrowed Secret for one place of a Job.
+/// A borrowed Secret for one place in a Job.
 #[derive(Debug, Clone)]
 pub struct Lent {
     place: String,
@@ -60,21 +61,20 @@ pub struct Lent {
 }
 
 impl Lent {
-    /// The place that it is for.
-    #[must_use]
+    /// The name of the place.
     pub fn place(&self) -> &str {
         &self.place
     }
 }
 
 impl OneShot {
-    /// Finds the template. `stamp` and `random` make the Job's name its own.
+    /// Finds the template. `stamp` and `random` make the Job's name unique.
     ///
     /// # Errors
-    /// [`Class::Config`] when there is no such CronJob, or it has no container that backs up.
+    /// [`Class::Config`] if the CronJob does not exist, or the container that backs up cannot be determined.
     pub async fn prepare(
         cluster: Cluster,
-        config: &Config,
+        config: &JobConfig,
         environment: &str,
         stamp: &str,
         random: u32,
@@ -82,11 +82,11 @@ impl OneShot {
         config.check()?;
         let template = match (&config.cron_job, &config.template) {
             (Some(name), _) => {
-                let of = Reference { namespace: config.namespace.clone(), name: name.clone() };
-                installed(&cluster, &of).await?
+                let cron_job = Reference { namespace: config.namespace.clone(), name: name.clone() };
+                cron_job_template(&cluster, &cron_job).await?
             }
-            (None, Some(own)) => own.job_template(),
-            (None, None) => return Err(Error::config("the Job has no template")),
+            (None, Some(inline)) => inline.job_template(),
+            (None, None) => return Err(Error::config("neither `cron_job` nor `template` is set")),
         };
         let inner = Inner {
             container: template::container_of(config, &template)?,
@@ -104,7 +104,7 @@ impl OneShot {
     /// Reads the Secrets that the Job borrows.
     ///
     /// # Errors
-    /// [`Class::Config`] when one is missing or may not be read.
+    /// [`Class::Config`] if one does not exist, lacks a key, or access is denied.
     pub async fn borrow_secrets(&self) -> Result<Vec<Lent>> {
         let mut lent = Vec::new();
         for (place, borrowed) in &self.inner.config.secrets {
@@ -115,53 +115,49 @@ impl OneShot {
     }
 
     /// Namespace and name of the Job.
-    #[must_use]
     pub fn shown(&self) -> String {
         format!("{}/{}", self.inner.config.namespace, self.inner.name)
     }
 
-    /// For the tally: the environment.
-    #[must_use]
+    /// The environment, for messages.
     pub fn scope(&self) -> &str {
         &self.inner.environment
     }
 
-    /// What the Job's command printed as its result, if it did.
-    #[must_use]
+    /// The result that the Job's command printed, if any.
     pub fn take_result(&self) -> Option<Value> {
         self.inner.result.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// How it ended, as the host saw it.
-    #[must_use]
+    /// How the Job ended, once [`OneShot::follow`] has seen its end.
     pub fn ended(&self) -> Option<Ended> {
         self.state().ended.clone()
     }
 
-    /// Makes the Job and its Secrets, and lets it run.
+    /// Creates the Job and its Secrets, and lets it run.
     ///
     /// # Errors
-    /// [`Class::PluginRefused`] for what a plugin may not ask; the cluster's.
+    /// [`Class::PluginRefused`] if the plugin may not do that; otherwise the cluster's error.
     pub async fn launch(&self, arguments: &[String], secrets: &[(String, Lent)]) -> Result<()> {
         check_arguments(arguments)?;
         check_places(secrets)?;
         let Inner { cluster, config, environment, name, template, .. } = &*self.inner;
-        // Before it is asked for: the answer may be lost, and the Job be there.
+        // Set before the request: if the answer is lost, the Job may exist all the same.
         if std::mem::replace(&mut self.state().made, true) {
-            return Err(Error::new(Class::PluginRefused, "the plugin launches a second Job, and one was asked for"));
+            return Err(Error::new(Class::PluginRefused, "the plugin launches a second Job; only one is allowed"));
         }
         let namespace = config.namespace.as_str();
         let names: BTreeMap<String, String> =
             secrets.iter().map(|(place, _)| (place.clone(), format!("{name}-{place}"))).collect();
         let plan = Plan { name, environment, arguments, secrets: &names };
         let job = template::compose(config, template, &plan)?;
-        let made = cluster.create(JOBS, namespace, &job).await?;
-        let made = made.ok_or_else(|| Error::unexpected(format!("a Job {} exists already", self.shown())))?;
-        let uid = made.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or_default();
+        let created = cluster.create(JOBS, namespace, &job).await?;
+        let created = created.ok_or_else(|| Error::unexpected(format!("the Job {} already exists", self.shown())))?;
+        let uid = created.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or_default();
         for (place, lent) in secrets {
-            let secret = transient(name, uid, &format!("{name}-{place}"), environment, &lent.sealed);
+            let secret = job_secret(name, uid, &format!("{name}-{place}"), environment, &lent.sealed);
             if cluster.create(SECRETS, namespace, &secret).await?.is_none() {
-                return Err(Error::unexpected(format!("a Secret {name}-{place} exists already")));
+                return Err(Error::unexpected(format!("the Secret {name}-{place} already exists")));
             }
         }
         if !secrets.is_empty() {
@@ -175,7 +171,7 @@ impl OneShot {
     /// Follows the Job to its end.
     ///
     /// # Errors
-    /// Why it never began, or ended without its container: one sentence with the cluster's reason.
+    /// The cluster's reason, if the Job never started or ended without its container.
     pub async fn follow(&self) -> Result<Ended> {
         let Inner { cluster, config, name, container, .. } = &*self.inner;
         let followed = Followed {
@@ -189,7 +185,7 @@ impl OneShot {
         Ok(ended)
     }
 
-    /// Deletes the Job, if it may be there, and with it its pod and its Secrets.
+    /// Deletes the Job, if it may exist, together with its pod and its Secrets.
     pub async fn remove(&self) {
         if !std::mem::take(&mut self.state().made) {
             return;
@@ -202,7 +198,7 @@ impl OneShot {
             Err(_) => format!("no answer within {} s", REMOVAL_TIMEOUT.as_secs()),
         };
         tracing::warn!(
-            "the Job {} was not deleted; the cluster does it some minutes after its end: {why}",
+            "could not delete the Job {}; the cluster removes it some minutes after it ends: {why}",
             self.shown()
         );
     }
@@ -212,14 +208,14 @@ impl OneShot {
     }
 }
 
-async fn installed(cluster: &Cluster, of: &Reference) -> Result<Value> {
+async fn cron_job_template(cluster: &Cluster, cron_job: &Reference) -> Result<Value> {
     for kind in CRON_JOBS {
-        let found = cluster.get(kind, of.namespace.as_str(), &of.name).await?;
+        let found = cluster.get(kind, cron_job.namespace.as_str(), &cron_job.name).await?;
         if let Some(template) = found.and_then(|found| found.pointer("/spec/jobTemplate").cloned()) {
             return Ok(template);
         }
     }
-    Err(Error::config(format!("{} has no CronJob {of}", cluster.shown()))
+    Err(Error::config(format!("{} has no CronJob {cron_job}", cluster.shown()))
         .hint("install the chart, or describe the Job in [env.….job.template]"))
 }
 
@@ -228,10 +224,10 @@ fn check_arguments(arguments: &[String]) -> Result<()> {
     for (number, argument) in arguments.iter().enumerate() {
         if !ARGUMENTS.contains(&argument.as_str()) {
             let shown = printable(argument);
-            return refused(format!("the plugin gives the Job `{shown}`, which is none of {}", ARGUMENTS.join(", ")));
+            return refused(format!("the plugin passes the Job `{shown}`; only {} are allowed", ARGUMENTS.join(", ")));
         }
         if arguments.iter().take(number).any(|before| before == argument) {
-            return refused(format!("the plugin gives the Job `{argument}` twice"));
+            return refused(format!("the plugin passes the Job `{argument}` twice"));
         }
     }
     Ok(())
@@ -253,8 +249,8 @@ fn check_places(secrets: &[(String, Lent)]) -> Result<()> {
     Ok(())
 }
 
-/// The copy of a Secret that the Job owns. The values stay as they were read.
-fn transient(job: &str, uid: &str, name: &str, environment: &str, sealed: &Sealed) -> Value {
+/// A copy of a Secret that is owned by the Job. The values are copied as they were read.
+fn job_secret(job: &str, uid: &str, name: &str, environment: &str, sealed: &Sealed) -> Value {
     let data: Map<String, Value> =
         sealed.values().iter().map(|(key, value)| (key.clone(), json!(value.expose_secret()))).collect();
     json!({

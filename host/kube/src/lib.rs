@@ -1,8 +1,8 @@
-//! Kubernetes: a backup as a Job from anywhere, credentials out of a Secret, the volumes that no backup covers, the instances
-//! of a fleet, and a lease where a cluster is at hand.
+//! Kubernetes: running a backup as a Job, reading credentials from a Secret, finding volumes without a backup, listing
+//! the instances of a fleet, and holding a Lease.
 //!
-//! What is asked of the API server is listed in docs/kubernetes.md, verb by verb. No Secret's value is logged or handed to
-//! a plugin, and the one request that carries any creates the Secret of a Job, which the cluster removes with it.
+//! docs/kubernetes.md lists every request to the API server, by verb. The values of Secrets are never logged or given
+//! to a plugin. The only request that contains them creates a Job's Secret, which the cluster removes with the Job.
 #![warn(missing_docs)]
 
 mod client;
@@ -22,14 +22,16 @@ pub use client::Cluster;
 use serde::Deserialize;
 use std::path::PathBuf;
 
-/// `[kubernetes]` of the configuration: which cluster. Without it the one that `kubectl` would talk to, or in a pod its own.
+/// `[kubernetes]` of the configuration: which cluster to use. Default: the one that `kubectl` would use, or in a pod
+/// its own cluster.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Config {
-    /// A kubeconfig; otherwise `$KUBECONFIG`, `~/.kube/config`, or the pod's service account.
+pub struct ClusterConfig {
+    /// A kubeconfig file. Default: `$KUBECONFIG`, `~/.kube/config`, or the pod's service account.
     pub kubeconfig: Option<PathBuf>,
-    /// One of its contexts; otherwise the current one.
+    /// A context in the kubeconfig. Default: the current context.
     pub context: Option<String>,
-    /// A namespace for leases, in which runs of one environment exclude each other besides the store's lease.
+    /// A namespace for Leases. Runs of an environment then exclude each other in the cluster, in addition to the lease
+    /// in the store.
     pub lease_namespace: Option<Namespace>,
 }

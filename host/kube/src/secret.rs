@@ -1,7 +1,7 @@
-//! Reads a Secret into memory for one use.
+//! Reads Secrets into memory, for one use.
 
 use super::client::SECRETS;
-use super::{Cluster, Config, Reference};
+use super::{Cluster, ClusterConfig, Reference};
 use base::error::{Error, Result};
 use base::secret::{Fetch, Sealed, SecretString};
 use serde_json::Value;
@@ -10,12 +10,13 @@ use std::sync::Arc;
 /// Reads one Secret.
 ///
 /// # Errors
-/// [`base::error::Class::Config`] when there is none or it may not be read; [`base::error::Class::Unavailable`].
-pub async fn read(cluster: &Cluster, of: &Reference) -> Result<Sealed> {
-    let found = cluster.get(SECRETS, of.namespace.as_str(), &of.name).await?;
+/// [`base::error::Class::Config`] if it does not exist or access is denied; [`base::error::Class::Unavailable`] if the
+/// cluster does not answer.
+pub async fn read(cluster: &Cluster, secret: &Reference) -> Result<Sealed> {
+    let found = cluster.get(SECRETS, secret.namespace.as_str(), &secret.name).await?;
     let Some(Value::Object(mut object)) = found else {
-        return Err(Error::config(format!("{} has no Secret {of}", cluster.shown()))
-            .hint("check `namespace/name`, and that whoever makes it has done so"));
+        return Err(Error::config(format!("{} has no Secret {secret}", cluster.shown()))
+            .hint("check the namespace and the name, and that the Secret has been created"));
     };
     let data = match object.remove("data") {
         Some(Value::Object(data)) => data,
@@ -25,14 +26,13 @@ pub async fn read(cluster: &Cluster, of: &Reference) -> Result<Sealed> {
         Value::String(text) => Some((key, SecretString::from(text))),
         _ => None,
     });
-    Ok(Sealed::new(of.clone(), values.collect()))
+    Ok(Sealed::new(secret.clone(), values.collect()))
 }
 
-/// Reads credentials out of a Secret of the configured cluster whenever they are asked for.
-#[must_use]
-pub fn fetch(config: Arc<Config>) -> Fetch {
-    Fetch::new(move |of| {
+/// A [`Fetch`] that reads Secrets from the configured cluster. It connects each time.
+pub fn fetch(config: Arc<ClusterConfig>) -> Fetch {
+    Fetch::new(move |secret| {
         let config = Arc::clone(&config);
-        Box::pin(async move { read(&Cluster::connect(&config).await?, &of).await })
+        Box::pin(async move { read(&Cluster::connect(&config).await?, &secret).await })
     })
 }

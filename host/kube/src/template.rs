@@ -1,10 +1,10 @@
-//! What a Job is made from: the installed CronJob's template, or one that the configuration describes. A plugin has no part
-//! in it.
+//! Composes a Job from the template of the installed CronJob, or from one in the configuration. Plugins cannot
+//! influence the template.
 //!
-//! A Job is made with a short deadline, because the Secret that its pod mounts needs an owner to go away with, and so must
-//! come second. Its pod waits for the Secret, as any pod does for what it mounts; then the Job gets the deadline that it
-//! is to have. It is not made with `suspend: true`: a suspended Job has no start time, so no deadline would ever end one whose
-//! maker died in between, and servers before 1.21 drop the field.
+//! A Job is created with a short deadline. The Secret that its pod mounts is owned by the Job, so it can only be
+//! created afterwards; the pod waits for it, as for any missing volume. Then the Job gets its real deadline.
+//! `suspend: true` is not an alternative: a suspended Job has no start time, so no deadline would end it if this
+//! process died in between, and servers before 1.21 drop the field.
 
 use super::{Namespace, Reference};
 use base::error::{Error, Result};
@@ -14,43 +14,43 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Life of a Job whose Secret is not there yet. Two requests follow within a second; what a laptop that died in between leaves
-/// is gone after this.
+/// Deadline of a Job whose Secret does not exist yet. Two requests normally follow within a second; if this process
+/// dies in between, the Job is gone after this time.
 pub(super) const UNSTARTED_SECONDS_MAX: i64 = 120;
 
-/// Life of a Job that has started, where neither the template nor the configuration sets one: as long as a dump may take.
+/// Deadline of a Job if neither the template nor the configuration sets one: as long as a dump may take.
 const DEADLINE_SECONDS: i64 = 12 * 3_600;
 
-/// How long the cluster keeps a Job that has ended and that nobody deleted: enough to read its log.
+/// How long the cluster keeps an ended Job that was not deleted: long enough to read its log.
 const TTL_SECONDS: i64 = 600;
 
-/// How long what may mend itself is waited for: a node that joins, a registry that answers again, a volume that detaches.
+/// How long to wait for problems that may resolve themselves: a node joins, a registry recovers, a volume detaches.
 const PATIENCE_SECONDS: u64 = 120;
 
-/// Longest part of a Job's name that comes from the environment's; with stamp and a random end a label still holds it.
+/// Longest part of the environment's name in a Job's name, so that the name with timestamp and suffix fits a label.
 const ENVIRONMENT_BYTES_MAX: usize = 20;
 
-/// Where the configuration is in the image, when the host writes the template.
+/// Where the configuration is mounted, if the host writes the template.
 const CONFIG_FOLDER: &str = "/etc/dolibarr-backup";
 
 /// `[env.E.job]` of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Config {
+pub struct JobConfig {
     /// Where the Job runs.
     pub namespace: Namespace,
-    /// The CronJob there whose template is taken.
+    /// The CronJob in that namespace whose template is used.
     pub cron_job: Option<String>,
-    /// A template without a CronJob.
-    pub template: Option<Own>,
-    /// The container that backs up, where there are several.
+    /// A template, if there is no CronJob.
+    pub template: Option<InlineTemplate>,
+    /// The container that backs up, if the template has several.
     pub container: Option<String>,
-    /// Secrets that the Job borrows, by the names of their places.
+    /// Secrets that the Job borrows, by the name of their place.
     #[serde(default)]
     pub secrets: BTreeMap<String, Borrowed>,
-    /// How long the Job may run, in seconds; otherwise the template's own limit, or twelve hours.
+    /// How long the Job may run, in seconds. Default: the template's limit, or twelve hours.
     pub deadline_seconds: Option<i64>,
-    /// How long what may mend itself is waited for before the pod runs, in seconds.
+    /// How long to wait for the pod to start, in seconds, if a problem may resolve itself.
     #[serde(default = "patience_default")]
     pub patience_seconds: u64,
 }
@@ -65,64 +65,61 @@ const fn patience_default() -> u64 {
 pub struct Borrowed {
     /// The Secret, in any namespace.
     pub from: Reference,
-    /// Where the Job's container finds it as files.
+    /// Where the Job's container mounts it.
     pub mount: PathBuf,
-    /// The keys that are borrowed; all of them unless said.
+    /// The keys to borrow. Default: all.
     #[serde(default)]
     pub keys: Vec<String>,
 }
 
-/// A template that the host writes itself.
+/// A template in the configuration, without a CronJob.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Own {
+pub struct InlineTemplate {
     /// The image.
     pub image: String,
     /// A ConfigMap that holds `dolibarr-backup.toml`.
     pub config_map: String,
-    /// PersistentVolumeClaims and where they are mounted, read-only.
+    /// PersistentVolumeClaims and their mount paths, read-only.
     #[serde(default)]
     pub claims: BTreeMap<String, PathBuf>,
-    /// Secrets of the same namespace and where they are mounted.
+    /// Secrets in the same namespace and their mount paths.
     #[serde(default)]
     pub secrets: BTreeMap<String, PathBuf>,
-    /// The user that the container runs as; the image's own unless said.
+    /// The user that the container runs as. Default: the image's user.
     pub run_as_user: Option<i64>,
-    /// Credentials for the registry.
+    /// A Secret with credentials for the registry.
     pub pull_secret: Option<String>,
 }
 
-impl Config {
-    /// Checks what the types do not.
-    ///
-    /// # Errors
-    /// [`base::error::Class::Config`].
+impl JobConfig {
+    /// Checks the constraints that the types do not express.
     pub fn check(&self) -> Result<()> {
         match (&self.cron_job, &self.template) {
             (Some(_), None) | (None, Some(_)) => {}
-            (Some(_), Some(_)) => return Err(Error::config("`cron_job` and `template` exclude each other")),
+            (Some(_), Some(_)) => return Err(Error::config("`cron_job` and `template` cannot be combined")),
             (None, None) => {
                 return Err(Error::config("neither `cron_job` nor `template` is set")
                     .hint("name the installed CronJob: cron_job = \"dolibarr-backup-prod\""));
             }
         }
         let template = self.template.iter();
-        let names = template.flat_map(|own| own.claims.keys().chain(own.secrets.keys()).chain([&own.config_map]));
-        if let Some(wrong) = names.chain(&self.cron_job).find(|name| !is_name(name)) {
+        let names = template.flat_map(|one| one.claims.keys().chain(one.secrets.keys()).chain([&one.config_map]));
+        if let Some(invalid) = names.chain(&self.cron_job).find(|name| !is_name(name)) {
             return Err(Error::config(format!(
-                "`{}` cannot name an object in Kubernetes",
-                base::text::printable(wrong)
+                "`{}` is not a valid name for a Kubernetes object",
+                base::text::printable(invalid)
             )));
         }
-        if let Some(wrong) = self.secrets.keys().find(|place| !is_label(place)) {
-            let shown = base::text::printable(wrong);
-            return Err(Error::config(format!("`{shown}` cannot name a place of a Secret"))
+        if let Some(invalid) = self.secrets.keys().find(|place| !is_label(place)) {
+            let shown = base::text::printable(invalid);
+            return Err(Error::config(format!("`{shown}` is not a valid name for a place of a Secret"))
                 .hint("use lower-case letters, digits and hyphens"));
         }
         let own = self.template.iter().flat_map(|own| own.claims.values().chain(own.secrets.values()));
         let mounts = self.secrets.values().map(|borrowed| &borrowed.mount).chain(own);
-        if let Some(wrong) = mounts.into_iter().find(|mount| !mount.is_absolute()) {
-            return Err(Error::config(format!("the mount `{}` is not an absolute path", wrong.display())));
+        if let Some(invalid) = mounts.into_iter().find(|mount| !mount.is_absolute()) {
+            return Err(Error::config(format!("the mount `{}` is not an absolute path", invalid.display())));
         }
         Ok(())
     }
@@ -133,8 +130,8 @@ impl Config {
     }
 }
 
-impl Own {
-    /// A template as a CronJob holds one: restricted, without a token, with its files read-only.
+impl InlineTemplate {
+    /// The template in the form of a CronJob's `jobTemplate`: restricted, without a token, with read-only files.
     pub(super) fn job_template(&self) -> Value {
         let mut volumes = vec![
             json!({ "name": "config", "configMap": { "name": self.config_map } }),
@@ -180,14 +177,14 @@ impl Own {
     }
 }
 
-/// One Job that is to be made.
+/// A Job to create.
 #[derive(Debug, Clone)]
 pub(super) struct Plan<'a> {
     pub name: &'a str,
     pub environment: &'a str,
-    /// Behind the word `backup`.
+    /// Arguments after the word `backup`.
     pub arguments: &'a [String],
-    /// Secrets by their places: the name that each has for this Job.
+    /// Names of the Job's Secrets, by their places.
     pub secrets: &'a BTreeMap<String, String>,
 }
 
@@ -197,12 +194,12 @@ pub(super) fn job_name(environment: &str, stamp: &str, random: u32) -> String {
     format!("backup-{}-{}-{random:08x}", environment.trim_end_matches('-'), stamp.to_lowercase())
 }
 
-/// Which container of a template backs up.
-pub(super) fn container_of(config: &Config, template: &Value) -> Result<String> {
+/// The container of a template that backs up.
+pub(super) fn container_of(config: &JobConfig, template: &Value) -> Result<String> {
     let containers = template.pointer("/spec/template/spec/containers").and_then(Value::as_array);
     let names: Vec<&str> = containers.into_iter().flatten().filter_map(|one| one.get("name")?.as_str()).collect();
     match (&config.container, &names[..]) {
-        (Some(wanted), names) if names.contains(&wanted.as_str()) => Ok(wanted.clone()),
+        (Some(name), names) if names.contains(&name.as_str()) => Ok(name.clone()),
         (None, [one]) => Ok((*one).to_owned()),
         (wanted, names) => {
             let known: Vec<String> = names.iter().map(|n| format!("`{}`", base::text::printable(n))).collect();
@@ -213,11 +210,11 @@ pub(super) fn container_of(config: &Config, template: &Value) -> Result<String> 
     }
 }
 
-/// The Job. One that borrows Secrets lives for [`UNSTARTED_SECONDS_MAX`] unless it is told otherwise.
-pub(super) fn compose(config: &Config, template: &Value, plan: &Plan<'_>) -> Result<Value> {
+/// Composes the Job. If it borrows Secrets, its deadline is [`UNSTARTED_SECONDS_MAX`] until the caller raises it.
+pub(super) fn compose(config: &JobConfig, template: &Value, plan: &Plan<'_>) -> Result<Value> {
     let container = container_of(config, template)?;
     let mut spec = template.pointer("/spec").and_then(Value::as_object).cloned().unwrap_or_default();
-    // What counts pods and failures is the CronJob's business; this is one pod, and its end is the answer.
+    // Fields that control the number of pods and retries do not apply: this Job is one pod, and its end is the result.
     for field in [
         "suspend",
         "selector",
@@ -231,11 +228,11 @@ pub(super) fn compose(config: &Config, template: &Value, plan: &Plan<'_>) -> Res
     ] {
         spec.remove(field);
     }
-    let life = if plan.secrets.is_empty() { config.limit(template) } else { UNSTARTED_SECONDS_MAX };
+    let deadline = if plan.secrets.is_empty() { config.limit(template) } else { UNSTARTED_SECONDS_MAX };
     spec.insert("parallelism".into(), json!(1));
     spec.insert("completions".into(), json!(1));
     spec.insert("backoffLimit".into(), json!(0));
-    spec.insert("activeDeadlineSeconds".into(), json!(life));
+    spec.insert("activeDeadlineSeconds".into(), json!(deadline));
     spec.insert("ttlSecondsAfterFinished".into(), json!(TTL_SECONDS));
     let mut spec = Value::Object(spec);
     let labels = labels(template.pointer("/metadata/labels"), plan.environment);
@@ -245,7 +242,9 @@ pub(super) fn compose(config: &Config, template: &Value, plan: &Plan<'_>) -> Res
     let mounts: BTreeMap<&str, (&Path, &str)> = config
         .secrets
         .iter()
-        .filter_map(|(place, of)| Some((place.as_str(), (of.mount.as_path(), plan.secrets.get(place)?.as_str()))))
+        .filter_map(|(place, borrowed)| {
+            Some((place.as_str(), (borrowed.mount.as_path(), plan.secrets.get(place)?.as_str())))
+        })
         .collect();
     mount(&mut spec["template"]["spec"], &container, &mounts);
     for one in spec["template"]["spec"]["containers"].as_array_mut().into_iter().flatten() {
@@ -266,20 +265,20 @@ pub(super) fn compose(config: &Config, template: &Value, plan: &Plan<'_>) -> Res
     }))
 }
 
-/// The template's labels without those that a controller sets, and ours.
-fn labels(of_template: Option<&Value>, environment: &str) -> Value {
-    let mut labels: Map<String, Value> = of_template.and_then(Value::as_object).cloned().unwrap_or_default();
+/// The template's labels without those that a controller sets, plus the program's own.
+fn labels(from_template: Option<&Value>, environment: &str) -> Value {
+    let mut labels: Map<String, Value> = from_template.and_then(Value::as_object).cloned().unwrap_or_default();
     labels.retain(|key, _| !key.starts_with("batch.kubernetes.io/") && key != "controller-uid" && key != "job-name");
     labels.insert("dolibarr-backup/environment".into(), json!(environment));
     labels.insert("dolibarr-backup/run".into(), json!("one-shot"));
     Value::Object(labels)
 }
 
-/// What stands before the word `backup` in the template stays: it names the configuration. What stands behind it is the
-/// schedule's.
-fn arguments(of_template: Option<&Value>, plan: &Plan<'_>) -> Value {
+/// The Job's arguments. Arguments before the word `backup` are kept, because they name the configuration. Those after
+/// it belong to the schedule and are replaced.
+fn arguments(from_template: Option<&Value>, plan: &Plan<'_>) -> Value {
     let own: Vec<&str> =
-        of_template.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
+        from_template.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
     let before = own.iter().position(|word| *word == "backup").unwrap_or(0);
     let mut all: Vec<&str> = own.into_iter().take(before).collect();
     all.extend(["backup", "--env", plan.environment, "--here"]);
@@ -287,8 +286,8 @@ fn arguments(of_template: Option<&Value>, plan: &Plan<'_>) -> Value {
     json!(all)
 }
 
-/// Puts each Secret where it belongs. What the template has there gives way, and a volume that nothing mounts any more
-/// goes, because its Secret may not exist here.
+/// Mounts each Secret at its place. It replaces what the template mounts there, and a volume that is no longer mounted
+/// is removed, because its Secret may not exist in this namespace.
 fn mount(pod: &mut Value, container: &str, secrets: &BTreeMap<&str, (&Path, &str)>) {
     let mut displaced = BTreeMap::new();
     for one in pod["containers"].as_array_mut().into_iter().flatten() {
@@ -315,7 +314,7 @@ fn mount(pod: &mut Value, container: &str, secrets: &BTreeMap<&str, (&Path, &str
         let before = displaced.get(*place);
         let before =
             volumes.iter().find(|volume| volume.get("name").and_then(Value::as_str) == before.map(String::as_str));
-        // Its modes fit the template's user.
+        // The mode of the replaced volume suits the template's user.
         let mode = before.and_then(|volume| volume.pointer("/secret/defaultMode")).cloned();
         let mut source = json!({ "secretName": secret });
         if let Some(mode) = mode {

@@ -1,5 +1,5 @@
-//! What becomes of a Job is decided by pure functions, and these are their tables. Against a real API server the binary
-//! is driven by the end-to-end suite.
+//! Table tests of the pure functions that decide about a Job. The end-to-end suite runs the binary against a real API
+//! server.
 
 use super::follow::{Followed, Seen, Verdict, judge};
 use super::template::{self, Plan, compose};
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-fn config(more: &str) -> template::Config {
+fn config(more: &str) -> template::JobConfig {
     let text = format!("namespace = \"erp\"\ncron_job = \"backup\"\n{more}");
     toml::from_str(&text).unwrap()
 }
@@ -19,7 +19,7 @@ fn template(containers: &Value, volumes: &Value) -> Value {
     json!({ "spec": { "template": { "spec": { "containers": containers, "volumes": volumes } } } })
 }
 
-fn composed(config: &template::Config, template: &Value, secrets: &[(&str, &str)]) -> Value {
+fn composed(config: &template::JobConfig, template: &Value, secrets: &[(&str, &str)]) -> Value {
     let secrets: BTreeMap<String, String> =
         secrets.iter().map(|(place, name)| ((*place).to_owned(), (*name).to_owned())).collect();
     let plan = Plan { name: "j", environment: "prod", arguments: &["--json".to_owned()], secrets: &secrets };
@@ -27,7 +27,7 @@ fn composed(config: &template::Config, template: &Value, secrets: &[(&str, &str)
 }
 
 #[test]
-fn a_reference_and_a_namespace_are_names_and_nothing_else() {
+fn references_and_namespaces_must_be_valid_names() {
     for (text, good) in [
         ("erp/s3", true),
         ("longhorn-system/longhorn-gcs-backup-credentials", true),
@@ -48,7 +48,7 @@ fn a_reference_and_a_namespace_are_names_and_nothing_else() {
 }
 
 #[test]
-fn the_command_keeps_what_names_the_configuration_and_loses_what_the_schedule_says() {
+fn the_command_keeps_the_arguments_before_backup_and_replaces_the_others() {
     for (command, args, expected_command, expected) in [
         (
             json!(null),
@@ -74,7 +74,7 @@ fn the_command_keeps_what_names_the_configuration_and_loses_what_the_schedule_sa
 }
 
 #[test]
-fn a_borrowed_secret_takes_the_place_of_what_is_mounted_there_and_of_nothing_else() {
+fn a_borrowed_secret_replaces_only_the_mount_at_its_place() {
     let lent = config("secrets.s3 = { from = \"a/b\", mount = \"/run/secrets/s3\" }");
     let mounts =
         json!([{ "name": "old", "mountPath": "/run/secrets/s3" }, { "name": "db", "mountPath": "/run/secrets/db" }]);
@@ -89,21 +89,21 @@ fn a_borrowed_secret_takes_the_place_of_what_is_mounted_there_and_of_nothing_els
     assert_eq!(names(&job), ["db", "borrowed-s3"]);
     assert_eq!(job["spec"]["template"]["spec"]["volumes"][1]["secret"]["secretName"], "j-s3");
 
-    // Another container still uses it.
+    // Another container still uses the volume.
     let two = json!({ "name": "other", "volumeMounts": [{ "name": "old", "mountPath": "/x" }] });
-    let named = template::Config { container: Some("c".into()), ..lent.clone() };
+    let named = template::JobConfig { container: Some("c".into()), ..lent.clone() };
     let job = composed(&named, &template(&json!([one, two]), &volumes), &[("s3", "j-s3")]);
     assert_eq!(names(&job), ["old", "db", "borrowed-s3"]);
     assert_eq!(job["spec"]["template"]["spec"]["containers"][1], two);
 
-    // A plugin may leave the Secret out; then the template's own stays.
+    // If the plugin leaves the Secret out, the template's own stays.
     let job = composed(&lent, &template(&json!([one]), &volumes), &[]);
     assert_eq!(names(&job), ["old", "db"]);
 }
 
 #[test]
-fn a_job_is_made_with_one_pod_and_with_an_end() {
-    let mut of = template(&json!([{ "name": "c" }]), &json!([]));
+fn a_job_has_one_pod_and_a_deadline() {
+    let mut base = template(&json!([{ "name": "c" }]), &json!([]));
     for (field, value) in [
         ("parallelism", json!(5)),
         ("completions", json!(5)),
@@ -112,24 +112,24 @@ fn a_job_is_made_with_one_pod_and_with_an_end() {
         ("podFailurePolicy", json!({ "rules": [] })),
         ("ttlSecondsAfterFinished", json!(999_999)),
     ] {
-        of["spec"][field] = value;
+        base["spec"][field] = value;
     }
-    of["spec"]["template"]["metadata"] = json!({ "labels": { "app": "x", "job-name": "y", "controller-uid": "z" } });
-    let spec = composed(&config(""), &of, &[])["spec"].clone();
+    base["spec"]["template"]["metadata"] = json!({ "labels": { "app": "x", "job-name": "y", "controller-uid": "z" } });
+    let spec = composed(&config(""), &base, &[])["spec"].clone();
     assert_eq!((&spec["parallelism"], &spec["completions"], &spec["backoffLimit"]), (&json!(1), &json!(1), &json!(0)));
     assert_eq!(spec["activeDeadlineSeconds"], 7_200);
-    let lent = composed(&config("secrets.s3 = { from = \"a/b\", mount = \"/s3\" }"), &of, &[("s3", "j-s3")]);
+    let lent = composed(&config("secrets.s3 = { from = \"a/b\", mount = \"/s3\" }"), &base, &[("s3", "j-s3")]);
     assert_eq!(lent["spec"]["activeDeadlineSeconds"], json!(template::UNSTARTED_SECONDS_MAX));
     assert!(spec["ttlSecondsAfterFinished"].as_i64() <= Some(3_600));
     assert!(spec.get("suspend").is_none() && spec.get("podFailurePolicy").is_none());
     let labels = &spec["template"]["metadata"]["labels"];
     assert_eq!((&labels["app"], labels.get("job-name"), labels.get("controller-uid")), (&json!("x"), None, None));
-    assert_eq!(config("").limit(&of), 7_200);
-    assert_eq!(config("deadline_seconds = 60").limit(&of), 60);
+    assert_eq!(config("").limit(&base), 7_200);
+    assert_eq!(config("deadline_seconds = 60").limit(&base), 60);
 }
 
 #[test]
-fn a_template_with_several_containers_needs_one_to_be_named() {
+fn with_several_containers_one_must_be_named() {
     let two = template(&json!([{ "name": "a" }, { "name": "b" }]), &json!([]));
     let error = template::container_of(&config(""), &two).unwrap_err();
     assert!(error.message().contains("`a`, `b`") && error.advice().unwrap().contains("container"), "{error:?}");
@@ -139,7 +139,7 @@ fn a_template_with_several_containers_needs_one_to_be_named() {
 }
 
 #[test]
-fn a_jobs_name_fits_a_label_whatever_the_environment_is_called() {
+fn a_jobs_name_always_fits_a_label() {
     for environment in ["prod", &"x".repeat(63), "a-very-long-name-of---x"] {
         let name = template::job_name(environment, "20260630T010000Z", u32::MAX);
         assert!(is_label(&name), "{name}");
@@ -167,7 +167,7 @@ fn judged(seen: &Seen, waited: u64) -> Verdict {
 }
 
 #[test]
-fn a_pod_is_waited_for_run_ended_or_given_up() {
+fn a_pods_state_decides_whether_to_wait_read_the_log_or_end() {
     let with = |pod: Value| Seen { job: Some(json!({})), pod: Some(pod), events: vec![] };
     let ended = pod("Failed", &json!({ "terminated": { "exitCode": 75, "reason": "Error" } }));
     assert_eq!(judged(&with(ended.clone()), 0), Verdict::Ended(75, "Error".into()));
@@ -194,7 +194,7 @@ fn a_pod_is_waited_for_run_ended_or_given_up() {
 }
 
 #[test]
-fn a_job_without_a_pod_is_waited_for_unless_the_cluster_refuses_it_for_good() {
+fn a_job_without_a_pod_is_awaited_unless_the_refusal_is_permanent() {
     let seen = |job: Option<Value>, events: Vec<Value>| Seen { job, pod: None, events };
     let created = |message: &str| vec![json!({ "reason": "FailedCreate", "type": "Warning", "message": message })];
     let condition = |kind: &str, reason: &str| json!({ "status": { "conditions": [{ "type": kind, "status": "True", "reason": reason, "message": "m" }] } });

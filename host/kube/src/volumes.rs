@@ -1,4 +1,4 @@
-//! What is known of the volumes of a cluster and of what backs them up: lists, read-only, a few fields of each.
+//! The volumes of a cluster and the objects that back them up: read-only lists with a few fields of each object.
 
 mod read;
 
@@ -14,7 +14,7 @@ use tokio::sync::OnceCell;
 const CLAIMS: Kind = Kind::new("", "v1", "persistentvolumeclaims");
 const VOLUMES: Kind = Kind::new("", "v1", "persistentvolumes");
 
-/// Longhorn's group; the second version is that of Longhorn before 1.3.
+/// Longhorn's API group. The second version is for Longhorn before 1.3.
 const LONGHORN: &str = "longhorn.io";
 const LONGHORN_VERSIONS: [&str; 2] = ["v1beta2", "v1beta1"];
 const SNAPSHOTS: [Kind; 2] = [
@@ -25,11 +25,11 @@ const SNAPSHOTS: [Kind; 2] = [
 /// `[coverage]` of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Config {
-    /// Namespaces whose claims are looked at; all of them unless said.
+pub struct CoverageConfig {
+    /// Namespaces whose claims are checked. Default: all.
     #[serde(default)]
     pub namespaces: Vec<Namespace>,
-    /// Where Longhorn is.
+    /// Longhorn's namespace.
     #[serde(default = "longhorn_default")]
     pub longhorn_namespace: Namespace,
 }
@@ -45,13 +45,13 @@ pub struct Claim {
     pub namespace: String,
     /// Its name.
     pub name: String,
-    /// Such as `Bound`.
+    /// Its phase, such as `Bound`.
     pub phase: String,
-    /// Its class.
+    /// Its storage class.
     pub storage_class: String,
-    /// Its PersistentVolume; empty where it is not bound.
+    /// Its PersistentVolume; empty if it is not bound.
     pub volume: String,
-    /// How much it holds.
+    /// Its capacity.
     pub bytes: u64,
 }
 
@@ -60,44 +60,44 @@ pub struct Claim {
 pub struct Volume {
     /// Its name.
     pub name: String,
-    /// Of its CSI driver.
+    /// The name of its CSI driver.
     pub driver: String,
-    /// The driver's own name of it.
+    /// The driver's handle of the volume.
     pub handle: String,
 }
 
-/// A Volume of Longhorn.
+/// A Longhorn Volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LonghornVolume {
     /// Its name.
     pub name: String,
-    /// Groups of recurring jobs.
+    /// Groups of recurring jobs that it belongs to.
     pub groups: Vec<String>,
-    /// Recurring jobs that it names itself.
+    /// Recurring jobs that it is assigned to directly.
     pub jobs: Vec<String>,
-    /// When it was last backed up, by its own account.
+    /// When it was last backed up, according to its status.
     pub last_backup: Option<Timestamp>,
 }
 
-/// A RecurringJob of Longhorn.
+/// A Longhorn RecurringJob.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecurringJob {
     /// Its name.
     pub name: String,
-    /// Such as `backup`.
+    /// Its task, such as `backup`.
     pub task: String,
-    /// When it runs.
+    /// Its schedule, as a cron expression.
     pub cron: String,
     /// Groups that it serves.
     pub groups: Vec<String>,
 }
 
-/// A Backup of Longhorn.
+/// A Longhorn Backup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Backup {
-    /// Its volume of Longhorn.
+    /// Its Longhorn volume.
     pub volume: String,
-    /// Such as `Completed`.
+    /// Its state, such as `Completed`.
     pub state: String,
     /// When it was made.
     pub created: Option<Timestamp>,
@@ -112,22 +112,22 @@ pub struct Snapshot {
     pub name: String,
     /// Its claim.
     pub claim: String,
-    /// Whether it can be used.
+    /// Whether it is ready to use.
     pub ready: bool,
     /// When it was taken.
     pub created: Option<Timestamp>,
 }
 
-/// The volumes that one judgement may look at. Every copy is the same one, and each list is asked for once: whoever judges
-/// sees one state of it, and a plugin that asks for ever asks nobody.
+/// The volumes for one coverage check. Clones share the lists, and each list is requested once, so that the check sees
+/// one state of it and a plugin that asks repeatedly causes no further requests.
 #[derive(Debug, Clone)]
 pub struct Volumes {
     cluster: Cluster,
-    config: Config,
+    config: CoverageConfig,
     lists: Arc<Lists>,
 }
 
-/// A list that is asked for at most once, whatever comes of it.
+/// A list that is requested at most once, even if the request fails.
 type Once<T> = OnceCell<Result<T>>;
 
 #[derive(Debug, Default)]
@@ -141,85 +141,65 @@ struct Lists {
 }
 
 impl Volumes {
-    /// What the configuration names of a cluster. Asks nobody yet.
-    #[must_use]
-    pub fn new(cluster: Cluster, config: Config) -> Self {
+    /// The volumes in the configured namespaces. Sends no request yet.
+    pub fn new(cluster: Cluster, config: CoverageConfig) -> Self {
         Self { cluster, config, lists: Arc::default() }
     }
 
-    /// For the tally: where the claims are.
-    #[must_use]
+    /// The namespaces whose claims are checked, for messages.
     pub fn scope(&self) -> String {
         scope(&self.config)
     }
 
-    /// Claims of the namespaces, sorted.
-    ///
-    /// # Errors
-    /// The cluster's.
+    /// Claims in the configured namespaces, sorted.
     pub async fn claims(&self) -> Result<Vec<Claim>> {
-        let ask = async || {
-            let found = self.of_namespaces(CLAIMS).await?.unwrap_or_default();
+        let request = async || {
+            let found = self.list_in_namespaces(CLAIMS).await?.unwrap_or_default();
             let mut found: Vec<Claim> = found.iter().map(Claim::from).collect();
             found.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
             Ok(found)
         };
-        self.lists.claims.get_or_init(ask).await.clone()
+        self.lists.claims.get_or_init(request).await.clone()
     }
 
     /// Every PersistentVolume.
-    ///
-    /// # Errors
-    /// The cluster's.
     pub async fn volumes(&self) -> Result<Vec<Volume>> {
-        let ask = async || {
+        let request = async || {
             let found = self.cluster.list(VOLUMES, None, None, None).await?.unwrap_or_default();
             Ok(found.iter().map(Volume::from).collect())
         };
-        self.lists.volumes.get_or_init(ask).await.clone()
+        self.lists.volumes.get_or_init(request).await.clone()
     }
 
-    /// Volumes of Longhorn; none where it is not installed.
-    ///
-    /// # Errors
-    /// The cluster's.
+    /// Longhorn's volumes; `None` if Longhorn is not installed.
     pub async fn longhorn_volumes(&self) -> Result<Option<Vec<LonghornVolume>>> {
-        self.lists.longhorn.get_or_init(|| self.of_longhorn("volumes")).await.clone()
+        self.lists.longhorn.get_or_init(|| self.list_longhorn("volumes")).await.clone()
     }
 
-    /// Recurring jobs of Longhorn; none where it is not installed.
-    ///
-    /// # Errors
-    /// The cluster's.
+    /// Longhorn's recurring jobs; `None` if Longhorn is not installed.
     pub async fn recurring_jobs(&self) -> Result<Option<Vec<RecurringJob>>> {
-        self.lists.jobs.get_or_init(|| self.of_longhorn("recurringjobs")).await.clone()
+        self.lists.jobs.get_or_init(|| self.list_longhorn("recurringjobs")).await.clone()
     }
 
-    /// Backups of Longhorn; none where it is not installed.
-    ///
-    /// # Errors
-    /// The cluster's.
+    /// Longhorn's backups; `None` if Longhorn is not installed.
     pub async fn backups(&self) -> Result<Option<Vec<Backup>>> {
-        self.lists.backups.get_or_init(|| self.of_longhorn("backups")).await.clone()
+        self.lists.backups.get_or_init(|| self.list_longhorn("backups")).await.clone()
     }
 
-    /// VolumeSnapshots of the namespaces; none where the cluster does not know them.
-    ///
-    /// # Errors
-    /// The cluster's.
+    /// VolumeSnapshots in the configured namespaces; `None` if the cluster does not have the resource.
     pub async fn snapshots(&self) -> Result<Option<Vec<Snapshot>>> {
-        let ask = async || {
+        let request = async || {
             for kind in SNAPSHOTS {
-                if let Some(found) = self.of_namespaces(kind).await? {
+                if let Some(found) = self.list_in_namespaces(kind).await? {
                     return Ok(Some(found.iter().map(Snapshot::from).collect()));
                 }
             }
             Ok(None)
         };
-        self.lists.snapshots.get_or_init(ask).await.clone()
+        self.lists.snapshots.get_or_init(request).await.clone()
     }
 
-    async fn of_longhorn<T: for<'a> From<&'a Value>>(&self, plural: &'static str) -> Result<Option<Vec<T>>> {
+    async fn list_longhorn<T: for<'a> From<&'a Value>>(&self, plural: &'static str) -> Result<Option<Vec<T>>> {
         for version in LONGHORN_VERSIONS {
             let kind = Kind::new(LONGHORN, version, plural);
             let namespace = Some(self.config.longhorn_namespace.as_str());
@@ -230,7 +210,7 @@ impl Volumes {
         Ok(None)
     }
 
-    async fn of_namespaces(&self, kind: Kind) -> Result<Option<Vec<Value>>> {
+    async fn list_in_namespaces(&self, kind: Kind) -> Result<Option<Vec<Value>>> {
         if self.config.namespaces.is_empty() {
             return self.cluster.list(kind, None, None, None).await;
         }
@@ -244,9 +224,8 @@ impl Volumes {
     }
 }
 
-/// For people: where claims are looked at.
-#[must_use]
-pub fn scope(config: &Config) -> String {
+/// The namespaces whose claims are checked, for messages.
+pub fn scope(config: &CoverageConfig) -> String {
     if config.namespaces.is_empty() {
         return "every namespace".to_owned();
     }

@@ -1,4 +1,4 @@
-//! Files that a person or a builder names, read whole within a limit. They may be anything.
+//! Reads a whole file within a size limit. A person or a build tool names the file, so it may be anything.
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -6,12 +6,14 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-/// The bytes of a file; none where there is none.
+/// The bytes of a file, or `None` if it does not exist.
 ///
 /// # Errors
-/// Why it cannot be read, as the end of a sentence: it is no file, longer than so many bytes, or what the system says.
+/// Why it cannot be read, as a clause for the end of a sentence: it is not a regular file, it is longer than
+/// `bytes_max`, or the system's error.
 pub(super) fn read(path: &Path, bytes_max: u64) -> Result<Option<Vec<u8>>, String> {
-    // A pipe would be waited for, and a device never ends. What is opened is what is looked at, whatever takes its name meanwhile.
+    // Opening a pipe would block, and a device never ends. The open file is checked, because its name may refer to
+    // another by now.
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let opened = match rustix::fs::open(path, flags, Mode::empty()) {
         Ok(opened) => File::from(opened),
@@ -19,7 +21,7 @@ pub(super) fn read(path: &Path, bytes_max: u64) -> Result<Option<Vec<u8>>, Strin
         Err(errno) => return Err(std::io::Error::from(errno).kind().to_string()),
     };
     if !opened.metadata().map_err(|error| error.kind().to_string())?.is_file() {
-        return Err("it is no file".to_owned());
+        return Err("it is not a regular file".to_owned());
     }
     let mut bytes = Vec::new();
     opened.take(bytes_max.saturating_add(1)).read_to_end(&mut bytes).map_err(|error| error.kind().to_string())?;

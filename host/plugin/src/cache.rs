@@ -1,9 +1,9 @@
-//! What is kept between runs, in one folder: components by their digest, and what was compiled of them.
+//! The cache folder, kept between runs: components by their digest, and compiled components.
 //!
-//! Nothing here is needed: a folder that is missing, full or not to be trusted costs time, never a run. A component is
-//! hashed again whenever it is read, so it can be read from anywhere. A compiled one is native code of this process,
-//! which no hash in the same folder can vouch for: [`compiled`] loads it only from a folder and a file that belong to
-//! the running user or root and that nobody else may write.
+//! The cache is optional: if the folder is missing, full or not trusted, a run takes longer but does not fail. A
+//! component is hashed again whenever it is read, so it may come from anywhere. A compiled component is native code of
+//! this process, and no hash in the same folder can vouch for it: [`compiled`] loads it only if the folder and the file
+//! belong to the running user or root and nobody else may write to them.
 
 pub mod compiled;
 
@@ -22,14 +22,13 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// A cache in a folder, which is made when something is kept.
-    #[must_use]
+    /// A cache in a folder. The folder is created when something is stored.
     pub const fn new(folder: PathBuf) -> Self {
         Self { folder }
     }
 
-    /// Bytes by the digits of their sha256. None where they are not there or are not what they are called.
-    #[must_use]
+    /// The bytes with this sha256, given as hexadecimal digits. `None` if they are not cached or do not match the
+    /// digest.
     pub fn find(&self, digest: &str, bytes_max: u64) -> Option<Vec<u8>> {
         let folder = Folder::open(&self.components()).ok()?;
         let bytes = folder.read(digest, bytes_max, |_| Ok(())).ok()??;
@@ -37,14 +36,14 @@ impl Cache {
             return Some(bytes);
         }
         let file = self.components().join(digest);
-        tracing::warn!(file = %file.display(), "a cached component is damaged and is fetched anew");
+        tracing::warn!(file = %file.display(), "a cached component is damaged; fetching it again");
         None
     }
 
-    /// Keeps bytes under the digits of their sha256. Where that fails, it is said once.
+    /// Stores bytes under the digits of their sha256. A failure is logged once.
     pub fn keep(&self, digest: &str, bytes: &[u8]) {
         if let Err(why) = Folder::make(&self.components()).and_then(|folder| folder.write(digest, &[bytes])) {
-            self.complain(&why, Delay::Seconds);
+            self.warn_unused(&why, Delay::Seconds);
         }
     }
 
@@ -56,25 +55,25 @@ impl Cache {
         self.folder.join("compiled")
     }
 
-    /// Once a process: several plugins share the folder and its fault. A container with a read-only root has no such
-    /// folder by design, and need not hear at every run of what nobody would notice.
-    fn complain(&self, why: &str, delay: Delay) {
-        static SAID: Once = Once::new();
+    /// Warns once per process, because several plugins share the folder and its problem. A container with a read-only
+    /// root has no such folder by design, so a delay that nobody notices is logged only for debugging.
+    fn warn_unused(&self, why: &str, delay: Delay) {
+        static WARNED: Once = Once::new();
         if delay == Delay::Unnoticed {
-            tracing::debug!(folder = %self.folder.display(), "the cache of components is not used: {why}");
+            tracing::debug!(folder = %self.folder.display(), "the component cache is not used: {why}");
             return;
         }
-        SAID.call_once(|| {
+        WARNED.call_once(|| {
             tracing::warn!(
                 folder = %self.folder.display(),
-                "the cache of components is not used, so every start takes longer: {why}; \
-                 name a folder of the running user with cache = \"…\" in [plugins]"
+                "the component cache is not used, so every start takes longer: {why}; \
+                 set cache = \"…\" in [plugins] to a folder of the running user"
             );
         });
     }
 }
 
-/// What doing without the cache costs a start.
+/// How much longer a start takes without the cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Delay {
     /// A fraction of a second.
@@ -82,7 +81,7 @@ enum Delay {
     Seconds,
 }
 
-/// An open folder: what it is called may change meanwhile, what it is does not.
+/// An open folder: its path may come to name another folder, but the open one stays the same.
 struct Folder {
     path: PathBuf,
     open: OwnedFd,
@@ -90,14 +89,14 @@ struct Folder {
 
 /// Who owns a file or folder, and who may write to it.
 #[derive(Debug, Clone, Copy)]
-struct Standing {
+struct Ownership {
     owner: u32,
     mode: u32,
 }
 
-impl Standing {
-    /// Refuses what another user could have written.
-    fn trusted(self, running: u32) -> Result<(), String> {
+impl Ownership {
+    /// Refuses a file or folder that another user could have written.
+    fn check_trusted(self, running: u32) -> Result<(), String> {
         if self.owner != running && self.owner != 0 {
             return Err(format!("it belongs to the user {}", self.owner));
         }
@@ -122,61 +121,63 @@ impl Folder {
         Ok(Self { path: path.to_owned(), open })
     }
 
-    fn standing(&self) -> Result<Standing, String> {
+    fn ownership(&self) -> Result<Ownership, String> {
         let stat = rustix::fs::fstat(&self.open).map_err(|e| e.to_string())?;
-        Ok(Standing { owner: stat.st_uid, mode: stat.st_mode })
+        Ok(Ownership { owner: stat.st_uid, mode: stat.st_mode })
     }
 
-    /// A file's bytes, if it is there, is a file, and `judge` agrees to what it is.
+    /// The bytes of a regular file, if it exists and `accept` accepts its owner and mode.
     fn read(
         &self,
         name: &str,
         bytes_max: u64,
-        judge: impl FnOnce(Standing) -> Result<(), String>,
+        accept: impl FnOnce(Ownership) -> Result<(), String>,
     ) -> Result<Option<Vec<u8>>, String> {
-        let Some((file, length)) = self.file(name, bytes_max, judge)? else { return Ok(None) };
-        let said = |e: &dyn std::fmt::Display| format!("{}: {e}", self.path.join(name).display());
+        let Some((file, length)) = self.file(name, bytes_max, accept)? else { return Ok(None) };
+        let in_file = |e: &dyn std::fmt::Display| format!("{}: {e}", self.path.join(name).display());
         let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or_default());
-        file.take(length).read_to_end(&mut bytes).map_err(|e| said(&e))?;
+        file.take(length).read_to_end(&mut bytes).map_err(|e| in_file(&e))?;
         Ok(Some(bytes))
     }
 
-    /// An open file and its length, if it is there, is a file, is no longer than that, and `judge` agrees to what it is.
+    /// An open regular file and its length, if it exists, is not longer than `bytes_max`, and `accept` accepts its
+    /// owner and mode.
     fn file(
         &self,
         name: &str,
         bytes_max: u64,
-        judge: impl FnOnce(Standing) -> Result<(), String>,
+        accept: impl FnOnce(Ownership) -> Result<(), String>,
     ) -> Result<Option<(File, u64)>, String> {
-        let said = |e: &dyn std::fmt::Display| format!("{}: {e}", self.path.join(name).display());
+        let in_file = |e: &dyn std::fmt::Display| format!("{}: {e}", self.path.join(name).display());
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let open = match rustix::fs::openat(&self.open, name, flags, Mode::empty()) {
             Ok(open) => open,
             Err(rustix::io::Errno::NOENT) => return Ok(None),
-            Err(e) => return Err(said(&e)),
+            Err(e) => return Err(in_file(&e)),
         };
-        let stat = rustix::fs::fstat(&open).map_err(|e| said(&e))?;
+        let stat = rustix::fs::fstat(&open).map_err(|e| in_file(&e))?;
         if !FileType::from_raw_mode(stat.st_mode).is_file() {
-            return Err(said(&"it is no file"));
+            return Err(in_file(&"it is not a regular file"));
         }
-        judge(Standing { owner: stat.st_uid, mode: stat.st_mode }).map_err(|e| said(&e))?;
+        accept(Ownership { owner: stat.st_uid, mode: stat.st_mode }).map_err(|e| in_file(&e))?;
         let length = u64::try_from(stat.st_size).unwrap_or_default();
         if length > bytes_max {
-            return Err(said(&format_args!("it is longer than {bytes_max} bytes")));
+            return Err(in_file(&format_args!("it is longer than {bytes_max} bytes")));
         }
         Ok(Some((File::from(open), length)))
     }
 
-    /// Writes a file whole or not at all: two that write the same at the same time both leave a whole one.
+    /// Writes a file completely or not at all. Two processes that write the same file at the same time both leave a
+    /// complete one.
     fn write(&self, name: &str, parts: &[&[u8]]) -> Result<(), String> {
-        let said = |e: std::io::Error| format!("{}: {e}", self.path.join(name).display());
-        let mut file = tempfile::Builder::new().prefix(".partial-").tempfile_in(&self.path).map_err(said)?;
-        parts.iter().try_for_each(|part| file.write_all(part)).map_err(said)?;
-        file.as_file().sync_all().map_err(said)?;
-        file.persist(self.path.join(name)).map_err(|e| said(e.error)).map(drop)
+        let in_file = |e: std::io::Error| format!("{}: {e}", self.path.join(name).display());
+        let mut file = tempfile::Builder::new().prefix(".partial-").tempfile_in(&self.path).map_err(in_file)?;
+        parts.iter().try_for_each(|part| file.write_all(part)).map_err(in_file)?;
+        file.as_file().sync_all().map_err(in_file)?;
+        file.persist(self.path.join(name)).map_err(|e| in_file(e.error)).map(drop)
     }
 
-    /// Removes the files whose names `unwanted` picks; one that stays does no harm.
+    /// Removes the files whose names match `unwanted`. A file that cannot be removed does no harm.
     fn sweep(&self, unwanted: impl Fn(&str) -> bool) {
         for entry in std::fs::read_dir(&self.path).into_iter().flatten().flatten() {
             if entry.file_name().to_str().is_some_and(&unwanted) {
@@ -191,23 +192,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_kept_is_found_by_its_digest_and_damage_is_seen() {
+    fn stored_bytes_are_found_by_digest_and_damage_is_detected() {
         let folder = tempfile::tempdir().unwrap();
         let cache = Cache::new(folder.path().join("made/by/the/cache"));
         let digest = hex::encode(Sha256::digest(b"component"));
-        assert_eq!(cache.find(&digest, 100), None, "nothing is there yet");
+        assert_eq!(cache.find(&digest, 100), None, "nothing is cached yet");
         cache.keep(&digest, b"component");
         assert_eq!(cache.find(&digest, 100).as_deref(), Some(&b"component"[..]));
         assert_eq!(cache.find(&digest, 8), None, "longer than allowed");
         std::fs::write(cache.components().join(&digest), b"componenT").unwrap();
         assert_eq!(cache.find(&digest, 100), None);
         cache.keep(&digest, b"component");
-        assert!(cache.find(&digest, 100).is_some(), "mended");
+        assert!(cache.find(&digest, 100).is_some(), "replaced");
         assert_eq!(std::fs::read_dir(cache.components()).unwrap().count(), 1, "no partial file is left");
     }
 
     #[test]
-    fn neither_a_link_nor_a_folder_nor_a_pipe_is_read() {
+    fn links_folders_and_pipes_are_not_read() {
         let folder = tempfile::tempdir().unwrap();
         let cache = Cache::new(folder.path().to_owned());
         let digest = hex::encode(Sha256::digest(b"x"));
@@ -225,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_cannot_be_made_costs_nothing_but_the_cache() {
+    fn without_a_folder_only_the_cache_is_lost() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("file"), b"").unwrap();
         let cache = Cache::new(folder.path().join("file/below"));
@@ -235,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_nobody_else_may_write_is_trusted() {
+    fn only_files_that_nobody_else_may_write_are_trusted() {
         let table = [
             (1000, 0o100_600, true),
             (0, 0o100_644, true),
@@ -246,7 +247,7 @@ mod tests {
             (0, 0o041_777, false),
         ];
         for (owner, mode, good) in table {
-            assert_eq!(Standing { owner, mode }.trusted(1000).is_ok(), good, "{owner} {mode:o}");
+            assert_eq!(Ownership { owner, mode }.check_trusted(1000).is_ok(), good, "{owner} {mode:o}");
         }
     }
 }

@@ -1,10 +1,10 @@
-//! One call of a plugin: its limits, its handles, and what its answer or its trap means.
+//! One call of a plugin: its limits, its handles, and the meaning of its answer or its trap.
 //!
-//! Every call has a store of its own, so nothing of one call is left in the next, and dropping that store drops
-//! every handle that the guest held, whatever became of it.
+//! Every call has its own store, so no state remains for the next call. Dropping the store drops every handle that the
+//! guest held, however the call ended.
 
 use super::compile::Failure;
-use super::{Config, Engine, Plugin, Role, cache};
+use super::{Engine, Plugin, PluginConfig, Role, cache};
 use crate::capabilities;
 use crate::context::{self, Context, LimitReached, Tally, types};
 use crate::grant::Grant;
@@ -13,7 +13,7 @@ use base::evidence::Measured;
 use base::text::printable;
 use kubernetes::job::{Lent, OneShot};
 use kubernetes::volumes::Volumes;
-use postgres::Session;
+use postgres::OpenDatabase;
 use std::sync::Arc;
 use wasmtime::component::{InstancePre, Linker, Resource};
 use wasmtime::{Store, Trap, UpdateDeadline};
@@ -29,48 +29,48 @@ pub use worlds::job::exports::backup::host::launching;
 pub use worlds::retention::exports::backup::host::retaining;
 use worlds::{coverage, crosscheck, dump, fingerprint, job, retention};
 
-/// What the host copies out of a guest at a time: the arguments of one of its calls, or its answer. A plan over
+/// Bytes that the host copies out of a guest at a time: the arguments of one of its calls, or its answer. A plan for
 /// 10,000 snapshots has about 2 MB.
 const COPIED_BYTES_MAX: usize = 64 << 20;
 
-/// Handles in a guest's own tables; the host's are limited by the context.
+/// Handles in a guest's own tables. The context limits the host's handles.
 const GUEST_HANDLES_MAX: usize = 256;
 
-/// The one function that is handed rows.
+/// The only function that receives rows.
 const CHECK: &str = "check";
 
-/// Reasons of one decision that are kept; how many more there were is said. A snapshot after which there is nothing
-/// for a year answers for some fifty periods.
+/// Reasons that are kept for one decision; the number of further ones is reported. A snapshot that no other follows for
+/// a year stands for about fifty periods.
 const REASONS_MAX: usize = 100;
 
-/// Lines for the operator that an answer may carry. The rest is dropped.
+/// Lines for the operator in one answer. Further ones are dropped.
 const NOTES_MAX: usize = 100;
 
-/// Jobs, and groups of volumes, of which a judgement may remark something: more than a cluster has.
+/// Remarks on jobs, and on groups of volumes, in one judgement: more than a cluster has.
 const REMARKS_MAX: usize = 10_000;
 
-/// What a call came to, and what the plugin did in it either way.
+/// The result of a call, and what the plugin did in it.
 #[derive(Debug)]
 pub struct Called<T> {
     /// The answer.
     pub result: Result<T>,
-    /// Its calls.
+    /// The capabilities that it used.
     pub tally: Tally,
 }
 
-/// Links exactly what is granted, and what needs no grant.
+/// Links the granted interfaces and those that need no grant, and no others.
 pub(super) fn link(
     engine: &Engine,
     role: Role,
     component: &crate::Component,
-    config: &Config,
+    config: &PluginConfig,
 ) -> Result<InstancePre<Context>> {
     let not_loaded = |why: &str| {
         let why = printable(&why.replace('\n', " "));
         Error::config(format!("the plugin `{}` ({}) cannot be loaded: {why}", role.name(), component.path.display()))
     };
-    let damaged = "the file is damaged or made for another version; build it anew";
-    let blame = |e: wasmtime::Error| not_loaded(&format!("{e:#}")).hint(damaged);
+    let damaged = "the file is damaged or was made for another version; build it again";
+    let load_error = |e: wasmtime::Error| not_loaded(&format!("{e:#}")).hint(damaged);
     let compiled = cache::compiled::compile(engine, component, config.limits, config.places.cache.as_ref());
     let compiled = compiled.map_err(|failure| {
         let limit = match &failure {
@@ -80,34 +80,22 @@ pub(super) fn link(
             Failure::Died(_) => return not_loaded(&failure.to_string()),
         };
         not_loaded(&failure.to_string()).hint(format!(
-            "no shipped plugin comes near that; if this one is meant to, limits = {{ {limit} = … }} in [plugins.{}] raises it",
+            "no shipped plugin comes near this limit; if this one needs more, set limits = {{ {limit} = … }} in [plugins.{}]",
             role.name()
         ))
     })?;
     let mut linker = Linker::new(&engine.wasm);
-    context::add_to_linker(&mut linker, role).map_err(blame)?;
+    context::add_to_linker(&mut linker, role).map_err(load_error)?;
     for grant in config.grants.iter() {
-        match grant {
-            Grant::DatabaseEvidence => capabilities::postgres::link_evidence(&mut linker),
-            Grant::DatabaseDump => capabilities::postgres::link_dump(&mut linker),
-            Grant::TreeEvidence => capabilities::documents::link_evidence(&mut linker),
-            Grant::TreeArchive => capabilities::documents::link_archive(&mut linker),
-            Grant::ObjectWrite => capabilities::store::add_to_linker(&mut linker),
-            Grant::KubeJob => capabilities::kube::link_job(&mut linker),
-            Grant::KubeVolumes => capabilities::kube::link_volumes(&mut linker),
-            Grant::TableRows => capabilities::postgres::link_rows(&mut linker),
-            Grant::DocumentsDigests => capabilities::documents::link_digests(&mut linker),
-            Grant::Wasi => super::wasi::add_to_linker(&mut linker),
-        }
-        .map_err(blame)?;
+        grant.link(&mut linker).map_err(load_error)?;
     }
-    linker.instantiate_pre(&compiled).map_err(blame)
+    linker.instantiate_pre(&compiled).map_err(load_error)
 }
 
 impl Plugin {
-    /// Asks a fingerprint plugin what counts in a database, and measures that.
-    pub async fn of_database(&self, session: Arc<Session>) -> Called<Vec<Measured>> {
-        let database = capabilities::postgres::EvidenceDatabase { session, filters: self.filters.clone() };
+    /// Asks a fingerprint plugin what counts in a database, and measures it.
+    pub async fn measure_database(&self, database: Arc<OpenDatabase>) -> Called<Vec<Measured>> {
+        let database = capabilities::postgres::EvidenceDatabase { database, filters: self.filters.clone() };
         let called = self
             .call("of-database", async |store, linked| {
                 let plugin = fingerprint::FingerprintPre::new(linked)?.instantiate_async(&mut *store).await?;
@@ -115,14 +103,14 @@ impl Plugin {
                 let borrowed = Resource::new_borrow(handle.rep());
                 let exports = plugin.backup_host_fingerprinting();
                 let answer = exports.call_of_database(&mut *store, &self.settings, borrowed).await?;
-                taken(store, answer, |capabilities::postgres::DatabaseMeasure(measured)| measured)
+                take_measures(store, answer, |capabilities::postgres::DatabaseMeasure(measured)| measured)
             })
             .await;
-        self.checked(called)
+        self.require_measures(called)
     }
 
-    /// Asks a fingerprint plugin what counts in a folder, and measures that.
-    pub async fn of_tree(&self, tree: capabilities::documents::EvidenceTree) -> Called<Vec<Measured>> {
+    /// Asks a fingerprint plugin what counts in a folder, and measures it.
+    pub async fn measure_tree(&self, tree: capabilities::documents::EvidenceTree) -> Called<Vec<Measured>> {
         let called = self
             .call("of-tree", async |store, linked| {
                 let plugin = fingerprint::FingerprintPre::new(linked)?.instantiate_async(&mut *store).await?;
@@ -130,10 +118,10 @@ impl Plugin {
                 let borrowed = Resource::new_borrow(handle.rep());
                 let exports = plugin.backup_host_fingerprinting();
                 let answer = exports.call_of_tree(&mut *store, &self.settings, borrowed).await?;
-                taken(store, answer, |capabilities::documents::TreeMeasure(measured)| measured)
+                take_measures(store, answer, |capabilities::documents::TreeMeasure(measured)| measured)
             })
             .await;
-        self.checked(called)
+        self.require_measures(called)
     }
 
     /// Asks any plugin for the schema of its settings.
@@ -170,7 +158,7 @@ impl Plugin {
         .await
     }
 
-    /// Asks a dump plugin what is to be dumped, in which order.
+    /// Asks a dump plugin which sources to dump, and in which order.
     pub async fn plan_dumps(
         &self,
         now: jiff::Timestamp,
@@ -184,7 +172,7 @@ impl Plugin {
         .await
     }
 
-    /// Has a dump plugin dump a database.
+    /// Lets a dump plugin dump a database.
     pub async fn dump_database(
         &self,
         stamp: &str,
@@ -200,7 +188,7 @@ impl Plugin {
         .await
     }
 
-    /// Has a dump plugin archive a folder.
+    /// Lets a dump plugin archive a folder.
     pub async fn dump_tree(
         &self,
         stamp: &str,
@@ -216,7 +204,7 @@ impl Plugin {
         .await
     }
 
-    /// Asks a retention plugin what to keep. It is handed the host's own offsets of the time zone.
+    /// Asks a retention plugin which snapshots to keep. It receives the host's own offsets of the time zone.
     pub async fn plan_retention(
         &self,
         now: jiff::Timestamp,
@@ -244,7 +232,7 @@ impl Plugin {
         called
     }
 
-    /// Has a job plugin run one backup as a Job.
+    /// Lets a job plugin run one backup as a Job.
     pub async fn run_job(
         &self,
         request: &launching::Request,
@@ -282,7 +270,7 @@ impl Plugin {
         called
     }
 
-    /// Asks a crosscheck plugin what it looks at. It is handed nothing but what the configuration says.
+    /// Asks a crosscheck plugin for its list of checks. It receives only its configuration.
     pub async fn checks(&self) -> Called<Vec<crosschecking::ToCheck>> {
         let readable = |table: &postgres::ReadableTable| crosschecking::Readable {
             table: table.label.clone(),
@@ -297,7 +285,7 @@ impl Plugin {
         .await
     }
 
-    /// Has a crosscheck plugin compare tables with documents. The tables are the plugin's from here on, by name.
+    /// Lets a crosscheck plugin compare tables with documents. The plugin owns the tables from here on, by name.
     pub async fn crosscheck(
         &self,
         tables: Vec<(String, capabilities::postgres::RowsTable)>,
@@ -317,7 +305,7 @@ impl Plugin {
         .await
     }
 
-    /// Runs one call within every limit. `function` names it in messages.
+    /// Runs one call within all limits. `function` is its name in messages.
     async fn call<T>(
         &self,
         function: &str,
@@ -344,38 +332,40 @@ impl Plugin {
             Ok(Err(trap)) => Err(self.trap(function, &trap, last_error)),
             Err(_) => Err(Error::new(
                 Class::PluginTrapped,
-                format!("{} did not end `{function}` within {} s", self.shown(), self.wall.as_secs()),
+                format!("{} did not finish `{function}` within {} s", self.identity(), self.wall.as_secs()),
             )
             .hint(format!(
-                "look for what stalls; limits = {{ call_seconds = … }} in [plugins.{}] raises it",
+                "find out what stalls; if it needs more time, set limits = {{ call_seconds = … }} in [plugins.{}]",
                 self.name
             ))),
         };
         Called { result, tally: store.data_mut().take_tally() }
     }
 
-    fn shown(&self) -> String {
-        format!("the plugin `{}` ({}, sha256 {})", self.name, self.file.display(), crate::short(&self.digest))
+    fn identity(&self) -> String {
+        format!("the plugin `{}` ({}, sha256 {})", self.name, self.file.display(), crate::short_digest(&self.digest))
     }
 
-    /// A plugin that hands on a capability's failure is not to blame for it; one that fails by itself is.
-    fn guest_error(&self, function: &str, error: types::Error, failure: Option<Error>) -> Error {
+    /// Translates a guest's error. A plugin that passes on a capability's failure is not at fault; one that fails by
+    /// itself is.
+    fn guest_error(&self, function: &str, error: types::Error, failure: Option<(types::Error, Error)>) -> Error {
         let (types::Error::Denied(text)
         | types::Error::NotFound(text)
         | types::Error::Transient(text)
         | types::Error::Permanent(text)) = &error;
-        // A guest has no service of its own: one that calls something unavailable has not heard so from a capability.
-        let unavailable = failure.as_ref().is_some_and(|failure| failure.class() == Class::Unavailable);
-        if let Some(failure) = failure.filter(|failure| context::words(failure.class()) == text) {
+        // A guest has no services of its own, so `transient` is credible only if a capability was unavailable in this
+        // call.
+        let unavailable = failure.as_ref().is_some_and(|(_, failure)| failure.class() == Class::Unavailable);
+        if let Some((_, failure)) = failure.filter(|(answer, _)| *answer == error) {
             return match failure.class() {
-                Class::PluginRefused => failure.context(format!("{} was refused in `{function}`", self.shown())),
+                Class::PluginRefused => failure.context(format!("{} was refused in `{function}`", self.identity())),
                 _ => failure,
             };
         }
-        let message = if self.is_silent(function) {
-            format!("{} failed in `{function}`; what it says is not shown, because it saw rows", self.shown())
+        let message = if self.hides_text(function) {
+            format!("{} failed in `{function}`; its message is not shown because it saw rows", self.identity())
         } else {
-            format!("{} failed in `{function}`: {}", self.shown(), printable(text))
+            format!("{} failed in `{function}`: {}", self.identity(), printable(text))
         };
         match error {
             types::Error::Denied(_) => {
@@ -388,67 +378,64 @@ impl Plugin {
         }
     }
 
-    /// Whether a call sees rows, so that no text of the guest's comes out of it.
-    fn is_silent(&self, function: &str) -> bool {
+    /// Whether a call sees rows, so that none of the guest's text may be shown.
+    fn hides_text(&self, function: &str) -> bool {
         self.role.sees_rows() && function == CHECK
     }
 
     fn trap(&self, function: &str, error: &wasmtime::Error, last_error: Option<String>) -> Error {
         let what = match error.downcast_ref::<Trap>() {
-            Some(Trap::UnreachableCodeReached) => "panicked or reached code that it calls unreachable".to_owned(),
+            Some(Trap::UnreachableCodeReached) => "panicked or reached unreachable code".to_owned(),
             Some(Trap::StackOverflow) => format!("used more than {} KiB of stack", super::STACK_BYTES_MAX >> 10),
             Some(Trap::Interrupt) => format!("computed for more than {} s", self.compute.as_secs()),
             Some(other) => format!("ran into a {other}"),
             None => match error.downcast_ref::<LimitReached>() {
                 Some(limit) => limit.to_string(),
-                None if self.is_silent(function) => "was stopped".to_owned(),
+                None if self.hides_text(function) => "was stopped".to_owned(),
                 None => format!("was stopped: {}", printable(&error.root_cause().to_string())),
             },
         };
         let limit = match (error.downcast_ref::<Trap>(), error.downcast_ref::<LimitReached>()) {
-            (Some(Trap::Interrupt), _) => "; if it is meant to, limits = { compute_seconds = … } raises that",
-            (_, Some(LimitReached::Memory { .. })) => "; if it is meant to, limits = { memory_mib = … } raises that",
+            (Some(Trap::Interrupt), _) => "; if it needs more time, set limits = { compute_seconds = … }",
+            (_, Some(LimitReached::Memory { .. })) => "; if it needs more memory, set limits = { memory_mib = … }",
             _ => "",
         };
-        let said = last_error.map(|said| format!("; the last error that it logged: {said}")).unwrap_or_default();
-        Error::new(Class::PluginTrapped, format!("{} {what} in `{function}`{said}", self.shown())).hint(format!(
-            "the plugin is at fault, not the data: use another version of it, or report this to its author{limit}"
+        let logged = last_error.map(|line| format!("; the last error that it logged: {line}")).unwrap_or_default();
+        Error::new(Class::PluginTrapped, format!("{} {what} in `{function}`{logged}", self.identity())).hint(format!(
+            "the plugin is at fault, not the data: use another version, or report this to its author{limit}"
         ))
     }
 
-    /// Nothing measured would be equal on every day.
-    fn checked(&self, called: Called<Vec<Measured>>) -> Called<Vec<Measured>> {
+    /// Refuses an empty answer, because a fingerprint of nothing would be equal every day.
+    fn require_measures(&self, called: Called<Vec<Measured>>) -> Called<Vec<Measured>> {
         let check = |measured: Vec<Measured>| {
             if measured.is_empty() {
-                return Err(self.refused("it measured nothing, which would be equal on every day"));
+                return Err(self.refused("it measured nothing, so every day would look unchanged"));
             }
             Ok(measured)
         };
         Called { result: called.result.and_then(check), tally: called.tally }
     }
 
-    /// The host refuses an answer of this plugin: the plugin's fault, whatever it meant.
-    #[must_use]
+    /// An error for an answer of this plugin that the host refuses. The plugin is at fault.
     pub fn refused(&self, why: impl std::fmt::Display) -> Error {
-        Error::new(Class::PluginRefused, format!("{}: {why}", self.shown()))
-            .hint("the plugin is at fault; nothing was forgotten or claimed on its word")
+        Error::new(Class::PluginRefused, format!("{}: {why}", self.identity()))
+            .hint("the plugin is at fault; its answer was discarded and nothing was forgotten")
     }
 
-    /// The tables that the configuration lets it read.
-    #[must_use]
+    /// The tables that the configuration lets the plugin read.
     pub const fn readable(&self) -> &postgres::Readable {
         &self.tables
     }
 
-    /// The role it plays.
-    #[must_use]
+    /// The role that it plays.
     pub const fn role(&self) -> Role {
         self.role
     }
 }
 
-/// What is behind the measures that a guest hands back.
-fn taken<M: 'static>(
+/// The measurements behind the handles that a guest returns.
+fn take_measures<M: 'static>(
     store: &mut Store<Context>,
     answer: Result<Vec<Resource<M>>, types::Error>,
     measured: fn(M) -> Measured,

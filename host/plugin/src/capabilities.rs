@@ -1,4 +1,4 @@
-//! The capabilities, a file each: the WIT interface on one side, the crate that does the work on the other.
+//! The capabilities, one file each. A file connects a WIT interface to the crate that does the work.
 
 pub mod documents;
 pub mod kube;

@@ -1,4 +1,4 @@
-//! `[plugins]` of the configuration: which component plays which role, what it is granted, and what one call of it may use up.
+//! `[plugins]` of the configuration: which component plays which role, its grants, and the limits of one call.
 
 use super::{Role, cache, signature};
 use crate::grant::Grant;
@@ -8,18 +8,18 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use std::path::PathBuf;
 
-/// What the shipped crosscheck plugin is given to read: by its own default settings it compares these.
+/// Columns that the shipped crosscheck plugin may read: its default settings compare these.
 const SHIPPED_TABLES: [(&str, &[&str]); 2] = [
     ("llx_ecm_files", &["rowid", "entity", "filepath", "filename", "label"]),
     ("llx_blockedlog", &["rowid", "entity", "signature"]),
 ];
 
-/// What its report shows of a row: the path of a document, and which company's log it is with its last signature.
+/// Columns that its report may show: the path of a document, the company of a log, and the log's last signature.
 const SHIPPED_SHOWN: [(&str, &[&str]); 2] =
     [("llx_ecm_files", &["filepath", "filename"]), ("llx_blockedlog", &["entity", "signature"])];
 
-/// Settings that a question shows whole.
-const SPELT_BYTES_MAX: usize = 500;
+/// Longest settings that a question shows in full.
+const SETTINGS_BYTES_MAX: usize = 500;
 
 /// `[plugins]` of the configuration.
 #[derive(Debug, Clone, Deserialize)]
@@ -27,35 +27,35 @@ const SPELT_BYTES_MAX: usize = 500;
 pub struct Plugins {
     /// Refuse a component whose sha256 is not pinned.
     pub require_digest: bool,
-    /// Refuse a component that is not as `capabilities.lock` beside the configuration has it.
+    /// Refuse a component that differs from `capabilities.lock` beside the configuration.
     pub require_lock: bool,
-    /// Where that file is; none for a configuration that is no file.
+    /// Path of that file; `None` if the configuration did not come from a file.
     #[serde(skip)]
     pub lock_file: Option<PathBuf>,
-    /// The key that every component must be signed with, unless its role names another one.
+    /// The key that every component must be signed with, unless its role sets another one.
     pub signed_by: Option<signature::Key>,
-    /// Where components of registries and compiled ones are kept.
+    /// Folder for components from registries and for compiled components.
     pub cache: Option<PathBuf>,
-    /// Who fingerprints.
-    pub fingerprint: Config,
-    /// Who dumps.
-    pub dump: Config,
-    /// Who retains.
-    pub retention: Config,
-    /// Who runs Jobs.
-    pub job: Config,
-    /// Who finds what is not covered.
-    pub coverage: Config,
-    /// Who compares a restored database with its documents.
-    pub crosscheck: Config,
+    /// The fingerprint plugin.
+    pub fingerprint: PluginConfig,
+    /// The dump plugin.
+    pub dump: PluginConfig,
+    /// The retention plugin.
+    pub retention: PluginConfig,
+    /// The job plugin.
+    pub job: PluginConfig,
+    /// The coverage plugin.
+    pub coverage: PluginConfig,
+    /// The crosscheck plugin.
+    pub crosscheck: PluginConfig,
 }
 
 impl Default for Plugins {
     fn default() -> Self {
-        let shipped = |component: &str, grants: &[Grant]| Config {
+        let shipped = |component: &str, grants: &[Grant]| PluginConfig {
             component: component.into(),
             grants: Grants(grants.to_vec()),
-            ..Config::default()
+            ..PluginConfig::default()
         };
         Self {
             require_digest: false,
@@ -68,7 +68,7 @@ impl Default for Plugins {
             retention: shipped("retention-tiered.wasm", &[]),
             job: shipped("dump-job.wasm", &[Grant::KubeJob]),
             coverage: shipped("coverage.wasm", &[Grant::KubeVolumes]),
-            crosscheck: Config {
+            crosscheck: PluginConfig {
                 tables: Readable::of(&SHIPPED_TABLES).unwrap_or_default(),
                 shown: Shown::of(&SHIPPED_SHOWN),
                 ..shipped("crosscheck-dolibarr.wasm", &[Grant::TableRows, Grant::DocumentsDigests])
@@ -80,50 +80,49 @@ impl Default for Plugins {
 /// `[plugins.ROLE]` of the configuration.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Config {
+pub struct PluginConfig {
     /// A file beside the binary in its `plugins` folder, an absolute path, or `oci://registry/repository@sha256:…`.
     pub component: PathBuf,
     /// Lower-case hexadecimal digest that the component must have.
     pub sha256: Option<String>,
-    /// The key that it must be signed with.
+    /// The key that the component must be signed with.
     pub signed_by: Option<signature::Key>,
-    /// What it may use; nothing unless said.
+    /// Its capabilities; none by default.
     #[serde(default)]
     pub grants: Grants,
-    /// Handed to the plugin as JSON.
+    /// Settings, which are passed to the plugin as JSON.
     #[serde(default)]
     pub settings: toml::Table,
-    /// The tables and columns that the grant `table-rows` reaches; none unless said. Only a crosscheck plugin has them.
+    /// The tables and columns that the grant `table-rows` covers; none by default. Only for a crosscheck plugin.
     #[serde(default)]
     pub tables: Readable,
-    /// The columns of these tables that a report may show of a row; without them it shows the row's key. Only a crosscheck plugin has
-    /// them.
+    /// The columns of these tables that a report may show. Without them, it shows the row's key. Only for a crosscheck
+    /// plugin.
     #[serde(default)]
     pub shown: Shown,
-    /// The columns that the grant `database-evidence` may leave out rows by; what the shipped plugin needs unless said. Only a
-    /// fingerprint plugin has them.
+    /// The columns by which the grant `database-evidence` may leave out rows; by default those that the shipped plugin
+    /// needs. Only for a fingerprint plugin.
     pub filters: Option<Filters>,
-    /// What it may use up.
+    /// Its limits.
     #[serde(default)]
     pub limits: Limits,
-    /// Where the component is looked for besides, the same for every role.
+    /// Where else components are, the same for every role.
     #[serde(skip)]
     pub places: Places,
 }
 
-impl Config {
-    /// The component's name and its settings, on one line: what decides how it behaves, as the environment's file has it. Where the
-    /// file lies says nothing: in a pod it is another place than on a laptop.
-    #[must_use]
-    pub fn spelt(&self) -> String {
+impl PluginConfig {
+    /// The component's name and its settings on one line, as recorded in the environment's file. Together they
+    /// determine its behaviour. The path of the file is left out, because it differs between a pod and a laptop.
+    pub fn identity_line(&self) -> String {
         let settings = serde_json::to_string(&self.settings).unwrap_or_default();
         let name = self.component.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
         // An address in a registry ends with its digest.
         let is_address = self.component.to_string_lossy().starts_with(super::registry::SCHEME);
         let name = name.split('@').next().filter(|_| is_address).unwrap_or(&name);
         let name = name.strip_suffix(".wasm").unwrap_or(name);
-        // What does not fit on a line differs by its hash.
-        let settings = if settings.len() <= SPELT_BYTES_MAX {
+        // Settings that are too long for a line are represented by their hash.
+        let settings = if settings.len() <= SETTINGS_BYTES_MAX {
             settings
         } else {
             format!("with settings of {} bytes, sha256 {}", settings.len(), hex::encode(Sha256::digest(&settings)))
@@ -131,33 +130,33 @@ impl Config {
         base::text::printable(&format!("{name} {settings}"))
     }
 
-    /// The tables that may be read, with what a report may show of them.
+    /// The tables that may be read, with the columns that a report may show.
     ///
     /// # Errors
-    /// [`base::error::Class::Config`] for a column that is to be shown and may not be read.
+    /// [`base::error::Class::Config`] for a column in `shown` that may not be read.
     pub fn readable(&self) -> Result<Readable> {
-        self.tables.showing(&self.shown).map_err(|said| {
-            Error::config(said).hint("name a table and columns that stand in [plugins.crosscheck.tables] too")
+        self.tables.showing(&self.shown).map_err(|why| {
+            Error::config(why).hint("name only tables and columns that [plugins.crosscheck.tables] also names")
         })
     }
 
-    /// The columns that rows may be left out by.
-    #[must_use]
+    /// The columns by which rows may be left out.
     pub fn filters(&self) -> Filters {
         self.filters.clone().unwrap_or_else(Filters::shipped)
     }
 }
 
-/// Where components are, apart from files. Empty, nothing is cached and registries are asked without credentials.
+/// The cache and the registry credentials. If both are empty, nothing is cached and registries are accessed
+/// anonymously.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Places {
-    /// What is kept between runs.
+    /// The cache that is kept between runs.
     pub cache: Option<cache::Cache>,
-    /// Credentials for registries, in the form of Docker's `config.json`.
+    /// File with credentials for registries, in the format of Docker's `config.json`.
     pub docker: Option<PathBuf>,
 }
 
-/// What a plugin may use up: in one call, and to be compiled.
+/// Limits of a plugin, for one call and for its compilation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Limits {
@@ -165,7 +164,7 @@ pub struct Limits {
     pub memory_mib: Option<usize>,
     /// Time in seconds, guest and host together.
     pub call_seconds: Option<u64>,
-    /// Time in seconds that the guest itself computes.
+    /// Time in seconds for which the guest itself may compute.
     pub compute_seconds: Option<u64>,
     /// Memory in MiB that compiling it may take.
     pub compile_mib: Option<u64>,
@@ -174,7 +173,7 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Those that the configuration sets, each as `memory_mib 64`.
+    /// The limits that the configuration sets, each written as `memory_mib 64`.
     pub fn named(&self) -> impl Iterator<Item = String> {
         let memory = self.memory_mib.map(|value| format!("memory_mib {value}"));
         let call = self.call_seconds.map(|value| format!("call_seconds {value}"));
@@ -211,8 +210,7 @@ impl FromIterator<Grant> for Grants {
 }
 
 impl Grants {
-    /// Whether a capability is among them.
-    #[must_use]
+    /// Whether a capability is granted.
     pub fn has(&self, grant: Grant) -> bool {
         self.0.contains(&grant)
     }
@@ -223,29 +221,28 @@ impl Grants {
     }
 
     /// Whether nothing is granted.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// How many are granted.
-    #[must_use]
+    /// Number of grants.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 }
 
 impl Plugins {
-    /// Tells every role where its component may be: the `cache` of the configuration or else the folder of the
-    /// environment, and the environment's file of credentials; and whose signature it needs.
+    /// Checks the section and completes each role's configuration: the cache folder (from the configuration, or else
+    /// `cache` from the process's environment), the credentials file, and the key that its component must be signed
+    /// with.
     ///
     /// # Errors
-    /// [`base::error::Class::Config`] when `cache` is relative, for a scheduler runs the program anywhere, and when a role
-    /// that is never handed a table names some.
+    /// [`base::error::Class::Config`] if `cache` is relative, because a scheduler may run the program in any folder, or
+    /// if a role has `tables` or `filters` that its world cannot use.
     pub fn at(mut self, cache: Option<PathBuf>, docker: Option<PathBuf>) -> Result<Self> {
         if let Some(folder) = self.cache.as_ref().filter(|folder| !folder.is_absolute()) {
             let shown = base::text::printable(&folder.to_string_lossy());
-            return Err(Error::config(format!("`{shown}` cannot be the cache of [plugins]"))
+            return Err(Error::config(format!("`{shown}` is not an absolute path for the cache of [plugins]"))
                 .hint("write an absolute path, such as cache = \"/var/cache/dolibarr-backup\""));
         }
         for role in Role::ALL {
@@ -253,11 +250,11 @@ impl Plugins {
             config.readable()?;
             if role != Role::Crosscheck && !config.tables.is_empty() {
                 return Err(Error::config(format!("[plugins.{name}] has `tables`, which its world cannot read"))
-                    .hint("only [plugins.crosscheck.tables] says which tables a plugin may read"));
+                    .hint("only a crosscheck plugin may read tables: set them in [plugins.crosscheck.tables]"));
             }
             if role != Role::Fingerprint && config.filters.is_some() {
                 return Err(Error::config(format!("[plugins.{name}] has `filters`, which its world cannot use"))
-                    .hint("only [plugins.fingerprint.filters] says by which columns rows may be left out"));
+                    .hint("only a fingerprint plugin may leave out rows: set them in [plugins.fingerprint.filters]"));
             }
         }
         let cache = self.cache.clone().or(cache).map(cache::Cache::new);
@@ -276,9 +273,8 @@ impl Plugins {
         Ok(self)
     }
 
-    /// Those that ship, and another one in one role.
-    #[must_use]
-    pub fn with(role: Role, config: Config) -> Self {
+    /// The shipped plugins, with another one in one role.
+    pub fn with(role: Role, config: PluginConfig) -> Self {
         let mut plugins = Self::default();
         match role {
             Role::Fingerprint => plugins.fingerprint = config,
@@ -292,8 +288,7 @@ impl Plugins {
     }
 
     /// The configuration of a role.
-    #[must_use]
-    pub const fn of(&self, role: Role) -> &Config {
+    pub const fn of(&self, role: Role) -> &PluginConfig {
         match role {
             Role::Fingerprint => &self.fingerprint,
             Role::Dump => &self.dump,
@@ -310,23 +305,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_plugin_is_is_the_same_wherever_its_file_lies_and_another_with_each_setting() {
-        let of = |component: &str, keep: i64| {
+    fn a_plugin_is_identified_by_its_name_and_settings_but_not_by_its_path() {
+        let identity = |component: &str, keep: i64| {
             let settings = [("keep".to_owned(), toml::Value::Integer(keep))].into_iter().collect();
-            Config { component: component.into(), settings, ..Config::default() }.spelt()
+            PluginConfig { component: component.into(), settings, ..PluginConfig::default() }.identity_line()
         };
         let digest = "ab".repeat(32);
         for same in
             ["last.wasm", "/plugins/config-map/last.wasm", &format!("oci://r.example.org/x/last@sha256:{digest}")]
         {
-            assert_eq!(of(same, 7), "last {\"keep\":7}", "{same}");
+            assert_eq!(identity(same, 7), "last {\"keep\":7}", "{same}");
         }
-        assert_ne!(of("last.wasm", 7), of("last.wasm", 8));
-        assert_ne!(of("last.wasm", 7), of("first.wasm", 7));
+        assert_ne!(identity("last.wasm", 7), identity("last.wasm", 8));
+        assert_ne!(identity("last.wasm", 7), identity("first.wasm", 7));
         let long = |text: &str| {
             let settings = [("x".to_owned(), toml::Value::String(format!("{}{text}", "y".repeat(5_000))))];
-            Config { component: "last.wasm".into(), settings: settings.into_iter().collect(), ..Config::default() }
-                .spelt()
+            PluginConfig {
+                component: "last.wasm".into(),
+                settings: settings.into_iter().collect(),
+                ..PluginConfig::default()
+            }
+            .identity_line()
         };
         assert!(long("a") != long("b") && long("a").len() < 200, "{}", long("a"));
     }

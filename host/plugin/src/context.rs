@@ -1,8 +1,8 @@
-//! What every capability shares: the plugin's context with its handles and limits, the tally of its calls, and
-//! the `log` interface, which needs no grant.
+//! What all capabilities share: the plugin's context with its handles and limits, the tally of its calls, and the
+//! interfaces that need no grant, such as `log`.
 //!
-//! A capability lives in `X/host.rs`: a private `bindgen!` of its interface and an `impl Host for Context`. What it
-//! does is in `X/client.rs` or its siblings, which know nothing of wasm.
+//! Each capability has a file in `capabilities`: a private `bindgen!` of its interface and an `impl Host for Context`.
+//! The work itself is done in crates that know nothing of wasm.
 
 mod limiter;
 
@@ -31,32 +31,34 @@ mod bindings {
             }",
         path: "../../wit",
         imports: { default: async | trappable },
+        additional_derives: [PartialEq],
         with: { "backup:host/bytes.stream": base::stream::ByteStream },
     });
 }
 pub use bindings::backup::host::{business_zone, bytes, log, notices, types};
 
-/// Lines that one call of a plugin may log. A plan over ten thousand snapshots has something to say about a few.
+/// Lines that one call of a plugin may log. Even a plan for ten thousand snapshots needs only a few.
 const LOG_LINES_MAX: u32 = 200;
 
 /// Key-value pairs of one logged line.
 const LOG_FIELDS_MAX: usize = 16;
 
-/// Numbers that one call of a plugin that sees rows may say: enough for what it looks at, and 45 bytes that it could choose.
+/// Notices that one call of a plugin that sees rows may emit: enough for its checks, and at most 45 bytes that it could
+/// choose.
 const NOTICES_MAX: u32 = 20;
 
-/// Handles that one call of a plugin may hold. A run passes in two and a plugin makes a stream; a cross-check passes in a
-/// folder and at most sixteen tables.
+/// Handles that one call of a plugin may hold. A run passes in two, and the plugin creates a stream. A cross-check
+/// passes in a folder and at most sixteen tables.
 const HANDLES_MAX: usize = 64;
 
-/// Streams that one call of a plugin may open. A dump is one; each costs a reader and threads, or a `pg_dump`, from
-/// the moment it is opened.
+/// Streams that one call of a plugin may open. A dump needs one. Each open stream costs a reader and threads, or a
+/// `pg_dump`.
 const STREAMS_MAX: u32 = 4;
 
-/// Measurements of one call of a plugin. The shipped one takes two of a database.
+/// Measurements in one call of a plugin. The shipped one takes two of a database.
 const MEASURES_MAX: usize = 16;
 
-/// What one call of a plugin may use.
+/// Memory limit of one call of a plugin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Memory {
     /// Linear memory of all instances of the component together.
@@ -68,18 +70,18 @@ pub struct Memory {
 pub struct Count {
     /// Calls, failed ones included.
     pub calls: u64,
-    /// Of what a call asks for many at once: tables that were selected, rows or documents that were handed over.
+    /// Items that the calls requested: tables that were selected, rows or documents that were handed over.
     pub items: u64,
-    /// Bytes that the host moved for the plugin. None of them entered it, except the text of rows that it was granted to read.
-    /// Of `log.emit`, what it said.
+    /// Bytes that the host moved for the plugin. They did not enter the plugin, except the text of rows that it may
+    /// read. For `log.emit`, the size of the logged text.
     pub bytes: u64,
 }
 
 /// Calls by function (`interface.function`) and scope (`prod/db`).
 pub type Tally = BTreeMap<(&'static str, String), Count>;
 
-/// Adds what one call did to what calls before it did.
-pub fn add(total: &mut Tally, tally: Tally) {
+/// Adds the tally of one call to the total.
+pub fn add_tally(total: &mut Tally, tally: Tally) {
     for (key, count) in tally {
         let sum = total.entry(key).or_default();
         sum.calls = sum.calls.saturating_add(count.calls);
@@ -99,10 +101,10 @@ pub struct Context {
     streams: u32,
     measures: usize,
     tally: Tally,
-    failure: Option<Error>,
+    failure: Option<(types::Error, Error)>,
     last_error: Option<String>,
     wasi: Option<WasiCtx>,
-    /// The business time zone of a retention plugin, as it is handed out.
+    /// The business time zone that a retention plugin receives.
     pub zone: Vec<u8>,
 }
 
@@ -114,7 +116,6 @@ impl std::fmt::Debug for Context {
 
 impl Context {
     /// A context without handles.
-    #[must_use]
     pub fn new(plugin: Arc<str>, memory: Memory, wasi: Option<WasiCtx>) -> Self {
         let mut table = ResourceTable::new();
         table.set_max_capacity(HANDLES_MAX);
@@ -135,15 +136,15 @@ impl Context {
         }
     }
 
-    /// For the store's limiter.
+    /// The limiter for wasmtime's store.
     pub fn limiter(&mut self) -> &mut Limiter {
         &mut self.limiter
     }
 
-    /// Opens a stream for the plugin, unless it opened too many before: then nothing is started.
+    /// Opens a stream for the plugin. If it has already opened too many, nothing is started.
     ///
     /// # Errors
-    /// A trap, [`LimitReached::Streams`] among them.
+    /// A trap, such as [`LimitReached::Streams`].
     pub fn open_stream(
         &mut self,
         open: impl FnOnce() -> Result<ByteStream, Error>,
@@ -155,25 +156,25 @@ impl Context {
         self.hand_out(open())
     }
 
-    /// Gives the plugin a handle on what was made for it.
+    /// Gives the plugin a handle to a value.
     ///
     /// # Errors
-    /// A trap, where it holds too many handles.
+    /// A trap if the plugin holds too many handles.
     pub fn hand_out<T: Send + 'static>(
         &mut self,
-        made: Result<T, Error>,
+        value: Result<T, Error>,
     ) -> wasmtime::Result<Result<Resource<T>, types::Error>> {
-        let handle = match made {
-            Ok(made) => Ok(self.table.push(made)?),
+        let handle = match value {
+            Ok(value) => Ok(self.table.push(value)?),
             Err(error) => Err(error),
         };
         Ok(self.answer(handle))
     }
 
-    /// Lets a measurement begin, unless there were too many in this call.
+    /// Counts a measurement that is about to begin.
     ///
     /// # Errors
-    /// Class `PluginRefused`.
+    /// [`Class::PluginRefused`] if there were too many in this call.
     pub fn begin_measure(&mut self) -> Result<(), Error> {
         self.measures = self.measures.saturating_add(1);
         if self.measures <= MEASURES_MAX {
@@ -183,7 +184,7 @@ impl Context {
         Err(Error::new(Class::PluginRefused, why))
     }
 
-    /// Counts one call, how many things it asked for, and the bytes that were moved for it.
+    /// Counts one call, the items that it requested, and the bytes that were moved for it.
     pub fn count(&mut self, function: &'static str, scope: &str, items: u64, bytes: u64) {
         let count = self.tally.entry((function, scope.to_owned())).or_default();
         count.calls = count.calls.saturating_add(1);
@@ -191,17 +192,17 @@ impl Context {
         count.bytes = count.bytes.saturating_add(bytes);
     }
 
-    /// What the plugin did so far.
+    /// Takes the tally of the calls so far.
     pub fn take_tally(&mut self) -> Tally {
         std::mem::take(&mut self.tally)
     }
 
-    /// Gives the plugin its answer and keeps a failure, with its class and hint, for the report. The plugin learns what kind of
-    /// failure it is and no more: a server's words may hold a row.
+    /// Converts a result for the plugin, and keeps a failure with its class and hint for the report. The plugin learns
+    /// only the kind of failure, because a server's message may contain a row.
     pub fn answer<T: std::fmt::Debug>(&mut self, result: Result<T, Error>) -> Result<T, types::Error> {
         let answer = result.map_err(|error| {
-            let answer = told(error.class());
-            self.failure = Some(error);
+            let answer = guest_error(error.class());
+            self.failure = Some((answer.clone(), error));
             answer
         });
         #[cfg(test)]
@@ -209,20 +210,20 @@ impl Context {
         answer
     }
 
-    /// The last error that the plugin logged in this call: before a trap, what a panic says.
+    /// Takes the last error that the plugin logged in this call. Before a trap, this is the message of a panic.
     pub fn take_last_error(&mut self) -> Option<String> {
         self.last_error.take()
     }
 
-    /// The last failure of a capability in this call.
-    pub fn take_failure(&mut self) -> Option<Error> {
+    /// Takes the last failure of a capability in this call.
+    pub fn take_failure(&mut self) -> Option<(types::Error, Error)> {
         self.failure.take()
     }
 }
 
-/// What a plugin is told of a failure: what it can do about it, and no word of a server's.
-fn told(class: Class) -> types::Error {
-    let words = words(class).to_owned();
+/// The error that a plugin receives for a failure: it shows what the plugin can do, without the server's message.
+fn guest_error(class: Class) -> types::Error {
+    let words = guest_message(class).to_owned();
     match class {
         Class::Config | Class::Usage | Class::Held | Class::PluginRefused => types::Error::Denied(words),
         Class::Unavailable | Class::Interrupted => types::Error::Transient(words),
@@ -232,9 +233,8 @@ fn told(class: Class) -> types::Error {
     }
 }
 
-/// The words of it: a plugin that answers with the same hands the failure on.
-#[must_use]
-pub const fn words(class: Class) -> &'static str {
+/// The text of that error. A plugin that returns the same text passes the failure on.
+pub const fn guest_message(class: Class) -> &'static str {
     match class {
         Class::Config | Class::Usage | Class::Held | Class::PluginRefused => {
             "the host refuses this; its own report says why"
@@ -253,10 +253,8 @@ impl WasiView for Context {
     }
 }
 
-/// Links what needs no grant: lines for the operator, or numbers alone for a plugin that sees rows; the time zone for one that plans.
-///
-/// # Errors
-/// When an interface is linked twice.
+/// Links the interfaces that need no grant: `log`, or `notices` for a plugin that sees rows, and the time zone for a
+/// retention plugin.
 pub fn add_to_linker(linker: &mut Linker<Context>, role: Role) -> wasmtime::Result<()> {
     types::add_to_linker::<_, HasSelf<_>>(linker, |context| context)?;
     bytes::add_to_linker::<_, HasSelf<_>>(linker, |context| context)?;
@@ -294,8 +292,8 @@ impl log::Host for Context {
         message: String,
         fields: Vec<(String, String)>,
     ) -> wasmtime::Result<()> {
-        let said = fields.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>() + message.len();
-        self.count("log.emit", "", 0, said as u64);
+        let bytes = fields.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>() + message.len();
+        self.count("log.emit", "", 0, bytes as u64);
         self.log_lines = self.log_lines.saturating_add(1);
         if self.log_lines > LOG_LINES_MAX {
             if self.log_lines == LOG_LINES_MAX + 1 {
@@ -310,14 +308,14 @@ impl log::Host for Context {
         if level == log::Level::Error {
             self.last_error = Some(printable(&line));
         }
-        self.say(level, &printable(&line));
+        self.log_line(level, &printable(&line));
         Ok(())
     }
 }
 
 impl Context {
-    /// Tells the operator what the plugin says, as said by the plugin.
-    fn say(&self, level: log::Level, line: &str) {
+    /// Logs a line that is marked as the plugin's.
+    fn log_line(&self, level: log::Level, line: &str) {
         match level {
             log::Level::Debug => tracing::debug!(plugin = %self.plugin, "{line}"),
             log::Level::Info => tracing::info!(plugin = %self.plugin, "{line}"),
@@ -330,12 +328,12 @@ impl Context {
 impl notices::Host for Context {
     async fn emit(&mut self, level: notices::Level, number: u16) -> wasmtime::Result<()> {
         self.notices = self.notices.saturating_add(1);
-        // How many more there are would be one more number of a plugin that sees rows.
+        // Counting further ones would let out one more number from a plugin that sees rows.
         if self.notices <= NOTICES_MAX {
             self.count("notices.emit", "", 0, 0);
         } else {
             if self.notices == NOTICES_MAX + 1 {
-                tracing::warn!(plugin = %self.plugin, "the plugin gave more than {NOTICES_MAX} notices; the rest is dropped");
+                tracing::warn!(plugin = %self.plugin, "the plugin emitted more than {NOTICES_MAX} notices; the rest is dropped");
             }
             return Ok(());
         }
@@ -345,12 +343,12 @@ impl notices::Host for Context {
             notices::Level::Warn => log::Level::Warn,
             notices::Level::Error => log::Level::Error,
         };
-        self.say(level, &format!("notice {number}"));
+        self.log_line(level, &format!("notice {number}"));
         Ok(())
     }
 }
 
-/// What guests of this thread were told, for tests that compare it.
+/// The answers that guests of this thread received, for tests that compare them.
 #[cfg(test)]
 pub(crate) mod heard {
     use std::cell::RefCell;
@@ -363,7 +361,7 @@ pub(crate) mod heard {
         HEARD.with_borrow_mut(|heard| heard.push(format!("{answer:?}")));
     }
 
-    /// Takes what was noted.
+    /// Takes the recorded answers.
     pub(crate) fn take() -> Vec<String> {
         HEARD.take()
     }

@@ -1,63 +1,55 @@
-//! Grants: which capability the configuration gives to which plugin. Knows nothing of what a capability does.
+//! Grants: which capabilities the configuration gives to which plugin.
 
+use crate::capabilities;
+use crate::context::Context;
 use std::fmt;
 use std::str::FromStr;
+use wasmtime::component::Linker;
 
-/// A capability that a plugin can be granted. `log` and the interfaces that hold types alone need no grant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Grant {
-    /// Measures of a database that a plugin selects and cannot read.
-    DatabaseEvidence,
-    /// Measures of a folder that a plugin selects and cannot read.
-    TreeEvidence,
-    /// A stream with a dump of a database.
-    DatabaseDump,
-    /// A stream with an archive of a folder.
-    TreeArchive,
-    /// New objects under one prefix.
-    ObjectWrite,
-    /// A Job from a template of the host's.
-    KubeJob,
-    /// Names, sizes and times of a cluster's volumes and of what backs them up.
-    KubeVolumes,
-    /// Rows of the tables and columns that the configuration names.
-    TableRows,
-    /// Names, sizes and digests of documents, no byte.
-    DocumentsDigests,
-    /// An empty, deterministic WASI context: fixed clock and randomness, no files, no network.
-    Wasi,
+/// What is known of a grant.
+struct GrantFacts {
+    /// Name in the configuration and the WIT package.
+    name: &'static str,
+    /// Makes the interface available to a component.
+    link: fn(&mut Linker<Context>) -> wasmtime::Result<()>,
+}
+
+base::table! {
+    /// A capability that a plugin can be granted. `log` and interfaces that contain only types need no grant.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+    pub enum Grant with GrantFacts {
+        /// Measures of a database: the plugin selects what is measured but cannot read it.
+        DatabaseEvidence { name: "database-evidence", link: capabilities::postgres::link_evidence }
+        /// Measures of a folder: the plugin selects what is measured but cannot read it.
+        TreeEvidence { name: "tree-evidence", link: capabilities::documents::link_evidence }
+        /// A stream with a dump of a database.
+        DatabaseDump { name: "database-dump", link: capabilities::postgres::link_dump }
+        /// A stream with an archive of a folder.
+        TreeArchive { name: "tree-archive", link: capabilities::documents::link_archive }
+        /// New objects under one prefix.
+        ObjectWrite { name: "object-write", link: capabilities::store::add_to_linker }
+        /// A Job from one of the host's templates.
+        KubeJob { name: "kube-job", link: capabilities::kube::link_job }
+        /// Names, sizes and times of a cluster's volumes and of the resources that back them up.
+        KubeVolumes { name: "kube-volumes", link: capabilities::kube::link_volumes }
+        /// Rows of the tables and columns that the configuration names.
+        TableRows { name: "table-rows", link: capabilities::postgres::link_rows }
+        /// Names, sizes and digests of documents, but not their content.
+        DocumentsDigests { name: "documents-digests", link: capabilities::documents::link_digests }
+        /// An empty, deterministic WASI context: fixed clock and randomness, no files, no network.
+        Wasi { name: "wasi", link: crate::wasi::add_to_linker }
+    }
 }
 
 impl Grant {
-    /// Every grant, in the order in which they are listed to people.
-    pub const ALL: [Self; 10] = [
-        Self::DatabaseEvidence,
-        Self::TreeEvidence,
-        Self::DatabaseDump,
-        Self::TreeArchive,
-        Self::ObjectWrite,
-        Self::KubeJob,
-        Self::KubeVolumes,
-        Self::TableRows,
-        Self::DocumentsDigests,
-        Self::Wasi,
-    ];
-
-    /// As the configuration and the WIT package spell it.
-    #[must_use]
+    /// Name in the configuration and the WIT package.
     pub const fn name(self) -> &'static str {
-        match self {
-            Self::DatabaseEvidence => "database-evidence",
-            Self::TreeEvidence => "tree-evidence",
-            Self::DatabaseDump => "database-dump",
-            Self::TreeArchive => "tree-archive",
-            Self::ObjectWrite => "object-write",
-            Self::KubeJob => "kube-job",
-            Self::KubeVolumes => "kube-volumes",
-            Self::TableRows => "table-rows",
-            Self::DocumentsDigests => "documents-digests",
-            Self::Wasi => "wasi",
-        }
+        self.facts().name
+    }
+
+    /// Makes the interface available to a component.
+    pub(crate) fn link(self, linker: &mut Linker<Context>) -> wasmtime::Result<()> {
+        (self.facts().link)(linker)
     }
 }
 
@@ -67,12 +59,18 @@ impl fmt::Display for Grant {
     }
 }
 
-/// A word that names no grant.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "unknown grant `{0}`, expected one of `database-evidence`, `tree-evidence`, `database-dump`, `tree-archive`, `object-write`, `kube-job`, `kube-volumes`, `table-rows`, `documents-digests`, `wasi`"
-)]
+/// An unknown grant name.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnknownGrant(String);
+
+impl fmt::Display for UnknownGrant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let known = Grant::ALL.map(|grant| format!("`{grant}`")).join(", ");
+        write!(f, "unknown grant `{}`, expected one of {known}", self.0)
+    }
+}
+
+impl std::error::Error for UnknownGrant {}
 
 impl FromStr for Grant {
     type Err = UnknownGrant;

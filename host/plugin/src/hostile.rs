@@ -1,8 +1,8 @@
-//! Guests that misbehave, and what the host makes of them: every call ends within its limit, the error names the
-//! plugin and whose fault it is, nothing of the guest's text reaches it as it was, and the store is as before.
+//! Tests with misbehaving guests. Every call ends within its limit, the error names the plugin and who is at fault, the
+//! guest's text is sanitised before it appears in the error, and the store is unchanged.
 //!
 //! The guests are real components: those of `tests/guests`, built by `cargo xtask plugins`, and a few that no compiler
-//! would make, written here as text.
+//! would produce, written here as text.
 
 mod answers;
 mod canaries;
@@ -18,6 +18,7 @@ use ::tests::guests::{self, quoted};
 use base::error::Class;
 use base::id::SnapshotId;
 use documents::{self, Digests, Tree};
+use futures::FutureExt;
 use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -26,7 +27,7 @@ use std::time::Instant;
 use store::{self, Store};
 use tempfile::TempDir;
 
-/// Those that need no cluster; the others are tried by the host, with a cluster.
+/// The roles that need no cluster. The host's tests cover the others.
 const ROLES: [Role; 4] = [Role::Fingerprint, Role::Dump, Role::Retention, Role::Crosscheck];
 
 fn guest(role: Role) -> PathBuf {
@@ -40,11 +41,13 @@ fn section(role: Role, component: &Path, rest: &str) -> String {
 }
 
 fn load_file(role: Role, component: &Path, rest: &str) -> Result<Plugin> {
-    let config: Config = toml::from_str(&section(role, component, rest)).unwrap();
+    let config: PluginConfig = toml::from_str(&section(role, component, rest)).unwrap();
     Plugin::load(&Engine::new().unwrap(), &Plugins::with(role, config), role, None)
+        .now_or_never()
+        .expect("a file needs no network")
 }
 
-/// The guest of a role that misbehaves as `doing` says, the inside of a TOML table.
+/// The guest of a role that misbehaves as `doing` describes, which is the content of a TOML table.
 fn load(role: Role, doing: &str, limits: &str) -> Plugin {
     let settings = match role {
         Role::Dump => format!("dump = {{ {doing} }}"),
@@ -66,8 +69,8 @@ impl Place {
         std::fs::create_dir(folder.path().join("docs")).unwrap();
         std::fs::write(folder.path().join("docs/FA2601-0001.pdf"), "%PDF-1.4 ".repeat(10_000)).unwrap();
         let url = format!("url = \"file://{}/store\"", folder.path().display());
-        let store = Arc::new(Store::open(&toml::from_str::<store::Config>(&url).unwrap()).await.unwrap());
-        let config = documents::Config { path: folder.path().join("docs") };
+        let store = Arc::new(Store::open(&toml::from_str::<store::StoreConfig>(&url).unwrap()).await.unwrap());
+        let config = documents::FolderConfig { path: folder.path().join("docs") };
         let tree = Tree::open(&config, "prod/docs".to_owned()).unwrap();
         Self { folder, store, tree }
     }
@@ -80,8 +83,8 @@ impl Place {
     async fn call(&self, plugin: &Plugin) -> Result<String> {
         match plugin.role() {
             Role::Fingerprint => {
-                // What it looked for it says as a failure.
-                plugin.of_tree(EvidenceTree(self.tree.clone())).await.result.map(|_| "clean".to_owned())
+                // The guest reports what it found as a failure.
+                plugin.measure_tree(EvidenceTree(self.tree.clone())).await.result.map(|_| "clean".to_owned())
             }
             Role::Dump => {
                 let stamp = stamp().to_string();
@@ -104,20 +107,23 @@ impl Place {
         }
     }
 
-    /// No object, no temporary file, and nobody who still reads the documents.
+    /// Asserts that there is no object, no temporary file, and no reader of the documents left.
     async fn assert_untouched(&self) {
         self.store.settle().await;
         let begun = Instant::now();
         while Arc::strong_count(&self.tree) > 1 || !files(&self.folder.path().join("store")).is_empty() {
             let left = files(&self.folder.path().join("store"));
             let held = Arc::strong_count(&self.tree) - 1;
-            assert!(begun.elapsed() < Duration::from_secs(10), "{held} hold the documents, the store has {left:?}");
+            assert!(
+                begun.elapsed() < Duration::from_secs(10),
+                "{held} readers hold the documents, and the store contains {left:?}"
+            );
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
 }
 
-/// Collects what is logged.
+/// Collects log output.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -132,7 +138,7 @@ impl Write for Log {
 }
 
 impl Log {
-    /// Everything is logged here for as long as the guard lives.
+    /// Captures all log output while the guard lives.
     fn begin(&self) -> tracing::subscriber::DefaultGuard {
         let log = self.clone();
         let subscriber = tracing_subscriber::fmt().without_time().with_ansi(false).with_writer(move || log.clone());
@@ -152,7 +158,7 @@ fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
         if path.is_dir() {
             found.extend(files(&path));
         } else {
-            // A temporary file may go between the two calls.
+            // A temporary file may vanish between the two calls.
             found.insert(path.clone(), std::fs::read(&path).unwrap_or_default());
         }
     }
@@ -183,11 +189,12 @@ fn snapshots(days: i64) -> Vec<retaining::Snapshot> {
         .collect()
 }
 
-/// One sentence of one line that says which plugin, whose fault and what; and nothing that could move a cursor.
+/// Asserts that the message is one line that names the plugin, who is at fault and the problem, without control
+/// characters.
 fn assert_blamed(error: &Error, role: Role, class: Class, expected: &str) {
     assert_eq!(error.class(), class, "{error}");
-    assert!(error.message().contains(expected), "`{error}` does not say `{expected}`");
-    assert!(error.message().contains(&format!("the plugin `{}`", role.name())), "names no plugin: {error}");
+    assert!(error.message().contains(expected), "`{error}` does not contain `{expected}`");
+    assert!(error.message().contains(&format!("the plugin `{}`", role.name())), "does not name the plugin: {error}");
     assert_presentable(error);
 }
 

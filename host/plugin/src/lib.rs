@@ -1,7 +1,8 @@
 //! Plugins: which component plays which role, what it is granted, and the engine that runs it.
 //!
-//! Two walls keep policy apart from capabilities and secrets. At link time an interface that is not granted is not
-//! there, and the host says so before anything runs. At run time a plugin has only the handles that one call passed in.
+//! Two walls separate policy from capabilities and secrets. At link time, an interface that is not granted does not
+//! exist, and the host reports this before anything runs. At run time, a plugin has only the handles that were passed
+//! into the call.
 #![warn(missing_docs)]
 
 mod bounded_file;
@@ -23,7 +24,7 @@ pub mod signature;
 mod structure;
 mod wasi;
 
-pub use config::{Config, Grants, Limits, Places, Plugins};
+pub use config::{Grants, Limits, Places, PluginConfig, Plugins};
 
 use base::error::{Error, Result};
 use postgres::{Filters, Readable};
@@ -31,88 +32,109 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Largest component that is read. An interpreter with its library has 18 MB, a Rust plugin below one.
+/// Largest component that is read. An interpreter with its library has 18 MB, a Rust plugin less than 1 MB.
 pub const COMPONENT_BYTES_MAX: u64 = 64 << 20;
 
-/// How often a running guest is interrupted so that deadlines are seen.
+/// How often a running guest is interrupted to check its deadlines.
 const EPOCH_TICK: Duration = Duration::from_millis(10);
 
-/// Linear memory of a plugin unless `limits` says otherwise. The largest shipped plugin needs 4 MiB for 10,000 snapshots.
+/// Linear memory of a plugin unless `limits` says otherwise. The largest shipped plugin needs 4 MiB for 10,000
+/// snapshots.
 const MEMORY_MIB: usize = 64;
 
-/// Time that a guest itself may compute in one call unless `limits` says otherwise. The shipped plugins need
-/// milliseconds; time in which it waits for the host does not count.
+/// Time that a guest may compute in one call unless `limits` says otherwise. The shipped plugins need milliseconds.
+/// Time in which the guest waits for the host does not count.
 const COMPUTE_SECONDS: u64 = 30;
 
-/// Stack of a guest; wasmtime's own default, named because endless recursion ends here.
+/// Stack of a guest: wasmtime's default, named here because endless recursion ends at this limit.
 const STACK_BYTES_MAX: usize = 512 << 10;
 
-/// What a plugin does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Role {
-    /// Says what a source's durable content is.
-    Fingerprint,
-    /// Decides what is dumped and how.
-    Dump,
-    /// Decides what is kept.
-    Retention,
-    /// Compares a restored database with the restored documents. No backup runs it.
-    Crosscheck,
-    /// Runs a backup as a Job in a cluster.
-    Job,
-    /// Finds volumes that no backup covers.
-    Coverage,
+/// What is known of a role.
+struct RoleFacts {
+    /// Name in the configuration, which is also the name of the world.
+    name: &'static str,
+    /// The interface that a component of this role exports.
+    export: &'static str,
+    /// Whether a plugin of this role receives rows and names of documents. After that, it may emit only numbers.
+    sees_rows: bool,
+    /// How long one call may take, guest and host together.
+    wall_seconds: u64,
+}
+
+base::table! {
+    /// What a plugin does: first the roles of a run, in its order, then that of a drill, then those that need a cluster.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+    pub enum Role with RoleFacts {
+        /// Defines a source's durable content.
+        Fingerprint {
+            name: "fingerprint",
+            export: "fingerprinting",
+            sees_rows: false,
+            // A fingerprint reads a whole database.
+            wall_seconds: 3_600,
+        }
+        /// Decides what is dumped and how.
+        Dump {
+            name: "dump",
+            export: "dumping",
+            sees_rows: false,
+            // A dump transfers it.
+            wall_seconds: 12 * 3_600,
+        }
+        /// Decides what is kept.
+        Retention {
+            name: "retention",
+            export: "retaining",
+            sees_rows: false,
+            // A plan reads its arguments.
+            wall_seconds: 60,
+        }
+        /// Compares a restored database with the restored documents. No backup runs it.
+        Crosscheck {
+            name: "crosscheck",
+            export: "crosschecking",
+            sees_rows: true,
+            // A crosscheck reads every document.
+            wall_seconds: 4 * 3_600,
+        }
+        /// Runs a backup as a Job in a cluster.
+        Job {
+            name: "job",
+            export: "launching",
+            sees_rows: false,
+            // A Job may wait for a node, and then runs a whole backup.
+            wall_seconds: 24 * 3_600,
+        }
+        /// Finds volumes that no backup covers.
+        Coverage {
+            name: "coverage",
+            export: "covering",
+            sees_rows: false,
+            // A coverage judgement reads a few lists.
+            wall_seconds: 300,
+        }
+    }
 }
 
 impl Role {
-    /// Every role, in the order of a run, then what a drill runs, and what needs a cluster.
-    pub const ALL: [Self; 6] =
-        [Self::Fingerprint, Self::Dump, Self::Retention, Self::Crosscheck, Self::Job, Self::Coverage];
-
-    /// As the configuration spells it, which is also the world's name.
-    #[must_use]
+    /// Name in the configuration, which is also the name of the world.
     pub const fn name(self) -> &'static str {
-        match self {
-            Self::Fingerprint => "fingerprint",
-            Self::Dump => "dump",
-            Self::Retention => "retention",
-            Self::Job => "job",
-            Self::Coverage => "coverage",
-            Self::Crosscheck => "crosscheck",
-        }
+        self.facts().name
     }
 
     /// The interface that a component of this role exports.
-    #[must_use]
     pub const fn export(self) -> &'static str {
-        match self {
-            Self::Fingerprint => "fingerprinting",
-            Self::Dump => "dumping",
-            Self::Retention => "retaining",
-            Self::Job => "launching",
-            Self::Coverage => "covering",
-            Self::Crosscheck => "crosschecking",
-        }
+        self.facts().export
     }
 
-    /// Whether it is handed rows and names of documents. What it says after that is bounded to numbers.
-    #[must_use]
+    /// Whether a plugin of this role receives rows and names of documents. After that, it may emit only numbers.
     pub const fn sees_rows(self) -> bool {
-        matches!(self, Self::Crosscheck)
+        self.facts().sees_rows
     }
 
-    /// How long one call may take, guest and host together. A fingerprint reads a whole database, a dump moves it,
-    /// a plan reads its arguments, a cross-check reads every document, a Job does all of a backup behind a wait for a node, and a
-    /// judgement reads a few lists.
+    /// How long one call may take, guest and host together.
     const fn wall_seconds(self) -> u64 {
-        match self {
-            Self::Fingerprint => 3_600,
-            Self::Dump => 12 * 3_600,
-            Self::Retention => 60,
-            Self::Job => 24 * 3_600,
-            Self::Coverage => 300,
-            Self::Crosscheck => 4 * 3_600,
-        }
+        self.facts().wall_seconds
     }
 }
 
@@ -140,10 +162,7 @@ impl Engine {
         Ok(engine)
     }
 
-    /// The same engine where nothing runs.
-    ///
-    /// # Errors
-    /// As [`Engine::new`].
+    /// The same engine without the thread, for a process that only compiles.
     fn compiler() -> Result<Self> {
         let mut config = wasmtime::Config::new();
         config
@@ -152,8 +171,8 @@ impl Engine {
             .epoch_interruption(true)
             .cranelift_nan_canonicalization(true)
             .wasm_relaxed_simd(false)
-            // A run calls each plugin for milliseconds and compiles it for a tenth of a second: without optimising it
-            // compiles in two thirds of the time.
+            // A run spends milliseconds in each plugin and a tenth of a second compiling it. Compiling without
+            // optimisation takes two thirds of the time.
             .cranelift_opt_level(wasmtime::OptLevel::None)
             .max_wasm_stack(STACK_BYTES_MAX)
             .async_stack_size(STACK_BYTES_MAX + (512 << 10));
@@ -163,7 +182,7 @@ impl Engine {
     }
 }
 
-/// A component that was read, checked against its grants and compiled; nothing of it has run.
+/// A component that was read, checked against its grants and compiled, but has not run.
 pub struct Plugin {
     role: Role,
     name: Arc<str>,
@@ -190,19 +209,20 @@ impl Plugin {
     /// Reads, checks, compiles and links the component of a role.
     ///
     /// # Errors
-    /// [`base::error::Class::Config`] when there is no such file, it is no component of this role and version, its
-    /// digest differs, or it imports what it is not granted.
-    pub fn load(engine: &Engine, plugins: &Plugins, role: Role, folder: Option<&Path>) -> Result<Self> {
+    /// [`base::error::Class::Config`] if the file does not exist or is not a component of this role and version, if its
+    /// digest differs, or if it imports something that it is not granted.
+    pub async fn load(engine: &Engine, plugins: &Plugins, role: Role, folder: Option<&Path>) -> Result<Self> {
         let config = plugins.of(role);
-        let found = component::read(role, config, plugins.require_digest, folder)?;
+        let found = component::read(role, config, plugins.require_digest, folder).await?;
         component::check(role, &found, config)?;
         if plugins.require_lock {
-            let beside = plugins.lock_file.as_deref().unwrap_or(Path::new(lock::FILE));
-            lock::enforce(beside, role, config, &found)?;
+            let lock_file = plugins.lock_file.as_deref().unwrap_or(Path::new(lock::FILE));
+            lock::enforce(lock_file, role, config, &found)?;
         }
         let linked = call::link(engine, role, &found, config)?;
-        let settings = serde_json::to_string(&config.settings)
-            .map_err(|e| Error::config(format!("the settings of the plugin `{}` are no JSON: {e}", role.name())))?;
+        let settings = serde_json::to_string(&config.settings).map_err(|e| {
+            Error::config(format!("the settings of the plugin `{}` cannot be written as JSON: {e}", role.name()))
+        })?;
         Ok(Self {
             role,
             name: role.name().into(),
@@ -223,26 +243,22 @@ impl Plugin {
     }
 
     /// SHA-256 of the component.
-    #[must_use]
     pub fn digest(&self) -> &str {
         &self.digest
     }
 
     /// SHA-256 of its settings as JSON.
-    #[must_use]
     pub fn settings_sha256(&self) -> String {
         use sha2::Digest;
         hex::encode(sha2::Sha256::digest(&self.settings))
     }
 
-    /// What it was granted.
-    #[must_use]
+    /// Its grants.
     pub const fn grants(&self) -> &Grants {
         &self.grants
     }
 
-    /// Where the component is, as the configuration names it.
-    #[must_use]
+    /// Location of the component, as the configuration names it.
     pub fn component(&self) -> std::path::Display<'_> {
         self.file.display()
     }
@@ -251,16 +267,15 @@ impl Plugin {
 /// A component's bytes.
 #[derive(Debug)]
 pub struct Component {
-    /// Where it was found: a file, or the address in a registry.
+    /// Where it was found: a file or an address in a registry.
     pub path: PathBuf,
     /// Its bytes.
     pub bytes: Vec<u8>,
-    /// SHA-256 of them, in lower-case hexadecimal.
+    /// SHA-256 of the bytes, in lower-case hexadecimal.
     pub digest: String,
 }
 
 /// The first digits of a digest, enough for people to compare.
-#[must_use]
-pub fn short(digest: &str) -> &str {
+pub fn short_digest(digest: &str) -> &str {
     digest.get(..12).unwrap_or(digest)
 }

@@ -1,8 +1,8 @@
-//! `capabilities.lock`: what each plugin imports and is granted, as somebody reviewed it and committed it, so that a list that
-//! grows is seen by a machine.
+//! `capabilities.lock`: what each plugin imports and is granted. Somebody reviews and commits this file, so that a
+//! machine notices when the list grows.
 
 use super::component::{self, Import};
-use super::{Component, Config, Role, bounded_file};
+use super::{Component, PluginConfig, Role, bounded_file};
 use base::error::{Error, Result};
 use base::text::printable;
 use serde::{Deserialize, Serialize};
@@ -10,19 +10,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Its name.
+/// Name of the lock file.
 pub const FILE: &str = "capabilities.lock";
 
 /// Version of the format.
 const FORMAT_VERSION: u32 = 2;
 
-/// What it begins with.
-const FIRST_LINE: &str = "# What each plugin may do, as it was reviewed. `dolibarr-backup plugins audit` compares; with --write it writes this.\n";
+/// First line of the file, a comment.
+const FIRST_LINE: &str =
+    "# What each plugin may do, as reviewed. `dolibarr-backup plugins audit` checks this file; --write updates it.\n";
 
-/// Largest file that is read. Three plugins have two kilobytes.
+/// Largest file that is read. Three plugins take two kilobytes.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
-/// The file.
+/// The lock file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Lock {
@@ -30,7 +31,7 @@ pub struct Lock {
     plugins: BTreeMap<String, Locked>,
 }
 
-/// One plugin.
+/// The entry of one plugin.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Locked {
@@ -40,93 +41,93 @@ pub struct Locked {
     pub(crate) grants: BTreeSet<String>,
     /// `interface#function`.
     pub(crate) imports: BTreeSet<String>,
-    /// `table#column`, of those that may be read.
+    /// The columns that may be read, as `table#column`.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub(crate) columns: BTreeSet<String>,
-    /// `table#column`, of those that a report may show.
+    /// The columns that a report may show, as `table#column`.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub(crate) shown: BTreeSet<String>,
-    /// `schema.table#column`, of those that rows may be left out by.
+    /// The columns by which rows may be left out, as `schema.table#column`.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub(crate) filters: BTreeSet<String>,
     /// The key that it must be signed with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) signed_by: Option<String>,
-    /// The settings as JSON.
+    /// The settings, as JSON.
     pub(crate) settings: String,
-    /// What one call may use up, each as `memory_mib 64`.
+    /// Limits of one call, each written as `memory_mib 64`.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub(crate) limits: BTreeSet<String>,
 }
 
-/// A difference between what was reviewed and what is there.
+/// A difference between the reviewed state and the current one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
     /// Whether the plugin may do more than before.
     pub grown: bool,
-    /// What is different, in a sentence.
-    pub said: String,
+    /// The difference, in one sentence.
+    pub description: String,
 }
 
-/// Where it is, for a configuration.
-pub fn beside(config: &Path) -> PathBuf {
+/// Path of the lock file that belongs to a configuration.
+pub fn path_for(config: &Path) -> PathBuf {
     config.with_file_name(FILE)
 }
 
-/// Reads it; none where there is none.
+/// Reads the lock file; `None` if it does not exist.
 ///
 /// # Errors
-/// [`base::error::Class::Config`] for a file that is no lock file of this version.
+/// [`base::error::Class::Config`] for a file that is not a lock file of this version.
 pub fn read(file: &Path) -> Result<Option<Lock>> {
-    let wrong = |why: String| {
+    let unreadable = |why: String| {
         Error::config(format!("{} cannot be read: {why}", file.display()))
-            .hint("restore it from your repository, or review the audit and write it anew with --write")
+            .hint("restore it from your repository, or review the audit and write a new one with --write")
     };
-    let Some(bytes) = bounded_file::read(file, FILE_BYTES_MAX).map_err(wrong)? else { return Ok(None) };
-    let text = String::from_utf8(bytes).map_err(|_| wrong("it is no text".to_owned()))?;
-    let table: toml::Table = toml::from_str(&text).map_err(|error| wrong(error.message().to_owned()))?;
+    let Some(bytes) = bounded_file::read(file, FILE_BYTES_MAX).map_err(unreadable)? else { return Ok(None) };
+    let text = String::from_utf8(bytes).map_err(|_| unreadable("it is not UTF-8 text".to_owned()))?;
+    let table: toml::Table = toml::from_str(&text).map_err(|error| unreadable(error.message().to_owned()))?;
     let version = table.get("format_version").and_then(toml::Value::as_integer);
     if version.is_some_and(|version| version != i64::from(FORMAT_VERSION)) {
         let version = version.unwrap_or_default();
-        return Err(wrong(format!("it has version {version}, and this program knows {FORMAT_VERSION}")));
+        return Err(unreadable(format!("it has format version {version}, but this program reads {FORMAT_VERSION}")));
     }
-    toml::from_str(&text).map(Some).map_err(|error| wrong(error.message().to_owned()))
+    toml::from_str(&text).map(Some).map_err(|error| unreadable(error.message().to_owned()))
 }
 
-/// Refuses a component that is not as it was reviewed.
+/// Refuses a component that differs from the reviewed one.
 ///
 /// # Errors
 /// [`base::error::Class::Config`], naming the first difference.
-pub(crate) fn enforce(file: &Path, role: Role, config: &Config, component: &Component) -> Result<()> {
+pub(crate) fn enforce(file: &Path, role: Role, config: &PluginConfig, component: &Component) -> Result<()> {
     let name = role.name();
     let Some(lock) = read(file)? else {
-        return Err(Error::config(format!("require_lock is set, and there is no {}", file.display()))
-            .hint("review what `plugins audit` shows, then write the file with --write"));
+        return Err(Error::config(format!("require_lock is set, but there is no {}", file.display()))
+            .hint("review the output of `plugins audit`, then write the file with --write"));
     };
-    let found = Lock::new([(name.to_owned(), Locked::of(role, config, component)?)].into_iter());
+    let found = Lock::new([(name.to_owned(), Locked::from_config(role, config, component)?)].into_iter());
     let known = Lock::new(lock.plugins.into_iter().filter(|(known, _)| known == name));
     match known.changes(&found).into_iter().next() {
         None => Ok(()),
-        Some(change) => Err(Error::config(format!("{} says something else: {}", file.display(), change.said))
-            .hint("if the change is wanted, review what `plugins audit` shows and write the file anew with --write")),
+        Some(change) => Err(Error::config(format!("{} does not match: {}", file.display(), change.description))
+            .hint("if the change is intended, review the output of `plugins audit` and update the file with --write")),
     }
 }
 
-/// Writes it whole or not at all.
+/// Writes the lock file completely or not at all.
 ///
 /// # Errors
-/// [`base::error::Class::Config`] where it cannot be written.
+/// [`base::error::Class::Config`] if it cannot be written.
 pub fn write(file: &Path, lock: &Lock) -> Result<()> {
     let failed = |why: String| {
         Error::config(format!("{} cannot be written: {why}", file.display()))
-            .hint("run where the configuration's folder may be written to")
+            .hint("run this where the configuration's folder is writable")
     };
     let text = toml::to_string(lock).map_err(|error| failed(error.to_string()))?;
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let written = tempfile::NamedTempFile::new_in(folder).and_then(|mut temporary| {
         io::Write::write_all(&mut temporary, FIRST_LINE.as_bytes())?;
         io::Write::write_all(&mut temporary, text.as_bytes())?;
-        // It is to be committed and read by others.
+        // The file is meant to be committed and read by others.
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
         temporary.as_file().set_permissions(mode)?;
         temporary.persist(file).map_err(io::Error::from)
@@ -135,40 +136,40 @@ pub fn write(file: &Path, lock: &Lock) -> Result<()> {
 }
 
 impl Lock {
-    /// What is there now, by role.
+    /// The current state, by role.
     pub fn new(plugins: impl Iterator<Item = (String, Locked)>) -> Self {
         Self { format_version: FORMAT_VERSION, plugins: plugins.collect() }
     }
 
-    /// What is different now, the grown first.
+    /// The differences in `now`, with those that grew first.
     pub fn changes(&self, now: &Self) -> Vec<Change> {
         let mut changes = Vec::new();
         for (name, found) in &now.plugins {
             match self.plugins.get(name) {
                 Some(known) => known.changes(name, found, &mut changes),
-                None => changes.push(Change { grown: true, said: format!("the plugin `{name}` is new") }),
+                None => changes.push(Change { grown: true, description: format!("the plugin `{name}` is new") }),
             }
         }
         let gone = self.plugins.keys().filter(|name| !now.plugins.contains_key(*name));
-        changes.extend(gone.map(|name| Change { grown: false, said: format!("the plugin `{name}` is gone") }));
+        changes.extend(gone.map(|name| Change { grown: false, description: format!("the plugin `{name}` is gone") }));
         changes.sort_by_key(|change| !change.grown);
         changes
     }
 }
 
 impl Locked {
-    /// What a plugin is and may do, as it is configured.
+    /// The entry of a plugin as it is configured now.
     ///
     /// # Errors
-    /// [`base::error::Class::Config`] when the file is no component.
-    pub fn of(role: Role, config: &Config, component: &Component) -> Result<Self> {
+    /// [`base::error::Class::Config`] if the file is not a component.
+    pub fn from_config(role: Role, config: &PluginConfig, component: &Component) -> Result<Self> {
         let filters = (role == Role::Fingerprint).then(|| config.filters());
         Ok(Self {
             component: config.component.display().to_string(),
             sha256: component.digest.clone(),
             world: format!("{}@{}", role.name(), component::WORLD_VERSION),
             grants: config.grants.iter().map(|grant| grant.to_string()).collect(),
-            imports: component::imports(role, component)?.iter().flat_map(spelt).collect(),
+            imports: component::imports(role, component)?.iter().flat_map(qualified_functions).collect(),
             columns: columns(config).collect(),
             shown: config.shown.columns().collect(),
             filters: filters.iter().flat_map(|filters| filters.columns().collect::<Vec<_>>()).collect(),
@@ -183,55 +184,58 @@ impl Locked {
             ("imports", &self.imports, &now.imports),
             ("is granted", &self.grants, &now.grants),
             ("may read", &self.columns, &now.columns),
-            ("has in its reports", &self.shown, &now.shown),
+            ("shows in its reports", &self.shown, &now.shown),
             ("may leave out rows by", &self.filters, &now.filters),
             ("has the limits", &self.limits, &now.limits),
         ] {
             let grown: Vec<&str> = after.difference(before).map(String::as_str).collect();
             if !grown.is_empty() {
-                changes.push(Change { grown: true, said: format!("`{name}` now {what} {}", grown.join(", ")) });
+                let description = format!("`{name}` now {what} {}", grown.join(", "));
+                changes.push(Change { grown: true, description });
             }
             let shrunk: Vec<&str> = before.difference(after).map(String::as_str).collect();
             if !shrunk.is_empty() {
-                changes.push(Change { grown: false, said: format!("`{name}` no longer {what} {}", shrunk.join(", ")) });
+                let description = format!("`{name}` no longer {what} {}", shrunk.join(", "));
+                changes.push(Change { grown: false, description });
             }
         }
         if self.signed_by != now.signed_by {
-            let said = match (&self.signed_by, &now.signed_by) {
-                (Some(before), Some(after)) => format!("`{name}` has to be signed by {after} instead of {before}"),
+            let description = match (&self.signed_by, &now.signed_by) {
+                (Some(before), Some(after)) => format!("`{name}` must be signed by {after} instead of {before}"),
                 (Some(before), None) => format!("`{name}` no longer has to be signed by {before}"),
                 (None, after) => {
                     format!("`{name}` now has to be signed by {}", after.as_deref().unwrap_or_default())
                 }
             };
-            // Another hand may be behind the code; that a hand is asked for at all is no growth.
-            changes.push(Change { grown: self.signed_by.is_some(), said });
+            // With another key, another author may be behind the code. Requiring a first signature permits nothing
+            // more.
+            changes.push(Change { grown: self.signed_by.is_some(), description });
         }
         if self.settings != now.settings {
-            let said = format!("`{name}` has the settings {} instead of {}", now.settings, self.settings);
-            changes.push(Change { grown: false, said: printable(&said) });
+            let description = format!("`{name}` has the settings {} instead of {}", now.settings, self.settings);
+            changes.push(Change { grown: false, description: printable(&description) });
         }
         if self.world != now.world {
-            let said = format!("`{name}` is of the world {} instead of {}", now.world, self.world);
-            changes.push(Change { grown: true, said });
+            let description = format!("`{name}` is of the world {} instead of {}", now.world, self.world);
+            changes.push(Change { grown: true, description });
         }
         if self.sha256 != now.sha256 {
-            let said = format!("`{name}` has sha256 {} instead of {}", now.sha256, self.sha256);
-            changes.push(Change { grown: false, said });
+            let description = format!("`{name}` has sha256 {} instead of {}", now.sha256, self.sha256);
+            changes.push(Change { grown: false, description });
         } else if self.component != now.component {
-            let said = format!("`{name}` comes from {} instead of {}", now.component, self.component);
-            changes.push(Change { grown: false, said });
+            let description = format!("`{name}` comes from {} instead of {}", now.component, self.component);
+            changes.push(Change { grown: false, description });
         }
     }
 }
 
-/// What may be read of tables, as `table#column`.
-pub fn columns(config: &Config) -> impl Iterator<Item = String> {
+/// The columns of tables that may be read, as `table#column`.
+pub fn columns(config: &PluginConfig) -> impl Iterator<Item = String> {
     config.tables.iter().flat_map(|table| table.columns.iter().map(|column| format!("{}#{column}", table.label)))
 }
 
-/// Function by function.
-fn spelt(import: &Import) -> Vec<String> {
+/// Each function with its interface, as `interface#function`.
+fn qualified_functions(import: &Import) -> Vec<String> {
     let interface = printable(&import.interface);
     match import.functions.as_slice() {
         [] => vec![interface],
@@ -262,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn what_grows_is_told_from_what_shrinks() {
+    fn growth_is_distinguished_from_shrinkage() {
         let known = locked(&["a"], &["i#f", "i#g"], "00");
         for (now, expected) in [
             (locked(&["a"], &["i#f", "i#g"], "00"), vec![]),
@@ -280,30 +284,30 @@ mod tests {
             (Lock::new(std::iter::empty()), vec![(false, "the plugin `dump` is gone")]),
         ] {
             let found = known.changes(&now);
-            assert_eq!(found.iter().map(|c| (c.grown, c.said.as_str())).collect::<Vec<_>>(), expected);
+            assert_eq!(found.iter().map(|c| (c.grown, c.description.as_str())).collect::<Vec<_>>(), expected);
         }
         let from_nothing = Lock::new(std::iter::empty()).changes(&known);
-        assert_eq!(from_nothing, [Change { grown: true, said: "the plugin `dump` is new".into() }]);
+        assert_eq!(from_nothing, [Change { grown: true, description: "the plugin `dump` is new".into() }]);
     }
 
     #[test]
-    fn another_signer_or_none_is_a_growth_and_a_first_one_is_not() {
+    fn another_signer_or_none_counts_as_growth_but_a_first_one_does_not() {
         let by = |key: Option<&str>| {
             let mut lock = locked(&[], &[], "00");
             lock.plugins.values_mut().for_each(|plugin| plugin.signed_by = key.map(str::to_owned));
             lock
         };
-        for (before, after, grown, said) in [
+        for (before, after, grown, description) in [
             (Some("A"), None, true, "`dump` no longer has to be signed by A"),
-            (Some("A"), Some("B"), true, "`dump` has to be signed by B instead of A"),
+            (Some("A"), Some("B"), true, "`dump` must be signed by B instead of A"),
             (None, Some("A"), false, "`dump` now has to be signed by A"),
         ] {
-            assert_eq!(by(before).changes(&by(after)), [Change { grown, said: said.into() }]);
+            assert_eq!(by(before).changes(&by(after)), [Change { grown, description: description.into() }]);
         }
     }
 
     #[test]
-    fn a_column_more_that_may_be_read_is_a_growth() {
+    fn another_readable_column_counts_as_growth() {
         let reading = |columns: &[&str]| {
             let mut lock = locked(&[], &[], "00");
             let columns = columns.iter().map(|column| (*column).to_owned()).collect();
@@ -311,15 +315,15 @@ mod tests {
             lock
         };
         let (few, many) = (reading(&["t#id"]), reading(&["t#id", "t#label"]));
-        let change = |grown, said: &str| Change { grown, said: said.into() };
+        let change = |grown, description: &str| Change { grown, description: description.into() };
         assert_eq!(few.changes(&many), [change(true, "`dump` now may read t#label")]);
         assert_eq!(many.changes(&few), [change(false, "`dump` no longer may read t#label")]);
     }
 
     #[test]
-    fn it_comes_back_as_it_was_written_and_always_looks_the_same() {
+    fn a_written_file_reads_back_equal_and_is_reproducible() {
         let folder = tempfile::tempdir().unwrap();
-        let file = beside(&folder.path().join("dolibarr-backup.toml"));
+        let file = path_for(&folder.path().join("dolibarr-backup.toml"));
         assert_eq!(file, folder.path().join("capabilities.lock"));
         assert_eq!(read(&file).unwrap(), None);
         let lock = locked(&["b", "a"], &["i#g", "i#f"], "00");
@@ -329,19 +333,19 @@ mod tests {
         assert_eq!(read(&file).unwrap(), Some(locked(&["a", "b"], &["i#f", "i#g"], "00")));
         write(&file, &lock).unwrap();
         assert_eq!(std::fs::read_to_string(&file).unwrap(), first);
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing half-written stays");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no partial file remains");
     }
 
     #[test]
-    fn what_is_no_lock_file_of_this_version_is_refused() {
+    fn a_file_that_is_not_a_lock_file_of_this_version_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join(FILE);
         for (text, expected) in [
             ("not toml", "cannot be read"),
             ("format_version = 2\n", "plugins"),
             ("format_version = 2\nplugins = {}\nmore = 1\n", "more"),
-            ("format_version = 1\nplugins = {}\n", "it has version 1, and this program knows 2"),
-            ("format_version = 3\nplugins = {}\n", "it has version 3, and this program knows 2"),
+            ("format_version = 1\nplugins = {}\n", "it has format version 1, but this program reads 2"),
+            ("format_version = 3\nplugins = {}\n", "it has format version 3, but this program reads 2"),
         ] {
             std::fs::write(&file, text).unwrap();
             let error = read(&file).unwrap_err();
@@ -351,7 +355,7 @@ mod tests {
         for target in ["/dev/zero", "/"] {
             std::fs::remove_file(&file).unwrap();
             std::os::unix::fs::symlink(target, &file).unwrap();
-            assert!(read(&file).unwrap_err().message().contains("it is no file"));
+            assert!(read(&file).unwrap_err().message().contains("it is not a regular file"));
         }
         std::fs::remove_file(&file).unwrap();
         std::fs::write(&file, "#".repeat(usize::try_from(FILE_BYTES_MAX).unwrap() + 1)).unwrap();

@@ -1,22 +1,23 @@
-//! Who built a component, by its own word: what compilers and tools note in it, and what its author says of it.
+//! Claims of a component about its origin: notes by compilers and tools, and metadata by its author.
 //!
-//! `wasm-metadata` reads the same and keeps all of it, names of functions too. Here a file that nobody trusts is read as a stream.
+//! `wasm-metadata` reads the same sections but keeps everything, including function names. This module reads an
+//! untrusted file as a stream.
 
 use base::text::printable;
 use std::collections::BTreeSet;
 use wasmparser::{Parser, Payload, ProducersSectionReader};
 
-/// Entries that are shown. An interpreter with its plugin has some twenty.
+/// Entries that are shown. An interpreter with its plugin has about twenty.
 const ENTRIES_MAX: usize = 40;
 
-/// Bytes of one section that are looked at; what tools write has a few hundred.
+/// Longest section that is read. Tools write a few hundred bytes.
 const SECTION_BYTES_MAX: usize = 64 << 10;
 
-/// Custom sections that hold one text each, as `wasm-metadata` of the Bytecode Alliance writes them.
+/// Custom sections with one text each, as written by the Bytecode Alliance's `wasm-metadata`.
 const TEXTS: [&str; 7] = ["authors", "description", "homepage", "licenses", "revision", "source", "version"];
 
-/// What it says of itself, `field: value` each, from all that is nested in it; sorted. Nobody checked any of it.
-pub fn said(bytes: &[u8]) -> Vec<String> {
+/// Claims of a component and of everything nested in it, each as `field: value`, sorted. None of them is verified.
+pub fn claims(bytes: &[u8]) -> Vec<String> {
     let mut found = BTreeSet::new();
     for payload in Parser::new(0).parse_all(bytes).map_while(Result::ok) {
         let Payload::CustomSection(section) = payload else { continue };
@@ -33,7 +34,7 @@ pub fn said(bytes: &[u8]) -> Vec<String> {
     found.into_iter().take(ENTRIES_MAX).collect()
 }
 
-/// The section that compilers write, after the tool conventions of WebAssembly.
+/// The section that compilers write according to WebAssembly's tool conventions.
 fn producers(section: &wasmparser::CustomSectionReader<'_>) -> Option<Vec<String>> {
     let reader = wasmparser::BinaryReader::new(section.data(), section.data_offset());
     let mut found = Vec::new();
@@ -63,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn what_tools_and_authors_say_is_shown_and_nonsense_is_not() {
+    fn claims_of_tools_and_authors_are_shown_and_invalid_sections_are_skipped() {
         let bytes = [
             &b"\0asm\x0d\0\x01\0"[..],
             &section("producers", b"\x01\x08language\x01\x04Rust\x041.95"),
@@ -72,14 +73,14 @@ mod tests {
             &section("surprise", b"x"),
         ]
         .concat();
-        assert_eq!(said(&bytes), ["authors: Anna\u{fffd}[2J", "language: Rust 1.95"]);
-        assert_eq!(said(b"nothing at all"), Vec::<String>::new());
+        assert_eq!(claims(&bytes), ["authors: Anna\u{fffd}[2J", "language: Rust 1.95"]);
+        assert_eq!(claims(b"nothing at all"), Vec::<String>::new());
     }
 
     #[test]
-    fn a_shipped_component_names_what_made_it() {
+    fn a_shipped_component_names_its_tools() {
         let folder = std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("plugins");
-        let said = said(&std::fs::read(folder.join("retention-last.wasm")).unwrap());
-        assert!(said.iter().any(|line| line.starts_with("processed-by: wit-component ")), "{said:?}");
+        let claims = claims(&std::fs::read(folder.join("retention-last.wasm")).unwrap());
+        assert!(claims.iter().any(|line| line.starts_with("processed-by: wit-component ")), "{claims:?}");
     }
 }

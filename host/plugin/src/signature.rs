@@ -1,4 +1,4 @@
-//! Who vouches for a component: a detached signature in minisign's format, verified before anything of the component is parsed.
+//! Signatures of components: detached, in minisign's format, and verified before any of the component is parsed.
 
 use super::bounded_file;
 use base::error::{Error, Result};
@@ -6,16 +6,17 @@ use minisign_verify::{Error as Flaw, PublicKey, Signature};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
-/// What the name of a signature has behind that of the component, as minisign writes it.
+/// Suffix that minisign appends to the component's name for its signature.
 pub const SUFFIX: &str = ".minisig";
 
-/// Media type of a layer that is the signature of the component beside it. Nobody has registered one for minisign.
+/// Media type of a layer that holds the signature of the component in the same manifest. minisign has no registered
+/// media type.
 pub const MEDIA_TYPE: &str = "application/x-minisig";
 
-/// Longest signature that is read: four lines, of which minisign lets a comment have 8 KiB.
+/// Longest signature that is read: four lines, and minisign allows comments of up to 8 KiB.
 pub const BYTES_MAX: u64 = 16 << 10;
 
-/// A public key of minisign.
+/// A minisign public key.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Key {
@@ -30,7 +31,7 @@ impl TryFrom<String> for Key {
         match PublicKey::from_base64(&text) {
             Ok(key) => Ok(Self { text, key }),
             Err(_) => {
-                Err("signed_by wants a public key of minisign: the second line of `minisign.pub`, which begins with RW")
+                Err("signed_by expects a minisign public key: the second line of `minisign.pub`, which begins with RW")
             }
         }
     }
@@ -54,27 +55,28 @@ impl Key {
     /// Verifies the signature of a component. `what` names the component in an error.
     ///
     /// # Errors
-    /// [`base::error::Class::Config`] for a missing signature, a foreign key, or bytes that were changed.
+    /// [`base::error::Class::Config`] for a missing signature, another key, or changed bytes.
     pub fn verify(&self, bytes: &[u8], signature: Option<&[u8]>, what: &str) -> Result<()> {
         let Some(signature) = signature else {
-            return Err(Error::config(format!("{what} is not signed, and signed_by names a key")).hint(format!(
-                "`minisign -S -m FILE` writes FILE{SUFFIX}, which belongs beside the file; in a registry it is a layer of the \
-                 type {MEDIA_TYPE} beside the component's"
+            return Err(Error::config(format!("{what} is not signed, but signed_by names a key")).hint(format!(
+                "`minisign -S -m FILE` writes FILE{SUFFIX}; put it beside the file, or push it to the registry as \
+                 another layer of the type {MEDIA_TYPE}"
             )));
         };
         let verified = std::str::from_utf8(signature).map_err(|_| Flaw::InvalidEncoding).and_then(|text| {
-            // Minisign before 0.10 signed a file itself instead of its hash. The whole file is here, so both will do.
+            // minisign before 0.10 signed the file itself instead of its hash. The whole file is in memory, so both
+            // forms work.
             self.key.verify(bytes, &Signature::decode(text)?, true)
         });
         verified.map_err(|flaw| {
             let (why, hint) = match flaw {
                 Flaw::UnexpectedKeyId => (
                     "was signed with another key than the one that signed_by names",
-                    "find out who signed it; only if you trust that key, write it as signed_by",
+                    "find out who signed it, and set signed_by to that key only if you trust it",
                 ),
                 Flaw::InvalidSignature => (
-                    "is not what was signed",
-                    "nothing of it was used; it or its signature was changed, so get both anew from whoever built it",
+                    "does not match its signature",
+                    "nothing was used; the file or its signature was changed, so get both again from its author",
                 ),
                 _ => (
                     "has a signature that cannot be read",
@@ -86,23 +88,22 @@ impl Key {
     }
 }
 
-/// Where the signature of a file is.
-#[must_use]
+/// Path of a file's signature.
 pub fn beside(component: &Path) -> PathBuf {
     let mut name = component.as_os_str().to_owned();
     name.push(SUFFIX);
     name.into()
 }
 
-/// Reads the signature beside a file. Many files have none.
+/// Reads the signature beside a file, if it has one.
 ///
 /// # Errors
-/// [`base::error::Class::Config`] when it cannot be read, or is too long to be one.
+/// [`base::error::Class::Config`] if it cannot be read or is too long.
 pub fn read(component: &Path) -> Result<Option<Vec<u8>>> {
     let path = beside(component);
     let unreadable = |why: String| {
         Error::config(format!("the signature {} cannot be read: {why}", path.display()))
-            .hint("put the file there that `minisign -S` wrote, readable for the user that this runs as")
+            .hint("put the file that `minisign -S` wrote there, readable by the user that runs this")
     };
     bounded_file::read(&path, BYTES_MAX).map_err(unreadable)
 }
@@ -112,7 +113,7 @@ mod tests {
     use super::*;
     use base::error::Class;
 
-    /// Made with Debian's minisign 0.11, and with its `-l`.
+    /// Made with Debian's minisign 0.11, one of them with `-l`.
     const SIGNED: &[u8] = b"a component";
     const KEY: &str = "RWSqiFBqlycG6yVQ6RqfZBwJUGulOI7CCiRbjWnqlZ/33l8/Sm/u3k9i";
     const OTHER_KEY: &str = "RWRkq9OJzva1blsSmgBcUTHqu+KRckCPGl/+cjZadfE22EmoTUFhP3On";
@@ -132,12 +133,12 @@ mod tests {
     }
 
     #[test]
-    fn a_signature_of_the_tool_fits_its_bytes_and_key_alone() {
+    fn a_signature_matches_only_its_own_bytes_and_key() {
         for signature in SIGNATURES {
             verify(KEY, SIGNED, Some(signature)).unwrap();
             for (key, bytes, says) in [
-                (KEY, &b"a componenT"[..], "is not what was signed"),
-                (KEY, b"", "is not what was signed"),
+                (KEY, &b"a componenT"[..], "does not match its signature"),
+                (KEY, b"", "does not match its signature"),
                 (OTHER_KEY, SIGNED, "was signed with another key"),
             ] {
                 let error = verify(key, bytes, Some(signature)).unwrap_err();
@@ -150,7 +151,7 @@ mod tests {
     #[test]
     fn no_byte_of_a_signature_can_be_changed() {
         for signature in SIGNATURES {
-            // The first line is nobody's word: what the tool calls its untrusted comment.
+            // The first line is the untrusted comment, which is not signed.
             let signed_from = signature.find('\n').unwrap() + 1;
             for (at, _) in signature.char_indices().filter(|(at, char)| *at >= signed_from && *char != '\n') {
                 let mut changed = signature.as_bytes().to_vec();
@@ -162,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_or_no_signature_is_told_apart() {
+    fn a_missing_signature_is_distinguished_from_an_unreadable_one() {
         let error = verify(KEY, SIGNED, None).unwrap_err();
         assert!(error.message().contains("is not signed"), "{error}");
         assert!(error.advice().unwrap().contains(".minisig") && error.advice().unwrap().contains(MEDIA_TYPE));
@@ -199,7 +200,7 @@ mod tests {
             std::fs::remove_file(&at).unwrap();
             std::os::unix::fs::symlink(other, &at).unwrap();
             let error = read(&component).unwrap_err();
-            assert!(error.message().contains("it is no file"), "{error}");
+            assert!(error.message().contains("it is not a regular file"), "{error}");
         }
     }
 }

@@ -1,50 +1,51 @@
-//! Whether a file has the structure of a component, within limits, before anything reads more of it. Nothing here allocates by what
-//! the file says of its own sizes.
+//! Checks that a file has the structure of a component, within limits, before anything else reads it. This module never
+//! allocates memory based on sizes that the file claims.
 
 use std::fmt;
 use wasmparser::{
     BinaryReaderError, ComponentType, ComponentTypeDeclaration, Encoding, InstanceTypeDeclaration, Parser, Payload,
 };
 
-/// Modules and components inside a component, at any depth. The example in Python, an interpreter with its library, has 40.
+/// Modules and components inside a component, at any depth. The example in Python, an interpreter with its library, has
+/// 40.
 const NESTED_MAX: usize = 256;
 
-/// How deep they may lie in one another. Encoders nest one or two.
+/// How deeply components may be nested. Encoders use one or two levels.
 const DEPTH_MAX: usize = 8;
 
-/// Entries of all sections together but for code. The example in Python has 26,401.
+/// Entries of all sections together, except code. The example in Python has 26,401.
 const ENTRIES_MAX: u64 = 120_000;
 
-/// Bytes of all sections together that declare something: types, imports, exports and the like, but not code, data and what only people
-/// read. Whoever decodes them needs some thirty times as much memory. The example in Python has 316 kB.
+/// Bytes of all declaring sections together: types, imports, exports and the like, but not code, data or text for
+/// people. Decoding them takes about thirty times as much memory. The example in Python has 316 kB.
 const DECLARED_BYTES_MAX: u64 = 2 << 20;
 
 /// Imports and exports of components, and of the types of instances, together. The example in Python has 60.
 const PORTS_MAX: u64 = 10_000;
 
-/// Bytes of what a function's type says, names of parameters among them, once for each place that may stand for it: whoever decodes a
-/// component copies them there. The example in Python comes to 23 kB.
+/// Bytes of function types, including names of parameters, counted once for each place that may refer to one: decoding
+/// a component copies them to each. The example in Python needs 23 kB.
 const EXPANDED_BYTES_MAX: u64 = 32 << 20;
 
-/// Custom sections. The example in Python has 22, and each costs time.
+/// Custom sections, each of which costs time. The example in Python has 22.
 const CUSTOM_SECTIONS_MAX: usize = 10_000;
 
-/// The custom section that is decoded: what a WIT package says of itself.
+/// The custom section that is decoded: the documentation of a WIT package.
 const PACKAGE_DOCS: &str = "package-docs";
 
-/// Local variables of all functions together: what a compiler needs for one has a price that grows with their number. The
-/// example in Python has 47,738.
+/// Local variables of all functions together. A compiler's cost for each grows with their number. The example in Python
+/// has 47,738.
 const LOCALS_MAX: u64 = 1_000_000;
 
-/// What a parameter takes beside its name.
+/// Memory that a parameter takes in addition to its name.
 const PARAMETER_BYTES: usize = 32;
 
-/// What is wrong with a file, and where.
+/// A flaw of a file, and its position.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Flaw {
     /// A phrase, such as `unexpected end-of-file`.
     pub reason: String,
-    /// Where, in bytes from the beginning.
+    /// Position in bytes from the start of the file.
     pub offset: u64,
 }
 
@@ -56,13 +57,13 @@ impl fmt::Display for Flaw {
 
 impl From<BinaryReaderError> for Flaw {
     fn from(error: BinaryReaderError) -> Self {
-        // What comes after the first phrase shows bytes, over several lines.
+        // The text after the first phrase is a dump of bytes over several lines.
         let reason = error.message().split([':', '\n']).next().unwrap_or_default();
         Self { reason: reason.to_owned(), offset: error.offset() }
     }
 }
 
-/// What was counted so far.
+/// Counts so far.
 #[derive(Debug, Default)]
 struct Seen {
     nested: usize,
@@ -72,16 +73,16 @@ struct Seen {
     locals: u64,
     custom_sections: usize,
     ports: u64,
-    /// Of the type of an instance that has the most of them.
+    /// Ports of the instance type that has the most.
     ports_of_one: u64,
-    /// What the longest type of a function says.
+    /// Size of the longest function type.
     function_bytes: u64,
 }
 
 impl Seen {
-    /// Counts what the type of a function, an instance or a component says, and what is in it.
-    fn component_type(&mut self, of: &ComponentType<'_>) {
-        match of {
+    /// Counts the content of a function, instance or component type, including nested types.
+    fn component_type(&mut self, declared: &ComponentType<'_>) {
+        match declared {
             ComponentType::Func(function) => {
                 let names = function.params.iter().map(|(name, _)| name.len() + PARAMETER_BYTES).sum::<usize>();
                 self.function_bytes = self.function_bytes.max((names + PARAMETER_BYTES) as u64);
@@ -95,7 +96,7 @@ impl Seen {
                         InstanceTypeDeclaration::CoreType(_) | InstanceTypeDeclaration::Alias(_) => {}
                     }
                 }
-                self.ports_of(ports);
+                self.add_ports(ports);
             }
             ComponentType::Component(declarations) => {
                 let mut ports = 0;
@@ -106,13 +107,13 @@ impl Seen {
                         ComponentTypeDeclaration::CoreType(_) | ComponentTypeDeclaration::Alias(_) => {}
                     }
                 }
-                self.ports_of(ports);
+                self.add_ports(ports);
             }
             ComponentType::Defined(_) | ComponentType::Resource { .. } => {}
         }
     }
 
-    fn ports_of(&mut self, one: u64) {
+    fn add_ports(&mut self, one: u64) {
         self.ports = self.ports.saturating_add(one);
         self.ports_of_one = self.ports_of_one.max(one);
     }
@@ -128,36 +129,36 @@ impl Seen {
 
     /// The first limit that is exceeded.
     fn excess(&self) -> Option<String> {
-        let of = |what: &str, max: &dyn fmt::Display| Some(format!("more than {max} {what}"));
+        let more_than = |max: &dyn fmt::Display, what: &str| Some(format!("more than {max} {what}"));
         if self.nested > NESTED_MAX {
-            return of("modules and components inside", &NESTED_MAX);
+            return more_than(&NESTED_MAX, "modules and components inside it");
         }
         if self.depth > DEPTH_MAX {
-            return of("components inside one another", &DEPTH_MAX);
+            return more_than(&DEPTH_MAX, "levels of nested components");
         }
         if self.declared_bytes > DECLARED_BYTES_MAX {
-            return of("bytes of declarations", &DECLARED_BYTES_MAX);
+            return more_than(&DECLARED_BYTES_MAX, "bytes of declarations");
         }
         if self.entries > ENTRIES_MAX {
-            return of("entries in its sections", &ENTRIES_MAX);
+            return more_than(&ENTRIES_MAX, "entries in its sections");
         }
         if self.locals > LOCALS_MAX {
-            return of("local variables", &LOCALS_MAX);
+            return more_than(&LOCALS_MAX, "local variables");
         }
         if self.custom_sections > CUSTOM_SECTIONS_MAX {
-            return of("custom sections", &CUSTOM_SECTIONS_MAX);
+            return more_than(&CUSTOM_SECTIONS_MAX, "custom sections");
         }
         if self.ports > PORTS_MAX {
-            return of("imports and exports", &PORTS_MAX);
+            return more_than(&PORTS_MAX, "imports and exports");
         }
         if self.expanded_bytes() > EXPANDED_BYTES_MAX {
-            return of("bytes of functions' types, once for each import and export", &EXPANDED_BYTES_MAX);
+            return more_than(&EXPANDED_BYTES_MAX, "bytes of function types, once for each import and export");
         }
         None
     }
 }
 
-/// Reads the structure from its beginning to its end.
+/// Reads the whole structure.
 ///
 /// # Errors
 /// The first flaw.
@@ -176,7 +177,7 @@ fn read(bytes: &[u8]) -> Result<Seen, Flaw> {
             if declares(&payload) {
                 seen.declared_bytes = seen.declared_bytes.saturating_add(range.end.saturating_sub(range.start));
             }
-            // A single type may be as long as its section, and reading it makes many times as much of it.
+            // A single type may fill its whole section, and reading it takes many times that much memory.
             if let Some(reason) = seen.excess() {
                 return Err(Flaw { reason, offset });
             }
@@ -202,9 +203,9 @@ fn read(bytes: &[u8]) -> Result<Seen, Flaw> {
             Payload::ComponentAliasSection(section) => seen.entries(section.count()),
             Payload::ComponentTypeSection(section) => {
                 seen.entries(section.count());
-                // One after the other, so that what is too much is not read to its end.
-                for of in section {
-                    seen.component_type(&of?);
+                // Checks after each type, so that an oversized section is not read to its end.
+                for declared in section {
+                    seen.component_type(&declared?);
                     if seen.excess().is_some() {
                         break;
                     }
@@ -234,10 +235,10 @@ fn read(bytes: &[u8]) -> Result<Seen, Flaw> {
     if is_component {
         return Ok(seen);
     }
-    Err(Flaw { reason: "a core module in place of a component".to_owned(), offset: 0 })
+    Err(Flaw { reason: "a core module instead of a component".to_owned(), offset: 0 })
 }
 
-/// Whether whoever decodes a component keeps something of a section.
+/// Whether a decoder of components keeps the content of a section.
 fn declares(section: &Payload<'_>) -> bool {
     match section {
         Payload::ModuleSection { .. }
@@ -254,35 +255,35 @@ mod tests {
     use super::*;
     use rand::RngExt;
 
-    /// A component that holds what the text says.
+    /// A component with this content in the text format.
     fn component(text: &str) -> Vec<u8> {
         wat::parse_str(format!("(component {text})")).unwrap()
     }
 
     #[test]
-    fn a_length_that_the_file_does_not_have_is_not_believed() {
-        // A section of component types that says it has four gigabytes.
+    fn a_length_beyond_the_end_of_the_file_is_not_trusted() {
+        // A section of component types that claims four gigabytes.
         let flaw = check(b"\0asm\x0d\0\x01\0\x07\xff\xff\xff\xff\x0f").unwrap_err();
         assert_eq!(flaw.to_string(), "unexpected end-of-file at byte 14");
-        // The same of each other section, and of a number of entries.
+        // The same for every other section, and for a number of entries.
         for section in 0..=12 {
-            let of = |rest: &[u8]| check(&[b"\0asm\x0d\0\x01\0", &[section][..], rest].concat());
-            assert!(of(b"\xff\xff\xff\xff\x0f").is_err(), "{section}");
-            // A custom section may hold anything, and what sections beyond 11 hold is for whoever decodes them.
-            assert!(section == 0 || section > 11 || of(b"\x05\xff\xff\xff\xff\x0f").is_err(), "{section}");
+            let check_section = |rest: &[u8]| check(&[b"\0asm\x0d\0\x01\0", &[section][..], rest].concat());
+            assert!(check_section(b"\xff\xff\xff\xff\x0f").is_err(), "{section}");
+            // A custom section may hold anything, and the decoder checks the content of sections beyond 11.
+            assert!(section == 0 || section > 11 || check_section(b"\x05\xff\xff\xff\xff\x0f").is_err(), "{section}");
         }
     }
 
     #[test]
-    fn what_is_more_than_any_honest_component_has_is_refused_and_what_is_less_is_not() {
+    fn a_component_beyond_any_limit_is_refused_and_one_at_the_limit_is_not() {
         let module = |count: usize| component(&"(core module)".repeat(count));
         assert_eq!(check(&module(NESTED_MAX)), Ok(()));
         assert!(check(&module(NESTED_MAX + 1)).unwrap_err().reason.contains("more than 256 modules"));
         let nested = |depth: usize| component(&format!("{}{}", "(component ".repeat(depth), ")".repeat(depth)));
         assert_eq!(check(&nested(DEPTH_MAX)), Ok(()));
-        assert!(check(&nested(DEPTH_MAX + 1)).unwrap_err().reason.contains("inside one another"));
+        assert!(check(&nested(DEPTH_MAX + 1)).unwrap_err().reason.contains("levels of nested"));
         let locals = |functions: usize| {
-            // 50,000 in each, which is what a function may have.
+            // 50,000 each, the maximum of a function.
             let function = format!("(func (local {}))", "i32 ".repeat(50_000));
             component(&format!("(core module {})", function.repeat(functions)))
         };
@@ -317,9 +318,9 @@ mod tests {
     }
 
     #[test]
-    fn every_component_that_is_here_is_far_from_every_limit() {
+    fn every_built_component_stays_far_below_every_limit() {
         let plugins = std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("plugins");
-        let mut looked_at = 0;
+        let mut checked = 0;
         for folder in [plugins.clone(), plugins.join("examples")] {
             for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
                 let Ok(bytes) = std::fs::read(entry.path()) else { continue };
@@ -331,18 +332,18 @@ mod tests {
                     || seen.ports > PORTS_MAX / 4
                     || seen.expanded_bytes() > EXPANDED_BYTES_MAX / 4;
                 assert!(!near, "{}: {seen:?}", entry.path().display());
-                looked_at += 1;
+                checked += 1;
             }
         }
-        assert!(looked_at >= 7, "only {looked_at}: run `cargo xtask plugins`");
+        assert!(checked >= 7, "only {checked}: run `cargo xtask plugins`");
     }
 
     #[test]
-    fn files_that_are_no_component_have_a_reason_and_a_place() {
+    fn files_that_are_not_components_are_refused_with_reason_and_position() {
         for (bytes, reason) in [
             (&b""[..], "unexpected end"),
             (b"#!/bin/sh\n", "magic header not detected"),
-            (b"\0asm\x01\0\0\0", "a core module in place of a component"),
+            (b"\0asm\x01\0\0\0", "a core module instead of a component"),
             (b"\0asm\x0d\0\x01", "unexpected end"),
         ] {
             let flaw = check(bytes).unwrap_err();
@@ -351,14 +352,14 @@ mod tests {
     }
 
     #[test]
-    fn a_shipped_component_that_was_changed_anywhere_is_decoded_or_refused_and_nothing_panics() {
+    fn a_corrupted_component_is_decoded_or_refused_without_a_panic() {
         let folder = std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("plugins");
         let mut random = <rand::rngs::StdRng as rand::SeedableRng>::seed_from_u64(13);
         let (mut decoded, mut refused) = (0, 0);
         for name in ["retention-last.wasm", "fingerprint.wasm"] {
             let bytes = std::fs::read(folder.join(name)).unwrap();
             assert_eq!(check(&bytes), Ok(()));
-            // What declares something is a small part of the file, and all that is decoded: most changes are there.
+            // Only declarations are decoded, and they are a small part of the file: change mostly those.
             let declared: Vec<_> = Parser::new(0)
                 .parse_all(&bytes)
                 .map(Result::unwrap)

@@ -1,4 +1,4 @@
-//! WASI for interpreters that cannot start without it: no file, no network, no environment, and no time.
+//! WASI for interpreters that cannot start without it: no files, no network, no environment, and no clock.
 
 use crate::context::Context;
 use std::time::Duration;
@@ -8,20 +8,17 @@ use wasmtime_wasi::p2::{DynPollable, Pollable, subscribe};
 use wasmtime_wasi::{HostMonotonicClock, HostWallClock, WasiCtx};
 
 /// Links an empty world whose time stands still.
-///
-/// # Errors
-/// When an interface is linked twice.
 pub fn add_to_linker(linker: &mut Linker<Context>) -> wasmtime::Result<()> {
     wasmtime_wasi::p2::add_to_linker_async(linker)?;
-    // A deadline that really passes is a clock: a guest that arms some before a call and looks at them after it knows how long the host
-    // measured, and so how much there is.
+    // A deadline that really passes is a clock: a guest that sets some before a call and checks them afterwards would
+    // learn how long the host measured, and so how much data there is.
     linker.allow_shadowing(true);
     let linked = monotonic_clock::add_to_linker::<_, HasSelf<_>>(linker, |context| context);
     linker.allow_shadowing(false);
     linked
 }
 
-/// What stands for every deadline.
+/// Represents every deadline.
 struct Passed;
 
 #[wasmtime_wasi::async_trait]
@@ -48,7 +45,7 @@ impl monotonic_clock::Host for Context {
     }
 }
 
-/// What is behind it: stopped clocks, and the same random numbers in every call.
+/// The WASI context: stopped clocks, and the same random numbers in every call.
 pub fn context() -> WasiCtx {
     struct Stopped;
     impl HostWallClock for Stopped {
@@ -87,7 +84,7 @@ mod tests {
     use wasmtime::Store;
     use wasmtime::component::Component;
 
-    /// Arms a deadline an hour ahead and says whether it is over.
+    /// Sets a deadline one hour ahead and returns whether it has passed.
     const WATCH: &str = r#"(component
         (import "wasi:io/poll@0.2.0" (instance $poll
             (export "pollable" (type $pollable (sub resource)))
@@ -119,7 +116,7 @@ mod tests {
         (func (export "run") (result u64) (canon lift (core func $i "run"))))"#;
 
     #[tokio::test]
-    async fn a_deadline_tells_no_time() {
+    async fn a_deadline_reveals_no_time() {
         let engine = crate::Engine::new().unwrap();
         let component = Component::new(&engine.wasm, wat::parse_str(WATCH).unwrap()).unwrap();
         let mut linker = Linker::new(&engine.wasm);
@@ -130,7 +127,7 @@ mod tests {
         let began = Instant::now();
         let instance = linker.instantiate_async(&mut store, &component).await.unwrap();
         let run = instance.get_typed_func::<(), (u64,)>(&mut store, "run").unwrap();
-        assert_eq!(run.call_async(&mut store, ()).await.unwrap(), (1,), "it is over at once, and no time has passed");
-        assert!(began.elapsed() < Duration::from_secs(60), "an hour of the guest's takes none of ours");
+        assert_eq!(run.call_async(&mut store, ()).await.unwrap(), (1,), "it passes at once, and no time passes");
+        assert!(began.elapsed() < Duration::from_secs(60), "an hour of the guest takes no real time");
     }
 }

@@ -1,12 +1,12 @@
-//! The structure of pg_dump's custom format, followed while the bytes go by.
+//! Follows the structure of pg_dump's custom format while the archive streams by.
 //!
-//! It tells a whole archive from one that stops early: every entry of the table of contents that announces data
-//! must have its data, and the last byte must end a block. It never looks at what the data says and never
-//! changes a byte. A format that it does not know is left to pg_restore alone.
+//! The scanner tells a complete archive from a truncated one: every entry of the table of contents that announces data
+//! must have its data, and the last byte must end a block. It never interprets the data and never changes a byte.
+//! Archives in an unknown format are checked only by pg_restore.
 
 use std::collections::BTreeSet;
 
-/// How every archive begins.
+/// The first bytes of every archive.
 const MAGIC: &[u8] = b"PGDMP";
 
 /// Format versions 1.14 (pg_dump 12 to 15), 1.15 (16) and 1.16 (17 and 18).
@@ -15,19 +15,19 @@ const MINOR_KNOWN: std::ops::RangeInclusive<u8> = 14..=16;
 /// The magic, the version in three bytes, two sizes and the format.
 const BEGINNING_BYTES: usize = MAGIC.len() + 6;
 
-/// The minor version that made the compression one byte.
+/// The first minor version that stores the compression in one byte.
 const MINOR_WITH_COMPRESSION_BYTE: u8 = 15;
 
-/// The minor version that added the kind of relation to an entry.
+/// The first minor version that stores the kind of relation in an entry.
 const MINOR_WITH_RELATION_KIND: u8 = 16;
 
-/// The custom format's own number among pg_dump's formats.
+/// The number of the custom format among pg_dump's formats.
 const FORMAT_CUSTOM: u8 = 1;
 
-/// Longest table of contents that is kept until it is whole. Four hundred tables take half a megabyte.
+/// Maximum size of a table of contents that is buffered until it is complete. Four hundred tables take half a megabyte.
 const CONTENTS_BYTES_MAX: usize = 256 << 20;
 
-/// Kinds of entry that [`Contents::special`] has, with the comments, labels and rights on them.
+/// Kinds of entry that [`Contents::special`] collects, together with the comments, labels and rights on them.
 const SPECIAL: [&str; 14] = [
     "DATABASE",
     "DATABASE PROPERTIES",
@@ -45,81 +45,82 @@ const SPECIAL: [&str; 14] = [
     "SECURITY LABEL",
 ];
 
-/// Kinds that stand for something said of another entry, whose kind their name begins with.
-const SAID_OF_ANOTHER: [&str; 2] = ["COMMENT", "ACL"];
+/// Kinds that belong to another entry. Their name begins with the kind of that entry.
+const ATTACHED_KINDS: [&str; 2] = ["COMMENT", "ACL"];
 
 /// Kinds of block.
 const BLOCK_DATA: u8 = 1;
 const BLOCK_LARGE_OBJECTS: u8 = 3;
 
-/// Why a stream is not a whole archive.
+/// Why a stream is not a complete archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Flaw {
-    /// Something else, or nothing.
-    #[error("it does not begin as an archive of pg_dump")]
+    /// The stream is empty or something else.
+    #[error("it does not begin like a pg_dump archive")]
     NotAnArchive,
-    /// Packed as a whole.
-    #[error("it is packed with gzip: unpack it, and put what pg_dump wrote in its place")]
+    /// The archive is compressed with gzip as a whole.
+    #[error("it is compressed with gzip: decompress it and use the file that pg_dump wrote")]
     Packed,
-    /// What pg_dump writes without a format.
-    #[error("it is plain SQL, which `psql -f` restores and nothing here reads")]
+    /// The output of pg_dump without `--format`.
+    #[error("it is plain SQL, which this program does not support; `psql -f` can restore it")]
     PlainSql,
-    /// What pg_dump writes with `--format=tar`.
-    #[error("it is in pg_dump's tar form, which `pg_restore` restores and nothing here reads")]
+    /// The output of `pg_dump --format=tar`.
+    #[error("it is in pg_dump's tar format, which this program does not support; `pg_restore` can restore it")]
     TarForm,
-    /// Cut off early.
+    /// Cut off in the table of contents.
     #[error("it ends inside its table of contents")]
     ContentsCut,
-    /// Cut off late.
+    /// Cut off in the data of an entry.
     #[error("it ends inside the data of an entry")]
     DataCut,
-    /// Cut off between two blocks, so many before its end.
+    /// Cut off between two blocks. The number counts the entries whose data is missing.
     #[error("{0} entries of its table of contents have no data")]
     DataMissing(usize),
-    /// Made by `pg_dump --data-only`: nothing that an empty database can take.
-    #[error("it has rows and not the tables that they belong into, as pg_dump --data-only makes it")]
-    RowsAlone,
-    /// A number that cannot be there.
+    /// The output of `pg_dump --data-only`, which an empty database cannot take.
+    #[error("it contains rows but not their tables; it was probably made with pg_dump --data-only")]
+    DataOnly,
+    /// A number is out of range.
     #[error("its structure is damaged")]
     Damaged,
 }
 
-/// What an archive says of itself before its table of contents.
+/// Where an archive comes from, according to its header.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Origin {
-    /// The server that was dumped, as it names its version: `15.18 (Debian 15.18-0+deb12u1)`.
+    /// Version of the dumped server, as it reports it, such as `15.18 (Debian 15.18-0+deb12u1)`.
     pub server_version: String,
-    /// The pg_dump that made it.
+    /// Version of the pg_dump that made the archive.
     pub pg_dump_version: String,
 }
 
-/// What a whole archive holds.
+/// The content of an archive, according to its table of contents.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Contents {
-    /// Tables whose rows are in it, empty ones included.
+    /// Number of tables whose rows are in the archive, including empty ones.
     pub tables: usize,
-    /// Tables that it makes.
+    /// Number of tables that the archive creates.
     pub definitions: usize,
-    /// Where it comes from.
+    /// Where the archive comes from.
     pub origin: Origin,
-    /// Objects that only some servers or users can make, and what the database itself was set to, in the archive's order.
+    /// Objects that only some servers or users can create, and the settings of the database itself, in the archive's
+    /// order.
     pub special: Vec<Entry>,
-    /// Entries that give rights.
+    /// Number of entries that grant rights.
     pub rights: usize,
-    /// Tablespaces that something lies in, but for the default one.
+    /// Tablespaces in use, except the default one.
     pub tablespaces: BTreeSet<String>,
 }
 
 /// An entry of the table of contents.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Entry {
-    /// Its number in the archive.
+    /// The number of the entry in the archive.
     pub id: i64,
-    /// What it is, in pg_dump's words.
+    /// The kind of object, in pg_dump's words.
     pub kind: String,
-    /// Its name.
+    /// The name of the object.
     pub name: String,
-    /// The statements that make it.
+    /// The statements that create the object.
     pub definition: String,
 }
 
@@ -129,14 +130,14 @@ impl Contents {
         self.special.iter().filter(move |entry| entry.kind == kind)
     }
 
-    /// The statement that made the database, with its encoding and locale.
-    #[must_use]
+    /// The statement that creates the database, with its encoding and locale.
     pub fn creation(&self) -> Option<&str> {
         self.of_kind("DATABASE").next().map(|entry| entry.definition.as_str())
     }
 }
 
-/// How numbers are written, by the first bytes; none for a format that is not known, or while they are not all there.
+/// How numbers are encoded, according to the first bytes. `None` if the format is unknown or some of these bytes are
+/// still missing.
 fn layout(bytes: &[u8]) -> Result<Option<Layout>, Flaw> {
     let begun = bytes.len().min(MAGIC.len());
     if bytes.get(..begun) != MAGIC.get(..begun) {
@@ -158,23 +159,24 @@ fn layout(bytes: &[u8]) -> Result<Option<Layout>, Flaw> {
 #[derive(Debug)]
 pub struct Scanner {
     state: State,
-    /// Header and table of contents until they are whole, and then the bytes of a number that a block's end cut.
+    /// The header and table of contents until they are complete; after that, the first bytes of a number that continues
+    /// in the next block.
     pending: Vec<u8>,
     layout: Layout,
     contents: Contents,
-    /// Entries whose data has not come yet.
+    /// Entries whose data has not arrived yet.
     awaited: BTreeSet<i64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Contents,
-    /// Before a block, where the archive may end.
+    /// Before a block. The archive may end here.
     Block,
     Entry(u8),
-    /// Before the number of a large object, zero after the last.
+    /// Before the number of a large object. Zero follows the last one.
     LargeObject,
-    /// Before the length of a chunk, zero after the last.
+    /// Before the length of a chunk. Zero follows the last one.
     Chunk(u8),
     Bytes(u8, u64),
     Unknown,
@@ -195,8 +197,7 @@ impl Default for Scanner {
 }
 
 impl Scanner {
-    /// At the beginning of a stream.
-    #[must_use]
+    /// A scanner at the beginning of a stream.
     pub fn new() -> Self {
         Self {
             state: State::Contents,
@@ -207,7 +208,7 @@ impl Scanner {
         }
     }
 
-    /// The next bytes of the stream.
+    /// Scans the next bytes of the stream.
     pub fn feed(&mut self, block: &[u8]) {
         let mut rest = block;
         if self.state == State::Contents {
@@ -227,11 +228,10 @@ impl Scanner {
         }
     }
 
-    /// What the stream says of itself so far: none while its table of contents is not whole, and an empty one for a format that is
-    /// not known here.
+    /// The table of contents: `None` until it is complete, `Some(None)` if the format is unknown.
     ///
     /// # Errors
-    /// What it is instead.
+    /// The stream is not a valid archive.
     pub fn contents(&self) -> Result<Option<Option<&Contents>>, Flaw> {
         match self.state {
             State::Contents => Ok(None),
@@ -241,10 +241,10 @@ impl Scanner {
         }
     }
 
-    /// What the stream held. None for a format that is not known here.
+    /// The table of contents of the finished stream. `None` if the format is unknown.
     ///
     /// # Errors
-    /// Why it is not whole.
+    /// The archive is incomplete or damaged.
     pub fn finish(self) -> Result<Option<Contents>, Flaw> {
         match self.state {
             State::Unknown => Ok(None),
@@ -263,7 +263,7 @@ impl Scanner {
         }
     }
 
-    /// Takes one element of a data block off `rest`, or keeps what there is of it.
+    /// Consumes one element of a data block from `rest`, or buffers its beginning.
     fn step<'a>(&mut self, rest: &'a [u8]) -> &'a [u8] {
         match self.state {
             State::Block => {
@@ -312,7 +312,7 @@ impl Scanner {
         after
     }
 
-    /// Reads header and table of contents. Where they end, or none while they are not whole or cannot be read.
+    /// Parses the header and table of contents and returns where they end. `None` if they are incomplete or unreadable.
     fn read_contents(&mut self, bytes: &[u8]) -> Option<usize> {
         self.layout = match layout(bytes) {
             Err(flaw) => {
@@ -329,9 +329,9 @@ impl Scanner {
         };
         let mut reader = Reader { bytes, at: BEGINNING_BYTES, layout: self.layout };
         let (contents, awaited) = reader.contents()?;
-        // An extension has tables whose rows alone are dumped.
+        // pg_dump dumps only the rows of an extension's tables.
         if contents.definitions == 0 && contents.tables > 0 && contents.of_kind("EXTENSION").next().is_none() {
-            self.state = State::Flawed(Flaw::RowsAlone);
+            self.state = State::Flawed(Flaw::DataOnly);
             return None;
         }
         (self.contents, self.awaited, self.state) = (contents, awaited, State::Block);
@@ -339,14 +339,14 @@ impl Scanner {
     }
 }
 
-/// Whether [`Contents::special`] has an entry.
+/// Whether [`Contents::special`] collects entries of this kind and name.
 fn is_special(kind: &[u8], name: &[u8]) -> bool {
-    let is = |special: &str| special.as_bytes() == kind;
-    let is_of = |special: &str| name.strip_prefix(special.as_bytes()).is_some_and(|rest| rest.starts_with(b" "));
-    SPECIAL.into_iter().any(is) || (SAID_OF_ANOTHER.into_iter().any(is) && SPECIAL.into_iter().any(is_of))
+    let is_kind = |special: &str| special.as_bytes() == kind;
+    let is_on = |special: &str| name.strip_prefix(special.as_bytes()).is_some_and(|rest| rest.starts_with(b" "));
+    SPECIAL.into_iter().any(is_kind) || (ATTACHED_KINDS.into_iter().any(is_kind) && SPECIAL.into_iter().any(is_on))
 }
 
-/// Reads numbers and strings as pg_dump writes them; none where the bytes end.
+/// Parses numbers and strings as pg_dump writes them. Returns `None` if the bytes end too early.
 struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -361,7 +361,7 @@ impl<'a> Reader<'a> {
         Some(taken)
     }
 
-    /// A sign and the magnitude, least significant byte first.
+    /// A number: the sign, then the magnitude, least significant byte first.
     fn int(&mut self) -> Option<i64> {
         let taken = self.take(usize::from(self.layout.int_bytes) + 1)?;
         let (sign, magnitude) = taken.split_first()?;
@@ -370,7 +370,7 @@ impl<'a> Reader<'a> {
         Some(if *sign == 0 { value } else { -value })
     }
 
-    /// A length and as many bytes; a negative length stands for no string.
+    /// A string: its length, then its bytes. A negative length means that there is no string.
     fn string(&mut self) -> Option<Option<&'a [u8]>> {
         let length = self.int()?;
         match usize::try_from(length) {
@@ -393,19 +393,19 @@ impl<'a> Reader<'a> {
         } else {
             self.int()?;
         }
-        // The time in seven numbers, and the name of the database.
+        // Seven numbers for the time, then the name of the database.
         (0..7).try_for_each(|_| self.int().map(drop))?;
         self.strings(1)?;
         Some(Origin { server_version: self.text()?, pg_dump_version: self.text()? })
     }
 
-    /// The table of contents, and the entries that have data.
+    /// The table of contents, and the numbers of the entries that have data.
     fn contents(&mut self) -> Option<(Contents, BTreeSet<i64>)> {
         let mut contents = Contents { origin: self.origin()?, ..Contents::default() };
         let mut awaited = BTreeSet::new();
         for _ in 0..self.int()? {
             let (id, has_data) = (self.int()?, self.int()? != 0);
-            // Two object identifiers, then a name and what it is.
+            // Two object identifiers, then the name and the kind.
             self.strings(2)?;
             let (name, kind) = (self.string()?.unwrap_or_default(), self.string()?.unwrap_or_default());
             self.int()?;

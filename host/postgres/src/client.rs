@@ -1,11 +1,11 @@
-//! Connections: dialling, TLS fallback, and the settings that every session is pinned to.
+//! Connections: connecting, TLS fallback, and the settings that are fixed for every session.
 
 mod failure;
 
 pub(super) use self::failure::explain;
 use self::failure::{Failed, Refusal};
 use super::program::{NOWHERE, Program};
-use super::{Config, SessionAttrs, SslMode, tls};
+use super::{DatabaseConfig, SessionAttrs, SslMode, tls};
 use base::error::{Class, Error, Result};
 use base::secret::{ExposeSecret, SecretString};
 use std::fmt;
@@ -18,40 +18,40 @@ use tokio_postgres::{AsyncMessage, Row};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use tokio_util::task::AbortOnDropHandle;
 
-/// How the server's administrator sees this program.
+/// The application name that the server's administrator sees.
 pub(super) const APPLICATION_NAME: &str = "dolibarr-backup";
 
-/// Sent on connecting, so that not even the first statement could write. Poolers may refuse it; the transaction
-/// is READ ONLY all the same.
+/// Sent when connecting, so that not even the first statement can write. Poolers may refuse this option; the
+/// transaction is READ ONLY in any case.
 pub(super) const STARTUP_OPTIONS: &str = "-c default_transaction_read_only=on";
 
-/// A firewall forgets a silent connection after minutes, and the one that holds the snapshot is silent for hours.
+/// A firewall drops an idle connection after minutes, but the connection that holds the snapshot is idle for hours.
 const KEEPALIVE_IDLE_SECONDS: u64 = 60;
 
-/// How long a lock that another session holds is waited for. A migration that takes longer is a reason to run later,
-/// not to queue up behind it and block everyone who comes after.
+/// How long to wait for a lock that another session holds. If a migration takes longer, it is better to run later than
+/// to queue behind it and block all later sessions.
 pub(super) const LOCK_TIMEOUT_SECONDS: u64 = 300;
 
-/// Notices of a server that are kept. A connection sends one or two.
+/// Maximum number of server notices that are kept. A connection usually receives one or two.
 const NOTICES_MAX: usize = 32;
 
-/// Everything that text output depends on, and no timeout that could end a long read. `row_security` is off so that a
-/// policy makes a read fail and never silently short.
+/// Fixes all settings that text output depends on, and disables timeouts that could end a long read. `row_security` is
+/// off, so that a policy makes a read fail instead of silently leaving out rows.
 const PINS: &str = "SET LOCAL search_path = ''; SET LOCAL client_encoding = 'UTF8'; SET LOCAL DateStyle = 'ISO, YMD'; \
      SET LOCAL TimeZone = 'UTC'; SET LOCAL IntervalStyle = 'postgres'; SET LOCAL extra_float_digits = 3; \
      SET LOCAL bytea_output = 'hex'; SET LOCAL lc_monetary = 'C'; SET LOCAL quote_all_identifiers = off; \
      SET LOCAL row_security = off; SET LOCAL jit = off; \
      SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0";
 
-/// Timeouts that only some versions know, for as long as a session is.
+/// Disables the timeouts that only newer versions have, for the session.
 pub(super) const PINS_OF_NEWER_SERVERS_IN_SESSION: &str = "SELECT set_config(name, '0', false) FROM pg_settings \
      WHERE name IN ('transaction_timeout', 'idle_session_timeout')";
 
-/// The same, for as long as a transaction is.
+/// The same, for the transaction.
 const PINS_OF_NEWER_SERVERS: &str = "SELECT set_config(name, '0', true) FROM pg_settings \
      WHERE name IN ('transaction_timeout', 'idle_session_timeout')";
 
-/// Which database, for people.
+/// A database, host and user for messages.
 #[derive(Debug, Clone)]
 pub(super) struct Target {
     host: String,
@@ -67,13 +67,13 @@ impl fmt::Display for Target {
     }
 }
 
-/// What a connection needs to log in, read anew each time.
+/// Credentials for one login. They are read again for each connection.
 pub(super) struct Login {
     pub user: String,
     pub password: Option<SecretString>,
 }
 
-/// A message that is not an error.
+/// A server message that is not an error.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Notice {
     pub severity: String,
@@ -82,53 +82,54 @@ pub(super) struct Notice {
     pub hint: Option<String>,
 }
 
-/// Makes connections to one database.
+/// Opens connections to one database.
 pub(super) struct Dialer {
-    config: Config,
-    /// The place of the first connection, where all others and every child go too: a snapshot is one server's.
-    chosen: OnceLock<Config>,
+    config: DatabaseConfig,
+    /// The place of the first connection. All other connections and child processes use the same one, because a
+    /// snapshot belongs to one server.
+    chosen: OnceLock<DatabaseConfig>,
     tls: MakeRustlsConnect,
-    /// A pooler refused [`STARTUP_OPTIONS`], or connections are to write.
+    /// Set if a pooler refused [`STARTUP_OPTIONS`], or if connections have to write.
     without_options: AtomicBool,
 }
 
 impl Dialer {
-    pub(super) fn new(config: &Config) -> Result<Self> {
+    pub(super) fn new(config: &DatabaseConfig) -> Result<Self> {
         let config = config.resolved()?;
         let tls = tls::connector(&config)?;
         Ok(Self { config, chosen: OnceLock::new(), tls, without_options: AtomicBool::new(false) })
     }
 
-    /// For a restore, the one thing that writes: to a server that is named as its target, never to a source.
-    pub(super) fn for_restore(config: &Config) -> Result<Self> {
+    /// A dialer for a restore, whose connections may write. `config` must be the target of the restore, never a source.
+    pub(super) fn for_restore(config: &DatabaseConfig) -> Result<Self> {
         let mut dialer = Self::new(config)?;
-        // A standby takes nothing, whichever is read from.
+        // A standby cannot be written to, even if backups read from one.
         dialer.config.target_session_attrs = SessionAttrs::Primary;
         dialer.without_options.store(true, Ordering::Relaxed);
         Ok(dialer)
     }
 
-    /// How to reach the server: at the place that answered, once one did.
-    pub(super) fn config(&self) -> &Config {
+    /// How to reach the server: the chosen place, once one has answered.
+    pub(super) fn config(&self) -> &DatabaseConfig {
         self.chosen.get().unwrap_or(&self.config)
     }
 
-    /// What a child may send on connecting.
+    /// The startup options that a child process may send.
     pub(super) fn startup_options(&self) -> Option<&'static str> {
         (!self.without_options.load(Ordering::Relaxed)).then_some(STARTUP_OPTIONS)
     }
 
-    /// Whether the chosen pg_dump understands the TLS settings.
+    /// Checks that the chosen pg_dump supports the TLS settings.
     pub(super) fn check_program(&self, program: &Program) -> Result<()> {
         if !self.config.is_socket()
             && tls::is_system(&self.config)
             && program.version.major < tls::SYSTEM_ROOTS_MAJOR_MIN
         {
             return Err(Error::config(format!(
-                "pg_dump {} cannot use `ssl_root_cert = \"system\"`",
+                "pg_dump {} does not support `ssl_root_cert = \"system\"`",
                 program.version.text
             ))
-            .hint("name a file, such as /etc/ssl/certs/ca-certificates.crt, or install a pg_dump 16 or newer"));
+            .hint("set it to a file, such as /etc/ssl/certs/ca-certificates.crt, or install pg_dump 16 or later"));
         }
         Ok(())
     }
@@ -136,16 +137,16 @@ impl Dialer {
     /// Reads the credentials, which may have changed since the last time.
     pub(super) async fn login(&self) -> Result<Login> {
         let source = &self.config.credentials;
-        let look = source.look().await?;
+        let values = source.open().await?;
         let user = match &source.user {
             Some(user) => user.clone(),
-            None => look.read("username", "PGUSER")?.expose_secret().to_owned(),
+            None => values.read("username", "PGUSER")?.expose_secret().to_owned(),
         };
-        Ok(Login { user, password: look.read_optional("password", "PGPASSWORD")? })
+        Ok(Login { user, password: values.read_optional("password", "PGPASSWORD")? })
     }
 
-    /// Tells a child where to connect by libpq's variables, so that nothing about the connection is an argument.
-    pub(super) fn by_environment(&self, command: &mut tokio::process::Command, login: &Login) {
+    /// Passes the connection to a child process in libpq's environment variables, so that no argument contains it.
+    pub(super) fn set_environment(&self, command: &mut tokio::process::Command, login: &Login) {
         let config = self.config();
         let mode = if config.is_socket() { SslMode::Disable } else { config.ssl_mode };
         command
@@ -175,30 +176,30 @@ impl Dialer {
         target(self.config(), user)
     }
 
-    /// A connection that has logged in: to the place that answered before, or to the first that will do.
+    /// A logged-in connection to the chosen place, or else to the first acceptable one.
     ///
     /// # Errors
-    /// See [`explain`]; of several places the first one's.
+    /// See [`explain`]. If several places fail, the error of the first one.
     pub(super) async fn connect(&self) -> Result<Connection> {
         if let Some(chosen) = self.chosen.get() {
             return self.connect_to(chosen).await;
         }
         let places = self.config.places().await;
-        let others = places.len() * self.config.target_session_attrs.rounds().len();
+        let attempts = places.len() * self.config.target_session_attrs.rounds().len();
         let mut first = None;
         for wanted in self.config.target_session_attrs.rounds() {
             for place in &places {
                 let answered = async {
                     let connection = self.connect_to(place).await?;
-                    wanted.check(&connection, others > 1).await.map(|()| connection)
+                    wanted.check(&connection, attempts > 1).await.map(|()| connection)
                 };
                 let refused = match answered.await {
                     Ok(connection) => {
-                        // Another task may have been first, and then has the same server as a rule.
+                        // Another task may have been faster. It usually found the same server.
                         let _ = self.chosen.set(place.clone());
                         return Ok(connection);
                     }
-                    // It was there and said no, which another one would hide.
+                    // This server refused the connection. Trying the next one would hide that.
                     Err(error) if error.class() == Class::Config => return Err(error),
                     Err(error) => error,
                 };
@@ -206,14 +207,14 @@ impl Dialer {
                 first.get_or_insert(refused);
             }
         }
-        Err(first.unwrap_or_else(|| Error::unexpected("no way to connect was tried")))
+        Err(first.unwrap_or_else(|| Error::unexpected("no connection was attempted")))
     }
 
-    async fn connect_to(&self, place: &Config) -> Result<Connection> {
+    async fn connect_to(&self, place: &DatabaseConfig) -> Result<Connection> {
         let login = self.login().await?;
         let target = target(place, &login.user);
         let mut first = None;
-        for mode in attempts(place) {
+        for mode in tls_modes(place) {
             match self.attempt(place, *mode, &login, &target).await {
                 Ok(connection) => return Ok(connection),
                 Err(Failed { error, other_mode_may_help }) => {
@@ -224,19 +225,19 @@ impl Dialer {
                 }
             }
         }
-        Err(first.unwrap_or_else(|| Error::unexpected(format!("{target}: no way to connect was tried"))))
+        Err(first.unwrap_or_else(|| Error::unexpected(format!("{target}: no connection was attempted"))))
     }
 
     async fn attempt(
         &self,
-        place: &Config,
+        place: &DatabaseConfig,
         mode: tokio_postgres::config::SslMode,
         login: &Login,
         target: &Target,
     ) -> Result<Connection, Failed> {
-        let wanted = self.startup_options();
-        let refused = match self.log_in(place, mode, login, target, wanted).await {
-            Err(failed) if wanted.is_some() && failed.is_refused_option() => failed,
+        let options = self.startup_options();
+        let refused = match self.log_in(place, mode, login, target, options).await {
+            Err(failed) if options.is_some() && failed.is_refused_option() => failed,
             Err(failed) => return Err(failed.explain(target, login)),
             Ok(connection) => return Ok(connection),
         };
@@ -249,7 +250,7 @@ impl Dialer {
 
     async fn log_in(
         &self,
-        place: &Config,
+        place: &DatabaseConfig,
         mode: tokio_postgres::config::SslMode,
         login: &Login,
         target: &Target,
@@ -300,9 +301,9 @@ impl Dialer {
     }
 }
 
-/// A database for people.
-fn target(place: &Config, user: &str) -> Target {
-    let Config { host, port, database, .. } = place;
+/// The target of a place, for messages.
+fn target(place: &DatabaseConfig, user: &str) -> Target {
+    let DatabaseConfig { host, port, database, .. } = place;
     Target { host: host.clone(), port: *port, database: database.clone(), user: user.to_owned() }
 }
 
@@ -319,8 +320,8 @@ fn keep_notice(notices: &Mutex<Vec<Notice>>, message: AsyncMessage) {
     }
 }
 
-/// The order in which libpq tries, a refusal at a time.
-fn attempts(config: &Config) -> &'static [tokio_postgres::config::SslMode] {
+/// The TLS modes in the order in which libpq tries them.
+fn tls_modes(config: &DatabaseConfig) -> &'static [tokio_postgres::config::SslMode] {
     use tokio_postgres::config::SslMode as Tls;
     if config.is_socket() {
         return &[Tls::Disable];
@@ -333,14 +334,14 @@ fn attempts(config: &Config) -> &'static [tokio_postgres::config::SslMode] {
     }
 }
 
-/// One connection with its own transaction.
+/// One connection, with its own transaction.
 pub(super) struct Connection {
     client: tokio_postgres::Client,
     tls: MakeRustlsConnect,
     target: Target,
     password: Option<SecretString>,
     notices: Arc<Mutex<Vec<Notice>>>,
-    /// A query runs. Dropped like that, the connection asks the server to stop.
+    /// Whether a query is running. If the connection is dropped then, it cancels the query on the server.
     busy: AtomicBool,
     _task: AbortOnDropHandle<()>,
 }
@@ -348,12 +349,12 @@ pub(super) struct Connection {
 /// A statement that the server refused.
 #[derive(Debug)]
 pub(super) struct Refused {
-    /// Its SQLSTATE; empty where the server did not answer.
+    /// SQLSTATE, or empty if the server did not answer.
     pub state: String,
     pub error: Error,
 }
 
-/// A parameter of a query with its type, so that nothing has to be prepared.
+/// A query parameter with its type, so that the query does not have to be prepared.
 pub(super) type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
 
 impl Connection {
@@ -361,12 +362,12 @@ impl Connection {
         &self.target
     }
 
-    /// What the server said besides its answers.
+    /// The notices that the server has sent on this connection.
     pub(super) fn notices(&self) -> Vec<Notice> {
         self.notices.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Opens the READ ONLY transaction, in `snapshot` where one is given.
+    /// Begins the READ ONLY transaction, in `snapshot` if one is given.
     pub(super) async fn begin(&self, snapshot: Option<&str>) -> Result<()> {
         let import = snapshot.map_or_else(String::new, |id| format!("SET TRANSACTION SNAPSHOT '{id}'; "));
         let begin = format!(
@@ -384,14 +385,14 @@ impl Connection {
         Ok(())
     }
 
-    /// Ends the transaction; a connection that is gone has ended it already.
+    /// Ends the transaction. Errors are ignored, because the loss of the connection also ends it.
     pub(super) async fn rollback(&self) {
         if let Err(error) = self.client.batch_execute("ROLLBACK").await {
             tracing::debug!(%error, "rollback");
         }
     }
 
-    /// Runs a query without preparing it, so that a pooler between need not keep track.
+    /// Runs a query without preparing it, because a pooler may not keep track of prepared statements.
     pub(super) async fn query(&self, sql: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>> {
         self.busy.store(true, Ordering::Relaxed);
         let result = self.client.query_typed(sql, parameters).await;
@@ -401,10 +402,10 @@ impl Connection {
 
     pub(super) async fn query_one(&self, sql: &str, parameters: &[Parameter<'_>]) -> Result<Row> {
         let rows = self.query(sql, parameters).await?;
-        rows.into_iter().next().ok_or_else(|| Error::unexpected(format!("{}: no row came back", self.target)))
+        rows.into_iter().next().ok_or_else(|| Error::unexpected(format!("{}: the query returned no row", self.target)))
     }
 
-    /// Runs statements that answer nothing, on a connection for a restore.
+    /// Runs statements that return no rows, on a connection for a restore.
     pub(super) async fn execute(&self, sql: &str) -> Result<(), Refused> {
         self.busy.store(true, Ordering::Relaxed);
         let result = self.client.batch_execute(sql).await;
@@ -412,7 +413,7 @@ impl Connection {
         result.map_err(|error| self.refused(&error))
     }
 
-    /// As [`Connection::execute`], and refuses a text with more than one statement in it.
+    /// Like [`Connection::execute`], but refuses a text with more than one statement.
     pub(super) async fn execute_one(&self, sql: &str) -> Result<(), Refused> {
         self.busy.store(true, Ordering::Relaxed);
         let result = self.client.query_typed(sql, &[]).await;

@@ -1,7 +1,7 @@
-//! A dump: pg_dump as a child whose output flows into a stream, and everything that must hold before the stream may
-//! say that it ended well. A dump that is refused here never becomes an object.
+//! Dumps a database: runs pg_dump as a child process, streams its output, and checks the dump before the stream reports
+//! success. A dump that fails a check never becomes an object in the store.
 //!
-//! No secret is ever an argument; the password goes through the child's environment alone.
+//! No secret is ever an argument; the password is passed only in the child's environment.
 
 mod output;
 mod remarks;
@@ -11,7 +11,7 @@ use self::remarks::Remarks;
 use super::archive::{Contents, Flaw, Scanner};
 use super::client::Notice;
 use super::program::{NOWHERE, Program, Version};
-use super::{Facts, Remarked, Session};
+use super::{Facts, OpenDatabase, Remarked};
 use base::error::{Class, Error, Result};
 use base::secret::redact;
 use base::stream::{ByteStream, Writer, channel};
@@ -24,34 +24,36 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::ChildStdin;
 use tokio::sync::mpsc;
 
-/// What pg_dump says on its error output. A dump that works says nothing; beyond this it is read and dropped.
+/// Maximum number of bytes of a child's error output that are kept; the rest is discarded. A successful dump usually
+/// prints nothing.
 const STDERR_BYTES_MAX: usize = 64 << 10;
 
-/// What the programs put in front of their errors.
+/// Prefixes of the programs' error messages.
 const PREFIXES: [&str; 3] = ["pg_dump: error: ", "pg_restore: error: ", "initdb: error: "];
 
-/// Lines of it that reach people.
+/// Lines of the error output that are shown to the user.
 const STDERR_LINES_MAX: usize = 3;
 
-/// A dump of an empty database has more than a kilobyte of definitions in it.
+/// Minimum size of a plausible dump. Even the dump of an empty database contains more than a kilobyte of definitions.
 const DUMP_BYTES_MIN: u64 = 512;
 
-/// Blocks between the stream and the pg_restore that reads its table of contents.
+/// Blocks that are buffered for the pg_restore that reads the table of contents.
 const LISTED_BLOCKS_IN_FLIGHT_MAX: usize = 2;
 
-/// The first pg_dump with more than gzip.
+/// The first pg_dump that supports zstd and lz4.
 const ZSTD_MAJOR_MIN: u32 = 16;
 
-/// Level of gzip where pg_dump knows no zstd. Of 1 GiB of invoices and accounting the default, 6, makes 188 MiB in 26.2 s, 4 makes
-/// 191 MiB in 13.0 s, and 3 and 1 make 206 and 211 MiB in 11.0 and 7.2 s.
+/// gzip level that is used if pg_dump does not support zstd. For 1 GiB of invoices and accounting, the default level 6
+/// needs 26.2 s and produces 188 MiB, level 4 needs 13.0 s for 191 MiB, level 3 needs 11.0 s for 206 MiB, and level 1
+/// needs 7.2 s for 211 MiB.
 const GZIP_LEVEL_AUTOMATIC: u8 = 4;
 
-/// On a real Dolibarr database level 3 is smaller than gzip's 6 at half the processor time; beyond it every percent
-/// costs more than it saves.
+/// zstd level that is used by default. For a real Dolibarr database, its output is smaller than that of gzip level 6 in
+/// half the processor time. Higher levels cost more than they save.
 const ZSTD_LEVEL_AUTOMATIC: u8 = 3;
 
-/// A dump without compression can be longer than the database: bytes become hexadecimal digits, and compressed
-/// values are spelt out.
+/// A dump without compression can be larger than the database: bytes are written as hexadecimal digits, and compressed
+/// values are written in full.
 const UNCOMPRESSED_FACTOR: u64 = 4;
 
 /// How to dump.
@@ -64,10 +66,10 @@ pub struct DumpOptions {
 /// How pg_dump compresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Compression {
-    /// zstd where the installed pg_dump has it, else gzip.
+    /// zstd if the installed pg_dump supports it, otherwise gzip.
     #[default]
     Automatic,
-    /// Not at all.
+    /// No compression.
     None,
     /// Level 1 to 9.
     Gzip(u8),
@@ -78,7 +80,7 @@ pub enum Compression {
 }
 
 impl Compression {
-    /// pg_dump's argument; none for its own default, which every version has.
+    /// The argument for pg_dump. `None` for [`Self::Automatic`], which is decided when the dump starts.
     fn argument(self, version: &Version) -> Result<Option<String>> {
         let newer = version.major >= ZSTD_MAJOR_MIN;
         let (name, level, max) = match self {
@@ -89,22 +91,26 @@ impl Compression {
             Self::Lz4(level) => ("lz4", level, 12),
         };
         if !(1..=max).contains(&level) {
-            let found = format!("{name} has the levels 1 to {max}, not {level}");
-            return Err(Error::new(Class::PluginRefused, found).hint("change the dump plugin's setting"));
+            let text = format!("{name} supports compression levels 1 to {max}, but the dump plugin asked for {level}");
+            return Err(Error::new(Class::PluginRefused, text).hint("change the dump plugin's setting"));
         }
         match (name, newer) {
             ("gzip", false) => Ok(Some(format!("--compress={level}"))),
             (_, true) => Ok(Some(format!("--compress={name}:{level}"))),
-            (_, false) => Err(Error::config(format!("pg_dump {} has no {name} compression", version.text)).hint(format!(
-                "install pg_dump {ZSTD_MAJOR_MIN} or newer, or set the dump plugin's compression to automatic or gzip"
-            ))),
+            (_, false) => {
+                let text = format!("pg_dump {} does not support {name} compression", version.text);
+                Err(Error::config(text).hint(format!(
+                    "install pg_dump {ZSTD_MAJOR_MIN} or later, or set the dump plugin's compression to automatic or \
+                     gzip"
+                )))
+            }
         }
     }
 }
 
 /// Why a dump stopped.
 enum Stop {
-    /// Nobody wants it any more.
+    /// The receiver dropped the stream.
     Closed,
     Failed(Error),
 }
@@ -115,13 +121,13 @@ impl From<Error> for Stop {
     }
 }
 
-impl Session {
-    /// Starts a dump of the snapshot. Whether it succeeded shows when the stream ends; dropping the stream kills
-    /// pg_dump at once.
+impl OpenDatabase {
+    /// Starts a dump of the snapshot. The end of the stream reports whether it succeeded. Dropping the stream kills
+    /// pg_dump immediately.
     ///
     /// # Errors
-    /// Class `PluginRefused` for a level that does not exist, `Config` for a compression that the installed pg_dump does
-    /// not have.
+    /// Class `PluginRefused` for an invalid level; `DatabaseConfig` for a compression that the installed pg_dump does not
+    /// support.
     pub fn dump(self: &Arc<Self>, options: DumpOptions) -> Result<ByteStream> {
         let argument = options.compression.argument(&self.program.version)?;
         let factor = if options.compression == Compression::None { UNCOMPRESSED_FACTOR } else { 1 };
@@ -134,27 +140,28 @@ impl Session {
             };
             match outcome {
                 Ok(()) => drop(writer.finish().await),
-                Err(Stop::Closed) => tracing::debug!(scope = session.scope, "dump given up"),
+                Err(Stop::Closed) => tracing::debug!(scope = session.scope, "dump cancelled"),
                 Err(Stop::Failed(error)) => writer.fail(error).await,
             }
         });
         Ok(stream)
     }
 
-    async fn produce(&self, wanted: Compression, argument: Option<String>, writer: &Writer) -> Result<(), Stop> {
-        let argument = match wanted {
-            Compression::Automatic => self.automatic().await,
+    async fn produce(&self, compression: Compression, argument: Option<String>, writer: &Writer) -> Result<(), Stop> {
+        let argument = match compression {
+            Compression::Automatic => self.automatic_compression().await,
             _ => argument,
         };
         let login = self.dialer.login().await?;
         let mut command = Program::command(&self.program.pg_dump);
-        self.dialer.by_environment(&mut command, &login);
+        self.dialer.set_environment(&mut command, &login);
         command
             .arg("--format=custom")
             .arg("--no-password")
-            // The connection string of a subscription holds a password, and a restored database must not draw from production.
+            // The connection string of a subscription contains a password, and a restored database must not replicate
+            // from production.
             .arg("--no-subscriptions")
-            // A role may have another one by default, which not every text fits into.
+            // A role may have a different default encoding, which cannot represent every text.
             .env("PGCLIENTENCODING", &self.facts.encoding)
             .arg(format!("--snapshot={}", self.snapshot))
             .arg(format!("--lock-wait-timeout={}s", super::client::LOCK_TIMEOUT_SECONDS))
@@ -163,22 +170,22 @@ impl Session {
             .stderr(Stdio::piped());
         let mut child = command.spawn().map_err(|e| self.cannot_run("pg_dump", &e))?;
         let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
-            return Err(Stop::Failed(Error::unexpected("pg_dump was started without its outputs")));
+            return Err(Stop::Failed(Error::unexpected("pg_dump was started without output pipes")));
         };
         let (listed, blocks) = mpsc::channel(LISTED_BLOCKS_IN_FLIGHT_MAX);
         let ((bytes, scanner), stderr, listing) = tokio::try_join!(
-            pump(Output::of(stdout).map_err(|e| broken_pipe(&e))?, writer, listed),
+            pump(Output::new(stdout).map_err(|e| broken_pipe(&e))?, writer, listed),
             async { collect(stderr).await.map_err(|e| Stop::Failed(broken_pipe(&e))) },
             async { self.list(blocks).await.map_err(Stop::Failed) },
         )?;
         let status = child.wait().await.map_err(|e| broken_pipe(&e))?;
         let secrets: Vec<_> = login.password.iter().collect();
         let stderr = redact(&without_notices(stderr, &self.holder.notices()), &secrets);
-        let remarks = Remarks::of(&stderr);
-        let made = Made { status, stderr, bytes, contents: scanner.finish(), listing };
-        made.judge(&self.facts, &remarks).map_err(|error| error.context(self.dialer.target(&login.user)))?;
+        let remarks = Remarks::parse(&stderr);
+        let finished = Finished { status, stderr, bytes, contents: scanner.finish(), listing };
+        finished.check(&self.facts, &remarks).map_err(|error| error.context(self.dialer.target(&login.user)))?;
         for remark in &remarks.partial {
-            tracing::warn!(scope = self.scope, "the dump lacks something: {remark}");
+            tracing::warn!(scope = self.scope, "something is missing from the dump: {remark}");
         }
         for remark in &remarks.harmless {
             tracing::info!(scope = self.scope, "pg_dump: {remark}");
@@ -192,13 +199,14 @@ impl Session {
         Ok(())
     }
 
-    /// zstd, if pg_dump is new enough and was built with it; gzip otherwise.
-    async fn automatic(&self) -> Option<String> {
+    /// The argument for zstd if pg_dump is new enough and was built with it, otherwise gzip. `None` leaves the choice
+    /// to pg_dump.
+    async fn automatic_compression(&self) -> Option<String> {
         if self.program.version.major < ZSTD_MAJOR_MIN {
             return Some(format!("--compress={GZIP_LEVEL_AUTOMATIC}"));
         }
         let argument = format!("--compress=zstd:{ZSTD_LEVEL_AUTOMATIC}");
-        // It checks its options before it looks for a server, and there is none.
+        // pg_dump checks its options before it connects, and this host does not exist.
         let mut probe = Program::command(&self.program.pg_dump);
         probe.env("PGHOST", NOWHERE).args(["--format=custom", "--no-password", &argument]);
         match probe.output().await {
@@ -207,7 +215,7 @@ impl Session {
         }
     }
 
-    /// Has pg_restore read the table of contents of what goes by. It ends when it has, and takes no more.
+    /// Lets pg_restore read the table of contents from the stream. pg_restore exits once it has read it.
     async fn list(&self, mut blocks: mpsc::Receiver<Bytes>) -> Result<Listing> {
         let mut command = Program::command(&self.program.pg_restore());
         command.arg("--list").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -232,15 +240,15 @@ impl Session {
     fn cannot_run(&self, name: &str, error: &std::io::Error) -> Error {
         let path = self.program.pg_dump.with_file_name(name);
         Error::config(format!("{} cannot be run: {}", path.display(), error.kind()))
-            .hint("install the PostgreSQL client programs anew")
+            .hint("reinstall the PostgreSQL client programs")
     }
 }
 
 fn broken_pipe(error: &std::io::Error) -> Error {
-    Error::unexpected(format!("what pg_dump writes cannot be read: {}", error.kind()))
+    Error::unexpected(format!("the output of pg_dump cannot be read: {}", error.kind()))
 }
 
-/// Passes on what pg_dump writes, whole blocks at a time, without a copy.
+/// Forwards the output of pg_dump in whole blocks, without copying.
 async fn pump(mut output: Output, writer: &Writer, listed: mpsc::Sender<Bytes>) -> Result<(u64, Scanner), Stop> {
     let (mut bytes, mut scanner, mut listed) = (0, Scanner::new(), Some(listed));
     loop {
@@ -259,7 +267,8 @@ async fn pump(mut output: Output, writer: &Writer, listed: mpsc::Sender<Bytes>) 
     }
 }
 
-/// The first [`STDERR_BYTES_MAX`] of a child's error output; the rest is read, so that the child can go on.
+/// The first [`STDERR_BYTES_MAX`] of a child's error output. The rest is read and discarded, so that the child does not
+/// block.
 pub(super) async fn collect(mut stderr: impl AsyncRead + Unpin) -> std::io::Result<String> {
     let (mut kept, mut buffer) = (Vec::new(), [0; 4096]);
     loop {
@@ -272,8 +281,8 @@ pub(super) async fn collect(mut stderr: impl AsyncRead + Unpin) -> std::io::Resu
     }
 }
 
-/// Takes out what the server tells everyone who connects, such as that a collation's version changed. This run
-/// heard and logged it already; anything else on pg_dump's error output is a failure.
+/// Removes the notices that the server sends to every connection, such as a changed collation version. This run has
+/// already logged them. All other error output of pg_dump still has to be classified.
 fn without_notices(mut stderr: String, notices: &[Notice]) -> String {
     for Notice { severity, message, detail, hint } in notices {
         let mut text = format!("{severity}:  {message}\n");
@@ -287,52 +296,53 @@ fn without_notices(mut stderr: String, notices: &[Notice]) -> String {
     stderr
 }
 
-/// What pg_restore found.
+/// The result of `pg_restore --list`.
 struct Listing {
     status: ExitStatus,
     entries: u64,
     stderr: String,
 }
 
-/// What came out of a pg_dump that has ended.
-struct Made {
+/// The result of a pg_dump that has exited.
+struct Finished {
     status: ExitStatus,
-    /// Without secrets.
+    /// With secrets redacted.
     stderr: String,
     bytes: u64,
     contents: Result<Option<Contents>, Flaw>,
     listing: Listing,
 }
 
-impl Made {
-    /// Whether it is a whole dump of the database. Every condition has once been the one that was missing in
-    /// somebody's backup.
-    fn judge(&self, facts: &Facts, remarks: &Remarks) -> Result<()> {
+impl Finished {
+    /// Checks that this is a complete dump of the database. Each check has been missing from somebody's backup tool at
+    /// some point.
+    fn check(&self, facts: &Facts, remarks: &Remarks) -> Result<()> {
         if !self.status.success() {
             return Err(self.failure());
         }
         if !remarks.unknown.is_empty() {
-            return Err(Error::unexpected(format!("pg_dump reported a problem: {}", gist(&self.stderr)))
-                .hint("if the message is harmless, report it, so that it is known"));
+            return Err(Error::unexpected(format!("pg_dump reported a problem: {}", summarize(&self.stderr)))
+                .hint("if the message is harmless, report it, so that a later version accepts it"));
         }
         if self.bytes < DUMP_BYTES_MIN {
-            return Err(Error::unexpected(format!("pg_dump made {} bytes, which cannot be a dump", self.bytes)));
+            let text = format!("pg_dump wrote only {} bytes, which is too short for a dump", self.bytes);
+            return Err(Error::unexpected(text));
         }
         let contents = match &self.contents {
             Ok(contents) => contents,
-            Err(flaw) => return Err(Error::unexpected(format!("the dump is not whole: {flaw}"))),
+            Err(flaw) => return Err(Error::unexpected(format!("the dump is not complete: {flaw}"))),
         };
         if !self.listing.status.success() {
-            let stderr = gist(&self.listing.stderr);
+            let stderr = summarize(&self.listing.stderr);
             return Err(Error::unexpected(format!("pg_restore cannot read the dump: {stderr}"))
-                .hint("install pg_dump and pg_restore of one version, built with the same compressions"));
+                .hint("install pg_dump and pg_restore in the same version and with the same compression libraries"));
         }
         if self.listing.entries == 0 {
-            return Err(Error::unexpected("pg_restore finds nothing in the dump"));
+            return Err(Error::unexpected("pg_restore finds no entries in the dump"));
         }
         match contents {
             Some(Contents { tables, .. }) if (*tables as u64) < facts.tables => {
-                Err(Error::unexpected(format!("the dump holds {tables} tables and the database {}", facts.tables))
+                Err(Error::unexpected(format!("the dump has {tables} tables, but the database has {}", facts.tables))
                     .hint("check that `pg_dump` is not a script that leaves tables out"))
             }
             _ => Ok(()),
@@ -342,12 +352,12 @@ impl Made {
     fn failure(&self) -> Error {
         if let Some(signal) = self.status.signal() {
             let error = Error::unexpected(format!("pg_dump was killed by signal {signal}"));
-            return if signal == 9 { error.hint("look for a memory limit that it ran into") } else { error };
+            return if signal == 9 { error.hint("check whether it exceeded a memory limit") } else { error };
         }
         let code = self.status.code().unwrap_or(-1);
-        let (class, hint) = blame(&self.stderr);
-        let text = match gist(&self.stderr) {
-            text if text.is_empty() => format!("pg_dump ended with exit code {code} and without a word"),
+        let (class, hint) = classify(&self.stderr);
+        let text = match summarize(&self.stderr) {
+            text if text.is_empty() => format!("pg_dump ended with exit code {code} and no error message"),
             text => format!("pg_dump failed: {text}"),
         };
         let error = Error::new(class, text);
@@ -355,23 +365,23 @@ impl Made {
     }
 }
 
-/// The first lines that say something, without the program's name in front.
-pub(super) fn gist(stderr: &str) -> String {
+/// The first nonempty lines, without the program name at the beginning.
+pub(super) fn summarize(stderr: &str) -> String {
     let lines = stderr.lines().map(str::trim).filter(|line| !line.is_empty()).take(STDERR_LINES_MAX);
-    let own = |line: &str| PREFIXES.iter().find_map(|prefix| line.strip_prefix(prefix)).map(str::to_owned);
-    let lines = lines.map(|line| own(line).unwrap_or_else(|| line.to_owned()));
+    let stripped = |line: &str| PREFIXES.iter().find_map(|prefix| line.strip_prefix(prefix)).map(str::to_owned);
+    let lines = lines.map(|line| stripped(line).unwrap_or_else(|| line.to_owned()));
     printable(&lines.collect::<Vec<_>>().join("; "))
 }
 
-/// What pg_dump's words call for. It runs in the C locale; a server that speaks another language gets the class of
-/// the last row.
-fn blame(stderr: &str) -> (Class, &'static str) {
+/// The class and hint for an error of pg_dump. pg_dump runs in the C locale, but the messages of a server in another
+/// language match no entry and get the class `Unexpected`.
+fn classify(stderr: &str) -> (Class, &'static str) {
     const SIGNS: [(&str, Class, &str); 14] = [
         ("password authentication failed", Class::Config, "check the password under `credentials`"),
         ("no password supplied", Class::Config, "check the password under `credentials`"),
-        ("no pg_hba.conf entry", Class::Config, "let pg_hba.conf of the server admit this host"),
-        ("permission denied", Class::Config, "let the role read everything: `GRANT pg_read_all_data TO role`"),
-        ("row-level security", Class::Config, "give the role BYPASSRLS"),
+        ("no pg_hba.conf entry", Class::Config, "allow this host in the server's pg_hba.conf"),
+        ("permission denied", Class::Config, "allow the role to read everything: `GRANT pg_read_all_data TO role`"),
+        ("row-level security", Class::Config, "grant the role BYPASSRLS"),
         ("server version mismatch", Class::Config, "install a pg_dump that is not older than the server"),
         ("certificate", Class::Config, "check `ssl_mode` and `ssl_root_cert`"),
         ("does not support compression", Class::Config, "set the dump plugin's compression to automatic or gzip"),
@@ -379,7 +389,7 @@ fn blame(stderr: &str) -> (Class, &'static str) {
         ("could not connect", Class::Unavailable, ""),
         ("server closed the connection", Class::Unavailable, ""),
         ("terminating connection", Class::Unavailable, ""),
-        ("canceling statement due to", Class::Unavailable, "another session holds a lock; run again when it is done"),
+        ("canceling statement due to", Class::Unavailable, "another session holds a lock; run again when it has ended"),
         ("invalid snapshot identifier", Class::Unavailable, ""),
     ];
     let found = SIGNS.iter().find(|(sign, ..)| stderr.contains(sign));

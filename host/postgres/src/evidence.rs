@@ -1,13 +1,13 @@
-//! What can be said of the content: tables, counts, greatest values, exact digests. Rows are read and hashed by the
-//! server; none leaves it.
+//! Evidence of a database's content: tables, row counts, greatest values and exact digests. The server reads and hashes
+//! the rows; no row leaves it.
 //!
-//! A digest is the number of rows and the sums over two quarters of their SHA-256 hashes, which does not depend on the
-//! order of the rows and needs no sorting, sealed with the columns' names and types by SHA-256. It detects change, on
-//! whichever server, also one that has no MD5 because it runs in FIPS mode; it is no defence against someone who crafts
-//! rows to collide. Text is hashed in the database's own encoding, so that bytes which are no text in any encoding
-//! cannot stop it.
+//! A digest is a SHA-256 hash over the names and types of the columns, the number of rows, and the sums of two quarters
+//! of the rows' SHA-256 hashes. The sums do not depend on the order of the rows, so nothing has to be sorted. A digest
+//! detects changes on any server, including one in FIPS mode without MD5. It does not protect against someone who
+//! crafts rows to collide. Text is hashed in the database's own encoding, so bytes that are invalid in every encoding
+//! do not cause an error.
 
-use super::Session;
+use super::OpenDatabase;
 use super::client::{Connection, Parameter};
 use base::error::{Class, Error, Result};
 use sha2::{Digest as _, Sha256};
@@ -15,17 +15,17 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio_postgres::types::Type;
 
-/// Reading less than this takes less time than further connections do.
+/// Below this size, reading takes less time than opening more connections.
 const PARALLEL_BYTES_MIN: u64 = 16 << 20;
 
-/// Seals a digest's way of hashing: another way must not give the same text.
+/// Names the hashing method in the digest, so that a different method never produces the same digest.
 const DIGEST_METHOD: &[u8] = b"rows-sha256-sum-1";
 
-/// Sequences that one statement reads. Dolibarr with every module has 385.
+/// Maximum number of sequences that one statement reads. Dolibarr with all modules has 385.
 const SEQUENCES_AT_ONCE: usize = 500;
 
-/// Types whose greatest value says when or how many, and not what. The greatest value of a text would be a row's
-/// content.
+/// Types whose greatest value is only a time or a number. The greatest value of a text would reveal the content of a
+/// row.
 const MEASURABLE_TYPES: [&str; 13] = [
     "int2",
     "int4",
@@ -45,88 +45,90 @@ const MEASURABLE_TYPES: [&str; 13] = [
 /// A table's column.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Column {
-    /// Its name.
+    /// Name of the column.
     pub name: String,
-    /// As `format_type` prints it.
+    /// Type, as `format_type` prints it.
     pub type_name: String,
 }
 
-/// Addresses a table.
+/// The name of a table.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TableName {
-    /// Its schema.
+    /// Schema of the table.
     pub schema: String,
-    /// Its name.
+    /// Name without the schema.
     pub name: String,
 }
 
-/// A name in PostgreSQL has at most 63 bytes in the server's encoding; in UTF-8 a character takes up to four times as many.
+/// Maximum length of a name. PostgreSQL allows 63 bytes in the server's encoding; in UTF-8, each of them can become
+/// four.
 pub const NAME_BYTES_MAX: usize = 63 * 4;
 
-/// Whether some database may have a name like that.
+/// Whether a database can contain such a name.
 pub fn is_name(text: &str) -> bool {
     text.len() <= NAME_BYTES_MAX && !text.contains('\0')
 }
 
 impl TableName {
-    /// Of `table`, which is one of the schema `public`, or `schema.table`.
+    /// Parses `table`, which is in the schema `public`, or `schema.table`.
     pub(super) fn parse(label: &str) -> Option<Self> {
         let (schema, name) = label.split_once('.').unwrap_or(("public", label));
-        let whole = [schema, name].into_iter().all(|name| !name.is_empty() && is_name(name));
-        whole.then(|| Self { schema: schema.to_owned(), name: name.to_owned() })
+        let is_valid = [schema, name].into_iter().all(|name| !name.is_empty() && is_name(name));
+        is_valid.then(|| Self { schema: schema.to_owned(), name: name.to_owned() })
     }
 }
 
-/// An ordinary table: one that holds rows itself, a leaf of a partitioned one too.
+/// An ordinary table, which contains rows itself. A leaf of a partitioned table is one too.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Table {
     /// Schema and name.
     pub name: TableName,
-    /// In the order of the table.
+    /// Columns, in the order of the table.
     pub columns: Vec<Column>,
-    /// On disk, with indexes and TOAST.
+    /// Size on disk, including indexes and TOAST.
     pub bytes: u64,
 }
 
-/// Row count and greatest value.
+/// Row count and greatest value of a column.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Latest {
     /// The table.
     pub table: TableName,
-    /// Its rows.
+    /// Number of rows.
     pub rows: u64,
-    /// The greatest value of the column as text.
+    /// The greatest value of the column, as text.
     pub max: Option<String>,
 }
 
-/// Rows to leave out: those whose text in `column` is one of `values`, or begins with one that ends in `*`.
+/// Leaves out the rows whose text in `column` equals one of `values`. A value that ends in `*` matches all texts that
+/// begin with the part before the `*`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RowFilter {
-    /// The column. One that the table does not have leaves out nothing.
+    /// The column. If the table does not have it, no row is left out.
     pub column: String,
-    /// Texts, or beginnings of texts.
+    /// Texts, or beginnings of texts followed by `*`.
     pub values: Vec<String>,
 }
 
-/// Which part of a table counts.
+/// The part of a table that counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Selection {
     /// The table.
     pub table: TableName,
-    /// Columns to leave out. One that the table does not have is passed over.
+    /// Columns to leave out. Columns that the table does not have are ignored.
     pub skip_columns: Vec<String>,
     /// Rows to leave out.
     pub skip_rows: Option<RowFilter>,
 }
 
-/// Content of the selected part.
+/// Digest of the selected part of a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Digest {
     /// The table.
     pub table: TableName,
-    /// Selected rows.
+    /// Number of selected rows.
     pub rows: u64,
-    /// Hash of the selected rows as a multiset, in lower-case hexadecimal.
+    /// Hash of the selected rows as a multiset, in lowercase hexadecimal.
     pub content: String,
 }
 
@@ -134,12 +136,12 @@ pub struct Digest {
 #[derive(Debug)]
 pub(super) struct Catalog {
     tables: Vec<Table>,
-    /// By name: where in `tables`, and the type below any domain of each column.
+    /// For each table name, the index in `tables`, and the base types of the columns (with domains resolved).
     index: BTreeMap<TableName, (usize, Vec<String>)>,
 }
 
 impl Catalog {
-    /// A table and the types below any domain of its columns; none where there is no such one.
+    /// A table and the base types of its columns. `None` if there is no such table.
     pub(super) fn get(&self, name: &TableName) -> Option<(&Table, &[String])> {
         self.index.get(name).and_then(|(at, bases)| Some((self.tables.get(*at)?, bases.as_slice())))
     }
@@ -156,17 +158,17 @@ fn refuse(text: String) -> Error {
     Error::new(Class::PluginRefused, base::text::printable(&text))
 }
 
-/// A query that answers with one row of a count and up to two texts.
+/// A query that returns one row with a count and up to two texts.
 struct Question {
     sql: String,
     equal: Vec<String>,
     begins: Vec<String>,
-    /// Bytes to read.
+    /// Number of bytes that the query has to read.
     bytes: u64,
 }
 
 impl Question {
-    /// Whether it counts every row of its table.
+    /// Whether the query counts every row of its table.
     const fn is_unfiltered(&self) -> bool {
         self.equal.is_empty() && self.begins.is_empty()
     }
@@ -174,20 +176,17 @@ impl Question {
 
 type Answer = (i64, Option<String>, Option<String>);
 
-impl Session {
-    /// Every ordinary table outside PostgreSQL's own schemas, sorted by schema and name. Tables of extensions are listed where
-    /// a dump has their rows.
-    ///
-    /// # Errors
-    /// See [`Session::open`].
+impl OpenDatabase {
+    /// All ordinary tables outside PostgreSQL's own schemas, sorted by schema and name. Tables of extensions are
+    /// included if a dump contains their rows.
     pub async fn tables(&self) -> Result<Vec<Table>> {
         Ok(self.catalog().await?.tables.clone())
     }
 
-    /// Hash of the large objects, how many there are, and their bytes.
+    /// Hash, number and total size of the large objects.
     ///
     /// # Errors
-    /// Class `Config` for one that this user may not read; see also [`Session::open`].
+    /// Class `DatabaseConfig` if this user may not read one of them; see also [`OpenDatabase::open`].
     pub async fn large_objects(&self) -> Result<(String, u64, u64)> {
         let reader = self.reader().await?;
         let row = reader.query_one(LARGE_OBJECTS, &[]).await?;
@@ -200,11 +199,8 @@ impl Session {
         Ok((hash.finish(), count.unsigned_abs(), bytes.unsigned_abs()))
     }
 
-    /// Hash of the values of the sequences, and how many there are, but for those that columns of some tables own. A sequence is
-    /// outside of every snapshot: what is read is its value now.
-    ///
-    /// # Errors
-    /// See [`Session::open`].
+    /// Hash of the sequences' values and number of sequences, without those that are owned by a column of a skipped
+    /// table. Sequences are not part of a snapshot: the values are the current ones.
     pub async fn sequences(&self, skip: impl Fn(&TableName) -> bool) -> Result<(String, u64)> {
         let reader = self.reader().await?;
         let mut names = Vec::new();
@@ -217,13 +213,13 @@ impl Session {
             }
         }
         let mut hash = Sealed::new(b"sequences-1");
-        for some in names.chunks(SEQUENCES_AT_ONCE) {
+        for chunk in names.chunks(SEQUENCES_AT_ONCE) {
             let value = |(place, TableName { schema, name }): (usize, &TableName)| {
                 format!("SELECT {place}, last_value::text, is_called FROM {}.{}", quoted(schema), quoted(name))
             };
-            let sql = some.iter().enumerate().map(value).collect::<Vec<_>>().join(" UNION ALL ");
+            let sql = chunk.iter().enumerate().map(value).collect::<Vec<_>>().join(" UNION ALL ");
             for (row, TableName { schema, name }) in
-                reader.query(&format!("{sql} ORDER BY 1"), &[]).await?.iter().zip(some)
+                reader.query(&format!("{sql} ORDER BY 1"), &[]).await?.iter().zip(chunk)
             {
                 let (value, is_called): (String, bool) = (reader.read(row, 1)?, reader.read(row, 2)?);
                 for part in [schema, name, &value, &is_called.to_string()] {
@@ -235,10 +231,11 @@ impl Session {
         Ok((hash.finish(), names.len() as u64))
     }
 
-    /// Row count and greatest value of one column of numbers or times, a table each, in the order asked.
+    /// For each table, in the given order, the row count and the greatest value of a column of numbers or times.
     ///
     /// # Errors
-    /// Class `PluginRefused` for a table or column that does not exist or holds something else; see also [`Session::open`].
+    /// Class `PluginRefused` for a table or column that does not exist, or a column of another type; see also
+    /// [`OpenDatabase::open`].
     pub async fn latest(&self, tables: &[TableName], column: &str) -> Result<Vec<Latest>> {
         let catalog = self.catalog().await?;
         let questions = tables.iter().map(|name| latest_question(&catalog, name, column)).collect::<Result<_>>()?;
@@ -251,10 +248,11 @@ impl Session {
         Ok(tables.iter().zip(answers).map(latest).collect())
     }
 
-    /// Exact content hash, a table each, in the order asked. Equal on every server for equal content in an equal encoding.
+    /// For each table, in the given order, the exact content hash. It is the same on every server for the same content
+    /// in the same encoding.
     ///
     /// # Errors
-    /// Class `PluginRefused` for a table that does not exist; see also [`Session::open`].
+    /// Class `PluginRefused` for a table that does not exist; see also [`OpenDatabase::open`].
     pub async fn digest(&self, selections: &[Selection]) -> Result<Vec<Digest>> {
         let catalog = self.catalog().await?;
         let (mut questions, mut seals) = (Vec::new(), Vec::new());
@@ -263,7 +261,7 @@ impl Session {
             questions.push(question);
             seals.push(seal);
         }
-        let whole: Vec<bool> = questions.iter().map(Question::is_unfiltered).collect();
+        let unfiltered: Vec<bool> = questions.iter().map(Question::is_unfiltered).collect();
         let answers = self.ask(questions).await?;
         let digest = |((selection, mut seal), (rows, high, low)): ((&Selection, Sealed), Answer)| {
             for part in [rows.to_string(), high.unwrap_or_default(), low.unwrap_or_default()] {
@@ -272,8 +270,8 @@ impl Session {
             Digest { table: selection.table.clone(), rows: rows.unsigned_abs(), content: seal.finish() }
         };
         let digests: Vec<Digest> = selections.iter().zip(seals).zip(answers).map(digest).collect();
-        let whole = digests.iter().zip(whole).filter(|(_, whole)| *whole);
-        let rows = whole.map(|(digest, _)| (digest.table.clone(), digest.rows));
+        let counted = digests.iter().zip(unfiltered).filter(|(_, unfiltered)| *unfiltered);
+        let rows = counted.map(|(digest, _)| (digest.table.clone(), digest.rows));
         self.rows.lock().unwrap_or_else(PoisonError::into_inner).extend(rows);
         Ok(digests)
     }
@@ -297,7 +295,8 @@ impl Session {
         Ok(Arc::new(Catalog { tables, index }))
     }
 
-    /// Asks all, the longest first, over as many connections as pay. Answers come in the order of the questions.
+    /// Runs all queries, the largest first, over as many connections as are worthwhile. The answers are in the order of
+    /// the questions.
     async fn ask(&self, questions: Vec<Question>) -> Result<Vec<Answer>> {
         let bytes = questions.iter().fold(0_u64, |sum, question| sum.saturating_add(question.bytes));
         let readers = if bytes < PARALLEL_BYTES_MIN { 1 } else { self.readers_max.min(questions.len()) };
@@ -315,14 +314,14 @@ impl Session {
         }
         let _reading = self.reading.acquire().await;
         let reader = self.reader().await?;
-        work.through(&reader).await?;
+        work.answer_all(&reader).await?;
         self.release(reader);
         Ok(())
     }
 
-    /// One more connection. If the server has none to spare, the others do its share.
+    /// Helps over one more connection. If the server does not accept it, the other connections do the work.
     async fn help(&self, work: &Work<'_>) -> Result<()> {
-        // It may have to wait for what is listed ahead.
+        // A listing that was started ahead may hold this permit for now.
         let _reading = self.reading.acquire().await;
         if work.is_done() {
             return Ok(());
@@ -334,13 +333,13 @@ impl Session {
                 return Ok(());
             }
         };
-        work.through(&reader).await?;
+        work.answer_all(&reader).await?;
         self.release(reader);
         Ok(())
     }
 }
 
-/// Questions that connections share.
+/// Questions that several connections work on.
 struct Work<'a> {
     left: Mutex<VecDeque<(usize, &'a Question)>>,
     answers: Mutex<Vec<Answer>>,
@@ -355,7 +354,7 @@ impl<'a> Work<'a> {
         self.left.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
     }
 
-    async fn through(&self, reader: &Connection) -> Result<()> {
+    async fn answer_all(&self, reader: &Connection) -> Result<()> {
         while let Some((at, question)) = self.next() {
             let both: [Parameter<'_>; 2] = [(&question.equal, Type::TEXT_ARRAY), (&question.begins, Type::TEXT_ARRAY)];
             let parameters: &[Parameter<'_>] = if question.is_unfiltered() { &[] } else { &both };
@@ -378,7 +377,8 @@ fn latest_question(catalog: &Catalog, name: &TableName, column: &str) -> Result<
     let base = bases.get(at).map_or("", String::as_str);
     if !MEASURABLE_TYPES.contains(&base) {
         return Err(refuse(format!(
-            "the plugin asked for the greatest `{schema}.{name}.{column}`, which is neither a number nor a time but {base}"
+            "the plugin asked for the greatest value of `{schema}.{name}.{column}`, which has the type {base} and is \
+             neither a number nor a time"
         )));
     }
     let sql = format!(
@@ -418,7 +418,7 @@ fn digest_question(catalog: &Catalog, selection: &Selection) -> Result<(Question
         }
         _ => String::new(),
     };
-    // OFFSET 0 keeps the server from hashing each row twice. A shift of bits costs it half of what cutting texts does.
+    // OFFSET 0 prevents the server from hashing each row twice. Shifting bits takes half the time of cutting texts.
     let sql = format!(
         "SELECT count(*), sum(h::bit(64)::int8)::text, sum((h << 64)::bit(64)::int8)::text \
          FROM (SELECT ('x' || encode(sha256(convert_to(ROW({list})::text, getdatabaseencoding())), 'hex'))::bit(128) AS h \
@@ -429,12 +429,12 @@ fn digest_question(catalog: &Catalog, selection: &Selection) -> Result<(Question
     Ok((Question { sql, equal, begins, bytes: table.bytes }, seal))
 }
 
-/// An identifier for SQL.
+/// A quoted SQL identifier.
 pub(super) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// SHA-256 over parts whose borders count.
+/// SHA-256 over several parts. The length of each part is hashed too, so moving a boundary changes the hash.
 pub(super) struct Sealed(Sha256);
 
 impl Sealed {

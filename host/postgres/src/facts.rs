@@ -1,55 +1,62 @@
-//! What is learnt of a database when it is opened, and what of it no dump has.
+//! Facts about a database that are read when it is opened, and what a dump of it cannot contain.
 
 use super::client::Connection;
 use base::error::Error;
 use base::text::printable;
 
-/// What is known of a database and of the pg_dump that reads it.
+/// Facts about a database and the pg_dump that reads it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts {
-    /// As the server prints it, such as `15.18 (Debian 15.18-0+deb12u1)`.
+    /// Version as the server reports it, such as `15.18 (Debian 15.18-0+deb12u1)`.
     pub server_version: String,
-    /// As pg_dump prints it.
+    /// Version as pg_dump reports it.
     pub pg_dump_version: String,
-    /// Size on disk of the whole database.
+    /// Size of the whole database on disk.
     pub database_bytes: u64,
-    /// The server's encoding of the database, such as `UTF8`.
+    /// The database's encoding on the server, such as `UTF8`.
     pub encoding: String,
-    /// Which database it is: the server's `system_identifier` and the database's name, as in `7431234567890123456/erp`.
-    /// None where the server refuses to report it.
+    /// The server's `system_identifier` and the name of the database, such as `7431234567890123456/erp`. `None` if the
+    /// server refuses to report it.
     pub identity: Option<String>,
-    /// Ordinary tables outside PostgreSQL's own schemas and its extensions. A dump with fewer is not whole.
+    /// Number of ordinary tables outside PostgreSQL's own schemas and extensions. A dump with fewer tables is
+    /// incomplete.
     pub tables: u64,
-    /// Unlogged tables that nobody can read, because the server is a standby; a dump has none of their rows.
+    /// Number of unlogged tables that cannot be read because the server is a standby. A dump does not contain their
+    /// rows.
     pub unreadable_unlogged: u64,
-    /// Subscriptions, which no dump has.
+    /// Number of subscriptions. A dump does not contain them.
     pub subscriptions: u64,
-    /// User mappings whose options, as a rule a password, this user cannot read; a dump has them without.
+    /// Number of user mappings whose options, usually a password, this user cannot read. A dump contains these mappings
+    /// without options.
     pub unreadable_mappings: u64,
-    /// What sets sessions in every database of the server, this one among them. It is the server's own, and no dump of one database has it.
+    /// Settings that apply to sessions in every database of the server. They belong to the server, so a dump of one
+    /// database does not contain them.
     pub set_everywhere: SetEverywhere,
 }
 
 /// Settings of `ALTER ROLE … SET` without `IN DATABASE`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SetEverywhere {
-    /// Roles that have some, and own something in the database, have rights in it, or are members of one that does.
+    /// Roles that have such settings and that own objects in the database, have rights in it, or are members of such a
+    /// role.
     pub roles: Vec<String>,
-    /// Whether there are some for all roles, as `ALTER ROLE ALL SET` makes them.
+    /// Whether `ALTER ROLE ALL SET` was used, which applies to all roles.
     pub all: bool,
 }
 
 impl Facts {
-    /// What no dump of this database has, a sentence each.
-    #[must_use]
+    /// What a dump of this database does not contain, one sentence for each item.
     pub fn left_out(&self) -> Vec<String> {
         let Self { subscriptions, unreadable_unlogged, unreadable_mappings, .. } = *self;
         let subscriptions =
-            (subscriptions > 0).then(|| format!("{subscriptions} subscriptions are left out: make them anew by hand"));
+            (subscriptions > 0).then(|| format!("{subscriptions} subscriptions are left out: recreate them by hand"));
         let unlogged = (unreadable_unlogged > 0)
-            .then(|| format!("{unreadable_unlogged} unlogged tables are without rows, because a standby has none"));
+            .then(|| format!("{unreadable_unlogged} unlogged tables have no rows, because a standby has none of them"));
         let mappings = (unreadable_mappings > 0).then(|| {
-            format!("{unreadable_mappings} user mappings are without options, which only a superuser or who may use them reads")
+            format!(
+                "{unreadable_mappings} user mappings have no options, because only a superuser or a user of the \
+                 mapping may read them"
+            )
         });
         let SetEverywhere { roles, all } = &self.set_everywhere;
         let of_roles = roles.first().map(|first| {
@@ -59,18 +66,20 @@ impl Facts {
                 count => format!(" and {count} more roles"),
             };
             format!(
-                "what ALTER ROLE sets in every database for `{}`{others} is left out: `pg_dumpall --roles-only` has it",
+                "the settings of ALTER ROLE for `{}`{others} in every database are left out: `pg_dumpall --roles-only` \
+                 saves them",
                 printable(first)
             )
         });
         let of_all =
-            all.then(|| "what ALTER ROLE ALL sets in every database is left out: set it anew by hand".to_owned());
+            all.then(|| "the settings of ALTER ROLE ALL in every database are left out: set them by hand".to_owned());
         [subscriptions, unlogged, mappings, of_roles, of_all].into_iter().flatten().collect()
     }
 }
 
-/// Version as text and number, size, encoding, the snapshot for the others, and how many there are: tables, those among them that nobody
-/// can read on a standby, subscriptions; whether the connection is encrypted; user mappings without options.
+/// Version as text and as a number, size, encoding, the exported snapshot, the number of readable tables, of tables
+/// that cannot be read on a standby and of subscriptions, whether the connection is encrypted, and the number of user
+/// mappings without options.
 pub(super) const FACTS: &str = "SELECT current_setting('server_version'), current_setting('server_version_num')::int4, \
      pg_database_size(current_database()), current_setting('server_encoding'), pg_export_snapshot(), t.readable, t.unreadable, \
      (SELECT count(*) FROM pg_subscription AS s JOIN pg_database AS b ON b.oid = s.subdbid WHERE b.datname = current_database()), \
@@ -83,8 +92,8 @@ pub(super) const FACTS: &str = "SELECT current_setting('server_version'), curren
          AND NOT EXISTS (SELECT FROM pg_depend AS d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')) \
      AS t";
 
-/// Roles with settings for every database, and whether all roles have some. The server's first role owns things without an entry in
-/// `pg_shdepend`. Superusers are members of every role, so only what is a role's own counts for them.
+/// Roles with settings for every database, and whether there are settings for all roles. Objects of the server's first
+/// role have no entry in `pg_shdepend`. Superusers are members of every role, so their memberships do not count.
 const SET_EVERYWHERE: &str = "WITH own (oid) AS ( \
          SELECT d.refobjid FROM pg_catalog.pg_shdepend AS d JOIN pg_catalog.pg_database AS b ON b.datname = pg_catalog.current_database() \
          WHERE d.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass \
@@ -96,30 +105,32 @@ const SET_EVERYWHERE: &str = "WITH own (oid) AS ( \
              OR (NOT r.rolsuper AND pg_catalog.pg_has_role(r.oid, o.oid, 'MEMBER'))) ORDER BY 1), \
      EXISTS (SELECT FROM pg_catalog.pg_db_role_setting AS s WHERE s.setdatabase = 0 AND s.setrole = 0)";
 
-/// What sets sessions everywhere. It is for a note alone: a server that tells nobody, or a name in another encoding, ends no backup.
+/// Settings that apply in every database. They are needed only for a note, so a server that refuses the query, or a
+/// name in another encoding, does not fail the backup.
 pub(super) async fn set_everywhere(connection: &Connection, scope: &str) -> SetEverywhere {
-    let ask = async {
+    let query = async {
         let row = connection.query_one(SET_EVERYWHERE, &[]).await?;
         Ok::<_, Error>(SetEverywhere { roles: connection.read(&row, 0)?, all: connection.read(&row, 1)? })
     };
-    ask.await.unwrap_or_else(|error| {
-        tracing::debug!(scope, %error, "the settings of roles are not known");
+    query.await.unwrap_or_else(|error| {
+        tracing::debug!(scope, %error, "the settings of roles could not be read");
         SetEverywhere::default()
     })
 }
 
-/// The number that a server got when its data folder was made; a replica has the number of its primary. Every role may ask.
+/// The number that a server gets when its data directory is created. A replica has the number of its primary. Every
+/// role may query it.
 const IDENTITY: &str = "SELECT system_identifier::pg_catalog.text, pg_catalog.current_database()::pg_catalog.text \
      FROM pg_catalog.pg_control_system()";
 
-/// Which database a connection is to. It must be asked before the transaction begins: a server that refuses to say it
-/// would end the transaction, and the snapshot with it.
+/// Identifies the database of a connection. The query must run before the transaction begins: if the server refused it,
+/// the error would end the transaction and the snapshot.
 pub(super) async fn identity(connection: &Connection, scope: &str) -> Option<String> {
-    let asked = async {
+    let query = async {
         let row = connection.query_one(IDENTITY, &[]).await?;
         let (server, database): (String, String) = (connection.read(&row, 0)?, connection.read(&row, 1)?);
         Ok::<_, Error>(format!("{server}/{database}"))
     };
-    let refused = |error: &Error| tracing::debug!(scope, %error, "the server does not report its system identifier");
-    asked.await.inspect_err(refused).ok()
+    let log = |error: &Error| tracing::debug!(scope, %error, "the server does not report its system identifier");
+    query.await.inspect_err(log).ok()
 }

@@ -1,18 +1,19 @@
-//! Which column of which table may tell the rows that do not count. Nobody learns what such a filter leaves out; that it looks at a
-//! column is still for the configuration to say, so that `plugins audit` can name it.
+//! The columns by which a plugin may leave out rows. A plugin does not learn which rows such a filter leaves out. The
+//! configuration still has to list the columns, so that `plugins audit` can show them.
 
 use super::evidence::{TableName, is_name};
 use base::text::printable;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
-/// Tables that a configuration may name. The shipped plugin filters two.
+/// Maximum number of tables in the configuration. The shipped plugin filters two.
 const TABLES_MAX: usize = 16;
 
-/// What the shipped fingerprint plugin leaves out rows by: names of constants, and codes of events.
+/// The columns that the shipped fingerprint plugin filters by: names of constants and codes of events.
 const SHIPPED: [(&str, &str); 2] = [("llx_actioncomm", "code"), ("llx_const", "name")];
 
-/// `[plugins.fingerprint.filters]`: by table, `table` or `schema.table`, the one column that rows may be left out by.
+/// `[plugins.fingerprint.filters]`: for each table, written as `table` or `schema.table`, the one column by which rows
+/// may be left out.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "BTreeMap<String, String>")]
 pub struct Filters(BTreeMap<TableName, String>);
@@ -22,32 +23,31 @@ impl TryFrom<BTreeMap<String, String>> for Filters {
 
     fn try_from(columns: BTreeMap<String, String>) -> Result<Self, String> {
         if columns.len() > TABLES_MAX {
-            return Err(format!("`filters` names {} tables, and at most {TABLES_MAX} can be filtered", columns.len()));
+            return Err(format!("`filters` lists {} tables, but at most {TABLES_MAX} are allowed", columns.len()));
         }
         let each = |(label, column): (String, String)| {
             let name = TableName::parse(&label).filter(|_| !column.is_empty() && is_name(&column));
-            let wrong = || {
+            let invalid = || {
                 format!(
-                    "`{} = {}` in `filters` names no column of a table, which looks like table = \"column\" or \"schema.table\" = \"column\"",
+                    "`{} = {}` in `filters` is invalid: write table = \"column\" or \"schema.table\" = \"column\"",
                     printable(&label),
                     printable(&column)
                 )
             };
-            Ok((name.ok_or_else(wrong)?, column))
+            Ok((name.ok_or_else(invalid)?, column))
         };
         columns.into_iter().map(each).collect::<Result<_, _>>().map(Self)
     }
 }
 
 impl Filters {
-    /// What the shipped plugin needs.
-    #[must_use]
+    /// The filters that the shipped plugin needs.
     pub fn shipped() -> Self {
         let name = |name: &str| TableName { schema: "public".to_owned(), name: name.to_owned() };
         Self(SHIPPED.into_iter().map(|(table, column)| (name(table), column.to_owned())).collect())
     }
 
-    /// Whether rows of a table may be left out by a column.
+    /// Whether rows of a table may be left out by this column.
     #[must_use]
     pub fn allow(&self, table: &TableName, column: &str) -> bool {
         self.0.get(table).is_some_and(|allowed| allowed == column)
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn a_column_is_allowed_in_its_own_table_and_nowhere_else() {
+    fn a_column_is_allowed_only_in_its_own_table() {
         let filters = parse("llx_const = \"name\"\n\"other.llx_const\" = \"value\"").unwrap();
         let table = |schema: &str, name: &str| TableName { schema: schema.to_owned(), name: name.to_owned() };
         assert!(filters.allow(&table("public", "llx_const"), "name"));
@@ -80,11 +80,11 @@ mod tests {
     }
 
     #[test]
-    fn what_names_no_column_is_refused_and_so_are_too_many() {
+    fn invalid_columns_and_too_many_tables_are_refused() {
         for (text, says) in [
-            ("llx_const = \"\"", "names no column"),
-            ("\".x\" = \"y\"", "names no column"),
-            ("\"x.\" = \"y\"", "names no column"),
+            ("llx_const = \"\"", "is invalid"),
+            ("\".x\" = \"y\"", "is invalid"),
+            ("\"x.\" = \"y\"", "is invalid"),
             ("x = [\"y\"]", "expected a string"),
         ] {
             let error = parse(text).unwrap_err();

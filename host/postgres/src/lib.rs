@@ -1,8 +1,8 @@
-//! PostgreSQL as a source: one exported REPEATABLE READ, READ ONLY snapshot a run, evidence of what it holds, and
-//! a dump taken from that same snapshot.
+//! PostgreSQL as a source. Each run exports one REPEATABLE READ, READ ONLY snapshot, collects evidence of its content
+//! and takes a dump from that same snapshot.
 //!
-//! Nothing here but [`restore`] writes to a database; nothing hands out a row of a table that the configuration does not name, or lets
-//! a password into an argument, a log or an error.
+//! Only [`restore`] writes to a database. This crate never returns rows of a table that the configuration does not
+//! list, and never puts a password into an argument, a log line or an error.
 #![warn(missing_docs)]
 
 mod archive;
@@ -53,82 +53,83 @@ use std::time::Duration;
 /// PostgreSQL's own default.
 const PORT_DEFAULT: u16 = 5432;
 
-/// Time for one attempt to connect, log in included. A healthy server answers in milliseconds; a pod that is just
-/// being scheduled is the scheduler's to retry.
+/// Timeout for one attempt to connect, including the login. A healthy server answers in milliseconds. Waiting for a pod
+/// that is still being scheduled is the job of whatever schedules this run.
 const CONNECT_TIMEOUT_DEFAULT_SECONDS: u16 = 10;
 
-/// Time for opening a source. A healthy server answers the few small queries in milliseconds; one that has not answered
-/// after a minute hangs, and without a limit the run would hang with it.
+/// Timeout for opening a source. A healthy server answers the few small queries in milliseconds. A server that has not
+/// answered after a minute hangs, and without a limit the run would hang with it.
 const OPEN_TIMEOUT_DEFAULT_SECONDS: u16 = 60;
 
-/// The oldest server that the queries are written for. PostgreSQL 12 has had no fixes since 2024.
+/// The oldest server version that the queries support. PostgreSQL 12 has had no fixes since 2024.
 const SERVER_MAJOR_MIN: u32 = 13;
 
-/// Most connections that an administrator may allow; a server has 100 by default, for everybody.
+/// Upper limit for the `connections` setting. By default, a server allows 100 connections in total.
 const CONNECTIONS_MAX: u8 = 16;
 
-/// Connections that read evidence at a time, where the administrator does not say and there are as many cores.
+/// Default number of connections that read evidence at the same time, if there are at least as many cores.
 const CONNECTIONS_DEFAULT: usize = 4;
 
-/// One database, as the configuration names it.
+/// The configuration of one database.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(from = "service::Written")]
-pub struct Config {
-    /// A host name, an address, or the folder of a Unix socket, which begins with `/`; several, with commas between them, are tried in
-    /// turn. May be left to `service`.
+pub struct DatabaseConfig {
+    /// A host name, an address, or the directory of a Unix socket, which begins with `/`. Several hosts, separated by
+    /// commas, are tried in order. May come from `service` instead.
     pub host: String,
     /// TCP port, or the number in the socket's name.
     pub port: u16,
-    /// Name of the database. May be left to `service`.
+    /// Name of the database. May come from `service` instead.
     pub database: String,
-    /// A section of the service file, which says what is not said here.
+    /// A section of the service file. It provides the settings that the configuration omits.
     pub service: Option<String>,
-    /// That file. In a configuration that names none, `PGSERVICEFILE` does.
+    /// Path of the service file. Default: the value of `PGSERVICEFILE`.
     pub service_file: Option<PathBuf>,
-    /// Which of several hosts will do.
+    /// Which kind of server is acceptable.
     pub target_session_attrs: SessionAttrs,
-    /// How TLS is used, by libpq's names.
+    /// TLS mode, with libpq's names.
     pub ssl_mode: SslMode,
-    /// Certificates to trust, in PEM; `system` for the ones that the operating system trusts.
+    /// PEM file with the certificates to trust, or `system` for the operating system's certificates.
     pub ssl_root_cert: Option<PathBuf>,
-    /// A certificate to show the server, in PEM, with those that signed it behind it.
+    /// PEM file with the client certificate, followed by the certificates that signed it.
     pub ssl_cert: Option<PathBuf>,
-    /// Its key, in PEM and not encrypted. Nobody but its owner may read the file, as libpq has it.
+    /// PEM file with the unencrypted key of the client certificate. As in libpq, only its owner may read the file.
     pub ssl_key: Option<PathBuf>,
-    /// `username` and `password` as files, or `PGUSER` and `PGPASSWORD`; read again for every connection.
+    /// `username` and `password` as files, or `PGUSER` and `PGPASSWORD`. They are read again for every connection.
     pub credentials: Source,
-    /// As `credentials`, of a user who may make databases on this server: for restoring to it.
+    /// Credentials for restoring to this server, of a user who may create databases.
     pub restore_credentials: Option<Box<Source>>,
-    /// The pg_dump to use, with the pg_restore beside it. Without it the installed one that fits the server best.
+    /// The pg_dump to use; pg_restore must be in the same directory. Default: the installed pg_dump that fits the
+    /// server best.
     pub pg_dump: Option<PathBuf>,
-    /// Time for one attempt to connect, in seconds.
+    /// Timeout for one attempt to connect, in seconds.
     pub connect_timeout: u16,
-    /// Time for opening the source, from the first attempt to connect until its snapshot is open, in seconds.
+    /// Timeout for opening the source, from the first attempt to connect until its snapshot is open, in seconds.
     pub open_timeout: u16,
-    /// Most connections that read evidence at a time. Without it as many as there are cores, and at most four: more would
-    /// compete with the people who work in Dolibarr.
+    /// Maximum number of connections that read evidence at the same time. Default: the number of cores, but at most
+    /// four, because more would compete with the people who work in Dolibarr.
     pub connections: Option<u8>,
-    /// The one of the host's addresses that answered.
+    /// The address to connect to, if the host name is already resolved.
     address: Option<IpAddr>,
-    /// What the configuration leaves to its service.
-    unsaid: service::Unsaid,
+    /// The settings that the service may provide, because the configuration omits them.
+    unset: service::Unset,
 }
 
-/// Which of several servers will do, by libpq's names. `read-write` is the same as `primary` here, and `read-only` as `standby`: each session is
-/// read-only by itself, so that a server's default says nothing.
+/// Which kind of server is acceptable, with libpq's names. Here `read-write` means the same as `primary`, and
+/// `read-only` the same as `standby`: every session sets itself read-only, so the server's default does not matter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SessionAttrs {
-    /// The first that answers.
+    /// The first server that answers.
     #[default]
     Any,
-    /// One that is no standby.
+    /// A server that is not a standby.
     #[serde(alias = "read-write")]
     Primary,
     /// A standby.
     #[serde(alias = "read-only")]
     Standby,
-    /// A standby if one answers, else the first that does.
+    /// A standby if one answers, otherwise the first server that does.
     PreferStandby,
 }
 
@@ -144,20 +145,19 @@ pub enum SslMode {
     Disable,
     /// Only if the server insists.
     Allow,
-    /// If the server can.
+    /// If the server supports it.
     #[default]
     Prefer,
-    /// Always. The certificate is checked only where `ssl_root_cert` is set, and then as for `verify-ca`.
+    /// Always. The certificate is checked only if `ssl_root_cert` is set, and then as with `verify-ca`.
     Require,
-    /// Always, with a certificate that a trusted one signed.
+    /// Always, with a certificate that was signed by a trusted one.
     VerifyCa,
-    /// Always, with such a certificate in the name of the host.
+    /// Always, with such a certificate that is also valid for the host name.
     VerifyFull,
 }
 
 impl SslMode {
-    /// As the configuration and libpq spell it.
-    #[must_use]
+    /// The name in the configuration and in libpq.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Disable => "disable",
@@ -170,9 +170,8 @@ impl SslMode {
     }
 }
 
-impl Config {
-    /// A database at one place, and everything else as it is where the configuration says nothing.
-    #[must_use]
+impl DatabaseConfig {
+    /// A database on the given server, with defaults for all other settings.
     pub fn new(host: impl Into<String>, port: u16, database: impl Into<String>, credentials: Source) -> Self {
         Self {
             host: host.into(),
@@ -192,19 +191,19 @@ impl Config {
             open_timeout: OPEN_TIMEOUT_DEFAULT_SECONDS,
             connections: None,
             address: None,
-            unsaid: service::Unsaid::default(),
+            unset: service::Unset::default(),
         }
     }
 
     fn check(&self) -> Result<()> {
         if self.hosts().any(str::is_empty) || self.host.contains('\0') {
             return Err(Error::config(
-                "the database's `host` must name servers or socket folders, with commas between them",
+                "the database's `host` must name servers or socket directories, separated by commas",
             )
-            .hint("set `host`, or name a `service` that has one"));
+            .hint("set `host`, or set `service` to a service with a host"));
         }
         if self.database.is_empty() || self.database.contains('\0') {
-            return Err(Error::config("the name of the database is empty or holds a zero byte"));
+            return Err(Error::config("the database name is empty or contains a zero byte"));
         }
         if self.connect_timeout == 0 {
             return Err(Error::config("`connect_timeout` must be at least one second"));
@@ -213,12 +212,12 @@ impl Config {
             return Err(Error::config("`open_timeout` must be at least one second"));
         }
         if self.connections.is_some_and(|count| !(1..=CONNECTIONS_MAX).contains(&count)) {
-            return Err(Error::config(format!("`connections` must be from 1 to {CONNECTIONS_MAX}")));
+            return Err(Error::config(format!("`connections` must be between 1 and {CONNECTIONS_MAX}")));
         }
         Ok(())
     }
 
-    /// Its hosts, in the order in which they are tried.
+    /// The hosts, in the order in which they are tried.
     fn hosts(&self) -> impl Iterator<Item = &str> {
         self.host.split(',').map(str::trim)
     }
@@ -227,49 +226,49 @@ impl Config {
         self.hosts().all(|host| host.starts_with('/'))
     }
 
-    /// Whether nothing of a connection leaves this machine, by the host's name alone.
+    /// Whether connections stay on this machine, judged by the host name alone.
     fn is_loopback(&self) -> bool {
         self.host == "localhost" || self.host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
     }
 }
 
-/// One database in one snapshot. As long as it lives, the snapshot does.
-pub struct Session {
+/// One database in one snapshot. The snapshot lives as long as this value.
+pub struct OpenDatabase {
     scope: String,
     facts: Facts,
     program: Program,
     dialer: Dialer,
-    /// Holds the transaction whose snapshot the others import. It runs no query that a plugin can make fail,
-    /// because the first error would end the snapshot.
+    /// Holds the transaction whose snapshot the other connections import. It never runs a query that a plugin can make
+    /// fail, because the first error would end the snapshot.
     holder: Connection,
     snapshot: String,
-    /// Connections in that snapshot with nothing to do.
+    /// Idle connections in that snapshot.
     idle: Mutex<Vec<Connection>>,
     catalog: tokio::sync::OnceCell<Arc<evidence::Catalog>>,
-    /// What was listed in this snapshot.
+    /// The listings that were already made in this snapshot.
     listings: Listings,
-    /// Connections that read evidence at a time.
+    /// Maximum number of connections that read evidence at the same time.
     readers_max: usize,
-    /// One for each of them.
+    /// One permit for each of these connections.
     reading: tokio::sync::Semaphore,
-    /// Rows of each table that evidence digested without a row filter.
+    /// Row count of each table that was digested without a row filter.
     rows: Mutex<BTreeMap<TableName, u64>>,
-    /// What pg_dump remarked on the last dump.
+    /// What pg_dump reported about the last dump.
     remarks: Mutex<Remarked>,
 }
 
-/// What is to be said of a dump that was made.
+/// What pg_dump reported about a successful dump.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Remarked {
-    /// What changes nothing.
+    /// Harmless messages.
     pub notes: Vec<String>,
-    /// What the dump lacks, by pg_dump's words.
+    /// What is missing from the dump, in pg_dump's words.
     pub lacking: Vec<String>,
 }
 
-impl std::fmt::Debug for Session {
+impl std::fmt::Debug for OpenDatabase {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Session")
+        f.debug_struct("OpenDatabase")
             .field("scope", &self.scope)
             .field("facts", &self.facts)
             .field("snapshot", &self.snapshot)
@@ -277,21 +276,23 @@ impl std::fmt::Debug for Session {
     }
 }
 
-impl Session {
+impl OpenDatabase {
     /// Connects, checks that the installed pg_dump can read the server, and opens the snapshot. `scope` is the
-    /// environment and the source: `prod/db`.
+    /// environment and the source, such as `prod/db`.
     ///
     /// # Errors
-    /// Class `Config` for what the configuration, a role's rights or a missing program cause, `Unavailable` for a server that
-    /// cannot be reached, takes no connection now, or does not answer within `open_timeout`. Nothing was written anywhere.
-    pub async fn open(config: &Config, scope: String) -> Result<Arc<Self>> {
+    /// Class `DatabaseConfig` if the configuration, the role's rights or a missing program are the cause; `Unavailable` if the
+    /// server cannot be reached, accepts no connections at the moment, or does not answer within `open_timeout`.
+    /// Nothing has been written anywhere.
+    pub async fn open(config: &DatabaseConfig, scope: String) -> Result<Arc<Self>> {
         let config = &config.resolved()?;
         config.check()?;
         let limit = Duration::from_secs(u64::from(config.open_timeout));
-        tokio::time::timeout(limit, Self::open_now(config, scope)).await.unwrap_or_else(|_| Err(too_late(config)))
+        let opened = tokio::time::timeout(limit, Self::open_without_timeout(config, scope)).await;
+        opened.unwrap_or_else(|_| Err(open_timed_out(config)))
     }
 
-    async fn open_now(config: &Config, scope: String) -> Result<Arc<Self>> {
+    async fn open_without_timeout(config: &DatabaseConfig, scope: String) -> Result<Arc<Self>> {
         let programs = program::installed(config.pg_dump.as_deref()).await?;
         let dialer = Dialer::new(config)?;
         let holder = dialer.connect().await?;
@@ -306,7 +307,7 @@ impl Session {
                 "{}: PostgreSQL {server_version} is older than {SERVER_MAJOR_MIN}",
                 holder.target()
             ))
-            .hint(format!("upgrade the server to PostgreSQL {SERVER_MAJOR_MIN} or newer")));
+            .hint(format!("upgrade the server to PostgreSQL {SERVER_MAJOR_MIN} or later")));
         }
         let program = program::choose(programs, server_major, &server_version).await?;
         dialer.check_program(&program)?;
@@ -324,15 +325,15 @@ impl Session {
         };
         let snapshot: String = holder.read(&row, 4)?;
         if snapshot.is_empty() || !snapshot.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
-            return Err(Error::unexpected(format!("{}: the server exported no snapshot", holder.target())));
+            return Err(Error::unexpected(format!("{}: the server did not export a snapshot", holder.target())));
         }
         let is_encrypted: Option<bool> = holder.read(&row, 8)?;
         if is_encrypted == Some(false) && !config.is_socket() && config.ssl_mode != SslMode::Disable {
-            let said = "the connection is not encrypted, because the server offers no TLS";
+            let problem = "the connection is not encrypted, because the server does not offer TLS";
             if dialer.config().is_loopback() {
-                tracing::info!(scope, "{said}; it does not leave this machine");
+                tracing::info!(scope, "{problem}; it does not leave this machine");
             } else {
-                tracing::warn!(scope, "{said}; `ssl_mode = \"require\"` refuses that");
+                tracing::warn!(scope, "{problem}; set `ssl_mode = \"require\"` to refuse such connections");
             }
         }
         for notice in holder.notices() {
@@ -360,33 +361,29 @@ impl Session {
         }))
     }
 
-    /// Environment and source: `prod/db`.
-    #[must_use]
+    /// Environment and source, such as `prod/db`.
     pub fn scope(&self) -> &str {
         &self.scope
     }
 
-    /// What was learnt on opening.
-    #[must_use]
+    /// What is known about the database and the pg_dump that reads it.
     pub fn facts(&self) -> Facts {
         self.facts.clone()
     }
 
-    /// Rows of all tables that evidence has digested without a row filter so far, each table once; none where it has
-    /// digested no table like that.
-    #[must_use]
+    /// Total row count of the tables that have been digested without a row filter so far, counting each table once.
+    /// `None` if there is no such table.
     pub fn rows_read(&self) -> Option<u64> {
         let rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
         (!rows.is_empty()).then(|| rows.values().fold(0, |sum: u64, rows| sum.saturating_add(*rows)))
     }
 
-    /// What pg_dump remarked on the last dump of this session that was made.
-    #[must_use]
+    /// What pg_dump reported about the last successful dump of this session.
     pub fn remarks(&self) -> Remarked {
         self.remarks.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Ends the transactions and with them every lock. Dropping the session does too, without waiting for it.
+    /// Ends the transactions and releases their locks. Dropping the session does the same, but without waiting.
     pub async fn close(self: Arc<Self>) {
         self.holder.rollback().await;
         let readers = std::mem::take(&mut *self.idle.lock().unwrap_or_else(PoisonError::into_inner));
@@ -395,7 +392,7 @@ impl Session {
         }
     }
 
-    /// A connection in the snapshot: one with nothing to do, or a new one.
+    /// An idle connection in the snapshot, or a new one.
     async fn reader(&self) -> Result<Connection> {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         if let Some(connection) = idle {
@@ -406,18 +403,21 @@ impl Session {
         Ok(connection)
     }
 
-    /// Takes back a connection whose last query succeeded. One that failed is dropped instead: its transaction is
-    /// over.
+    /// Takes back a connection whose last query succeeded. After a failed query the connection must be dropped instead,
+    /// because its transaction is aborted.
     fn release(&self, connection: Connection) {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
     }
 }
 
-fn too_late(config: &Config) -> Error {
-    let Config { host, port, database, open_timeout, .. } = config;
+fn open_timed_out(config: &DatabaseConfig) -> Error {
+    let DatabaseConfig { host, port, database, open_timeout, .. } = config;
     Error::unavailable(format!(
-        "database `{database}` on {host}:{port}: no snapshot was opened within {open_timeout} s, because the server has stopped \
-         answering or answers too slowly"
+        "database `{database}` on {host}:{port}: no snapshot was opened within {open_timeout} s, because the server \
+         has stopped answering or answers too slowly"
     ))
-    .hint("check whether the server, a pooler or a firewall between holds the connection; a slow server needs a larger `open_timeout`")
+    .hint(
+        "check whether the server, or a pooler or firewall in between, blocks the connection; increase `open_timeout` \
+         if the server is slow",
+    )
 }

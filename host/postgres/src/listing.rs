@@ -1,22 +1,22 @@
-//! Objects of a database listed as texts by one statement each (`sql/`), of which the server makes a hash.
+//! Lists the objects of a database as texts, with one statement for each listing (`sql/`). The server hashes the texts.
 
-use super::Session;
+use super::OpenDatabase;
 use super::evidence::Sealed;
 use base::error::Result;
 use base::evidence::Selected;
 use std::sync::Arc;
 use tokio::sync::OnceCell;
 
-/// What is listed.
+/// The kinds of listing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Listing {
-    /// What one dump and restore leave as it is.
+    /// Attributes that stay the same after a dump and restore.
     Structure,
-    /// Expressions, which the server may print otherwise after a restore.
+    /// Expressions, which the server may print differently after a restore.
     Definitions,
     /// Comments.
     Comments,
-    /// Owners, rights and security labels, and what the database itself is set to.
+    /// Owners, rights and security labels, and the settings of the database itself.
     Rights,
 }
 
@@ -28,7 +28,7 @@ macro_rules! listing {
 }
 
 impl Listing {
-    fn of(selected: &Selected) -> Option<Self> {
+    fn from_selected(selected: &Selected) -> Option<Self> {
         match selected {
             Selected::Structure => Some(Self::Structure),
             Selected::Definitions => Some(Self::Definitions),
@@ -47,7 +47,7 @@ impl Listing {
         }
     }
 
-    /// Seals the way of listing: another way must not give the same text.
+    /// Names the listing method in the hash, so that a different method never produces the same hash.
     const fn method(self) -> &'static [u8] {
         match self {
             Self::Structure => b"structure-sha256-sum-1",
@@ -58,7 +58,7 @@ impl Listing {
     }
 }
 
-/// The hashes of what was listed in one snapshot, each made once.
+/// The hashes of the listings in one snapshot. Each is computed once.
 #[derive(Debug, Default)]
 pub(super) struct Listings {
     structure: OnceCell<String>,
@@ -68,7 +68,7 @@ pub(super) struct Listings {
 }
 
 impl Listings {
-    const fn place(&self, listing: Listing) -> &OnceCell<String> {
+    const fn cell(&self, listing: Listing) -> &OnceCell<String> {
         match listing {
             Listing::Structure => &self.structure,
             Listing::Definitions => &self.definitions,
@@ -78,19 +78,18 @@ impl Listings {
     }
 }
 
-impl Session {
-    /// Hash of a listing of objects. Object identifiers are no part of it, nor is an extension's version, because a dump has none.
-    ///
-    /// # Errors
-    /// See [`Session::open`].
+impl OpenDatabase {
+    /// Hash of a listing of objects. It does not depend on object identifiers or extension versions, because a dump
+    /// does not contain them.
     pub async fn listed(&self, listing: Listing) -> Result<String> {
-        self.listings.place(listing).get_or_try_init(|| self.hash_of(listing)).await.cloned()
+        self.listings.cell(listing).get_or_try_init(|| self.hash_of(listing)).await.cloned()
     }
 
-    /// Begins with the listings of what will be measured, beside rows that are read on other connections: the server lists four
-    /// hundred tables in half a second. What goes wrong goes wrong again for whoever asks.
+    /// Starts the listings that will be measured later, while other connections read rows. The server takes half a
+    /// second to list four hundred tables. Errors are only logged here, because the later request fails with them
+    /// again.
     pub fn list_ahead(self: &Arc<Self>, selected: &[Selected]) {
-        let listings: Vec<Listing> = selected.iter().filter_map(Listing::of).collect();
+        let listings: Vec<Listing> = selected.iter().filter_map(Listing::from_selected).collect();
         if self.readers_max < 2 || listings.is_empty() {
             return;
         }
@@ -99,7 +98,7 @@ impl Session {
             let Ok(_reading) = session.reading.acquire().await else { return };
             for listing in listings {
                 if let Err(error) = session.listed(listing).await {
-                    tracing::debug!(scope = session.scope(), %error, "nothing more is listed ahead");
+                    tracing::debug!(scope = session.scope(), %error, "listing ahead stopped");
                     return;
                 }
             }

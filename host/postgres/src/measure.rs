@@ -1,16 +1,17 @@
-//! Evidence of a database as it is recorded and repeated: a selection goes in, a digest and counts come out, to the host alone.
+//! Measures a selection of a database as evidence: a digest and counts, which only the host receives.
 
 use super::evidence::{Digest, Latest, Sealed, Selection, TableName};
-use super::{Listing, RowFilter, Session};
+use super::{Listing, OpenDatabase, RowFilter};
 use base::error::{Error, Result};
 use base::evidence::{Counts, Measured, Selected, SelectedTables};
 use std::collections::{BTreeMap, BTreeSet};
 
-impl Session {
-    /// Measures what was selected, in this session's snapshot.
+impl OpenDatabase {
+    /// Measures a selection in this session's snapshot.
     ///
     /// # Errors
-    /// Class `PluginRefused` for a table or column that does not exist or cannot be measured so; see also [`Session::open`].
+    /// Class `PluginRefused` for a table or column that does not exist or cannot be measured in this way; see also
+    /// [`OpenDatabase::open`].
     pub async fn measure(&self, selected: Selected) -> Result<Measured> {
         let (digest, counts) = match &selected {
             Selected::Structure => (self.listed(Listing::Structure).await?, Counts::default()),
@@ -29,21 +30,21 @@ impl Session {
             }
             Selected::Content { schemas } => {
                 let selections = selections(schemas);
-                of_content(&selections, &self.digest(&selections).await?)
+                seal_content(&selections, &self.digest(&selections).await?)
             }
             Selected::Latest { column, schemas } => {
                 let tables: Vec<_> = names(schemas).collect();
-                of_latest(&self.latest(&tables, column).await?)
+                seal_latest(&self.latest(&tables, column).await?)
             }
             Selected::TreeMetadata { .. } | Selected::TreeContent { .. } => {
-                return Err(Error::unexpected(format!("a database has no {}", selected.name())));
+                return Err(Error::unexpected(format!("a database does not have a {}", selected.name())));
             }
         };
         Ok(Measured { selected, digest, counts })
     }
 
-    /// Size on disk of what is selected, tables that do not exist left out.
-    pub async fn bytes_of(&self, selected: &Selected) -> u64 {
+    /// Size of the selected tables on disk. Tables that do not exist are ignored.
+    pub async fn selected_bytes(&self, selected: &Selected) -> u64 {
         let Ok(catalog) = self.catalog().await else { return 0 };
         let tables: Vec<TableName> = match selected {
             Selected::Content { schemas } => selections(schemas).into_iter().map(|selection| selection.table).collect(),
@@ -75,7 +76,7 @@ fn selections(schemas: &BTreeMap<String, SelectedTables>) -> Vec<Selection> {
     schemas.iter().flat_map(each).collect()
 }
 
-fn of_content(selections: &[Selection], digests: &[Digest]) -> (String, Counts) {
+fn seal_content(selections: &[Selection], digests: &[Digest]) -> (String, Counts) {
     let mut sealed = Sealed::new(b"content");
     let mut counts = Counts { tables: selections.len() as u64, ..Counts::default() };
     for (selection, digest) in selections.iter().zip(digests) {
@@ -90,11 +91,11 @@ fn of_content(selections: &[Selection], digests: &[Digest]) -> (String, Counts) 
     (sealed.finish(), counts)
 }
 
-fn of_latest(latest: &[Latest]) -> (String, Counts) {
+fn seal_latest(latest: &[Latest]) -> (String, Counts) {
     let mut sealed = Sealed::new(b"latest");
     let mut counts = Counts { tables: latest.len() as u64, ..Counts::default() };
     for one in latest {
-        // A table without a value is another thing than one with an empty one.
+        // A table without a value differs from one whose greatest value is empty.
         let max = one.max.as_deref().map_or_else(|| "none".to_owned(), |max| format!("some {max}"));
         for part in [&one.table.schema, &one.table.name, &one.rows.to_string(), &max] {
             sealed.add(part.as_bytes());

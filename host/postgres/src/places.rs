@@ -1,23 +1,25 @@
-//! Where a server is looked for: each host in turn, and each of its addresses, with the whole time of an attempt for each. A name whose first
-//! address answers nobody would otherwise take the time of all others.
+//! The places where a server may be found: every host, and every address of each host, in order. Each place gets the
+//! full timeout of one attempt. Otherwise a name whose first address does not answer would use up the time of the
+//! others.
 
 use super::client::Connection;
-use super::{Config, SessionAttrs};
+use super::{DatabaseConfig, SessionAttrs};
 use base::error::{Class, Error, Result};
 use std::net::IpAddr;
 
-/// Addresses of one name that are tried. A name with more stands for a pool, of which any few will do.
+/// Maximum number of addresses of one name that are tried. A name with more addresses stands for a pool, in which a few
+/// suffice.
 const ADDRESSES_MAX: usize = 8;
 
-impl Config {
-    /// The same database at one place each.
+impl DatabaseConfig {
+    /// One configuration for each place, in the order in which they are tried.
     pub(super) async fn places(&self) -> Vec<Self> {
         let mut places = Vec::new();
         for host in self.hosts() {
             let at = |address| Self { host: host.to_owned(), address, ..self.clone() };
             let addresses = if self.address.is_some() { Vec::new() } else { addresses(host, self.port).await };
             match addresses.as_slice() {
-                // Whoever connects finds out, and says what there is to say.
+                // If the name does not resolve, the attempt to connect reports the error.
                 [] => places.push(at(self.address)),
                 several => places.extend(several.iter().map(|address| at(Some(*address)))),
             }
@@ -25,8 +27,7 @@ impl Config {
         places
     }
 
-    /// Where it is, for people.
-    #[must_use]
+    /// Host and port for messages.
     pub fn place(&self) -> String {
         self.resolved().map_or_else(
             |_| format!("the service `{}`", self.service.as_deref().unwrap_or_default()),
@@ -50,7 +51,7 @@ async fn addresses(host: &str, port: u16) -> Vec<IpAddr> {
 }
 
 impl SessionAttrs {
-    /// What is looked for, one round over all places each.
+    /// The kinds of server to look for. Each of them takes one round over all places.
     pub(super) const fn rounds(self) -> &'static [Self] {
         match self {
             Self::Any => &[Self::Any],
@@ -60,10 +61,10 @@ impl SessionAttrs {
         }
     }
 
-    /// Whether a server will do, which may be one of several.
+    /// Checks that the server is of the wanted kind.
     ///
     /// # Errors
-    /// Where it will not: class `Config`, or `Unavailable` where another one may; the server's.
+    /// If it is not: class `Unavailable` if it is one of several, because another one may be; otherwise class `DatabaseConfig`.
     pub(super) async fn check(self, connection: &Connection, is_one_of_several: bool) -> Result<()> {
         let is_wanted_standby = match self {
             Self::Any | Self::PreferStandby => return Ok(()),
@@ -76,8 +77,8 @@ impl SessionAttrs {
             return Ok(());
         }
         let (why, hint) = match is_standby {
-            true => ("it is a standby", "name a server that is none; a restore writes, and a standby takes nothing"),
-            false => ("it is no standby", "check `target_session_attrs` and `host`"),
+            true => ("it is a standby", "use a primary server; a restore cannot write to a standby"),
+            false => ("it is not a standby", "check `target_session_attrs` and `host`"),
         };
         let class = if is_one_of_several { Class::Unavailable } else { Class::Config };
         Err(Error::new(class, format!("{}: {why}", connection.target())).hint(hint))

@@ -1,6 +1,6 @@
-//! The installed pg_dump: which there are, which fits the server, and how it is started.
+//! Finds the installed pg_dump programs, chooses the one that fits the server, and starts it.
 //!
-//! A child sees a cleaned environment: what it needs to run and to connect, and nothing of this process.
+//! A child process gets a clean environment: only what it needs to run and to connect, and nothing from this process.
 
 use base::error::{Error, Result};
 use std::ffi::OsStr;
@@ -9,24 +9,25 @@ use std::process::Stdio;
 use std::time::Duration;
 use tokio::process::Command;
 
-/// Folders that packages install one version each in: Debian, Red Hat, Alpine. `*` stands for a version.
+/// Directories of packages, one per version: Debian, Red Hat, Alpine. Each entry has the parent directory, the prefix
+/// of the version, and the path below it.
 const PACKAGE_FOLDERS: [(&str, &str, &str); 3] =
     [("/usr/lib/postgresql", "", "bin"), ("/usr", "pgsql-", "bin"), ("/usr/libexec", "postgresql", "")];
 
-/// Time for `--version`. It reads nothing and takes milliseconds.
+/// Timeout for `--version`, which reads nothing and takes milliseconds.
 const VERSION_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Used where this process has no `PATH`.
+/// Used if this process has no `PATH`.
 const PATH_DEFAULT: &str = "/usr/local/bin:/usr/bin:/bin";
 
-/// A pg_dump with the pg_restore beside it.
+/// A pg_dump with the pg_restore in the same directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Program {
     pub pg_dump: PathBuf,
     pub version: Version,
 }
 
-/// What `pg_dump --version` says.
+/// The version that `pg_dump --version` prints.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Version {
     pub text: String,
@@ -34,7 +35,7 @@ pub(super) struct Version {
 }
 
 impl Version {
-    /// Reads `pg_dump (PostgreSQL) 15.18 (Debian …)`, `17beta1` and `18.1` alike.
+    /// Parses lines such as `pg_dump (PostgreSQL) 15.18 (Debian …)`, also with `17beta1` or `18.1`.
     fn parse(line: &str) -> Option<Self> {
         let text = line.trim().strip_prefix("pg_dump (PostgreSQL) ")?;
         Some(Self { text: base::text::printable(text), major: major(text)? })
@@ -47,7 +48,7 @@ impl Program {
         self.pg_dump.with_file_name("pg_restore")
     }
 
-    /// The command with a clean environment, which is killed when its handle is dropped.
+    /// A command with a clean environment. The child is killed when its handle is dropped.
     pub(super) fn command(path: &Path) -> Command {
         let mut command = Command::new(path);
         let search = base::variables::environment_variable("PATH");
@@ -55,7 +56,7 @@ impl Program {
             .env_clear()
             .env("PATH", search.as_deref().unwrap_or(PATH_DEFAULT))
             .env("LC_ALL", "C")
-            // libpq would find a password file, certificates and settings of its own accord in these places.
+            // libpq would otherwise read a password file, certificates and settings from these places.
             .env("HOME", NOWHERE)
             .env("PGPASSFILE", NOWHERE)
             .env("PGSERVICEFILE", NOWHERE)
@@ -72,35 +73,35 @@ impl Program {
         let output = match tokio::time::timeout(VERSION_TIMEOUT, output).await {
             Ok(Ok(output)) => output,
             Ok(Err(e)) => return Err(Error::config(format!("{shown} cannot be run: {}", e.kind())).hint(hint)),
-            Err(_) => return Err(Error::config(format!("{shown} --version does not end")).hint(hint)),
+            Err(_) => return Err(Error::config(format!("{shown} --version does not exit")).hint(hint)),
         };
         let version = Version::parse(&String::from_utf8_lossy(&output.stdout))
-            .ok_or_else(|| Error::config(format!("{shown} --version does not say which pg_dump it is")).hint(hint))?;
+            .ok_or_else(|| Error::config(format!("{shown} --version does not print a pg_dump version")).hint(hint))?;
         let program = Self { pg_dump: pg_dump.to_owned(), version };
         if !program.pg_restore().is_file() {
-            return Err(Error::config(format!("there is no pg_restore beside {shown}"))
-                .hint("install both from one package; the dump is checked with pg_restore"));
+            return Err(Error::config(format!("there is no pg_restore in the directory of {shown}"))
+                .hint("install both from the same package; pg_restore is needed to check the dump"));
         }
         Ok(program)
     }
 }
 
-/// A path that cannot exist, so that nothing is ever found there: what lies below a device.
+/// A path that cannot exist, because it is below a device.
 pub(super) const NOWHERE: &str = "/dev/null/nowhere";
 
-/// What to choose from.
+/// The candidates to choose from.
 #[derive(Debug)]
 pub(super) enum Installed {
-    /// The configuration names it.
+    /// The program that the configuration sets.
     Configured(Program),
-    /// In the folders of packages.
+    /// Programs in the directories of packages.
     Packaged(Vec<Program>),
 }
 
-/// Looks before anything connects.
+/// Finds the candidates, before anything connects to the server.
 ///
 /// # Errors
-/// Class `Config` when the configured one cannot be used.
+/// Class `DatabaseConfig` if the configured program cannot be used.
 pub(super) async fn installed(configured: Option<&Path>) -> Result<Installed> {
     if let Some(path) = configured {
         return Program::inspect(path).await.map(Installed::Configured);
@@ -109,7 +110,7 @@ pub(super) async fn installed(configured: Option<&Path>) -> Result<Installed> {
     for path in packaged() {
         match Program::inspect(&path).await {
             Ok(program) => programs.push(program),
-            Err(error) => tracing::debug!(%error, "passed over"),
+            Err(error) => tracing::debug!(%error, "skipped a pg_dump"),
         }
     }
     Ok(Installed::Packaged(programs))
@@ -132,11 +133,11 @@ fn is_version(name: &OsStr, prefix: &str) -> bool {
     version.is_some_and(|v| !v.is_empty() && v.bytes().all(|b| b.is_ascii_digit() || b == b'.'))
 }
 
-/// The one to use: the configured one, else the oldest packaged one that is not older than the server, else the one
-/// in `PATH`.
+/// Chooses the configured program, otherwise the oldest packaged one that is not older than the server, otherwise the
+/// one in `PATH`.
 ///
 /// # Errors
-/// Class `Config` when the server is newer than all of them, or there is none.
+/// Class `DatabaseConfig` if the server is newer than all of them, or if there is none.
 pub(super) async fn choose(installed: Installed, server_major: u32, server_version: &str) -> Result<Program> {
     let candidates = match installed {
         Installed::Configured(program) => vec![program],
@@ -152,13 +153,13 @@ pub(super) async fn choose(installed: Installed, server_major: u32, server_versi
         return Ok(program.clone());
     }
     let hint = format!(
-        "install postgresql-client-{server_major}, or set `pg_dump` to one of PostgreSQL {server_major} or newer"
+        "install postgresql-client-{server_major}, or set `pg_dump` to one from PostgreSQL {server_major} or later"
     );
     let newest = candidates.iter().max_by_key(|program| program.version.major);
     Err(match newest {
         None => Error::config("no pg_dump is installed"),
         Some(newest) => Error::config(format!(
-            "the server is PostgreSQL {server_version} and {} is of {}, which cannot dump it",
+            "the server runs PostgreSQL {server_version}, but {} has version {}, which cannot dump it",
             newest.pg_dump.display(),
             newest.version.text
         )),
@@ -166,14 +167,14 @@ pub(super) async fn choose(installed: Installed, server_major: u32, server_versi
     .hint(hint))
 }
 
-/// The pg_restore for a dump: the oldest packaged one that is not older than the pg_dump that made it, because a newer one
-/// says things that an older server does not know; else the one in `PATH`.
+/// Chooses the pg_restore for a dump: the oldest packaged one that is not older than the pg_dump that made it, because
+/// a newer one uses settings that an older server does not know; otherwise the one in `PATH`.
 ///
 /// # Errors
-/// Class `Config` when there is none.
+/// Class `DatabaseConfig` if there is none.
 pub(super) async fn for_dump(dump_major: u32, dump_version: &str) -> Result<Program> {
     let Installed::Packaged(mut programs) = installed(None).await? else {
-        return Err(Error::unexpected("no pg_restore was looked for"));
+        return Err(Error::unexpected("the installed pg_restore programs were not listed"));
     };
     if best(&programs, dump_major).is_none()
         && let Some(path) = in_search_path()
@@ -182,24 +183,23 @@ pub(super) async fn for_dump(dump_major: u32, dump_version: &str) -> Result<Prog
     }
     best(&programs, dump_major).cloned().ok_or_else(|| {
         let newest = programs.iter().map(|program| program.version.major).max();
-        let there =
-            newest.map_or_else(|| "none is installed".to_owned(), |major| format!("the newest here is {major}"));
+        let installed =
+            newest.map_or_else(|| "none is installed".to_owned(), |major| format!("the newest one here is {major}"));
         Error::config(format!(
-            "the dump was made by pg_dump {dump_version}, which needs pg_restore {dump_major} or newer, and {there}"
+            "the dump was made by pg_dump {dump_version} and needs pg_restore {dump_major} or later, but {installed}"
         ))
         .hint(format!("install postgresql-client-{dump_major}"))
     })
 }
 
-/// Folders with a whole server in them, by major version.
+/// Directories with a complete server, by major version.
 pub(super) async fn servers() -> Vec<(u32, PathBuf)> {
     let Ok(Installed::Packaged(programs)) = installed(None).await else { return Vec::new() };
     let folders = programs.iter().filter_map(|p| Some((p.version.major, p.pg_dump.parent()?.to_owned())));
     folders.filter(|(_, bin)| ["initdb", "postgres"].iter().all(|name| bin.join(name).is_file())).collect()
 }
 
-/// The major version at the beginning of what a server or a program calls its version.
-#[must_use]
+/// The major version at the beginning of a server's or program's version.
 pub fn major(version: &str) -> Option<u32> {
     let digits = version.find(|c: char| !c.is_ascii_digit()).unwrap_or(version.len());
     version.get(..digits)?.parse().ok()
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_version_is_read_however_a_distribution_decorates_it() {
+    fn a_version_is_parsed_whatever_a_distribution_adds_to_it() {
         let cases = [
             ("pg_dump (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)\n", Some(15)),
             ("pg_dump (PostgreSQL) 17beta1", Some(17)),
@@ -241,12 +241,12 @@ mod tests {
     }
 
     #[test]
-    fn nowhere_is_a_place_that_nobody_can_make() {
+    fn nowhere_cannot_be_created() {
         assert!(std::fs::create_dir_all(NOWHERE).is_err() && std::fs::write(NOWHERE, "").is_err());
     }
 
     #[tokio::test]
-    async fn the_oldest_pg_dump_that_can_read_the_server_is_taken() {
+    async fn the_oldest_pg_dump_that_can_read_the_server_is_chosen() {
         let installed = || Installed::Packaged(vec![program(17), program(13), program(15), program(16)]);
         for (server, chosen) in [(12, 13), (13, 13), (14, 15), (16, 16), (17, 17)] {
             assert_eq!(choose(installed(), server, "").await.unwrap().version.major, chosen, "server {server}");
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_server_that_is_newer_than_the_configured_pg_dump_is_refused_by_name_and_remedy() {
+    async fn a_server_that_is_newer_than_the_configured_pg_dump_is_refused() {
         let error = choose(Installed::Configured(program(15)), 18, "18.1").await.unwrap_err();
         assert_eq!(error.class(), base::error::Class::Config);
         assert!(error.message().contains("18.1") && error.message().contains("/15/bin/pg_dump"), "{error}");

@@ -1,7 +1,7 @@
-//! Restoring a dump: a fresh database is made beside all others, filled by pg_restore, and put in place by a rename when
-//! somebody has looked at it. Until then no database that was there before is touched.
+//! Restores a dump: creates a fresh database, fills it with pg_restore, and renames it to the requested name after it
+//! has been checked. Until then, no existing database is changed.
 //!
-//! This is the one module that writes to a server, and only to the one that is named as the target.
+//! This is the only module that writes to a server, and it writes only to the target of the restore.
 
 mod fill;
 mod properties;
@@ -14,24 +14,27 @@ pub use requirements::Plan;
 use super::archive::{Contents, Origin};
 use super::client::{Connection, Dialer, Refused};
 use super::program::{self, Program};
-use super::{Config, SERVER_MAJOR_MIN};
+use super::{DatabaseConfig, SERVER_MAJOR_MIN};
 use base::error::{Class, Error, Result};
 use std::time::{Duration, Instant};
 use tokio_postgres::types::Type;
 
-/// Longest name of a database, in bytes. The server cuts off what is longer, and would then meet another one.
+/// Maximum length of a database name in bytes. The server truncates longer names, which could then be those of other
+/// databases.
 pub const NAME_BYTES_MAX: usize = 63;
 
-/// Jobs of pg_restore where nobody says: as many as cores, and at most so many, because they all write to one disk.
+/// Upper limit for the default number of pg_restore jobs, which is the number of cores. More jobs would not help,
+/// because they all write to one disk.
 pub const JOBS_DEFAULT_MAX: usize = 4;
 
-/// How long a server that broke is waited for, to drop what it holds: it recovers in seconds, or somebody has to look.
+/// How long to retry the drop of a database after the server crashed. A server recovers within seconds, or somebody has
+/// to look into it.
 const DROP_PATIENCE: Duration = Duration::from_secs(15);
 
-/// The first server that ends sessions because they are idle.
+/// The first server version with `idle_session_timeout`.
 const IDLE_TIMEOUT_MAJOR_MIN: u32 = 14;
 
-/// How often it is asked.
+/// Interval between these retries.
 const DROP_INTERVAL: Duration = Duration::from_millis(500);
 
 /// A server that databases are restored to.
@@ -51,37 +54,37 @@ impl std::fmt::Debug for Server {
     }
 }
 
-/// A database that is there.
+/// An existing database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Existing {
-    /// Its name.
+    /// Name of the database.
     pub name: String,
-    /// Whose it is.
+    /// Owner of the database.
     pub owner: String,
-    /// Its size on disk; none where this user may not know.
+    /// Size on disk. `None` if this user may not read it.
     pub bytes: Option<u64>,
-    /// Connections to it.
+    /// Number of connections to the database.
     pub sessions: u64,
-    /// Whether this user may rename and drop it.
+    /// Whether this user may rename and drop the database.
     pub may_replace: bool,
 }
 
-/// A database that is being filled. Nobody drops it but [`Server::drop_database`].
+/// A database that is being filled. Only [`Server::drop_database`] drops it.
 #[derive(Debug, Clone, Copy)]
 pub struct Fresh<'a> {
-    /// Its name.
+    /// Name of the database.
     pub name: &'a str,
-    /// Whose it and everything in it will be; the connecting user's where nobody is named.
+    /// The role that will own the database and everything in it. Default: the connecting user.
     pub owner: Option<&'a str>,
 }
 
 impl Server {
-    /// Connects to the server through the database that the configuration names, as a rule `postgres`.
+    /// Connects to the server through the configured database, usually `postgres`.
     ///
     /// # Errors
-    /// As [`super::Session::open`].
-    pub async fn connect(config: &Config) -> Result<Self> {
-        let own = Config {
+    /// As [`super::OpenDatabase::open`].
+    pub async fn connect(config: &DatabaseConfig) -> Result<Self> {
+        let own = DatabaseConfig {
             credentials: config.restore_credentials.as_deref().unwrap_or(&config.credentials).clone(),
             ..config.clone()
         };
@@ -97,7 +100,7 @@ impl Server {
                 "{}: PostgreSQL {version} is older than {SERVER_MAJOR_MIN}",
                 connection.target()
             ))
-            .hint(format!("restore to PostgreSQL {SERVER_MAJOR_MIN} or newer")));
+            .hint(format!("restore to PostgreSQL {SERVER_MAJOR_MIN} or later")));
         }
         connection.execute(WITHOUT_LIMITS).await.map_err(|refused| refused.error)?;
         connection.query(super::client::PINS_OF_NEWER_SERVERS_IN_SESSION, &[]).await?;
@@ -107,81 +110,81 @@ impl Server {
         Ok(Self { dialer, version, major, user, may_create, is_superuser, connection })
     }
 
-    /// As the server names its version.
-    #[must_use]
+    /// The version, as the server reports it.
     pub fn version(&self) -> &str {
         &self.version
     }
 
-    /// The server for people.
-    #[must_use]
+    /// The server and user for messages.
     pub fn describe(&self) -> String {
         let config = self.dialer.config();
         format!("{}:{} as user `{}`", config.host, config.port, self.user)
     }
 
-    /// How to read one of its databases.
-    #[must_use]
-    pub fn config(&self, database: &str) -> Config {
-        Config { database: database.to_owned(), ..self.dialer.config().clone() }
+    /// The configuration for connecting to one of the server's databases.
+    pub fn config(&self, database: &str) -> DatabaseConfig {
+        DatabaseConfig { database: database.to_owned(), ..self.dialer.config().clone() }
     }
 
-    /// Whether a dump can be restored here: the server's version, and this user's right to make a database.
+    /// Checks that a dump can be restored here: the server is not older than the dumped one, and this user may create
+    /// databases.
     ///
     /// # Errors
-    /// Class `Config`.
+    /// Class `DatabaseConfig` if not.
     pub fn check(&self, origin: &Origin) -> Result<()> {
         let dumped = program::major(&origin.server_version).unwrap_or(0);
         if dumped > self.major {
             let (version, dumped_version) = (&self.version, &origin.server_version);
             return Err(Error::config(format!(
-                "the dump is of PostgreSQL {dumped_version}, and the target server is the older {version}"
+                "the dump comes from PostgreSQL {dumped_version}, but the target server is older: {version}"
             ))
-            .hint(format!("restore to PostgreSQL {dumped} or newer")));
+            .hint(format!("restore to PostgreSQL {dumped} or later")));
         }
         if !self.may_create {
             return Err(Error::config(format!(
-                "the user `{}` may not make a database on {}",
+                "the user `{}` may not create databases on {}",
                 self.user,
                 self.describe()
             ))
             .hint(format!(
-                "let it, with `ALTER ROLE {} CREATEDB`, or give `restore_credentials` of a user who may",
+                "run `ALTER ROLE {} CREATEDB`, or set `restore_credentials` to those of a user who may",
                 self.user
             )));
         }
         Ok(())
     }
 
-    /// Whether there is a role, and this user may act for it.
+    /// Checks that the role exists and that this user is a member of it.
     ///
     /// # Errors
-    /// Class `Config` when not.
+    /// Class `DatabaseConfig` if not.
     pub async fn check_owner(&self, owner: &str) -> Result<()> {
         let rows = self.connection.query(OWNER, &[(&owner, Type::TEXT)]).await?;
         let shown = base::text::printable(owner);
         let may = rows.first().map(|row| self.connection.read::<bool>(row, 0)).transpose()?;
         match may {
             Some(true) => Ok(()),
-            Some(false) => Err(Error::config(format!("the user `{}` may not act for the role `{shown}`", self.user))
-                .hint(format!("let it, with `GRANT {shown} TO {}`, or name another role with --owner", self.user))),
+            Some(false) => {
+                Err(Error::config(format!("the user `{}` is not a member of the role `{shown}`", self.user))
+                    .hint(format!("run `GRANT {shown} TO {}`, or choose another role with --owner", self.user)))
+            }
             None => Err(Error::config(format!("the role `{shown}` does not exist on {}", self.describe()))
-                .hint("make it first with CREATE ROLE, or name another one with --owner")),
+                .hint("create it first with CREATE ROLE, or choose another role with --owner")),
         }
     }
 
-    /// A database of this name, if there is one.
+    /// The database of this name, if it exists.
     ///
     /// # Errors
-    /// As [`super::Session::open`].
-    pub async fn look(&self, name: &str) -> Result<Option<Existing>> {
+    /// As [`super::OpenDatabase::open`].
+    pub async fn find_database(&self, name: &str) -> Result<Option<Existing>> {
         Ok(self.existing("d.datname = $1", name).await?.pop())
     }
 
-    /// Databases whose names begin so.
+    /// All databases whose names begin with `prefix`.
     ///
     /// # Errors
-    /// As [`super::Session::open`].
+    /// As [`super::OpenDatabase::open`].
     pub async fn beginning(&self, prefix: &str) -> Result<Vec<Existing>> {
         self.existing("starts_with(d.datname, $1)", prefix).await
     }
@@ -201,55 +204,49 @@ impl Server {
         rows.iter().map(read).collect()
     }
 
-    /// Makes an empty database with the encoding, provider and locale of the one that was dumped. Where the server does not have
-    /// them, it gets the server's own, and the answer says so.
-    ///
-    /// # Errors
-    /// Those of the server.
+    /// Creates an empty database with the encoding, provider and locale of the dumped one. If the server does not have
+    /// them, the database gets the server's own, and a note is returned.
     async fn create(&self, fresh: Fresh<'_>, plan: &Plan) -> Result<Option<String>> {
         let owner = fresh.owner.map(|owner| format!(" OWNER {}", quoted(owner))).unwrap_or_default();
         let base = format!("CREATE DATABASE {}{owner} TEMPLATE template0", quoted(fresh.name));
-        let wanted = plan.properties.options();
-        let mut left = wanted.iter().peekable();
+        let candidates = plan.properties.options();
+        let mut left = candidates.iter().peekable();
         while let Some(options) = left.next() {
             match self.connection.execute(&format!("{base}{options}")).await {
-                Ok(()) if Some(options) == wanted.first() => return Ok(None),
+                Ok(()) if Some(options) == candidates.first() => return Ok(None),
                 Ok(()) => {
                     let locale = plan.properties.locale().unwrap_or_default();
-                    let note = format!("the server has not {locale}: text is sorted by{}", kept(options));
+                    let note = format!("the server does not have {locale}: the database uses {}", fallback(options));
                     tracing::warn!("{note}");
                     return Ok(Some(note));
                 }
                 Err(refused) if left.peek().is_some() && is_about_locale(&refused) => {}
                 Err(refused) => {
                     let name = base::text::printable(fresh.name);
-                    return Err(refused.error.context(format!("making `{name}`")));
+                    return Err(refused.error.context(format!("creating `{name}`")));
                 }
             }
         }
-        Err(Error::unexpected("no way to make a database was tried"))
+        Err(Error::unexpected("no CREATE DATABASE was attempted"))
     }
 
-    /// Gathers the statistics that no dump has; without them the first queries are planned blindly.
-    ///
-    /// # Errors
-    /// Those of the server.
+    /// Gathers the planner's statistics, which a dump does not contain. Without them, the first queries get poor plans.
     pub async fn analyze(&self, database: &str) -> Result<()> {
         let connection = Dialer::for_restore(&self.config(database))?.connect().await?;
         connection.execute(WITHOUT_LIMITS).await.map_err(|refused| refused.error)?;
         connection.execute("ANALYZE").await.map_err(|refused| refused.error.context("gathering statistics"))
     }
 
-    /// Gives the database what the dumped one was set to; what could not be is in the answer, a sentence each. It is the last
-    /// step, because a setting counts for whoever connects from then on.
+    /// Applies the settings of the dumped database. Returns one sentence for each setting that could not be applied.
+    /// This is the last step, because the settings apply to every later connection.
     pub async fn finish(&self, database: &str, plan: &Plan) -> Vec<String> {
         self.apply(database, &plan.properties).await
     }
 
-    /// Compares what is in a database with what its dump announced.
+    /// Counts the tables of a database and compares the number with the dump's.
     ///
     /// # Errors
-    /// Class `Stale` when tables are missing.
+    /// Class `Stale` if tables are missing.
     pub async fn check_tables(&self, database: &str, contents: Option<&Contents>) -> Result<u64> {
         let dialer = Dialer::new(&self.config(database))?;
         let connection = dialer.connect().await?;
@@ -258,17 +255,17 @@ impl Server {
         match contents.map(|contents| contents.tables as u64) {
             Some(expected) if tables < expected => Err(Error::new(
                 Class::Stale,
-                format!("the restored database has {tables} tables, and the dump announced {expected}"),
+                format!("the restored database has {tables} tables, but the dump contains {expected}"),
             )
-            .hint("take another snapshot: `list` shows them")),
+            .hint("choose another snapshot: `list` shows them")),
             _ => Ok(tables),
         }
     }
 
-    /// Gives databases new names, all of them or none.
+    /// Renames databases in one transaction: all of them or none.
     ///
     /// # Errors
-    /// Class `Config` while somebody is connected to one of them; those of the server.
+    /// Class `DatabaseConfig` while one of the databases has connections.
     pub async fn rename(&self, names: &[(&str, &str)]) -> Result<()> {
         let statements: String = names
             .iter()
@@ -285,10 +282,7 @@ impl Server {
         }
     }
 
-    /// Drops a database, and ends what is left of connections to it. A server that has just broken is given time to come back.
-    ///
-    /// # Errors
-    /// Those of the server.
+    /// Drops a database and terminates its connections. If the server has just crashed, this waits until it is back.
     pub async fn drop_database(&self, name: &str) -> Result<()> {
         let statement = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", quoted(name));
         if self.connection.execute(&statement).await.is_ok() {
@@ -310,10 +304,10 @@ impl Server {
     }
 }
 
-/// Whether a pg_restore is installed that reads a dump, before anything is made of it.
+/// Checks that a pg_restore that can read the dump is installed, before anything is created.
 ///
 /// # Errors
-/// Class `Config` when there is none.
+/// Class `DatabaseConfig` if there is none.
 pub async fn check_program(origin: &Origin) -> Result<()> {
     program_for(origin).await.map(drop)
 }
@@ -323,35 +317,35 @@ async fn program_for(origin: &Origin) -> Result<Program> {
     program::for_dump(major, &origin.pg_dump_version).await
 }
 
-/// What to do about a database that somebody uses.
-pub const HINT_IN_USE: &str = "stop Dolibarr, or whatever uses it, for the moment of the swap";
+/// The hint for a database that is in use.
+pub const HINT_IN_USE: &str = "stop Dolibarr and other clients of the database during the swap";
 
 fn is_about_locale(refused: &Refused) -> bool {
     let message = refused.error.message();
     ["locale", "ICU", "collat", "LC_CTYPE"].iter().any(|sign| message.contains(sign))
 }
 
-/// What a database got instead of its locale, for people.
-fn kept(options: &str) -> &'static str {
+/// What a database uses instead of its own locale, for messages.
+fn fallback(options: &str) -> &'static str {
     if options.contains("LOCALE_PROVIDER") {
-        " its own provider, and all else by the server's locale"
+        "its own provider to sort text, and the server's locale otherwise"
     } else {
-        " the server's own locale"
+        "the server's own locale"
     }
 }
 
-/// An identifier for SQL.
+/// A quoted SQL identifier.
 pub(crate) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// A text for SQL, whatever `standard_conforming_strings` is.
+/// A SQL string literal that is valid with any setting of `standard_conforming_strings`.
 pub(crate) fn literal(text: &str) -> String {
     let quoted = text.replace('\'', "''");
     if quoted.contains('\\') { format!("E'{}'", quoted.replace('\\', "\\\\")) } else { format!("'{quoted}'") }
 }
 
-/// A database's name that libpq cannot take for a connection string.
+/// A connection string for a database, so that libpq does not mistake its name for one.
 fn conninfo(database: &str) -> String {
     format!("dbname='{}'", database.replace('\\', "\\\\").replace('\'', "\\'"))
 }
@@ -360,7 +354,7 @@ const SERVER: &str = "SELECT current_setting('server_version'), current_setting(
      (SELECT rolcreatedb OR rolsuper FROM pg_roles WHERE rolname = current_user), \
      (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)";
 
-/// What a role or a database may have by default and what would end a restore half-way.
+/// Disables settings that a role or a database may have by default and that would abort a restore.
 const WITHOUT_LIMITS: &str = "SET statement_timeout = 0; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0; \
      SET default_transaction_read_only = off";
 
@@ -380,7 +374,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_and_texts_cannot_leave_their_quotes() {
+    fn names_and_texts_cannot_escape_their_quotes() {
         assert_eq!(quoted("a\"; DROP"), "\"a\"\"; DROP\"");
         assert_eq!(literal("a'; DROP\\"), "E'a''; DROP\\\\'");
         assert_eq!(conninfo("a' host=x"), "dbname='a\\' host=x'");

@@ -1,8 +1,8 @@
-//! Rows of single tables for a plugin: only tables and columns that the configuration names, a bounded page at a time, in
-//! the order of a key. The SQL is made here of names that the catalog has; nothing of a plugin becomes part of it but a
+//! Reads rows of single tables for a plugin: only tables and columns that the configuration lists, in pages of limited
+//! size, in the order of a key. The SQL is built from names in the catalog; the only input from a plugin in it is a
 //! number.
 
-use super::Session;
+use super::OpenDatabase;
 use super::client::Parameter;
 use super::evidence::{TableName, is_name, quoted};
 use base::error::{Error, Result};
@@ -11,16 +11,19 @@ use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use tokio_postgres::types::Type;
 
-/// Tables that a configuration may name. Each is a handle of the call; the shipped plugin needs two.
+/// Maximum number of tables in the configuration. Each becomes a handle of the plugin call; the shipped plugin needs
+/// two.
 const TABLES_MAX: usize = 16;
 
-/// Columns of one of them. A page of a thousand rows then has at most 16,000 values.
+/// Maximum number of columns of one table, so that a page of a thousand rows has at most 16,000 values.
 const COLUMNS_MAX: usize = 16;
 
-/// Rows of one page, whatever is asked: half a megabyte for rows that name a document.
+/// Maximum number of rows in a page, even if more are requested. For rows that name a document, this is half a
+/// megabyte.
 pub const PAGE_ROWS_MAX: u32 = 1_000;
 
-/// Characters of one value. A path of Dolibarr has at most 511; text that is longer is content, which no plugin is to read.
+/// Maximum length of a value in characters. A path in Dolibarr has at most 511. Longer text is content, which a plugin
+/// must not read.
 const VALUE_CHARS_MAX: usize = 1_024;
 
 /// Types that can be a key.
@@ -29,41 +32,39 @@ const KEY_TYPES: [&str; 3] = ["int2", "int4", "int8"];
 /// One table of the configuration: `llx_ecm_files = ["rowid", "label"]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReadableTable {
-    /// The key of the configuration, which is also what a plugin knows it by: `table`, or `schema.table`.
+    /// The key in the configuration, `table` or `schema.table`. Plugins use it too.
     pub label: String,
-    /// Where it is.
+    /// Schema and name.
     pub name: TableName,
-    /// What may be read of it, the key first.
+    /// The columns that may be read, the key first.
     pub columns: Vec<String>,
-    /// Those of them that a report may show.
+    /// The columns among them that a report may show.
     pub shown: Vec<String>,
 }
 
-/// `[plugins.crosscheck.shown]`: which of the readable columns a report may show of a row that a plugin names.
+/// `[plugins.crosscheck.shown]`: the readable columns that a report may show for a row that a plugin names.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 pub struct Shown(BTreeMap<String, Vec<String>>);
 
 impl Shown {
-    /// By the labels of tables.
-    #[must_use]
+    /// The columns for each table label.
     pub fn of(tables: &[(&str, &[&str])]) -> Self {
         let owned = |columns: &[&str]| columns.iter().map(|&column| column.to_owned()).collect();
         Self(tables.iter().map(|&(label, columns)| (label.to_owned(), owned(columns))).collect())
     }
 
-    /// `table#column` each.
+    /// Each column, as `table#column`.
     pub fn columns(&self) -> impl Iterator<Item = String> {
         self.0.iter().flat_map(|(label, columns)| columns.iter().map(move |column| format!("{label}#{column}")))
     }
 
-    /// Whether nothing is shown.
-    #[must_use]
+    /// Whether no column is shown.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
 
-/// `[plugins.crosscheck.tables]`: which columns of which tables may be read.
+/// `[plugins.crosscheck.tables]`: the tables and columns that may be read.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "BTreeMap<String, Vec<String>>")]
 pub struct Readable(Vec<ReadableTable>);
@@ -73,7 +74,7 @@ impl TryFrom<BTreeMap<String, Vec<String>>> for Readable {
 
     fn try_from(tables: BTreeMap<String, Vec<String>>) -> Result<Self, String> {
         if tables.len() > TABLES_MAX {
-            return Err(format!("`tables` names {} tables, and at most {TABLES_MAX} can be read", tables.len()));
+            return Err(format!("`tables` lists {} tables, but at most {TABLES_MAX} are allowed", tables.len()));
         }
         tables
             .into_iter()
@@ -86,18 +87,17 @@ impl TryFrom<BTreeMap<String, Vec<String>>> for Readable {
 impl ReadableTable {
     fn new(label: String, columns: Vec<String>) -> Result<Self, String> {
         let shown = printable(&label);
-        let name = TableName::parse(&label).ok_or_else(|| {
-            format!("`{shown}` in `tables` is no name of a table, which looks like table or schema.table")
-        })?;
+        let name = TableName::parse(&label)
+            .ok_or_else(|| format!("`{shown}` in `tables` is not a valid table name: write table or schema.table"))?;
         if columns.is_empty() || columns.len() > COLUMNS_MAX {
             let found = columns.len();
-            return Err(format!("`{shown}` in `tables` names {found} columns, and it takes 1 to {COLUMNS_MAX}"));
+            return Err(format!("`{shown}` in `tables` lists {found} columns, but must list 1 to {COLUMNS_MAX}"));
         }
-        if let Some(wrong) = columns.iter().find(|column| column.is_empty() || !is_name(column)) {
-            return Err(format!("`{}` of `{shown}` in `tables` is no name of a column", printable(wrong)));
+        if let Some(invalid) = columns.iter().find(|column| column.is_empty() || !is_name(column)) {
+            return Err(format!("`{}` of `{shown}` in `tables` is not a valid column name", printable(invalid)));
         }
         if columns.iter().collect::<BTreeSet<_>>().len() < columns.len() {
-            return Err(format!("`{shown}` in `tables` names a column twice"));
+            return Err(format!("`{shown}` in `tables` lists a column twice"));
         }
         Ok(Self { label, name, columns, shown: Vec::new() })
     }
@@ -107,24 +107,24 @@ impl Readable {
     /// Tables by label with their columns, the key first.
     ///
     /// # Errors
-    /// One sentence for the person who wrote it.
+    /// One sentence for the author of the configuration.
     pub fn of(tables: &[(&str, &[&str])]) -> Result<Self, String> {
         let owned = |columns: &[&str]| columns.iter().map(|&column| column.to_owned()).collect();
         tables.iter().map(|&(label, columns)| (label.to_owned(), owned(columns))).collect::<BTreeMap<_, _>>().try_into()
     }
 
-    /// The tables with what a report may show of their rows.
+    /// The tables, with the columns that a report may show.
     ///
     /// # Errors
-    /// One sentence for the person who wrote it.
+    /// One sentence for the author of the configuration.
     pub fn showing(&self, shown: &Shown) -> Result<Self, String> {
         let mut tables = self.clone();
         for (label, columns) in &shown.0 {
             let table = tables.0.iter_mut().find(|table| table.label == *label);
-            let known = |column: &&String| !table.as_ref().is_some_and(|table| table.columns.contains(column));
-            if let Some(column) = columns.iter().find(known) {
+            let is_unreadable = |column: &&String| !table.as_ref().is_some_and(|table| table.columns.contains(column));
+            if let Some(column) = columns.iter().find(is_unreadable) {
                 return Err(format!(
-                    "`shown` names `{}` of `{}`, which `tables` does not let be read",
+                    "`shown` lists `{}` of `{}`, which is not readable according to `tables`",
                     printable(column),
                     printable(label)
                 ));
@@ -142,44 +142,43 @@ impl Readable {
     }
 
     /// Whether no table may be read.
-    #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
 
-/// What can be read of a table.
+/// The readable part of a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shape {
     /// The configured columns that the table has, the key first.
     pub columns: Vec<String>,
-    /// Its rows.
+    /// Number of rows.
     pub rows: u64,
 }
 
 /// One row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
-    /// Its key.
+    /// The value of the key.
     pub key: i64,
-    /// One for each column of the shape; none for null.
+    /// One value for each column of the shape. `None` stands for NULL.
     pub values: Vec<Option<String>>,
 }
 
-/// Which way the key runs.
+/// The order of the keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
-    /// The smallest first.
+    /// Smallest first.
     Ascending,
-    /// The greatest first.
+    /// Greatest first.
     Descending,
 }
 
-impl Session {
-    /// What can be read of a table; none where the database has no such one.
+impl OpenDatabase {
+    /// The readable part of a table. `None` if the database does not have the table.
     ///
     /// # Errors
-    /// Class `Config` where its key cannot be one; see also [`Session::open`].
+    /// Class `DatabaseConfig` if the first column is not a suitable key; see also [`OpenDatabase::open`].
     pub async fn shape(&self, table: &ReadableTable) -> Result<Option<Shape>> {
         let Some(columns) = self.readable_columns(table).await? else { return Ok(None) };
         let TableName { schema, name } = &table.name;
@@ -193,15 +192,16 @@ impl Session {
         let rows: i64 = reader.read(&row, 0)?;
         self.release(reader);
         if !is_key {
-            return Err(no_key(table, "is not unique, or may be null"));
+            return Err(unsuitable_key(table, "is not unique or can be null"));
         }
         Ok(Some(Shape { columns, rows: rows.unsigned_abs() }))
     }
 
-    /// A page of rows in the order of the key, beyond `after`; empty where the database has no such table.
+    /// A page of rows in the order of the key, beginning after the key `after`. Empty if the database does not have the
+    /// table.
     ///
     /// # Errors
-    /// Class `Config` for a key that cannot be one and for a value that is content; see also [`Session::open`].
+    /// Class `DatabaseConfig` for an unsuitable key or for a value that is too long; see also [`OpenDatabase::open`].
     pub async fn rows(&self, table: &ReadableTable, after: Option<i64>, order: Order, count: u32) -> Result<Vec<Row>> {
         let Some(columns) = self.readable_columns(table).await? else { return Ok(Vec::new()) };
         let TableName { schema, name } = &table.name;
@@ -233,20 +233,21 @@ impl Session {
         self.release(reader);
         for (column, value) in page.iter().flat_map(|row| columns.iter().zip(&row.values)) {
             if value.as_ref().is_some_and(|value| value.chars().count() > VALUE_CHARS_MAX) {
-                let said = format!(
-                    "`{column}` of the table `{}` has a value of more than {VALUE_CHARS_MAX} characters, which no plugin may read",
+                let text = format!(
+                    "`{column}` of the table `{}` has a value of more than {VALUE_CHARS_MAX} characters, which plugins \
+                     may not read",
                     table.label
                 );
-                return Err(Error::config(printable(&said)).hint("leave the column out of [plugins.crosscheck.tables]"));
+                return Err(Error::config(printable(&text)).hint("remove the column from [plugins.crosscheck.tables]"));
             }
         }
         Ok(page)
     }
 
-    /// Columns of single rows, by key; a row that is not there is left out, and so is a column that the table does not have.
+    /// Columns of single rows, by key. Rows that do not exist are left out; columns that cannot be read are `None`.
     ///
     /// # Errors
-    /// As [`Session::rows`].
+    /// As [`OpenDatabase::rows`].
     pub async fn named_rows(
         &self,
         table: &ReadableTable,
@@ -279,11 +280,16 @@ impl Session {
         Ok(found)
     }
 
-    /// How many rows have these values in these columns, as [`Session::named_rows`] gives them.
+    /// Counts the rows that have these values in these columns, as [`OpenDatabase::named_rows`] returns them.
     ///
     /// # Errors
-    /// As [`Session::rows`].
-    pub async fn rows_like(&self, table: &ReadableTable, columns: &[String], values: &[Option<String>]) -> Result<u64> {
+    /// As [`OpenDatabase::rows`].
+    pub async fn count_matching_rows(
+        &self,
+        table: &ReadableTable,
+        columns: &[String],
+        values: &[Option<String>],
+    ) -> Result<u64> {
         let Some(readable) = self.readable_columns(table).await? else { return Ok(0) };
         let TableName { schema, name } = &table.name;
         let given: Vec<(&String, &Option<String>)> =
@@ -309,7 +315,7 @@ impl Session {
         Ok(u64::try_from(count).unwrap_or_default())
     }
 
-    /// The columns of a table that may be read and that it has; none where there is no such table.
+    /// The configured columns that the table has. `None` if the table does not exist.
     async fn readable_columns(&self, table: &ReadableTable) -> Result<Option<Vec<String>>> {
         let catalog = self.catalog().await?;
         let Some((found, bases)) = catalog.get(&table.name) else { return Ok(None) };
@@ -317,22 +323,22 @@ impl Session {
         let key = table.columns.first().and_then(place).and_then(|at| bases.get(at));
         match key.map(String::as_str) {
             Some(base) if KEY_TYPES.contains(&base) => {}
-            Some(_) => return Err(no_key(table, "is no whole number")),
-            None => return Err(no_key(table, "is not there")),
+            Some(_) => return Err(unsuitable_key(table, "is not an integer")),
+            None => return Err(unsuitable_key(table, "does not exist")),
         }
         Ok(Some(table.columns.iter().filter(|column| place(column).is_some()).cloned().collect()))
     }
 }
 
-fn no_key(table: &ReadableTable, why: &str) -> Error {
+fn unsuitable_key(table: &ReadableTable, why: &str) -> Error {
     let key = table.columns.first().map_or("", String::as_str);
-    let said = format!("the column `{key}` cannot be the key of the table `{}`, because it {why}", table.label);
-    Error::config(printable(&said)).hint(
-        "in [plugins.crosscheck.tables], begin each list with a column of whole numbers that a unique index orders, as rowid",
+    let text = format!("the column `{key}` cannot be the key of the table `{}`, because it {why}", table.label);
+    Error::config(printable(&text)).hint(
+        "in [plugins.crosscheck.tables], begin each list with an integer column that has a unique index, such as rowid",
     )
 }
 
-/// Whether an index makes a column unique now, for all rows, and it is never null.
+/// Whether a column is NOT NULL and has a unique index that is valid, not deferrable and not partial.
 const IS_KEY: &str = "SELECT EXISTS (SELECT FROM pg_index AS i \
      JOIN pg_class AS c ON c.oid = i.indrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace \
      JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = i.indkey[0] \
@@ -344,7 +350,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_table_is_named_with_or_without_its_schema_and_with_its_columns() {
+    fn a_table_is_listed_with_or_without_its_schema() {
         let readable = Readable::of(&[("llx_ecm_files", &["rowid", "label"]), ("audit.log", &["id"])]).unwrap();
         let shown: Vec<_> =
             readable.iter().map(|t| (t.name.schema.as_str(), t.name.name.as_str(), &t.columns)).collect();
@@ -361,21 +367,21 @@ mod tests {
     type Named<'a> = &'a [(&'a str, &'a [&'a str])];
 
     #[test]
-    fn what_names_no_table_or_no_column_is_refused_in_one_sentence() {
+    fn invalid_tables_and_columns_are_refused_in_one_sentence() {
         let many: Vec<String> = (0..=TABLES_MAX).map(|n| format!("t{n}")).collect();
         let many: Vec<(&str, &[&str])> = many.iter().map(|name| (name.as_str(), &["id"][..])).collect();
         let wide: Vec<String> = (0..=COLUMNS_MAX).map(|n| format!("c{n}")).collect();
         let wide: Vec<&str> = wide.iter().map(String::as_str).collect();
         let table: [(Named<'_>, &str); 9] = [
-            (&[("", &["id"])], "is no name of a table"),
-            (&[(".t", &["id"])], "is no name of a table"),
-            (&[("s.", &["id"])], "is no name of a table"),
-            (&[("t\0", &["id"])], "is no name of a table"),
-            (&[("t", &[])], "names 0 columns"),
-            (&[("t", &[""])], "is no name of a column"),
-            (&[("t", &["id", "id"])], "names a column twice"),
-            (&[("t", &wide)], "names 17 columns"),
-            (&many, "names 17 tables"),
+            (&[("", &["id"])], "is not a valid table name"),
+            (&[(".t", &["id"])], "is not a valid table name"),
+            (&[("s.", &["id"])], "is not a valid table name"),
+            (&[("t\0", &["id"])], "is not a valid table name"),
+            (&[("t", &[])], "lists 0 columns"),
+            (&[("t", &[""])], "is not a valid column name"),
+            (&[("t", &["id", "id"])], "lists a column twice"),
+            (&[("t", &wide)], "lists 17 columns"),
+            (&many, "lists 17 tables"),
         ];
         for (tables, expected) in table {
             let sentence = Readable::of(tables).unwrap_err();

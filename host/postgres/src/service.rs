@@ -1,19 +1,19 @@
-//! A service file, as libpq has it: sections in brackets, `name=value` in lines of their own, comments behind `#` at the beginning of a line.
-//! It has no quotes and no escapes, so no reader of other INI files reads it right.
+//! Reads libpq's connection service file: sections in brackets, `name=value` on lines of their own, and comments that
+//! begin with `#` at the start of a line. It has no quotes and no escapes, so a generic INI parser would misread it.
 //!
-//! Users and passwords come from `credentials` alone, and are not taken from it.
+//! Users and passwords come only from `credentials`; those in the service file are ignored.
 
-use super::{Config, PORT_DEFAULT, SessionAttrs, SslMode};
+use super::{DatabaseConfig, PORT_DEFAULT, SessionAttrs, SslMode};
 use base::error::{Error, Result, reason};
 use base::secret::Source;
 use serde::Deserialize;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-/// Largest file that is read. One with a hundred services has 20 KiB.
+/// Maximum file size. A file with a hundred services has 20 KiB.
 const BYTES_MAX: u64 = 1 << 20;
 
-/// A database as the configuration has it written.
+/// A database as it is written in the configuration.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Written {
@@ -37,17 +37,18 @@ pub(super) struct Written {
     connections: Option<u8>,
 }
 
-/// What was not written, so that a service may say it. A default that is written counts.
+/// Settings that the configuration omits, so that a service may provide them. A setting that is written out is not
+/// overridden, even if its value is the default.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Unsaid {
+pub(super) struct Unset {
     port: bool,
     ssl_mode: bool,
     target_session_attrs: bool,
 }
 
-impl From<Written> for Config {
+impl From<Written> for DatabaseConfig {
     fn from(written: Written) -> Self {
-        let unsaid = Unsaid {
+        let unset = Unset {
             port: written.port.is_none(),
             ssl_mode: written.ssl_mode.is_none(),
             target_session_attrs: written.target_session_attrs.is_none(),
@@ -67,53 +68,54 @@ impl From<Written> for Config {
             connect_timeout: written.connect_timeout.unwrap_or(plain.connect_timeout),
             open_timeout: written.open_timeout.unwrap_or(plain.open_timeout),
             connections: written.connections,
-            unsaid,
+            unset,
             ..plain
         }
     }
 }
 
-impl Config {
-    /// The same with what its service says, where it names one.
+impl DatabaseConfig {
+    /// The same configuration with the settings of its service, if it has one.
     ///
     /// # Errors
-    /// Class `Config` for a file that cannot be read, has no such section, or says what is none.
+    /// Class `DatabaseConfig` if the file cannot be read, has no such section, or has an invalid value.
     pub(super) fn resolved(&self) -> Result<Self> {
         let Some(service) = &self.service else { return Ok(self.clone()) };
         let file = self.service_file.as_ref().ok_or_else(|| {
-            Error::config(format!("the service `{service}` is in no file")).hint("set `service_file`, or PGSERVICEFILE")
+            Error::config(format!("no service file is configured for the service `{service}`"))
+                .hint("set `service_file` or PGSERVICEFILE")
         })?;
         let text = read(file)?;
         let mut config = Self { service: None, ..self.clone() };
-        let wrong = |name: &str| {
-            Error::config(format!("`{name}` of the service `{service}` in {} makes no sense", file.display()))
+        let invalid = |name: &str| {
+            Error::config(format!("`{name}` of the service `{service}` in {} has an invalid value", file.display()))
                 .hint("see \"The Connection Service File\" in PostgreSQL's documentation")
         };
         for (name, value) in section(&text, service).ok_or_else(|| {
-            Error::config(format!("{} has no service `{service}`", file.display())).hint("check `service`")
+            Error::config(format!("{} does not define the service `{service}`", file.display())).hint("check `service`")
         })? {
             let path = || Some(PathBuf::from(value));
             match name {
                 "host" if config.host.is_empty() => value.clone_into(&mut config.host),
                 "dbname" if config.database.is_empty() => value.clone_into(&mut config.database),
                 "hostaddr" if self.host.is_empty() => {
-                    config.address = Some(value.parse().map_err(|_| wrong(name))?);
+                    config.address = Some(value.parse().map_err(|_| invalid(name))?);
                 }
-                "port" if self.unsaid.port && value.contains(',') => {
+                "port" if self.unset.port && value.contains(',') => {
                     return Err(Error::config(format!(
-                        "the service `{service}` has a port for each host, and one for all is read"
+                        "the service `{service}` has a port for each host, but only one port is supported"
                     ))
-                    .hint("name the hosts in `host` and the port in `port`, or one service for each"));
+                    .hint("set the hosts in `host` and the port in `port`, or define one service for each host"));
                 }
-                "port" if self.unsaid.port => config.port = value.parse().map_err(|_| wrong(name))?,
-                "sslmode" if self.unsaid.ssl_mode => {
-                    config.ssl_mode = SslMode::named(value).ok_or_else(|| wrong(name))?;
+                "port" if self.unset.port => config.port = value.parse().map_err(|_| invalid(name))?,
+                "sslmode" if self.unset.ssl_mode => {
+                    config.ssl_mode = SslMode::from_name(value).ok_or_else(|| invalid(name))?;
                 }
                 "sslrootcert" if config.ssl_root_cert.is_none() => config.ssl_root_cert = path(),
                 "sslcert" if config.ssl_cert.is_none() => config.ssl_cert = path(),
                 "sslkey" if config.ssl_key.is_none() => config.ssl_key = path(),
-                "target_session_attrs" if self.unsaid.target_session_attrs => {
-                    config.target_session_attrs = SessionAttrs::named(value).ok_or_else(|| wrong(name))?;
+                "target_session_attrs" if self.unset.target_session_attrs => {
+                    config.target_session_attrs = SessionAttrs::from_name(value).ok_or_else(|| invalid(name))?;
                 }
                 _ => {}
             }
@@ -126,7 +128,7 @@ impl Config {
 }
 
 impl SessionAttrs {
-    fn named(name: &str) -> Option<Self> {
+    fn from_name(name: &str) -> Option<Self> {
         match name {
             "any" => Some(Self::Any),
             "primary" | "read-write" => Some(Self::Primary),
@@ -147,7 +149,7 @@ fn read(file: &Path) -> Result<String> {
     if text.len() as u64 > BYTES_MAX { Err(failed(format!("it is longer than {BYTES_MAX} bytes"))) } else { Ok(text) }
 }
 
-/// What the first section of a name says, in its order; none where there is no such section.
+/// The settings in the first section of that name, in file order. `None` if there is no such section.
 fn section<'t>(text: &'t str, service: &str) -> Option<Vec<(&'t str, &'t str)>> {
     let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
     lines.find(|line| line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) == Some(service))?;
@@ -163,12 +165,12 @@ mod tests {
     const FILE: &str = "# services\n[other]\nhost=elsewhere\n\n[erp]\nhost=db1,db2\nport=6432\ndbname=erp=prod\n#port=1\n  sslmode=verify-full\n\
         sslcert=/a b/client.crt\ntarget_session_attrs=read-write\nuser=root\npassword=canary\ngssencmode=disable\n[last]\n";
 
-    fn config(text: &str) -> Config {
+    fn config(text: &str) -> DatabaseConfig {
         toml::from_str(&format!("credentials = {{ user = \"reader\" }}\n{text}")).unwrap()
     }
 
     #[test]
-    fn a_service_says_what_the_configuration_does_not() {
+    fn a_service_provides_the_settings_that_the_configuration_omits() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("pg_service.conf");
         std::fs::write(&path, FILE).unwrap();
@@ -177,19 +179,19 @@ mod tests {
         assert_eq!((&*found.host, found.port, &*found.database), ("db1,db2", 6432, "erp=prod"));
         assert_eq!((found.ssl_mode, found.target_session_attrs), (SslMode::VerifyFull, SessionAttrs::Primary));
         assert_eq!(found.ssl_cert.as_deref(), Some(Path::new("/a b/client.crt")));
-        assert_eq!(found.credentials.user.as_deref(), Some("reader"), "nobody logs in as the file has it");
+        assert_eq!(found.credentials.user.as_deref(), Some("reader"), "the user comes from the credentials");
         assert!(!format!("{found:?}").contains("canary"));
         let own =
             config(&format!("{named}\"erp\"\nhost = \"mine\"\nport = 7\nssl_mode = \"disable\"")).resolved().unwrap();
         assert_eq!((&*own.host, own.port, own.ssl_mode), ("mine", 7, SslMode::Disable));
         let default = config(&format!("{named}\"erp\"\nport = 5432\nssl_mode = \"prefer\"")).resolved().unwrap();
-        assert_eq!((default.port, default.ssl_mode), (5432, SslMode::Prefer), "a default that is written counts");
+        assert_eq!((default.port, default.ssl_mode), (5432, SslMode::Prefer), "explicit defaults win");
         std::fs::write(folder.path().join("at.conf"), "[at]\nhostaddr=192.0.2.1\ndbname=d\n").unwrap();
         let at =
             config(&format!("service_file = {:?}\nservice = \"at\"", folder.path().join("at.conf").to_str().unwrap()));
         assert_eq!(at.resolved().unwrap().address, Some("192.0.2.1".parse().unwrap()));
-        assert!(config(&format!("{named}\"last\"")).resolved().unwrap().check().is_err(), "it names no host");
-        for (name, says) in [("nobody", "has no service `nobody`"), ("erp]", "has no service")] {
+        assert!(config(&format!("{named}\"last\"")).resolved().unwrap().check().is_err(), "it has no host");
+        for (name, says) in [("nobody", "does not define the service `nobody`"), ("erp]", "does not define")] {
             let error = config(&format!("{named}{name:?}")).resolved().unwrap_err();
             assert!(error.class() == Class::Config && error.message().contains(says), "{error:?}");
         }

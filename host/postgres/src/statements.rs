@@ -1,20 +1,22 @@
-//! Statements as pg_dump writes them into an archive: split, recognised by how they begin, and the names in them read or exchanged.
+//! Splits the SQL that pg_dump writes into an archive into statements, recognises them by their beginnings, and reads
+//! or replaces the names in them.
 //!
-//! Nothing of an archive is run because it stands there: a statement is run whose beginning is known, each by itself.
+//! A statement is never run just because an archive contains it: only statements with a known beginning are run, each
+//! one separately.
 
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::tokenizer::{Location, Token, Tokenizer};
 
-/// One statement, without its semicolon, comments and what stands before it: its tokens, each with the text that it is read from.
+/// One statement: its tokens, each with its source text, without the semicolon, comments and leading whitespace.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Statement(Vec<(Token, String)>);
 
-/// Splits a text into statements. None where it cannot be read.
+/// Splits a text into statements. `None` if it cannot be tokenized.
 pub(super) fn statements(text: &str) -> Option<Vec<Statement>> {
     let found = Tokenizer::new(&PostgreSqlDialect {}, text).with_unescape(false).tokenize_with_location().ok()?;
-    let places: Vec<usize> = places(text, found.iter().map(|token| token.span.start)).collect();
-    let ends = places.iter().skip(1).copied().chain([text.len()]);
-    let texts = places.iter().zip(ends).map(|(begin, end)| text.get(*begin..end).unwrap_or_default().to_owned());
+    let offsets: Vec<usize> = byte_offsets(text, found.iter().map(|token| token.span.start)).collect();
+    let ends = offsets.iter().skip(1).copied().chain([text.len()]);
+    let texts = offsets.iter().zip(ends).map(|(begin, end)| text.get(*begin..end).unwrap_or_default().to_owned());
     let tokens: Vec<(Token, String)> = found.iter().map(|token| token.token.clone()).zip(texts).collect();
     let parts = tokens.split(|(token, _)| *token == Token::SemiColon);
     let statements = parts.map(|part| {
@@ -28,8 +30,8 @@ pub(super) fn statements(text: &str) -> Option<Vec<Statement>> {
     Some(statements.filter(|statement| !statement.0.is_empty()).collect())
 }
 
-/// Where places that are given by line and column, each after the one before, are in the text's bytes.
-fn places(text: &str, locations: impl Iterator<Item = Location>) -> impl Iterator<Item = usize> {
+/// Converts ascending positions, given by line and column, to byte offsets in the text.
+fn byte_offsets(text: &str, locations: impl Iterator<Item = Location>) -> impl Iterator<Item = usize> {
     let mut here = Location { line: 1, column: 1 };
     let mut rest = text.char_indices();
     locations.map(move |wanted| {
@@ -44,7 +46,7 @@ fn places(text: &str, locations: impl Iterator<Item = Location>) -> impl Iterato
     })
 }
 
-/// The name that a token is: a word, or what stands between double quotes.
+/// The name in a token: a word, or the text between double quotes.
 fn name(token: &Token) -> Option<String> {
     let Token::Word(word) = token else { return None };
     Some(match word.quote_style {
@@ -54,52 +56,55 @@ fn name(token: &Token) -> Option<String> {
 }
 
 impl Statement {
-    /// The tokens that are no blanks, with their places.
-    fn solid(&self) -> impl Iterator<Item = (usize, &Token)> {
+    /// The tokens that are not whitespace, with their indexes.
+    fn significant(&self) -> impl Iterator<Item = (usize, &Token)> {
         let tokens = self.0.iter().map(|(token, _)| token).enumerate();
         tokens.filter(|(_, token)| !matches!(token, Token::Whitespace(_)))
     }
 
-    /// The place right behind the first occurrence of some keywords, which are never quoted.
+    /// The index of the token after the first occurrence of these unquoted keywords.
     fn after(&self, keywords: &str) -> Option<usize> {
-        let solid: Vec<(usize, &Token)> = self.solid().collect();
+        let tokens: Vec<(usize, &Token)> = self.significant().collect();
         let wanted: Vec<&str> = keywords.split(' ').collect();
-        let is = |token: &Token, keyword: &str| matches!(token, Token::Word(word) if word.quote_style.is_none() && word.value.eq_ignore_ascii_case(keyword));
-        let found = solid
+        let is_keyword = |token: &Token, keyword: &str| match token {
+            Token::Word(word) => word.quote_style.is_none() && word.value.eq_ignore_ascii_case(keyword),
+            _ => false,
+        };
+        let found = tokens
             .windows(wanted.len() + 1)
-            .find(|window| window.iter().zip(&wanted).all(|((_, token), keyword)| is(token, keyword)));
-        found.and_then(|window| window.last()).map(|(place, _)| *place)
+            .find(|window| window.iter().zip(&wanted).all(|((_, token), keyword)| is_keyword(token, keyword)));
+        found.and_then(|window| window.last()).map(|(index, _)| *index)
     }
 
-    /// Whether it begins with some keywords and goes on.
+    /// Whether the statement begins with these keywords and continues after them.
     pub(super) fn begins(&self, keywords: &str) -> bool {
-        let first = self.solid().nth(keywords.split(' ').count()).map(|(place, _)| place);
+        let first = self.significant().nth(keywords.split(' ').count()).map(|(index, _)| index);
         first.is_some() && self.after(keywords) == first
     }
 
-    /// Whether some keywords stand in it anywhere.
+    /// Whether these keywords occur anywhere in the statement.
     pub(super) fn has(&self, keywords: &str) -> bool {
-        let words = self.solid().filter_map(|(_, token)| match token {
+        let words = self.significant().filter_map(|(_, token)| match token {
             Token::Word(word) if word.quote_style.is_none() => Some(word.value.to_uppercase()),
             _ => None,
         });
         words.collect::<Vec<_>>().join(" ").contains(keywords)
     }
 
-    /// The name behind some keywords.
+    /// The name after these keywords.
     pub(super) fn name_after(&self, keywords: &str) -> Option<String> {
         name(&self.0.get(self.after(keywords)?)?.0)
     }
 
-    /// The names behind some keywords, up to what is neither a name nor a comma.
+    /// The names after these keywords, up to the first token that is neither a name nor a comma.
     pub(super) fn names_after(&self, keywords: &str) -> Vec<String> {
         let Some(begin) = self.after(keywords) else { return Vec::new() };
-        // What comes after is an expression, in which anything may stand.
+        // After these keywords comes an expression, which may contain anything.
         if ["USING", "WITH CHECK"].iter().filter_map(|limit| self.after(limit)).any(|limit| limit < begin) {
             return Vec::new();
         }
         let (mut names, mut expected) = (Vec::new(), true);
-        for (_, token) in self.solid().skip_while(|(place, _)| *place < begin) {
+        for (_, token) in self.significant().skip_while(|(index, _)| *index < begin) {
             match (token, expected) {
                 (Token::Comma, false) => expected = true,
                 (token, true) => match name(token) {
@@ -115,28 +120,28 @@ impl Statement {
         names
     }
 
-    /// The same with another name behind some keywords, already quoted.
+    /// The statement with the name after these keywords replaced by another one, which is already quoted.
     pub(super) fn with_name_after(&self, keywords: &str, quoted: &str) -> Option<String> {
-        let place = self.after(keywords)?;
-        // A word is followed by what is no part of it, so its text is the word.
+        let position = self.after(keywords)?;
+        // Whitespace is a separate token, so the source text of a word is exactly the word.
         let text =
-            |(at, (_, text)): (usize, &(Token, String))| if at == place { quoted.to_owned() } else { text.clone() };
+            |(at, (_, text)): (usize, &(Token, String))| if at == position { quoted.to_owned() } else { text.clone() };
         Some(self.0.iter().enumerate().map(text).collect::<String>().trim_end().to_owned())
     }
 
-    /// As it is written.
+    /// The source text of the statement.
     pub(super) fn text(&self) -> String {
         self.0.iter().map(|(_, text)| text.as_str()).collect::<String>().trim_end().to_owned()
     }
 
-    /// The value of `KEY = value`: a text or a word, with whether it is a text.
+    /// The value of `KEY = value`, which is a string or a word, and whether it is a string.
     pub(super) fn option(&self, key: &str) -> Option<(String, bool)> {
         let rest = self.0.get(self.after(key)?..)?.iter().map(|(token, _)| token);
-        let mut solid = rest.filter(|token| !matches!(token, Token::Whitespace(_)));
-        if solid.next() != Some(&Token::Eq) {
+        let mut tokens = rest.filter(|token| !matches!(token, Token::Whitespace(_)));
+        if tokens.next() != Some(&Token::Eq) {
             return None;
         }
-        match solid.next()? {
+        match tokens.next()? {
             Token::SingleQuotedString(text) => Some((text.replace("''", "'"), true)),
             Token::EscapedStringLiteral(text) => Some((text.clone(), true)),
             Token::Word(word) => Some((word.value.clone(), false)),
@@ -154,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_is_split_at_semicolons_that_are_no_part_of_a_text_or_a_name() {
+    fn semicolons_in_strings_and_names_do_not_split_a_statement() {
         let text = "-- a comment; with a semicolon\nALTER DATABASE \"a;b\" SET search_path TO 'x;y', \"$user\";\n\nGRANT CONNECT ON DATABASE \"a;b\" TO app;\n";
         let found = statements(text).unwrap();
         let texts: Vec<_> = found.iter().map(Statement::text).collect();
@@ -167,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_read_and_exchanged_wherever_it_stands_and_however_it_is_quoted() {
+    fn a_name_is_read_and_replaced_wherever_it_is_and_however_it_is_quoted() {
         let set = one("ALTER DATABASE \"Œuvre \"\"x\"\"\" SET \"DateStyle\" TO 'ISO, DMY'");
         assert!(set.begins("ALTER DATABASE") && !set.begins("ALTER ROLE") && !set.begins("DATABASE"));
         assert_eq!(set.name_after("ALTER DATABASE").as_deref(), Some("Œuvre \"x\""));
@@ -189,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn roles_of_a_policy_are_named_up_to_its_condition() {
+    fn the_roles_of_a_policy_end_at_its_condition() {
         let policy =
             one("CREATE POLICY \" TO x\" ON public.t FOR SELECT TO app, \"Odd, one\" USING ((who = 'TO y'::text));");
         assert_eq!(policy.names_after("TO"), ["app", "Odd, one"]);
@@ -199,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn options_are_texts_or_words() {
+    fn options_are_strings_or_words() {
         let made = one(
             "CREATE DATABASE erp WITH TEMPLATE = template0 ENCODING = 'UTF8' LOCALE_PROVIDER = icu LOCALE = 'C.UTF-8' ICU_LOCALE = 'fr-FR';",
         );

@@ -1,4 +1,4 @@
-//! Against a real server: what is shared by the tests of connecting, of evidence and of dumps.
+//! Tests against a real server, and the helpers that they share.
 
 mod compression;
 mod connect;
@@ -8,7 +8,7 @@ mod opening;
 mod real;
 mod rows;
 
-use super::{Config, Digest, DumpOptions, Listing, Selection, Session, SessionAttrs, SslMode, TableName};
+use super::{DatabaseConfig, Digest, DumpOptions, Listing, OpenDatabase, Selection, SessionAttrs, SslMode, TableName};
 use base::error::Result;
 use base::evidence::Selected;
 use base::secret::Source;
@@ -19,32 +19,32 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tests::postgres::Server;
 
-/// A password that must turn up nowhere.
+/// A password that must never appear anywhere.
 const CANARY: &str = "canary-7f3a9c";
 
-/// Every kind of column and table that a digest has to get right, and a role that may only read.
+/// All kinds of columns and tables that a digest must handle, and a role that may only read.
 const SAMPLE: &str = include_str!("tests/sample.sql");
 
-/// Waits until something is there.
+/// Waits until `found` returns a value.
 async fn wait_for<T>(mut found: impl FnMut() -> Option<T>) -> T {
     let begun = Instant::now();
     loop {
         if let Some(found) = found() {
             return found;
         }
-        assert!(begun.elapsed() < Duration::from_secs(20), "waited in vain");
+        assert!(begun.elapsed() < Duration::from_secs(20), "timed out");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
 /// A configuration for the administrator, who needs no password on the socket.
-fn config(server: &Server, database: &str) -> Config {
+fn config(server: &Server, database: &str) -> DatabaseConfig {
     let administrator = Source { user: Some("postgres".to_owned()), ..Source::default() };
-    let config = Config::new(server.socket().to_str().unwrap(), server.port(), database, administrator);
-    Config { pg_dump: Some(server.bin().join("pg_dump")), ..config }
+    let config = DatabaseConfig::new(server.socket().to_str().unwrap(), server.port(), database, administrator);
+    DatabaseConfig { pg_dump: Some(server.bin().join("pg_dump")), ..config }
 }
 
-/// A folder with `username` and `password`, as a Secret is mounted.
+/// A directory with the files `username` and `password`, like a mounted Secret.
 fn credentials(user: &str, password: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("username"), format!("{user}\n")).unwrap();
@@ -53,8 +53,8 @@ fn credentials(user: &str, password: &str) -> tempfile::TempDir {
 }
 
 /// A configuration for the role that may only read, over TCP.
-fn reader_config(server: &Server, database: &str, credentials: &tempfile::TempDir) -> Config {
-    Config {
+fn reader_config(server: &Server, database: &str, credentials: &tempfile::TempDir) -> DatabaseConfig {
+    DatabaseConfig {
         host: "127.0.0.1".to_owned(),
         credentials: Source { files: Some(credentials.path().to_owned()), ..Source::default() },
         ..config(server, database)
@@ -69,12 +69,12 @@ fn sample() -> Option<Server> {
     Some(server)
 }
 
-async fn open(config: &Config) -> Arc<Session> {
-    Session::open(config, "prod/db".to_owned()).await.unwrap()
+async fn open(config: &DatabaseConfig) -> Arc<OpenDatabase> {
+    OpenDatabase::open(config, "prod/db".to_owned()).await.unwrap()
 }
 
-async fn refusal(config: &Config) -> base::error::Error {
-    Session::open(config, "prod/db".to_owned()).await.unwrap_err()
+async fn refusal(config: &DatabaseConfig) -> base::error::Error {
+    OpenDatabase::open(config, "prod/db".to_owned()).await.unwrap_err()
 }
 
 fn whole(table: &TableName) -> Selection {
@@ -85,15 +85,15 @@ fn public(name: &str) -> TableName {
     TableName { schema: "public".to_owned(), name: name.to_owned() }
 }
 
-/// Every table's digest.
-async fn digests(session: &Session) -> BTreeMap<TableName, Digest> {
+/// The digests of all tables.
+async fn digests(session: &OpenDatabase) -> BTreeMap<TableName, Digest> {
     let selections: Vec<_> = session.tables().await.unwrap().iter().map(|table| whole(&table.name)).collect();
     let digests = session.digest(&selections).await.unwrap();
     digests.into_iter().map(|digest| (digest.table.clone(), digest)).collect()
 }
 
-/// Every table's digest in a snapshot of its own.
-async fn digests_now(config: &Config) -> BTreeMap<TableName, Digest> {
+/// The digests of all tables in a new snapshot.
+async fn digests_now(config: &DatabaseConfig) -> BTreeMap<TableName, Digest> {
     let session = open(config).await;
     let digests = digests(&session).await;
     session.close().await;
@@ -108,8 +108,8 @@ async fn read(mut stream: ByteStream) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The whole dump in a file.
-async fn dump(session: &Arc<Session>, options: DumpOptions, folder: &Path) -> PathBuf {
+/// Writes the whole dump to a file.
+async fn dump(session: &Arc<OpenDatabase>, options: DumpOptions, folder: &Path) -> PathBuf {
     let file = folder.join("dump");
     std::fs::write(&file, read(session.dump(options).unwrap()).await.unwrap()).unwrap();
     file

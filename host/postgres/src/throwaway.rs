@@ -1,15 +1,15 @@
-//! A PostgreSQL server that lives as long as its value: to restore a dump into, to look at it, and to forget it.
+//! A throwaway PostgreSQL server for restoring and checking a dump. It runs until its value is dropped.
 //!
-//! It runs from the installed binaries in a folder of its own, listens on a socket in there and on no network, is never
-//! root, and promises no durability. When its value goes, server and folder go. What a killed process leaves behind is
-//! told by a lock that nobody holds any more, and the next one sweeps it.
+//! The server uses the installed binaries and its own directory. It listens only on a socket in that directory, never
+//! runs as root, and is not durable. Dropping the value removes the server and its directory. If a process is killed,
+//! nobody holds the lock in its directory any more, and the next process removes what it left behind.
 
 mod administer;
 
 use super::client::Dialer;
-use super::dump::gist;
+use super::dump::summarize;
 use super::program::{self, Program};
-use super::{Config, SslMode};
+use super::{DatabaseConfig, SslMode};
 use base::error::{Error, Result};
 use base::scratch::{self, LOCK};
 use base::secret::Source;
@@ -23,41 +23,41 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-/// How the folder's name begins.
+/// Prefix of the directory's name.
 const PREFIX: &str = "dolibarr-backup-pg-";
 
-/// What belongs to the server's user.
+/// The subdirectory that belongs to the server's user.
 const SERVER: &str = "server";
 
-/// Users that a server may run as where this process is root, the first that there is.
+/// Users that the server may run as if this process is root. The first one that exists is used.
 const USERS: [&str; 2] = ["postgres", "nobody"];
 
-/// The administrator of the new server, who makes the [`USER`], and what [`administer`] says.
+/// The administrator of the new server. It creates the [`USER`] and runs the statements of [`administer`].
 const ADMINISTRATOR: &str = "postgres";
 
-/// Who restores. What a dump says is run by this user, who may make databases and nothing that reaches beyond them: no program,
-/// no file, no untrusted language.
+/// The user who restores. It runs the statements of a dump, so it may create databases but cannot reach anything
+/// outside them: no programs, no files, no untrusted languages.
 const USER: &str = "dolibarr_backup";
 
-/// A server starts within a second; a busy machine may take longer.
+/// Timeout for the start of the server. It usually takes less than a second; a busy machine may take longer.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Time for `initdb`, which takes a second.
+/// Timeout for `initdb`, which usually takes a second.
 const INITDB_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// How long a server may take to end once it was told to end at once.
+/// Timeout for an immediate shutdown.
 const END_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How often a start or an end is looked for.
+/// How often to check whether the server has started or exited.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Longest path of a Unix socket, by the kernel.
+/// Maximum length of the path of a Unix socket, set by the kernel.
 const SOCKET_BYTES_MAX: usize = 107;
 
-/// The socket's number, and the longest end of its path.
+/// The port number in the socket's name.
 const PORT: u16 = 5432;
 
-/// Nothing outlives the value, so nothing is made safe; and nobody but this process may connect.
+/// The data does not outlive the value, so durability is off. Only this process may connect.
 const SETTINGS: &str = "listen_addresses = ''\nunix_socket_permissions = 0700\nfsync = off\nsynchronous_commit = off\n\
     full_page_writes = off\nwal_level = minimal\nmax_wal_senders = 0\nautovacuum = off\nmax_connections = 40\n\
     maintenance_work_mem = 128MB\nmax_wal_size = 4GB\nlog_min_messages = warning\n";
@@ -70,57 +70,55 @@ pub struct Throwaway {
     major: u32,
 }
 
-/// The folder, which is removed when its value goes.
+/// The directory of the server. Dropping the value removes it.
 #[derive(Debug)]
 struct Folder {
     path: PathBuf,
-    /// Held by the open file, and by nobody once this process is gone, however it went.
+    /// The lock is held as long as the file is open. The kernel releases it when this process ends for any reason.
     _lock: File,
 }
 
 impl Throwaway {
-    /// Sweeps what others left, and starts a server of the version that fits a dump best: the oldest that is not older
-    /// than the server it was made of, so that what it says of definitions can be compared.
+    /// Removes leftovers of killed processes, and starts a server in the version that fits the dump best: the oldest
+    /// installed one that is not older than the dumped server, so that it prints definitions as similarly as possible.
     ///
     /// # Errors
-    /// Class `Config` where none is installed or this process may not start one, saying why.
+    /// Class `DatabaseConfig` if no such server is installed or this process may not start one.
     pub async fn start(dumped_version: &str, scratch: &Path) -> Result<Self> {
         let wanted = program::major(dumped_version).unwrap_or(super::SERVER_MAJOR_MIN);
         let fitting = program::servers().await.into_iter().filter(|(major, _)| *major >= wanted);
         let Some((major, bin)) = fitting.min_by_key(|(major, _)| *major) else {
-            return Err(Error::config(format!("no PostgreSQL server of version {wanted} or newer is installed here"))
-                .hint(format!("install postgresql-{wanted}, or name a server with --server")));
+            return Err(Error::config(format!("no PostgreSQL server of version {wanted} or later is installed here"))
+                .hint(format!("install postgresql-{wanted}, or choose a server with --server")));
         };
         let user = other_user()?;
         sweep(scratch);
         let folder = Folder::make(scratch, user)?;
         let server = folder.path.join(SERVER);
         initialise(&bin, &server, user).await?;
-        let log = File::create(folder.path.join("log")).map_err(|e| cannot(&folder.path, &e))?;
+        let log = File::create(folder.path.join("log")).map_err(|e| unusable(&folder.path, &e))?;
         let mut postgres = command(&bin.join("postgres"), user).into_std();
         postgres.arg("-D").arg(server.join("data")).stdout(Stdio::null()).stderr(log);
-        // Ctrl-C in a terminal reaches the whole group, and this one is ended by its owner.
-        let process = postgres.process_group(0).spawn().map_err(|e| not_allowed(&e))?;
+        // Ctrl-C in a terminal signals the whole process group, but this server must end only when it is dropped.
+        let process = postgres.process_group(0).spawn().map_err(|e| cannot_start(&e))?;
         let mut started = Self { folder, process, major };
         started.wait_until_ready().await?;
-        tracing::debug!(major, folder = %started.folder.path.display(), "a throwaway server is ready");
+        tracing::debug!(major, folder = %started.folder.path.display(), "the throwaway server is ready");
         Ok(started)
     }
 
-    /// How to reach one of its databases.
-    #[must_use]
-    pub fn config(&self, database: &str) -> Config {
+    /// The configuration for connecting to one of the server's databases.
+    pub fn config(&self, database: &str) -> DatabaseConfig {
         self.config_as(USER, database)
     }
 
-    fn config_as(&self, user: &str, database: &str) -> Config {
+    fn config_as(&self, user: &str, database: &str) -> DatabaseConfig {
         let host = self.folder.path.join(SERVER).to_string_lossy().into_owned();
         let credentials = Source { user: Some(user.to_owned()), ..Source::default() };
-        Config { ssl_mode: SslMode::Disable, ..Config::new(host, PORT, database, credentials) }
+        DatabaseConfig { ssl_mode: SslMode::Disable, ..DatabaseConfig::new(host, PORT, database, credentials) }
     }
 
-    /// Its major version.
-    #[must_use]
+    /// The major version of the server.
     pub const fn major(&self) -> u32 {
         self.major
     }
@@ -147,14 +145,15 @@ impl Throwaway {
 
     fn log(&self) -> String {
         let log = std::fs::read(self.folder.path.join("log")).unwrap_or_default();
-        gist(&String::from_utf8_lossy(&log))
+        summarize(&String::from_utf8_lossy(&log))
     }
 }
 
 impl Drop for Throwaway {
     fn drop(&mut self) {
         let begun = Instant::now();
-        // Quit: every connection ends at once and nothing is written any more. The folder goes after it.
+        // SIGQUIT is an immediate shutdown: all connections end at once and nothing more is written. After that, the
+        // directory is removed.
         signal(self.process.id(), Signal::QUIT);
         while begun.elapsed() < END_TIMEOUT && matches!(self.process.try_wait(), Ok(None)) {
             std::thread::sleep(POLL_INTERVAL);
@@ -168,18 +167,18 @@ impl Drop for Throwaway {
 
 impl Folder {
     fn make(scratch: &Path, user: Option<(u32, u32)>) -> Result<Self> {
-        let failed = |error: io::Error| cannot(scratch, &error);
+        let failed = |error: io::Error| unusable(scratch, &error);
         let path = tempfile::Builder::new().prefix(PREFIX).tempdir_in(scratch).map_err(failed)?.keep();
         let made = Self::fill(&path, user);
         let lock = made.map_err(|error| {
             drop(std::fs::remove_dir_all(&path));
-            cannot(&path, &error)
+            unusable(&path, &error)
         })?;
         let folder = Self { path, _lock: lock };
         let socket = folder.path.join(SERVER).join(format!(".s.PGSQL.{PORT}"));
         if socket.as_os_str().len() > SOCKET_BYTES_MAX {
             return Err(Error::config(format!("the path of {} is too long for a socket", scratch.display()))
-                .hint("name another folder with --scratch"));
+                .hint("choose another directory with --scratch"));
         }
         Ok(folder)
     }
@@ -191,7 +190,7 @@ impl Folder {
         std::fs::create_dir(&server)?;
         std::fs::set_permissions(&server, Permissions::from_mode(0o700))?;
         if let Some((uid, gid)) = user {
-            // The server's user must get to its own part, and to nothing else.
+            // The server's user must be able to enter its own subdirectory, and nothing else.
             std::fs::set_permissions(path, Permissions::from_mode(0o711))?;
             chown(&server, Some(uid), Some(gid))?;
         }
@@ -210,26 +209,27 @@ impl Drop for Folder {
     }
 }
 
-/// Makes the server's files.
+/// Creates the server's data directory.
 async fn initialise(bin: &Path, server: &Path, user: Option<(u32, u32)>) -> Result<()> {
     let data = server.join("data");
     let mut initdb = command(&bin.join("initdb"), user);
     initdb.arg("--pgdata").arg(&data).args(["--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"]);
     initdb.arg(format!("--username={ADMINISTRATOR}"));
     let output = tokio::time::timeout(INITDB_TIMEOUT, initdb.output()).await;
-    let output = output.map_err(|_| Error::unexpected("initdb does not end"))?.map_err(|e| not_allowed(&e))?;
+    let output = output.map_err(|_| Error::unexpected("initdb does not exit"))?.map_err(|e| cannot_start(&e))?;
     if !output.status.success() {
-        let said = gist(&String::from_utf8_lossy(&output.stderr));
-        return Err(Error::config(format!("no throwaway server can be made: {said}"))
-            .hint("name a folder with room that every user may enter with --scratch, or a server with --server"));
+        let stderr = summarize(&String::from_utf8_lossy(&output.stderr));
+        return Err(Error::config(format!("the throwaway server cannot be created: {stderr}")).hint(
+            "choose a directory with enough space that every user may enter with --scratch, or a server with --server",
+        ));
     }
-    let mut settings = std::fs::read_to_string(data.join("postgresql.conf")).map_err(|e| cannot(&data, &e))?;
+    let mut settings = std::fs::read_to_string(data.join("postgresql.conf")).map_err(|e| unusable(&data, &e))?;
     let socket = server.to_string_lossy().replace('\'', "''");
     settings.push_str(&format!("{SETTINGS}port = {PORT}\nunix_socket_directories = '{socket}'\n"));
-    std::fs::write(data.join("postgresql.conf"), settings).map_err(|e| cannot(&data, &e))
+    std::fs::write(data.join("postgresql.conf"), settings).map_err(|e| unusable(&data, &e))
 }
 
-/// A program of the server, as the server's user.
+/// A command that runs a program of the server as the server's user.
 fn command(program: &Path, user: Option<(u32, u32)>) -> tokio::process::Command {
     let mut command = Program::command(program);
     command.env("TZ", "UTC").current_dir("/");
@@ -239,19 +239,19 @@ fn command(program: &Path, user: Option<(u32, u32)>) -> tokio::process::Command 
     command
 }
 
-/// The user to become: none where this process is not root.
+/// The user and group that the server runs as. `None` if this process is not root.
 fn other_user() -> Result<Option<(u32, u32)>> {
     if !rustix::process::geteuid().is_root() {
         return Ok(None);
     }
     let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
     USERS.iter().find_map(|name| ids(&users, name)).map(Some).ok_or_else(|| {
-        Error::config("PostgreSQL refuses to run as root, and there is neither a user `postgres` nor `nobody`")
-            .hint("run this as another user, or name a server with --server")
+        Error::config("PostgreSQL refuses to run as root, and neither user `postgres` nor user `nobody` exists")
+            .hint("run this program as another user, or choose a server with --server")
     })
 }
 
-/// User and group of a name in the text of `/etc/passwd`.
+/// The user and group IDs of a user in the text of `/etc/passwd`. `None` for root.
 fn ids(users: &str, name: &str) -> Option<(u32, u32)> {
     let fields: Vec<&str> =
         users.lines().map(|l| l.split(':').collect()).find(|f: &Vec<&str>| f.first() == Some(&name))?;
@@ -260,26 +260,26 @@ fn ids(users: &str, name: &str) -> Option<(u32, u32)> {
     (ids.0 != 0).then_some(ids)
 }
 
-fn not_allowed(error: &io::Error) -> Error {
-    Error::config(format!("no throwaway server can be started: {}", error.kind())).hint(
-        "PostgreSQL refuses to run as root: let this process become `postgres` (CAP_SETUID, CAP_SETGID), run it as another \
-         user, or name a server with --server",
+fn cannot_start(error: &io::Error) -> Error {
+    Error::config(format!("the throwaway server cannot be started: {}", error.kind())).hint(
+        "PostgreSQL refuses to run as root: allow this process to become `postgres` (CAP_SETUID, CAP_SETGID), run it \
+         as another user, or choose a server with --server",
     )
 }
 
-fn cannot(place: &Path, error: &io::Error) -> Error {
-    Error::config(format!("{} cannot be used for a throwaway server: {}", place.display(), error.kind()))
-        .hint("name a folder that this user may write to with --scratch")
+fn unusable(place: &Path, error: &io::Error) -> Error {
+    Error::config(format!("{} cannot be used for the throwaway server: {}", place.display(), error.kind()))
+        .hint("choose a directory that this user may write to with --scratch")
 }
 
 fn signal(pid: u32, signal: Signal) {
     if let Some(pid) = Pid::from_raw(pid.cast_signed()) {
-        // It may have ended by itself, which is as well.
+        // The process may already have exited, which is fine.
         let _ = kill_process(pid, signal);
     }
 }
 
-/// Removes the servers of processes that are gone. What belongs to somebody else, or is in use, is left alone.
+/// Removes the servers of processes that no longer exist. Servers in use and directories of other users are kept.
 pub(super) fn sweep(scratch: &Path) {
     scratch::sweep_after(scratch, PREFIX, |folder| {
         let data = folder.join(SERVER).join("data");
@@ -292,7 +292,7 @@ pub(super) fn sweep(scratch: &Path) {
     });
 }
 
-/// The process that serves these files: the one that they name, if its command line names them too.
+/// The server process of a data directory: the one in its PID file, if its command line contains the directory.
 fn running(data: &Path) -> Option<u32> {
     let text = std::fs::read_to_string(data.join("postmaster.pid")).ok()?;
     let pid: u32 = text.lines().next()?.trim().parse().ok()?;

@@ -1,6 +1,6 @@
-//! TLS as libpq's modes define it. Never weaker than the mode says, and no check that the mode does not make.
+//! TLS as libpq's modes define it: never weaker than the mode, and without checks that the mode does not include.
 
-use super::{Config, SslMode};
+use super::{DatabaseConfig, SslMode};
 use base::error::{Error, Result};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
@@ -19,36 +19,38 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use x509_cert::Certificate;
 use x509_cert::der::{Decode, Encode};
 
-/// The first libpq that takes `system` for the operating system's certificates.
+/// The first libpq that supports `system` for the operating system's certificates.
 pub(super) const SYSTEM_ROOTS_MAJOR_MIN: u32 = 16;
 
-/// Largest file of certificates that is read. The operating system's own bundle has a quarter of a megabyte.
+/// Maximum size of a certificate file. The operating system's own bundle has a quarter of a megabyte.
 const ROOTS_BYTES_MAX: u64 = 8 << 20;
 
-pub(super) fn is_system(config: &Config) -> bool {
+pub(super) fn is_system(config: &DatabaseConfig) -> bool {
     config.ssl_root_cert.as_deref() == Some(Path::new("system"))
 }
 
-/// What shakes hands for this configuration.
+/// The TLS connector for this configuration.
 ///
 /// # Errors
-/// Class `Config` when the mode asks for certificates that are not there or not readable.
-pub(super) fn connector(config: &Config) -> Result<MakeRustlsConnect> {
+/// Class `DatabaseConfig` if the mode needs certificates that are missing or unreadable.
+pub(super) fn connector(config: &DatabaseConfig) -> Result<MakeRustlsConnect> {
     let mode = config.ssl_mode;
     let used = !config.is_socket() && mode != SslMode::Disable;
     let roots = match &config.ssl_root_cert {
         _ if !used => None,
         Some(_) if is_system(config) && mode != SslMode::VerifyFull => {
             let found = mode.name();
-            return Err(Error::config(format!("`ssl_root_cert = \"system\"` needs verify-full, not `{found}`"))
-                .hint("set `ssl_mode = \"verify-full\"`: anyone can have a certificate that the system trusts"));
+            return Err(Error::config(format!("`ssl_root_cert = \"system\"` requires verify-full, not `{found}`"))
+                .hint("set `ssl_mode = \"verify-full\"`: anyone can get a certificate that the system trusts"));
         }
         Some(_) if is_system(config) => Some(system_roots()?),
         Some(path) => Some(read_certificates(path, "ssl_root_cert")?),
         None if matches!(mode, SslMode::VerifyCa | SslMode::VerifyFull) => {
             let found = mode.name();
-            return Err(Error::config(format!("`ssl_mode = \"{found}\"` needs `ssl_root_cert`"))
-                .hint("set `ssl_root_cert` to the file with the certificate that signed the server's, or to \"system\" with verify-full"));
+            return Err(Error::config(format!("`ssl_mode = \"{found}\"` requires `ssl_root_cert`")).hint(
+                "set `ssl_root_cert` to the file with the certificate that signed the server's certificate, or to \
+                 \"system\" with verify-full",
+            ));
         }
         None => None,
     };
@@ -71,28 +73,28 @@ pub(super) fn connector(config: &Config) -> Result<MakeRustlsConnect> {
 }
 
 /// The certificate to show the server, and its key.
-fn own_certificate(config: &Config) -> Result<Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>> {
+fn own_certificate(config: &DatabaseConfig) -> Result<Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>> {
     let (certificate, key) = match (&config.ssl_cert, &config.ssl_key) {
         (None, None) => return Ok(None),
         (Some(certificate), Some(key)) => (certificate, key),
         (Some(_), None) | (None, Some(_)) => {
-            return Err(Error::config("of `ssl_cert` and `ssl_key` one is set and the other is not")
-                .hint("set both, the certificate to show the server and its key"));
+            return Err(Error::config("only one of `ssl_cert` and `ssl_key` is set")
+                .hint("set both: the client certificate and its key"));
         }
     };
     let shown = key.display();
     let unreadable = |why: &dyn std::fmt::Display| {
         Error::config(format!("the key in {shown} cannot be read: {why}"))
-            .hint("`ssl_key` needs a key in PEM that no password protects: `openssl pkey -in KEY -out PLAIN`")
+            .hint("`ssl_key` needs an unencrypted key in PEM format: `openssl pkey -in KEY -out PLAIN`")
     };
-    // pg_dump refuses it otherwise, after all that was done before.
+    // Check the file mode now, because pg_dump would refuse it only at the end of the run.
     let meta = std::fs::metadata(key).map_err(|error| unreadable(&error.kind()))?;
     let others = if meta.uid() == 0 { 0o037 } else { 0o077 };
     if meta.mode() & others != 0 {
         return Err(Error::config(format!(
-            "the key in {shown} may be read by others, which PostgreSQL's programs refuse"
+            "the key in {shown} is readable by other users, and PostgreSQL's programs refuse such a key"
         ))
-        .hint("chmod 0600, or 0640 where root owns it; a Kubernetes volume has `defaultMode: 0400`"));
+        .hint("use chmod 0600, or 0640 if root owns the file; for a Kubernetes volume, set `defaultMode: 0400`"));
     }
     let key = PrivateKeyDer::from_pem_file(key).map_err(|error| unreadable(&error))?;
     Ok(Some((read_certificates(certificate, "ssl_cert")?, key)))
@@ -110,20 +112,20 @@ fn read_certificates(path: &Path, setting: &str) -> Result<Vec<CertificateDer<'s
     let roots: Result<Vec<_>, _> =
         CertificateDer::pem_file_iter(path).map_err(|e| unreadable(&e))?.collect::<Result<_, _>>();
     let roots = roots.map_err(|e| unreadable(&e))?;
-    if roots.is_empty() { Err(unreadable(&"the file holds none")) } else { Ok(roots) }
+    if roots.is_empty() { Err(unreadable(&"the file contains none")) } else { Ok(roots) }
 }
 
 fn system_roots() -> Result<Vec<CertificateDer<'static>>> {
     let found = rustls_native_certs::load_native_certs();
     if found.certs.is_empty() {
-        return Err(Error::config("the operating system trusts no certificate")
-            .hint("install its bundle (ca-certificates), or name a file in `ssl_root_cert`"));
+        return Err(Error::config("the operating system has no trusted certificates")
+            .hint("install its certificate bundle (ca-certificates), or set `ssl_root_cert` to a file"));
     }
     Ok(found.certs)
 }
 
-/// Checks what the mode checks, and always that the server holds the certificate's key: a login that is bound to the
-/// channel (SCRAM-SHA-256-PLUS) relies on it even where no certificate is trusted.
+/// Performs the mode's checks. It also always checks that the server has the certificate's key, because a login with
+/// channel binding (SCRAM-SHA-256-PLUS) relies on it even if no certificate is trusted.
 #[derive(Debug)]
 struct Verifier {
     trusted: Option<Trusted>,
@@ -134,7 +136,7 @@ struct Verifier {
 #[derive(Debug)]
 struct Trusted {
     store: RootCertStore,
-    /// The same, for a server that shows one of them as its own.
+    /// The same certificates, for a server that presents one of them as its own.
     itself: Vec<CertificateDer<'static>>,
 }
 
@@ -147,7 +149,7 @@ impl Verifier {
                 let (added, _) = store.add_parsable_certificates(itself.iter().cloned());
                 if added == 0 {
                     return Err(Error::config("no certificate in `ssl_root_cert` can be used")
-                        .hint("it needs certificates of X.509 version 3 in PEM"));
+                        .hint("use X.509 version 3 certificates in PEM format"));
                 }
                 Some(Trusted { store, itself })
             }
@@ -185,7 +187,7 @@ impl ServerCertVerifier for Verifier {
             self.algorithms.all,
         );
         match signed {
-            // An authority that serves itself: what `openssl req -x509` makes, and what libpq takes.
+            // A self-signed server certificate, as `openssl req -x509` makes it. libpq accepts it too.
             Err(rustls::Error::InvalidCertificate(CertificateError::Other(_)))
                 if trusted.itself.iter().any(|root| root == end_entity) => {}
             signed => signed?,
@@ -212,8 +214,8 @@ impl ServerCertVerifier for Verifier {
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
         match verify_tls13_signature(message, certificate, signature, &self.algorithms) {
-            // The library reads certificates of version 3 alone. Where none is trusted, the key in it is all that counts, and libpq
-            // takes it from one of any version; in TLS 1.2 the library has no way to.
+            // rustls parses only version 3 certificates. If no certificate is trusted, only the key matters, and libpq
+            // accepts a certificate of any version. For TLS 1.2, rustls offers no way to do the same.
             Err(rustls::Error::InvalidCertificate(_)) if self.trusted.is_none() => {
                 let key = key_of(certificate)?;
                 verify_tls13_signature_with_raw_key(message, &key, signature, &self.algorithms)

@@ -1,5 +1,4 @@
-//! What a look at a whole fleet takes in place of a configuration, and an instance's own configuration as it is seen from
-//! outside its cluster.
+//! The configuration for `status --fleet`, and the configuration of each instance, adapted for use outside its cluster.
 
 use super::{Config, DEFAULT_FILE, File, in_file, text, toml_error};
 use base::error::{Error, Result};
@@ -9,21 +8,21 @@ use kubernetes::fleet::{self, Installed};
 use plugin::Limits;
 use std::path::{Path, PathBuf};
 
-/// Which fleet, and how what is found is shown. The file needs neither a store nor an environment.
+/// The fleet and how to display it. The file needs neither a store nor an environment.
 #[derive(Debug, Clone)]
 pub struct Fleet {
-    /// What people are shown.
+    /// The time zone of displayed times.
     pub time_zone: TimeZone,
     /// The cluster.
-    pub kubernetes: kubernetes::Config,
-    /// What of it is looked at.
-    pub looked_at: fleet::Config,
+    pub kubernetes: kubernetes::ClusterConfig,
+    /// Which instances to check.
+    pub looked_at: fleet::FleetConfig,
     /// Where components are kept.
     cache: Option<PathBuf>,
 }
 
 impl Fleet {
-    /// Reads the configuration file. Where the file of the default name is missing, every default holds.
+    /// Reads the configuration file. If the default file does not exist, all defaults apply.
     ///
     /// # Errors
     /// As [`Config::read`].
@@ -35,9 +34,6 @@ impl Fleet {
     }
 
     /// Checks what it needs of a configuration.
-    ///
-    /// # Errors
-    /// [`base::error::Class::Config`].
     pub fn parse(text: &str) -> Result<Self> {
         let file: File = toml::from_str(text).map_err(|e| toml_error(text, &e))?;
         Ok(Self {
@@ -48,17 +44,17 @@ impl Fleet {
         })
     }
 
-    /// The configuration of an instance as it holds here: its store with credentials out of the Secret that its pods mount. No
-    /// file, no variable, no other Secret and no other cluster that its text may name is used.
+    /// The configuration of an instance, for use here: its store with the credentials from the Secret that its pods
+    /// mount. No other file, variable, Secret or cluster that its text names is used.
     ///
     /// # Errors
-    /// [`base::error::Class::Config`] for what its pods would refuse too, and for a store that cannot be reached from here.
+    /// [`base::error::Class::Config`] for an invalid configuration, and for a store that cannot be reached from here.
     pub fn instance(&self, of: &Installed) -> Result<Config> {
         let mut file: File = toml::from_str(&of.text).map_err(|e| toml_error(&of.text, &e))?;
         let secret = of.store_secret.clone();
         if let Some(store) = &mut file.store {
             if !store.url.starts_with("s3:") {
-                return Err(Error::config("its store is a folder of the cluster, which cannot be seen from here")
+                return Err(Error::config("its store is a folder inside the cluster, which cannot be read from here")
                     .hint("run `status` in the cluster, as the chart's CronJob does"));
             }
             let secret = secret.ok_or_else(|| {
@@ -68,13 +64,13 @@ impl Fleet {
             store.credentials = Some(Source { kube_secret: Some(Box::new(secret)), ..Source::default() });
             if store.ca_file.is_some() {
                 let ca_file = self.looked_at.ca_file.clone().ok_or_else(|| {
-                    Error::config("its store has an authority of its own, which only its pods have")
+                    Error::config("its store uses its own certificate authority, whose file is only in its pods")
                         .hint("set `ca_file` in [fleet]")
                 })?;
                 store.ca_file = Some(ca_file);
             }
         }
-        file.kubernetes = kubernetes::Config { lease_namespace: None, ..self.kubernetes.clone() };
+        file.kubernetes = kubernetes::ClusterConfig { lease_namespace: None, ..self.kubernetes.clone() };
         file.plugins.cache.clone_from(&self.cache);
         file.plugins.retention.limits = Limits::default();
         Config::of(file)
@@ -114,7 +110,7 @@ path = "/var/www/documents"
 
     #[test]
     fn an_empty_configuration_is_a_look_at_every_namespace_and_a_mistake_in_one_is_told() {
-        assert_eq!(Fleet::parse("").unwrap().looked_at, fleet::Config::default());
+        assert_eq!(Fleet::parse("").unwrap().looked_at, fleet::FleetConfig::default());
         let some = Fleet::parse("[fleet]\nnamespaces = [\"erp\", \"bakery\"]\n").unwrap();
         assert_eq!(some.looked_at.namespaces.len(), 2);
         for (text, says) in [
@@ -136,7 +132,7 @@ path = "/var/www/documents"
             let used = config.store.credentials.unwrap();
             assert_eq!((&used.files, used.env, &used.user), (&None, false, &None));
             assert_eq!(used.kube_secret.as_deref(), Some(&reference("erp/s3")));
-            let refused = used.look().await.map(|_| ()).unwrap_err();
+            let refused = used.open().await.map(|_| ()).unwrap_err();
             assert!(refused.message().contains("/ours"), "asks another cluster: {refused}");
             assert_eq!(config.kubernetes.kubeconfig.as_deref(), Some(Path::new("/ours")));
             assert_eq!(config.kubernetes.lease_namespace, None);
@@ -152,8 +148,8 @@ path = "/var/www/documents"
         let own_ca = INSTANCE.replace("[plugins]", "ca_file = \"/run/secrets/s3-ca/ca.crt\"\n[plugins]");
         let nameless = Installed { store_secret: None, ..installed(INSTANCE) };
         for (instance, says) in [
-            (installed(folder), "a folder of the cluster"),
-            (installed(&own_ca), "an authority of its own"),
+            (installed(folder), "a folder inside the cluster"),
+            (installed(&own_ca), "its own certificate authority"),
             (nameless, "does not name the Secret"),
             (installed("[store"), "line 1"),
             (installed(""), "no store is configured"),

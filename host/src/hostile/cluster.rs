@@ -1,9 +1,9 @@
-//! Guests that misbehave, against a real cluster: what they ask beyond their handles is refused, what they claim is held
-//! against what the host saw, and no Job of theirs stays.
+//! Misbehaving guests on a real cluster: requests beyond their handles are refused, their claims are checked against
+//! what the host observed, and none of their Jobs remain.
 
 use crate::config::Config;
-use crate::job;
 use crate::report::Report;
+use crate::verbs::backup::{self, job};
 use crate::verbs::coverage;
 use ::tests::guests;
 use ::tests::kubernetes::Kubernetes;
@@ -11,7 +11,7 @@ use base::error::{Class, Error, Result};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// In the Secret that is lent.
+/// Content of the lent Secret.
 const CANARY: &str = "canary-in-a-secret-5512";
 
 struct Scene {
@@ -21,7 +21,7 @@ struct Scene {
 }
 
 impl Scene {
-    /// None, with a line that says so, without Kubernetes.
+    /// `None`, with a logged reason, if Kubernetes is not available.
     fn new() -> Option<Self> {
         let cluster = Kubernetes::shared()?;
         let namespace = cluster.namespace();
@@ -48,8 +48,9 @@ impl Scene {
 
     async fn run_job(&self, settings: &str) -> Result<Report> {
         let plugins = section("job", "kube-job", settings);
+        let arguments = backup::Arguments { environment: "prod".to_owned(), ..backup::Arguments::default() };
         let now = "2026-06-30T12:00:00Z".parse().unwrap();
-        job::run(&self.config(&plugins), "prod", None, job::Options::default(), now).await
+        job::run(&self.config(&plugins), None, &arguments, false, now).await
     }
 
     async fn judge(&self, settings: &str) -> Result<Report> {
@@ -57,7 +58,7 @@ impl Scene {
         coverage::run(&self.config(&plugins), None, "2026-06-30T12:00:00Z".parse().unwrap()).await
     }
 
-    fn assert_nothing_is_left(&self) {
+    fn assert_nothing_remains(&self) {
         self.cluster.wait("end of what a Job leaves", || {
             let secrets = self.cluster.list("secrets", &self.namespace);
             let borrowed = secrets.iter().any(|one| one["metadata"]["name"].as_str().unwrap().starts_with("backup-"));
@@ -75,21 +76,21 @@ fn section(role: &str, grant: &str, settings: &str) -> String {
 
 fn assert_blamed(error: &Error, class: Class, says: &str) {
     assert_eq!(error.class(), class, "{error}");
-    assert!(error.message().contains(says), "`{error}` does not say `{says}`");
+    assert!(error.message().contains(says), "`{error}` does not contain `{says}`");
     let lines = [error.message(), error.advice().unwrap_or_default()];
     guests::assert_presentable(&lines);
     assert!(lines.iter().all(|text| !text.contains(CANARY)), "{lines:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_job_plugin_asks_or_claims_beyond_its_handles_is_refused_and_its_job_goes() {
+async fn a_job_plugin_that_exceeds_its_handles_is_refused_and_its_job_is_removed() {
     let Some(scene) = Scene::new() else { return };
     let arguments = |arguments: &str| format!("do = \"arguments\", arguments = [{arguments}]");
     for (settings, class, says) in [
-        (arguments("\"prune\""), Class::PluginRefused, "gives the Job `prune`"),
-        (arguments("\"--config\", \"/x\""), Class::PluginRefused, "which is none of --force, --dry-run, --json"),
+        (arguments("\"prune\""), Class::PluginRefused, "passes the Job `prune`"),
+        (arguments("\"--config\", \"/x\""), Class::PluginRefused, "only --force, --dry-run, --json are allowed"),
         (arguments("\"--json\", \"--json\""), Class::PluginRefused, "`--json` twice"),
-        (arguments("\"\\u001b[2J\""), Class::PluginRefused, "which is none of"),
+        (arguments("\"\\u001b[2J\""), Class::PluginRefused, "only --force"),
         ("do = \"place\", place = \"elsewhere\"".to_owned(), Class::PluginRefused, "at `elsewhere`"),
         ("do = \"place\", place = \"s3\"".to_owned(), Class::PluginRefused, "puts the Secret of `other` at `s3`"),
         ("do = \"launch-twice\"".to_owned(), Class::PluginRefused, "launches a second Job"),
@@ -101,12 +102,12 @@ async fn what_a_job_plugin_asks_or_claims_beyond_its_handles_is_refused_and_its_
         ("do = \"take-memory-after-launching\"".to_owned(), Class::PluginTrapped, "memory"),
     ] {
         assert_blamed(&scene.run_job(&settings).await.unwrap_err(), class, says);
-        scene.assert_nothing_is_left();
+        scene.assert_nothing_remains();
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_secret_that_is_lent_is_nowhere_in_a_guests_memory() {
+async fn a_lent_secret_never_enters_a_guests_memory() {
     let Some(scene) = Scene::new() else { return };
     use base64::Engine;
     for text in [CANARY.to_owned(), base64::prelude::BASE64_STANDARD.encode(CANARY)] {
@@ -114,15 +115,15 @@ async fn a_secret_that_is_lent_is_nowhere_in_a_guests_memory() {
         let error = scene.run_job(&format!("do = \"look\", masked = \"{masked}\"")).await.unwrap_err();
         assert!(error.message().ends_with("clean"), "{error}");
     }
-    // The search finds what is there.
+    // The search does find a text that is there.
     let masked: String = "Completed".bytes().map(|byte| format!("{:02x}", byte ^ 0x5a)).collect();
     let error = scene.run_job(&format!("do = \"look\", masked = \"{masked}\"")).await.unwrap_err();
     assert!(error.message().ends_with("found"), "{error}");
-    scene.assert_nothing_is_left();
+    scene.assert_nothing_remains();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_coverage_plugin_leaves_out_or_makes_up_is_refused_and_asking_for_ever_asks_once() {
+async fn missing_or_invented_findings_are_refused_and_endless_calls_query_the_cluster_once() {
     let Some(scene) = Scene::new() else { return };
     for name in ["docs", "db"] {
         scene.cluster.apply(&format!(

@@ -1,11 +1,12 @@
-//! Whole runs with a guest that misbehaves.
+//! Whole runs with a misbehaving guest.
 
 use super::*;
 use crate::report::Report;
 use crate::retention;
-use crate::session::Host;
+use crate::session::Session;
 use crate::verbs::accept;
 use crate::verbs::backup;
+use crate::verbs::init;
 use catalogue::history;
 use jiff::SignedDuration;
 
@@ -23,8 +24,8 @@ impl Scene {
         files(&self.folder.path().join("store"))
     }
 
-    /// Settings of the dump and the retention guest, as the insides of TOML tables.
-    async fn host(&self, dump: &str, retention: &str, now: Timestamp) -> Host {
+    /// `dump` and `retention` are the settings of these guests, as the contents of TOML tables.
+    async fn session(&self, dump: &str, retention: &str, now: Timestamp) -> Session {
         let at = self.folder.path().display();
         let constant = "settings = { do = \"least\" }";
         let text = format!(
@@ -34,14 +35,14 @@ impl Scene {
             section(Role::Dump, &guest(Role::Dump), &format!("settings = {{ {dump} }}")),
             section(Role::Retention, &guest(Role::Retention), &format!("settings = {{ {retention} }}")),
         );
-        Host::open(crate::config::Config::parse(&text).unwrap(), "prod", None, now).await.unwrap()
+        Session::open(crate::config::Config::parse(&text).unwrap(), "prod", None, now).await.unwrap()
     }
 
     async fn run(&self, dump: &str, retention: &str, now: Timestamp) -> Result<Report> {
-        let mut host = self.host(dump, retention, now).await;
-        host.clock = host.clock.moved_by(now.duration_since(machine()));
-        accept::init(&host).await?;
-        backup::run(&host, backup::Options::default(), now, std::future::pending()).await
+        let mut session = self.session(dump, retention, now).await;
+        session.clock = session.clock.moved_by(now.duration_since(machine()));
+        init::run(&session).await?;
+        backup::run(&session, &backup::Arguments::default(), now, std::future::pending()).await
     }
 
     /// Honest runs, one a day up to yesterday.
@@ -62,20 +63,20 @@ fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
         if path.is_dir() {
             found.extend(files(&path));
         } else {
-            // A temporary file may go between the two calls.
+            // A temporary file may vanish between the two calls.
             found.insert(path.clone(), std::fs::read(&path).unwrap_or_default());
         }
     }
     found
 }
 
-/// The time of the machine that the store is on.
+/// The time of the machine that holds the store.
 #[expect(clippy::disallowed_methods, reason = "the store's files have the machine's time")]
 fn machine() -> Timestamp {
     Timestamp::now()
 }
 
-/// What of a store are objects.
+/// The objects of a store.
 fn objects(store: &BTreeMap<PathBuf, Vec<u8>>) -> BTreeMap<PathBuf, Vec<u8>> {
     let kept = |path: &Path| path.to_string_lossy().contains("/docs/");
     store.iter().filter(|(path, _)| kept(path)).map(|(path, bytes)| (path.clone(), bytes.clone())).collect()
@@ -84,7 +85,7 @@ fn objects(store: &BTreeMap<PathBuf, Vec<u8>>) -> BTreeMap<PathBuf, Vec<u8>> {
 const KEEP: &str = "do = \"keep\"";
 
 #[tokio::test]
-async fn what_a_dump_plugin_names_claims_or_drops_fails_the_source_and_leaves_no_object() {
+async fn a_dump_plugin_that_lies_fails_its_source_and_leaves_no_object() {
     let scene = Scene::new();
     scene.history(1).await;
     let before = objects(&scene.store());
@@ -93,9 +94,9 @@ async fn what_a_dump_plugin_names_claims_or_drops_fails_the_source_and_leaves_no
         ("dump = { do = \"store-as\", name = \"../STAMP.tar.gz\" }", Class::PluginRefused, "named an object `"),
         ("dump = { do = \"store-as-and-pretend\", name = \"../x\" }", Class::PluginRefused, "stored 0 objects"),
         ("dump = { do = \"never-store\" }", Class::PluginRefused, "stored 0 objects"),
-        ("dump = { do = \"other-receipt\" }", Class::PluginRefused, "a receipt that the host did not give"),
-        ("dump = { do = \"store-twice\", name = \"STAMP.tar.gz\" }", Class::PluginRefused, "one object was asked for"),
-        ("dump = { do = \"store-twice\", name = \"STAMP.index\" }", Class::PluginRefused, "one object was asked for"),
+        ("dump = { do = \"other-receipt\" }", Class::PluginRefused, "a receipt that the host did not issue"),
+        ("dump = { do = \"store-twice\", name = \"STAMP.tar.gz\" }", Class::PluginRefused, "asked for one object"),
+        ("dump = { do = \"store-twice\", name = \"STAMP.index\" }", Class::PluginRefused, "asked for one object"),
         ("dump = { do = \"panic-after-storing\" }", Class::PluginTrapped, "panicked"),
         ("dump = { do = \"panic-with-stream\" }", Class::PluginTrapped, "panicked"),
         ("dump = { do = \"open-for-ever\" }", Class::PluginTrapped, "opened more than 4 streams"),
@@ -115,7 +116,7 @@ async fn what_a_dump_plugin_names_claims_or_drops_fails_the_source_and_leaves_no
 }
 
 #[tokio::test]
-async fn unchanged_without_an_object_is_refused_and_with_one_it_is_carried() {
+async fn a_source_is_carried_over_only_if_its_object_exists() {
     let scene = Scene::new();
     let carry = "plan = { do = \"carry-all\" }";
     let error = scene.run(carry, KEEP, now()).await.unwrap().failure.unwrap();
@@ -123,7 +124,7 @@ async fn unchanged_without_an_object_is_refused_and_with_one_it_is_carried() {
         &error,
         Role::Dump,
         Class::PluginRefused,
-        "`prod/docs` unchanged, and the store holds no object of it",
+        "`prod/docs` as unchanged, but the store has no object of it",
     );
     assert_eq!(objects(&scene.store()), BTreeMap::new());
 
@@ -137,12 +138,12 @@ async fn unchanged_without_an_object_is_refused_and_with_one_it_is_carried() {
     let before = objects(&scene.store());
     let report = scene.run(carry, KEEP, now() + SignedDuration::from_hours(1)).await.unwrap();
     let error = report.failure.unwrap();
-    assert_blamed(&error, Role::Dump, Class::PluginRefused, "the store holds no object of it");
+    assert_blamed(&error, Role::Dump, Class::PluginRefused, "the store has no object of it");
     assert_eq!(objects(&scene.store()), before);
 }
 
 #[tokio::test]
-async fn a_reason_of_megabytes_and_escapes_reaches_the_record_as_one_short_line() {
+async fn a_huge_reason_with_escapes_is_recorded_as_one_short_line() {
     let scene = Scene::new();
     let text = quoted(&"\u{1b}[2J\n".repeat(1_000_000));
     let report = scene.run(&format!("plan = {{ do = \"reason\", text = {text} }}"), KEEP, now()).await.unwrap();
@@ -151,16 +152,16 @@ async fn a_reason_of_megabytes_and_escapes_reaches_the_record_as_one_short_line(
     assert!(!report.text.replace('\n', "").chars().any(char::is_control));
 }
 
-/// A person accepts the other retention.
+/// Accepts the other retention, as a person would.
 async fn accepted(scene: &Scene, retention: &str) {
-    let mut host = scene.host("", retention, now()).await;
-    host.clock = host.clock.moved_by(now().duration_since(machine()));
-    let report = accept::accept(&host, &accept::Arguments::default()).await.unwrap();
+    let mut session = scene.session("", retention, now()).await;
+    session.clock = session.clock.moved_by(now().duration_since(machine()));
+    let report = accept::run(&session, &accept::Arguments::default()).await.unwrap();
     assert_eq!(report.failure, None);
 }
 
 #[tokio::test]
-async fn a_retention_plan_that_is_no_answer_forgets_nothing() {
+async fn an_invalid_retention_plan_forgets_nothing() {
     let scene = Scene::new();
     scene.history(4).await;
     let before = scene.store();
@@ -173,10 +174,11 @@ async fn a_retention_plan_that_is_no_answer_forgets_nothing() {
         ("do = \"no-reasons\"", "gives no reason"),
         ("do = \"many-decisions\", count = 100000", "an unknown snapshot"),
     ] {
-        let host = scene.host("", doing, now()).await;
-        let plugin = host.plugin(Role::Retention).await.unwrap();
-        let history = history::load(&host.store, &host.environment, &host.sources.configured, now()).await.unwrap();
-        let planned = retention::plan_of(&host, &plugin, &history, now(), true).await;
+        let session = scene.session("", doing, now()).await;
+        let plugin = session.plugin(Role::Retention).await.unwrap();
+        let history =
+            history::load(&session.store, &session.environment, &session.sources.configured, now()).await.unwrap();
+        let planned = retention::plan_of(&session, &plugin, &history, now(), true).await;
         assert_blamed(&planned.map(|_| ()).unwrap_err(), Role::Retention, Class::PluginRefused, expected);
     }
     let after_the_last = now() + SignedDuration::from_hours(1);
@@ -190,7 +192,7 @@ async fn a_retention_plan_that_is_no_answer_forgets_nothing() {
 }
 
 #[tokio::test]
-async fn a_plan_that_forgets_everything_deletes_nothing_at_once_and_never_the_newest() {
+async fn a_plan_that_forgets_everything_deletes_nothing_at_once_and_keeps_the_newest() {
     let scene = Scene::new();
     scene.history(4).await;
     accepted(&scene, "do = \"forget-everything\"").await;
@@ -208,14 +210,15 @@ async fn a_plan_that_forgets_everything_deletes_nothing_at_once_and_never_the_ne
 }
 
 #[tokio::test]
-async fn reasons_of_megabytes_and_escapes_reach_the_certificate_as_short_lines() {
+async fn huge_reasons_with_escapes_become_short_lines_in_the_certificate() {
     let scene = Scene::new();
     scene.history(2).await;
     for doing in ["do = \"long-reason\", bytes = 10485760", "do = \"reason\", text = \"\\u001b[2J\\r\\n\""] {
-        let host = scene.host("", doing, now()).await;
-        let plugin = host.plugin(Role::Retention).await.unwrap();
-        let history = history::load(&host.store, &host.environment, &host.sources.configured, now()).await.unwrap();
-        let planned = retention::plan_of(&host, &plugin, &history, now(), false).await.unwrap();
+        let session = scene.session("", doing, now()).await;
+        let plugin = session.plugin(Role::Retention).await.unwrap();
+        let history =
+            history::load(&session.store, &session.environment, &session.sources.configured, now()).await.unwrap();
+        let planned = retention::plan_of(&session, &plugin, &history, now(), false).await.unwrap();
         let reasons: Vec<&String> = planned.plan.values().flat_map(|decision| &decision.reasons).collect();
         assert!(reasons.iter().all(|reason| reason.len() <= 1_003 && !reason.chars().any(char::is_control)), "{doing}");
     }

@@ -1,23 +1,35 @@
-//! The list of snapshots: a row each, and why it is kept.
+//! The list of snapshots: one row each, with the reason why it is kept.
 
 use super::{FORMAT_VERSION, Report, age, local, questions_value, shortened};
 use crate::retention::{self, Planned};
-use crate::session::Host;
 use base::error::Error;
+use catalogue::configured::Environment;
+use catalogue::guard::Decision;
 use catalogue::history::{History, Snapshot};
-use catalogue::proof::Standing;
+use catalogue::proof::VerificationState;
 use catalogue::questions::Question;
 use catalogue::record::{Condition, Outcome};
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use indicatif::HumanBytes;
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 
-/// What the store holds. `plan` says why each snapshot is kept; where it failed, the list is shown without reasons.
+/// How a list shows times.
+#[derive(Debug, Clone, Copy)]
+pub struct Shown<'a> {
+    /// The business time zone.
+    pub zone: &'a TimeZone,
+    /// Days in the bin, as configured.
+    pub bin_days: u16,
+}
+
+/// The snapshots in the store. `plan` has the reasons why they are kept; if it failed, the list has no reasons.
 #[must_use]
 pub fn of_list(
-    host: &Host,
+    environment: &Environment,
+    shown: Shown<'_>,
     history: &History,
     plan: Result<Planned, Error>,
     questions: &[Question],
@@ -25,17 +37,17 @@ pub fn of_list(
 ) -> Report {
     let rows: Vec<Value> = history.snapshots.iter().rev().map(|s| snapshot_value(s, plan.as_ref().ok())).collect();
     let mut document =
-        json!({ "format_version": FORMAT_VERSION, "environment": host.environment.as_str(), "snapshots": rows });
+        json!({ "format_version": FORMAT_VERSION, "environment": environment.as_str(), "snapshots": rows });
     let mut text = String::new();
     if history.snapshots.is_empty() {
-        let _ = writeln!(text, "{} has no snapshot", host.environment);
+        let _ = writeln!(text, "{environment} has no snapshots");
     } else {
-        let _ = writeln!(text, "{}", list_table(host, history, plan.as_ref().ok(), now));
+        let _ = writeln!(text, "{}", list_table(shown, history, plan.as_ref().ok(), now));
         let _ =
             writeln!(text, "{} snapshots, {} in objects", history.snapshots.len(), HumanBytes(stored_bytes(history)));
     }
     for question in questions {
-        let _ = writeln!(text, "waits: {} (answer with `{}`)", question.said, question.command);
+        let _ = writeln!(text, "open question: {} (answer with `{}`)", question.text, question.command);
     }
     document["waiting"] = questions_value(questions);
     match plan {
@@ -46,7 +58,7 @@ pub fn of_list(
             document["notes"] = json!(planned.notes);
         }
         Err(error) => {
-            let _ = writeln!(text, "warning: why they are kept is unknown: {error}");
+            let _ = writeln!(text, "warning: cannot show why snapshots are kept: {error}");
             document["plan_error"] = json!(error.to_string());
         }
     }
@@ -62,7 +74,7 @@ fn snapshot_value(snapshot: &Snapshot, plan: Option<&Planned>) -> Value {
             let value = json!({
                 "outcome": state.outcome,
                 "condition": state.condition,
-                "fingerprint": state.fingerprint,
+                "fingerprint": state.fingerprint.as_deref().unwrap_or_default(),
                 "key": object.map(|o| &o.key),
                 "bytes": object.map(|o| o.bytes),
                 "sha256": object.and_then(|o| o.sha256.as_ref()),
@@ -73,15 +85,15 @@ fn snapshot_value(snapshot: &Snapshot, plan: Option<&Planned>) -> Value {
         })
         .collect();
     let decision = plan.and_then(|planned| planned.plan.get(&snapshot.id));
-    let reasons = |keep: bool| decision.filter(|d| d.keep == keep).map(|d| d.reasons.clone()).unwrap_or_default();
+    let reasons = |keep: bool| decision.filter(|d| d.keep == keep).map(Decision::shown).unwrap_or_default();
     json!({
         "id": snapshot.id,
         "taken": snapshot.id.taken(),
         "complete": snapshot.complete,
         "condition": snapshot.condition(),
         "adopted": snapshot.adopted,
-        "verified": snapshot.standing == Standing::Passed,
-        "disproved": snapshot.standing == Standing::Failed,
+        "verified": snapshot.verification_state == VerificationState::Passed,
+        "disproved": snapshot.verification_state == VerificationState::Failed,
         "pinned": snapshot.pinned,
         "retired": snapshot.retired,
         "time_doubted": snapshot.clock_doubted,
@@ -93,22 +105,23 @@ fn snapshot_value(snapshot: &Snapshot, plan: Option<&Planned>) -> Value {
     })
 }
 
-fn list_table(host: &Host, history: &History, plan: Option<&Planned>, now: Timestamp) -> Table {
+fn list_table(shown: Shown<'_>, history: &History, plan: Option<&Planned>, now: Timestamp) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    let mut header = vec!["SNAPSHOT".to_owned(), format!("TAKEN ({})", host.time_zone_name()), "AGE".to_owned()];
+    let mut header =
+        vec!["SNAPSHOT".to_owned(), format!("TAKEN ({})", shown.zone.iana_name().unwrap_or("UTC")), "AGE".to_owned()];
     header.extend(history.sources.keys().map(|source| source.to_uppercase()));
     header.extend(["SIZE".to_owned(), "KEPT FOR".to_owned()]);
     table.set_header(header);
     for snapshot in history.snapshots.iter().rev() {
         let mut row = vec![
             Cell::new(snapshot.id),
-            Cell::new(local(snapshot.id.taken(), &host.time_zone)),
+            Cell::new(local(snapshot.id.taken(), shown.zone)),
             Cell::new(age(snapshot.id.taken(), now)).set_alignment(CellAlignment::Right),
         ];
         row.extend(history.sources.keys().map(|source| Cell::new(source_cell(snapshot, source))));
         row.push(Cell::new(HumanBytes(snapshot.bytes())).set_alignment(CellAlignment::Right));
-        row.push(Cell::new(kept_for(host, history, snapshot, plan)));
+        row.push(Cell::new(kept_for(shown, history, snapshot, plan)));
         table.add_row(row);
     }
     table
@@ -127,7 +140,7 @@ fn source_cell(snapshot: &Snapshot, source: &str) -> String {
     }
 }
 
-fn kept_for(host: &Host, history: &History, snapshot: &Snapshot, plan: Option<&Planned>) -> String {
+fn kept_for(shown: Shown<'_>, history: &History, snapshot: &Snapshot, plan: Option<&Planned>) -> String {
     let mut notes = Vec::new();
     if snapshot.damage.is_some() {
         notes.push("damaged record".to_owned());
@@ -136,16 +149,16 @@ fn kept_for(host: &Host, history: &History, snapshot: &Snapshot, plan: Option<&P
         notes.push("retired".to_owned());
     }
     if snapshot.clock_doubted {
-        notes.push("its time is doubted".to_owned());
+        notes.push("time in doubt".to_owned());
     }
     if let Some(since) = snapshot.binned {
-        let days = history.bin_days(host.guard.bin_days, since);
-        let until = local(retention::due(since, days), &host.time_zone);
+        let days = history.bin_days(shown.bin_days, since);
+        let until = local(retention::due(since, days), shown.zone);
         notes.push(format!("in the bin until {until}"));
     }
     match plan.and_then(|planned| planned.plan.get(&snapshot.id)) {
-        Some(decision) if decision.keep || snapshot.binned.is_some() => notes.push(shortened(&decision.reasons)),
-        Some(decision) => notes.push(format!("may go: {}", shortened(&decision.reasons))),
+        Some(decision) if decision.keep || snapshot.binned.is_some() => notes.push(shortened(&decision.shown())),
+        Some(decision) => notes.push(format!("may go: {}", shortened(&decision.shown()))),
         None => {}
     }
     notes.join("; ")

@@ -1,4 +1,4 @@
-//! The bin: what a plan comes to now, and the hands that carry it out.
+//! The bin: derives the steps of a plan and carries them out.
 
 use super::plan::Planned;
 use base::error::{Error, Result};
@@ -14,33 +14,33 @@ use std::time::Duration;
 use store::{Created, Deleted, ObjectKey, Store};
 use tokio_util::sync::CancellationToken;
 
-/// How long one deletion is waited for: less than what is left of the lease when it begins, so that none outlives it.
+/// Timeout of one deletion. It is shorter than the remaining lease, so that no deletion outlives the lease.
 const DELETION_TIME_MAX: Duration = Duration::from_secs(25);
 
-/// Deletions under way at the same time. One by one is what every server can do; this many hide the latency.
+/// Number of concurrent deletions. Not every server supports batch deletion; this many requests hide the latency.
 const DELETIONS_IN_FLIGHT_MAX: usize = 8;
 
-/// Runs with every source whole that have to come while a snapshot lies in the bin, the last two of them when its time is up: two
-/// mornings on which somebody could see it, and no single wrong clock.
+/// Number of whole runs that must happen while a snapshot is in the bin, the last two after its time is up. So there
+/// are two mornings to notice it, and a single wrong clock deletes nothing.
 pub const WHOLE_RUNS_IN_BIN: usize = 2;
 
-/// The steps that a plan comes to now.
+/// The steps that a plan requires now.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Steps {
-    /// In the bin, and wanted again.
+    /// In the bin, but kept by the plan again.
     pub taken_back: Vec<SnapshotId>,
     /// In the bin, and their time is up.
     pub due: Vec<SnapshotId>,
-    /// On their way into the bin.
+    /// To be put into the bin.
     pub entering: Vec<SnapshotId>,
-    /// In the bin, and staying there.
+    /// In the bin, and not due yet.
     pub waiting: Vec<SnapshotId>,
 }
 
-/// What has happened.
+/// The steps that were carried out.
 #[derive(Debug, Default)]
 pub struct Applied {
-    /// Snapshots that left the bin, because they are wanted again.
+    /// Snapshots that left the bin, because the plan keeps them again.
     pub taken_back: Vec<SnapshotId>,
     /// Snapshots that entered the bin.
     pub binned: Vec<SnapshotId>,
@@ -56,18 +56,19 @@ pub struct Applied {
     pub interrupted: bool,
 }
 
-/// How long a snapshot lies in the bin.
+/// How long a snapshot stays in the bin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wait {
-    /// So many days by the store's time, or what the environment knows if that is more, and [`WHOLE_RUNS_IN_BIN`] whole runs.
+    /// This number of days by the store's clock, or the environment's number if that is larger, and
+    /// [`WHOLE_RUNS_IN_BIN`] whole runs.
     Days(u16),
-    /// What lies there already has waited long enough: a person says so.
+    /// Snapshots that are in the bin are due now, as requested by the user.
     Over,
 }
 
 impl Planned {
-    /// What the plan comes to now. `store_now` is the time by the store's clock, which the bin goes by; without it nothing is
-    /// due. `expected` are the sources that a whole run saves.
+    /// The steps of the plan now. `store_now` is the time of the store's clock, which decides what is due; without it
+    /// nothing is due. `expected` are the sources that a whole run saves.
     #[must_use]
     pub fn steps(
         &self,
@@ -94,7 +95,7 @@ impl Planned {
     }
 }
 
-/// Whether what entered the bin at a moment has lain there long enough.
+/// Whether a snapshot that entered the bin at `since` has been there long enough.
 fn has_waited(
     history: &History,
     wait: Wait,
@@ -105,76 +106,82 @@ fn has_waited(
     let Wait::Days(configured) = wait else { return true };
     let wait_days = history.bin_days(configured, since);
     let Some(store_now) = store_now else { return false };
-    // A clock that was wrong may have dated the entry, or made the time pass: the wait begins anew with the run that met it.
+    // A wrong clock may have dated the entry or the time since, so the wait starts again at a run whose clock was in
+    // doubt.
     let doubted = history.snapshots.iter().filter(|run| run.record.as_ref().is_some_and(|r| r.clock_doubt.is_some()));
     let since = doubted.filter_map(|run| run.stored).filter(|stored| *stored <= store_now).fold(since, Timestamp::max);
     let whole = history.snapshots.iter().filter(|run| run.is_whole(expected));
     let mut runs: Vec<Timestamp> = whole.filter_map(|run| run.stored).filter(|stored| *stored > since).collect();
     runs.sort_unstable();
-    // The time has to be up for the run before this one too: then one clock that jumps ahead deletes nothing.
+    // The time must have been up for the previous run too, so that one clock that jumps ahead deletes nothing.
     let before_this_one = runs.len().checked_sub(WHOLE_RUNS_IN_BIN).and_then(|place| runs.get(place));
     before_this_one.is_some_and(|before| store_now.min(*before) >= due(since, wait_days))
 }
 
-/// When a snapshot that enters or entered the bin may be deleted at the earliest.
-#[must_use]
+/// The earliest time at which a snapshot in the bin may be deleted.
 pub fn due(since: Timestamp, days: u16) -> Timestamp {
     since.checked_add(SignedDuration::from_hours(24 * i64::from(days))).unwrap_or(since)
 }
 
-/// What carrying a plan out takes.
+/// Everything that is needed to carry out a plan.
 #[derive(Debug)]
-pub struct Hands<'a> {
+pub struct Executor<'a> {
     /// The store.
     pub store: &'a Store,
     /// The environment whose lease is held.
     pub environment: &'a catalogue::configured::Environment,
-    /// Asked before each batch.
+    /// Checked before each batch.
     pub lease: &'a Lease,
-    /// Raised when the person interrupts: nothing new is begun then.
+    /// Cancelled on an interrupt: no new step is started then.
     pub stop: &'a CancellationToken,
-    /// Days that a snapshot lies in the bin, as configured.
+    /// Configured number of days in the bin.
     pub bin_days: u16,
     /// The time by the store's clock.
     pub store_now: Timestamp,
 }
 
 /// Carries a plan out: takes back, deletes what is due, oldest first, and puts into the bin what may go.
-pub async fn apply(hands: &Hands<'_>, history: &History, planned: &Planned, steps: &Steps, now: Timestamp) -> Applied {
+pub async fn apply(
+    executor: &Executor<'_>,
+    history: &History,
+    planned: &Planned,
+    steps: &Steps,
+    now: Timestamp,
+) -> Applied {
     let mut applied = Applied::default();
-    let orphans = hands.ripe_orphans(history);
+    let orphans = executor.ripe_orphans(history);
     let nothing =
         steps.taken_back.is_empty() && steps.due.is_empty() && steps.entering.is_empty() && orphans.is_empty();
-    if nothing || !hands.may_go_on(&mut applied).await {
+    if nothing || !executor.may_go_on(&mut applied).await {
         return applied;
     }
-    hands.take_back(steps, &mut applied).await;
+    executor.take_back(steps, &mut applied).await;
     for id in &steps.entering {
-        if hands.stop.is_cancelled() {
+        if executor.stop.is_cancelled() {
             applied.interrupted = true;
             return applied;
         }
         let Some(snapshot) = history.snapshot(*id) else { continue };
-        match hands.put_into_bin(history, snapshot, planned, now).await {
+        match executor.put_into_bin(history, snapshot, planned, now).await {
             Ok(()) => applied.binned.push(*id),
             Err(error) => applied.failures.push(error.context(format!("putting {id} into the bin"))),
         }
     }
-    hands.delete(history, planned, steps, orphans, now, &mut applied).await;
+    executor.delete(history, planned, steps, orphans, now, &mut applied).await;
     applied
 }
 
-/// Takes back what a plan wants again, and does nothing else.
-pub async fn take_back(hands: &Hands<'_>, steps: &Steps) -> Applied {
+/// Only takes back the snapshots that the plan keeps again.
+pub async fn take_back(executor: &Executor<'_>, steps: &Steps) -> Applied {
     let mut applied = Applied::default();
-    if !steps.taken_back.is_empty() && hands.may_go_on(&mut applied).await {
-        hands.take_back(steps, &mut applied).await;
+    if !steps.taken_back.is_empty() && executor.may_go_on(&mut applied).await {
+        executor.take_back(steps, &mut applied).await;
     }
     applied
 }
 
-impl Hands<'_> {
-    /// Whether the lease holds and nobody interrupted.
+impl Executor<'_> {
+    /// Whether the lease is still held and no interrupt happened.
     async fn may_go_on(&self, applied: &mut Applied) -> bool {
         if self.stop.is_cancelled() {
             applied.interrupted = true;
@@ -189,8 +196,8 @@ impl Hands<'_> {
         }
     }
 
-    /// Objects that a certificate names, whose record is gone, and whose time is up: a record that was lost while it lay in the
-    /// bin does not take its objects with it at once.
+    /// Objects that a certificate names, whose record is gone, and whose time is up. So a record that is lost while in
+    /// the bin does not cause its objects to be deleted at once.
     fn ripe_orphans<'h>(&self, history: &'h History) -> Vec<&'h Orphan> {
         let is_ripe =
             |orphan: &&Orphan| self.store_now >= due(orphan.since, history.bin_days(self.bin_days, orphan.since));
@@ -213,7 +220,7 @@ impl Hands<'_> {
         }
     }
 
-    /// Leaves the certificate: from then on the snapshot's objects can never be taken for adopted ones.
+    /// Writes the certificate. From then on, the snapshot's objects are never taken for adopted ones.
     async fn put_into_bin(
         &self,
         history: &History,
@@ -239,7 +246,7 @@ impl Hands<'_> {
         };
         let body = Bytes::from(catalogue::record::to_bytes(&certificate)?);
         let key = catalogue::keys::certificate_key(self.environment, snapshot.id)?;
-        // One that exists is from a run that was stopped right here.
+        // An existing certificate is from a run that was stopped here.
         let (Created::Created | Created::Exists) = self.store.create(&key, body).await?;
         Ok(())
     }
@@ -262,11 +269,12 @@ impl Hands<'_> {
             let Some(snapshot) = history.snapshot(*id) else { continue };
             match self.is_certified(snapshot).await {
                 Ok(true) => {}
-                // Its record is the last word on it, so the record stays until there is a certificate that says as much.
+                // Its record is the last word on it, so the record stays until there is a certificate that says as
+                // much.
                 Ok(false) => {
-                    tracing::warn!(snapshot = %id, "its certificate in the bin is not of this record, so it waits anew");
+                    tracing::warn!(snapshot = %id, "its certificate in the bin belongs to another record, so its waiting time starts again");
                     if let Err(error) = self.certify_anew(history, snapshot, planned, now).await {
-                        applied.failures.push(error.context(format!("putting {id} into the bin anew")));
+                        applied.failures.push(error.context(format!("putting {id} into the bin again")));
                     }
                     continue;
                 }
@@ -317,7 +325,7 @@ impl Hands<'_> {
         }
     }
 
-    /// Whether the certificate says what it has to say once the record is gone.
+    /// Whether the certificate matches the record that it will outlive.
     async fn is_certified(&self, snapshot: &Snapshot) -> Result<bool> {
         let Some(bytes) = self.store.get(&catalogue::keys::certificate_key(self.environment, snapshot.id)?).await?
         else {
@@ -331,7 +339,7 @@ impl Hands<'_> {
         }))
     }
 
-    /// An adopted snapshot has no record; its certificate says that it is forgotten.
+    /// Deletes the record. An adopted snapshot has none; its certificate alone marks it as forgotten.
     async fn forget(&self, snapshot: &Snapshot) -> Result<Deleted> {
         if snapshot.adopted {
             return Ok(Deleted::Gone);
@@ -340,12 +348,12 @@ impl Hands<'_> {
     }
 
     async fn remove(&self, key: &ObjectKey) -> Result<Deleted> {
-        let late = |_| Err(Error::unavailable(format!("the store did not answer when {key} was deleted")));
+        let late = |_| Err(Error::unavailable(format!("the store did not answer while {key} was being deleted")));
         tokio::time::timeout(DELETION_TIME_MAX, self.store.delete(key)).await.unwrap_or_else(late)
     }
 
-    /// Deletes an object, and its index where it has one. The index goes first, because nothing names it once the archive is
-    /// gone; where the store retains it, the archive stays too.
+    /// Deletes an object and its index, if any. The index is deleted first, because nothing names it once the archive
+    /// is gone; if the store retains it, the archive is kept too.
     async fn prune(&self, key: &ObjectKey) -> Result<Deleted> {
         if let Some(stem) = key.as_str().strip_suffix(".tar.gz") {
             let index = catalogue::keys::key(&format!("{stem}.index"))?;

@@ -1,6 +1,6 @@
-//! The plan: what the plugin proposes of each source, and what the guard makes of it.
+//! The plan: the plugin's proposal for each source, checked by the guard.
 
-use crate::session::Host;
+use crate::session::Session;
 use base::error::{Error, Result};
 use base::id::SnapshotId;
 use base::text::printable;
@@ -14,45 +14,45 @@ use plugin::call::retaining;
 use plugin::context::{self, Tally};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What serves, from the best on.
+/// The ranks of states, best first.
 const RANKS: [Serves; 4] = [Serves::First, Serves::Disproved, Serves::Doubtful, Serves::Misplaced];
 
-/// What is to happen, decided.
+/// A decided plan.
 #[derive(Debug, Clone, Default)]
 pub struct Planned {
     /// Every snapshot with its verdict, after the guard.
     pub plan: Plan,
-    /// Snapshots that may go and wait for a later run.
+    /// Snapshots that may be forgotten, but only by a later run.
     pub deferred: BTreeSet<SnapshotId>,
-    /// Lines of the plugin for the operator.
+    /// Notes of the plugin for the operator.
     pub notes: Vec<String>,
     /// What the plugin did while it planned.
     pub tally: Tally,
     /// Milliseconds that the plugin took.
     pub plan_millis: u64,
     pub(super) plugin_sha256: String,
-    /// The plugin and what it did, where it is one.
+    /// The plugin and its calls; `None` if no plugin planned.
     pub(super) planned_by: Option<PluginRecord>,
 }
 
-/// What a proposer is told of a snapshot.
+/// A snapshot as a proposer sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
     /// Its id.
     pub id: SnapshotId,
     /// Whether the source that is asked about is restorable from it.
     pub complete: bool,
-    /// Of all objects that it refers to.
+    /// Size of all objects that it refers to.
     pub bytes: u64,
     /// Whether the configuration pins it, or `unforget` keeps it.
     pub pinned: bool,
-    /// Whether its verifications come to a proof.
+    /// Whether its last verification passed.
     pub verified: bool,
     /// Whether it was made from objects without a record.
     pub adopted: bool,
 }
 
-/// What a proposer answers.
+/// The answer of a proposer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Proposal {
     /// A decision for every snapshot, by the id as the proposer wrote it.
@@ -61,9 +61,9 @@ pub struct Proposal {
     pub notes: Vec<String>,
 }
 
-/// Who proposes a plan: what it is asked is one source's snapshots, oldest first.
+/// Proposes which snapshots of one source to keep. Snapshots are passed oldest first.
 pub trait Propose {
-    /// A plan for the snapshots that were passed in, and what was done for it.
+    /// A plan for the given snapshots, and the calls that it took.
     fn propose(
         &self,
         now: Timestamp,
@@ -71,13 +71,13 @@ pub trait Propose {
         snapshots: &[Candidate],
     ) -> impl Future<Output = (Result<Proposal>, Tally)>;
 
-    /// The refusal of an answer.
+    /// An error that refuses an answer.
     fn refused(&self, why: String) -> Error;
 
-    /// SHA-256 of what decides.
+    /// SHA-256 of the proposer.
     fn digest(&self) -> &str;
 
-    /// What a certificate says of who planned it; none of what is no plugin.
+    /// The record of the proposer for a certificate; `None` if it is not a plugin.
     fn record(&self, tally: &Tally) -> Option<PluginRecord>;
 }
 
@@ -98,7 +98,7 @@ impl Propose for Plugin {
         let called = self.plan_retention(now, time_zone, &asked).await;
         let decision = |decision: retaining::Decision| {
             let reasons = decision.reasons.iter().map(|reason| printable(reason)).collect();
-            (decision.id, Decision { keep: decision.verdict == retaining::Verdict::Keep, reasons })
+            (decision.id, Decision::of_plan(decision.verdict == retaining::Verdict::Keep, reasons))
         };
         let proposal = called.result.map(|plan| Proposal {
             decisions: plan.decisions.into_iter().map(decision).collect(),
@@ -120,11 +120,11 @@ impl Propose for Plugin {
     }
 }
 
-/// What a plan follows from, besides the history.
+/// The rules for a plan, in addition to the history.
 #[derive(Debug, Clone, Copy)]
 pub struct Rules<'a> {
     /// Rules that no plugin overrides.
-    pub guard: &'a guard::Config,
+    pub guard: &'a guard::GuardConfig,
     /// The business time zone.
     pub time_zone: &'a jiff::tz::TimeZone,
     /// Whether more may enter the bin than the guard allows at once.
@@ -132,12 +132,6 @@ pub struct Rules<'a> {
 }
 
 impl<'a> Rules<'a> {
-    /// Those of a configuration.
-    #[must_use]
-    pub fn of(host: &'a Host) -> Self {
-        Self { guard: &host.guard, time_zone: &host.time_zone, allow_more: false }
-    }
-
     fn time_zone_name(&self) -> &'a str {
         self.time_zone.iana_name().unwrap_or("UTC")
     }
@@ -145,8 +139,9 @@ impl<'a> Rules<'a> {
 
 /// Asks the plugin, source by source, and applies the guard. Changes nothing.
 ///
-/// A state must not take the place of one that is worth more, and an adopted object of no recorded one. So the plugin is asked for
-/// each rank with all that rank above it, with adopted ones and without, and what it keeps in any answer stays.
+/// A state must not replace a better one, and an adopted object must not replace a recorded one. So the plugin is asked
+/// once per rank, with all states of that rank or better, with and without adopted ones. What it keeps in any answer is
+/// kept.
 ///
 /// # Errors
 /// The plugin's; [`base::error::Class::PluginRefused`] for a plan that does not answer the question.
@@ -164,7 +159,7 @@ pub async fn plan(rules: Rules<'_>, proposer: &impl Propose, history: &History, 
                 .filter(|subject| with_adopted || !subject.adopted)
                 .map(|subject| (subject.id, subject.sources.get(source).is_some_and(|serves| *serves >= least)))
                 .collect();
-            // On most days all of these are one question.
+            // On most days all of these questions are equal.
             if !question.is_empty() && asked.insert(question.clone()) {
                 proposed.ask(rules, proposer, history, source, &question, now).await?;
             }
@@ -176,13 +171,13 @@ pub async fn plan(rules: Rules<'_>, proposer: &impl Propose, history: &History, 
         .map(|subject| {
             let kept = keeps.remove(&subject.id).map(|reasons| reasons.shown(subject));
             let decision = match kept {
-                Some(reasons) => Decision { keep: true, reasons },
-                // Of the two clocks, that of its run and that of today, nobody knows which was wrong.
-                None if subject.early => Decision { keep: true, reasons: vec!["its time has not come".to_owned()] },
-                None if subject.retired => Decision { keep: false, reasons: vec!["retired by `accept`".to_owned()] },
+                Some(reasons) => Decision::of_plan(true, reasons),
+                // Either the clock of its run or the clock now is wrong, and it is unknown which.
+                None if subject.early => Decision::of_plan(true, vec!["its time has not come".to_owned()]),
+                None if subject.retired => Decision::of_plan(false, vec!["retired by `accept`".to_owned()]),
                 None => {
                     let reasons = forgets.get(&subject.id).cloned().unwrap_or_else(|| "names no source".to_owned());
-                    Decision { keep: false, reasons: vec![reasons] }
+                    Decision::of_plan(false, vec![reasons])
                 }
             };
             (subject.id, decision)
@@ -201,24 +196,21 @@ pub async fn plan(rules: Rules<'_>, proposer: &impl Propose, history: &History, 
     })
 }
 
-/// [`plan`] with the plugin of a host, timed.
-///
-/// # Errors
-/// As there.
+/// [`plan`] with the plugin of a session, timed.
 pub async fn plan_of(
-    host: &Host,
+    session: &Session,
     plugin: &Plugin,
     history: &History,
     now: Timestamp,
     allow_more: bool,
 ) -> Result<Planned> {
-    let began = host.clock.now();
-    let rules = Rules { allow_more, ..Rules::of(host) };
+    let began = session.clock.now();
+    let rules = Rules { guard: &session.guard, time_zone: &session.time_zone, allow_more };
     let planned = plan(rules, plugin, history, now).await?;
-    Ok(Planned { plan_millis: host.clock.millis_since(began), ..planned })
+    Ok(Planned { plan_millis: session.clock.millis_since(began), ..planned })
 }
 
-/// What the plugin answered so far.
+/// The plugin's answers so far.
 #[derive(Default)]
 struct Proposed {
     keeps: BTreeMap<SnapshotId, Reasons>,
@@ -227,7 +219,7 @@ struct Proposed {
     tally: Tally,
 }
 
-/// Reasons in the order in which they came, each with the sources that it is one for.
+/// Reasons in order of arrival, each with the sources that it applies to.
 #[derive(Debug, Clone, Default)]
 struct Reasons(Vec<(String, BTreeSet<String>)>);
 
@@ -239,7 +231,7 @@ impl Reasons {
         }
     }
 
-    /// A reason that is not one for every source of the snapshot names those that it is one for.
+    /// Formats the reasons. One that does not apply to every source names the sources.
     fn shown(self, subject: &Subject) -> Vec<String> {
         let each = |(reason, sources): (String, BTreeSet<String>)| {
             if sources.len() == subject.sources.len() {
@@ -267,10 +259,11 @@ impl Proposed {
             .filter_map(|(id, complete)| Some(Candidate::of(history.snapshot(*id)?, *complete)))
             .collect();
         let (answer, tally) = proposer.propose(now, rules.time_zone_name(), &asked).await;
-        context::add(&mut self.tally, tally);
+        context::add_tally(&mut self.tally, tally);
         let answer = answer?;
         let ids: BTreeSet<SnapshotId> = question.iter().map(|(id, _)| *id).collect();
-        let plan = guard::match_up(&ids, answer.decisions).map_err(|refusal| proposer.refused(refusal.to_string()))?;
+        let plan =
+            guard::pair_decisions(&ids, answer.decisions).map_err(|refusal| proposer.refused(refusal.to_string()))?;
         for (id, decision) in plan {
             if decision.keep {
                 let reasons = self.keeps.entry(id).or_default();
@@ -295,15 +288,14 @@ impl Candidate {
             complete,
             bytes: snapshot.bytes(),
             pinned: snapshot.pinned,
-            verified: snapshot.standing == catalogue::proof::Standing::Passed,
+            verified: snapshot.verification_state == catalogue::proof::VerificationState::Passed,
             adopted: snapshot.adopted,
         }
     }
 }
 
 impl Planned {
-    /// The snapshots that the plan forgets, whatever lies in the bin already.
-    #[must_use]
+    /// The snapshots that the plan forgets, including those already in the bin.
     pub fn forgets(&self) -> BTreeSet<SnapshotId> {
         self.plan.iter().filter(|(_, decision)| !decision.keep).map(|(id, _)| *id).collect()
     }

@@ -1,6 +1,6 @@
-//! `coverage`: which volumes of a cluster a backup covers, and which none does.
+//! `coverage`: shows which volumes of a cluster are covered by a backup.
 //!
-//! A plugin judges; the host holds its answer against the claims that it handed out, so that none can be left out.
+//! A plugin judges; the host checks its answer against the claims that it passed in, so that none can be omitted.
 
 use crate::config::Config;
 use crate::report::{FORMAT_VERSION, Report};
@@ -18,19 +18,16 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
-/// Uncovered claims that the failure's sentence names; all of them are in the report.
+/// Number of uncovered claims that the error message names; the report has all of them.
 const NAMED_MAX: usize = 3;
 
-/// Looks at the cluster and judges.
-///
-/// # Errors
-/// The cluster's and the plugin's. That something is not covered is in the report, as [`Class::Stale`].
+/// Checks the volumes of the cluster. Uncovered volumes are in the report, as a failure of class [`Class::Stale`].
 pub async fn run(config: &Config, folder: Option<&Path>, now: Timestamp) -> Result<Report> {
     let own = config.coverage.clone().ok_or_else(|| {
-        Error::config("the configuration has no [coverage], so no volume is looked at")
-            .hint("add [coverage]; it may be empty, or name namespaces = [\"erp\"]")
+        Error::config("the configuration has no [coverage] section")
+            .hint("add [coverage]; it may be empty or contain namespaces = [\"erp\"]")
     })?;
-    let plugin = Plugin::load(&Engine::new()?, &config.plugins, Role::Coverage, folder)?;
+    let plugin = Plugin::load(&Engine::new()?, &config.plugins, Role::Coverage, folder).await?;
     plugin.check_settings().await?;
     let cluster = Cluster::connect(&config.kubernetes).await?;
     let shown = cluster.shown().to_owned();
@@ -38,11 +35,11 @@ pub async fn run(config: &Config, folder: Option<&Path>, now: Timestamp) -> Resu
     let judgement = plugin.judge_coverage(now, volumes.clone()).await.result?;
     let claims = volumes.claims().await?;
     let findings = matched(&claims, &judgement)
-        .ok_or_else(|| plugin.refused("its judgement does not have one finding for every claim that it was shown"))?;
+        .ok_or_else(|| plugin.refused("it did not return exactly one finding for every claim"))?;
     Ok(report(&shown, &volumes.scope(), &findings, &judgement))
 }
 
-/// Every claim with its finding; none where the two do not fit.
+/// Pairs every claim with its finding; `None` if they do not match one to one.
 fn matched<'a>(claims: &'a [Claim], judgement: &'a Judgement) -> Option<Vec<(&'a Claim, &'a Finding)>> {
     let by_name: BTreeMap<_, _> =
         judgement.findings.iter().map(|finding| ((&finding.namespace, &finding.claim), finding)).collect();
@@ -101,7 +98,7 @@ fn failure(uncovered: &[String]) -> Option<Error> {
     let message = format!("no backup covers {}{more}", named.join(", "));
     (!uncovered.is_empty()).then(|| {
         Error::new(Class::Stale, message)
-            .hint("enrol the volume in a group that a backup job serves, or leave it out by name")
+            .hint("add the volume to a group that a backup job covers, or exclude it by name")
     })
 }
 
@@ -184,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_uncovered_ends_with_four_and_is_named() {
+    fn an_uncovered_volume_is_named_and_exits_with_four() {
         let claims = [claim("docs"), claim("tmp")];
         let judgement = judgement(vec![finding("docs", State::Uncovered), finding("tmp", State::Excluded)]);
         let findings = matched(&claims, &judgement).unwrap();

@@ -1,27 +1,30 @@
-//! `drill`: what an auditor wants once a month. A snapshot is restored to a scratch place, both halves are looked at alone and
-//! together, every step is timed, and a dated report is left in the store: one file for machines, one page for the binder.
+//! `drill`: what an auditor wants once a month. A snapshot is restored to a scratch place, both halves are looked at
+//! alone and together, every step is timed, and a dated report is left in the store: one file for machines, one page
+//! for the binder.
 //!
 //! It takes no lease, touches nothing that a person uses, and leaves nothing but the report and a verification record.
 
 mod page;
 
+use crate::archive;
 use crate::choice;
 use crate::crosscheck;
 use crate::rehearsal::{Place, Rehearsal, Stage};
 use crate::report::{self, Report};
-use crate::session::Host;
+use crate::session::Session;
 use crate::verbs::verify::{self, Chain};
 use base::error::{Class, Error, Result};
-use base::stream::unless;
+use base::stream::run_until_interrupted;
 use bytes::Bytes;
 use catalogue::configured::SourceKind;
-use catalogue::history::{self, History, Snapshot};
+use catalogue::history::{History, Snapshot};
 use catalogue::proof::{CrosscheckReport, Verdict};
 use catalogue::proof::{Depth, Drill, FORMAT_VERSION, SourceProof};
 use catalogue::record::{PluginRecord, to_bytes};
 use documents::{self, Tree};
 use indicatif::{HumanBytes, HumanDuration};
-use postgres::Session;
+use jiff::tz::TimeZone;
+use postgres::OpenDatabase;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -30,26 +33,26 @@ use std::time::Duration;
 use store::Created;
 use tokio_util::sync::CancellationToken;
 
-/// Reports that are read to find the one to compare with, newest first.
+/// Number of reports that are read, newest first, to find the one to compare with.
 const DRILLS_READ_MAX: usize = 24;
 
-/// Paths of a kind that people are shown; the report has more.
+/// Number of paths per kind that are printed; the report has more.
 const PATHS_SHOWN_MAX: usize = 10;
 
-/// What the person asked for.
+/// The command-line arguments.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Arguments {
-    /// Environment, as the configuration names it
+    /// Name of the environment in the configuration
     #[arg(long = "env", value_name = "NAME")]
     pub environment: String,
-    /// The oldest snapshot that is a restore point, instead of the newest: whether what was kept for years still comes back
+    /// Drill the oldest complete snapshot instead of the newest, to check that old backups can still be restored
     #[arg(long)]
     oldest: bool,
     #[command(flatten)]
     stage: Stage,
 }
 
-/// What the steps came to.
+/// The results of the steps.
 struct Outcome {
     sources: BTreeMap<String, SourceProof>,
     crosscheck: Option<CrosscheckReport>,
@@ -60,25 +63,25 @@ struct Outcome {
 /// Drills, and stores the report.
 ///
 /// # Errors
-/// What keeps it from being done: no snapshot, the store's, a server that cannot be had. What is wrong with the snapshot is in
-/// the report, as a failure of class [`Class::Stale`].
-pub async fn run(host: &Host, arguments: &Arguments, interrupted: impl Future<Output = ()>) -> Result<Report> {
+/// If there is no snapshot, or the store or the server fails. Problems with the snapshot are in the report, as a
+/// failure of class [`Class::Stale`].
+pub async fn run(session: &Session, arguments: &Arguments, interrupted: impl Future<Output = ()>) -> Result<Report> {
     let stop = CancellationToken::new();
     let _stop_on_drop = stop.clone().drop_guard();
-    let history = history::load(&host.store, &host.environment, &host.sources.configured, host.clock.now()).await?;
-    let id = verify::moment(&history, host.clock.now());
-    let snapshot = chosen(host, &history, arguments.oldest)?;
-    let chain = verify::check_chain(&host.store, &host.environment, &history).await?;
-    let mut rehearsal = Rehearsal::begin(host, &arguments.stage)?;
-    let work = rehearse(host, &history, snapshot, &mut rehearsal, &stop);
-    let done = unless(pin!(interrupted), work).await;
-    // What was restored goes in any case; the first failure is the one that is told.
+    let history = session.history(session.clock.now()).await?;
+    let id = verify::moment(&history, session.clock.now());
+    let snapshot = chosen(session, &history, arguments.oldest)?;
+    let chain = verify::check_chain(&session.store, &session.environment, &history).await?;
+    let mut rehearsal = Rehearsal::begin(session, &arguments.stage)?;
+    let work = rehearse(session, &history, snapshot, &mut rehearsal, &stop);
+    let done = run_until_interrupted(pin!(interrupted), work).await;
+    // What was restored is always removed; the first failure is reported.
     let ended = rehearsal.end().await;
     let (outcome, phases) = (done?, ended?);
-    let verification = verify::conclude(host, snapshot, id, Depth::Deep, outcome.sources, &chain);
-    verify::store(host, &history, id, &verification).await?;
+    let verification = verify::conclude(session, snapshot, id, Depth::Deep, outcome.sources, &chain);
+    verify::store(session, &history, id, &verification).await?;
     let shrunk_logs = match &outcome.crosscheck {
-        Some(crosscheck) => shrunk_logs(host, snapshot, crosscheck).await?,
+        Some(crosscheck) => shrunk_logs(session, snapshot, crosscheck).await?,
         None => Vec::new(),
     };
     let together = outcome.crosscheck.as_ref().is_none_or(CrosscheckReport::passed) && shrunk_logs.is_empty();
@@ -87,10 +90,10 @@ pub async fn run(host: &Host, arguments: &Arguments, interrupted: impl Future<Ou
     let drill = Drill {
         format_version: FORMAT_VERSION,
         id,
-        environment: host.environment.to_string(),
+        environment: session.environment.to_string(),
         snapshot: snapshot.id,
-        time_zone: host.time_zone_name().to_owned(),
-        finished: host.clock.now(),
+        time_zone: session.time_zone_name().to_owned(),
+        finished: session.clock.now(),
         host_version: env!("CARGO_PKG_VERSION").to_owned(),
         server: outcome.server,
         passed: verification.passed
@@ -105,24 +108,24 @@ pub async fn run(host: &Host, arguments: &Arguments, interrupted: impl Future<Ou
         shrunk_logs,
         chain: verification.chain,
     };
-    store(host, &drill).await?;
-    Ok(report(host, &drill, &chain))
+    store(session, &drill).await?;
+    Ok(report(&session.time_zone, &drill, &chain))
 }
 
 /// The snapshot that is restored.
-fn chosen<'h>(host: &Host, history: &'h History, oldest: bool) -> Result<&'h Snapshot> {
+fn chosen<'h>(session: &Session, history: &'h History, oldest: bool) -> Result<&'h Snapshot> {
     if !oldest {
-        return choice::newest(history, &host.time_zone);
+        return choice::newest(history, &session.time_zone);
     }
     history.snapshots.iter().find(|snapshot| snapshot.complete).ok_or_else(|| {
-        Error::new(Class::Usage, format!("{} has no complete snapshot to drill", host.environment))
+        Error::new(Class::Usage, format!("{} has no complete snapshot to drill", session.environment))
             .hint("make one with `backup`")
     })
 }
 
-/// The steps, a call each.
+/// Runs the steps, one call each.
 async fn rehearse(
-    host: &Host,
+    session: &Session,
     history: &History,
     snapshot: &Snapshot,
     rehearsal: &mut Rehearsal,
@@ -132,15 +135,15 @@ async fn rehearse(
     for (source, state) in &snapshot.sources {
         let Some(object) = &state.object else { continue };
         let name = format!("read {source}");
-        let reading = verify::read(host, history, source, object, stop);
+        let reading = verify::read(session, history, source, object, stop);
         let mut proof = rehearsal.time(&name, Some(object.bytes), reading).await?;
         if proof.problems.is_empty()
             && let Some(kind) = history.sources.get(source)
         {
             let restored = if kind == SourceKind::Postgres.name() {
-                rehearsal.database(host, history, snapshot, source, object, stop).await?
+                rehearsal.database(history, snapshot, source, object, stop).await?
             } else {
-                rehearsal.documents(host, history, snapshot, source, object, stop).await?
+                rehearsal.documents(history, snapshot, source, object, stop).await?
             };
             proof = restored.proof;
             places.extend(restored.place.map(|place| (source.clone(), place)));
@@ -149,17 +152,18 @@ async fn rehearse(
     }
     let whole = sources.values().all(|proof| proof.problems.is_empty() && proof.untried.is_none());
     let (crosscheck, crosscheck_failed) =
-        if whole { together(host, history, snapshot, &places, rehearsal).await? } else { (None, None) };
+        if whole { together(session, history, snapshot, &places, rehearsal).await? } else { (None, None) };
     Ok(Outcome { sources, crosscheck, crosscheck_failed, server: rehearsal.describe_server() })
 }
 
-/// Has both halves looked at together; gives back the report, or what a plugin did that came to none. A plugin that cannot is the step's
-/// failure; of an environment with several databases or folders nobody knows which belong together.
+/// Has both halves looked at together; gives back the report, or what a plugin did that came to none. A plugin that
+/// cannot is the step's failure; of an environment with several databases or folders nobody knows which belong
+/// together.
 ///
 /// # Errors
 /// A server that went away.
 async fn together(
-    host: &Host,
+    session: &Session,
     history: &History,
     snapshot: &Snapshot,
     places: &BTreeMap<String, Place>,
@@ -177,21 +181,21 @@ async fn together(
     let ([(database, config)], [(folder, path)]) = (databases.as_slice(), folders.as_slice()) else {
         return Ok((None, None));
     };
-    let tree = documents::Config { path: (*path).clone() };
+    let tree = documents::FolderConfig { path: (*path).clone() };
     let archive =
-        snapshot.sources.get(*folder).and_then(|state| choice::recorded(history, &state.object.as_ref()?.key));
+        snapshot.sources.get(*folder).and_then(|state| archive::recorded(history, &state.object.as_ref()?.key));
     let exclude = archive.map(|archive| archive.exclude.as_slice()).unwrap_or_default();
     let mut did = None;
     let look = async {
-        let session = Session::open(config, format!("{}/{database}", host.environment)).await?;
-        let report = match Tree::open(&tree, format!("{}/{folder}", host.environment)) {
-            Ok(tree) => crosscheck::run(host, &session, &tree, exclude, history.seal_key()).await.map_err(|failed| {
+        let opened = OpenDatabase::open(config, format!("{}/{database}", session.environment)).await?;
+        let report = match Tree::open(&tree, format!("{}/{folder}", session.environment)) {
+            Ok(tree) => crosscheck::run(session, &opened, &tree, exclude, history.seal_key()).await.map_err(|failed| {
                 did = failed.plugin;
                 failed.error
             }),
             Err(error) => Err(error),
         };
-        session.close().await;
+        opened.close().await;
         report
     };
     match rehearsal.time("look at both together", None, look).await {
@@ -204,17 +208,14 @@ async fn together(
     }
 }
 
-/// Holds the logs that are chained by signatures against what the last drill found in an earlier snapshot, or in this one:
-/// such a log only ever grows.
-///
-/// # Errors
-/// The store's.
-async fn shrunk_logs(host: &Host, snapshot: &Snapshot, found: &CrosscheckReport) -> Result<Vec<String>> {
-    let listed = host.store.list(&format!("{}/drills/", host.environment)).await?;
+/// Holds the logs that are chained by signatures against what the last drill found in an earlier snapshot, or in this
+/// one: such a log only ever grows.
+async fn shrunk_logs(session: &Session, snapshot: &Snapshot, found: &CrosscheckReport) -> Result<Vec<String>> {
+    let listed = session.store.list(&format!("{}/drills/", session.environment)).await?;
     let reports = listed.into_iter().rev().map(|meta| meta.key).filter(|key| key.as_str().ends_with(".json"));
     for key in reports.take(DRILLS_READ_MAX) {
         // One that cannot be read says nothing.
-        let read = host.store.get(&key).await?.and_then(|bytes| Drill::parse(&bytes).ok());
+        let read = session.store.get(&key).await?.and_then(|bytes| Drill::parse(&bytes).ok());
         let Some(drill) = read.filter(|drill| drill.snapshot <= snapshot.id) else { continue };
         let Some(before) = drill.crosscheck else { continue };
         let shrunk = before.heads.iter().filter_map(|then| {
@@ -229,12 +230,12 @@ async fn shrunk_logs(host: &Host, snapshot: &Snapshot, found: &CrosscheckReport)
     Ok(Vec::new())
 }
 
-/// Leaves the report, the page first: whoever sees the one for machines finds the other.
-async fn store(host: &Host, drill: &Drill) -> Result<()> {
-    let (json, html) = Drill::keys(&host.environment, drill.id)?;
-    let page = Bytes::from(page::of(drill, &host.time_zone));
+/// Stores the report. The page is stored first, so that it exists whenever the JSON report does.
+async fn store(session: &Session, drill: &Drill) -> Result<()> {
+    let (json, html) = Drill::keys(&session.environment, drill.id)?;
+    let page = Bytes::from(page::of(drill, &session.time_zone));
     for (key, body) in [(html, page), (json, Bytes::from(to_bytes(drill)?))] {
-        match host.store.create(&key, body).await? {
+        match session.store.create(&key, body).await? {
             Created::Created => {}
             Created::Exists => {
                 return Err(Error::unexpected(format!("{key} exists already")).hint("run the drill again"));
@@ -276,11 +277,11 @@ const fn verdict(verdict: Verdict) -> &'static str {
     }
 }
 
-fn report(host: &Host, drill: &Drill, chain: &Chain) -> Report {
-    let taken = report::local(drill.snapshot.taken(), &host.time_zone);
+fn report(zone: &TimeZone, drill: &Drill, chain: &Chain) -> Report {
+    let taken = report::local(drill.snapshot.taken(), zone);
     let outcome = if drill.passed { "passed" } else { "FAILED" };
     let mut text =
-        format!("drill {} of {}: snapshot {} of {taken}: {outcome}\n", drill.id, host.environment, drill.snapshot);
+        format!("drill {} of {}: snapshot {} of {taken}: {outcome}\n", drill.id, drill.environment, drill.snapshot);
     for phase in &drill.phases {
         let bytes = phase.bytes.map(|bytes| format!("  {}", HumanBytes(bytes))).unwrap_or_default();
         let failure = phase.failure.as_ref().map(|why| format!("  failed: {why}")).unwrap_or_default();
@@ -311,15 +312,15 @@ fn report(host: &Host, drill: &Drill, chain: &Chain) -> Report {
     for note in &chain.notes {
         let _ = writeln!(text, "  note: {note}");
     }
-    let _ = writeln!(text, "the report is in the store: {}/drills/{}.json and .html", host.environment, drill.id);
+    let _ = writeln!(text, "the report is in the store: {}/drills/{}.json and .html", drill.environment, drill.id);
     let problems = problems(drill);
     let untried = verify::untried(drill.sources.values()).filter(|_| problems.is_empty());
     let failure = (!drill.passed && untried.is_none()).then(|| {
         let first = problems.first().map_or("the snapshot is incomplete", String::as_str);
-        Error::new(Class::Stale, format!("the drill of {} failed: {first}", host.environment))
-            .hint("the report in the store has all of it; `verify --all` says which snapshots are whole")
+        Error::new(Class::Stale, format!("the drill of {} failed: {first}", drill.environment))
+            .hint("the report in the store lists all problems; `verify --all` shows which snapshots are whole")
     });
     let document =
-        json!({ "format_version": report::FORMAT_VERSION, "environment": host.environment.as_str(), "drill": drill });
+        json!({ "format_version": report::FORMAT_VERSION, "environment": drill.environment, "drill": drill });
     Report { document, text, failure: failure.or(untried) }
 }

@@ -2,13 +2,12 @@
 //!
 //! A document is written whole and checked, or not at all, and nothing that exists is overwritten.
 
+use crate::archive;
 use crate::choice::{self, Which};
-use crate::config::Source;
 use crate::report::{FORMAT_VERSION, Report};
-use crate::session::Host;
+use crate::session::Session;
 use base::error::{Class, Error, Result, reason};
-use base::stream::stopped;
-use catalogue::history;
+use base::stream::interrupted_error;
 use documents::{self, Content, Got, Target, shown_path};
 use indicatif::HumanBytes;
 use serde_json::{Value, json};
@@ -23,24 +22,24 @@ use std::time::{Duration, UNIX_EPOCH};
 use tempfile::NamedTempFile;
 use tokio_util::sync::CancellationToken;
 
-/// What the person asked for.
+/// The command-line arguments.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Arguments {
-    /// Environment, as the configuration names it
+    /// Name of the environment in the configuration
     #[arg(long = "env", value_name = "NAME")]
     pub environment: String,
     #[command(flatten)]
     pub(crate) which: Which,
-    /// Which source; may be left out where there is one folder alone
+    /// Source to read; optional if there is only one folder
     #[arg(long, value_name = "NAME")]
     source: Option<String>,
-    /// A new file, or a folder that is there; stdout when it is left out
+    /// A new file or an existing folder [default: stdout]
     #[arg(long, value_name = "FILE_OR_DIR")]
     output: Option<PathBuf>,
-    /// Read the archive without the index beside it, in one pass: where the index is damaged
+    /// Read the archive in one pass without its index, if the index is damaged
     #[arg(long)]
     ignore_index: bool,
-    /// Documents, by their paths below the documents folder
+    /// Paths of the documents, relative to the documents folder
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<OsString>,
 }
@@ -48,34 +47,33 @@ pub struct Arguments {
 /// Reads documents back.
 ///
 /// # Errors
-/// Of class [`Class::Usage`] for what is not there, or would be overwritten; [`Class::Stale`] for what is damaged.
+/// [`Class::Usage`] if a document does not exist or a file would be overwritten; [`Class::Stale`] for damage.
 pub async fn run(
-    host: &Host,
+    session: &Session,
     arguments: &Arguments,
     json: bool,
     interrupted: impl Future<Output = ()>,
 ) -> Result<Report> {
     let targets = targets(arguments, json)?;
     let stop = CancellationToken::new();
-    let work = get(host, arguments, &targets, &stop);
+    let work = get(session, arguments, &targets, &stop);
     tokio::select! {
         report = work => report,
-        () = interrupted => Err(stopped()),
+        () = interrupted => Err(interrupted_error()),
     }
 }
 
 async fn get(
-    host: &Host,
+    session: &Session,
     arguments: &Arguments,
     targets: &[Option<PathBuf>],
     stop: &CancellationToken,
 ) -> Result<Report> {
-    let history = history::load(&host.store, &host.environment, &host.sources.configured, host.clock.now()).await?;
-    let is_folder = |source: &Source| matches!(source, Source::Directory(_));
-    let (source, _) = choice::source(host, arguments.source.as_deref(), is_folder)?;
-    let snapshot = choice::snapshot(&history, &arguments.which, choice::Wanted::Source(source), &host.time_zone)?;
+    let history = session.history(session.clock.now()).await?;
+    let (source, _) = choice::folder(session, arguments.source.as_deref())?;
+    let snapshot = choice::snapshot(&history, &arguments.which, choice::Wanted::Source(source), &session.time_zone)?;
     let object = choice::object(snapshot, source)?;
-    let archive = choice::archive(host, &history, object, arguments.ignore_index).await?;
+    let archive = archive::open(&session.store, &history, object, arguments.ignore_index).await?;
     tracing::info!(snapshot = %snapshot.id, object = %object.key, "reading");
     let (mut text, mut documents) = (String::new(), Vec::new());
     for (path, target) in arguments.paths.iter().zip(targets) {
@@ -97,11 +95,11 @@ async fn get(
             Some(file) => file.finish(modified),
             None => print(content),
         });
-        written.await.map_err(|error| Error::unexpected(format!("the thread that writes ended: {error}")))??;
+        written.await.map_err(|error| Error::unexpected(format!("the writing thread ended: {error}")))??;
     }
     let document = json!({
         "format_version": FORMAT_VERSION,
-        "environment": host.environment.as_str(),
+        "environment": session.environment.as_str(),
         "snapshot": snapshot.id,
         "source": source,
         "object": object.key,
@@ -110,31 +108,32 @@ async fn get(
     Ok(Report { document, text, failure: None })
 }
 
-/// Where each document goes; none is stdout.
+/// The target of each document; `None` is stdout.
 fn targets(arguments: &Arguments, json: bool) -> Result<Vec<Option<PathBuf>>> {
     let usage = |text: String| Error::new(Class::Usage, text);
     let Some(output) = &arguments.output else {
         return match arguments.paths.len() {
-            1 if json => {
-                Err(usage("--json and a document cannot both go to stdout".to_owned())
-                    .hint("name a file with --output"))
-            }
+            1 if json => Err(usage("--json and a document cannot both be written to stdout".to_owned())
+                .hint("name a file with --output")),
             1 => Ok(vec![None]),
-            _ => Err(usage("several documents cannot go to stdout".to_owned()).hint("name a folder with --output")),
+            _ => {
+                Err(usage("several documents cannot be written to stdout".to_owned())
+                    .hint("name a folder with --output"))
+            }
         };
     };
     let several = arguments.paths.len() > 1;
     if several && !output.is_dir() {
-        return Err(usage(format!("{} is no folder, and several documents are asked for", output.display()))
-            .hint("make the folder first"));
+        return Err(usage(format!("{} is not a folder, but several documents were requested", output.display()))
+            .hint("create the folder first"));
     }
     let mut seen = BTreeSet::new();
     let target = |path: &OsString| {
         let target =
             if output.is_dir() { output.join(Path::new(path).file_name().unwrap_or_default()) } else { output.clone() };
         if target.symlink_metadata().is_ok() || !seen.insert(target.clone()) {
-            return Err(usage(format!("{} exists already and is not overwritten", target.display()))
-                .hint("name another file, or get documents of one name one by one"));
+            return Err(usage(format!("{} already exists and is not overwritten", target.display()))
+                .hint("name another file, or extract documents with the same name one by one"));
         }
         Ok(Some(target))
     };
@@ -144,7 +143,7 @@ fn targets(arguments: &Arguments, json: bool) -> Result<Vec<Option<PathBuf>>> {
 fn print(mut content: Content) -> Result<()> {
     let mut out = io::stdout().lock();
     match io::copy(&mut content, &mut out).and_then(|_| out.flush()) {
-        // A reader such as `head` that has enough is no failure of ours.
+        // A reader such as `head` may close the pipe early; that is not an error.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(Error::unexpected(format!("writing the document: {}", reason(&error))))
         }
@@ -152,7 +151,7 @@ fn print(mut content: Content) -> Result<()> {
     }
 }
 
-/// A file that gets its name once all of it is there. Dropped before, it is gone.
+/// A file that gets its name only when it is complete. If it is dropped before, it is removed.
 struct Unfinished {
     file: NamedTempFile,
     path: PathBuf,
@@ -185,5 +184,5 @@ impl Unfinished {
 
 fn failed(target: &Path, error: &io::Error) -> Error {
     Error::config(format!("{} cannot be written: {}", target.display(), reason(error)))
-        .hint("name another place with --output")
+        .hint("choose another place with --output")
 }

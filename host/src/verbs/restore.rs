@@ -1,83 +1,88 @@
-//! `restore`: chooses a snapshot, says what would be restored from where to where, and restores one source of it.
+//! `restore`: chooses a snapshot, shows the plan, and restores one source.
 //!
-//! It changes nothing in the store, but that a restore into the environment itself is noted in its file. Each kind of source has a module of its own below.
+//! It changes nothing in the store, but that a restore into the environment itself is noted in its file. Each kind of
+//! source has a module of its own below.
 
 mod database;
 mod documents;
+mod replaced;
 
 use crate::choice::{self, Which};
 use crate::config::Source;
 use crate::report::{self, Report};
-use crate::session::Host;
-use crate::verbs::accept;
+use crate::session::Session;
 use base::error::{Class, Error, Result};
-use base::scratch::real;
-use catalogue::history::{self, History, Object, Snapshot};
+use base::scratch::resolve_links;
+use catalogue::configured::Environment;
+use catalogue::history::{History, Object, Snapshot};
 use indicatif::HumanBytes;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use store::Store;
 
-/// What the person asked for.
+/// The command-line arguments.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Arguments {
-    /// Environment, as the configuration names it
+    /// Name of the environment in the configuration
     #[arg(long = "env", value_name = "NAME")]
     pub environment: String,
     #[command(flatten)]
     pub(crate) which: Which,
-    /// Which source; may be left out where there is one alone
+    /// Source to restore; optional if there is only one
     #[arg(long, value_name = "NAME")]
     source: Option<String>,
-    /// A folder that does not exist yet, or an empty one; of a database, the name of a new one
+    /// For documents: a new or empty folder. For a database: the name of a new database
     #[arg(long, value_name = "DIR|DATABASE")]
     into: PathBuf,
-    /// Show what would be restored and restore nothing
+    /// Show what would be restored, without restoring anything
     #[arg(long)]
     dry_run: bool,
-    /// Read the archive without the index beside it, in one pass: where the index is damaged
+    /// Read the archive in one pass without its index, if the index is damaged
     #[arg(long)]
     ignore_index: bool,
-    /// Restore into what this environment itself consists of
+    /// Allow restoring over the environment's own database or folder
     #[arg(long)]
     same_environment: bool,
-    /// Restore a snapshot in which the source is partial or suspect, too
+    /// Also restore a snapshot in which the source is partial or suspect
     #[arg(long)]
     allow_partial: bool,
     #[command(flatten)]
-    to: To,
+    to: Target,
 }
 
 /// Where a database is restored to, and how.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
-struct To {
-    /// Another server than the environment's own: [servers.NAME] of the configuration, or postgres://USER@HOST:5432/postgres
+struct Target {
+    /// Server to restore to, instead of the environment's own: NAME from [servers.NAME], or
+    /// postgres://USER@HOST:5432/postgres
     #[arg(long, value_name = "NAME|URL", conflicts_with = "target_env")]
     server: Option<String>,
-    /// The server of another environment, such as a sandbox
+    /// Restore to the server of another environment, such as a sandbox
     #[arg(long, value_name = "NAME")]
     target_env: Option<String>,
-    /// When it is restored and checked, rename it to this, and keep what has that name under another one
+    /// After restoring and checking, rename the new database to this name; a database that already has it is kept under
+    /// another name
     #[arg(long, value_name = "DATABASE")]
     swap: Option<String>,
-    /// Replace a database of the name of --into, when its successor is restored and checked
+    /// Replace an existing database named by --into, after the new one is restored and checked
     #[arg(long, conflicts_with = "swap")]
     overwrite: bool,
-    /// Role that the database and all in it will belong to; by default the owner of the one it replaces, or the user who restores
+    /// Role that will own the database and everything in it [default: the owner of the replaced database, or the
+    /// connecting user]
     #[arg(long, value_name = "ROLE")]
     owner: Option<String>,
-    /// Put it in place although it is not what the record says; what differs is told
+    /// Put the database in place even if it differs from the record; the differences are shown
     #[arg(long)]
     accept_different: bool,
-    /// Jobs of pg_restore; by default as many as cores, at most four
+    /// Number of pg_restore jobs [default: the number of cores, at most 4]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=64))]
     jobs: Option<u8>,
-    /// Folder for what is needed for a while; by default the system's
+    /// Folder for temporary files [default: the system's temporary folder]
     #[arg(long, value_name = "DIR")]
     scratch: Option<PathBuf>,
 }
 
-/// What is restored, whatever its kind.
+/// The source to restore, of any kind.
 struct Chosen<'h> {
     history: &'h History,
     snapshot: &'h Snapshot,
@@ -88,84 +93,89 @@ struct Chosen<'h> {
 /// Restores. When `interrupted` resolves, what was made is removed.
 ///
 /// # Errors
-/// Of class [`Class::Usage`] for a snapshot, a source or a target that cannot be; the store's; those of the source's kind.
-pub async fn run(host: &Host, arguments: &Arguments, interrupted: impl Future<Output = ()>) -> Result<Report> {
-    let history = history::load(&host.store, &host.environment, &host.sources.configured, host.clock.now()).await?;
-    let (name, source) = choice::source(host, arguments.source.as_deref(), |_| true)?;
+/// Of class [`Class::Usage`] for a snapshot, a source or a target that cannot be; the store's; those of the source's
+/// kind.
+pub async fn run(session: &Session, arguments: &Arguments, interrupted: impl Future<Output = ()>) -> Result<Report> {
+    let history = session.history(session.clock.now()).await?;
+    let (name, source) =
+        choice::source(&session.environment, &session.sources.sources, arguments.source.as_deref(), |_| true)?;
     let wanted = choice::Wanted::Source(name);
-    let snapshot = choice::snapshot(&history, &arguments.which, wanted, &host.time_zone)?;
+    let snapshot = choice::snapshot(&history, &arguments.which, wanted, &session.time_zone)?;
     let object = choice::object(snapshot, name)?;
     choice::usable(snapshot, name, arguments.allow_partial)?;
     let chosen = Chosen { history: &history, snapshot, source: name, object };
     let report = match source {
         Source::Directory(_) => {
             only_for_databases(name, &arguments.to)?;
-            check_own_folders(host, arguments)?;
-            documents::run(host, &chosen, arguments, interrupted).await
+            check_own_folders(session, arguments)?;
+            documents::run(session, &chosen, arguments, interrupted).await
         }
         Source::Postgres(config) if !arguments.ignore_index => {
-            database::run(host, &chosen, config, arguments, interrupted).await
+            database::run(session, &chosen, config, arguments, interrupted).await
         }
         Source::Postgres(_) => {
             Err(Error::new(Class::Usage, format!("`{name}` is a database, which has no index to ignore")))
         }
     }?;
-    let is_own = matches!(source, Source::Directory(config) if real(&config.path) == real(&arguments.into));
+    let is_own =
+        matches!(source, Source::Directory(config) if resolve_links(&config.path) == resolve_links(&arguments.into));
     if is_own && !arguments.dry_run && report.failure.is_none() {
-        note_replaced(host, name).await;
+        note_replaced(session, name).await;
     }
     Ok(report)
 }
 
-/// What was put in place is meant; without this the next run would ask about it.
-async fn note_replaced(host: &Host, name: &str) {
-    if let Err(error) = accept::replaced(host, name).await {
-        tracing::warn!("the environment's file does not say that {name} was restored: {error}; the next run may ask");
+/// Notes that the replacement is intended; otherwise the next run would ask about it.
+async fn note_replaced(session: &Session, name: &str) {
+    if let Err(error) = replaced::replaced(session, name).await {
+        tracing::warn!(
+            "could not note in the environment's file that {name} was restored: {error}; the next run may ask about it"
+        );
     }
 }
 
-/// Refuses what says nothing about documents.
-fn only_for_databases(name: &str, to: &To) -> Result<()> {
-    if *to == To::NOWHERE {
+/// Refuses options that only apply to databases.
+fn only_for_databases(name: &str, to: &Target) -> Result<()> {
+    if *to == Target::DEFAULT {
         return Ok(());
     }
-    Err(Error::new(Class::Usage, format!("`{name}` is a folder, and one of the options is for databases"))
-        .hint("documents need --into alone; see `restore --help`"))
+    Err(Error::new(Class::Usage, format!("`{name}` is a folder, but one of the options is only for databases"))
+        .hint("use only --into for documents; see `restore --help`"))
 }
 
-/// Refuses a folder that is one of the environment itself, unless that is said to be meant.
-fn check_own_folders(host: &Host, arguments: &Arguments) -> Result<()> {
-    let (shown, into) = (arguments.into.display(), real(&arguments.into));
-    if let Store::Directory(folder) = &*host.store
+/// Refuses a folder that is one of the environment itself, unless the user confirmed it.
+fn check_own_folders(session: &Session, arguments: &Arguments) -> Result<()> {
+    let (shown, into) = (arguments.into.display(), resolve_links(&arguments.into));
+    if let Store::Directory(folder) = &*session.store
         && folder.holds(&arguments.into)
     {
-        return Err(Error::new(Class::Usage, format!("{shown} is in the store {}", host.store.describe()))
+        return Err(Error::new(Class::Usage, format!("{shown} is inside the store {}", session.store.describe()))
             .hint("restore to another place"));
     }
     let is_within = |(_, source): &(&String, &Source)| match source {
-        Source::Directory(config) => into.starts_with(real(&config.path)),
+        Source::Directory(config) => into.starts_with(resolve_links(&config.path)),
         Source::Postgres(_) => false,
     };
-    match host.sources.sources.iter().find(is_within) {
+    match session.sources.sources.iter().find(is_within) {
         Some((name, Source::Directory(config))) if !arguments.same_environment => {
-            if into == real(&config.path) {
-                return Err(own_target(&shown.to_string(), host));
+            if into == resolve_links(&config.path) {
+                return Err(own_target(&shown.to_string(), &session.environment));
             }
-            Err(Error::new(Class::Usage, format!("{shown} is within the folder that `{name}` saves"))
-                .hint("restore to another place: the next backup would save it again; --same-environment does it all the same"))
+            Err(Error::new(Class::Usage, format!("{shown} is inside the folder that `{name}` backs up"))
+                .hint("restore to another place, because the next backup would save it again; use --same-environment to restore here anyway"))
         }
         _ => Ok(()),
     }
 }
 
-/// The refusal of whoever would restore an environment over itself.
-fn own_target(target: &str, host: &Host) -> Error {
-    Error::new(Class::Usage, format!("{target} is where {} itself lives", host.environment))
-        .hint("restore to another place and look at it first; --same-environment does it all the same")
+/// An error for a restore of an environment over itself.
+fn own_target(target: &str, environment: &Environment) -> Error {
+    Error::new(Class::Usage, format!("{target} is part of {environment} itself"))
+        .hint("restore to another place and check it first; use --same-environment to restore here anyway")
 }
 
-impl To {
-    const NOWHERE: Self = Self {
+impl Target {
+    const DEFAULT: Self = Self {
         server: None,
         target_env: None,
         swap: None,
@@ -176,7 +186,7 @@ impl To {
         scratch: None,
     };
 
-    /// Where files are put for a while.
+    /// The folder for temporary files.
     fn scratch(&self) -> PathBuf {
         self.scratch.clone().unwrap_or_else(std::env::temp_dir)
     }
@@ -184,14 +194,14 @@ impl To {
 
 impl Chosen<'_> {
     /// The plan's first lines, for people.
-    fn text(&self, host: &Host) -> String {
+    fn text(&self, session: &Session) -> String {
         let taken = self.snapshot.id.taken();
         format!(
             "snapshot {} of {}, taken {} ({})\n  {:<10} {}, {}\n",
             self.snapshot.id,
-            host.environment,
-            report::local(taken, &host.time_zone),
-            report::ago(taken, host.clock.now()),
+            session.environment,
+            report::local(taken, &session.time_zone),
+            report::ago(taken, session.clock.now()),
             self.source,
             self.object.key,
             HumanBytes(self.object.bytes),

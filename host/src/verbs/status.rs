@@ -1,7 +1,7 @@
-//! `status`: whether every configured source is backed up, proven restorable and pruned, from the store alone.
+//! `status`: shows whether every configured source is backed up, verified and pruned. It reads only the store.
 //!
-//! It begins with what is configured, not with what is stored, so that a source that was never backed up is seen. It opens
-//! no database and no documents folder, takes no lease and writes nothing.
+//! It starts from the configuration, not from the store, so that a source without any backup is noticed. It opens no
+//! database and no documents folder, takes no lease and writes nothing.
 
 mod fleet;
 mod judge;
@@ -12,10 +12,10 @@ mod table;
 use crate::config::{Config, Fleet};
 use crate::report::{FORMAT_VERSION, Report};
 use crate::retention::{self, Wait};
-use crate::session::Host;
+use crate::session::Session;
 use base::error::{Class, Error, Result};
 use catalogue::guard::Age;
-use catalogue::history::{self, History};
+use catalogue::history::History;
 use catalogue::questions::{expected, obstacles};
 use jiff::Timestamp;
 use judge::{EnvironmentStatus, Limits, Retention};
@@ -23,22 +23,24 @@ use plugin::{Plugin, Role};
 use serde_json::json;
 use std::path::Path;
 
-/// What the person asked for.
+/// The command-line arguments.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Arguments {
-    /// One environment; all that are configured when it is left out
+    /// Environment to check [default: all configured environments]
     #[arg(long = "env", value_name = "NAME")]
     environment: Option<String>,
-    /// Every instance that the chart installed in the Kubernetes cluster, in place of what the configuration names
+    /// Check every instance that the chart installed in the Kubernetes cluster, instead of the configured environments
     #[arg(long, conflicts_with = "environment")]
     fleet: bool,
-    /// A source whose newest restorable snapshot is older is stale. A day's run and two hours for it to end
+    /// Report a source as stale if its newest restorable snapshot is older than this. The default is one day plus two
+    /// hours for the run
     #[arg(long, value_name = "AGE", default_value = "26h", value_parser = age)]
     max_age: Age,
-    /// An environment that was neither verified nor drilled for longer fails. A month's drill and four days for it to be repeated
+    /// Fail if an environment was neither verified nor drilled for this long. The default is one month plus four days
+    /// to repeat a drill
     #[arg(long, value_name = "AGE", default_value = "35d", value_parser = age)]
     max_unverified: Age,
-    /// Print metrics in Prometheus's text format instead
+    /// Print metrics in the Prometheus text format
     #[arg(long)]
     prometheus: bool,
 }
@@ -48,8 +50,7 @@ fn age(text: &str) -> std::result::Result<Age, String> {
 }
 
 impl Arguments {
-    /// Whether a whole fleet is meant.
-    #[must_use]
+    /// Whether `--fleet` was given.
     pub const fn of_a_fleet(&self) -> bool {
         self.fleet
     }
@@ -68,20 +69,20 @@ impl Arguments {
     }
 }
 
-/// Whose files a configuration speaks of.
+/// Where the files that a configuration names are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Files {
-    /// This machine's.
+    /// On this machine.
     Ours,
-    /// Those of a pod: a plugin that is one of them is not here, and another version of a shipped one may be.
+    /// In a pod: a plugin that is a file is not available here, and a shipped plugin may have another version here.
     OfAPod,
 }
 
-/// Looks at every instance of a fleet.
+/// Checks every instance of a fleet.
 ///
 /// # Errors
-/// [`Class::Config`] where no instance is found, [`Class::Usage`] for metrics as JSON; the cluster's. What is wrong with an
-/// instance, or keeps it from being looked at, is the report's failure.
+/// [`Class::Config`] where no instance is found, [`Class::Usage`] for metrics as JSON; the cluster's. What is wrong
+/// with an instance, or keeps it from being looked at, is the report's failure.
 pub async fn run_fleet(
     config: &Fleet,
     arguments: &Arguments,
@@ -93,11 +94,11 @@ pub async fn run_fleet(
     fleet::run(config, arguments.limits(), arguments.prometheus, folder, now).await
 }
 
-/// Looks at one environment or at all.
+/// Checks one environment, or all.
 ///
 /// # Errors
-/// [`Class::Config`] for an unknown environment, [`Class::Usage`] for metrics as JSON; the store's. What is stale, missing or
-/// broken is the report's failure, of class [`Class::Stale`].
+/// [`Class::Config`] for an unknown environment, [`Class::Usage`] for metrics as JSON; the store's. What is stale,
+/// missing or broken is the report's failure, of class [`Class::Stale`].
 pub async fn run(
     config: &Config,
     arguments: &Arguments,
@@ -112,8 +113,8 @@ pub async fn run(
     };
     let mut found = Vec::new();
     for name in names {
-        let host = Host::open(config.clone(), name, folder.map(Path::to_owned), now).await?;
-        found.push(look(&host, Files::Ours, arguments.limits(), now).await?);
+        let session = Session::open(config.clone(), name, folder.map(Path::to_owned), now).await?;
+        found.push(check_environment(&session, Files::Ours, arguments.limits(), now).await?);
     }
     let document = json!({
         "format_version": FORMAT_VERSION,
@@ -124,36 +125,41 @@ pub async fn run(
     Ok(Report { document, text, failure: failure(&found) })
 }
 
-/// Looks at one environment.
-async fn look(host: &Host, files: Files, limits: Limits, now: Timestamp) -> Result<EnvironmentStatus> {
-    let history = history::load(&host.store, &host.environment, &host.sources.configured, now).await?;
-    let proofs = proofs::load(&host.store, &host.environment, &history, now).await?;
-    let retention = retention_health(host, files, &history, now).await;
-    Ok(judge::judge(host.asked(), &history, proofs, retention, limits, now))
+/// Checks one environment.
+async fn check_environment(
+    session: &Session,
+    files: Files,
+    limits: Limits,
+    now: Timestamp,
+) -> Result<EnvironmentStatus> {
+    let history = session.history(now).await?;
+    let proofs = proofs::load(&session.store, &session.environment, &history, now).await?;
+    let retention = retention_health(session, files, &history, now).await;
+    Ok(judge::judge(session.asked(), &history, proofs, retention, limits, now))
 }
 
-/// Whether the last retention was carried out: what it would have put into the bin or deleted then is still there if it was
-/// not. The plan is made as of the newest run, because whatever falls due later is the next run's.
-async fn retention_health(host: &Host, files: Files, history: &History, now: Timestamp) -> Retention {
+/// Whether the last retention was carried out. If not, snapshots that it should have put into the bin or deleted are
+/// still there. The plan is made as of the newest run, because anything that becomes due later is left to the next run.
+async fn retention_health(session: &Session, files: Files, history: &History, now: Timestamp) -> Retention {
     let runs =
         || history.snapshots.iter().rev().filter(|run| run.record.is_some() && run.id.taken() <= history.present(now));
     let Some(newest) = runs().next() else { return Retention::Never };
-    // What an answer let happen is the next run's.
+    // Retention that an answer unblocked is left to the next run.
     let answered = history.environment.as_ref().is_some_and(|stored| stored.stamp > newest.id);
-    if answered || !obstacles(host.asked(), history, now).is_empty() {
+    if answered || !obstacles(session.asked(), history, now).is_empty() {
         return Retention::Frozen;
     }
-    let plugin = match retention_plugin(host, files).await {
+    let plugin = match retention_plugin(session, files).await {
         Ok(plugin) => plugin,
         Err(error) if files == Files::OfAPod => return Retention::Unseen(error.to_string()),
         Err(error) => return Retention::Refused(error.to_string()),
     };
-    // What was verified since then changes what the next run does.
+    // Verifications since then only affect the next run.
     let then = history.proven_by(newest.id.taken());
-    match retention::plan_of(host, &plugin, &then, newest.id.taken(), false).await {
+    match retention::plan_of(session, &plugin, &then, newest.id.taken(), false).await {
         Ok(planned) => {
-            let bin = Wait::Days(host.guard.bin_days);
-            let steps = planned.steps(&then, bin, newest.stored, &expected(history, &host.sources.configured));
+            let bin = Wait::Days(session.guard.bin_days);
+            let steps = planned.steps(&then, bin, newest.stored, &expected(history, &session.sources.configured));
             match steps.entering.len() + steps.due.len() {
                 0 => Retention::Applied,
                 left => Retention::Behind(left),
@@ -163,13 +169,13 @@ async fn retention_health(host: &Host, files: Files, history: &History, now: Tim
     }
 }
 
-async fn retention_plugin(host: &Host, files: Files) -> Result<Plugin> {
-    let component = &host.plugins().retention.component;
+async fn retention_plugin(session: &Session, files: Files) -> Result<Plugin> {
+    let component = &session.plugins().retention.component;
     let is_a_path = component.components().count() > 1 && !component.starts_with("oci:");
     if files == Files::OfAPod && is_a_path {
-        return Err(Error::config("its retention plugin is a file of its pods"));
+        return Err(Error::config("its retention plugin is a file in its pods, which cannot be read from here"));
     }
-    host.plugin(Role::Retention).await
+    session.plugin(Role::Retention).await
 }
 
 fn failure(found: &[EnvironmentStatus]) -> Option<Error> {
@@ -179,6 +185,6 @@ fn failure(found: &[EnvironmentStatus]) -> Option<Error> {
         0 => String::new(),
         more => format!(", and {more} more"),
     };
-    let said = format!("{}: {}{more}", status.environment, first.said);
-    Some(Error::new(Class::Stale, said).hint(first.advice()))
+    let message = format!("{}: {}{more}", status.environment, first.message);
+    Some(Error::new(Class::Stale, message).hint(first.advice()))
 }

@@ -1,7 +1,8 @@
-//! `verify`: whether what the store holds is what was put there, and whether it comes back.
+//! `verify`: checks whether the objects in the store are intact and can be restored.
 //!
-//! Objects are read to their end and held against the record, the records against each other, and with `--deep` each source
-//! is restored to a scratch place and compared. It takes no lease, and writes nothing but the record of what it found.
+//! It reads every object to its end and checks it against the record, and checks the records against each other. With
+//! `--deep` it also restores each source to a temporary location and compares it. It takes no lease, and writes only
+//! the record of its findings.
 
 mod chain;
 mod objects;
@@ -12,16 +13,18 @@ pub use objects::read;
 use crate::choice::{self, Wanted, Which};
 use crate::rehearsal::{Rehearsal, Stage};
 use crate::report::{self, Report};
-use crate::session::Host;
+use crate::session::Session;
 use base::error::{Class, Error, Result};
 use base::id::SnapshotId;
-use base::stream::unless;
+use base::stream::run_until_interrupted;
 use bytes::Bytes;
-use catalogue::environment::{KnownFailure, Stored};
+use catalogue::configured::{Environment, SourceKind};
+use catalogue::environment::{KnownFailure, StoredFile};
 use catalogue::history::{self, History, Snapshot, State};
 use catalogue::proof::{Depth, FORMAT_VERSION, Mark, SourceProof, Verification, finding};
 use catalogue::record::{Condition, to_bytes};
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use rand::seq::IndexedRandom;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,96 +33,99 @@ use std::pin::pin;
 use store::ObjectKey;
 use tokio_util::sync::CancellationToken;
 
-/// What the person asked for.
+/// The command-line arguments.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Arguments {
-    /// Environment, as the configuration names it
+    /// Name of the environment in the configuration
     #[arg(long = "env", value_name = "NAME")]
     pub environment: String,
-    /// This snapshot, as `list` names it; without it the newest complete one
+    /// The snapshot with this ID, as shown by `list` [default: the newest complete snapshot]
     #[arg(long, value_name = "ID", conflicts_with_all = ["all", "sample"])]
     snapshot: Option<String>,
     /// Every snapshot
     #[arg(long, conflicts_with = "sample")]
     all: bool,
-    /// The newest complete snapshot and so many others by chance
+    /// The newest complete snapshot plus N others chosen at random
     #[arg(long, value_name = "N")]
     sample: Option<usize>,
-    /// Restore each source to a scratch place and compare it with the record
+    /// Also restore each source to a temporary location and compare it with the record
     #[arg(long)]
     deep: bool,
     #[command(flatten)]
     stage: Stage,
 }
 
-/// What was found of each object or restored source, so that nothing is read twice.
-type Found = BTreeMap<(ObjectKey, String), SourceProof>;
+/// The results of reading, by object.
+type ReadObjects = BTreeMap<ObjectKey, SourceProof>;
 
-/// Verifies, and stores what it found of each snapshot.
+/// What restoring came to, by object and by the fingerprint of the state: an object that was carried over is compared
+/// with each state.
+type RestoredStates = BTreeMap<(ObjectKey, Option<String>), SourceProof>;
+
+/// Verifies snapshots and stores the findings for each.
 ///
 /// # Errors
-/// What keeps it from being done: [`Class::Usage`] for a snapshot that there is not, the store's, a server that cannot be had.
-/// What is wrong with the snapshots is in the report, as a failure of class [`Class::Stale`].
-pub async fn run(host: &Host, arguments: &Arguments, interrupted: impl Future<Output = ()>) -> Result<Report> {
+/// [`Class::Usage`] for an unknown snapshot; errors of the store and the server. Problems with the snapshots are in the
+/// report, as a failure of class [`Class::Stale`].
+pub async fn run(session: &Session, arguments: &Arguments, interrupted: impl Future<Output = ()>) -> Result<Report> {
     let stop = CancellationToken::new();
     let _stop_on_drop = stop.clone().drop_guard();
     let mut interrupted = pin!(interrupted);
-    let history = history::load(&host.store, &host.environment, &host.sources.configured, host.clock.now()).await?;
-    let at = moment(&history, host.clock.now());
-    let chosen = chosen(host, &history, arguments)?;
-    let chain = check_chain(&host.store, &host.environment, &history).await?;
-    let found = unless(interrupted.as_mut(), read_all(host, &history, &chosen, &stop)).await?;
+    let history = session.history(session.clock.now()).await?;
+    let at = moment(&history, session.clock.now());
+    let chosen = chosen(session, &history, arguments)?;
+    let chain = check_chain(&session.store, &session.environment, &history).await?;
+    let found = run_until_interrupted(interrupted.as_mut(), read_all(session, &history, &chosen, &stop)).await?;
     let (depth, restored) = if arguments.deep {
-        let mut rehearsal = Rehearsal::begin(host, &arguments.stage)?;
-        let work = restore_all(host, &history, &chosen, &found, &mut rehearsal, &stop);
-        let done = unless(interrupted, work).await;
-        // What was restored goes in any case; the first failure is the one that is told.
+        let mut rehearsal = Rehearsal::begin(session, &arguments.stage)?;
+        let work = restore_all(&history, &chosen, &found, &mut rehearsal, &stop);
+        let done = run_until_interrupted(interrupted, work).await;
+        // What was restored is always removed; the first failure is reported.
         let ended = rehearsal.end().await;
         let restored = done?;
         ended?;
         (Depth::Deep, restored)
     } else {
-        (Depth::Read, Found::new())
+        (Depth::Read, RestoredStates::new())
     };
     let mut verifications = Vec::new();
     for snapshot in chosen {
         let sources = proofs(snapshot, &found, &restored);
         let whole = sources.values().all(|source| source.problems.is_empty());
         if snapshot.damage.is_none() && snapshot.sources.values().all(|state| state.object.is_none()) {
-            tracing::info!(snapshot = %snapshot.id, "holds nothing to verify: every source failed in that run");
+            tracing::info!(snapshot = %snapshot.id, "nothing to verify: every source failed in that run");
             continue;
         }
-        if !whole && is_forgotten(host, snapshot).await? {
-            tracing::info!(snapshot = %snapshot.id, "was forgotten meanwhile");
+        if !whole && is_forgotten(session, snapshot).await? {
+            tracing::info!(snapshot = %snapshot.id, "was forgotten in the meantime");
             continue;
         }
-        let verification = conclude(host, snapshot, at, depth, sources, &chain);
-        store(host, &history, at, &verification).await?;
+        let verification = conclude(session, snapshot, at, depth, sources, &chain);
+        store(session, &history, at, &verification).await?;
         verifications.push(verification);
     }
-    Ok(report(host, &history, &verifications, &chain))
+    Ok(report(&session.environment, &session.time_zone, &history, &verifications, &chain))
 }
 
-/// The moment of a verification that begins now: after every other one, so that two in one second are in order. One from the
-/// future was made under a wrong clock and is passed over.
-#[must_use]
+/// The moment of a verification that begins now: after every other one, so that two in one second are in order. One
+/// from the future was made under a wrong clock and is passed over.
 pub fn moment(history: &History, now: Timestamp) -> SnapshotId {
     let others = history.verifications.iter().filter(|mark| !mark.is_from_the_future(now)).map(|mark| mark.at);
     let newest = others.max();
     SnapshotId::at(now).max(newest.map_or(SnapshotId::at(now), SnapshotId::next))
 }
 
-/// The snapshots that are meant, newest first.
-fn chosen<'h>(host: &Host, history: &'h History, arguments: &Arguments) -> Result<Vec<&'h Snapshot>> {
+/// The selected snapshots, newest first.
+fn chosen<'h>(session: &Session, history: &'h History, arguments: &Arguments) -> Result<Vec<&'h Snapshot>> {
     if arguments.all {
         let all: Vec<_> = history.snapshots.iter().rev().collect();
-        return if all.is_empty() { Err(nothing(host)) } else { Ok(all) };
+        return if all.is_empty() { Err(nothing(&session.environment)) } else { Ok(all) };
     }
     let first = if arguments.snapshot.is_some() {
         let which = Which { at: None, snapshot: arguments.snapshot.clone() };
-        choice::snapshot(history, &which, Wanted::All, &host.time_zone)?
+        choice::snapshot(history, &which, Wanted::All, &session.time_zone)?
     } else {
-        choice::newest(history, &host.time_zone)?
+        choice::newest(history, &session.time_zone)?
     };
     let others: Vec<_> = history.snapshots.iter().filter(|other| other.complete && other.id != first.id).collect();
     let mut chosen = vec![first];
@@ -128,50 +134,53 @@ fn chosen<'h>(host: &Host, history: &'h History, arguments: &Arguments) -> Resul
     Ok(chosen)
 }
 
-fn nothing(host: &Host) -> Error {
-    Error::new(Class::Usage, format!("{} has no snapshot to verify", host.environment)).hint("make one with `backup`")
+fn nothing(environment: &Environment) -> Error {
+    Error::new(Class::Usage, format!("{environment} has no snapshot to verify")).hint("make one with `backup`")
 }
 
 /// Reads every object of the snapshots, each once.
-async fn read_all(host: &Host, history: &History, snapshots: &[&Snapshot], stop: &CancellationToken) -> Result<Found> {
-    let mut found = Found::new();
+async fn read_all(
+    session: &Session,
+    history: &History,
+    snapshots: &[&Snapshot],
+    stop: &CancellationToken,
+) -> Result<ReadObjects> {
+    let mut found = ReadObjects::new();
     for (source, state) in snapshots.iter().flat_map(|snapshot| &snapshot.sources) {
         let Some(object) = &state.object else { continue };
-        let known = (object.key.clone(), String::new());
-        if found.contains_key(&known) {
+        if found.contains_key(&object.key) {
             continue;
         }
         tracing::info!(object = %object.key, "reading");
-        found.insert(known, read(host, history, source, object, stop).await?);
+        found.insert(object.key.clone(), read(session, history, source, object, stop).await?);
     }
     Ok(found)
 }
 
-/// Restores every source of the snapshots that was read without a finding, each state of it once.
+/// Restores every source that was read without a finding, each state once.
 async fn restore_all(
-    host: &Host,
     history: &History,
     snapshots: &[&Snapshot],
-    found: &Found,
+    found: &ReadObjects,
     rehearsal: &mut Rehearsal,
     stop: &CancellationToken,
-) -> Result<Found> {
-    let mut restored = Found::new();
+) -> Result<RestoredStates> {
+    let mut restored = RestoredStates::new();
     let states = snapshots
         .iter()
         .flat_map(|snapshot| snapshot.sources.iter().map(move |(name, state)| (*snapshot, name, state)));
     for (snapshot, source, state) in states {
         let Some(object) = &state.object else { continue };
-        let whole = found.get(&(object.key.clone(), String::new())).is_some_and(|proof| proof.problems.is_empty());
+        let whole = found.get(&object.key).is_some_and(|proof| proof.problems.is_empty());
         let known = (object.key.clone(), state.fingerprint.clone());
         if !whole || restored.contains_key(&known) {
             continue;
         }
-        // What no configuration has any more is restored all the same.
-        let done = match history.sources.get(source).map(String::as_str) {
-            Some("postgres") => rehearsal.database(host, history, snapshot, source, object, stop).await?,
-            Some("directory") => rehearsal.documents(host, history, snapshot, source, object, stop).await?,
-            Some(_) | None => continue,
+        // A source that is no longer configured is restored too.
+        let done = match history.sources.get(source).and_then(|kind| SourceKind::parse(kind)) {
+            Some(SourceKind::Postgres) => rehearsal.database(history, snapshot, source, object, stop).await?,
+            Some(SourceKind::Directory) => rehearsal.documents(history, snapshot, source, object, stop).await?,
+            None => continue,
         };
         rehearsal.discard(done.place.as_ref()).await?;
         restored.insert(known, done.proof);
@@ -179,27 +188,28 @@ async fn restore_all(
     Ok(restored)
 }
 
-/// Whether a run that held the lease has forgotten a snapshot since the history was read, and may have pruned its objects.
-async fn is_forgotten(host: &Host, snapshot: &Snapshot) -> Result<bool> {
-    let certificate = catalogue::keys::certificate_key(&host.environment, snapshot.id)?;
-    let record = catalogue::keys::record_key(&host.environment, snapshot.id)?;
-    Ok(host.store.head(&certificate).await?.is_some() && host.store.head(&record).await?.is_none())
+/// Whether a run that held the lease has forgotten a snapshot since the history was read, and may have pruned its
+/// objects.
+async fn is_forgotten(session: &Session, snapshot: &Snapshot) -> Result<bool> {
+    let certificate = catalogue::keys::certificate_key(&session.environment, snapshot.id)?;
+    let record = catalogue::keys::record_key(&session.environment, snapshot.id)?;
+    Ok(session.store.head(&certificate).await?.is_some() && session.store.head(&record).await?.is_none())
 }
 
-/// What was found of each source of a snapshot.
-fn proofs(snapshot: &Snapshot, found: &Found, restored: &Found) -> BTreeMap<String, SourceProof> {
-    let of = |state: &history::State| {
+/// The findings for each source of a snapshot.
+fn proofs(snapshot: &Snapshot, found: &ReadObjects, restored: &RestoredStates) -> BTreeMap<String, SourceProof> {
+    let proof_of = |state: &history::State| {
         let Some(object) = &state.object else {
             // The record says so, and promises nothing of it.
             return SourceProof { holds: Some("the run saved nothing of it".to_owned()), ..SourceProof::default() };
         };
         let deep = restored.get(&(object.key.clone(), state.fingerprint.clone()));
-        let read = found.get(&(object.key.clone(), String::new()));
+        let read = found.get(&object.key);
         let mut proof = read.cloned().unwrap_or_default();
         if let Some(deep) = deep {
             proof.problems.extend(deep.problems.iter().cloned());
             proof.holds = deep.holds.clone().or(proof.holds);
-            (proof.compared, proof.comparison) = (deep.compared.clone(), deep.comparison.clone());
+            (proof.compared, proof.comparison) = (deep.compared, deep.comparison.clone());
             (proof.untried, proof.notes) = (deep.untried.clone(), deep.notes.clone());
         }
         if matches!(state.condition, Condition::Partial | Condition::Suspect) {
@@ -207,13 +217,13 @@ fn proofs(snapshot: &Snapshot, found: &Found, restored: &Found) -> BTreeMap<Stri
         }
         proof
     };
-    snapshot.sources.iter().map(|(name, state)| (name.clone(), of(state))).collect()
+    snapshot.sources.iter().map(|(name, state)| (name.clone(), proof_of(state))).collect()
 }
 
-/// Puts the record of one verification together.
+/// Makes the record of one verification.
 #[must_use]
 pub fn conclude(
-    host: &Host,
+    session: &Session,
     snapshot: &Snapshot,
     at: SnapshotId,
     depth: Depth,
@@ -227,9 +237,9 @@ pub fn conclude(
     Verification {
         format_version: FORMAT_VERSION,
         snapshot: snapshot.id,
-        environment: host.environment.to_string(),
+        environment: session.environment.to_string(),
         started: at.taken(),
-        finished: host.clock.now(),
+        finished: session.clock.now(),
         host_version: env!("CARGO_PKG_VERSION").to_owned(),
         depth,
         passed: whole && !own,
@@ -239,24 +249,22 @@ pub fn conclude(
     }
 }
 
-/// Stores what was found, so that the guard knows of it; not what a person knows already, which would be asked about anew.
-///
-/// # Errors
-/// The store's.
-pub async fn store(host: &Host, history: &History, at: SnapshotId, verification: &Verification) -> Result<()> {
+/// Stores what was found, so that the guard knows of it; not what a person knows already, which would be asked about
+/// anew.
+pub async fn store(session: &Session, history: &History, at: SnapshotId, verification: &Verification) -> Result<()> {
     if found_nothing_new(history, verification) {
         return Ok(());
     }
     let Verification { snapshot, depth, passed, .. } = *verification;
-    let key = Mark { snapshot, at, depth, passed }.key(&host.environment)?;
+    let key = Mark { snapshot, at, depth, passed }.key(&session.environment)?;
     // One that exists was made in the same second of the same snapshot, and says the same.
-    host.store.create(&key, Bytes::from(to_bytes(verification)?)).await.map(drop)
+    session.store.create(&key, Bytes::from(to_bytes(verification)?)).await.map(drop)
 }
 
-/// Whether a person knows of a problem with a source of a snapshot: its object is given up and is missing still, or a verification
-/// found the same before.
+/// Whether a problem was accepted before: the object is given up and still missing, or an accepted verification found
+/// the same problem.
 fn is_accepted(history: &History, snapshot: SnapshotId, source: &str, problem: &str) -> bool {
-    let Some(Stored { file, .. }) = &history.environment else { return false };
+    let Some(StoredFile { file, .. }) = &history.environment else { return false };
     let known = file.known_failures.get(&snapshot);
     let is_there = history.snapshot(snapshot).and_then(|of| of.sources.get(source)).is_some_and(State::is_restorable);
     // What was sound in between is damaged anew.
@@ -268,7 +276,7 @@ fn is_accepted(history: &History, snapshot: SnapshotId, source: &str, problem: &
         || known.is_some_and(|known| known.problems.contains(&finding(source, problem)))
 }
 
-/// Whether a verification found nothing that a person does not know.
+/// Whether every problem that a verification found was accepted before.
 fn found_nothing_new(history: &History, verification: &Verification) -> bool {
     let Verification { snapshot, sources, passed, chain, .. } = verification;
     let own = chain.is_empty() && history.snapshot(*snapshot).is_some_and(|snapshot| snapshot.damage.is_none());
@@ -278,29 +286,35 @@ fn found_nothing_new(history: &History, verification: &Verification) -> bool {
     !passed && own && sources.iter().all(known)
 }
 
-fn report(host: &Host, history: &History, verifications: &[Verification], chain: &Chain) -> Report {
+fn report(
+    environment: &Environment,
+    zone: &TimeZone,
+    history: &History,
+    verifications: &[Verification],
+    chain: &Chain,
+) -> Report {
     let mut text = String::new();
     for verification in verifications {
         let whole = verification.sources.values().all(|source| source.problems.is_empty());
         let verdict = match (verification.passed, whole) {
             (true, _) => "passed",
-            (false, true) => "FAILED: its record is not in order",
+            (false, true) => "FAILED: there is a problem with its record",
             (false, false) => "FAILED",
         };
-        let taken = report::local(verification.snapshot.taken(), &host.time_zone);
-        let _ = writeln!(text, "snapshot {} of {}, taken {taken}: {verdict}", verification.snapshot, host.environment);
+        let taken = report::local(verification.snapshot.taken(), zone);
+        let _ = writeln!(text, "snapshot {} of {}, taken {taken}: {verdict}", verification.snapshot, environment);
         for (name, source) in &verification.sources {
             text.push_str(&source_text(name, source));
             let known = |problem: &String| is_accepted(history, verification.snapshot, name, problem);
             if !source.problems.is_empty() && source.problems.iter().all(known) {
-                let _ = writeln!(text, "  {:<10} note: that is known (accepted)", "");
+                let _ = writeln!(text, "  {:<10} note: known (accepted)", "");
             }
         }
     }
-    let failure = failure(host, history, verifications, chain);
+    let failure = failure(environment, history, verifications, chain);
     let (records, certificates) = (chain.records, chain.certificates);
     let state = if chain.problems.is_empty() { "unbroken" } else { "BROKEN" };
-    let _ = writeln!(text, "chain {state}: {records} records, {certificates} certificates of forgotten ones");
+    let _ = writeln!(text, "chain {state}: {records} records, {certificates} certificates of forgotten snapshots");
     for (_, problem) in &chain.problems {
         let _ = writeln!(text, "  wrong: {problem}");
     }
@@ -309,7 +323,7 @@ fn report(host: &Host, history: &History, verifications: &[Verification], chain:
     }
     let document = json!({
         "format_version": report::FORMAT_VERSION,
-        "environment": host.environment.as_str(),
+        "environment": environment.as_str(),
         "passed": failure.is_none(),
         "verifications": verifications,
         "chain": {
@@ -323,7 +337,6 @@ fn report(host: &Host, history: &History, verifications: &[Verification], chain:
 }
 
 /// A source's lines in a report.
-#[must_use]
 pub fn source_text(name: &str, source: &SourceProof) -> String {
     let mut text = String::new();
     let key = source.object.as_ref().map_or("-", ObjectKey::as_str);
@@ -336,7 +349,7 @@ pub fn source_text(name: &str, source: &SourceProof) -> String {
         let _ = writeln!(text, "  {:<10} note: {note}", "");
     }
     if let Some(why) = &source.untried {
-        let _ = writeln!(text, "  {:<10} could not be tried: {why}", "");
+        let _ = writeln!(text, "  {:<10} could not be restored here: {why}", "");
     }
     for problem in &source.problems {
         let _ = writeln!(text, "  {:<10} wrong: {problem}", "");
@@ -344,7 +357,7 @@ pub fn source_text(name: &str, source: &SourceProof) -> String {
     text
 }
 
-/// What nothing is wrong with, as far as it could be tried.
+/// The failure if a restore was not possible here, although no problem was found.
 #[must_use]
 pub fn untried<'p>(proofs: impl Iterator<Item = &'p SourceProof>) -> Option<Error> {
     let why: BTreeSet<&String> = proofs.filter_map(|proof| proof.untried.as_ref()).collect();
@@ -354,12 +367,17 @@ pub fn untried<'p>(proofs: impl Iterator<Item = &'p SourceProof>) -> Option<Erro
         count => format!(" (and {count} more)"),
     };
     Some(
-        Error::config(format!("a restore could not be tried: {first}{others}"))
-            .hint("what was read is whole; try it where what is missing is there, as with --server"),
+        Error::config(format!("the restore could not be tested: {first}{others}"))
+            .hint("the objects that were read are whole; run the restore where the missing programs are installed, or name a server with --server"),
     )
 }
 
-fn failure(host: &Host, history: &History, verifications: &[Verification], chain: &Chain) -> Option<Error> {
+fn failure(
+    environment: &Environment,
+    history: &History,
+    verifications: &[Verification],
+    chain: &Chain,
+) -> Option<Error> {
     let sources =
         verifications.iter().flat_map(|of| of.sources.iter().map(|(name, source)| (of.snapshot, name, source)));
     let problems =
@@ -371,13 +389,13 @@ fn failure(host: &Host, history: &History, verifications: &[Verification], chain
         of_objects.into_iter().chain(chain.problems.iter().map(|(_, problem)| problem)).collect();
     let Some(first) = problems.first() else { return untried(verifications.iter().flat_map(|of| of.sources.values())) };
     let text = match problems.len() {
-        1 => format!("the verification of {} failed: {first}", host.environment),
-        count => format!("the verification of {} found {count} things wrong, first: {first}", host.environment),
+        1 => format!("the verification of {environment} failed: {first}"),
+        count => format!("the verification of {environment} found {count} problems, first: {first}"),
     };
     let hint = if is_whole {
-        format!("put a copy of the record back; if there is none, run `accept --env {} --lost`", host.environment)
+        format!("put a copy of the record back; if there is none, run `accept --env {environment} --lost`")
     } else {
-        "keep what is there; run a backup with --force, and look for a copy of what is damaged".to_owned()
+        "keep the store as it is, run a backup with --force, and look for a copy of the damaged object".to_owned()
     };
     Some(Error::new(Class::Stale, text).hint(hint))
 }

@@ -1,8 +1,8 @@
-//! A folder as a store: a disk, a NAS, the embedded default.
+//! A folder as a store: on a disk or a NAS.
 //!
-//! An object is written to a temporary file beside its place, synced, renamed without replacing, and its folder synced.
-//! Files and folders are the owner's alone, because backups hold personal data. Symbolic links are never followed
-//! below the root, and the root itself is never made again after the store was opened.
+//! An object is written to a temporary file next to its final path, synced, and renamed without replacing; then the
+//! folder is synced. Only the owner can access files and folders, because backups hold personal data. Symbolic links
+//! below the root are never followed, and the root is never recreated after the store was opened.
 
 mod disk;
 mod flusher;
@@ -25,40 +25,40 @@ use std::time::Duration;
 use tempfile::NamedTempFile;
 use tokio_util::sync::CancellationToken;
 
-/// How temporary files begin. The tilde keeps them out of every listing: no object's key has one.
+/// Prefix of temporary files. The tilde keeps them out of every listing, because no object key contains one.
 const TEMPORARY_PREFIX: &str = ".upload~";
 
-/// How long uploads that were given up are waited for. Each ends at its next block.
+/// How long to wait for abandoned uploads. Each ends at its next block.
 const SETTLE_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// Only the owner enters a folder. Files are made with 0600 by `tempfile`.
+/// Only the owner may enter a folder. `tempfile` creates files with mode 0600.
 const FOLDER_MODE: u32 = 0o700;
 
-/// A folder.
+/// A store in a folder.
 #[derive(Debug, Clone)]
 pub struct Directory {
     root: PathBuf,
-    /// It did not exist when it was opened: whatever only reads finds it empty, and the first write makes it.
+    /// The folder did not exist when the store was opened. Reads see it as empty, and the first write creates it.
     is_new: Arc<AtomicBool>,
-    /// Held by every upload, also by one that nobody waits for any more.
+    /// Held for reading by every upload, including uploads whose future was dropped.
     uploads: Arc<RwLock<()>>,
 }
 
 impl Directory {
-    /// Opens the folder. Where it does not exist the one above it has to, so that a disk that is not mounted is noticed; the
-    /// first write makes it then.
+    /// Opens the folder. If it does not exist, its parent must exist, so that an unmounted disk is noticed; the first
+    /// write then creates it.
     ///
     /// # Errors
-    /// [`base::error::Class::Config`] when it cannot be had.
+    /// [`base::error::Class::Config`] if it cannot be used.
     pub async fn open(root: PathBuf) -> Result<Self> {
         blocking(move || {
             let is_new = match std::fs::metadata(&root) {
                 Ok(meta) if meta.is_dir() => false,
                 Ok(_) => {
                     return Err(Error::config(format!("the store {} is not a folder", root.display()))
-                        .hint("give a folder's path in the store's url"));
+                        .hint("set the store's URL to the path of a folder"));
                 }
-                Err(error) if error.kind() == io::ErrorKind::NotFound => may_be_made(&root).map(|()| true)?,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => may_be_created(&root).map(|()| true)?,
                 Err(error) => return Err(failure("open the store", &root, &error)),
             };
             if !is_new {
@@ -70,25 +70,21 @@ impl Directory {
     }
 
     /// The folder as a URL.
-    #[must_use]
     pub fn describe(&self) -> String {
         url::Url::from_file_path(&self.root).map_or_else(|()| self.root.display().to_string(), String::from)
     }
 
     /// See [`super::Store::put_stream`].
-    ///
-    /// # Errors
-    /// As there.
     pub async fn put_stream(&self, key: &ObjectKey, content: ByteStream) -> Result<Stored> {
         let (directory, key) = (self.clone(), key.clone());
-        let gone = CancellationToken::new();
+        let abandoned = CancellationToken::new();
         // Dropping this future stops the thread at its next block.
-        let _guard = gone.clone().drop_guard();
+        let _guard = abandoned.clone().drop_guard();
         let runtime = tokio::runtime::Handle::current();
         blocking(move || {
             let uploads = Arc::clone(&directory.uploads);
             let _upload = uploads.read().unwrap_or_else(PoisonError::into_inner);
-            directory.receive(&key, content, &gone, &runtime)
+            directory.receive(&key, content, &abandoned, &runtime)
         })
         .await
     }
@@ -101,18 +97,15 @@ impl Directory {
             Ok(())
         });
         if tokio::time::timeout(SETTLE_TIME_MAX, settled).await.is_err() {
-            tracing::warn!("an upload to the folder goes on");
+            tracing::warn!("an abandoned upload to the folder is still running");
         }
     }
 
     /// See [`super::Store::put`].
-    ///
-    /// # Errors
-    /// As there.
     pub async fn put(&self, key: &ObjectKey, body: Bytes) -> Result<()> {
         let (directory, key) = (self.clone(), key.clone());
         blocking(move || {
-            let (file, place) = directory.written(&key, &body)?;
+            let (file, place) = directory.write_temporary(&key, &body)?;
             file.persist(&place).map_err(|e| failure("store", &place, &e.error))?;
             sync_above(&place)
         })
@@ -120,26 +113,20 @@ impl Directory {
     }
 
     /// See [`super::Store::create`].
-    ///
-    /// # Errors
-    /// As there.
     pub async fn create(&self, key: &ObjectKey, body: Bytes) -> Result<Created> {
         let (directory, key) = (self.clone(), key.clone());
         blocking(move || {
-            let (file, place) = directory.written(&key, &body)?;
+            let (file, place) = directory.write_temporary(&key, &body)?;
             persist_new(file, &place)
         })
         .await
     }
 
     /// See [`super::Store::get`].
-    ///
-    /// # Errors
-    /// As there.
     pub async fn get(&self, key: &ObjectKey) -> Result<Option<Bytes>> {
         let (directory, key) = (self.clone(), key.clone());
         blocking(move || {
-            let Some((file, bytes)) = directory.opened(&key)? else { return Ok(None) };
+            let Some((file, bytes)) = directory.open_object(&key)? else { return Ok(None) };
             if bytes > GET_BYTES_MAX {
                 return Err(super::too_large(&key, bytes));
             }
@@ -153,9 +140,6 @@ impl Directory {
     }
 
     /// See [`super::Store::head`].
-    ///
-    /// # Errors
-    /// As there.
     pub async fn head(&self, key: &ObjectKey) -> Result<Option<Meta>> {
         let (directory, key) = (self.clone(), key.clone());
         blocking(move || {
@@ -163,33 +147,30 @@ impl Directory {
             match std::fs::symlink_metadata(&place) {
                 Ok(meta) if meta.is_file() => meta_of(key, &meta, &place).map(Some),
                 Ok(_) => Ok(None),
-                Err(error) if is_missing(&error) => directory.still_there().map(|()| None),
-                Err(error) => Err(failure("look at", &place, &error)),
+                Err(error) if is_missing(&error) => directory.check_root().map(|()| None),
+                Err(error) => Err(failure("read the metadata of", &place, &error)),
             }
         })
         .await
     }
 
     /// See [`super::Store::list`].
-    ///
-    /// # Errors
-    /// As there.
     pub async fn list(&self, under: &str) -> Result<Vec<Meta>> {
         let (directory, under) = (self.clone(), under.to_owned());
         blocking(move || {
             let mut found = Vec::new();
             directory.walk(&under, &mut |name, entry| {
                 let Some(key) = ObjectKey::parse(&name) else {
-                    tracing::debug!(name, "skipped a file that is no object");
+                    tracing::debug!(name, "skipped a file that is not an object");
                     return Ok(());
                 };
                 if found.len() >= LIST_KEYS_MAX {
-                    return Err(Error::unexpected(format!("the store holds more than {LIST_KEYS_MAX} objects")));
+                    return Err(Error::unexpected(format!("the store has more than {LIST_KEYS_MAX} objects")));
                 }
                 match entry.metadata() {
                     Ok(meta) => found.push(meta_of(key, &meta, &entry.path())?),
                     Err(error) if is_missing(&error) => {}
-                    Err(error) => return Err(failure("look at", &entry.path(), &error)),
+                    Err(error) => return Err(failure("read the metadata of", &entry.path(), &error)),
                 }
                 Ok(())
             })?;
@@ -199,16 +180,13 @@ impl Directory {
     }
 
     /// See [`super::Store::delete`].
-    ///
-    /// # Errors
-    /// As there.
     pub async fn delete(&self, key: &ObjectKey) -> Result<Deleted> {
         let (directory, key) = (self.clone(), key.clone());
         blocking(move || {
             let place = directory.place(&key);
             match std::fs::remove_file(&place) {
                 Ok(()) => sync_above(&place).map(|()| Deleted::Gone),
-                Err(error) if is_missing(&error) => directory.still_there().map(|()| Deleted::Gone),
+                Err(error) if is_missing(&error) => directory.check_root().map(|()| Deleted::Gone),
                 Err(error) if is_denied(&error) => Ok(Deleted::Retained),
                 Err(error) => Err(failure("delete", &place, &error)),
             }
@@ -217,9 +195,6 @@ impl Directory {
     }
 
     /// See [`super::Store::abort_uploads`].
-    ///
-    /// # Errors
-    /// As there.
     pub async fn abort_uploads(&self, under: &str) -> Result<u32> {
         let (directory, under) = (self.clone(), under.to_owned());
         blocking(move || {
@@ -242,13 +217,10 @@ impl Directory {
     }
 
     /// See [`super::Store::read`].
-    ///
-    /// # Errors
-    /// As there.
     pub async fn read(&self, key: &ObjectKey, range: Option<Range<u64>>) -> Result<ByteStream> {
         let (directory, key) = (self.clone(), key.clone());
         let (mut file, range, place) = blocking(move || {
-            let opened = directory.opened(&key)?;
+            let opened = directory.open_object(&key)?;
             let (file, bytes) = opened.ok_or_else(|| super::missing(&key, &directory.describe()))?;
             let range = range.unwrap_or(0..bytes);
             if range.end > bytes {
@@ -268,38 +240,36 @@ impl Directory {
         Ok(stream)
     }
 
-    /// Whether it is below another folder, or is that folder. One that is not there yet is where the folder above it is.
-    #[must_use]
+    /// Whether the store is `other` or lies below it. If the store's folder does not exist yet, its parent is checked.
     pub fn is_below(&self, other: &Path) -> bool {
         let own = std::fs::canonicalize(&self.root);
         let own = own.or_else(|_| self.root.parent().map_or_else(|| Ok(PathBuf::new()), std::fs::canonicalize));
         own.is_ok_and(|own| own.starts_with(other))
     }
 
-    /// Whether a path lies in it, or would.
-    #[must_use]
+    /// Whether a path, which need not exist, lies in the store's folder.
     pub fn holds(&self, path: &Path) -> bool {
-        std::fs::canonicalize(&self.root).is_ok_and(|own| base::scratch::real(path).starts_with(own))
+        std::fs::canonicalize(&self.root).is_ok_and(|own| base::scratch::resolve_links(path).starts_with(own))
     }
 
-    /// Gives what root made to whom the store belongs, who could not read it otherwise.
-    fn give(&self, made: &Path) -> Result<()> {
+    /// If the process runs as root, gives a new file or folder to the store's owner, who could not read it otherwise.
+    fn give_to_owner(&self, created: &Path) -> Result<()> {
         if !rustix::process::geteuid().is_root() {
             return Ok(());
         }
-        let give = || {
+        let chown = || {
             let owner = std::fs::metadata(&self.root)?;
-            std::os::unix::fs::lchown(made, Some(owner.uid()), Some(owner.gid()))
+            std::os::unix::fs::lchown(created, Some(owner.uid()), Some(owner.gid()))
         };
-        give().map_err(|error| failure("give to the store's owner", made, &error))
+        chown().map_err(|error| failure("change the owner of", created, &error))
     }
 
     fn place(&self, key: &ObjectKey) -> PathBuf {
         self.root.join(key.as_str())
     }
 
-    /// A missing object is one thing, a missing store another: a disk that was unmounted holds no object either.
-    fn still_there(&self) -> Result<()> {
+    /// Fails if the root is gone. A missing object must not be confused with a store whose disk was unmounted.
+    fn check_root(&self) -> Result<()> {
         match std::fs::metadata(&self.root) {
             Ok(_) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::NotFound && self.is_new.load(Ordering::Acquire) => Ok(()),
@@ -307,23 +277,23 @@ impl Directory {
         }
     }
 
-    /// An object's file and its size, if it is there.
-    fn opened(&self, key: &ObjectKey) -> Result<Option<(File, u64)>> {
+    /// An object's file and its size; `None` if it does not exist.
+    fn open_object(&self, key: &ObjectKey) -> Result<Option<(File, u64)>> {
         let place = self.place(key);
         let nofollow = i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or_default();
         let file = match OpenOptions::new().read(true).custom_flags(nofollow).open(&place) {
             Ok(file) => file,
-            Err(error) if is_missing(&error) => return self.still_there().map(|()| None),
+            Err(error) if is_missing(&error) => return self.check_root().map(|()| None),
             Err(error) => return Err(failure("read", &place, &error)),
         };
         let meta = file.metadata().map_err(|error| failure("read", &place, &error))?;
         Ok(meta.is_file().then_some((file, meta.len())))
     }
 
-    /// Makes the folders of an object; the root only where it was not there from the start.
-    fn make_folders(&self, key: &ObjectKey) -> Result<PathBuf> {
+    /// Creates the folders of an object, and the root only if it did not exist when the store was opened.
+    fn create_folders(&self, key: &ObjectKey) -> Result<PathBuf> {
         if self.is_new.load(Ordering::Acquire) {
-            make_root(&self.root)?;
+            create_root(&self.root)?;
             self.is_new.store(false, Ordering::Release);
         }
         let mut folder = self.root.clone();
@@ -332,39 +302,39 @@ impl Directory {
             folder.push(segment);
             match std::fs::DirBuilder::new().mode(FOLDER_MODE).create(&folder) {
                 Ok(()) => {
-                    self.give(&folder)?;
+                    self.give_to_owner(&folder)?;
                     sync_above(&folder)?;
                 }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(failure("make", &folder, &error)),
+                Err(error) => return Err(failure("create", &folder, &error)),
             }
         }
         Ok(folder)
     }
 
-    /// A new temporary file beside an object's place, and the place.
+    /// A new temporary file next to an object's path, and that path.
     fn temporary(&self, key: &ObjectKey) -> Result<(NamedTempFile, PathBuf)> {
-        let folder = self.make_folders(key)?;
+        let folder = self.create_folders(key)?;
         let file = tempfile::Builder::new().prefix(TEMPORARY_PREFIX).tempfile_in(&folder);
         let file = file.map_err(|error| failure("write to", &folder, &error))?;
-        self.give(file.path())?;
+        self.give_to_owner(file.path())?;
         Ok((file, self.place(key)))
     }
 
-    /// A small object in a temporary file, synced.
-    fn written(&self, key: &ObjectKey, body: &[u8]) -> Result<(NamedTempFile, PathBuf)> {
+    /// Writes a small object to a temporary file and syncs it.
+    fn write_temporary(&self, key: &ObjectKey, body: &[u8]) -> Result<(NamedTempFile, PathBuf)> {
         let (mut file, place) = self.temporary(key)?;
         file.write_all(body).map_err(|error| failure("write", &place, &error))?;
         file.as_file().sync_all().map_err(|error| failure("write", &place, &error))?;
         Ok((file, place))
     }
 
-    /// Writes a stream. Whatever goes wrong, the temporary file goes with its handle.
+    /// Stores a stream. On any failure, dropping the handle removes the temporary file.
     fn receive(
         &self,
         key: &ObjectKey,
         mut content: ByteStream,
-        gone: &CancellationToken,
+        abandoned: &CancellationToken,
         runtime: &tokio::runtime::Handle,
     ) -> Result<Stored> {
         let (mut file, place) = self.temporary(key)?;
@@ -374,15 +344,15 @@ impl Directory {
         let failed = |error: io::Error| failure("write", &place, &error);
         let mut flusher = Flusher::new(file.as_file()).map_err(failed)?;
         let (mut hasher, mut bytes) = (Sha256::new(), 0);
-        while let Some(block) = runtime.block_on(next_unless(gone, &mut content))? {
+        while let Some(block) = runtime.block_on(next_unless(abandoned, &mut content))? {
             file.write_all(&block).map_err(failed)?;
             flusher.wrote(block.len() as u64).map_err(failed)?;
             hasher.update(&block);
             bytes += block.len() as u64;
         }
         flusher.finish().map_err(failed)?;
-        if gone.is_cancelled() {
-            return Err(abandoned());
+        if abandoned.is_cancelled() {
+            return Err(interrupted());
         }
         match persist_new(file, &place)? {
             Created::Created => Ok(Stored { bytes, sha256: hex::encode(hasher.finalize()) }),
@@ -390,10 +360,10 @@ impl Directory {
         }
     }
 
-    /// Visits every file below a folder with its name below the root. Folders whose name no key can have, and links,
-    /// are passed over.
+    /// Visits every file below a folder, with its path below the root. Links are skipped, and so are folders whose
+    /// names are not valid in a key.
     fn walk(&self, under: &str, visit: &mut dyn FnMut(String, &std::fs::DirEntry) -> Result<()>) -> Result<()> {
-        self.still_there()?;
+        self.check_root()?;
         let mut folders = vec![under.to_owned()];
         while let Some(name) = folders.pop() {
             let place = self.root.join(&name);
@@ -418,46 +388,46 @@ impl Directory {
     }
 }
 
-/// The next block, or a failure as soon as nobody waits for the upload any more.
-async fn next_unless(gone: &CancellationToken, content: &mut ByteStream) -> Result<Option<Bytes>> {
+/// The next block, or an error as soon as the upload is abandoned.
+async fn next_unless(abandoned: &CancellationToken, content: &mut ByteStream) -> Result<Option<Bytes>> {
     tokio::select! {
         biased;
-        () = gone.cancelled() => Err(abandoned()),
+        () = abandoned.cancelled() => Err(interrupted()),
         block = content.next() => block,
     }
 }
 
-fn abandoned() -> Error {
-    Error::new(base::error::Class::Interrupted, "the upload was given up")
+fn interrupted() -> Error {
+    Error::new(base::error::Class::Interrupted, "the upload was abandoned")
 }
 
-/// Runs blocking work on a thread of its own.
+/// Runs blocking work on the runtime's blocking threads.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
-        Err(error) => Err(Error::unexpected(format!("a thread of the store ended: {error}"))),
+        Err(error) => Err(Error::unexpected(format!("a worker thread of the store failed: {error}"))),
     }
 }
 
-fn may_be_made(root: &Path) -> Result<()> {
+fn may_be_created(root: &Path) -> Result<()> {
     match root.parent().map(std::fs::metadata) {
-        Some(Err(error)) if error.kind() == io::ErrorKind::NotFound => Err(no_place(root)),
+        Some(Err(error)) if error.kind() == io::ErrorKind::NotFound => Err(missing_parent(root)),
         Some(Err(error)) => Err(failure("open the store", root, &error)),
         Some(Ok(_)) | None => Ok(()),
     }
 }
 
-fn no_place(root: &Path) -> Error {
-    Error::config(format!("neither the store {} nor the folder above it exists", root.display()))
-        .hint("mount the disk, or make the folder")
+fn missing_parent(root: &Path) -> Error {
+    Error::config(format!("neither the store {} nor its parent folder exists", root.display()))
+        .hint("mount the disk, or create the folder")
 }
 
-fn make_root(root: &Path) -> Result<()> {
+fn create_root(root: &Path) -> Result<()> {
     match std::fs::DirBuilder::new().mode(FOLDER_MODE).create(root) {
         Ok(()) => sync_above(root),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(no_place(root)),
-        Err(error) => Err(failure("make", root, &error)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(missing_parent(root)),
+        Err(error) => Err(failure("create", root, &error)),
     }
 }
 

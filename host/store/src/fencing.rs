@@ -1,4 +1,4 @@
-//! The fence around every object that a run makes.
+//! The fence around every object that a run creates.
 
 use crate::{ObjectKey, Store, Stored};
 use base::error::{Error, Result};
@@ -7,22 +7,20 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use std::sync::Arc;
 
-/// What a run does around every object that it makes: it says so before, and asks whether it still may in the end.
+/// What a run does around every object that it creates: it announces the object first, and checks at the end that it
+/// still holds the lease.
 #[derive(Clone)]
 pub struct Fencing {
-    /// Says which object is about to be made.
+    /// Announces the object that is about to be created.
     pub announce: Arc<dyn Fn(ObjectKey) -> BoxFuture<'static, Result<()>> + Send + Sync>,
-    /// Takes that back of an object that somebody else made: it is not the run's to clear.
+    /// Withdraws the announcement of an object that another run created, so that this run does not remove it.
     pub withdraw: Arc<dyn Fn(ObjectKey) -> BoxFuture<'static, ()> + Send + Sync>,
-    /// Whether it may come into being.
+    /// Decides whether the object may be created.
     pub guard: Guard,
 }
 
 impl Fencing {
-    /// Announces an object and makes it.
-    ///
-    /// # Errors
-    /// Those of the announcement and of the store.
+    /// Announces an object and stores it.
     pub async fn put_stream(&self, store: &Store, key: &ObjectKey, content: ByteStream) -> Result<Stored> {
         (self.announce)(key.clone()).await?;
         let stored = store.put_stream(key, content.guarded(self.guard.clone())).await;
@@ -34,8 +32,7 @@ impl Fencing {
 }
 
 impl Fencing {
-    /// A fence that lets everything pass, for a store that nobody else writes to.
-    #[must_use]
+    /// A fence that allows everything, for a store without other writers.
     pub fn none() -> Self {
         Self {
             announce: Arc::new(|_| async { Ok(()) }.boxed()),

@@ -1,15 +1,15 @@
-//! Object stores: a folder, or a server that speaks S3; memory, for simulations. One behaviour suite runs against the real ones.
+//! Object stores: a folder, an S3 server, or memory for simulations. One test suite runs against folders and servers.
 //!
-//! An object appears under its key whole or not at all, and no upload of a stream ever replaces one. Nothing here
-//! decides what is stored, kept or deleted, and nothing here knows of plugins.
+//! An object appears under its key completely or not at all, and the upload of a stream never replaces an object. This
+//! crate does not decide what is stored, kept or deleted, and does not know about plugins.
 #![warn(missing_docs)]
 
-pub mod directory;
+mod directory;
 mod fencing;
 mod location;
 pub mod memory;
-pub mod profile;
-pub mod s3;
+mod profile;
+mod s3;
 #[cfg(test)]
 mod suite;
 
@@ -25,33 +25,32 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Longest key. S3 allows 1,024 bytes with the store's own prefix.
+/// Longest key. S3 allows 1,024 bytes including the store's prefix.
 const KEY_BYTES_MAX: usize = 512;
 
-/// Largest object that [`Store::get`] reads into memory. Records and indexes of real installations have a few MiB.
+/// Largest object that [`Store::get`] reads into memory. Records and indexes of real installations take a few MiB.
 pub const GET_BYTES_MAX: u64 = 64 << 20;
 
-/// Most keys that one listing returns. A million objects are 270 years of ten a day, and a gigabyte of keys is a mistake.
+/// Most keys that one listing returns. A million objects is 270 years of ten per day; a gigabyte of keys is a mistake.
 const LIST_KEYS_MAX: usize = 1_000_000;
 
-/// Where an object is, below the store's root: `prod/db/20260630T010000Z.dump`. Whoever reads a history has thousands of copies of one.
+/// An object's path below the store's root: `prod/db/20260630T010000Z.dump`. Cheap to clone, because a history holds
+/// thousands of copies.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectKey(Arc<str>);
 
 impl ObjectKey {
-    /// A key of one or more segments. Each is made of `[A-Za-z0-9._:+-]`, is not empty, and is neither `.` nor `..`. The
-    /// program itself writes no colon and no plus; scripts have them in their stamps.
-    #[must_use]
+    /// A key of one or more segments. A segment consists of `[A-Za-z0-9._:+-]`, is not empty, and is neither `.` nor
+    /// `..`. The program itself never writes a colon or a plus; backup scripts use them in timestamps.
     pub fn parse(text: &str) -> Option<Self> {
-        let segment = |s: &str| {
+        let is_segment = |s: &str| {
             !matches!(s, "" | "." | "..")
                 && s.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b':' | b'+'))
         };
-        (text.len() <= KEY_BYTES_MAX && text.split('/').all(segment)).then(|| Self(text.into()))
+        (text.len() <= KEY_BYTES_MAX && text.split('/').all(is_segment)).then(|| Self(text.into()))
     }
 
     /// The key as text.
-    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -63,18 +62,18 @@ impl fmt::Display for ObjectKey {
     }
 }
 
-/// What a store says of an object.
+/// A store's metadata of an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Meta {
     /// Its key.
     pub key: ObjectKey,
     /// Its size.
     pub bytes: u64,
-    /// When it was last written, by the store's own clock.
+    /// When it was last written, by the store's clock.
     pub modified: jiff::Timestamp,
 }
 
-/// What became of an upload.
+/// The result of an upload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored {
     /// Size of the object.
@@ -83,40 +82,40 @@ pub struct Stored {
     pub sha256: String,
 }
 
-/// What became of a deletion.
+/// The result of a deletion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Deleted {
-    /// The object is gone, or never was.
+    /// The object is gone, or never existed.
     Gone,
-    /// The store keeps it: a lock, a retention rule, or a credential without the permission.
+    /// The store refused to delete it: an object lock, a retention rule, or a credential without the permission.
     Retained,
 }
 
-/// What became of a creation.
+/// The result of a creation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Created {
-    /// The object is new.
+    /// The object was created.
     Created,
-    /// There was one already, and it is untouched.
+    /// The object already existed and was not changed.
     Exists,
 }
 
 /// `[store]` of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Config {
+pub struct StoreConfig {
     /// `s3://BUCKET/PREFIX` or `file:///FOLDER`.
     pub url: String,
-    /// The S3 server. By default what the credentials name (`AWS_ENDPOINTS`, `AWS_ENDPOINT_URL`), then the profile's own.
+    /// The S3 server. Default: the one in the credentials (`AWS_ENDPOINTS`, `AWS_ENDPOINT_URL`), then the profile's.
     pub endpoint: Option<String>,
-    /// The region that requests are signed for. By default the profile's.
+    /// The region that requests are signed for. Default: the profile's.
     pub region: Option<String>,
-    /// Which S3 server it is.
+    /// The kind of S3 server.
     #[serde(default)]
     pub profile: profile::Profile,
     /// The access key.
     pub credentials: Option<base::secret::Source>,
-    /// PEM certificates of the authorities that may vouch for the endpoint, in place of the system's.
+    /// PEM certificates of the authorities to trust for the endpoint, instead of the system's.
     pub ca_file: Option<PathBuf>,
 }
 
@@ -132,13 +131,13 @@ pub enum Store {
 }
 
 impl Store {
-    /// Opens a store and checks that it can be reached: one listing of one key, or one look at the folder. A folder
-    /// that does not exist is made if the one above it exists.
+    /// Opens a store and checks that it can be reached, by listing one key or reading the folder. If the folder does
+    /// not exist but its parent does, the first write creates it.
     ///
     /// # Errors
-    /// [`base::error::Class::Config`] for a URL, a credential, a bucket or a folder that is wrong,
-    /// [`base::error::Class::Unavailable`] where nobody answers.
-    pub async fn open(config: &Config) -> Result<Self> {
+    /// [`base::error::Class::Config`] if the URL, a credential, the bucket or the folder is wrong,
+    /// [`base::error::Class::Unavailable`] if the server does not answer.
+    pub async fn open(config: &StoreConfig) -> Result<Self> {
         match locate(&config.url)? {
             Location::Bucket { bucket, prefix } => {
                 s3::S3::open(config, bucket, prefix, s3::Patience::default()).await.map(Self::S3)
@@ -151,16 +150,15 @@ impl Store {
                     ("ca_file", config.ca_file.is_some()),
                 ];
                 if let Some((name, _)) = set.into_iter().find(|(_, is_set)| *is_set) {
-                    return Err(Error::config(format!("a folder has no use for `{name}`"))
-                        .hint(format!("remove `{name}` from [store], or use an s3:// url")));
+                    return Err(Error::config(format!("`{name}` does not apply to a file:// store"))
+                        .hint(format!("remove `{name}` from [store], or use an s3:// URL")));
                 }
                 directory::Directory::open(root).await.map(Self::Directory)
             }
         }
     }
 
-    /// The store for people: its URL, which never holds a secret.
-    #[must_use]
+    /// The store's URL, for messages. It never contains a secret.
     pub fn describe(&self) -> String {
         match self {
             Self::S3(s3) => s3.describe(),
@@ -169,11 +167,11 @@ impl Store {
         }
     }
 
-    /// Stores the whole stream as one new object, which appears only when the stream ended well. On an error, and when
-    /// the future is dropped, nothing of it stays; what a killed process leaves is what [`Store::abort_uploads`] removes.
+    /// Stores the whole stream as one new object, which appears only if the stream completes. On an error, or if the
+    /// future is dropped, nothing remains; [`Store::abort_uploads`] removes what a killed process leaves.
     ///
     /// # Errors
-    /// The producer's own error, unchanged. Of class `Unexpected` when the object exists or the store is full.
+    /// The producer's error, unchanged. Class `Unexpected` if the object exists or the store is full.
     pub async fn put_stream(&self, key: &ObjectKey, content: ByteStream) -> Result<Stored> {
         match self {
             Self::S3(s3) => s3.put_stream(key, content).await,
@@ -182,10 +180,7 @@ impl Store {
         }
     }
 
-    /// Stores a small object, in place of one that exists.
-    ///
-    /// # Errors
-    /// When the store refuses it or is unavailable.
+    /// Stores a small object, replacing an existing one.
     pub async fn put(&self, key: &ObjectKey, body: Bytes) -> Result<()> {
         match self {
             Self::S3(s3) => s3.put(key, body).await,
@@ -194,11 +189,8 @@ impl Store {
         }
     }
 
-    /// Stores a small object unless there is one. Where the profile knows no conditional write, it looks first: then
-    /// of two that create at the same moment both may be told `Created`, which the caller's lease has to make harmless.
-    ///
-    /// # Errors
-    /// When the store refuses it or is unavailable.
+    /// Stores a small object unless the key exists. If the profile does not support conditional writes, it checks
+    /// first; then two concurrent creations may both return `Created`, and the caller's lease must make that harmless.
     pub async fn create(&self, key: &ObjectKey, body: Bytes) -> Result<Created> {
         match self {
             Self::S3(s3) => s3.create(key, body).await,
@@ -207,10 +199,10 @@ impl Store {
         }
     }
 
-    /// A small object's bytes; none where there is no object.
+    /// A small object's bytes; `None` if it does not exist.
     ///
     /// # Errors
-    /// When it is larger than [`GET_BYTES_MAX`], or the store is unavailable.
+    /// If it is larger than [`GET_BYTES_MAX`], or the store is unavailable.
     pub async fn get(&self, key: &ObjectKey) -> Result<Option<Bytes>> {
         match self {
             Self::S3(s3) => s3.get(key).await,
@@ -219,10 +211,7 @@ impl Store {
         }
     }
 
-    /// What the store says of one object; none where there is none.
-    ///
-    /// # Errors
-    /// When the store is unavailable.
+    /// The metadata of one object; `None` if it does not exist.
     pub async fn head(&self, key: &ObjectKey) -> Result<Option<Meta>> {
         match self {
             Self::S3(s3) => s3.head(key).await,
@@ -231,11 +220,8 @@ impl Store {
         }
     }
 
-    /// All objects below a folder such as `prod/db/`, at any depth, sorted by key; below the root for `""`. The slash
-    /// at the end may be left out: `xx-1` never lists `xx-11`. What has no valid key is left out.
-    ///
-    /// # Errors
-    /// When the store is unavailable.
+    /// All objects below a folder such as `prod/db/`, at any depth, sorted by key; `""` is the root. The final slash is
+    /// optional: `xx-1` never lists `xx-11`. Objects without a valid key are skipped.
     pub async fn list(&self, under: &str) -> Result<Vec<Meta>> {
         let under = folder(under)?;
         let mut found = match self {
@@ -247,10 +233,10 @@ impl Store {
         Ok(found)
     }
 
-    /// Deletes one object. In a versioned bucket that adds a marker, and the bytes stay.
+    /// Deletes one object. In a versioned bucket this adds a delete marker, and the data stays.
     ///
     /// # Errors
-    /// When the store is unavailable, or a credential is wrong rather than not permitted.
+    /// If the store is unavailable, or the credentials are invalid. A missing permission is [`Deleted::Retained`].
     pub async fn delete(&self, key: &ObjectKey) -> Result<Deleted> {
         match self {
             Self::S3(s3) => s3.delete(key).await,
@@ -259,25 +245,25 @@ impl Store {
         }
     }
 
-    /// Removes what uploads below a folder left behind, and says how many there were. An upload that is still running
-    /// is removed too: the caller holds the lease.
+    /// Removes unfinished uploads below a folder and returns their number. This includes uploads that are still
+    /// running, so the caller must hold the lease.
     ///
     /// # Errors
-    /// When the store is unavailable or does not let the credential list uploads.
+    /// If the store is unavailable, or the credentials do not allow listing uploads.
     pub async fn abort_uploads(&self, under: &str) -> Result<u32> {
         let under = folder(under)?;
         match self {
             Self::S3(s3) => s3.abort_uploads(&under).await,
             Self::Directory(directory) => directory.abort_uploads(&under).await,
-            // An upload to it is one step.
+            // An upload to memory is atomic.
             Self::Memory(_) => Ok(0),
         }
     }
 
-    /// Streams an object, or a part of it, in blocks. The stream fails if it ends before its length.
+    /// Streams an object, or a part of it, in blocks. The stream fails if it ends early.
     ///
     /// # Errors
-    /// Of class [`base::error::Class::Stale`] when there is no such object or it is shorter than the range.
+    /// [`base::error::Class::Stale`] if the object does not exist or is shorter than the range.
     pub async fn read(&self, key: &ObjectKey, range: Option<Range<u64>>) -> Result<ByteStream> {
         match self {
             Self::S3(s3) => s3.read(key, range).await,
@@ -286,8 +272,8 @@ impl Store {
         }
     }
 
-    /// Waits until everything that dropped uploads left behind is cleaned up. Worth a few seconds before the process
-    /// ends early; [`Store::abort_uploads`] finds the rest in the next run.
+    /// Waits until dropped uploads are cleaned up. Worth a few seconds before the process exits early; the next run's
+    /// [`Store::abort_uploads`] removes the rest.
     pub async fn settle(&self) {
         match self {
             Self::S3(s3) => s3.settle().await,
@@ -297,39 +283,37 @@ impl Store {
     }
 }
 
-/// The failure of whoever reads an object that is not there.
+/// Error for reading an object that does not exist.
 fn missing(key: &ObjectKey, store: &str) -> Error {
-    Error::new(base::error::Class::Stale, format!("the object {key} is not in {store}"))
-        .hint("run `verify` to see which snapshots miss objects")
+    Error::new(base::error::Class::Stale, format!("the object {key} does not exist in {store}"))
+        .hint("run `verify` to see which snapshots have missing objects")
 }
 
-/// The failure of whoever reads beyond an object's end.
-fn too_short(key: &ObjectKey, wanted: u64, bytes: u64) -> Error {
-    Error::new(base::error::Class::Stale, format!("the object {key} has {bytes} bytes, not the {wanted} that are read"))
+/// Error for reading past the end of an object.
+fn too_short(key: &ObjectKey, end: u64, bytes: u64) -> Error {
+    Error::new(base::error::Class::Stale, format!("the object {key} has {bytes} bytes, expected at least {end}"))
         .hint("run `verify` to see which objects are damaged")
 }
 
-/// The failure of whoever uploads over an object.
+/// Error for uploading to a key that exists.
 fn exists(key: &ObjectKey) -> Error {
-    Error::taken(format!("the object {key} exists already and is not overwritten"))
-        .hint("run again: a new run has a new name")
+    Error::taken(format!("the object {key} already exists and was not overwritten"))
+        .hint("run the command again; the new run uses a new name")
 }
 
-/// The failure of whoever gets a large object.
+/// Error for getting an object that is too large to hold in memory.
 fn too_large(key: &ObjectKey, bytes: u64) -> Error {
-    Error::unexpected(format!(
-        "the object {key} has {bytes} bytes, more than the {GET_BYTES_MAX} that are read at once"
-    ))
+    Error::unexpected(format!("the object {key} has {bytes} bytes, more than the limit of {GET_BYTES_MAX} bytes"))
 }
 
-/// A folder's name below the root, with a slash at its end; empty for the root itself.
+/// A folder's path below the root, with a trailing slash; empty for the root.
 fn folder(under: &str) -> Result<String> {
     let name = under.strip_suffix('/').unwrap_or(under);
     if name.is_empty() {
         return Ok(String::new());
     }
     let key = ObjectKey::parse(name);
-    key.map(|key| format!("{key}/")).ok_or_else(|| Error::unexpected(format!("`{under}` is no folder of a store")))
+    key.map(|key| format!("{key}/")).ok_or_else(|| Error::unexpected(format!("`{under}` is not a folder of a store")))
 }
 
 impl serde::Serialize for ObjectKey {
@@ -341,7 +325,7 @@ impl serde::Serialize for ObjectKey {
 impl<'de> serde::Deserialize<'de> for ObjectKey {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = <String as serde::Deserialize>::deserialize(deserializer)?;
-        Self::parse(&text).ok_or_else(|| serde::de::Error::custom(format!("`{text}` is no object key")))
+        Self::parse(&text).ok_or_else(|| serde::de::Error::custom(format!("`{text}` is not a valid object key")))
     }
 }
 
@@ -350,8 +334,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_unknown_key_or_profile_of_the_configuration_is_refused_by_name() {
-        let parse = |text: &str| toml::from_str::<Config>(text);
+    fn unknown_keys_and_profiles_in_the_configuration_are_named() {
+        let parse = |text: &str| toml::from_str::<StoreConfig>(text);
         let config =
             parse("url = \"s3://bucket/erp\"\nprofile = \"gcs\"\ncredentials = { files = \"/run/s3\" }").unwrap();
         assert_eq!(config.profile, profile::Profile::Gcs);
@@ -364,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_could_leave_its_folder_is_no_key() {
+    fn a_key_cannot_leave_its_folder() {
         for text in [
             "",
             "/",

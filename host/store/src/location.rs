@@ -1,11 +1,11 @@
-//! Where a store is: its URL, parsed once.
+//! A store's location: its URL, parsed once.
 
 use super::ObjectKey;
 use base::error::{Error, Result};
 use std::path::PathBuf;
 use url::Url;
 
-/// Longest prefix in a store's URL: with the longest key it stays within S3's 1,024 bytes.
+/// Longest prefix in a store's URL. Together with the longest key it stays within S3's 1,024 bytes.
 const PREFIX_BYTES_MAX: usize = 500;
 
 /// A store's URL, parsed.
@@ -19,17 +19,17 @@ pub(super) enum Location {
     Folder(PathBuf),
 }
 
-/// Parses a store's URL. What is refused is not shown where it may hold a password.
+/// Parses a store's URL. An invalid URL that may contain a password is not shown.
 pub(super) fn locate(text: &str) -> Result<Location> {
-    const FORMS: &str = "give `s3://BUCKET/PREFIX` or `file:///FOLDER`";
-    let url = Url::parse(text).map_err(|e| Error::config(format!("the store's url is wrong: {e}")).hint(FORMS))?;
+    const FORMS: &str = "use `s3://BUCKET/PREFIX` or `file:///FOLDER`";
+    let url = Url::parse(text).map_err(|e| Error::config(format!("the store's URL is invalid: {e}")).hint(FORMS))?;
     if !url.username().is_empty() || url.password().is_some() {
-        return Err(Error::config("the store's url holds a user name or a password")
-            .hint("remove them from the url and give `credentials`"));
+        return Err(Error::config("the store's URL contains a user name or a password")
+            .hint("remove them from the URL and use `credentials`"));
     }
     if url.query().is_some() || url.fragment().is_some() {
-        return Err(Error::config("the store's url holds a `?` or a `#`")
-            .hint("write them as %3F and %23 if a folder's name really has them"));
+        return Err(Error::config("the store's URL contains a `?` or a `#`")
+            .hint("write them as %3F and %23 if they are part of a folder's name"));
     }
     match url.scheme() {
         "s3" => locate_bucket(&url),
@@ -37,9 +37,9 @@ pub(super) fn locate(text: &str) -> Result<Location> {
             let folder = url.to_file_path().ok().filter(|path| path.is_absolute());
             folder
                 .map(Location::Folder)
-                .ok_or_else(|| Error::config(format!("the url {url} names no absolute folder")).hint(FORMS))
+                .ok_or_else(|| Error::config(format!("the URL {url} does not name an absolute folder")).hint(FORMS))
         }
-        other => Err(Error::config(format!("the store's url has the unknown scheme `{other}`")).hint(FORMS)),
+        other => Err(Error::config(format!("the store's URL has the unknown scheme `{other}`")).hint(FORMS)),
     }
 }
 
@@ -48,16 +48,14 @@ fn locate_bucket(url: &Url) -> Result<Location> {
     let is_name = (3..=255).contains(&bucket.len())
         && bucket.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
     if !is_name || url.port().is_some() {
-        return Err(Error::config(format!("the url {url} names no bucket")).hint("give `s3://BUCKET/PREFIX`"));
+        return Err(Error::config(format!("the URL {url} does not name a bucket")).hint("use `s3://BUCKET/PREFIX`"));
     }
     let prefix = url.path().trim_matches('/');
     let is_plain = |prefix: &str| !prefix.contains([':', '+']) && ObjectKey::parse(prefix).is_some();
     let is_prefix = prefix.is_empty() || (prefix.len() <= PREFIX_BYTES_MAX && is_plain(prefix));
     if !is_prefix {
-        return Err(Error::config(format!(
-            "the url {url} has a prefix with other characters than A-Z a-z 0-9 . _ - /"
-        ))
-        .hint("choose a plain prefix, such as `s3://BUCKET/erp`"));
+        return Err(Error::config(format!("the prefix in the URL {url} is invalid or too long"))
+            .hint("use only A-Z a-z 0-9 . _ - and /, as in `s3://BUCKET/erp`"));
     }
     let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
     Ok(Location::Bucket { bucket: bucket.to_owned(), prefix })
@@ -85,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_url_is_refused_with_a_hint_and_without_its_password() {
+    fn an_invalid_url_gets_a_hint_and_never_shows_its_password() {
         let table = [
             "",
             "erp",

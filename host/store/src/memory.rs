@@ -1,5 +1,5 @@
-//! A store in memory, with a clock of its own and faults on demand. Simulations run on it: each operation is one step, at which
-//! whoever drives them may do something else first.
+//! A store in memory, with its own clock and injectable faults, for simulations. Each operation yields once, so that
+//! the simulation can interleave other operations.
 
 use super::{Created, Deleted, Meta, ObjectKey, Stored};
 use base::error::{Error, Result};
@@ -11,16 +11,16 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// What may go wrong with one operation.
+/// A fault in one operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// It is not carried out, and fails.
+    /// The operation fails and has no effect.
     Refused,
-    /// It is carried out, and its answer gets lost.
+    /// The operation takes effect, but its answer is lost.
     AnswerLost,
 }
 
-/// The store. Clones share what it holds.
+/// The store. Clones share its content.
 #[derive(Debug, Clone)]
 pub struct Memory(Arc<Mutex<Inner>>);
 
@@ -33,8 +33,7 @@ struct Inner {
 }
 
 impl Memory {
-    /// An empty store at a moment.
-    #[must_use]
+    /// An empty store whose clock shows `now`.
     pub fn new(now: Timestamp) -> Self {
         let inner = Inner { objects: BTreeMap::new(), now, operations: 0, faults: BTreeMap::new() };
         Self(Arc::new(Mutex::new(inner)))
@@ -49,43 +48,41 @@ impl Memory {
         self.inner().now = now;
     }
 
-    /// How many operations there were so far.
-    #[must_use]
+    /// The number of operations so far.
     pub fn operations(&self) -> u64 {
         self.inner().operations
     }
 
-    /// Makes an operation go wrong, counted from the next one, which is 0.
+    /// Makes an operation fail. `after` counts from the next operation, which is 0.
     pub fn fail(&self, after: u64, fault: Fault) {
         let mut inner = self.inner();
         let at = inner.operations + after;
         inner.faults.insert(at, fault);
     }
 
-    /// Forgets faults that were not met.
+    /// Removes faults that have not occurred yet.
     pub fn heal(&self) {
         self.inner().faults.clear();
     }
 
-    /// Everything that it holds.
-    #[must_use]
+    /// All objects.
     pub fn objects(&self) -> BTreeMap<ObjectKey, Bytes> {
         self.inner().objects.iter().map(|(key, (bytes, _))| (key.clone(), bytes.clone())).collect()
     }
 
-    /// Puts something there, as somebody else does.
+    /// Stores an object as another program would.
     pub fn place(&self, key: ObjectKey, bytes: Bytes) {
         let mut inner = self.inner();
         let now = inner.now;
         inner.objects.insert(key, (bytes, now));
     }
 
-    /// Takes something away, as somebody else does.
+    /// Removes an object as another program would.
     pub fn take_away(&self, key: &ObjectKey) {
         self.inner().objects.remove(key);
     }
 
-    /// One operation: a step at which others may go first, and perhaps a fault.
+    /// Runs one operation: yields to others first, then applies the fault that is due, if any.
     async fn operate<T>(&self, operation: impl FnOnce(&mut Inner) -> Result<T>) -> Result<T> {
         tokio::task::yield_now().await;
         let mut inner = self.inner();
@@ -100,9 +97,6 @@ impl Memory {
     }
 
     /// See [`super::Store::put_stream`].
-    ///
-    /// # Errors
-    /// As there.
     pub async fn put_stream(&self, key: &ObjectKey, mut content: ByteStream) -> Result<Stored> {
         let mut body = Vec::new();
         while let Some(block) = content.next().await? {
@@ -120,9 +114,6 @@ impl Memory {
     }
 
     /// See [`super::Store::put`].
-    ///
-    /// # Errors
-    /// As there.
     pub async fn put(&self, key: &ObjectKey, body: Bytes) -> Result<()> {
         self.operate(|inner| {
             inner.objects.insert(key.clone(), (body, inner.now));
@@ -132,9 +123,6 @@ impl Memory {
     }
 
     /// See [`super::Store::create`].
-    ///
-    /// # Errors
-    /// As there.
     pub async fn create(&self, key: &ObjectKey, body: Bytes) -> Result<Created> {
         self.operate(|inner| {
             if inner.objects.contains_key(key) {
@@ -147,25 +135,16 @@ impl Memory {
     }
 
     /// See [`super::Store::get`].
-    ///
-    /// # Errors
-    /// As there.
     pub async fn get(&self, key: &ObjectKey) -> Result<Option<Bytes>> {
         self.operate(|inner| Ok(inner.objects.get(key).map(|(bytes, _)| bytes.clone()))).await
     }
 
     /// See [`super::Store::head`].
-    ///
-    /// # Errors
-    /// As there.
     pub async fn head(&self, key: &ObjectKey) -> Result<Option<Meta>> {
         self.operate(|inner| Ok(inner.objects.get(key).map(|object| meta(key, object)))).await
     }
 
     /// See [`super::Store::list`].
-    ///
-    /// # Errors
-    /// As there.
     pub async fn list(&self, under: &str) -> Result<Vec<Meta>> {
         let below = |(key, _): &(&ObjectKey, &(Bytes, Timestamp))| key.as_str().starts_with(under);
         self.operate(|inner| Ok(inner.objects.iter().filter(below).map(|(key, object)| meta(key, object)).collect()))
@@ -173,9 +152,6 @@ impl Memory {
     }
 
     /// See [`super::Store::delete`].
-    ///
-    /// # Errors
-    /// As there.
     pub async fn delete(&self, key: &ObjectKey) -> Result<Deleted> {
         self.operate(|inner| {
             inner.objects.remove(key);
@@ -185,9 +161,6 @@ impl Memory {
     }
 
     /// See [`super::Store::read`].
-    ///
-    /// # Errors
-    /// As there.
     pub async fn read(&self, key: &ObjectKey, range: Option<Range<u64>>) -> Result<ByteStream> {
         let whole = self.get(key).await?.ok_or_else(|| super::missing(key, "memory"))?;
         let range = range.unwrap_or(0..whole.len() as u64);
@@ -196,9 +169,9 @@ impl Memory {
         let part = whole.get(start..end).map(Bytes::copy_from_slice);
         let part = part.ok_or_else(|| super::too_short(key, range.end, whole.len() as u64))?;
         let (writer, stream) = stream::channel(Some(part.len() as u64));
-        // Both fit in what a stream holds, so nobody has to read along.
+        // Both items fit in the channel, so sending does not wait for a reader.
         let sent = writer.send(part).await.is_ok() && writer.finish().await.is_ok();
-        debug_assert!(sent, "the other half is right here");
+        debug_assert!(sent, "the receiving half is still alive");
         Ok(stream)
     }
 }

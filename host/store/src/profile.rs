@@ -1,5 +1,5 @@
-//! What differs between S3 servers, as plain data. A profile is chosen in the configuration and never inferred from
-//! what a server answers: several answer 200 to what they ignore.
+//! Differences between S3 servers, as plain data. The profile is set in the configuration and never inferred from a
+//! server's answers: several servers answer 200 to requests that they ignore.
 
 use serde::Deserialize;
 use std::fmt;
@@ -10,45 +10,45 @@ use std::fmt;
 pub enum Profile {
     /// Amazon S3.
     Aws,
-    /// Google Cloud Storage by its XML interface, with an HMAC key.
+    /// Google Cloud Storage through its XML API, with an HMAC key.
     Gcs,
     /// MinIO.
     Minio,
     /// Garage.
     Garage,
-    /// Ceph's object gateway.
+    /// Ceph Object Gateway.
     Ceph,
     /// Cloudflare R2.
     R2,
     /// Backblaze B2.
     B2,
-    /// Any other: only what every server does.
+    /// Any other server: only features that every server supports.
     #[default]
     Generic,
 }
 
-/// What a profile's servers do.
+/// What a profile's servers support.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Facts {
-    /// PutObject with `If-None-Match: *` is refused where the object exists. Elsewhere the header is ignored or refused.
+    /// PutObject with `If-None-Match: *` fails if the object exists. Other servers ignore or reject the header.
     pub conditional_create: bool,
-    /// Region of a configuration without one; none where only the configuration can know it.
+    /// Default region; `None` if the configuration must set it.
     pub region: Option<&'static str>,
-    /// Endpoint of a configuration without one.
+    /// Default endpoint.
     pub endpoint: Option<&'static str>,
-    /// The region alone leads to the endpoint.
+    /// The endpoint follows from the region.
     pub regional_endpoint: bool,
-    /// What the parts of a large object carry against damage on their way.
+    /// The checksum that protects the parts of a large object in transit.
     pub part_checksum: PartChecksum,
 }
 
-/// A checksum of one part, which the server compares before it takes the part.
+/// A checksum of one part, which the server verifies before it accepts the part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PartChecksum {
-    /// Content-MD5, which every server compares. A core makes 650 MB/s of it.
+    /// Content-MD5, which every server verifies. One core computes 650 MB/s.
     Md5,
-    /// CRC32C, for which processors have an instruction. Only where it was seen to be compared: Google Cloud Storage, for
-    /// one, takes any value.
+    /// CRC32C, which processors compute in hardware. Only for servers that were seen to verify it: Google Cloud
+    /// Storage, for one, accepts any value.
     Crc32c,
 }
 
@@ -57,8 +57,7 @@ impl Profile {
     pub const ALL: [Self; 8] =
         [Self::Aws, Self::Gcs, Self::Minio, Self::Garage, Self::Ceph, Self::R2, Self::B2, Self::Generic];
 
-    /// As the configuration spells it.
-    #[must_use]
+    /// Its name in the configuration.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Aws => "aws",
@@ -72,10 +71,9 @@ impl Profile {
         }
     }
 
-    /// What its servers do.
-    #[must_use]
+    /// What its servers support.
     pub const fn facts(self) -> Facts {
-        const PLAIN: Facts = Facts {
+        const BASELINE: Facts = Facts {
             conditional_create: false,
             region: Some("auto"),
             endpoint: None,
@@ -83,16 +81,16 @@ impl Profile {
             part_checksum: PartChecksum::Md5,
         };
         match self {
-            Self::Aws => Facts { conditional_create: true, region: None, regional_endpoint: true, ..PLAIN },
-            Self::Gcs => Facts { endpoint: Some("https://storage.googleapis.com"), ..PLAIN },
-            Self::Minio => Facts { conditional_create: true, region: Some("us-east-1"), ..PLAIN },
-            Self::Garage => Facts { region: Some("garage"), part_checksum: PartChecksum::Crc32c, ..PLAIN },
-            // Releases differ in what they do with a precondition.
-            Self::Ceph => Facts { region: Some("default"), ..PLAIN },
-            Self::R2 => Facts { conditional_create: true, ..PLAIN },
-            // A precondition is 501 here.
-            Self::B2 => Facts { region: None, ..PLAIN },
-            Self::Generic => PLAIN,
+            Self::Aws => Facts { conditional_create: true, region: None, regional_endpoint: true, ..BASELINE },
+            Self::Gcs => Facts { endpoint: Some("https://storage.googleapis.com"), ..BASELINE },
+            Self::Minio => Facts { conditional_create: true, region: Some("us-east-1"), ..BASELINE },
+            Self::Garage => Facts { region: Some("garage"), part_checksum: PartChecksum::Crc32c, ..BASELINE },
+            // Releases differ in how they treat a precondition.
+            Self::Ceph => Facts { region: Some("default"), ..BASELINE },
+            Self::R2 => Facts { conditional_create: true, ..BASELINE },
+            // B2 answers a precondition with 501.
+            Self::B2 => Facts { region: None, ..BASELINE },
+            Self::Generic => BASELINE,
         }
     }
 }

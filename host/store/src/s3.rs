@@ -1,8 +1,8 @@
-//! A server that speaks S3, by the subset that every one of them understands: path style, Content-MD5, no trailer, no
-//! checksum header and no precondition where the profile does not honour it, one delete at a time.
+//! S3 servers, through the subset of S3 that all of them support: path-style addresses, Content-MD5, no trailers, one
+//! delete per request, and checksum headers or preconditions only if the profile supports them.
 //!
-//! The AWS SDK is used here and in the modules below, and nowhere else. Nothing here believes an answer that leaves
-//! open whether an upload was stored: it looks, and recognises its own object by the `write-id` it gave it.
+//! Only this module and its submodules use the AWS SDK. If an answer leaves open whether an upload was stored, the code
+//! checks the object and recognises its own by the `write-id` in its metadata.
 
 mod connect;
 mod download;
@@ -15,7 +15,7 @@ mod wire;
 pub use connect::Patience;
 
 use super::profile::Facts;
-use super::{Config, Created, Deleted, GET_BYTES_MAX, LIST_KEYS_MAX, Meta, ObjectKey, Stored};
+use super::{Created, Deleted, GET_BYTES_MAX, LIST_KEYS_MAX, Meta, ObjectKey, StoreConfig, Stored};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
@@ -30,22 +30,22 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::task::TaskTracker;
 
-/// Attempts to read a small object whose answer breaks off: the SDK repeats requests, not bodies.
+/// Attempts to read a small object if the response body breaks off. The SDK retries requests, but not bodies.
 const GET_ATTEMPTS_MAX: u32 = 4;
 
-/// Pages of one listing: a thousand keys each, so more than [`LIST_KEYS_MAX`] keys have.
+/// Most pages of one listing of uploads. A page holds a thousand keys, so this allows more than [`LIST_KEYS_MAX`].
 const LIST_PAGES_MAX: usize = 2_000;
 
-/// Longest wait for clean-up when the process ends early: within the 30 s that Kubernetes gives.
+/// Longest wait for clean-up when the process exits early. Kubernetes allows 30 s.
 const SETTLE_SECONDS_MAX: u64 = 10;
 
-/// User metadata that tells an object's own upload from another's.
+/// User metadata that identifies the upload that wrote an object.
 const WRITE_ID: &str = "write-id";
 
-/// User metadata with the SHA-256 of an object that was whole in memory before it was sent.
+/// User metadata with the SHA-256 of an object that was completely in memory before it was sent.
 const SHA256: &str = "sha256";
 
-/// A bucket's prefix on a server.
+/// A prefix in a bucket on a server.
 #[derive(Clone)]
 pub struct S3(Arc<Inner>);
 
@@ -54,12 +54,12 @@ struct Inner {
     bucket: String,
     /// Empty, or ends with a slash.
     prefix: String,
-    /// For people.
+    /// For messages.
     endpoint: String,
     facts: Facts,
     patience: Patience,
     keys: Arc<connect::Keys>,
-    /// Aborts of uploads that were dropped.
+    /// Running aborts of dropped uploads.
     aborts: TaskTracker,
 }
 
@@ -70,31 +70,24 @@ impl std::fmt::Debug for S3 {
 }
 
 impl S3 {
-    /// Opens a prefix and lists one key of it.
-    ///
-    /// # Errors
-    /// As [`super::Store::open`].
-    pub async fn open(config: &Config, bucket: String, prefix: String, patience: Patience) -> Result<Self> {
+    /// Opens a prefix and lists one key. Fails like [`super::Store::open`].
+    pub async fn open(config: &StoreConfig, bucket: String, prefix: String, patience: Patience) -> Result<Self> {
         let connect::Connection { client, endpoint, keys } = connect::connect(config, &patience).await?;
         let facts = config.profile.facts();
         let inner = Inner { client, bucket, prefix, endpoint, facts, patience, keys, aborts: TaskTracker::new() };
         let store = Self(Arc::new(inner));
-        let ask = store.0.client.list_objects_v2().bucket(&store.0.bucket).prefix(&store.0.prefix).max_keys(1);
-        let asked = ask.customize().config_override(store.0.patience.of_opening()).send().await;
-        asked.map_err(|error| store.failure("open the store", error))?;
+        let request = store.0.client.list_objects_v2().bucket(&store.0.bucket).prefix(&store.0.prefix).max_keys(1);
+        let answer = request.customize().config_override(store.0.patience.opening_overrides()).send().await;
+        answer.map_err(|error| store.failure("open the store", error))?;
         Ok(store)
     }
 
     /// The bucket and prefix as a URL.
-    #[must_use]
     pub fn describe(&self) -> String {
         format!("s3://{}/{}", self.0.bucket, self.0.prefix.trim_end_matches('/'))
     }
 
     /// See [`super::Store::put_stream`].
-    ///
-    /// # Errors
-    /// As there.
     pub async fn put_stream(&self, key: &ObjectKey, content: ByteStream) -> Result<Stored> {
         if self.head(key).await?.is_some() {
             return Err(super::exists(key));
@@ -103,17 +96,11 @@ impl S3 {
     }
 
     /// See [`super::Store::put`].
-    ///
-    /// # Errors
-    /// As there.
     pub async fn put(&self, key: &ObjectKey, body: Bytes) -> Result<()> {
-        upload::put_whole(self, &self.at(key), body, upload::Existing::Replace).await.map(drop)
+        upload::put_whole(self, &self.full_key(key), body, upload::Existing::Replace).await.map(drop)
     }
 
     /// See [`super::Store::create`].
-    ///
-    /// # Errors
-    /// As there.
     pub async fn create(&self, key: &ObjectKey, body: Bytes) -> Result<Created> {
         let existing = if self.0.facts.conditional_create {
             upload::Existing::Refuse
@@ -123,13 +110,10 @@ impl S3 {
             }
             upload::Existing::Replace
         };
-        upload::put_whole(self, &self.at(key), body, existing).await
+        upload::put_whole(self, &self.full_key(key), body, existing).await
     }
 
     /// See [`super::Store::get`].
-    ///
-    /// # Errors
-    /// As there.
     pub async fn get(&self, key: &ObjectKey) -> Result<Option<Bytes>> {
         let mut attempt = 1;
         loop {
@@ -150,11 +134,8 @@ impl S3 {
     }
 
     /// See [`super::Store::head`].
-    ///
-    /// # Errors
-    /// As there.
     pub async fn head(&self, key: &ObjectKey) -> Result<Option<Meta>> {
-        match self.0.client.head_object().bucket(&self.0.bucket).key(self.at(key)).send().await {
+        match self.0.client.head_object().bucket(&self.0.bucket).key(self.full_key(key)).send().await {
             Ok(answer) => {
                 let bytes = size(key, answer.content_length())?;
                 let modified = timestamp(key, answer.last_modified())?;
@@ -162,25 +143,23 @@ impl S3 {
             }
             Err(error) => match failure::read(&error) {
                 Reading::Refused { status: 404, .. } => Ok(None),
-                reading => Err(self.explain(&format!("look at {key}"), reading)),
+                reading => Err(self.explain(&format!("read the metadata of {key}"), reading)),
             },
         }
     }
 
     /// See [`super::Store::list`].
-    ///
-    /// # Errors
-    /// As there.
     pub async fn list(&self, under: &str) -> Result<Vec<Meta>> {
-        let ask = self.0.client.list_objects_v2().bucket(&self.0.bucket).prefix(format!("{}{under}", self.0.prefix));
-        let mut pages = ask.into_paginator().send();
+        let prefix = format!("{}{under}", self.0.prefix);
+        let request = self.0.client.list_objects_v2().bucket(&self.0.bucket).prefix(prefix);
+        let mut pages = request.into_paginator().send();
         let mut found = Vec::new();
         while let Some(page) = pages.next().await {
             let page = page.map_err(|error| self.failure("list the store", error))?;
             for object in page.contents() {
                 let full = object.key().unwrap_or_default();
                 let Some(key) = full.strip_prefix(&self.0.prefix).and_then(ObjectKey::parse) else {
-                    tracing::debug!(key = full, "skipped an object whose key is not one of ours");
+                    tracing::debug!(key = full, "skipped an object with a foreign key");
                     continue;
                 };
                 let bytes = size(&key, object.size())?;
@@ -188,23 +167,20 @@ impl S3 {
                 found.push(Meta { key, bytes, modified });
             }
             if found.len() > LIST_KEYS_MAX {
-                return Err(Error::unexpected(format!("the store holds more than {LIST_KEYS_MAX} objects")));
+                return Err(Error::unexpected(format!("the store has more than {LIST_KEYS_MAX} objects")));
             }
         }
         Ok(found)
     }
 
     /// See [`super::Store::delete`].
-    ///
-    /// # Errors
-    /// As there.
     pub async fn delete(&self, key: &ObjectKey) -> Result<Deleted> {
-        match self.0.client.delete_object().bucket(&self.0.bucket).key(self.at(key)).send().await {
+        match self.0.client.delete_object().bucket(&self.0.bucket).key(self.full_key(key)).send().await {
             Ok(_) => Ok(Deleted::Gone),
             Err(error) => match failure::read(&error) {
                 Reading::Refused { status: 404, code, .. } if code != "NoSuchBucket" => Ok(Deleted::Gone),
                 reading if reading.is_retention() => {
-                    tracing::debug!(%key, ?reading, "the store keeps an object");
+                    tracing::debug!(%key, ?reading, "the store refused to delete an object");
                     Ok(Deleted::Retained)
                 }
                 reading => Err(self.explain(&format!("delete {key}"), reading)),
@@ -213,16 +189,13 @@ impl S3 {
     }
 
     /// See [`super::Store::abort_uploads`].
-    ///
-    /// # Errors
-    /// As there.
     pub async fn abort_uploads(&self, under: &str) -> Result<u32> {
         self.settle().await;
         let open = self.open_uploads(&format!("{}{under}", self.0.prefix)).await?;
         let mut aborted = 0;
         for (key, id) in open {
             if key.strip_prefix(&self.0.prefix).and_then(ObjectKey::parse).is_none() {
-                tracing::debug!(key, "left an upload alone whose key is not one of ours");
+                tracing::debug!(key, "skipped an upload with a foreign key");
                 continue;
             }
             multipart::abort(self, &key, &id).await;
@@ -232,9 +205,6 @@ impl S3 {
     }
 
     /// See [`super::Store::read`].
-    ///
-    /// # Errors
-    /// As there.
     pub async fn read(&self, key: &ObjectKey, range: Option<Range<u64>>) -> Result<ByteStream> {
         if range.as_ref().is_some_and(|range| range.start >= range.end) {
             let (writer, stream) = stream::channel(Some(0));
@@ -258,13 +228,13 @@ impl S3 {
         self.0.aborts.close();
         let wait = Duration::from_secs(SETTLE_SECONDS_MAX);
         if tokio::time::timeout(wait, self.0.aborts.wait()).await.is_err() {
-            tracing::warn!("uploads that were given up are not cleaned up yet; the next run does it");
+            tracing::warn!("abandoned uploads are not cleaned up yet; the next run will remove them");
         }
         self.0.aborts.reopen();
     }
 
-    /// An object's key in the bucket.
-    fn at(&self, key: &ObjectKey) -> String {
+    /// An object's full key in the bucket.
+    fn full_key(&self, key: &ObjectKey) -> String {
         format!("{}{key}", self.0.prefix)
     }
 
@@ -280,11 +250,11 @@ impl S3 {
         error.context(format!("failed to {doing}"))
     }
 
-    /// The object's answer; none where there is no object.
+    /// The response for an object; `None` if it does not exist.
     async fn fetch(&self, key: &ObjectKey, range: Option<Range<u64>>) -> Result<Option<GetObjectOutput>> {
-        let ask = self.0.client.get_object().bucket(&self.0.bucket).key(self.at(key));
-        let wanted = range.as_ref().map(|range| format!("bytes={}-{}", range.start, range.end.saturating_sub(1)));
-        match ask.set_range(wanted).send().await {
+        let request = self.0.client.get_object().bucket(&self.0.bucket).key(self.full_key(key));
+        let header = range.as_ref().map(|range| format!("bytes={}-{}", range.start, range.end.saturating_sub(1)));
+        match request.set_range(header).send().await {
             Ok(answer) => Ok(Some(answer)),
             Err(error) => match failure::read(&error) {
                 Reading::Refused { status: 404, code, .. } if code != "NoSuchBucket" => Ok(None),
@@ -298,32 +268,32 @@ impl S3 {
         }
     }
 
-    /// The body's next bytes; none at its end.
+    /// The next bytes of a body; `None` at its end.
     async fn next(&self, body: &mut Body) -> Result<Option<Bytes>> {
         let endpoint = &self.0.endpoint;
         match tokio::time::timeout(self.0.patience.attempt, body.next()).await {
-            Err(_) => Err(Error::unavailable(format!("{endpoint} sent nothing for {:?}", self.0.patience.attempt))),
+            Err(_) => Err(Error::unavailable(format!("{endpoint} sent no data for {:?}", self.0.patience.attempt))),
             Ok(Some(Err(error))) => {
-                Err(Error::unavailable(format!("the answer of {endpoint} broke off: {}", failure::innermost(&error))))
+                Err(Error::unavailable(format!("{endpoint} cut off the response: {}", failure::innermost(&error))))
             }
             Ok(Some(Ok(bytes))) => Ok(Some(bytes)),
             Ok(None) => Ok(None),
         }
     }
 
-    /// Exactly `bytes` of a body.
+    /// Reads a body of exactly `bytes`.
     async fn collect(&self, mut body: Body, bytes: u64, into: &mut BytesMut) -> Result<()> {
         while let Some(block) = self.next(&mut body).await? {
             if (into.len() + block.len()) as u64 > bytes {
-                return Err(self.length_is_wrong());
+                return Err(self.wrong_length());
             }
             into.extend_from_slice(&block);
         }
-        if into.len() as u64 == bytes { Ok(()) } else { Err(self.length_is_wrong()) }
+        if into.len() as u64 == bytes { Ok(()) } else { Err(self.wrong_length()) }
     }
 
-    fn length_is_wrong(&self) -> Error {
-        Error::unavailable(format!("an answer of {} has not the length that it announced", self.0.endpoint))
+    fn wrong_length(&self) -> Error {
+        Error::unavailable(format!("a response from {} does not have the announced length", self.0.endpoint))
     }
 
     /// Keys and ids of the multipart uploads whose keys begin with `prefix`.
@@ -331,9 +301,9 @@ impl S3 {
         let mut found = Vec::new();
         let (mut key_marker, mut id_marker) = (None, None);
         for _ in 0..LIST_PAGES_MAX {
-            let ask = self.0.client.list_multipart_uploads().bucket(&self.0.bucket).prefix(prefix);
-            let ask = ask.set_key_marker(key_marker.take()).set_upload_id_marker(id_marker.take());
-            let page = ask.send().await.map_err(|error| self.failure("list unfinished uploads", error))?;
+            let request = self.0.client.list_multipart_uploads().bucket(&self.0.bucket).prefix(prefix);
+            let request = request.set_key_marker(key_marker.take()).set_upload_id_marker(id_marker.take());
+            let page = request.send().await.map_err(|error| self.failure("list unfinished uploads", error))?;
             let uploads = page.uploads().iter().filter_map(|upload| Some((upload.key()?, upload.upload_id()?)));
             found.extend(uploads.map(|(key, id)| (key.to_owned(), id.to_owned())));
             if !page.is_truncated().unwrap_or(false) {
@@ -353,11 +323,11 @@ fn length_of(key: &ObjectKey, answer: &GetObjectOutput) -> Result<u64> {
 fn size(key: &ObjectKey, bytes: Option<i64>) -> Result<u64> {
     bytes
         .and_then(|bytes| u64::try_from(bytes).ok())
-        .ok_or_else(|| Error::unexpected(format!("the store does not say how large {key} is")))
+        .ok_or_else(|| Error::unexpected(format!("the store did not report the size of {key}")))
 }
 
 fn timestamp(key: &ObjectKey, at: Option<&DateTime>) -> Result<jiff::Timestamp> {
     let nanos = |at: &DateTime| i32::try_from(at.subsec_nanos()).ok();
     at.and_then(|at| jiff::Timestamp::new(at.secs(), nanos(at)?).ok())
-        .ok_or_else(|| Error::unexpected(format!("the store does not say when {key} was written")))
+        .ok_or_else(|| Error::unexpected(format!("the store did not report when {key} was last modified")))
 }

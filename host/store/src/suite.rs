@@ -1,5 +1,5 @@
-//! What every store does. The same behaviours run against a folder, a real S3 server, and that server behind a proxy
-//! that is as strict as Google Cloud Storage, by http and by TLS.
+//! Behaviour that every store shares. The same tests run against a folder, a real S3 server, and that server behind a
+//! proxy that is as strict as Google Cloud Storage, over HTTP and over TLS.
 
 use super::*;
 use ::tests::garage::Garage;
@@ -11,19 +11,19 @@ use sha2::{Digest, Sha256};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Parts are this large where the stream says that it is short.
+/// Part size for streams that announce a small length.
 pub(super) const PART_BYTES: usize = 8 << 20;
 
-/// A store with nothing in it, and what it needs to live.
+/// An empty store, and everything that it depends on.
 pub(super) struct Place {
     pub store: Store,
-    pub config: Config,
+    pub config: StoreConfig,
     pub proxy: Option<Gcs>,
     pub server: Option<Arc<Garage>>,
     pub folder: Option<tempfile::TempDir>,
 }
 
-/// Waits as short as a server on the same machine allows.
+/// The shortest timeouts that a server on the same machine allows.
 pub(super) fn impatient() -> s3::Patience {
     s3::Patience {
         connect: Duration::from_secs(2),
@@ -39,13 +39,20 @@ pub(super) fn impatient() -> s3::Patience {
 async fn on_directory() -> Option<Place> {
     let folder = tempfile::tempdir().unwrap();
     let url = format!("file://{}/erp", folder.path().display());
-    let config =
-        Config { url, endpoint: None, region: None, profile: Default::default(), credentials: None, ca_file: None };
+    let config = StoreConfig {
+        url,
+        endpoint: None,
+        region: None,
+        profile: Default::default(),
+        credentials: None,
+        ca_file: None,
+    };
     let store = Store::open(&config).await.unwrap();
     Some(Place { store, config, proxy: None, server: None, folder: Some(folder) })
 }
 
-/// A prefix of its own on the shared server, behind the proxy if there is one; none, with a word why, without a server.
+/// A separate prefix on the shared server, behind a proxy if `transport` is set. Without a server it returns `None` and
+/// logs why.
 pub(super) async fn on_garage(transport: Option<Transport>) -> Option<Place> {
     if let Err(why) = ::tests::garage::program() {
         ::tests::skip(&why);
@@ -59,7 +66,7 @@ pub(super) async fn on_garage(transport: Option<Transport>) -> Option<Place> {
     .await
     .unwrap();
     let profile = if proxy.is_some() { profile::Profile::Gcs } else { profile::Profile::Garage };
-    let config = Config {
+    let config = StoreConfig {
         url: format!("s3://{}/t-{}/erp", Garage::BUCKET, hex::encode(rand::random::<[u8; 8]>())),
         endpoint: Some(proxy.as_ref().map_or_else(|| server.endpoint(), Gcs::endpoint)),
         region: Some(Garage::REGION.to_owned()),
@@ -74,8 +81,8 @@ pub(super) async fn on_garage(transport: Option<Transport>) -> Option<Place> {
     Some(Place { store, config, proxy, server: Some(server), folder: None })
 }
 
-pub(super) async fn open(config: &Config, patience: s3::Patience) -> Result<s3::S3> {
-    let Location::Bucket { bucket, prefix } = locate(&config.url)? else { panic!("{} is no bucket", config.url) };
+pub(super) async fn open(config: &StoreConfig, patience: s3::Patience) -> Result<s3::S3> {
+    let Location::Bucket { bucket, prefix } = locate(&config.url)? else { panic!("{} has no bucket", config.url) };
     s3::S3::open(config, bucket, prefix, patience).await
 }
 
@@ -83,7 +90,7 @@ pub(super) fn key(text: &str) -> ObjectKey {
     ObjectKey::parse(text).unwrap()
 }
 
-/// Bytes that look random and are the same every time.
+/// Deterministic pseudo-random bytes.
 pub(super) fn noise(bytes: usize) -> Bytes {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64 ^ bytes as u64;
     let mut noise = Vec::with_capacity(bytes + 8);
@@ -97,7 +104,7 @@ pub(super) fn noise(bytes: usize) -> Bytes {
     Bytes::from(noise)
 }
 
-/// Sends bytes in blocks that fit nothing.
+/// Sends bytes in blocks of a size that divides neither blocks nor parts.
 pub(super) async fn produce(writer: &Writer, bytes: &Bytes) {
     for block in bytes.chunks(700_001) {
         if writer.send(bytes.slice_ref(block)).await.is_err() {
@@ -128,7 +135,7 @@ pub(super) async fn names(store: &Store, under: &str) -> Vec<String> {
     store.list(under).await.unwrap().into_iter().map(|meta| meta.key.to_string()).collect()
 }
 
-async fn a_small_object_makes_the_round(place: Place) {
+async fn a_small_object_is_written_read_listed_and_deleted(place: Place) {
     let store = &place.store;
     let at = key("prod/snapshots/20260630T010000Z.json");
     assert_eq!(store.get(&at).await.unwrap(), None);
@@ -150,7 +157,7 @@ async fn a_small_object_makes_the_round(place: Place) {
         [("prod/empty", 0), (at.as_str(), 7)]
     );
 
-    // As scripts name their objects: signing and listing have to agree on what is escaped.
+    // Names as backup scripts write them: signing and listing must escape the same characters.
     let stamped = key("prod/docs/2026-06-30T03:00:00+02:00.tar.gz");
     store.put(&stamped, Bytes::from_static(b"archive")).await.unwrap();
     assert_eq!(names(store, "prod/docs/").await, [stamped.as_str()]);
@@ -175,7 +182,7 @@ async fn a_stream_of_any_length_is_stored_whole(place: Place) {
         assert_eq!(stored, Stored { bytes: length as u64, sha256 }, "{length}");
         assert_eq!(store.head(&at).await.unwrap().unwrap().bytes, length as u64);
         let back = collected(store.read(&at, None).await.unwrap()).await.unwrap();
-        assert!(back == content, "{length} bytes came back as {} others", back.len());
+        assert!(back == content, "{length} bytes came back as {} other bytes", back.len());
     }
     assert_eq!(store.abort_uploads("").await.unwrap(), 0);
 }
@@ -184,25 +191,25 @@ async fn a_producer_that_fails_leaves_nothing(place: Place) {
     let store = &place.store;
     let failure = Error::unavailable("the database went away").hint("start it");
     for length in [0, 1, PART_BYTES, 3 * PART_BYTES + 5] {
-        for says_why in [true, false] {
+        for reports_error in [true, false] {
             let (writer, stream) = stream::channel(None);
             let failure = failure.clone();
-            let told = failure.clone();
+            let reported = failure.clone();
             tokio::spawn(async move {
                 produce(&writer, &noise(length)).await;
-                if says_why {
-                    writer.fail(told).await;
+                if reports_error {
+                    writer.fail(reported).await;
                 }
             });
             let error = store.put_stream(&key("prod/db/a.dump"), stream).await.unwrap_err();
-            assert_eq!(error == failure, says_why, "{length}: {error:?}");
+            assert_eq!(error == failure, reports_error, "{length}: {error:?}");
             assert_eq!(names(store, "").await, Vec::<String>::new());
             assert_eq!(store.abort_uploads("").await.unwrap(), 0, "{length}");
         }
     }
 }
 
-async fn an_upload_that_is_dropped_leaves_nothing(place: Place) {
+async fn a_dropped_upload_leaves_nothing(place: Place) {
     let store = &place.store;
     for (length, wait) in [(0, 0), (10, 50), (3 * PART_BYTES, 0), (3 * PART_BYTES, 5), (3 * PART_BYTES, 400)] {
         let (writer, stream) = stream::channel(Some(length as u64));
@@ -215,7 +222,7 @@ async fn an_upload_that_is_dropped_leaves_nothing(place: Place) {
         assert!(tokio::time::timeout(Duration::from_millis(wait), upload).await.is_err());
         producer.await.unwrap();
         store.settle().await;
-        // The threads of a folder's upload end a moment after the future that was dropped.
+        // The threads of an upload to a folder end shortly after its future is dropped.
         for _ in 0..50 {
             if leftovers(&place) == 0 {
                 break;
@@ -228,14 +235,14 @@ async fn an_upload_that_is_dropped_leaves_nothing(place: Place) {
     }
 }
 
-/// Temporary files of a folder.
+/// Number of temporary files in the store's folder.
 fn leftovers(place: &Place) -> usize {
     let Some(folder) = &place.folder else { return 0 };
     let entries = std::fs::read_dir(folder.path().join("erp/prod/db"));
     entries.map_or(0, |entries| entries.count())
 }
 
-async fn what_exists_is_never_replaced_by_a_new_object(place: Place) {
+async fn an_existing_object_is_never_replaced_by_a_new_one(place: Place) {
     let store = &place.store;
     let at = key("prod/db/a.dump");
     assert_eq!(store.create(&at, Bytes::from_static(b"first")).await.unwrap(), Created::Created);
@@ -246,7 +253,7 @@ async fn what_exists_is_never_replaced_by_a_new_object(place: Place) {
     assert_eq!(store.abort_uploads("").await.unwrap(), 0);
 }
 
-async fn a_listing_goes_beyond_a_page_and_is_sorted(place: Place) {
+async fn a_listing_spans_pages_and_is_sorted(place: Place) {
     let store = &place.store;
     let expected: Vec<_> = (0..1_005).map(|number| format!("prod/snapshots/{number:05}.json")).collect();
     let puts = expected.iter().rev().map(|name| async move { store.put(&key(name), Bytes::from_static(b"{}")).await });
@@ -255,7 +262,7 @@ async fn a_listing_goes_beyond_a_page_and_is_sorted(place: Place) {
     assert_eq!(names(store, "prod/snapshots/").await, expected);
 }
 
-async fn an_environment_never_lists_another(place: Place) {
+async fn an_environment_never_lists_objects_of_another(place: Place) {
     let store = &place.store;
     for name in ["xx-1/db/a.dump", "xx-11/db/b.dump", "xx-1/docs/c.tar.gz", "xx-1.json", "xx-1/db-2/d.dump"] {
         store.put(&key(name), Bytes::from_static(b"x")).await.unwrap();
@@ -269,7 +276,7 @@ async fn an_environment_never_lists_another(place: Place) {
     assert!(store.list("../xx").await.is_err());
 }
 
-async fn a_range_comes_back_exactly(place: Place) {
+async fn a_range_is_read_exactly(place: Place) {
     let store = &place.store;
     let (at, length) = (key("prod/docs/a.tar.gz"), 3 << 20);
     let content = noise(length);
@@ -288,7 +295,7 @@ async fn a_range_comes_back_exactly(place: Place) {
     assert_eq!(store.read(&key("prod/docs/none"), Some(0..5)).await.unwrap_err().class(), Class::Stale);
 }
 
-async fn a_reader_that_leaves_stops_the_download(place: Place) {
+async fn dropping_the_reader_stops_the_download(place: Place) {
     let at = key("prod/db/a.dump");
     place.store.put_stream(&at, streamed(noise(20 << 20))).await.unwrap();
     let mut stream = place.store.read(&at, None).await.unwrap();
@@ -320,13 +327,13 @@ macro_rules! behaviours {
 }
 
 behaviours! {
-    a_small_object_makes_the_round
+    a_small_object_is_written_read_listed_and_deleted
     a_stream_of_any_length_is_stored_whole
     a_producer_that_fails_leaves_nothing
-    an_upload_that_is_dropped_leaves_nothing
-    what_exists_is_never_replaced_by_a_new_object
-    a_listing_goes_beyond_a_page_and_is_sorted
-    an_environment_never_lists_another
-    a_range_comes_back_exactly
-    a_reader_that_leaves_stops_the_download
+    a_dropped_upload_leaves_nothing
+    an_existing_object_is_never_replaced_by_a_new_one
+    a_listing_spans_pages_and_is_sorted
+    an_environment_never_lists_objects_of_another
+    a_range_is_read_exactly
+    dropping_the_reader_stops_the_download
 }

@@ -1,6 +1,9 @@
-//! Says which volumes a backup covers, and names those that none does.
+//! Reports which volumes are covered by a backup and which are not.
 //!
-//! `settings.rs` reads the settings, `policy.rs` judges, and this file translates between them and the world `coverage`.
+//! `settings.rs` reads the settings, `policy.rs` decides, and this file translates between them and the world
+//! `coverage`.
+
+#![cfg_attr(target_family = "wasm", expect(unsafe_code, reason = "the exports that wit-bindgen generates"))]
 
 #[path = "../../panics.rs"]
 mod panics;
@@ -22,22 +25,22 @@ impl Guest for Plugin {
         settings::SCHEMA.into()
     }
 
-    fn judge(now: Timestamp, settings: String, of: &Cluster) -> Result<Judgement, Error> {
-        panics::told_by(|said| log::emit(log::Level::Error, said, &[]));
+    fn judge(now: Timestamp, settings: String, cluster: &Cluster) -> Result<Judgement, Error> {
+        panics::report_to(|message| log::emit(log::Level::Error, message, &[]));
         let settings = Settings::parse(&settings).map_err(Error::Denied)?;
         let seen = policy::Seen {
-            claims: kube_volumes::claims(of)?.into_iter().map(policy::Claim::from).collect(),
-            volumes: kube_volumes::volumes(of)?.into_iter().map(policy::Volume::from).collect(),
-            longhorn: all(kube_volumes::longhorn_volumes(of)?),
-            jobs: all(kube_volumes::recurring_jobs(of)?),
-            backups: all(kube_volumes::longhorn_backups(of)?),
-            snapshots: all(kube_volumes::volume_snapshots(of)?).unwrap_or_default(),
+            claims: kube_volumes::claims(cluster)?.into_iter().map(policy::Claim::from).collect(),
+            volumes: kube_volumes::volumes(cluster)?.into_iter().map(policy::Volume::from).collect(),
+            longhorn: convert_all(kube_volumes::longhorn_volumes(cluster)?),
+            jobs: convert_all(kube_volumes::recurring_jobs(cluster)?),
+            backups: convert_all(kube_volumes::longhorn_backups(cluster)?),
+            snapshots: convert_all(kube_volumes::volume_snapshots(cluster)?).unwrap_or_default(),
         };
         Ok(policy::judge(now, &settings, &seen).into())
     }
 }
 
-fn all<T, U: From<T>>(listed: Option<Vec<T>>) -> Option<Vec<U>> {
+fn convert_all<T, U: From<T>>(listed: Option<Vec<T>>) -> Option<Vec<U>> {
     listed.map(|listed| listed.into_iter().map(U::from).collect())
 }
 
@@ -109,6 +112,6 @@ impl From<policy::Finding> for Finding {
     }
 }
 
-// Component export names are no symbols to a native linker, and only a component needs them.
+// A native linker does not accept the export names of a component, and only a component needs them.
 #[cfg(target_family = "wasm")]
 export!(Plugin);

@@ -1,7 +1,8 @@
-//! What covers a volume: a recurring backup job that reaches it, and a backup that is there and young enough.
+//! Decides whether a volume is covered: a recurring backup job must reach it, and a recent backup must exist.
 //!
-//! Being enrolled is no proof. A volume can be in a group that no job serves, and a job can serve a group that has no
-//! volume; both look right from one side. So both sides are compared, and then the backups themselves are looked at.
+//! Membership in a group proves nothing. A volume can be in a group that no job serves, and a job can serve a group
+//! without volumes; each looks right from its own side. So the policy compares both sides, and then checks the
+//! backups themselves.
 
 use crate::settings::Settings;
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Longhorn's CSI driver.
 const DRIVER: &str = "driver.longhorn.io";
 
-/// Tasks of a recurring job that make a backup away from the volume.
+/// Tasks of a recurring job that store a backup outside the volume.
 const BACKUP_TASKS: [&str; 2] = ["backup", "backup-force-create"];
 
 /// A PersistentVolumeClaim.
@@ -18,7 +19,7 @@ pub struct Claim {
     pub namespace: String,
     pub name: String,
     pub phase: String,
-    /// Empty where it is not bound.
+    /// Empty if the claim is not bound.
     pub volume: String,
 }
 
@@ -30,17 +31,17 @@ pub struct Volume {
     pub handle: String,
 }
 
-/// A Volume of Longhorn.
+/// A Longhorn Volume.
 #[derive(Debug, Clone)]
 pub struct LonghornVolume {
     pub name: String,
     pub groups: Vec<String>,
     pub jobs: Vec<String>,
-    /// In seconds since 1970; none where there never was one.
+    /// In seconds since 1970; `None` if there has never been one.
     pub last_backup: Option<i64>,
 }
 
-/// A RecurringJob of Longhorn.
+/// A Longhorn RecurringJob.
 #[derive(Debug, Clone)]
 pub struct Job {
     pub name: String,
@@ -48,7 +49,7 @@ pub struct Job {
     pub groups: Vec<String>,
 }
 
-/// A Backup of Longhorn.
+/// A Longhorn Backup.
 #[derive(Debug, Clone)]
 pub struct Backup {
     pub volume: String,
@@ -65,7 +66,7 @@ pub struct Snapshot {
     pub created: Option<i64>,
 }
 
-/// All that is known. None where the cluster does not know the kind.
+/// Everything the cluster reports. A list is `None` if the cluster does not know the kind.
 #[derive(Debug, Clone, Default)]
 pub struct Seen {
     pub claims: Vec<Claim>,
@@ -76,7 +77,7 @@ pub struct Seen {
     pub snapshots: Vec<Snapshot>,
 }
 
-/// What a volume comes to.
+/// The verdict on a volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     Covered,
@@ -88,11 +89,11 @@ pub enum State {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Service {
     pub job: String,
-    /// None where the volume names the job itself.
+    /// `None` if the volume names the job directly.
     pub group: Option<String>,
 }
 
-/// One claim.
+/// The verdict on one claim, with its reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     pub namespace: String,
@@ -103,14 +104,14 @@ pub struct Finding {
     pub last_backup: Option<i64>,
 }
 
-/// Something about a job or a group.
+/// A problem with a job or a group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Remark {
     pub name: String,
     pub problem: String,
 }
 
-/// The answer.
+/// All findings about a cluster.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Judgement {
     pub findings: Vec<Finding>,
@@ -126,9 +127,9 @@ pub fn judge(now: i64, settings: &Settings, seen: &Seen) -> Judgement {
     let enrolled = seen.longhorn.as_deref().unwrap_or_default();
     let mut notes = Vec::new();
     if seen.longhorn.is_none() {
-        notes.push("Longhorn is not installed, so no recurring job covers anything".to_owned());
+        notes.push("Longhorn is not installed, so no recurring job covers any volume".to_owned());
     } else if !jobs.iter().any(is_backup) {
-        notes.push("there is no recurring backup job at all".to_owned());
+        notes.push("no recurring backup job exists".to_owned());
     }
     Judgement {
         findings: seen.claims.iter().map(|claim| finding(now, settings, seen, claim)).collect(),
@@ -151,9 +152,9 @@ fn finding(now: i64, settings: &Settings, seen: &Seen, claim: &Claim) -> Finding
     let served_by = served_by.unwrap_or_default();
     let last_backup = longhorn.and_then(|volume| last_backup(volume, seen.backups.as_deref()));
     let (state, reason) = if settings.excludes(&claim.namespace, &claim.name) {
-        (State::Excluded, "left out by the settings".to_owned())
+        (State::Excluded, "excluded by the settings".to_owned())
     } else if claim.volume.is_empty() {
-        (State::Excluded, format!("{}: it holds nothing yet", claim.phase.to_lowercase()))
+        (State::Excluded, format!("{}: the claim has no volume yet", claim.phase.to_lowercase()))
     } else if let Some(age) = snapshot_age(now, settings, seen, claim) {
         (State::Covered, format!("a snapshot is ready, {}", ago(age)))
     } else {
@@ -162,17 +163,17 @@ fn finding(now: i64, settings: &Settings, seen: &Seen, claim: &Claim) -> Finding
             (Some(volume), None) if volume.driver == DRIVER => {
                 (State::Uncovered, format!("Longhorn has no volume {}", volume.handle))
             }
-            (Some(volume), None) => (State::Uncovered, no_driver(volume)),
+            (Some(volume), None) => (State::Uncovered, foreign_driver(volume)),
             (Some(_), Some(longhorn)) => judge_longhorn(now, settings, seen, longhorn, &served_by, last_backup),
         }
     };
     Finding { namespace: claim.namespace.clone(), claim: claim.name.clone(), state, reason, served_by, last_backup }
 }
 
-fn no_driver(volume: &Volume) -> String {
+fn foreign_driver(volume: &Volume) -> String {
     match volume.driver.as_str() {
-        "" => "a volume without a CSI driver, which nothing here backs up".to_owned(),
-        driver => format!("a volume of {driver}, which no recurring job reaches"),
+        "" => "the volume has no CSI driver, so no recurring job reaches it".to_owned(),
+        driver => format!("the volume belongs to {driver}, so no recurring job reaches it"),
     }
 }
 
@@ -193,22 +194,22 @@ fn judge_longhorn(
     };
     match last_backup {
         None if volume.last_backup.is_some() => {
-            (State::Uncovered, format!("{by}, and none of its backups is there and complete"))
+            (State::Uncovered, format!("{by}, but no complete backup of it exists"))
         }
-        None => (State::Uncovered, format!("{by}, and it was never backed up")),
+        None => (State::Uncovered, format!("{by}, but it was never backed up")),
         Some(at) if now.saturating_sub(at) > i64::from(settings.max_age_hours) * 3_600 => {
-            (State::Uncovered, format!("{by}, and its last backup was {}", ago(now.saturating_sub(at))))
+            (State::Uncovered, format!("{by}, but its last backup was {}", ago(now.saturating_sub(at))))
         }
         Some(at) => (State::Covered, format!("{by}; last backup {}", ago(now.saturating_sub(at)))),
     }
 }
 
-/// Why no backup job reaches a volume: what it is enrolled in, and the jobs that look as if they did.
+/// Why no backup job reaches a volume: its groups, and a backup job that serves no group.
 fn unserved(volume: &LonghornVolume, jobs: &[Job], last_backup: Option<i64>, now: i64) -> String {
     let mut reason = match volume.groups.as_slice() {
-        [] => "it is in no group, and names no backup job".to_owned(),
-        [group] => format!("it is enrolled in the group `{group}` alone, which no backup job serves"),
-        groups => format!("it is enrolled in the groups {}, which no backup job serves", quoted(groups)),
+        [] => "it is in no group and names no backup job".to_owned(),
+        [group] => format!("it is only in the group `{group}`, which no backup job serves"),
+        groups => format!("it is in the groups {}, which no backup job serves", quoted(groups)),
     };
     let idle: Vec<&str> =
         jobs.iter().filter(|job| is_backup(job) && job.groups.is_empty()).map(|job| job.name.as_str()).collect();
@@ -226,7 +227,7 @@ fn quoted(words: &[String]) -> String {
     words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
 }
 
-/// Backup jobs that reach a volume, those that it names itself first.
+/// Backup jobs that reach a volume. Those that the volume names come first.
 fn services(volume: &LonghornVolume, jobs: &[Job]) -> Vec<Service> {
     let named = jobs
         .iter()
@@ -239,15 +240,15 @@ fn services(volume: &LonghornVolume, jobs: &[Job]) -> Vec<Service> {
     named.chain(shared).collect()
 }
 
-/// The newest backup that is there and complete. What Longhorn notes on the volume counts only where backups cannot be
-/// listed, because it outlives a backup that was deleted.
+/// The time of the newest complete backup that exists. The time that Longhorn records on the volume counts only if
+/// backups cannot be listed, because Longhorn keeps it after the backup is deleted.
 fn last_backup(volume: &LonghornVolume, backups: Option<&[Backup]>) -> Option<i64> {
     let Some(backups) = backups else { return volume.last_backup };
     let of_volume = backups.iter().filter(|backup| backup.completed && backup.volume == volume.name);
     of_volume.filter_map(|backup| backup.created).max()
 }
 
-/// The age of the newest snapshot, where one that is young enough counts.
+/// The age of the newest ready snapshot, if snapshots count and it is recent enough.
 fn snapshot_age(now: i64, settings: &Settings, seen: &Seen, claim: &Claim) -> Option<i64> {
     if !settings.snapshots_count {
         return None;
@@ -262,10 +263,10 @@ fn remark_on_job(job: &Job, volumes: &[LonghornVolume]) -> Option<Remark> {
     let named = volumes.iter().filter(|volume| volume.jobs.contains(&job.name)).count();
     let grouped = |volume: &&LonghornVolume| volume.groups.iter().any(|group| job.groups.contains(group));
     let problem = match (job.groups.as_slice(), named) {
-        ([], 0) => format!("serves no group, and no volume names it: its {} never runs", job.task),
+        ([], 0) => format!("serves no group and no volume names it, so its {} never runs", job.task),
         (_, 1..) => return None,
         (groups, 0) if !volumes.iter().any(|volume| grouped(&volume)) => {
-            format!("serves {}, and no volume is enrolled there", quoted(groups))
+            format!("serves {}, but no volume is in it", quoted(groups))
         }
         (_, 0) => return None,
     };
@@ -282,22 +283,22 @@ fn remarks_on_groups(jobs: &[Job], volumes: &[LonghornVolume]) -> Vec<Remark> {
     let unserved = sizes.into_iter().filter(|(group, _)| !served.contains(group));
     unserved
         .map(|(group, size)| {
-            let others = jobs.iter().filter(|job| job.groups.iter().any(|of| of == group));
+            let others = jobs.iter().filter(|job| job.groups.iter().any(|served| served == group));
             let tasks: BTreeSet<&str> = others.map(|job| job.task.as_str()).collect();
             let volumes = if size == 1 { "1 volume".to_owned() } else { format!("{size} volumes") };
             let problem = match tasks.into_iter().collect::<Vec<_>>()[..] {
-                [] => format!("has {volumes} and no job"),
-                ref tasks => format!("has {volumes} and no backup job, but {} alone", tasks.join(" and ")),
+                [] => format!("has {volumes} but no job"),
+                ref tasks => format!("has {volumes} but no backup job, only {}", tasks.join(" and ")),
             };
             Remark { name: group.to_owned(), problem }
         })
         .collect()
 }
 
-/// An age for people.
+/// An age as text.
 fn ago(seconds: i64) -> String {
     match seconds {
-        ..0 => "in the future of this clock".to_owned(),
+        ..0 => "in the future by this clock".to_owned(),
         0..7_200 => format!("{} minutes ago", seconds / 60),
         7_200..172_800 => format!("{} hours ago", seconds / 3_600),
         _ => format!("{} days ago", seconds / 86_400),

@@ -1,18 +1,18 @@
-//! The settings: what they may be, and one sentence about what is wrong with them.
+//! The settings, their limits, and the messages for invalid ones.
 
 use serde::{Deserialize, Serialize};
 
-/// JSON Schema of [`Settings`]; a test holds the two together.
+/// JSON Schema of [`Settings`]; a test keeps the two in step.
 pub const SCHEMA: &str = include_str!("../settings.schema.json");
 
-/// Ten years; more is a typing error.
+/// Ten years; a larger value is a typing error.
 const MAX_AGE_HOURS_MAX: u32 = 87_600;
 
 /// The `settings` of `[plugins.coverage]`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// How old the last backup of a volume may be.
+    /// Maximum age of the last backup of a volume.
     pub max_age_hours: u32,
     /// Claims that need no backup.
     pub exclude: Vec<String>,
@@ -22,13 +22,13 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        // One nightly backup may fail without an alarm at night; two may not.
+        // One failed nightly backup raises no alarm; two do.
         Self { max_age_hours: 48, exclude: Vec::new(), snapshots_count: false }
     }
 }
 
 impl Settings {
-    /// Reads the JSON text that the host passes; no text at all means the defaults.
+    /// Reads the JSON text that the host passes. An empty text means the defaults.
     ///
     /// # Errors
     ///
@@ -36,7 +36,7 @@ impl Settings {
     pub fn parse(json: &str) -> Result<Self, String> {
         let json = if json.trim().is_empty() { "{}" } else { json };
         let settings: Self =
-            serde_json::from_str(json).map_err(|error| format!("coverage settings: {}", without_place(&error)))?;
+            serde_json::from_str(json).map_err(|error| format!("coverage settings: {}", without_position(&error)))?;
         match settings.objection() {
             Some(objection) => Err(format!("coverage settings: {objection}")),
             None => Ok(settings),
@@ -45,28 +45,29 @@ impl Settings {
 
     fn objection(&self) -> Option<String> {
         if !(1..=MAX_AGE_HOURS_MAX).contains(&self.max_age_hours) {
-            return Some(format!("`max_age_hours = {}` is not from 1 to {MAX_AGE_HOURS_MAX}", self.max_age_hours));
+            let given = self.max_age_hours;
+            return Some(format!("`max_age_hours = {given}` is not between 1 and {MAX_AGE_HOURS_MAX}"));
         }
-        let whole = |claim: &String| claim.split('/').count() == 2 && claim.split('/').all(|part| !part.is_empty());
-        let wrong = self.exclude.iter().find(|claim| !whole(claim))?;
-        Some(format!("`exclude` has `{wrong}`, which is not namespace/name"))
+        let valid = |claim: &String| claim.split('/').count() == 2 && claim.split('/').all(|part| !part.is_empty());
+        let invalid = self.exclude.iter().find(|claim| !valid(claim))?;
+        Some(format!("`exclude` has `{invalid}`, expected namespace/name"))
     }
 
     /// Whether a claim needs no backup.
-    #[must_use]
     pub fn excludes(&self, namespace: &str, name: &str) -> bool {
-        self.exclude.iter().filter_map(|claim| claim.split_once('/')).any(|(of, called)| {
+        let mut patterns = self.exclude.iter().filter_map(|claim| claim.split_once('/'));
+        patterns.any(|(namespace_pattern, name_pattern)| {
             let matches = |pattern: &str, text: &str| match pattern.strip_suffix('*') {
-                Some(beginning) => text.starts_with(beginning),
+                Some(prefix) => text.starts_with(prefix),
                 None => text == pattern,
             };
-            matches(of, namespace) && matches(called, name)
+            matches(namespace_pattern, namespace) && matches(name_pattern, name)
         })
     }
 }
 
-/// The text is the host's own, so line and column say nothing to the person who wrote TOML.
-fn without_place(error: &serde_json::Error) -> String {
+/// The error without its line and column. They refer to the host's JSON; the administrator wrote TOML.
+fn without_position(error: &serde_json::Error) -> String {
     let text = error.to_string();
     text.split(" at line ").next().unwrap_or_default().to_owned()
 }
@@ -90,12 +91,12 @@ mod tests {
     }
 
     #[test]
-    fn bad_settings_get_one_sentence_that_names_what_is_wrong() {
+    fn invalid_settings_are_refused_with_one_sentence_that_names_the_setting() {
         for (json, part) in [
             (r#"{"max_age": 1}"#, "unknown field `max_age`, expected one of"),
-            (r#"{"max_age_hours": 0}"#, "`max_age_hours = 0` is not from 1 to 87600"),
-            (r#"{"exclude": ["docs"]}"#, "`exclude` has `docs`, which is not namespace/name"),
-            (r#"{"exclude": ["a/b/c"]}"#, "which is not namespace/name"),
+            (r#"{"max_age_hours": 0}"#, "`max_age_hours = 0` is not between 1 and 87600"),
+            (r#"{"exclude": ["docs"]}"#, "`exclude` has `docs`, expected namespace/name"),
+            (r#"{"exclude": ["a/b/c"]}"#, "expected namespace/name"),
             ("null", "coverage settings"),
         ] {
             let sentence = Settings::parse(json).unwrap_err();
@@ -106,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn an_excluded_claim_is_named_whole_or_by_its_beginning() {
+    fn a_pattern_excludes_a_full_name_or_a_prefix() {
         let settings = Settings { exclude: vec!["cache/*".into(), "erp/tmp-*".into()], ..Settings::default() };
         for (namespace, name, excluded) in
             [("cache", "x", true), ("caches", "x", false), ("erp", "tmp-1", true), ("erp", "tmp", false)]

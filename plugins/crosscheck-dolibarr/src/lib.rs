@@ -1,7 +1,9 @@
-//! Says whether a Dolibarr database and the documents beside it agree, and how far the anti-fraud log reaches.
+//! Checks whether a Dolibarr database and its documents agree, and how far the anti-fraud log reaches.
 //!
-//! `settings.rs` knows what Dolibarr does not note, `policy.rs` compares and judges, and this file translates between them and
-//! the world `crosscheck`.
+//! `settings.rs` knows which documents Dolibarr does not record, `policy.rs` compares and decides, and this file
+//! translates between them and the world `crosscheck`.
+
+#![cfg_attr(target_family = "wasm", expect(unsafe_code, reason = "the exports that wit-bindgen generates"))]
 
 mod policy;
 mod settings;
@@ -16,7 +18,7 @@ use exports::backup::host::crosschecking::{Guest, Readable, Report, RowName, ToC
 use policy::{Check, Comparison, DOCUMENT_COLUMNS, ENTITY, Finding, Found, Log, Noted, SIGNATURE, Verdict};
 use settings::Settings;
 
-/// Rows and documents in one question, the most that the host answers.
+/// Rows or documents per request. The host returns no more.
 const PAGE: u32 = 1_000;
 
 struct Plugin;
@@ -28,20 +30,19 @@ impl Guest for Plugin {
 
     fn checks(settings: String, tables: Vec<Readable>) -> Result<Vec<ToCheck>, Error> {
         let settings = Settings::parse(&settings).map_err(Error::Denied)?;
-        let (noted, log) = names(&settings);
-        let of = |name: &str| tables.iter().find(|readable| readable.table == name);
-        let needed = |name: &str, columns: &[&str]| match of(name) {
-            None => Some(format!("the table `{name}` may not be read: name it in [plugins.crosscheck.tables]")),
+        let (noted, log) = table_names(&settings);
+        let find = |name: &str| tables.iter().find(|readable| readable.table == name);
+        let missing_grant = |name: &str, columns: &[&str]| match find(name) {
+            None => Some(table_denied(name)),
             Some(table) => {
-                columns.iter().find(|&&column| !table.columns.iter().any(|own| own == column)).map(|column| {
-                    format!("the column `{column}` of {name} may not be read: name it in [plugins.crosscheck.tables]")
-                })
+                let unlisted = columns.iter().find(|&&column| !table.columns.iter().any(|listed| listed == column));
+                unlisted.map(|column| column_denied(column, name))
             }
         };
-        let lacking = needed(&noted, &DOCUMENT_COLUMNS);
-        let lacking = lacking.or_else(|| of(&log).and_then(|_| needed(&log, &[SIGNATURE])));
-        if let Some(lacking) = lacking {
-            return Err(Error::Denied(lacking));
+        let denied = missing_grant(&noted, &DOCUMENT_COLUMNS);
+        let denied = denied.or_else(|| find(&log).and_then(|_| missing_grant(&log, &[SIGNATURE])));
+        if let Some(denied) = denied {
+            return Err(Error::Denied(denied));
         }
         let to_check = |check: Check| ToCheck { name: check.name().into(), counts: check.counts(&noted, &log) };
         Ok(Check::ALL.into_iter().map(to_check).collect())
@@ -49,7 +50,7 @@ impl Guest for Plugin {
 
     fn check(settings: String, tables: Vec<(String, Table)>, tree: &Tree) -> Result<Report, Error> {
         let settings = Settings::parse(&settings).map_err(Error::Denied)?;
-        let (noted, log) = names(&settings);
+        let (noted, log) = table_names(&settings);
         let handed = |name: &str| tables.iter().find(|(handed, _)| handed == name).map(|(_, table)| table);
         let mut comparison = Comparison::new(settings);
         let mut findings = match handed(&noted) {
@@ -78,15 +79,15 @@ impl Guest for Plugin {
     }
 }
 
-/// What is said of a log that is not there to be read.
+/// The finding for a log that does not exist or may not be read.
 const SKIPPED: Finding = Finding { check: Check::Log, verdict: Verdict::Skipped, count: 0, total: 0 };
 
-/// The table of documents and that of the anti-fraud log.
-fn names(settings: &Settings) -> (String, String) {
+/// The names of the tables of documents and of the anti-fraud log.
+fn table_names(settings: &Settings) -> (String, String) {
     (format!("{}ecm_files", settings.prefix), format!("{}blockedlog", settings.prefix))
 }
 
-/// Looks every named document up, and then names every document. Whether there is such a table.
+/// Looks up every document that the table names, then lists every document. Returns whether the table exists.
 fn compare(comparison: &mut Comparison, table: &Table, name: &str, tree: &Tree) -> Result<bool, Error> {
     let Some(shape) = rows::describe(table)? else { return Ok(false) };
     let mut places = [0; DOCUMENT_COLUMNS.len()];
@@ -124,18 +125,18 @@ fn compare(comparison: &mut Comparison, table: &Table, name: &str, tree: &Tree) 
     }
 }
 
-/// Asks for some documents; gives back those to look for elsewhere.
+/// Looks up some documents. Returns those that must be looked up at another path.
 fn settle(comparison: &mut Comparison, asked: Vec<Noted>, tree: &Tree) -> Result<Vec<Noted>, Error> {
     let paths: Vec<String> = asked.iter().map(|noted| noted.path.clone()).collect();
     let found = if paths.is_empty() { Vec::new() } else { documents::digests(tree, &paths)? };
     if found.len() != asked.len() {
-        return Err(Error::Permanent("the host answered for other documents than those asked".into()));
+        return Err(Error::Permanent("the host answered for other documents than requested".into()));
     }
     let pairs = asked.into_iter().zip(found);
     Ok(pairs.filter_map(|(noted, found)| comparison.settle(noted, found.into())).collect())
 }
 
-/// How far a log reaches.
+/// How far the anti-fraud log reaches: a finding and the last entry of each company.
 fn reach(table: &Table, name: &str) -> Result<(Finding, Vec<export::Head>), Error> {
     let Some(shape) = rows::describe(table)? else {
         return Ok((SKIPPED, Vec::new()));
@@ -160,23 +161,28 @@ fn reach(table: &Table, name: &str) -> Result<(Finding, Vec<export::Head>), Erro
     Ok((log.finding(shape.rows), log.heads().map(head).collect()))
 }
 
-/// Every row in the order of the key, a page at a time.
-fn each_row(table: &Table, mut take: impl FnMut(&[Row]) -> Result<(), Error>) -> Result<(), Error> {
+/// Passes every row to `visit` in key order, one page at a time.
+fn each_row(table: &Table, mut visit: impl FnMut(&[Row]) -> Result<(), Error>) -> Result<(), Error> {
     let mut after = None;
     loop {
         let page = rows::page(table, after, Order::Ascending, PAGE)?;
         let Some(last) = page.last().map(|row| row.key) else { return Ok(()) };
-        take(&page)?;
+        visit(&page)?;
         after = Some(last);
     }
 }
 
 fn place_of(columns: &[String], column: &str, table: &str) -> Result<usize, Error> {
-    columns.iter().position(|found| found == column).ok_or_else(|| {
-        Error::Denied(format!(
-            "the column `{column}` of {table} may not be read: name it in [plugins.crosscheck.tables]"
-        ))
-    })
+    let place = columns.iter().position(|found| found == column);
+    place.ok_or_else(|| Error::Denied(column_denied(column, table)))
+}
+
+fn table_denied(table: &str) -> String {
+    format!("the plugin may not read the table `{table}`: list it in [plugins.crosscheck.tables]")
+}
+
+fn column_denied(column: &str, table: &str) -> String {
+    format!("the plugin may not read the column `{column}` of {table}: list it in [plugins.crosscheck.tables]")
 }
 
 impl From<Document> for Found {
@@ -202,6 +208,6 @@ impl From<Finding> for export::Finding {
     }
 }
 
-// Component export names are no symbols to a native linker, and only a component needs them.
+// A native linker does not accept the export names of a component, and only a component needs them.
 #[cfg(target_family = "wasm")]
 export!(Plugin);

@@ -1,26 +1,27 @@
-//! How a database and documents are compared: plain Rust over what the host says, with no call of its own.
+//! Compares the database with the documents: plain Rust over what the host reports. It never calls the host.
 //!
-//! Dolibarr notes each document that it makes or takes in `ecm_files`: `filepath` and `filename` are its path below the
-//! documents folder, `label` is the MD5 of its content. The documents of company N beyond the first are in the folder `N`.
+//! Dolibarr records each document that it creates or receives in `ecm_files`: `filepath` and `filename` are its path
+//! below the documents folder, and `label` is the MD5 of its content. The documents of company N, except the first, are
+//! in the folder `N`.
 
 use crate::settings::{Ignored, Meaning, Settings};
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
 
-/// Columns of `ecm_files` that are compared, the key apart.
+/// Columns of `ecm_files` that are compared, without the key.
 pub const DOCUMENT_COLUMNS: [&str; 4] = ["entity", "filepath", "filename", "label"];
 
-/// The one of `blockedlog` that has to be there.
+/// The column that `blockedlog` must have.
 pub const SIGNATURE: &str = "signature";
 
-/// The company of a row; a table without the column has one company.
+/// The company of a row. A table without this column has one company.
 pub const ENTITY: &str = "entity";
 
 /// Hexadecimal digits of an MD5.
 const MD5_DIGITS: usize = 32;
 
-/// Companies whose logs are told apart. The host takes 100 heads.
+/// Companies whose logs are reported. The host accepts 100 heads.
 const COMPANIES_MAX: usize = 100;
 
 /// A document that the database names.
@@ -30,9 +31,9 @@ pub struct Noted {
     pub key: i64,
     /// Below the documents folder.
     pub path: String,
-    /// Where it is if it is not there: the same path in its company's own folder.
+    /// Where to look if `path` does not exist: the same path in the company's own folder.
     pub elsewhere: Option<String>,
-    /// Its MD5; none where the database holds none.
+    /// Its MD5; `None` if the database has none.
     pub md5: Option<String>,
 }
 
@@ -43,13 +44,13 @@ pub enum Found {
     File(String),
     /// Nothing.
     Missing,
-    /// Something that is no file.
+    /// Something other than a file.
     NotAFile,
-    /// Something that cannot be read.
+    /// A file that cannot be read.
     Unreadable,
 }
 
-/// A row of `ecm_files` in the order of [`DOCUMENT_COLUMNS`]; none for a row that names no document.
+/// Reads a row of `ecm_files`, in the order of [`DOCUMENT_COLUMNS`]. Returns `None` if the row names no document.
 #[must_use]
 pub fn noted(key: i64, values: &[Option<String>; 4]) -> Option<Noted> {
     let [entity, folder, name, label] = values.each_ref().map(|value| value.as_deref().unwrap_or_default());
@@ -66,7 +67,7 @@ pub fn noted(key: i64, values: &[Option<String>; 4]) -> Option<Noted> {
     Some(Noted { key, path, elsewhere, md5: is_md5.then(|| label.to_ascii_lowercase()) })
 }
 
-/// Things of one kind: counted, and the first of them.
+/// All things of one kind are counted; the first ones are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct First<T> {
     /// How many.
@@ -90,52 +91,52 @@ impl<T> First<T> {
     }
 }
 
-/// A comparison in the course of it.
+/// A comparison in progress.
 #[derive(Debug)]
 pub struct Comparison {
     settings: Settings,
     ignored: Ignored,
-    /// Hashes of the paths of documents that are there and named: eight bytes for each, since a plugin's memory is small.
+    /// Hashes of the paths of existing documents that the database names: eight bytes each, because a plugin has
+    /// little memory.
     named: BTreeSet<u64>,
-    /// Rows whose document is not there, and its path, until it is known whether it was left out.
+    /// Rows whose document does not exist, with its path, until the host reports whether the archive leaves it out.
     unexplained: Vec<(i64, String)>,
-    /// What came of it so far.
+    /// The counts so far.
     pub totals: Totals,
 }
 
-/// What a comparison comes to.
+/// The counts of a comparison.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Totals {
     /// Documents that the database names.
     pub compared: u64,
-    /// Those among them without an MD5 in the database.
+    /// Of these, documents without an MD5 in the database.
     pub without_digest: u64,
     /// Rows that name no document.
     pub nameless: u64,
-    /// Rows whose document is not there, and was not left out.
+    /// Rows whose document does not exist, although the archive does not leave it out.
     pub missing: First<i64>,
     /// Rows whose document the archive leaves out.
     pub left_out: u64,
-    /// Rows whose document is there with another content, or not to be read.
+    /// Rows whose document has different content or cannot be read.
     pub altered: First<i64>,
-    /// There and not named.
+    /// Documents that the database does not name.
     pub orphaned: First<String>,
-    /// Documents that are there.
-    pub there: u64,
-    /// Files that the host could not name or look at.
+    /// Documents that exist.
+    pub existing: u64,
+    /// Files that the host could not name or read.
     pub unseen: u64,
 }
 
 impl Comparison {
-    /// A comparison that has seen nothing.
-    #[must_use]
+    /// An empty comparison.
     pub fn new(settings: Settings) -> Self {
         let ignored = Ignored::new(&settings);
         Self { settings, ignored, named: BTreeSet::new(), unexplained: Vec::new(), totals: Totals::default() }
     }
 
-    /// Takes in a document that the database names and what is at its path. Gives back the other path to look at where
-    /// nothing is at the first one.
+    /// Records a document that the database names, with what is at its path. If nothing is there, returns the other
+    /// path to look at.
     pub fn settle(&mut self, noted: Noted, found: Found) -> Option<Noted> {
         if let (Found::Missing, Some(elsewhere)) = (&found, &noted.elsewhere) {
             return Some(Noted { path: elsewhere.clone(), elsewhere: None, ..noted });
@@ -161,12 +162,13 @@ impl Comparison {
         None
     }
 
-    /// The rows whose documents are not there, since it was asked last; [`Comparison::missing`] takes them back.
+    /// Removes and returns the rows whose documents were not found since the last call. Pass them to
+    /// [`Comparison::missing`] with the host's answer.
     pub fn take_missing(&mut self) -> Vec<(i64, String)> {
         std::mem::take(&mut self.unexplained)
     }
 
-    /// Takes in rows whose documents are not there, and whether the archive leaves them out.
+    /// Records rows whose documents were not found, and whether the archive leaves each out.
     pub fn missing(&mut self, rows: impl IntoIterator<Item = (i64, bool)>) {
         for (key, is_left_out) in rows {
             match is_left_out {
@@ -176,92 +178,92 @@ impl Comparison {
         }
     }
 
-    /// Takes in a row that names no document.
+    /// Records a row that names no document.
     pub fn nameless(&mut self) {
         self.totals.nameless += 1;
     }
 
-    /// Takes in a document that is there, after every row.
+    /// Records a document that exists. Every row must have been recorded before.
     pub fn saw(&mut self, path: String) {
-        self.totals.there += 1;
-        if !self.named.contains(&hash(&path)) && !self.ignored.has(&path) {
+        self.totals.existing += 1;
+        if !self.named.contains(&hash(&path)) && !self.ignored.matches(&path) {
             self.totals.orphaned.add(path, self.settings.shown);
         }
     }
 
-    /// Takes in how many files could not be named or looked at.
+    /// Records how many files the host could not name or read.
     pub fn unseen(&mut self, count: u64) {
         self.totals.unseen = self.totals.unseen.saturating_add(count);
     }
 
-    /// What the documents come to.
+    /// The findings about the documents.
     #[must_use]
     pub fn findings(&self) -> Vec<Finding> {
-        let Totals { compared, without_digest, nameless, missing, left_out, altered, orphaned, there, unseen } =
+        let Totals { compared, without_digest, nameless, missing, left_out, altered, orphaned, existing, unseen } =
             &self.totals;
-        let judged = |total: u64, meaning: Meaning| match (total, meaning) {
+        let verdict = |total: u64, meaning: Meaning| match (total, meaning) {
             (0, _) => Verdict::Passed,
             (_, Meaning::Fail) => Verdict::Failed,
             (_, Meaning::Report) => Verdict::Noted,
         };
         let (missing, altered, orphaned) = (missing.total, altered.total, orphaned.total);
         let settings = &self.settings;
-        let of = |check, verdict, count, total| Finding { check, verdict, count, total };
+        let finding = |check, verdict, count, total| Finding { check, verdict, count, total };
         let mut findings = vec![
-            of(Check::Present, judged(missing, settings.missing), compared - missing - left_out, *compared),
-            of(Check::Unaltered, judged(altered, settings.altered), altered, *compared),
-            of(Check::Known, judged(orphaned, settings.orphaned), orphaned, *there),
+            finding(Check::Present, verdict(missing, settings.missing), compared - missing - left_out, *compared),
+            finding(Check::Unaltered, verdict(altered, settings.altered), altered, *compared),
+            finding(Check::Known, verdict(orphaned, settings.orphaned), orphaned, *existing),
         ];
         let others = [
             (Check::LeftOut, *left_out, *compared),
             (Check::WithoutDigest, *without_digest, *compared),
             (Check::Nameless, *nameless, compared + nameless),
-            (Check::Unseen, *unseen, there + unseen),
+            (Check::Unseen, *unseen, existing + unseen),
         ];
         let others = others.into_iter().filter(|(_, count, _)| *count > 0);
-        findings.extend(others.map(|(check, count, total)| of(check, Verdict::Noted, count, total)));
+        findings.extend(others.map(|(check, count, total)| finding(check, Verdict::Noted, count, total)));
         findings
     }
 }
 
-/// A hash that is the same every time: [`DefaultHasher::new`] has fixed keys.
+/// A reproducible hash: [`DefaultHasher::new`] has fixed keys.
 fn hash(path: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     path.hash(&mut hasher);
     hasher.finish()
 }
 
-/// How something turned out.
+/// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// Well.
+    /// Nothing wrong.
     Passed,
-    /// Worth knowing.
+    /// Worth knowing, but not a failure.
     Noted,
-    /// Not well.
+    /// The check failed.
     Failed,
-    /// It could not be looked at.
+    /// The check could not be made.
     Skipped,
 }
 
-/// Something that is looked at. The number of each is its place in [`Check::ALL`].
+/// A check. Its number is its place in [`Check::ALL`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Check {
     /// Whether the database has the table of documents.
     Noted,
-    /// Documents that the database names and that are there.
+    /// Documents that the database names and that exist.
     Present,
     /// Documents that the archive leaves out.
     LeftOut,
-    /// Documents with another content than the database noted.
+    /// Documents whose content differs from the MD5 in the database.
     Unaltered,
     /// Documents that the database does not name.
     Known,
-    /// Documents of which the database notes no MD5.
+    /// Documents without an MD5 in the database.
     WithoutDigest,
     /// Rows that name no document.
     Nameless,
-    /// Files that could not be looked at.
+    /// Files that could not be read.
     Unseen,
     /// The anti-fraud log.
     Log,
@@ -281,8 +283,7 @@ impl Check {
         Self::Log,
     ];
 
-    /// What is looked at.
-    #[must_use]
+    /// The name of the check in the report.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Noted => "documents noted",
@@ -297,18 +298,17 @@ impl Check {
         }
     }
 
-    /// What is counted, behind `3 of 1064`. `noted` and `log` are the names of the tables.
-    #[must_use]
+    /// What is counted; the report puts it after `3 of 1064`. `noted` and `log` are the names of the tables.
     pub fn counts(self, noted: &str, log: &str) -> String {
         match self {
-            Self::Noted => format!("table named {noted} is there; check the setting `prefix`"),
-            Self::Present => "documents that the database names are there".into(),
+            Self::Noted => format!("table named {noted} exists; check the setting `prefix`"),
+            Self::Present => "documents that the database names exist".into(),
             Self::LeftOut => "documents that the database names are left out by the exclude patterns".into(),
-            Self::Unaltered => "documents have another content than the database noted, or cannot be read".into(),
-            Self::Known => "documents are there and not named by the database".into(),
-            Self::WithoutDigest => "documents have no MD5 in the database, so they were looked for alone".into(),
+            Self::Unaltered => "documents differ from their MD5 in the database, or cannot be read".into(),
+            Self::Known => "documents are not named by the database".into(),
+            Self::WithoutDigest => "documents have no MD5 in the database: only their existence was checked".into(),
             Self::Nameless => format!("rows of {noted} name no document"),
-            Self::Unseen => "files have no name in UTF-8 or could not be looked at".into(),
+            Self::Unseen => "files have a name that is not UTF-8 or could not be read".into(),
             Self::Log => format!("entries of {log} have a signature"),
         }
     }
@@ -317,9 +317,9 @@ impl Check {
 /// One line of the report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Finding {
-    /// What was looked at.
+    /// The check.
     pub check: Check,
-    /// How it turned out.
+    /// Its result.
     pub verdict: Verdict,
     /// How many.
     pub count: u64,
@@ -327,7 +327,7 @@ pub struct Finding {
     pub total: u64,
 }
 
-/// The anti-fraud log: each company's entries are chained by signatures, so the last one stands for all before it.
+/// The anti-fraud log. Signatures chain the entries of each company, so its last entry stands for all before it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Log {
     companies: BTreeMap<String, Head>,
@@ -339,12 +339,12 @@ pub struct Log {
 pub struct Head {
     /// Its entries.
     pub entries: u64,
-    /// The key of the last.
+    /// The key of the last entry.
     pub last: i64,
 }
 
 impl Log {
-    /// Takes in an entry, in the order of the keys.
+    /// Records an entry. Entries must come in key order.
     pub fn entry(&mut self, key: i64, company: &str, is_signed: bool) {
         self.signed += u64::from(is_signed);
         let head = self.companies.entry(company.to_owned()).or_default();
@@ -356,7 +356,7 @@ impl Log {
         self.companies.values().take(COMPANIES_MAX)
     }
 
-    /// What it comes to. `rows` is what the database counts.
+    /// The finding about the log. `rows` is the number of rows that the database counts.
     #[must_use]
     pub fn finding(&self, rows: u64) -> Finding {
         let entries: u64 = self.companies.values().map(|head| head.entries).sum();

@@ -1,13 +1,13 @@
-//! The settings, with what Dolibarr does not note of its documents as their defaults.
+//! The settings. The defaults list the documents that Dolibarr does not record in its database.
 
 use serde::{Deserialize, Serialize};
 use wildmatch::WildMatch;
 
-/// JSON Schema of [`Settings`]; a test holds the two together.
+/// JSON Schema of [`Settings`]; a test keeps the two in step.
 pub const SCHEMA: &str = include_str!("../settings.schema.json");
 
-/// Work folders, pictures made from others, logs, the locks of the installer, and the templates and flags that it unpacks:
-/// Dolibarr makes them without noting them.
+/// Work folders, thumbnails and previews, logs, the installer's locks, and the templates and flags that it unpacks.
+/// Dolibarr creates them without recording them.
 const ORPHANS_IGNORED: [&str; 9] = [
     "temp/",
     "thumbs/",
@@ -20,37 +20,37 @@ const ORPHANS_IGNORED: [&str; 9] = [
     "upgrade.unlock",
 ];
 
-/// Paths of each kind that are listed. One screen; the counts say the rest.
+/// Paths of each kind to list: one screen. The counts cover the rest.
 const SHOWN: usize = 20;
 
-/// What the host takes of each kind.
+/// The most paths of each kind that the host accepts.
 const SHOWN_MAX: usize = 100;
 
 /// The `settings` of `[plugins.crosscheck]`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// What the application's tables begin with.
+    /// Prefix of the application's tables.
     pub prefix: String,
-    /// A document that the database names is not there.
+    /// For a document that the database names and that does not exist.
     pub missing: Meaning,
-    /// It has another digest.
+    /// For a document whose digest differs from the one in the database.
     pub altered: Meaning,
-    /// The database does not name it.
+    /// For a document that the database does not name.
     pub orphaned: Meaning,
-    /// Patterns of documents that are never orphaned.
+    /// Patterns of documents that never count as orphaned.
     pub orphans_ignored: Vec<String>,
-    /// Paths of each kind that are listed.
+    /// How many paths of each kind to list.
     pub shown: usize,
 }
 
-/// What a difference means.
+/// What a difference leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Meaning {
     /// The cross-check fails.
     Fail,
-    /// It is reported.
+    /// The difference is only reported.
     Report,
 }
 
@@ -68,7 +68,7 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Reads the JSON text that the host passes; no text at all means the defaults.
+    /// Reads the JSON text that the host passes. An empty text means the defaults.
     ///
     /// # Errors
     ///
@@ -76,7 +76,7 @@ impl Settings {
     pub fn parse(json: &str) -> Result<Self, String> {
         let json = if json.trim().is_empty() { "{}" } else { json };
         let settings: Self =
-            serde_json::from_str(json).map_err(|error| format!("crosscheck settings: {}", without_place(&error)))?;
+            serde_json::from_str(json).map_err(|error| format!("crosscheck settings: {}", without_position(&error)))?;
         match settings.objection() {
             Some(objection) => Err(format!("crosscheck settings: {objection}")),
             None => Ok(settings),
@@ -85,18 +85,18 @@ impl Settings {
 
     fn objection(&self) -> Option<String> {
         if self.shown > SHOWN_MAX {
-            return Some(format!("`shown` is {}, and at most {SHOWN_MAX} paths of each kind are listed", self.shown));
+            return Some(format!("`shown = {}` is more than {SHOWN_MAX}", self.shown));
         }
-        let names_nothing = |pattern: &&String| pattern.trim().is_empty() || pattern.trim_end_matches('/').is_empty();
-        if self.orphans_ignored.iter().any(|pattern| names_nothing(&pattern)) {
+        let is_empty = |pattern: &&String| pattern.trim().is_empty() || pattern.trim_end_matches('/').is_empty();
+        if self.orphans_ignored.iter().any(|pattern| is_empty(&pattern)) {
             return Some("`orphans_ignored` has an empty entry".into());
         }
-        let deep = self.orphans_ignored.iter().find(|pattern| pattern.trim_end_matches('/').contains('/'))?;
-        Some(format!("`orphans_ignored` has `{deep}`: a pattern names a folder or a file at any depth, not a path"))
+        let path = self.orphans_ignored.iter().find(|pattern| pattern.trim_end_matches('/').contains('/'))?;
+        Some(format!("`orphans_ignored` has `{path}`: a pattern is the name of a folder or file, not a path"))
     }
 }
 
-/// The patterns, ready to match.
+/// The compiled patterns of `orphans_ignored`.
 #[derive(Debug, Clone)]
 pub struct Ignored {
     folders: Vec<WildMatch>,
@@ -104,8 +104,7 @@ pub struct Ignored {
 }
 
 impl Ignored {
-    /// Of checked settings.
-    #[must_use]
+    /// Compiles the patterns of settings that [`Settings::parse`] accepted.
     pub fn new(settings: &Settings) -> Self {
         let (folders, files): (Vec<&String>, Vec<&String>) =
             settings.orphans_ignored.iter().partition(|pattern| pattern.ends_with('/'));
@@ -115,17 +114,16 @@ impl Ignored {
         }
     }
 
-    /// Whether a document is one that Dolibarr does not note.
-    #[must_use]
-    pub fn has(&self, path: &str) -> bool {
+    /// Whether a document matches a pattern, so that it is never orphaned.
+    pub fn matches(&self, path: &str) -> bool {
         let (folders, file) = path.rsplit_once('/').unwrap_or(("", path));
         self.files.iter().any(|pattern| pattern.matches(file))
             || folders.split('/').any(|folder| self.folders.iter().any(|pattern| pattern.matches(folder)))
     }
 }
 
-/// The error without its line and column: they are places in the host's JSON, which nobody wrote.
-fn without_place(error: &serde_json::Error) -> String {
+/// The error without its line and column. They refer to the host's JSON; the administrator wrote TOML.
+fn without_position(error: &serde_json::Error) -> String {
     let text = error.to_string();
     text.rsplit_once(" at line ").map_or(text.clone(), |(what, _)| what.to_owned())
 }
@@ -150,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn no_settings_are_the_defaults_and_the_defaults_are_valid() {
+    fn empty_settings_are_the_defaults_and_the_defaults_are_valid() {
         for json in ["", " ", "{}"] {
             assert_eq!(Settings::parse(json), Ok(Settings::default()), "{json:?}");
         }
@@ -159,12 +157,12 @@ mod tests {
     }
 
     #[test]
-    fn a_mistake_is_told_in_one_sentence_that_names_it() {
+    fn invalid_settings_are_refused_with_one_sentence_that_names_the_setting() {
         for (json, part) in [
             (r#"{"prefx": "x"}"#, "unknown field `prefx`"),
             (r#"{"missing": "ignore"}"#, "unknown variant `ignore`, expected `fail` or `report`"),
             (r#"{"shown": -1}"#, "-1"),
-            (r#"{"shown": 101}"#, "`shown` is 101"),
+            (r#"{"shown": 101}"#, "`shown = 101` is more than 100"),
             (r#"{"orphans_ignored": ["*.log", ""]}"#, "has an empty entry"),
             (r#"{"orphans_ignored": ["/"]}"#, "has an empty entry"),
             (r#"{"orphans_ignored": ["facture/temp/"]}"#, "`facture/temp/`"),
@@ -177,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn what_dolibarr_does_not_note_is_told_by_its_folder_or_its_name() {
+    fn documents_that_dolibarr_does_not_record_are_recognised_by_folder_or_name() {
         let ignored = Ignored::new(&Settings::default());
         for (path, expected) in [
             ("facture/temp/massgeneration/1/all.pdf", true),
@@ -195,8 +193,8 @@ mod tests {
             ("temporary/x.pdf", false),
             ("", false),
         ] {
-            assert_eq!(ignored.has(path), expected, "{path}");
+            assert_eq!(ignored.matches(path), expected, "{path}");
         }
-        assert!(!Ignored::new(&Settings { orphans_ignored: Vec::new(), ..Settings::default() }).has("a/temp/b"));
+        assert!(!Ignored::new(&Settings { orphans_ignored: Vec::new(), ..Settings::default() }).matches("a/temp/b"));
     }
 }

@@ -1,7 +1,9 @@
 //! Runs a backup as a Job in the cluster.
 //!
 //! `settings.rs` reads the settings, `policy.rs` decides, and this file translates between them and the world `job`. It
-//! composes handles; the host writes the Job, carries the Secrets and follows the log, and none of these comes by here.
+//! only combines handles: the host writes the Job, passes the Secrets and follows the log. The plugin sees no Secret.
+
+#![cfg_attr(target_family = "wasm", expect(unsafe_code, reason = "the exports that wit-bindgen generates"))]
 
 #[path = "../../panics.rs"]
 mod panics;
@@ -29,11 +31,12 @@ impl Guest for Plugin {
         from: &Template,
         secrets: Vec<(String, Secret)>,
     ) -> Result<Ended, Error> {
-        panics::told_by(|said| log::emit(log::Level::Error, said, &[]));
+        panics::report_to(|message| log::emit(log::Level::Error, message, &[]));
         let settings = Settings::parse(&settings).map_err(Error::Denied)?;
         let lent: Vec<&str> = secrets.iter().map(|(place, _)| place.as_str()).collect();
         if let [first, ..] = policy::missing(&settings, &lent)[..] {
-            return Err(Error::Denied(format!("dump-job settings: no Secret is lent to the place `{first}`")));
+            let message = format!("dump-job settings: `secrets` of [env.NAME.job] has no Secret for `{first}`");
+            return Err(Error::Denied(message));
         }
         let request = policy::Request { force: what.force, dry_run: what.dry_run, json: what.json };
         let run = kube_job::launch(from, &policy::options(&settings, request), secrets)?;
@@ -41,6 +44,6 @@ impl Guest for Plugin {
     }
 }
 
-// Component export names are no symbols to a native linker, and only a component needs them.
+// A native linker does not accept the export names of a component, and only a component needs them.
 #[cfg(target_family = "wasm")]
 export!(Plugin);

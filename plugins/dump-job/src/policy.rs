@@ -1,20 +1,19 @@
-//! Which options a Job's backup gets, and whether there is what it needs.
+//! Decides which options a Job's backup gets, and whether every required Secret is lent.
 
 use crate::settings::Settings;
 
-/// What the person asked for.
+/// What the user requested.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Request {
     /// Dump every source.
     pub force: bool,
-    /// Write nothing.
+    /// Write nothing to the store.
     pub dry_run: bool,
-    /// One JSON object at the end of the log.
+    /// Print one JSON object at the end of the log.
     pub json: bool,
 }
 
-/// The options.
-#[must_use]
+/// The options for `backup` in the Job.
 pub fn options(settings: &Settings, request: Request) -> Vec<String> {
     [("--force", request.force || settings.force), ("--dry-run", request.dry_run), ("--json", request.json)]
         .into_iter()
@@ -23,8 +22,7 @@ pub fn options(settings: &Settings, request: Request) -> Vec<String> {
         .collect()
 }
 
-/// The places that should have a Secret and have none.
-#[must_use]
+/// The required places for which no Secret is lent.
 pub fn missing<'a>(settings: &'a Settings, lent: &[&str]) -> Vec<&'a str> {
     settings.secrets.iter().map(String::as_str).filter(|place| !lent.contains(place)).collect()
 }
@@ -34,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_job_gets_the_options_that_were_asked_for_and_those_of_the_settings() {
+    fn a_job_gets_the_requested_options_and_those_of_the_settings() {
         let forced = Settings { force: true, ..Settings::default() };
         let all = Request { force: true, dry_run: true, json: true };
         let none: [&str; 0] = [];
@@ -44,7 +42,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_without_a_secret_is_named() {
+    fn a_required_place_without_a_secret_is_returned() {
         let settings = Settings { secrets: vec!["s3".into(), "db".into()], ..Settings::default() };
         assert_eq!(missing(&settings, &["s3", "other"]), ["db"]);
         assert!(missing(&Settings::default(), &[]).is_empty());

@@ -1,22 +1,22 @@
-//! The settings: what they may be, and one sentence about what is wrong with them.
+//! The settings, their limits, and the messages for invalid ones.
 
 use serde::{Deserialize, Serialize};
 
-/// JSON Schema of [`Settings`]; a test holds the two together.
+/// JSON Schema of [`Settings`]; a test keeps the two in step.
 pub const SCHEMA: &str = include_str!("../settings.schema.json");
 
 /// The `settings` of `[plugins.job]`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// Every Job dumps every source.
+    /// Dump every source in every Job.
     pub force: bool,
-    /// Places that must have a borrowed Secret.
+    /// Places that must have a borrowed Secret before a Job is created.
     pub secrets: Vec<String>,
 }
 
 impl Settings {
-    /// Reads the JSON text that the host passes; no text at all means the defaults.
+    /// Reads the JSON text that the host passes. An empty text means the defaults.
     ///
     /// # Errors
     ///
@@ -24,7 +24,7 @@ impl Settings {
     pub fn parse(json: &str) -> Result<Self, String> {
         let json = if json.trim().is_empty() { "{}" } else { json };
         let settings: Self =
-            serde_json::from_str(json).map_err(|error| format!("dump-job settings: {}", without_place(&error)))?;
+            serde_json::from_str(json).map_err(|error| format!("dump-job settings: {}", without_position(&error)))?;
         if settings.secrets.iter().any(|place| place.trim().is_empty()) {
             return Err("dump-job settings: `secrets` has an empty entry".into());
         }
@@ -32,8 +32,8 @@ impl Settings {
     }
 }
 
-/// The text is the host's own, so line and column say nothing to the person who wrote TOML.
-fn without_place(error: &serde_json::Error) -> String {
+/// The error without its line and column. They refer to the host's JSON; the administrator wrote TOML.
+fn without_position(error: &serde_json::Error) -> String {
     let text = error.to_string();
     text.split(" at line ").next().unwrap_or_default().to_owned()
 }
@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_settings_get_one_sentence_that_names_what_is_wrong() {
+    fn invalid_settings_are_refused_with_one_sentence_that_names_the_setting() {
         for (json, part) in [
             (r#"{"forse": true}"#, "unknown field `forse`, expected `force` or `secrets`"),
             (r#"{"force": 1}"#, "expected a boolean"),

@@ -1,7 +1,9 @@
-//! Dumps what changed, and says why.
+//! Dumps the sources that changed, with a reason for each decision.
 //!
 //! `settings.rs` reads the settings, `policy.rs` decides, and this file translates between them and the world
-//! `dump`. It composes handles; the host moves the bytes, and none of them comes by here.
+//! `dump`. It only combines handles: the host moves the bytes, and the plugin sees none of them.
+
+#![cfg_attr(target_family = "wasm", expect(unsafe_code, reason = "the exports that wit-bindgen generates"))]
 
 #[path = "../../panics.rs"]
 mod panics;
@@ -26,14 +28,14 @@ impl Guest for Plugin {
     }
 
     fn plan(now: Timestamp, force: bool, settings: String, sources: Vec<Source>) -> Result<Vec<Decision>, Error> {
-        panics::told_by(|said| log::emit(log::Level::Error, said, &[]));
+        panics::report_to(|message| log::emit(log::Level::Error, message, &[]));
         let settings = Settings::parse(&settings).map_err(Error::Denied)?;
         let sources = sources.into_iter().map(policy::Source::from).collect();
         Ok(policy::plan(now, force, &settings, sources).into_iter().map(Decision::from).collect())
     }
 
     fn dump_database(settings: String, stamp: String, db: &Database, into: &Prefix) -> Result<Receipt, Error> {
-        panics::told_by(|said| log::emit(log::Level::Error, said, &[]));
+        panics::report_to(|message| log::emit(log::Level::Error, message, &[]));
         let compression = match Settings::parse(&settings).map_err(Error::Denied)?.compression {
             Compression::Automatic => database_dump::Compression::Automatic,
             Compression::None => database_dump::Compression::None,
@@ -46,7 +48,7 @@ impl Guest for Plugin {
     }
 
     fn dump_tree(settings: String, stamp: String, tree: &Tree, into: &Prefix) -> Result<Receipt, Error> {
-        panics::told_by(|said| log::emit(log::Level::Error, said, &[]));
+        panics::report_to(|message| log::emit(log::Level::Error, message, &[]));
         let settings = Settings::parse(&settings).map_err(Error::Denied)?;
         let when_unreadable = match settings.when_unreadable {
             WhenUnreadable::Report => tree_archive::WhenUnreadable::Report,
@@ -85,6 +87,6 @@ impl From<policy::Decision> for Decision {
     }
 }
 
-// Component export names are no symbols to a native linker, and only a component needs them.
+// A native linker does not accept the export names of a component, and only a component needs them.
 #[cfg(target_family = "wasm")]
 export!(Plugin);

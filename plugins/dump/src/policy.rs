@@ -1,7 +1,7 @@
-//! Which sources are dumped anew, in which order, and why. A pure function; it never opens a source.
+//! Decides which sources to dump, in which order, and why. A pure function; it never opens a source.
 //!
-//! Carrying over is the exception that needs every proof: an equal fingerprint, an object that the store really
-//! holds, and an age that is known and not too high. Whatever is missing, the source is dumped.
+//! A source is carried over only if everything proves that it may be: its fingerprint is equal, the store holds the
+//! object, and the object's age is known and within the limit. If any proof is missing, the source is dumped.
 
 use crate::settings::Settings;
 use jiff::Timestamp;
@@ -9,7 +9,7 @@ use jiff::tz::Offset;
 
 const DAY_SECONDS: i64 = 86_400;
 
-/// What a source is; databases come first, so that a document which the database names is in the archive.
+/// The kind of a source. Databases are dumped first, so that the later archive holds every document that they name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// A database.
@@ -18,55 +18,55 @@ pub enum Kind {
     Tree,
 }
 
-/// The object that holds a source's state as of the run before.
+/// The object that held a source's state in the previous run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Carried {
     /// Seconds since 1970-01-01T00:00:00Z.
     pub made: i64,
-    /// Its size.
+    /// Its recorded size.
     pub bytes: u64,
-    /// Whether the store holds it now, at its recorded size.
+    /// Whether the store holds it now with that size.
     pub present: bool,
 }
 
-/// What the fingerprint says of a source, beside the one that its object was made with.
+/// The comparison of a source's fingerprint with the one recorded for its object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Evidence {
-    /// The same was measured, and it is equal.
+    /// Both were measured in the same way and are equal.
     Unchanged,
-    /// The same was measured, and it is another.
+    /// Both were measured in the same way and differ.
     Changed,
-    /// Something else was measured than then.
+    /// They were measured in different ways.
     Incomparable,
-    /// Nothing could be measured now, or nothing is known of the object.
+    /// One of the two does not exist.
     Missing,
 }
 
-/// A source as this run finds it.
+/// A source in this run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
     /// Its name in the configuration.
     pub name: String,
-    /// What it is.
+    /// Database or folder.
     pub kind: Kind,
     /// Whether it changed.
     pub evidence: Evidence,
-    /// The object of the run before, if there is one.
+    /// The object of the previous run, if there is one.
     pub carried: Option<Carried>,
 }
 
-/// What becomes of one source.
+/// The decision for one source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
     /// The source's name.
     pub source: String,
     /// Whether the earlier object is carried over.
     pub carry: bool,
-    /// One line for people and the record.
+    /// One line for the output and the record.
     pub reason: String,
 }
 
-/// Decides for every source, in the order in which they are to be dumped: databases before folders, each by name.
+/// Decides for every source, in dump order: databases before folders, each kind by name.
 #[must_use]
 pub fn plan(now: i64, force: bool, settings: &Settings, mut sources: Vec<Source>) -> Vec<Decision> {
     sources.sort_by(|a, b| (a.kind, &a.name).cmp(&(b.kind, &b.name)));
@@ -80,14 +80,14 @@ pub fn plan(now: i64, force: bool, settings: &Settings, mut sources: Vec<Source>
     decisions.collect()
 }
 
-/// Since when the source is unchanged, or why it is dumped anew.
+/// Since when the source is unchanged, or why it must be dumped.
 fn unchanged(now: i64, force: bool, settings: &Settings, source: &Source) -> Result<String, String> {
     if force {
         return Err("forced".into());
     }
     let Some(carried) = &source.carried else { return Err("no earlier object".into()) };
     if !carried.present {
-        return Err("the carried object is missing or has another size".into());
+        return Err("the carried object is missing or has a different size".into());
     }
     if carried.bytes == 0 {
         return Err("the carried object is empty".into());
@@ -95,7 +95,7 @@ fn unchanged(now: i64, force: bool, settings: &Settings, source: &Source) -> Res
     match source.evidence {
         Evidence::Unchanged => {}
         Evidence::Changed => return Err("content changed".into()),
-        Evidence::Incomparable => return Err("something else is fingerprinted than before".into()),
+        Evidence::Incomparable => return Err("the fingerprint measures something else than before".into()),
         Evidence::Missing => return Err("no fingerprint".into()),
     }
     let made = date(carried.made);
@@ -109,7 +109,7 @@ fn unchanged(now: i64, force: bool, settings: &Settings, source: &Source) -> Res
     Ok(format!("unchanged since {made} ({})", in_days(days)))
 }
 
-/// The UTC date, as the names of objects have it.
+/// The UTC date, as in the names of objects.
 fn date(instant: i64) -> String {
     match Timestamp::from_second(instant) {
         Ok(timestamp) => Offset::UTC.to_datetime(timestamp).date().to_string(),
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn every_case_has_its_decision_and_its_reason() {
+    fn each_case_leads_to_its_decision_with_its_reason() {
         let june = carried("2026-06-30T01:00:00Z");
         let with = |change: fn(&mut Carried)| {
             let mut carried = june.clone();
@@ -170,8 +170,8 @@ mod tests {
             (false, "no earlier object", false, 30, source(None)),
             (false, "no fingerprint", false, 30, found(Evidence::Missing)),
             (false, "content changed", false, 30, found(Evidence::Changed)),
-            (false, "something else is fingerprinted than before", false, 30, found(Evidence::Incomparable)),
-            (false, "the carried object is missing or has another size", false, 30, with(|c| c.present = false)),
+            (false, "the fingerprint measures something else than before", false, 30, found(Evidence::Incomparable)),
+            (false, "the carried object is missing or has a different size", false, 30, with(|c| c.present = false)),
             (false, "the carried object is empty", false, 30, with(|c| c.bytes = 0)),
             (
                 false,
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn databases_come_before_folders_and_each_kind_by_name() {
+    fn databases_come_before_folders_and_each_kind_is_sorted_by_name() {
         let named = |name: &str, kind| Source { name: name.into(), kind, ..source(None) };
         let sources = vec![
             named("docs", Kind::Tree),
@@ -202,7 +202,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_is_carried_without_every_proof(
+        fn a_source_is_carried_only_with_every_proof(
             now: i64, made: i64, bytes in 0..3_u64, present: bool, force: bool, full_after_days in 0..60_u32,
             evidence in prop::sample::select(vec![
                 Evidence::Unchanged, Evidence::Changed, Evidence::Incomparable, Evidence::Missing,

@@ -1,16 +1,16 @@
-//! The settings: what they may be, and one sentence about what is wrong with them.
+//! The settings, their limits, and the messages for invalid ones.
 
 use serde::{Deserialize, Serialize};
 
-/// JSON Schema of [`Settings`]; a test holds the two together.
+/// JSON Schema of [`Settings`]; a test keeps the two in step.
 pub const SCHEMA: &str = include_str!("../settings.schema.json");
 
-/// What Dolibarr makes and can make again, at the places where it does, for the main company and for those in numbered folders: logs beside
-/// the modules' folders, work folders of modules and users, previews of pages, its archives of the documents, which would hold one another,
-/// and its database dumps. A person may name a file `server.log` or a folder `temp`, in the file managers (`ecm`, `medias`): those
-/// are saved.
+/// What Dolibarr generates and can generate again, for the main company and for those in numbered folders: logs beside
+/// the modules' folders, work folders of modules and users, page previews, its own archives of the documents (each
+/// would contain the earlier ones) and its database dumps. Users may create a file `server.log` or a folder `temp` in
+/// the file managers (`ecm`, `medias`), so these are saved.
 ///
-/// The fingerprint plugin has the same list: the host trusts a fingerprint only as far as the archive follows it.
+/// The fingerprint plugin has the same list: the host trusts a fingerprint only for what the archive holds.
 pub const EXCLUDE: [&str; 21] = [
     "/*.log",
     "/[0-9]*/*.log",
@@ -35,7 +35,7 @@ pub const EXCLUDE: [&str; 21] = [
     "[0-9]*/admin/backup",
 ];
 
-/// A century; more is a typing error.
+/// A century; a larger value is a typing error.
 const FULL_AFTER_DAYS_MAX: u32 = 36_600;
 
 /// The `settings` of `[plugins.dump]`.
@@ -44,11 +44,11 @@ const FULL_AFTER_DAYS_MAX: u32 = 36_600;
 pub struct Settings {
     /// Globs of documents to leave out.
     pub exclude: Vec<String>,
-    /// Of database dumps.
+    /// Compression of database dumps.
     pub compression: Compression,
-    /// When an unchanged source is dumped anew all the same; 0 is never.
+    /// After how many days an unchanged source is dumped again; 0 means never.
     pub full_after_days: u32,
-    /// What a document that cannot be read does to its archive.
+    /// What to do when a document cannot be read.
     pub when_unreadable: WhenUnreadable,
 }
 
@@ -56,9 +56,9 @@ pub struct Settings {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Compression {
-    /// As the host finds best.
+    /// The host chooses.
     Automatic,
-    /// Not at all.
+    /// Uncompressed.
     None,
     /// Level 1 to 9.
     Gzip(u8),
@@ -68,13 +68,13 @@ pub enum Compression {
     Lz4(u8),
 }
 
-/// What a document that cannot be read does to its archive.
+/// What to do when a document cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum WhenUnreadable {
-    /// The record names it.
+    /// Name it in the record and continue.
     Report,
-    /// It fails the archive.
+    /// Fail the archive.
     Fail,
 }
 
@@ -83,8 +83,8 @@ impl Default for Settings {
         Self {
             exclude: EXCLUDE.map(str::to_owned).to_vec(),
             compression: Compression::Automatic,
-            // A fingerprint is evidence, not proof: a fresh object a month bounds what a blind spot of it can cost,
-            // and keeps ten years of snapshots from hanging on one object.
+            // A fingerprint is evidence, not proof. A new object each month limits the damage of a blind spot, and
+            // ten years of snapshots never depend on a single object.
             full_after_days: 30,
             when_unreadable: WhenUnreadable::Report,
         }
@@ -92,7 +92,7 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Reads the JSON text that the host passes; no text at all means the defaults.
+    /// Reads the JSON text that the host passes. An empty text means the defaults.
     ///
     /// # Errors
     ///
@@ -100,7 +100,7 @@ impl Settings {
     pub fn parse(json: &str) -> Result<Self, String> {
         let json = if json.trim().is_empty() { "{}" } else { json };
         let settings: Self =
-            serde_json::from_str(json).map_err(|error| format!("dump settings: {}", without_place(&error)))?;
+            serde_json::from_str(json).map_err(|error| format!("dump settings: {}", without_position(&error)))?;
         match settings.objection() {
             Some(objection) => Err(format!("dump settings: {objection}")),
             None => Ok(settings),
@@ -140,7 +140,7 @@ impl TryFrom<String> for Compression {
         };
         known.ok_or_else(|| {
             format!(
-                "`compression = {text:?}` is none of automatic, none, gzip:1 to gzip:9, zstd:1 to zstd:19, \
+                "`compression = {text:?}` is not automatic, none, gzip:1 to gzip:9, zstd:1 to zstd:19 or \
                  lz4:1 to lz4:12"
             )
         })
@@ -159,8 +159,8 @@ impl From<Compression> for String {
     }
 }
 
-/// The error without its line and column: they are places in the host's JSON, which nobody wrote.
-fn without_place(error: &serde_json::Error) -> String {
+/// The error without its line and column. They refer to the host's JSON; the administrator wrote TOML.
+fn without_position(error: &serde_json::Error) -> String {
     let text = error.to_string();
     text.rsplit_once(" at line ").map_or(text.clone(), |(what, _)| what.to_owned())
 }
@@ -182,14 +182,14 @@ mod tests {
     }
 
     #[test]
-    fn no_settings_are_the_defaults() {
+    fn empty_settings_are_the_defaults() {
         for json in ["", " ", "{}"] {
             assert_eq!(Settings::parse(json), Ok(Settings::default()), "{json:?}");
         }
     }
 
     #[test]
-    fn every_compression_is_read_and_written_alike() {
+    fn every_compression_survives_reading_and_writing() {
         for (text, compression) in [
             ("automatic", Compression::Automatic),
             ("none", Compression::None),
@@ -204,10 +204,10 @@ mod tests {
     }
 
     #[test]
-    fn bad_settings_get_one_sentence_that_names_what_is_wrong() {
+    fn invalid_settings_are_refused_with_one_sentence_that_names_the_setting() {
         for (json, part) in [
             (r#"{"excludes": []}"#, "unknown field `excludes`, expected one of `exclude`, `compression`"),
-            (r#"{"compression": "gzip"}"#, "`compression = \"gzip\"` is none of automatic, none, gzip:1"),
+            (r#"{"compression": "gzip"}"#, "`compression = \"gzip\"` is not automatic, none, gzip:1"),
             (r#"{"compression": "gzip:0"}"#, "gzip:0"),
             (r#"{"compression": "gzip:10"}"#, "gzip:10"),
             (r#"{"compression": "gzip:06"}"#, "gzip:06"),

@@ -1,5 +1,5 @@
-// Makes the component: one bundle of all modules, and an interpreter that it is baked into. It imports nothing of WASI, so no clock, no
-// randomness and no network is there.
+// Builds the component: bundles all modules and embeds them with an interpreter. The component imports nothing from
+// WASI, so it has no clock, no randomness and no network.
 
 import { componentize } from "@bytecodealliance/componentize-js";
 import { build } from "esbuild";

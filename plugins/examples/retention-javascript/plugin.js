@@ -1,10 +1,11 @@
 // Keeps the last N complete snapshots: `plugins/retention-last` in JavaScript.
 //
-// `settings.js` reads the settings, `policy.js` decides, and this file translates between them and the world `retention`.
+// `settings.js` reads the settings, `policy.js` decides, and this file translates between them and the world
+// `retention`.
 
 import { emit } from "backup:host/log@0.2.0";
 import { plan as decide } from "./policy.js";
-import { SCHEMA, parse, Wrong } from "./settings.js";
+import { InvalidSettings, SCHEMA, parse } from "./settings.js";
 
 export const retaining = {
   settingsSchema() {
@@ -21,8 +22,8 @@ export const retaining = {
       }));
       return { decisions, notes: [] };
     } catch (error) {
-      // What is thrown is the answer's error, as the world has it.
-      if (error instanceof Wrong) throw { tag: "denied", val: error.message };
+      // The thrown object becomes the error of the result, as the world defines it.
+      if (error instanceof InvalidSettings) throw { tag: "denied", val: error.message };
       // Anything else traps, and a trap has no message.
       emit("error", `${error}: ${String(error.stack).split("\n")[0]}`, []);
       throw error;

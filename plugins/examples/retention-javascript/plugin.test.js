@@ -9,7 +9,7 @@ const NOW = 1_782_820_800n;
 const daily = (days) =>
   Array.from({ length: days }, (_, ago) => ({ taken: NOW - BigInt(ago) * DAY - 3_600n, complete: true, pinned: false }));
 
-test("the last complete ones stay, whatever lies between them", () => {
+test("the last complete snapshots are kept, whatever lies between them", () => {
   const snapshots = daily(10);
   snapshots[1].complete = false;
   snapshots[8].pinned = true;
@@ -17,20 +17,20 @@ test("the last complete ones stay, whatever lies between them", () => {
   assert.deepEqual(kept, [0, 1, 2, 3, 8]);
 });
 
-test("what is from the future stays and is not counted", () => {
+test("a snapshot taken in the future is kept and not counted", () => {
   const snapshots = [{ taken: NOW + DAY, complete: true, pinned: false }, ...daily(3)];
   const kept = plan(NOW, "Europe/Paris", { keep: 1 }, snapshots).map(({ keep }) => keep);
   assert.deepEqual(kept, [true, true, false, false]);
 });
 
-test("a setting that makes no sense is refused with a sentence that names it", () => {
+test("an invalid setting is refused with a sentence that names it", () => {
   assert.deepEqual(parse(""), { keep: 30 });
-  for (const [text, says] of [
+  for (const [text, part] of [
     ['{"kepe": 1}', "unknown field `kepe`"],
     ['{"keep": -1}', "whole number"],
     ['{"keep": 0}', "keep_nothing"],
-    ["[]", "no table"],
+    ["[]", "expected a table"],
   ]) {
-    assert.throws(() => parse(text), (error) => error.message.includes(says), text);
+    assert.throws(() => parse(text), (error) => error.message.includes(part), text);
   }
 });

@@ -1,11 +1,11 @@
-// The settings: what they may be, and one sentence about what is wrong with them.
+// The settings, their limits, and the messages for invalid ones.
 
 const NAME = "retention-javascript";
 
-// The greatest number of snapshots that can be asked for, as in plugins/retention-last.
+// The largest value of keep, as in plugins/retention-last.
 const KEEP_MAX = 2 ** 32 - 1;
 
-// One a night makes this a month.
+// A month of nightly backups.
 const KEEP_DEFAULT = 30;
 
 export const SCHEMA = JSON.stringify(
@@ -23,7 +23,7 @@ export const SCHEMA = JSON.stringify(
         default: KEEP_DEFAULT,
       },
       keep_nothing: {
-        description: "Says that keep = 0 is meant. Any other use is refused.",
+        description: "Confirms that keep = 0 is intended. Any other use is refused.",
         type: "boolean",
         default: false,
       },
@@ -34,32 +34,34 @@ export const SCHEMA = JSON.stringify(
 );
 
 /** One lowercase sentence for the operator. */
-export class Wrong extends Error {
-  constructor(what) {
-    super(`${NAME} settings: ${what}`);
+export class InvalidSettings extends Error {
+  constructor(problem) {
+    super(`${NAME} settings: ${problem}`);
   }
 }
 
-/** Reads the JSON text that the host passes; no text at all means the defaults. */
+/** Reads the JSON text that the host passes. An empty text means the defaults. */
 export function parse(text) {
   let table;
   try {
     table = text.trim() === "" ? {} : JSON.parse(text);
   } catch {
-    throw new Wrong("they are no JSON");
+    throw new InvalidSettings("the text is not valid JSON");
   }
-  if (table === null || typeof table !== "object" || Array.isArray(table)) throw new Wrong("they are no table");
+  if (table === null || typeof table !== "object" || Array.isArray(table)) {
+    throw new InvalidSettings("expected a table");
+  }
   for (const name of Object.keys(table)) {
     if (!["keep", "keep_nothing"].includes(name)) {
-      throw new Wrong(`unknown field \`${name}\`, expected \`keep\` or \`keep_nothing\``);
+      throw new InvalidSettings(`unknown field \`${name}\`, expected \`keep\` or \`keep_nothing\``);
     }
   }
   const { keep = KEEP_DEFAULT, keep_nothing: keepNothing = false } = table;
   if (!Number.isInteger(keep) || keep < 0 || keep > KEEP_MAX) {
-    throw new Wrong(`\`keep\` must be a whole number from 0 to ${KEEP_MAX}`);
+    throw new InvalidSettings(`\`keep\` must be a whole number from 0 to ${KEEP_MAX}`);
   }
-  if (typeof keepNothing !== "boolean") throw new Wrong("`keep_nothing` must be true or false");
-  if (keep === 0 && !keepNothing) throw new Wrong("`keep = 0` also needs `keep_nothing = true`");
-  if (keep > 0 && keepNothing) throw new Wrong("`keep_nothing = true` also needs `keep = 0`");
+  if (typeof keepNothing !== "boolean") throw new InvalidSettings("`keep_nothing` must be true or false");
+  if (keep === 0 && !keepNothing) throw new InvalidSettings("`keep = 0` also needs `keep_nothing = true`");
+  if (keep > 0 && keepNothing) throw new InvalidSettings("`keep_nothing = true` also needs `keep = 0`");
   return { keep };
 }

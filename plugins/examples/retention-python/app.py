@@ -1,7 +1,8 @@
 """Keeps the last N complete snapshots: `plugins/retention-last` in Python.
 
-`settings.py` reads the settings, `zones.py` the time zone, `policy.py` decides, and this file translates between them and the world
-`retention`. Of the host it calls `log` and `business-zone` alone, so its component imports nothing that needs a grant.
+`settings.py` reads the settings, `zones.py` the time zone, `policy.py` decides, and this file translates between them
+and the world `retention`. It calls only `log` and `business-zone` of the host, so its component imports nothing that
+needs a grant.
 """
 
 from typing import List
@@ -24,10 +25,11 @@ class Retaining(exports.Retaining):
     def plan(self, now: int, time_zone: str, settings_json: str, snapshots: List[retaining.Snapshot]):
         try:
             return decide(now, zones.zone(time_zone, business_zone.tzif()), settings.parse(settings_json), snapshots)
-        except (settings.Wrong, zones.Unknown) as wrong:
-            raise Err(Error_Denied(str(wrong))) from None
+        except (settings.InvalidSettings, zones.UnknownZone) as error:
+            raise Err(Error_Denied(str(error))) from None
         except Exception as error:
-            # What leaves the component is a trap, and a trap has no message. `traceback` would look for the sources.
+            # An exception leaves the component as a trap, and a trap has no message. The module `traceback` would
+            # search for the sources, which a component does not have.
             at = error.__traceback__
             while at.tb_next:
                 at = at.tb_next
@@ -37,10 +39,10 @@ class Retaining(exports.Retaining):
 
 
 def decide(
-    now: int, zone: ZoneInfo, chosen: settings.Settings, snapshots: List[retaining.Snapshot]
+    now: int, zone: ZoneInfo, parsed: settings.Settings, snapshots: List[retaining.Snapshot]
 ) -> retaining.RetentionPlan:
-    seen = [policy.Snapshot(s.taken, s.complete, s.pinned) for s in snapshots]
-    decided = zip(snapshots, policy.plan(now, zone, chosen, seen))
+    inputs = [policy.Snapshot(s.taken, s.complete, s.pinned) for s in snapshots]
+    decided = zip(snapshots, policy.plan(now, zone, parsed, inputs))
     decisions = [
         retaining.Decision(s.id, retaining.Verdict.KEEP if keep else retaining.Verdict.FORGET, [reason])
         for s, (keep, reason) in decided

@@ -1,14 +1,14 @@
-"""The settings: what they may be, and one sentence about what is wrong with them."""
+"""The settings, their limits, and the messages for invalid ones."""
 
 import json
 from dataclasses import dataclass
 
 NAME = "retention-python"
 
-# The greatest number of snapshots that can be asked for, as in plugins/retention-last.
+# The largest value of keep, as in plugins/retention-last.
 KEEP_MAX = 2**32 - 1
 
-# One a night makes this a month.
+# A month of nightly backups.
 KEEP_DEFAULT = 30
 
 SCHEMA = json.dumps(
@@ -26,7 +26,7 @@ SCHEMA = json.dumps(
                 "default": KEEP_DEFAULT,
             },
             "keep_nothing": {
-                "description": "Says that keep = 0 is meant. Any other use is refused.",
+                "description": "Confirms that keep = 0 is intended. Any other use is refused.",
                 "type": "boolean",
                 "default": False,
             },
@@ -44,7 +44,7 @@ class Settings:
     keep_nothing: bool = False
 
 
-class Wrong(ValueError):
+class InvalidSettings(ValueError):
     """One lowercase sentence for the operator."""
 
     def __init__(self, what: str):
@@ -52,24 +52,24 @@ class Wrong(ValueError):
 
 
 def parse(text: str) -> Settings:
-    """Reads the JSON text that the host passes; no text at all means the defaults."""
+    """Reads the JSON text that the host passes. An empty text means the defaults."""
     try:
         table = json.loads(text) if text.strip() else {}
     except ValueError:
-        raise Wrong("they are no JSON") from None
+        raise InvalidSettings("the text is not valid JSON") from None
     if not isinstance(table, dict):
-        raise Wrong("they are no table")
+        raise InvalidSettings("expected a table")
     for name in table:
         if name not in ("keep", "keep_nothing"):
-            raise Wrong(f"unknown field `{name}`, expected `keep` or `keep_nothing`")
+            raise InvalidSettings(f"unknown field `{name}`, expected `keep` or `keep_nothing`")
     settings = Settings(**table)
-    # A bool is an int in Python, and `keep = true` means nothing.
+    # A bool is an int in Python, but `keep = true` has no meaning.
     if type(settings.keep) is not int or not 0 <= settings.keep <= KEEP_MAX:
-        raise Wrong(f"`keep` must be a whole number from 0 to {KEEP_MAX}")
+        raise InvalidSettings(f"`keep` must be a whole number from 0 to {KEEP_MAX}")
     if type(settings.keep_nothing) is not bool:
-        raise Wrong("`keep_nothing` must be true or false")
+        raise InvalidSettings("`keep_nothing` must be true or false")
     if settings.keep == 0 and not settings.keep_nothing:
-        raise Wrong("`keep = 0` also needs `keep_nothing = true`")
+        raise InvalidSettings("`keep = 0` also needs `keep_nothing = true`")
     if settings.keep > 0 and settings.keep_nothing:
-        raise Wrong("`keep_nothing = true` also needs `keep = 0`")
+        raise InvalidSettings("`keep_nothing = true` also needs `keep = 0`")
     return settings

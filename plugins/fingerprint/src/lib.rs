@@ -1,7 +1,10 @@
-//! Says what a Dolibarr database and its documents durably hold, so that what did not change is not dumped again.
+//! Fingerprints the durable content of a Dolibarr database and its documents, so that an unchanged source is not dumped
+//! again.
 //!
 //! `settings.rs` knows what is volatile, `policy.rs` selects what counts, and this file translates between them and the
 //! world `fingerprint`.
+
+#![cfg_attr(target_family = "wasm", expect(unsafe_code, reason = "the exports that wit-bindgen generates"))]
 
 #[path = "../../panics.rs"]
 mod panics;
@@ -25,12 +28,12 @@ impl Guest for Plugin {
     }
 
     fn of_database(settings: String, db: &Database) -> Result<Vec<DatabaseMeasure>, Error> {
-        panics::told_by(|said| log::emit(log::Level::Error, said, &[]));
+        panics::report_to(|message| log::emit(log::Level::Error, message, &[]));
         let settings = Settings::parse(&settings).map_err(Error::Denied)?;
         let tables: Vec<_> = evidence::tables(db)?.into_iter().map(policy::Table::from).collect();
         if !policy::prefix_is_used(&settings, &tables) {
             let fields = [("prefix".into(), settings.prefix.clone()), ("tables".into(), tables.len().to_string())];
-            emit(Level::Warn, "no table begins with the prefix, so nothing is taken for volatile", &fields);
+            emit(Level::Warn, "no table has the prefix, so every table counts in full", &fields);
         }
         let rows = match settings.database {
             DatabaseMethod::Content => {
@@ -62,7 +65,7 @@ impl Guest for Plugin {
     }
 
     fn of_tree(settings: String, tree: &Tree) -> Result<Vec<TreeMeasure>, Error> {
-        panics::told_by(|said| log::emit(log::Level::Error, said, &[]));
+        panics::report_to(|message| log::emit(log::Level::Error, message, &[]));
         let settings = Settings::parse(&settings).map_err(Error::Denied)?;
         let measure = match settings.documents {
             TreeMethod::Metadata => tree_evidence::metadata(tree, &settings.exclude)?,
@@ -87,6 +90,6 @@ impl From<policy::Selection> for evidence::Selection {
     }
 }
 
-// Component export names are no symbols to a native linker, and only a component needs them.
+// A native linker does not accept the export names of a component, and only a component needs them.
 #[cfg(target_family = "wasm")]
 export!(Plugin);

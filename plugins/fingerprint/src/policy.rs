@@ -1,5 +1,5 @@
-//! What counts in a database and in a folder: pure functions of names and settings. The host measures what is selected here, and
-//! nothing of what it finds ever comes by.
+//! Selects what counts in a database: pure functions of names and settings. The host measures what is selected here;
+//! this code never sees the content.
 
 use crate::settings::Settings;
 
@@ -28,7 +28,7 @@ pub struct Selection {
     pub name: String,
     /// Columns that do not count.
     pub skip_columns: Vec<String>,
-    /// The column whose values tell the rows that do not count, and those values.
+    /// A column and its values: rows with one of these values do not count.
     pub skip_rows: Option<(String, Vec<String>)>,
 }
 
@@ -38,8 +38,8 @@ pub fn selections(settings: &Settings, tables: &[Table]) -> Vec<Selection> {
     tables.iter().filter(|table| !is_volatile(settings, table)).map(|table| selection(settings, table)).collect()
 }
 
-/// The tables whose timestamps count. One whose timestamp is itself volatile is left out whole, because a count alone
-/// would say next to nothing of it.
+/// The tables whose timestamps count. A table with a volatile timestamp is left out entirely, because its row count
+/// alone says almost nothing.
 #[must_use]
 pub fn dated_tables<'a>(settings: &Settings, tables: &'a [Table]) -> Vec<&'a Table> {
     let column = &settings.timestamp_column;
@@ -48,20 +48,20 @@ pub fn dated_tables<'a>(settings: &Settings, tables: &'a [Table]) -> Vec<&'a Tab
     dated.filter(|table| !volatile_columns(settings, table).contains(column)).collect()
 }
 
-/// The tables whose sequences do not count: rows that do not count draw numbers, too.
+/// The tables whose sequences do not count, because rows that do not count advance them too.
 #[must_use]
 pub fn uncounted<'a>(settings: &Settings, tables: &'a [Table]) -> Vec<&'a Table> {
-    let is = |table: &&Table| is_volatile(settings, table) || selection(settings, table).skip_rows.is_some();
-    tables.iter().filter(is).collect()
+    let skips_rows = |table: &&Table| is_volatile(settings, table) || selection(settings, table).skip_rows.is_some();
+    tables.iter().filter(skips_rows).collect()
 }
 
-/// Whether any table is the application's; if none is, the prefix or the database is the wrong one.
+/// Whether any table has the application's prefix. If none has, the prefix or the database is wrong.
 #[must_use]
 pub fn prefix_is_used(settings: &Settings, tables: &[Table]) -> bool {
     tables.iter().any(|table| bare_name(settings, table).is_some())
 }
 
-/// The table's name without the prefix, if it is the application's.
+/// The table's name without the prefix, if it has the prefix.
 fn bare_name<'a>(settings: &Settings, table: &'a Table) -> Option<&'a str> {
     table.name.strip_prefix(settings.prefix.as_str())
 }
@@ -80,7 +80,7 @@ fn selection(settings: &Settings, table: &Table) -> Selection {
     let filters = [(CONSTANTS, &settings.volatile_constants), (EVENTS, &settings.volatile_events)];
     let skip_rows = filters.into_iter().find_map(|((name, column), values)| {
         let applies = bare_name(settings, table) == Some(name)
-            && table.columns.iter().any(|has| has == column)
+            && table.columns.iter().any(|name| name == column)
             && !values.is_empty();
         applies.then(|| (column.to_owned(), values.clone()))
     });
@@ -96,14 +96,14 @@ mod tests {
         Table { schema: "public".into(), name: name.into(), columns }
     }
 
-    /// What is asked about one table under the default settings: the skipped columns and row values, if it counts.
-    fn asked(table: Table) -> Option<(Vec<String>, Vec<String>)> {
+    /// The skipped columns and row values of one table under the default settings, if the table counts.
+    fn skips(table: Table) -> Option<(Vec<String>, Vec<String>)> {
         let selection = selections(&Settings::default(), &[table]).pop()?;
         Some((selection.skip_columns, selection.skip_rows.map(|(_, values)| values).unwrap_or_default()))
     }
 
     #[test]
-    fn volatile_tables_are_not_asked_about_and_every_other_one_is() {
+    fn volatile_tables_are_left_out_and_every_other_table_counts() {
         for (name, counts) in [
             ("llx_events", false),
             ("llx_session", false),
@@ -116,13 +116,13 @@ mod tests {
             ("llx_", true),
             ("", true),
         ] {
-            assert_eq!(asked(table(name, &["rowid"])).is_some(), counts, "{name}");
+            assert_eq!(skips(table(name, &["rowid"])).is_some(), counts, "{name}");
         }
         assert!(selections(&Settings::default(), &[]).is_empty());
     }
 
     #[test]
-    fn sequences_of_tables_that_count_in_part_or_not_at_all_do_not_count() {
+    fn sequences_of_tables_that_do_not_count_fully_do_not_count() {
         let tables = [
             table("llx_events", &["rowid"]),
             table("llx_actioncomm", &["id", "code"]),
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_login_a_tick_and_a_counter_leave_only_skipped_columns_changed() {
+    fn a_login_a_cron_run_and_a_counter_change_only_skipped_columns() {
         for (name, columns, skipped) in [
             ("llx_user", &["rowid", "login", "api_key", "datelastlogin", "tms"][..], &["datelastlogin", "tms"][..]),
             ("llx_cronjob", &["label", "datelastrun", "nbrun", "status"], &["datelastrun", "nbrun"]),
@@ -143,23 +143,23 @@ mod tests {
             ("llx_facture", &["rowid", "tms"], &[]),
             ("user", &["datelastlogin"], &[]),
         ] {
-            assert_eq!(asked(table(name, columns)).unwrap().0, skipped, "{name}");
+            assert_eq!(skips(table(name, columns)).unwrap().0, skipped, "{name}");
         }
     }
 
     #[test]
-    fn constants_and_events_are_left_out_by_name_alone() {
-        assert_eq!(asked(table("llx_const", &["name", "value"])).unwrap().1, ["MAIN_FIRST_PING*", "MAIN_LAST_PING*"]);
-        assert!(asked(table("llx_actioncomm", &["id", "code"])).unwrap().1.contains(&"AC_OTH_AUTO".to_owned()));
-        // Without the column there is nothing to tell the rows by, so they all count.
-        assert!(asked(table("llx_const", &["value"])).unwrap().1.is_empty());
-        assert!(asked(table("const", &["name"])).unwrap().1.is_empty());
+    fn constants_and_events_are_left_out_only_by_name() {
+        assert_eq!(skips(table("llx_const", &["name", "value"])).unwrap().1, ["MAIN_FIRST_PING*", "MAIN_LAST_PING*"]);
+        assert!(skips(table("llx_actioncomm", &["id", "code"])).unwrap().1.contains(&"AC_OTH_AUTO".to_owned()));
+        // Without the column the rows cannot be distinguished, so they all count.
+        assert!(skips(table("llx_const", &["value"])).unwrap().1.is_empty());
+        assert!(skips(table("const", &["name"])).unwrap().1.is_empty());
         let settings = Settings { volatile_constants: vec![], ..Settings::default() };
         assert_eq!(selections(&settings, &[table("llx_const", &["name"])])[0].skip_rows, None);
     }
 
     #[test]
-    fn timestamps_are_asked_of_tables_that_have_a_durable_one() {
+    fn timestamps_are_read_from_tables_that_have_a_durable_one() {
         let tables = [
             table("llx_facture", &["rowid", "tms"]),
             table("llx_facturedet", &["rowid"]),

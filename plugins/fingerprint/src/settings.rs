@@ -1,20 +1,20 @@
-//! The settings, with what is volatile in Dolibarr as their defaults.
+//! The settings. The defaults list what is volatile in Dolibarr.
 //!
-//! Volatile is what a login, a scheduler's tick or a statistics cache changes on a day without business. The lists
-//! are short on purpose: a volatile entry too many hides a change, one too few costs a dump.
+//! Data is volatile if a login, a run of the scheduler or a statistics cache changes it on a day without business. The
+//! lists are short on purpose: one entry too many hides a change, one too few only costs a dump.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// JSON Schema of [`Settings`]; a test holds the two together.
+/// JSON Schema of [`Settings`]; a test keeps the two in step.
 pub const SCHEMA: &str = include_str!("../settings.schema.json");
 
-/// What Dolibarr makes and can make again, at the places where it does, for the main company and for those in numbered folders: logs beside
-/// the modules' folders, work folders of modules and users, previews of pages, its archives of the documents, which would hold one another,
-/// and its database dumps. A person may name a file `server.log` or a folder `temp`, in the file managers (`ecm`, `medias`): those
-/// are saved.
+/// What Dolibarr generates and can generate again, for the main company and for those in numbered folders: logs beside
+/// the modules' folders, work folders of modules and users, page previews, its own archives of the documents (each
+/// would contain the earlier ones) and its database dumps. Users may create a file `server.log` or a folder `temp` in
+/// the file managers (`ecm`, `medias`), so these are saved.
 ///
-/// The dump plugin has the same list: the host trusts a fingerprint only as far as the archive follows it.
+/// The dump plugin has the same list: the host trusts a fingerprint only for what the archive holds.
 pub const EXCLUDE: [&str; 21] = [
     "/*.log",
     "/[0-9]*/*.log",
@@ -39,12 +39,12 @@ pub const EXCLUDE: [&str; 21] = [
     "[0-9]*/admin/backup",
 ];
 
-/// Log of logins, states and tokens of single sign-on (renewed by the scheduler, and of no use after a restore), and
-/// PHP sessions where they are kept in the database.
+/// The log of logins, states and tokens of single sign-on (the scheduler renews them, and they are useless after a
+/// restore), and PHP sessions if they are kept in the database.
 const VOLATILE_TABLES: [&str; 4] = ["events", "oauth_state", "oauth_token", "session"];
 
-/// The columns that a login, a tick or a counter writes. `tms` goes with them, because a trigger moves it at every
-/// update; a real change of such a row shows in its other columns.
+/// The columns that a login, a run of the scheduler or a counter writes. `tms` is one of them, because a trigger sets
+/// it at every update. A real change of such a row shows in its other columns.
 const VOLATILE_COLUMNS: [(&str, &[&str]); 7] = [
     (
         "cronjob",
@@ -68,26 +68,26 @@ const VOLATILE_COLUMNS: [(&str, &[&str]); 7] = [
     ("website", &["lastaccess", "lastpageid", "pageviews_month", "pageviews_previous_month", "pageviews_total", "tms"]),
 ];
 
-/// When the instance last reported itself. All other constants count: they hold the company's identity, numbering
+/// When the instance last sent its usage report. All other constants count: they hold the company's identity, numbering
 /// and keys.
 const VOLATILE_CONSTANTS: [&str; 2] = ["MAIN_FIRST_PING*", "MAIN_LAST_PING*"];
 
-/// Events that say no more than that something automatic happened. Not volatile: `AC_BILL_VALIDATE` and the like,
-/// which come with a real change anyway and prove when it was, and all that is merely of the automatic type, since
-/// the messages of a ticket are such events (code `TICKET_MSG`) and are stored nowhere else.
+/// Events that only record that something automatic happened. `AC_BILL_VALIDATE` and similar events are not volatile:
+/// they accompany a real change and prove its time. Nor is every event of the automatic type: the messages of a ticket
+/// are such events (code `TICKET_MSG`) and are stored nowhere else.
 const VOLATILE_EVENTS: [&str; 3] = ["AC_OTH_AUTO", "AC_USER_LOGIN*", "AC_USER_LOGOUT*"];
 
 /// The `settings` of `[plugins.fingerprint]`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// How a database is looked at.
+    /// How a database is fingerprinted.
     pub database: DatabaseMethod,
-    /// How a folder is looked at.
+    /// How a folder is fingerprinted.
     pub documents: TreeMethod,
-    /// What the application's tables begin with.
+    /// Prefix of the application's tables.
     pub prefix: String,
-    /// The column of [`DatabaseMethod::Tms`].
+    /// The column that [`DatabaseMethod::Tms`] reads.
     pub timestamp_column: String,
     /// Tables, without the prefix, that never count.
     pub volatile_tables: Vec<String>,
@@ -101,18 +101,18 @@ pub struct Settings {
     pub exclude: Vec<String>,
 }
 
-/// How a database is looked at.
+/// How a database is fingerprinted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DatabaseMethod {
     /// Exact: a hash of every durable row.
     Content,
-    /// Row count and newest timestamp. It misses what no timestamp tells: tables without the column, tables whose
-    /// trigger does not move it, old values written back, transactions that commit late.
+    /// Row count and newest timestamp. It misses every change that no timestamp shows: tables without the column,
+    /// tables whose trigger does not update it, old values written back, transactions that commit late.
     Tms,
 }
 
-/// How a folder is looked at.
+/// How a folder is fingerprinted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TreeMethod {
@@ -140,15 +140,15 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Reads the JSON text that the host passes; no text at all means the defaults.
+    /// Reads the JSON text that the host passes. An empty text means the defaults.
     ///
     /// # Errors
     ///
     /// One lowercase sentence for the operator.
     pub fn parse(json: &str) -> Result<Self, String> {
         let json = if json.trim().is_empty() { "{}" } else { json };
-        let settings: Self =
-            serde_json::from_str(json).map_err(|error| format!("fingerprint settings: {}", without_place(&error)))?;
+        let settings: Self = serde_json::from_str(json)
+            .map_err(|error| format!("fingerprint settings: {}", without_position(&error)))?;
         match settings.objection() {
             Some(objection) => Err(format!("fingerprint settings: {objection}")),
             None => Ok(settings),
@@ -172,20 +172,20 @@ impl Settings {
             }
         }
         if self.volatile_constants.iter().chain(&self.volatile_events).any(|entry| entry.trim() == "*") {
-            return Some("`*` alone would leave out every row; name the table in `volatile_tables` instead".into());
+            return Some("`*` would leave out every row; list the table in `volatile_tables` instead".into());
         }
-        // The table may be named with its prefix out of habit, and would then silently count.
-        let doubled = |name: &&String| !self.prefix.is_empty() && name.starts_with(&self.prefix);
-        if let Some(name) = self.volatile_tables.iter().chain(self.volatile_columns.keys()).find(doubled) {
-            return Some(format!("table `{name}` is to be named without the prefix `{}`", self.prefix));
+        // An administrator may write a table with its prefix out of habit. The table would then silently count.
+        let has_prefix = |name: &&String| !self.prefix.is_empty() && name.starts_with(&self.prefix);
+        if let Some(name) = self.volatile_tables.iter().chain(self.volatile_columns.keys()).find(has_prefix) {
+            return Some(format!("write the table `{name}` without the prefix `{}`", self.prefix));
         }
         let negated = self.exclude.iter().find(|glob| glob.starts_with(['!', '#']))?;
         Some(format!("`exclude` has `{negated}`: a glob that begins with ! or # excludes nothing"))
     }
 }
 
-/// The error without its line and column: they are places in the host's JSON, which nobody wrote.
-fn without_place(error: &serde_json::Error) -> String {
+/// The error without its line and column. They refer to the host's JSON; the administrator wrote TOML.
+fn without_position(error: &serde_json::Error) -> String {
     let text = error.to_string();
     text.rsplit_once(" at line ").map_or(text.clone(), |(what, _)| what.to_owned())
 }
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn no_settings_are_the_defaults_and_the_defaults_are_valid() {
+    fn empty_settings_are_the_defaults_and_the_defaults_are_valid() {
         for json in ["", " ", "{}"] {
             assert_eq!(Settings::parse(json), Ok(Settings::default()), "{json:?}");
         }
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_settings_get_one_sentence_that_names_what_is_wrong() {
+    fn invalid_settings_are_refused_with_one_sentence_that_names_the_setting() {
         for (json, part) in [
             (r#"{"databse": "tms"}"#, "unknown field `databse`, expected one of `database`, `documents`, `prefix`"),
             (r#"{"database": "count"}"#, "unknown variant `count`, expected `content` or `tms`"),
@@ -235,8 +235,8 @@ mod tests {
             (r#"{"exclude": ["*.log", ""]}"#, "`exclude` has an empty entry"),
             (r#"{"exclude": ["!keep.log"]}"#, "`!keep.log`"),
             (r#"{"volatile_columns": {"user": [""]}}"#, "`volatile_columns` has an empty entry"),
-            (r#"{"volatile_constants": ["*"]}"#, "`*` alone"),
-            (r#"{"volatile_tables": ["llx_events"]}"#, "`llx_events` is to be named without the prefix `llx_`"),
+            (r#"{"volatile_constants": ["*"]}"#, "`*` would leave out every row"),
+            (r#"{"volatile_tables": ["llx_events"]}"#, "write the table `llx_events` without the prefix `llx_`"),
             ("null", "fingerprint settings"),
         ] {
             let sentence = Settings::parse(json).unwrap_err();

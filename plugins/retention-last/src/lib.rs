@@ -1,7 +1,9 @@
 //! Keeps the last N complete snapshots. The smallest useful retention plugin, and the one to copy.
 //!
 //! `settings.rs` reads the settings, `policy.rs` decides, and this file translates between them and the world
-//! `retention`. It asks the host for nothing but to tell what a panic says: a plan is data, and the host alone deletes.
+//! `retention`. It calls the host only to log a panic: a plan is data, and only the host deletes.
+
+#![cfg_attr(target_family = "wasm", expect(unsafe_code, reason = "the exports that wit-bindgen generates"))]
 
 #[path = "../../panics.rs"]
 mod panics;
@@ -28,13 +30,13 @@ impl Guest for Plugin {
         settings: String,
         snapshots: Vec<retaining::Snapshot>,
     ) -> Result<RetentionPlan, Error> {
-        panics::told_by(|said| log::emit(log::Level::Error, said, &[]));
+        panics::report_to(|message| log::emit(log::Level::Error, message, &[]));
         let settings = Settings::parse(&settings).map_err(Error::Denied)?;
-        let seen: Vec<_> = snapshots
+        let inputs: Vec<_> = snapshots
             .iter()
             .map(|s| policy::Snapshot { taken: s.taken, complete: s.complete, pinned: s.pinned })
             .collect();
-        let decisions = policy::plan(now, &time_zone, &settings, &seen);
+        let decisions = policy::plan(now, &time_zone, &settings, &inputs);
         let decisions = snapshots.into_iter().zip(decisions).map(|(snapshot, decision)| {
             let (verdict, reason) = match decision {
                 policy::Decision::Keep(reason) => (Verdict::Keep, reason),
@@ -46,6 +48,6 @@ impl Guest for Plugin {
     }
 }
 
-// Component export names are no symbols to a native linker, and only a component needs them.
+// A native linker does not accept the export names of a component, and only a component needs them.
 #[cfg(target_family = "wasm")]
 export!(Plugin);

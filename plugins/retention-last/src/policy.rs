@@ -1,48 +1,48 @@
-//! Which snapshots stay: the last N complete ones. A pure function of its arguments; it never sees a clock, an
-//! object or a store.
+//! Decides which snapshots to keep: the last N complete ones. A pure function of its arguments; it never sees a clock,
+//! an object or a store.
 
 use crate::settings::Settings;
 
-/// What the rule looks at of a snapshot.
+/// The parts of a snapshot that the rule uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Snapshot {
     /// Seconds since 1970-01-01T00:00:00Z.
     pub taken: i64,
-    /// Every source is restorable from it.
+    /// Every source can be restored from it.
     pub complete: bool,
-    /// Never forgotten, whatever the rule says.
+    /// Never forgotten, whatever the rule decides.
     pub pinned: bool,
 }
 
-/// What becomes of one snapshot, and why.
+/// The decision for one snapshot, with its reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
-    /// It stays.
+    /// Keep the snapshot.
     Keep(&'static str),
-    /// It goes.
+    /// Forget the snapshot.
     Forget(&'static str),
 }
 
-/// One decision for each snapshot, in the order in which they came.
+/// Decides for each snapshot. The decisions have the order of the snapshots.
 ///
-/// The business time zone, an IANA name, is for rules that think in days; this one does not.
+/// The business time zone, an IANA name, is for rules that count days; this rule does not.
 ///
-/// A snapshot from the future of `now` stays and is not counted: one wrong clock must not push out the real last N.
+/// A snapshot taken after `now` is kept and not counted: one wrong clock must not push out the real last N.
 #[must_use]
 pub fn plan(now: i64, _time_zone: &str, settings: &Settings, snapshots: &[Snapshot]) -> Vec<Decision> {
     let mut newest_first: Vec<usize> = (0..snapshots.len()).collect();
     newest_first.sort_by_key(|&at| std::cmp::Reverse((snapshots[at].taken, at)));
 
-    let mut decisions = vec![Decision::Forget("older than the last complete ones to keep"); snapshots.len()];
+    let mut decisions = vec![Decision::Forget("older than the complete snapshots to keep"); snapshots.len()];
     let mut left = settings.keep;
     for at in newest_first {
         let snapshot = snapshots[at];
         let counts = snapshot.complete && snapshot.taken <= now;
         decisions[at] = match snapshot {
             Snapshot { taken, .. } if taken > now => Decision::Keep("taken in the future"),
-            _ if counts && left > 0 => Decision::Keep("one of the last complete ones"),
+            _ if counts && left > 0 => Decision::Keep("one of the last complete snapshots"),
             Snapshot { pinned: true, .. } => Decision::Keep("pinned"),
-            // A failed run is evidence for as long as the history around it is there.
+            // The record of a failed run is kept as long as the complete snapshots around it.
             Snapshot { complete: false, .. } if left > 0 => Decision::Keep("incomplete, not older than what is kept"),
             Snapshot { complete: false, .. } => Decision::Forget("incomplete, older than what is kept"),
             _ => continue,
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn each_case_keeps_what_it_should() {
+    fn each_case_keeps_the_expected_snapshots() {
         let skewed = NOW + 1;
         for (case, keep, snapshots, expected) in [
             ("an empty list", 3, vec![], vec![]),
@@ -98,19 +98,14 @@ mod tests {
                 vec![complete(1), complete(NOW), complete(skewed)],
                 vec![NOW, skewed],
             ),
-            (
-                "nothing, said explicitly",
-                0,
-                vec![pinned(1), complete(2), incomplete(3), complete(skewed)],
-                vec![1, skewed],
-            ),
+            ("keep = 0", 0, vec![pinned(1), complete(2), incomplete(3), complete(skewed)], vec![1, skewed]),
         ] {
             assert_eq!(kept(keep, &snapshots), expected, "{case}");
         }
     }
 
     #[test]
-    fn of_two_in_the_same_second_the_later_in_the_list_is_the_newer() {
+    fn of_two_snapshots_in_the_same_second_the_later_in_the_list_is_newer() {
         let decisions =
             plan(NOW, "Europe/Paris", &Settings { keep: 1, keep_nothing: false }, &[complete(5), complete(5)]);
         assert!(matches!(decisions[..], [Decision::Forget(_), Decision::Keep(_)]), "{decisions:?}");
@@ -118,7 +113,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_last_n_complete_ones_and_every_pinned_one_always_stay(
+        fn the_last_n_complete_snapshots_and_every_pinned_one_are_kept(
             keep in 1..5_u32,
             snapshots in prop::collection::vec(
                 (0..NOW + 9, any::<bool>(), any::<bool>())

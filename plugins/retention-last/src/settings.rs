@@ -1,29 +1,29 @@
-//! The settings: what they may be, and one sentence about what is wrong with them.
+//! The settings, their limits, and the messages for invalid ones.
 
 use serde::{Deserialize, Serialize};
 
-/// JSON Schema of [`Settings`]; a test holds the two together.
+/// JSON Schema of [`Settings`]; a test keeps the two in step.
 pub const SCHEMA: &str = include_str!("../settings.schema.json");
 
 /// The `settings` of `[plugins.retention]`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// How many of the last complete snapshots stay.
+    /// How many of the last complete snapshots to keep.
     pub keep: u32,
-    /// Says that `keep = 0` is meant.
+    /// Confirms that `keep = 0` is intended.
     pub keep_nothing: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        // One a night makes this a month.
+        // A month of nightly backups.
         Self { keep: 30, keep_nothing: false }
     }
 }
 
 impl Settings {
-    /// Reads the JSON text that the host passes; no text at all means the defaults.
+    /// Reads the JSON text that the host passes. An empty text means the defaults.
     ///
     /// # Errors
     ///
@@ -31,7 +31,7 @@ impl Settings {
     pub fn parse(json: &str) -> Result<Self, String> {
         let json = if json.trim().is_empty() { "{}" } else { json };
         let settings: Self = serde_json::from_str(json)
-            .map_err(|error| format!("retention-last settings: {}", without_place(&error)))?;
+            .map_err(|error| format!("retention-last settings: {}", without_position(&error)))?;
         match (settings.keep, settings.keep_nothing) {
             (0, false) => Err("retention-last settings: `keep = 0` also needs `keep_nothing = true`".into()),
             (1.., true) => Err("retention-last settings: `keep_nothing = true` also needs `keep = 0`".into()),
@@ -40,8 +40,8 @@ impl Settings {
     }
 }
 
-/// The error without its line and column: they are places in the host's JSON, which nobody wrote.
-fn without_place(error: &serde_json::Error) -> String {
+/// The error without its line and column. They refer to the host's JSON; the administrator wrote TOML.
+fn without_position(error: &serde_json::Error) -> String {
     let text = error.to_string();
     text.rsplit_once(" at line ").map_or(text.clone(), |(what, _)| what.to_owned())
 }
@@ -65,14 +65,14 @@ mod tests {
     }
 
     #[test]
-    fn no_settings_are_the_defaults() {
+    fn empty_settings_are_the_defaults() {
         for json in ["", " ", "{}"] {
             assert_eq!(Settings::parse(json), Ok(Settings::default()), "{json:?}");
         }
     }
 
     #[test]
-    fn bad_settings_get_one_sentence_that_names_what_is_wrong() {
+    fn invalid_settings_are_refused_with_one_sentence_that_names_the_setting() {
         for (json, part) in [
             (r#"{"kep": 3}"#, "unknown field `kep`, expected `keep` or `keep_nothing`"),
             (r#"{"keep": -1}"#, "-1"),
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn keeping_nothing_must_be_said_twice() {
+    fn keeping_nothing_needs_both_settings() {
         let settings = Settings::parse(r#"{"keep": 0, "keep_nothing": true}"#).unwrap();
         assert_eq!(settings, Settings { keep: 0, keep_nothing: true });
     }

@@ -1,7 +1,7 @@
 //! Business days, months and fiscal years in one time zone, and the instants at which they begin and end.
 //!
-//! Everything is decided by one key, the civil date of the business day on which a period begins. Nothing here
-//! reads a clock, and nothing compares hours or minutes.
+//! One key decides everything: the civil date of the business day on which a period begins. Nothing here reads a clock
+//! or compares hours or minutes.
 
 use crate::settings::Settings;
 use jiff::civil::{Date, Time};
@@ -15,7 +15,7 @@ pub enum Tier {
     Day,
     /// A calendar month of business days.
     Month,
-    /// Named after the year in which it ends.
+    /// A fiscal year, named after the year in which it ends.
     FiscalYear,
 }
 
@@ -41,32 +41,32 @@ pub struct Calendar {
 }
 
 impl Calendar {
-    /// The calendar of a time zone by its name, whose offsets are those of the host, as TZif.
+    /// The calendar of a named time zone, with its rules as TZif data from the host.
     ///
     /// # Errors
     ///
-    /// One sentence when the host does not know the name.
+    /// One sentence if the host has no rules for the name.
     #[cfg(any(target_family = "wasm", test))]
     pub fn new(time_zone: &str, tzif: &[u8], settings: &Settings) -> Result<Self, String> {
         let zone = TimeZone::tzif(time_zone, tzif)
             .map_err(|_| format!("time zone {time_zone:?} is not an IANA name such as \"Europe/Paris\""))?;
-        Ok(Self::of(zone, settings))
+        Ok(Self::from_zone(zone, settings))
     }
 
     /// The calendar of a time zone.
-    #[must_use]
-    pub const fn of(zone: TimeZone, settings: &Settings) -> Self {
+    pub const fn from_zone(zone: TimeZone, settings: &Settings) -> Self {
         let end = settings.fiscal_year_end;
         Self { zone, cutoff: settings.cutoff.0, fiscal_year_end: (end.month, end.day) }
     }
 
-    /// The business day of an instant; instants beyond the calendar belong to its first or last day.
+    /// The business day of an instant. Instants outside the calendar belong to its first or last day.
     #[must_use]
     pub fn day_of(&self, instant: i64) -> Date {
         let instant = instant.clamp(Timestamp::MIN.as_second(), Timestamp::MAX.as_second());
         let timestamp = Timestamp::from_second(instant).unwrap_or_default();
         let date = self.zone.to_datetime(timestamp).date();
-        // The civil date is right to within a day: the cut-off moves it back, a clock set back over midnight forth.
+        // The civil date is right to within a day: the cut-off can move the business day back, and a clock that is set
+        // back over midnight can move it forward.
         if self.begin(date) > instant {
             date.yesterday().unwrap_or(date)
         } else if self.begin(next(date)) <= instant {
@@ -76,8 +76,8 @@ impl Calendar {
         }
     }
 
-    /// The first second of a business day. A cut-off that a clock change skips is moved to just after the gap, one
-    /// that comes twice is the first of the two.
+    /// The first second of a business day. If a clock change skips the cut-off, it moves to just after the gap; if the
+    /// cut-off occurs twice, the first one counts.
     #[must_use]
     pub fn begin(&self, day: Date) -> i64 {
         let beyond = || if day.year() < 0 { Timestamp::MIN } else { Timestamp::MAX };
@@ -85,8 +85,8 @@ impl Calendar {
         begin.unwrap_or_else(|_| beyond()).as_second()
     }
 
-    /// The running period of a tier and the `count` ended ones before it, newest first. A day that the zone skipped,
-    /// as Samoa did in 2011, is none.
+    /// The current period of a tier and the `count` ended ones before it, newest first. A day that the zone skipped, as
+    /// Samoa did in 2011, is not a period.
     #[must_use]
     pub fn periods(&self, tier: Tier, count: u32, today: Date) -> Vec<Period> {
         let mut first = match tier {
@@ -155,8 +155,7 @@ impl Calendar {
     }
 }
 
-/// The day after, or the calendar's last.
-#[must_use]
+/// The next day, or the last day of the calendar.
 pub fn next(day: Date) -> Date {
     day.tomorrow().unwrap_or(day)
 }
@@ -172,7 +171,7 @@ mod tests {
             fiscal_year_end: FiscalYearEnd::try_from(fiscal_year_end.to_owned()).unwrap(),
             ..Settings::default()
         };
-        Calendar::of(jiff::tz::TimeZoneDatabase::bundled().get(zone).unwrap(), &settings)
+        Calendar::from_zone(jiff::tz::TimeZoneDatabase::bundled().get(zone).unwrap(), &settings)
     }
 
     fn utc(text: &str) -> i64 {
@@ -180,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn an_instant_belongs_to_the_business_day_that_began_last() {
+    fn an_instant_belongs_to_the_latest_business_day_that_has_begun() {
         for (case, zone, cutoff, instant, day) in [
             ("the month's last second", "Europe/Paris", "00:00", "2026-06-30T21:59:59Z", "2026-06-30"),
             ("the boundary instant", "Europe/Paris", "00:00", "2026-06-30T22:00:00Z", "2026-07-01"),
@@ -206,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_day_has_23_24_or_25_hours_and_a_skipped_one_none() {
+    fn a_day_has_23_24_or_25_hours_and_a_skipped_day_has_0() {
         for (zone, day, hours) in [
             ("Europe/Paris", "2026-03-29", 23),
             ("Europe/Paris", "2026-06-30", 24),
@@ -220,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn fiscal_years_end_on_the_day_that_is_set_and_bear_the_year_in_which_they_end() {
+    fn fiscal_years_end_on_the_configured_day_and_are_named_after_the_year_in_which_they_end() {
         for (end, today, name, begins, ends) in [
             ("12-31", "2026-06-30", "2026", "2026-01-01", "2027-01-01"),
             ("12-31", "2026-12-31", "2026", "2026-01-01", "2027-01-01"),
@@ -244,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn periods_adjoin_and_end_at_the_calendars_edge() {
+    fn periods_adjoin_and_stop_at_the_edge_of_the_calendar() {
         let calendar = calendar("Europe/Paris", "03:00", "12-31");
         let names = |tier, count, today: &str| -> Vec<String> {
             calendar.periods(tier, count, today.parse().unwrap()).into_iter().map(|period| period.name).collect()
@@ -259,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_time_zone_is_one_sentence() {
+    fn an_unknown_time_zone_is_refused_with_one_sentence() {
         for zone in ["Europe/Pariss", "", "CET+1", "../etc/passwd"] {
             let sentence = Calendar::new(zone, b"", &Settings::default()).unwrap_err();
             assert!(sentence.contains("is not an IANA name") && !sentence.contains('\n'), "{sentence}");

@@ -1,4 +1,4 @@
-//! What can serve an owed point: the complete snapshots in the order in which they were taken.
+//! The snapshots that can serve an owed point: the complete ones, in the order in which they were taken.
 
 use crate::calendar::Period;
 use crate::policy::Snapshot;
@@ -11,9 +11,8 @@ pub struct History {
 }
 
 impl History {
-    /// Leaves out what is incomplete and what is from the future.
-    #[must_use]
-    pub fn of(now: i64, snapshots: &[Snapshot]) -> Self {
+    /// Takes the complete snapshots that were not taken after `now`.
+    pub fn from_snapshots(now: i64, snapshots: &[Snapshot]) -> Self {
         let numbered = snapshots.iter().enumerate();
         let mut complete: Vec<_> =
             numbered.filter(|(_, s)| s.complete && s.taken <= now).map(|(place, s)| (s.taken, place)).collect();
@@ -21,19 +20,17 @@ impl History {
         Self { complete }
     }
 
-    /// Its place in the list.
-    #[must_use]
+    /// The place of the newest snapshot in the list.
     pub fn newest(&self) -> Option<usize> {
         self.complete.last().map(|&(_, place)| place)
     }
 
-    /// How many were taken before an instant.
-    #[must_use]
+    /// How many snapshots were taken before an instant.
     pub fn before(&self, instant: i64) -> usize {
         self.complete.partition_point(|&(taken, _)| taken < instant)
     }
 
-    /// Positions after which at least one of the ended periods has no snapshot at all.
+    /// Positions in `complete` that are followed by at least one ended period without a snapshot.
     #[must_use]
     pub fn gaps<'a>(&self, now: i64, periods: impl Iterator<Item = &'a Period>) -> BTreeSet<usize> {
         let ended = periods.filter(|period| period.ends <= now);

@@ -1,8 +1,10 @@
-//! Keeps what answers for the end of each of the last 30 days, 12 months and 10 fiscal years.
+//! Keeps the state at the end of each of the last 30 days, 12 months and 10 fiscal years.
 //!
-//! `settings.rs` reads the settings, `calendar.rs` knows the periods, `history.rs` what can serve them, `policy.rs`
-//! decides, and this file translates between them and the world `retention`. It asks the host for nothing but the time
-//! zone, and to tell what a panic says: a plan is data, and the host alone deletes.
+//! `settings.rs` reads the settings, `calendar.rs` knows the periods, `history.rs` knows the snapshots that can serve
+//! them, `policy.rs` decides, and this file translates between them and the world `retention`. It calls the host only
+//! for the time zone and to log a panic: a plan is data, and only the host deletes.
+
+#![cfg_attr(target_family = "wasm", expect(unsafe_code, reason = "the exports that wit-bindgen generates"))]
 
 mod calendar;
 mod history;
@@ -19,7 +21,7 @@ use backup::host::log;
 use backup::host::types::{Error, Timestamp};
 use exports::backup::host::retaining::{self, Guest, RetentionPlan, Verdict};
 
-/// What the component exports. Natively it decides the same, for tests and simulations.
+/// The component's exports. A native build decides the same, for tests and simulations.
 pub struct Plugin;
 
 impl Guest for Plugin {
@@ -33,14 +35,14 @@ impl Guest for Plugin {
         settings: String,
         snapshots: Vec<retaining::Snapshot>,
     ) -> Result<RetentionPlan, Error> {
-        panics::told_by(|said| log::emit(log::Level::Error, said, &[]));
+        panics::report_to(|message| log::emit(log::Level::Error, message, &[]));
         let settings = settings::Settings::parse(&settings).map_err(Error::Denied)?;
         let calendar = calendar(&time_zone, &settings).map_err(Error::Denied)?;
-        let seen: Vec<_> = snapshots
+        let inputs: Vec<_> = snapshots
             .iter()
             .map(|s| policy::Snapshot { taken: s.taken, complete: s.complete, pinned: s.pinned })
             .collect();
-        let policy::Plan { decisions, notes } = policy::plan(now, &calendar, &settings, &seen);
+        let policy::Plan { decisions, notes } = policy::plan(now, &calendar, &settings, &inputs);
         let decisions = snapshots.into_iter().zip(decisions).map(|(snapshot, decision)| retaining::Decision {
             id: snapshot.id,
             verdict: if decision.keep { Verdict::Keep } else { Verdict::Forget },
@@ -50,19 +52,19 @@ impl Guest for Plugin {
     }
 }
 
-/// The calendar by the host's own offsets.
+/// The calendar, with the host's rules of the time zone.
 #[cfg(target_family = "wasm")]
 fn calendar(time_zone: &str, settings: &settings::Settings) -> Result<calendar::Calendar, String> {
     calendar::Calendar::new(time_zone, &backup::host::business_zone::tzif(), settings)
 }
 
-/// The calendar, where there is no host to ask.
+/// The calendar of a native build, which has no host: with the rules that `jiff` bundles.
 #[cfg(not(target_family = "wasm"))]
 fn calendar(time_zone: &str, settings: &settings::Settings) -> Result<calendar::Calendar, String> {
     let zone = jiff::tz::TimeZoneDatabase::bundled().get(time_zone).map_err(|error| error.to_string())?;
-    Ok(calendar::Calendar::of(zone, settings))
+    Ok(calendar::Calendar::from_zone(zone, settings))
 }
 
-// Component export names are no symbols to a native linker, and only a component needs them.
+// A native linker does not accept the export names of a component, and only a component needs them.
 #[cfg(target_family = "wasm")]
 export!(Plugin);

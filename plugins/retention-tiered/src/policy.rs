@@ -1,10 +1,11 @@
-//! Which snapshots stay, and why. A pure function of its arguments; it never sees a clock, an object or a store.
+//! Decides which snapshots to keep, and why. A pure function of its arguments; it never sees a clock, an object or a
+//! store.
 //!
-//! A point in time is owed when a setting promises the state as of then: now, and the end of each of the last N
-//! days, months and fiscal years. What serves it is the last complete snapshot before it, however old that is, so a
-//! quiet or failed night costs nothing. Pruning every day never loses what a history never pruned would give: an
-//! end that is still to come is served by the newest snapshot or by one not taken yet, the newest always stays, and
-//! an end that has come is owed at once and until it leaves its tier for good.
+//! A point in time is owed if a setting promises the state at that time: now, and the end of each of the last N days,
+//! months and fiscal years. The last complete snapshot before the point serves it, however old that snapshot is, so a
+//! quiet or failed night costs nothing. Pruning every day loses no state that a history without pruning could restore:
+//! - a future end is served by the newest snapshot or by one not taken yet, and the newest is always kept;
+//! - a past end is owed from the moment it has passed until it leaves its tier for good.
 
 use crate::calendar::{Calendar, Period, Tier, next};
 use crate::history::History;
@@ -12,38 +13,38 @@ use crate::settings::Settings;
 use jiff::ToSpan;
 use jiff::civil::Date;
 
-/// What the rule looks at of a snapshot.
+/// The parts of a snapshot that the rule uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Snapshot {
     /// Seconds since 1970-01-01T00:00:00Z.
     pub taken: i64,
-    /// Every source is restorable from it.
+    /// Every source can be restored from it.
     pub complete: bool,
-    /// Never forgotten, whatever the rule says.
+    /// Never forgotten, whatever the rule decides.
     pub pinned: bool,
 }
 
-/// What becomes of one snapshot.
+/// The decision for one snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
-    /// Whether it stays.
+    /// Whether to keep it.
     pub keep: bool,
     /// Short phrases, at least one.
     pub reasons: Vec<String>,
 }
 
-/// What becomes of all of them.
+/// The decisions for all snapshots.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
-    /// One for each snapshot, in the order in which they came.
+    /// One for each snapshot, in the same order.
     pub decisions: Vec<Decision>,
     /// Lines for the operator.
     pub notes: Vec<String>,
 }
 
-/// Decides for every snapshot. Of two taken in the same second the later in the list is the newer.
+/// Decides for every snapshot. Of two taken in the same second, the later one in the list counts as newer.
 ///
-/// A snapshot from the future of `now` stays and serves nothing: one wrong clock must not push out the real history.
+/// A snapshot taken after `now` is kept but serves nothing: one wrong clock must not push out the real history.
 #[must_use]
 pub fn plan(now: i64, calendar: &Calendar, settings: &Settings, snapshots: &[Snapshot]) -> Plan {
     let mut reasons: Vec<Vec<String>> = vec![Vec::new(); snapshots.len()];
@@ -51,7 +52,7 @@ pub fn plan(now: i64, calendar: &Calendar, settings: &Settings, snapshots: &[Sna
     let today = calendar.day_of(now);
 
     if !settings.keep_nothing {
-        let history = History::of(now, snapshots);
+        let history = History::from_snapshots(now, snapshots);
         let tiers = [(Tier::Day, settings.daily), (Tier::Month, settings.monthly), (Tier::FiscalYear, settings.yearly)];
         let owed = tiers.into_iter().filter(|&(_, count)| count > 0);
         let periods: Vec<_> = owed.map(|(tier, count)| calendar.periods(tier, count, today)).collect();
@@ -73,7 +74,7 @@ pub fn plan(now: i64, calendar: &Calendar, settings: &Settings, snapshots: &[Sna
     Plan { decisions: decisions.collect(), notes }
 }
 
-/// What the owed points leave open: pins, clock skew and failed runs.
+/// Adds what the owed points do not decide: pins, clock skew and failed runs.
 fn decide(
     snapshot: &Snapshot,
     mut reasons: Vec<String>,
@@ -103,15 +104,15 @@ fn decide(
     Decision { keep: false, reasons: vec![reason] }
 }
 
-/// Keeps what serves the end of each period, and what was taken in the very second of it: that one belongs to the
-/// next period, but shows the state at the end of this.
+/// Keeps the snapshot that serves the end of each period, and one taken in the exact second of that end. The latter
+/// belongs to the next period but shows the state at the end of this one.
 fn keep_owed(now: i64, newest_first: &[Period], history: &History, reasons: &mut [Vec<String>]) {
     let mut served: Vec<(usize, Vec<&Period>)> = Vec::new();
     for period in newest_first.iter().rev() {
         let before = history.before(period.ends);
         let up_to = if period.ends <= now { history.before(period.ends.saturating_add(1)) } else { before };
         if up_to > before {
-            reasons[history.complete[up_to - 1].1].push(format!("{} (at the second it ended)", range(&[period])));
+            reasons[history.complete[up_to - 1].1].push(format!("{} (in the second it ended)", range(&[period])));
         }
         let Some(position) = before.checked_sub(1) else { continue };
         match served.last_mut() {
@@ -124,7 +125,7 @@ fn keep_owed(now: i64, newest_first: &[Period], history: &History, reasons: &mut
     }
 }
 
-/// Keeps the first snapshot after a gap (the last before it serves an owed point already), and says so.
+/// Keeps the first snapshot after a gap and notes it. The last one before the gap already serves an owed point.
 fn keep_neighbours(
     gap: usize,
     today: Date,
@@ -141,13 +142,13 @@ fn keep_neighbours(
     };
     let to = calendar.day_of(taken);
     let to = to.yesterday().unwrap_or(to);
-    let hole = if from < to { format!("{from}..{to}") } else { from.to_string() };
-    reasons[before].push(format!("before the hole {hole}"));
-    reasons[after].push(format!("after the hole {hole}"));
-    notes.push(format!("no complete snapshot was taken on {hole}: keeping the last before and the first after"));
+    let days = if from < to { format!("{from}..{to}") } else { from.to_string() };
+    reasons[before].push(format!("before the gap {days}"));
+    reasons[after].push(format!("after the gap {days}"));
+    notes.push(format!("no complete snapshot on {days}: keeping the last before and the first after the gap"));
 }
 
-/// `day 2026-06-30`, or `days 2026-06-11..2026-06-30` for periods in a row.
+/// `day 2026-06-30`, or `days 2026-06-11..2026-06-30` for consecutive periods.
 fn range(periods: &[&Period]) -> String {
     let (Some(first), Some(last)) = (periods.first(), periods.last()) else { return String::new() };
     let tier = match first.tier {
@@ -166,7 +167,7 @@ mod tests {
     use super::*;
     use crate::settings::{Cutoff, FiscalYearEnd};
 
-    /// Paris in summer is two hours ahead, so these local times are easily told from UTC.
+    /// In summer Paris is two hours ahead of UTC, so local times and UTC are easy to distinguish.
     fn paris() -> jiff::tz::TimeZone {
         jiff::tz::TimeZoneDatabase::bundled().get("Europe/Paris").unwrap()
     }
@@ -189,10 +190,10 @@ mod tests {
     }
 
     fn planned(now: &str, settings: &Settings, snapshots: &[Snapshot]) -> Plan {
-        plan(local(now), &Calendar::of(paris(), settings), settings, snapshots)
+        plan(local(now), &Calendar::from_zone(paris(), settings), settings, snapshots)
     }
 
-    /// Places of what is kept.
+    /// Places of the kept snapshots.
     fn kept(now: &str, settings: &Settings, snapshots: &[Snapshot]) -> Vec<usize> {
         let decisions = planned(now, settings, snapshots).decisions;
         assert!(decisions.iter().all(|decision| !decision.reasons.is_empty()), "{decisions:?}");
@@ -286,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quiet_time_is_served_by_what_came_before_it() {
+    fn a_quiet_time_is_served_by_the_last_snapshot_before_it() {
         // The last snapshot is from May; the ends of May and June are owed from July on.
         let snapshots = [complete("2026-05-01T01:00"), complete("2026-05-20T01:00")];
         let plan = planned("2026-07-03T12:00", &counts(1, 2, 0), &snapshots);
@@ -297,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hole_keeps_both_neighbours_and_is_reported() {
+    fn a_gap_keeps_both_neighbours_and_is_reported() {
         let snapshots = [
             complete("2026-03-01T01:00"),
             complete("2026-03-01T20:00"),
@@ -310,26 +311,23 @@ mod tests {
         let kept: Vec<_> = plan.decisions.iter().map(|decision| decision.keep).collect();
         // The ends of 6 to 9 March are owed, and the evening of the 1st serves them.
         assert_eq!(kept, [false, true, false, true, true, true]);
-        assert_eq!(
-            plan.decisions[1].reasons,
-            ["days 2026-03-06..2026-03-09", "before the hole 2026-03-02..2026-03-09"]
-        );
-        assert_eq!(plan.decisions[3].reasons, ["after the hole 2026-03-02..2026-03-09"]);
+        assert_eq!(plan.decisions[1].reasons, ["days 2026-03-06..2026-03-09", "before the gap 2026-03-02..2026-03-09"]);
+        assert_eq!(plan.decisions[3].reasons, ["after the gap 2026-03-02..2026-03-09"]);
         assert_eq!(plan.decisions[4].reasons, ["day 2026-03-10"]);
         assert_eq!(plan.notes.len(), 1);
         assert!(plan.notes[0].contains("on 2026-03-02..2026-03-09"), "{:?}", plan.notes);
     }
 
     #[test]
-    fn a_hole_of_one_day_has_one_name_and_time_before_the_first_snapshot_is_none() {
+    fn a_gap_of_one_day_has_one_date_and_the_time_before_the_first_snapshot_is_not_a_gap() {
         let snapshots = [complete("2026-03-08T01:00"), complete("2026-03-10T01:00")];
         let plan = planned("2026-03-10T12:00", &counts(30, 12, 10), &snapshots);
-        assert_eq!(plan.decisions[1].reasons.last().unwrap(), "after the hole 2026-03-09");
+        assert_eq!(plan.decisions[1].reasons.last().unwrap(), "after the gap 2026-03-09");
         assert_eq!(plan.notes.len(), 1, "{:?}", plan.notes);
     }
 
     #[test]
-    fn failed_runs_are_evidence_for_a_while_and_never_serve_an_end() {
+    fn failed_runs_are_kept_for_some_days_and_never_serve_an_end() {
         let snapshots = [complete("2026-06-25T01:00"), incomplete("2026-06-28T01:00"), incomplete("2026-06-30T01:00")];
         assert_eq!(kept("2026-07-01T12:00", &counts(2, 0, 0), &snapshots), [0, 2]);
         let settings = Settings { incomplete_days: Some(3), ..counts(2, 0, 0) };
@@ -340,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn pinned_ones_and_those_of_a_wrong_clock_stay_and_serve_nothing() {
+    fn pinned_snapshots_and_those_of_a_wrong_clock_are_kept_and_serve_nothing() {
         let pinned = Snapshot { pinned: true, ..complete("2019-01-01T01:00") };
         let taken = ["2026-06-30T01:00", "2026-06-30T02:00", "2026-07-01T01:00", "2031-01-01T01:00"].map(complete);
         let snapshots = [&[pinned], &taken[..]].concat();
@@ -370,10 +368,10 @@ mod tests {
             .collect();
         snapshots.push(Snapshot { taken: i64::MAX, complete: true, pinned: false });
         snapshots.push(Snapshot { taken: i64::MIN, complete: true, pinned: false });
-        let calendar = Calendar::of(paris(), &settings);
+        let calendar = Calendar::from_zone(paris(), &settings);
         let kept = plan(now, &calendar, &settings, &snapshots).decisions.into_iter().filter(|d| d.keep).count();
         // 31 days; 12 months, of which June ended on one of the days and December ended 2025; the first of last May
-        // after the long hole; and the two odd ones.
+        // after the long gap; and the two snapshots outside the calendar.
         assert_eq!(kept, 31 + 11 + 1 + 2);
         for now in [i64::MIN, i64::MAX] {
             assert_eq!(plan(now, &calendar, &settings, &snapshots).decisions.len(), snapshots.len());

@@ -1,12 +1,12 @@
-//! The settings: what they may be, and one sentence about what is wrong with them.
+//! The settings, their limits, and the messages for invalid ones.
 
 use jiff::civil::Time;
 use serde::{Deserialize, Serialize};
 
-/// JSON Schema of [`Settings`]; a test holds the two together.
+/// JSON Schema of [`Settings`]; a test keeps the two in step.
 pub const SCHEMA: &str = include_str!("../settings.schema.json");
 
-/// Ten years of days: a daily tier beyond what the yearly one covers is a typing error.
+/// Ten years of days: a daily tier longer than what the yearly tier covers is a typing error.
 const DAYS_MAX: u32 = 3_660;
 /// A century, for the same reason.
 const MONTHS_MAX: u32 = 1_200;
@@ -17,19 +17,19 @@ const YEARS_MAX: u32 = 100;
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// Ended business days whose end is owed.
+    /// How many past business days have an owed end.
     pub daily: u32,
-    /// Ended months whose end is owed.
+    /// How many past months have an owed end.
     pub monthly: u32,
-    /// Ended fiscal years whose end is owed.
+    /// How many past fiscal years have an owed end.
     pub yearly: u32,
     /// When one business day ends and the next begins, local time.
     pub cutoff: Cutoff,
     /// Last day of the fiscal year.
     pub fiscal_year_end: FiscalYearEnd,
-    /// How long the evidence of a failed run stays; as long as `daily` when it is none.
+    /// For how many days the record of a failed run is kept; `None` means the value of `daily`.
     pub incomplete_days: Option<u32>,
-    /// Says that three zeros are meant.
+    /// Confirms that `daily`, `monthly` and `yearly` are intentionally 0.
     pub keep_nothing: bool,
 }
 
@@ -48,7 +48,7 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Reads the JSON text that the host passes; no text at all means the defaults.
+    /// Reads the JSON text that the host passes. An empty text means the defaults.
     ///
     /// # Errors
     ///
@@ -56,15 +56,14 @@ impl Settings {
     pub fn parse(json: &str) -> Result<Self, String> {
         let json = if json.trim().is_empty() { "{}" } else { json };
         let settings: Self = serde_json::from_str(json)
-            .map_err(|error| format!("retention-tiered settings: {}", without_place(&error)))?;
+            .map_err(|error| format!("retention-tiered settings: {}", without_position(&error)))?;
         match settings.objection() {
             Some(objection) => Err(format!("retention-tiered settings: {objection}")),
             None => Ok(settings),
         }
     }
 
-    /// How long the evidence of a failed run stays.
-    #[must_use]
+    /// For how many days the record of a failed run is kept.
     pub fn incomplete_days(&self) -> u32 {
         self.incomplete_days.unwrap_or(self.daily)
     }
@@ -81,9 +80,7 @@ impl Settings {
         }
         let nothing = self.daily == 0 && self.monthly == 0 && self.yearly == 0;
         match (nothing, self.keep_nothing) {
-            (true, false) => {
-                Some("`daily`, `monthly` and `yearly` are all 0, which also needs `keep_nothing = true`".into())
-            }
+            (true, false) => Some("`daily = 0`, `monthly = 0` and `yearly = 0` also need `keep_nothing = true`".into()),
             (false, true) => {
                 Some("`keep_nothing = true` also needs `daily = 0`, `monthly = 0` and `yearly = 0`".into())
             }
@@ -152,8 +149,8 @@ fn two_numbers(text: &str, between: char) -> Option<(i8, i8)> {
     Some((number(first)?, number(second)?))
 }
 
-/// The error without its line and column: they are places in the host's JSON, which nobody wrote.
-fn without_place(error: &serde_json::Error) -> String {
+/// The error without its line and column. They refer to the host's JSON; the administrator wrote TOML.
+fn without_position(error: &serde_json::Error) -> String {
     let text = error.to_string();
     text.rsplit_once(" at line ").map_or(text.clone(), |(what, _)| what.to_owned())
 }
@@ -179,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn no_settings_are_the_defaults() {
+    fn empty_settings_are_the_defaults() {
         for json in ["", " ", "{}"] {
             assert_eq!(Settings::parse(json), Ok(Settings::default()), "{json:?}");
         }
@@ -197,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_settings_get_one_sentence_that_names_what_is_wrong() {
+    fn invalid_settings_are_refused_with_one_sentence_that_names_the_setting() {
         for (json, part) in [
             (r#"{"dayly": 3}"#, "unknown field `dayly`, expected one of `daily`, `monthly`, `yearly`, `cutoff`"),
             (r#"{"daily": -1}"#, "-1"),
@@ -212,7 +209,7 @@ mod tests {
             (r#"{"fiscal_year_end": "02-30"}"#, "is not a day of the year"),
             (r#"{"fiscal_year_end": "31-12"}"#, "is not a day of the year"),
             (r#"{"fiscal_year_end": "00-10"}"#, "is not a day of the year"),
-            (r#"{"daily": 0, "monthly": 0, "yearly": 0}"#, "also needs `keep_nothing = true`"),
+            (r#"{"daily": 0, "monthly": 0, "yearly": 0}"#, "also need `keep_nothing = true`"),
             (r#"{"keep_nothing": true}"#, "also needs `daily = 0`"),
             ("null", "retention-tiered settings"),
         ] {
@@ -223,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn keeping_nothing_must_be_said_explicitly() {
+    fn keeping_nothing_needs_explicit_settings() {
         let json = r#"{"daily": 0, "monthly": 0, "yearly": 0, "keep_nothing": true}"#;
         assert!(Settings::parse(json).unwrap().keep_nothing);
     }

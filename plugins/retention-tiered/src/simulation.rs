@@ -1,7 +1,7 @@
-//! The promise, played through: prune every day for years, and at any moment whatever a history never pruned would
-//! give for an owed point is still there.
+//! Simulates the promise: prune every day for years, and check at each moment that every owed point can still be
+//! restored to the same state as from a history without pruning.
 //!
-//! The ends of periods are found here in another way than in `calendar.rs`: by walking the calendar day by day.
+//! This file finds the ends of periods in a different way than `calendar.rs`: it walks the calendar day by day.
 
 use crate::calendar::Calendar;
 use crate::policy::{Snapshot, plan};
@@ -24,24 +24,24 @@ const ZONES: [&str; 8] = [
 const FISCAL_YEAR_ENDS: [&str; 6] = ["12-31", "03-31", "06-30", "02-28", "02-29", "09-30"];
 const CUTOFFS: [&str; 5] = ["00:00", "00:30", "02:30", "03:00", "22:00"];
 
-/// How the runs of a company go.
+/// When a company's runs happen and how they end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Pattern {
     /// Every night.
     Nightly,
-    /// Evenings of working days alone.
+    /// Only on the evenings of working days.
     Office,
-    /// Every fifth run fails, some of them without a trace.
+    /// Every fifth run fails, some without leaving a record.
     Failing,
     /// Weeks, months and once more than a year without any run.
     Holes,
-    /// Several runs a day, some in the second in which a day ends, two in the same second, some under a wrong clock.
+    /// Several runs a day: some in the second in which a day ends, two in the same second, some with a wrong clock.
     Busy,
 }
 
 const PATTERNS: [Pattern; 5] = [Pattern::Nightly, Pattern::Office, Pattern::Failing, Pattern::Holes, Pattern::Busy];
 
-/// SplitMix64: repeatable, so that a failure can be replayed by its seed.
+/// SplitMix64: reproducible, so that a failure can be replayed from its seed.
 struct Chance(u64);
 
 impl Chance {
@@ -74,7 +74,7 @@ struct Ends {
 }
 
 impl Ends {
-    fn of(scenario: &Scenario) -> Self {
+    fn from_scenario(scenario: &Scenario) -> Self {
         let zone = TimeZoneDatabase::bundled().get(scenario.zone).unwrap();
         let end = scenario.settings.fiscal_year_end;
         let mut tiers = [vec![], vec![], vec![]];
@@ -138,11 +138,11 @@ fn runs(scenario: &Scenario, number: i32, begins: i64, chance: &mut Chance) -> (
     (taken, prune)
 }
 
-/// Plays the scenario and returns how many snapshots were left, and the most that there ever were after a prune.
+/// Simulates the scenario. Returns the number of snapshots at the end, and the highest number after any prune.
 fn play(scenario: &Scenario) -> (usize, usize) {
     let settings = &scenario.settings;
-    let calendar = Calendar::of(TimeZoneDatabase::bundled().get(scenario.zone).unwrap(), settings);
-    let ends = Ends::of(scenario);
+    let calendar = Calendar::from_zone(TimeZoneDatabase::bundled().get(scenario.zone).unwrap(), settings);
+    let ends = Ends::from_scenario(scenario);
     let mut chance = Chance(scenario.seed);
     let mut history: Vec<(i64, usize)> = Vec::new();
     let mut alive: Vec<(usize, Snapshot)> = Vec::new();
@@ -170,7 +170,7 @@ fn play(scenario: &Scenario) -> (usize, usize) {
     (alive.len(), most)
 }
 
-/// The promise, at one moment.
+/// Checks the promise at one moment.
 fn check(now: i64, ends: &Ends, history: &[(i64, usize)], alive: &[(usize, Snapshot)], scenario: &Scenario) {
     let has = |wanted: usize| alive.iter().any(|&(id, _)| id == wanted);
     let before = |instant: i64| history.partition_point(|&(taken, _)| taken < instant);
@@ -186,7 +186,7 @@ fn check(now: i64, ends: &Ends, history: &[(i64, usize)], alive: &[(usize, Snaps
         promise(before(end).checked_sub(1), "the last before", end);
         promise(before(end + 1).checked_sub(1), "the last up to", end);
         if before(begin) == before(end) && before(begin) > 0 {
-            promise(Some(before(end)), "the first after the hole to", end);
+            promise(Some(before(end)), "the first after the gap to", end);
         }
     }
 }
@@ -209,19 +209,20 @@ fn fourteen_years_of_daily_pruning_lose_no_owed_point() {
         let (zone, first) = (ZONES[at], date(2010, 1, 4));
         let scenario = Scenario { zone, settings, pattern, first, days: 14 * 365 + 4, seed: 7 };
         let (left, most) = play(&scenario);
-        // The running period and the ended ones of each tier: what is kept does not grow with the history.
+        // The current period and the ended ones of each tier: the number of kept snapshots does not grow with the
+        // history.
         let points = 31 + 13 + 11;
         match pattern {
             Pattern::Nightly => assert!((points - 5..=points).contains(&left) && most <= points, "{left}, {most}"),
-            // Every hole and every failed run of the last 30 days adds one at most, as does the end of a day that a
-            // run met to the second.
+            // Every gap and every failed run of the last 30 days adds at most one, and so does a run in the exact
+            // second in which a day ended.
             _ => assert!(most <= 3 * points, "{pattern:?}: {most}"),
         }
     }
 }
 
 #[test]
-fn sparse_settings_lose_no_owed_point_either() {
+fn sparse_settings_also_lose_no_owed_point() {
     for (daily, monthly, yearly) in [(0, 0, 1), (0, 1, 0), (1, 0, 0), (0, 2, 2), (3, 0, 10), (0, 0, 10)] {
         for pattern in PATTERNS {
             let settings = settings(daily, monthly, yearly, "03:00", "02-29");

@@ -1,4 +1,4 @@
-//! What watches the CronJobs: alerts, checked and fired by Prometheus' own checker, and the dashboard.
+//! The alerts for the CronJobs, checked and fired by Prometheus' promtool, and the dashboard.
 
 use super::{documents, name, of_kind, prod_with};
 use serde_json::{Value, json};

@@ -5,10 +5,10 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use tests::helm::Helm;
 
-/// Instances of the fleet whose spread is looked at.
+/// Instances of the fleet whose spread is checked.
 const FLEET: usize = 50;
 
-/// Everything that a rendering owns or refers to, by what it is: names of objects and Secrets with their namespace, Vault
+/// Everything that a rendering owns or refers to, by kind: names of objects and Secrets with their namespace, Vault
 /// paths, prefixes of the store, databases.
 fn belongings(documents: &[Value]) -> BTreeSet<String> {
     let mut all = BTreeSet::new();
@@ -154,7 +154,7 @@ fn a_fleet_of_fifty_is_spread_and_no_time_depends_on_the_others() {
         .collect();
     let (from, length) = (30, 270);
     assert!(minutes.iter().all(|minute| (from..from + length).contains(minute)), "{minutes:?}");
-    // Fifty fair throws into six parts of the window: one with fewer than two or more than eighteen is no spread.
+    // Fifty random draws in six parts of the window: a part with fewer than two or more than eighteen is not a spread.
     for part in 0..6 {
         let within = minutes.iter().filter(|minute| (**minute - from) / 45 == part).count();
         assert!((2..=18).contains(&within), "{within} in part {part}: {minutes:?}");

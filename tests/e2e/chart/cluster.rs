@@ -1,4 +1,4 @@
-//! What a real API server makes of the chart's objects, and what it lets their accounts do.
+//! A real API server accepts the chart's objects and enforces the rights of their accounts.
 
 use super::{of_kind, prod, prod_with, render};
 use serde_json::{Value, json};
@@ -37,7 +37,7 @@ fn install(engine: &Helm, cluster: &Kubernetes, environment: &str, namespace: &s
     }
 }
 
-/// A document as Kubernetes 1.20 knows it: of a CronJob the Job that it makes, and Jobs without a policy on failed pods.
+/// A document in a form for Kubernetes 1.20: the Job of a CronJob, and Jobs without a policy for failed pods.
 fn known(document: &Value) -> Option<Value> {
     match document["kind"].as_str() {
         Some("VaultStaticSecret") => None,

@@ -1,4 +1,4 @@
-//! The configuration in the ConfigMap, read by the binary that it is for.
+//! The binary reads the configuration in the ConfigMap.
 
 use super::{documents, name, of_kind, prod, prod_with, render};
 use crate::scene::{DATABASE, Scene};
@@ -15,7 +15,7 @@ fn config(documents: &[Value]) -> String {
     texts[0].to_owned()
 }
 
-/// A line with what is built in place of components from elsewhere, and without digests and keys, which no build is held to here.
+/// Replaces external components in a line with built ones, and removes digests and keys, which do not match the build.
 fn with_built_components(line: &str) -> Option<String> {
     let elsewhere = line.starts_with("component = \"oci:");
     let line = if elsewhere { "component = \"retention-last.wasm\"" } else { line };

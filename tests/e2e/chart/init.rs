@@ -1,4 +1,4 @@
-//! The Job that initialises a store: a hook of Helm, once, with the backup's own pod.
+//! The Job that initialises a store: a Helm hook that runs once, with the same pod as the backup.
 
 use super::{documents, name, of_kind, prod, prod_with, render};
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! Values: which are refused, and whether the README says what `values.yaml` says.
+//! Values: which are refused, and whether the README agrees with `values.yaml`.
 
 use super::{prod_with, render};
 use serde_json::{Value, json};

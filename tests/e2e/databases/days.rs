@@ -1,4 +1,4 @@
-//! Ten days of changes, of which each comes back as it was.
+//! Ten days of changes. Each day can be restored exactly.
 
 use super::*;
 

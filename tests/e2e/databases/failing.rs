@@ -1,4 +1,4 @@
-//! Restores that fail half-way, or would: what was there stays as it was.
+//! Restores that fail half-way, or would fail, leave the existing database unchanged.
 
 use super::*;
 
@@ -58,7 +58,7 @@ fn a_restore_that_fails_half_way_leaves_what_was_there_as_it_was() {
         let ended = run.finish();
         assert_eq!(ended.code, Some(code), "{what}: {}", ended.stderr);
         assert!(
-            ended.stderr.contains(says) && ended.stderr.contains("nothing else was touched"),
+            ended.stderr.contains(says) && ended.stderr.contains("nothing else was changed"),
             "{what}: {}",
             ended.stderr
         );
@@ -135,7 +135,7 @@ fn what_fails_with_several_jobs_at_once_is_restored_by_one() {
              INSERT INTO {table} SELECT i, 20 FROM generate_series(1, 100) AS i; GRANT SELECT ON {table} TO {ROLE};"
         )
     };
-    // It comes first and takes its time, and nobody sees a row of it before it is whole.
+    // It comes first and is slow, and no other session sees a row of it before it is complete.
     let rates = "CREATE TABLE aa_rates (rate int); INSERT INTO aa_rates SELECT generate_series(1, 800000); \
                  CREATE FUNCTION known(r int) RETURNS boolean LANGUAGE sql STABLE AS \
                  $$ SELECT EXISTS (SELECT FROM public.aa_rates WHERE rate = r) $$;";
@@ -186,8 +186,8 @@ fn a_disk_that_fills_up_half_way_leaves_what_was_there_as_it_was() {
     let before = databases(&scene);
     let full = restore(&scene, &["--target-env", "sandbox", "--into", "sandbox_new", "--swap", "sandbox"]);
     assert_eq!(full.code, Some(75), "{}", full.stderr);
-    assert!(full.stderr.contains("No space left") && full.stderr.contains("make room"), "{}", full.stderr);
-    assert!(full.stderr.contains("nothing else was touched"), "{}", full.stderr);
+    assert!(full.stderr.contains("No space left") && full.stderr.contains("free some space"), "{}", full.stderr);
+    assert!(full.stderr.contains("nothing else was changed"), "{}", full.stderr);
     assert_eq!(databases(&scene), before);
     assert_eq!(scene.server.psql("sandbox", "SELECT a FROM theirs").trim(), "1");
     scene.server.psql("postgres", "ALTER DATABASE template0 SET TABLESPACE pg_default");

@@ -1,4 +1,4 @@
-//! One of every kind of object: what comes back, what is told not to come back, and what cannot be tried here.
+//! One object of every kind: what is restored, what is reported as not restorable, and what cannot be tested here.
 
 use super::{databases, restore, with_targets};
 use crate::scene::{ROLE, Scene, complains};
@@ -224,20 +224,17 @@ fn a_museum_comes_back_and_what_does_not_is_listed() {
     let database = &carried["snapshot"]["sources"]["db"]["database"];
     let left_out = database["left_out"].to_string();
     assert!(left_out.contains("1 subscriptions are left out"), "{database}");
-    assert!(
-        left_out.contains("what ALTER ROLE sets in every database for `Odd, role` and one more role"),
-        "{database}"
-    );
-    assert!(left_out.contains("what ALTER ROLE ALL sets in every database"), "{database}");
+    assert!(left_out.contains("the settings of ALTER ROLE for `Odd, role` and one more role"), "{database}");
+    assert!(left_out.contains("the settings of ALTER ROLE ALL in every database"), "{database}");
     assert!(scene.stored().values().all(|bytes| !bytes.windows(19).any(|text| text == b"canary-subscription")));
 
     let done = restore(&scene, &["--into", "museum_new", "--server", "lab"]).expect_code(0).json();
     let restored = &done["restored"];
     assert_eq!(restored["compared"], "equal", "{done}");
     let (before, after) = (notes(&done["plan"]), notes(restored));
-    assert!(before.contains("owners and rights of what is in it are the target's"), "{before}");
-    assert!(before.contains("of the dump: what ALTER ROLE sets in every database for `Odd, role`"), "{before}");
-    assert!(after.contains("in another way than the dump has them") && after.contains("unpaid"), "{after}");
+    assert!(before.contains("owners and rights of objects in the database are not restored"), "{before}");
+    assert!(before.contains("of the dump: the settings of ALTER ROLE for `Odd, role`"), "{before}");
+    assert!(after.contains("differently from the dump") && after.contains("unpaid"), "{after}");
     assert_eq!(schema(&scene, "museum_new"), schema_of_second_round(&scene, "museum_new"));
     assert_eq!(content(&scene, "museum_new"), content(&scene, "museum"));
     assert_eq!(properties(&scene, "museum_new"), properties(&scene, "museum"));
@@ -293,7 +290,7 @@ fn an_adopted_dump_that_says_something_of_a_subscription_comes_back_without_it()
     run(dump.arg(scene.store.join("prod/db/20260601-010000.dump")));
     let _ = scene.run(["init", "--env", "prod"]).expect_code(0);
     let done = restore(&scene, &["--into", "museum_new", "--server", "lab"]).expect_code(0).json();
-    assert!(notes(&done["plan"]).contains("1 subscriptions are not made"), "{done}");
+    assert!(notes(&done["plan"]).contains("1 subscriptions are not created"), "{done}");
     assert_eq!(schema(&scene, "museum_new"), schema_of_second_round(&scene, "museum_new"));
     assert_eq!(content(&scene, "museum_new"), content(&scene, "museum"));
     assert_eq!(properties(&scene, "museum_new"), properties(&scene, "museum"));
@@ -311,7 +308,7 @@ fn a_museum_is_proven_on_a_throwaway_server_that_had_nothing_of_it() {
         (&"deep".into(), &"equal".into(), &Value::Null),
         "{db}"
     );
-    assert!(notes(db).contains("in another way than the dump has them"), "{db}");
+    assert!(notes(db).contains("differently from the dump"), "{db}");
     let drilled = scene.run(["--json", "drill", "--env", "prod"]).json();
     assert_eq!(drilled["drill"]["sources"]["db"]["compared"], "equal", "{drilled}");
 }
@@ -331,14 +328,14 @@ fn what_only_a_superuser_could_make_cannot_be_tried_here_and_is_no_failure() {
     scene = with_targets(scene).unwrap();
     scene.backup(&[]);
     let deep = scene.run(["verify", "--env", "prod", "--deep"]);
-    complains(&deep, 64, "a restore could not be tried: ");
+    complains(&deep, 64, "the restore could not be tested: ");
     assert!(
         deep.stderr.contains("must be superuser to create a base type") && deep.stdout.contains("passed"),
         "{deep:?}"
     );
-    assert_eq!(scene.list()[0]["verified"], true, "what was read is whole");
+    assert_eq!(scene.list()[0]["verified"], true, "the objects that were read are whole");
     let drilled = scene.run(["drill", "--env", "prod"]);
-    complains(&drilled, 64, "a restore could not be tried: ");
+    complains(&drilled, 64, "the restore could not be tested: ");
     assert_eq!(scene.list()[0]["verified"], true);
     let deep = scene.run(["--json", "verify", "--env", "prod", "--deep", "--server", "lab"]).expect_code(0).json();
     assert_eq!(deep["verifications"][0]["sources"]["db"]["compared"], "equal", "{deep}");
@@ -362,7 +359,10 @@ fn what_the_target_lacks_is_named_before_anything_is_made() {
     let planned = restore(&scene, &["--into", "x", "--server", &url("postgres"), "--dry-run"]).expect_code(0).json();
     let said = notes(&planned["plan"]);
     assert!(said.contains("default tablespace, because `fast`"), "{planned}");
-    assert!(said.contains("no security label of what is in it is set, because `museum` is not loaded"), "{planned}");
+    assert!(
+        said.contains("labels of objects in the database are not restored, because `museum` is not loaded"),
+        "{planned}"
+    );
     assert!(said.contains("ON DATABASE … IS 'the whole' (`museum` is not loaded)"), "{planned}");
     let done = into("postgres").expect_code(0).json();
     assert_eq!(done["restored"]["compared"], "equal", "{done}");
@@ -433,7 +433,7 @@ fn no_dump_makes_a_throwaway_server_run_what_it_says() {
     let Some(scene) = Scene::small() else { return };
     let scene = with_targets(scene).unwrap();
     let trace = scene.server.socket().join("run-by-a-dump");
-    // A wrapper without its validator runs programs for whoever may use it.
+    // A wrapper without its validator runs programs for anyone who may use it.
     scene.server.psql(
         crate::scene::DATABASE,
         &format!(

@@ -1,5 +1,5 @@
-//! What reads a store back, with credentials that a laptop borrows from the cluster: they are in memory and nowhere else, and
-//! the API server is asked for that one Secret alone.
+//! Commands that read a store with credentials borrowed from the cluster. The credentials exist only in memory, and
+//! only that one Secret is requested from the API server.
 
 use super::Laptop;
 use crate::scene::{DATABASE, Scene, complains, manifest};

@@ -1,4 +1,4 @@
-//! Volumes that no backup covers, found in a cluster with kinds as Longhorn has them.
+//! Finds volumes without a backup in a cluster with Longhorn's kinds.
 
 use super::Laptop;
 use crate::scene::complains;
@@ -62,7 +62,7 @@ fn a_volume_that_no_backup_covers_is_found_and_named() {
     complains_in_json(&coverage(), 64, "does not allow it");
     laptop.cluster.grant(&laptop.user, None, RULES);
 
-    // Without Longhorn nothing covers anything.
+    // Without Longhorn nothing covers a volume.
     laptop.claim(
         "files",
         &format!("{}-files", laptop.namespace),
@@ -72,7 +72,7 @@ fn a_volume_that_no_backup_covers_is_found_and_named() {
     assert_eq!(found.code, Some(4), "{}", found.stderr);
     assert!(found.json()["notes"][0].as_str().unwrap().contains("Longhorn is not installed"));
 
-    // As it was met: the volume is enrolled in the group `default` alone, and the one backup job serves no group.
+    // As found in a real cluster: the volume is only in the group `default`, and the one backup job serves no group.
     let handle = format!("{}-docs", laptop.namespace);
     laptop.claim("docs", &handle, &json!({ "driver": "driver.longhorn.io", "volumeHandle": handle }));
     laptop.longhorn(&json!([]), &[]);
@@ -84,7 +84,7 @@ fn a_volume_that_no_backup_covers_is_found_and_named() {
         (&docs["state"], &docs["last_backup"], &docs["bytes"]),
         (&json!("uncovered"), &Value::Null, &json!(10_u64 << 30))
     );
-    for part in ["enrolled in the group `default` alone", "`nightly` serves no group", "never backed up"] {
+    for part in ["only in the group `default`", "`nightly` serves no group", "never backed up"] {
         assert!(docs["reason"].as_str().unwrap().contains(part), "{docs}");
     }
     assert_eq!((&document["jobs"][0]["name"], &document["groups"][0]["name"]), (&json!("nightly"), &json!("default")));

@@ -1,4 +1,4 @@
-//! Credentials out of a Secret: read into memory, read anew for every connection, and shown nowhere.
+//! Credentials from a Secret are read into memory, read again for every connection, and never shown.
 
 use super::Laptop;
 use crate::scene::{DATABASE, PASSWORD, ROLE, Scene, complains};

@@ -1,4 +1,4 @@
-//! A fleet at a glance, from a laptop: the chart's own ConfigMaps in a real API server, and real stores behind them.
+//! The status of a fleet, from a laptop: the chart's own ConfigMaps in a real API server, with real stores.
 
 use crate::scene::{DATABASE, Scene, complains};
 use serde_json::{Value, json};
@@ -16,8 +16,8 @@ use tests::kubernetes::Kubernetes;
 /// When the laptop looks.
 const NOW: &str = "2026-06-30T12:00:00Z";
 
-/// The instances: one is backed up every day, one no more, the store of one is gone, the key of one is another's by mistake,
-/// and nobody gave the laptop's user rights for the last.
+/// The instances: one is backed up every day, one no longer is, one has lost its store, one has the key of another by
+/// mistake, and the laptop's user has no rights for the last.
 const INSTANCES: [&str; 5] = ["good", "stale", "gone", "wrong", "locked"];
 
 /// Where the pods of one have a plugin that the laptop does not have.
@@ -89,8 +89,8 @@ impl Fleet {
         })
     }
 
-    /// Hands what the laptop's look rests on to the API server, with the Secrets that an operator would make, and backs up as the
-    /// CronJobs would.
+    /// Creates the objects that the laptop reads in the API server, with the Secrets that an operator would create, and
+    /// makes the backups of the CronJobs.
     fn install(&self, engine: &Helm) {
         let request = json!([{ "helm": 4, "name": "erp", "namespace": "default", "values": self.values() }]);
         let answer = engine.ask(&request).unwrap().remove(0);
@@ -184,7 +184,7 @@ fn every_instance_is_a_line_and_none_hides_another() {
     assert_eq!((&good["environment"], &good["retention"]["state"]), (&json!("good"), &json!("applied")), "{good}");
     let unseen = &of("stale")["status"]["retention"];
     assert_eq!(unseen["state"], "unseen", "{unseen}");
-    assert!(unseen["error"].as_str().unwrap().contains("a file of its pods"), "{unseen}");
+    assert!(unseen["error"].as_str().unwrap().contains("a file in its pods"), "{unseen}");
     for source in ["db", "docs"] {
         assert_eq!(good["sources"][source]["last_success"], "2026-06-30T10:00:00Z", "{good}");
         assert_eq!(of("stale")["status"]["sources"][source]["last_success"], "2026-06-27T10:00:00Z");
@@ -202,7 +202,7 @@ fn every_instance_is_a_line_and_none_hides_another() {
     };
     for (name, says) in [
         ("good", &["db 2 hours", "docs 2 hours", "applied", "healthy"][..]),
-        ("stale", &["db 3 days", "not seen", "stale"]),
+        ("stale", &["db 3 days", "unknown", "stale"]),
         ("gone", &["erp-dolibarr-backup-gone", "unavailable"]),
         ("wrong", &["refused"]),
         ("locked", &["refused"]),
@@ -317,7 +317,7 @@ fn a_config_map_that_somebody_wrote_reaches_no_secret_of_another_namespace() {
         (format!("{ours}/s3"), s3("{ env = true }"), "does not name the Secret"),
         ("s3".to_owned(), s3(&format!("{{ kube_secret = \"{ours}/s3\" }}")), "has no Secret"),
         ("s3".to_owned(), s3("{ files = \"/etc\" }"), "has no Secret"),
-        ("s3".to_owned(), format!("url = \"file://{}\"", folder.path().display()), "a folder of the cluster"),
+        ("s3".to_owned(), format!("url = \"file://{}\"", folder.path().display()), "a folder inside the cluster"),
         ("s3".to_owned(), "url = ".to_owned(), "line 2"),
     ];
     for (annotation, store, says) in table {
@@ -328,11 +328,11 @@ fn a_config_map_that_somebody_wrote_reaches_no_secret_of_another_namespace() {
     assert!(!folder.path().join("made").exists());
 }
 
-/// Stores that are looked at side by side, as docs/kubernetes.md has it.
+/// How many stores are read at once, as documented in docs/kubernetes.md.
 const AT_A_TIME: usize = 8;
 
-/// A server that takes connections and answers nothing. It drops those that it has once so many are there, or after some seconds, and
-/// tells the most that it had at once.
+/// A server that accepts connections but never answers. It drops them once there are `until` of them, or after some
+/// seconds, and counts the most at once.
 fn silent_server(until: usize) -> (u16, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();

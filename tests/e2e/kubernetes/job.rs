@@ -1,4 +1,4 @@
-//! A backup as a Job, from a laptop with a kubeconfig and nothing else.
+//! A backup as a Job, started from a laptop that has only a kubeconfig.
 
 use super::{KEY, KEY_ID, KEY_ID_SEALED, KEY_SEALED, Laptop};
 use serde_json::{Value, json};
@@ -126,7 +126,7 @@ fn a_job_ends_with_its_own_exit_code_and_one_that_is_interrupted_is_stopped_or_l
         laptop.kubelet.run(&pod, &["dumping"]);
         crate::scene::signal(run.id(), rustix::process::Signal::INT);
         let outcome = run.finish();
-        crate::scene::complains(&outcome, 130, if leave { "goes on" } else { "is stopped" });
+        crate::scene::complains(&outcome, 130, if leave { "keeps running" } else { "was stopped" });
         if leave {
             assert_eq!(laptop.jobs().len(), 1);
             laptop.kubelet.end(&pod, 0, "Completed", &["dumping"]);

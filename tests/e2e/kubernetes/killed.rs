@@ -24,7 +24,7 @@ fn a_laptop_that_is_killed_leaves_nothing_after_the_job_has_ended() {
     }
 }
 
-/// Lets the Job end as it would, only sooner: its pod finishes, or, where nobody gave it more time, its deadline comes.
+/// Lets the Job end normally, but sooner: its pod finishes or, if it was given no more time, it reaches its deadline.
 fn end(laptop: &Laptop, job: &Value) {
     let deadline = job["spec"]["activeDeadlineSeconds"].as_i64().expect("a Job always has a deadline");
     let started = deadline == 7_200;

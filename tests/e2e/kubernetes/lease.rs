@@ -1,4 +1,4 @@
-//! Runs of one environment exclude each other in the cluster, besides the store's lease.
+//! Runs of one environment exclude each other in the cluster, in addition to the store's lease.
 
 use super::Laptop;
 use crate::scene::complains;
@@ -59,6 +59,6 @@ fn a_lease_in_the_cluster_is_held_renewed_given_back_and_taken_over_from_the_dea
 
     // Somebody who does not is dead.
     let taken_over = backup().finish().expect_code(0);
-    assert!(taken_over.stderr.contains("taken for dead"), "{}", taken_over.stderr);
+    assert!(taken_over.stderr.contains("taking it over"), "{}", taken_over.stderr);
     assert_eq!(laptop.lease().unwrap()["spec"]["leaseTransitions"], 3);
 }

@@ -1,5 +1,5 @@
-//! What keeps a Job from running: one sentence with the reason that the cluster gave, long before a time-out, and nothing
-//! left.
+//! If a Job cannot run, the user gets one sentence with the cluster's reason, well before any timeout, and nothing is
+//! left behind.
 
 use super::Laptop;
 use crate::scene::complains;
@@ -8,7 +8,8 @@ use std::time::Duration;
 use tests::binary::Outcome;
 use tests::kubernetes::Kubernetes;
 
-/// How long the cluster's word may take to reach the person. The default patience is two minutes, a Job may run for hours.
+/// How long a message of the cluster may take to reach the user. The default timeout is two minutes; a Job may run for
+/// hours.
 const SOON: Duration = Duration::from_secs(30);
 
 const BACKUP: [&str; 3] = ["backup", "--env", "prod"];
@@ -135,7 +136,7 @@ fn a_cluster_that_is_not_there_or_not_known_is_told_apart() {
             64,
             "no Kubernetes cluster is known",
         ),
-        (kubeconfig.replace(&own, &stranger), 64, "cannot be talked to"),
+        (kubeconfig.replace(&own, &stranger), 64, "could not create a client"),
         (String::from("{"), 64, "no Kubernetes cluster is known"),
     ] {
         std::fs::write(&other, edited).unwrap();

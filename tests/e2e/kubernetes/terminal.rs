@@ -1,4 +1,4 @@
-//! Ctrl-C while a Job is followed from a terminal: the person is asked, and answers.
+//! Ctrl-C while a terminal follows a Job: the program asks, and the user answers.
 
 use super::Laptop;
 use serde_json::Value;
@@ -47,7 +47,9 @@ fn whoever_presses_ctrl_c_is_asked_and_may_follow_further_or_leave_the_job() {
     terminal.wait_for(QUESTION, 1);
     let asked = terminal.shown();
     let job = laptop.jobs().remove(0);
-    for says in ["stop it and clean up", "leave it running", &format!("logs --follow job/{job}"), "follow it further"] {
+    for says in
+        ["stop it and clean up", "leave it running", &format!("logs --follow job/{job}"), "continue following it"]
+    {
         assert!(asked.contains(says), "`{says}` is not in {asked}");
     }
 
@@ -64,7 +66,7 @@ fn whoever_presses_ctrl_c_is_asked_and_may_follow_further_or_leave_the_job() {
     terminal.press(CTRL_C);
     terminal.wait_for(QUESTION, 2);
     terminal.press("l\n");
-    let _ = interrupted(terminal.finish(), "goes on");
+    let _ = interrupted(terminal.finish(), "keeps running");
     assert_eq!(laptop.jobs(), [job.as_str()], "the Job is left");
     assert_eq!(laptop.secrets().len(), 1, "with what it needs");
     laptop.kubelet.end(&pod, 0, "Completed", &["dumping", "hashing"]);
@@ -96,14 +98,14 @@ fn an_answer_a_second_ctrl_c_and_silence_all_stop_the_job() {
         terminal.press(CTRL_C);
         terminal.wait_for(QUESTION, 1);
         terminal.press(keys);
-        let _ = interrupted(terminal.finish(), "is stopped");
+        let _ = interrupted(terminal.finish(), "was stopped");
         clear(&laptop, &pod);
     }
     let (mut terminal, pod) = followed(&laptop);
     terminal.press(CTRL_C);
     terminal.wait_for(QUESTION, 1);
     let since = Instant::now();
-    let outcome = interrupted(terminal.finish(), "is stopped");
+    let outcome = interrupted(terminal.finish(), "was stopped");
     assert!(outcome.stdout.contains(&format!("no answer within {ANSWER_SECONDS} s")), "{}", outcome.stdout);
     assert!(since.elapsed() >= Duration::from_secs(ANSWER_SECONDS - 1), "{:?}", since.elapsed());
     clear(&laptop, &pod);
@@ -119,7 +121,7 @@ fn nobody_is_asked_who_said_so_in_advance() {
     laptop.kubelet.run(&pod, &["dumping"]);
     terminal.wait_for("dumping", 1);
     terminal.press(CTRL_C);
-    let outcome = interrupted(terminal.finish(), "goes on");
+    let outcome = interrupted(terminal.finish(), "keeps running");
     assert!(!outcome.stdout.contains(QUESTION), "{}", outcome.stdout);
     assert_eq!(laptop.jobs().len(), 1);
 }

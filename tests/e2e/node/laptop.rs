@@ -1,4 +1,4 @@
-//! A laptop with a kubeconfig and nothing else: no credential of the store or of the database, no document.
+//! A laptop that has only a kubeconfig: no credentials of the store or the database, and no documents.
 
 use super::{BACKUP, Cluster, LAUNCHER};
 use crate::scene::{DATABASE, complains, key, succeed};

@@ -1,4 +1,4 @@
-//! Objects that a script left, of which nobody recorded what they are.
+//! Objects of a script, without records.
 
 use super::{Office, keep_last, listed};
 use crate::scene::succeed;

@@ -1,4 +1,4 @@
-//! An answer that was wrong, and a rule that moved: neither costs more than time.
+//! A wrong answer or a changed rule costs only time.
 
 use super::{Office, commands, keep_last, listed, problems};
 use serde_json::Value;
@@ -72,7 +72,7 @@ fn another_retention_or_other_settings_of_it_forget_nothing_before_they_are_acce
     let status = asks(
         &office,
         "2026-06-08T02:00:00Z",
-        "the retention retention-tiered {} becomes retention-last {\\\"keep\\\":2}",
+        "the retention changes from retention-tiered {} to retention-last {\\\"keep\\\":2}",
     );
     assert!(commands(&status, "waiting").contains(&"accept --env prod"), "{status}");
     // Undone, it is as if it had never been.

@@ -1,4 +1,4 @@
-//! Forgetting in two steps: what may go lies in the bin for days, and a person or a policy may take it back.
+//! Forgetting in two steps: snapshots stay in the bin for days, and the administrator or the policy can restore them.
 
 use super::{Office, keep_last, listed, problems};
 use serde_json::Value;

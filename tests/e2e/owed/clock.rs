@@ -1,4 +1,4 @@
-//! Clocks that were wrong for one run.
+//! A clock that was wrong during one run.
 
 use super::{Office, commands, listed};
 
@@ -102,7 +102,7 @@ fn a_month_and_a_half_without_a_run_is_asked_about_and_the_answer_is_enough() {
     );
 }
 
-/// The clock falls back by a year, somebody takes its word, and later it is set right: two mistakes, and nothing is gone.
+/// The clock falls back by a year, the administrator trusts it, and later it is corrected: two mistakes, but no loss.
 #[test]
 fn an_answer_under_a_clock_that_is_behind_deletes_nothing_once_the_clock_is_right() {
     let office = Office::new(&["docs"], "");

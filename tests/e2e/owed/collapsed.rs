@@ -1,4 +1,4 @@
-//! A source that is suddenly empty, or another thing than before; and a store that is not there.
+//! A source that is suddenly empty or is another one than before, and a store that does not exist.
 
 use super::{Office, commands, keep_last, listed, problems};
 use crate::scene::{DATABASE, PASSWORD, ROLE, Scene};
@@ -171,8 +171,8 @@ fn a_store_that_is_not_mounted_is_refused_and_nothing_is_written_to_its_place() 
     let night = ["backup", "--env", "prod", "--now", "2026-06-02T22:00:00Z"];
     let run = || tests::binary::Run::new(night).without_init().folder(office.folder.path()).finish();
     let refused = run().expect_code(64);
-    assert!(refused.stderr.contains("does not have the environment prod"), "{}", refused.stderr);
-    assert!(refused.stderr.contains("the disk is not mounted"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("does not contain the environment prod"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("whether the disk is mounted"), "{}", refused.stderr);
     fn files(folder: &std::path::Path) -> usize {
         let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
         entries.map(|path| if path.is_dir() { files(&path) } else { 1 }).sum()
@@ -203,7 +203,8 @@ fn an_environment_is_founded_once_however_often_init_is_run() {
     assert_eq!((file(), first.len()), (first, 1));
 }
 
-/// A restore in place is meant, and the next run does not ask about it; one to another place says nothing of the source.
+/// A restore in place is intended, so the next run does not ask about it. One to another place does not concern the
+/// source.
 #[test]
 fn only_a_restore_into_the_source_itself_says_that_less_is_meant() {
     for in_place in [true, false] {

@@ -1,5 +1,5 @@
-//! A person who answers in parts, sees a mistake, and corrects it: each command does what it says, to that alone, and the right states
-//! are there afterwards.
+//! An administrator answers in several steps, notices a mistake and corrects it. Each command changes only what it
+//! names, and the right states exist afterwards.
 
 use super::undone::{SHORT, SHORT_GUARD, empty, is_green, nights};
 use super::{Office, commands, keep_last, listed};
@@ -93,7 +93,7 @@ fn retiring_a_source_accepts_none_of_its_states() {
     let retire = named.iter().find(|command| command.contains("--retire docs")).expect("a command to retire");
     let words: Vec<&str> = retire.split(' ').filter(|word| !["--env", "prod"].contains(word)).collect();
     let retired = office.verb(&words, "2027-01-01T08:10:00Z", 4);
-    assert!(!retired["changes"].to_string().contains("is what it is"), "{retired}");
+    assert!(!retired["changes"].to_string().contains("is accepted as it is"), "{retired}");
     let status = office.status("2027-01-01T08:20:00Z", 4);
     let left: Vec<String> = commands(&status, "waiting").into_iter().map(str::to_owned).collect();
     assert_eq!(left, ["accept --env prod"], "nobody asks about the source that is retired: {status}");
@@ -118,10 +118,11 @@ fn a_source_that_is_called_as_a_question_is_no_other_question() {
     assert!(waiting.iter().chain(&suspect).all(|command| command.contains("--only")), "{status}");
     let words: Vec<&str> = waiting[0].split(' ').filter(|word| !["--env", "prod"].contains(word)).collect();
     let answered = office.run(&[&["--json"], &words[..], &["--env", "prod", "--now", "2026-06-11T08:10:00Z"]].concat());
-    assert!(!answered.stdout.contains("is what it is in"), "{} {}", waiting[0], answered.stdout);
+    assert!(!answered.stdout.contains("is accepted as it is in"), "{} {}", waiting[0], answered.stdout);
 }
 
-/// The right clock until 3 January, then one that fell back by weeks and is believed for four nights, then the right one.
+/// The right clock until 3 January, then one that fell back by weeks and is trusted for four nights, then the right
+/// one.
 fn two_clocks(more: &str) -> Office {
     let office = Office::new(&["docs"], more);
     nights(&office, "2026-12", 1..=31, 0);
@@ -259,7 +260,7 @@ fn a_flag_of_accept_answers_nothing_that_went_wrong_since() {
     for flags in [&["accept", "--adopted"][..], &["accept", "--lost"], &["accept", "--retire", "mail"]] {
         let answered = office.verb(flags, "2026-06-04T23:00:00Z", 4);
         let changes = answered["changes"].to_string();
-        assert!(!changes.contains("guard") && !changes.contains("is what it is"), "{flags:?}: {answered}");
+        assert!(!changes.contains("guard") && !changes.contains("is accepted as it is"), "{flags:?}: {answered}");
     }
     let status = office.status("2026-06-04T23:10:00Z", 4);
     let left = commands(&status, "waiting").len() + commands(&status, "suspect").len();
@@ -275,7 +276,7 @@ fn what_is_of_two_pairs_of_clocks_is_decided_in_both() {
     nights(&office, "2026-11", 6..=6, 3);
     let _ = office.verb(&["accept"], "2026-11-06T23:00:00Z", 0);
     nights(&office, "2026-11", 7..=7, 0);
-    // The time of the first jump has come for it, and nobody has said which clock was right.
+    // It has reached the time of the first jump, and nobody has said which clock was right.
     let _ = office.worked("2026-12-10T23:00:00Z", 3);
     nights(&office, "2026-11", 8..=8, 3);
     let _ = office.verb(&["accept"], "2026-11-08T23:00:00Z", 0);

@@ -1,4 +1,4 @@
-//! A source that fails, whatever the reason, never keeps another one from being saved, and the run always ends.
+//! A source that fails, for any reason, never prevents other sources from being saved, and the run always ends.
 
 use crate::scene::{DATABASE, Scene};
 use serde_json::Value;

@@ -1,4 +1,5 @@
-//! What a person gave up or let go is that thing alone: what comes back and is lost again, or comes later, is asked about anew.
+//! Giving something up covers only that thing. If it returns and is lost again, or something else appears later,
+//! `status` asks again.
 
 use super::undone::{SHORT, is_green, nights};
 use super::{Office, keep_last, listed};

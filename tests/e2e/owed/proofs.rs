@@ -1,4 +1,4 @@
-//! What verifications found, and what becomes of it.
+//! The findings of verifications and their consequences.
 
 use super::{Office, commands, problems};
 
@@ -143,7 +143,7 @@ fn a_restore_of_a_day_passes_over_what_was_proven_damaged_and_says_so() {
     let restore = ["restore", "--env", "prod", "--source", "docs", "--at", "2026-06-02", "--into"];
     let all = [&restore[..], &[into.to_str().unwrap(), "--now", "2026-06-03T03:00:00Z"]].concat();
     let said = office.run(&all).expect_code(0).stderr;
-    assert!(said.contains("20260602T010000Z is passed over, because a verification of it failed"), "{said}");
+    assert!(said.contains("skipping 20260602T010000Z because its verification failed"), "{said}");
     assert_eq!(std::fs::read_to_string(into.join("a")).unwrap(), "2026-06-01T01:00:00Z");
 }
 

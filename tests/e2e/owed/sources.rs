@@ -1,4 +1,4 @@
-//! Sources that are renamed, removed, added, down for weeks, or whose objects are away for a night.
+//! Sources that are renamed, removed, added or down for weeks, or whose objects are missing for a night.
 
 use super::{Office, commands, keep_last, listed};
 
@@ -28,7 +28,7 @@ fn a_source_that_is_renamed_removed_or_absent_from_one_configuration_costs_nothi
         assert!(named.iter().any(retires), "{what}: {status}");
         let new = named.iter().any(|command| !command.contains("--retire"));
         assert_eq!(new, what == "renamed", "{what}: {status}");
-        // The name comes back, and nobody has to say anything else.
+        // The name comes back, and no further answer is needed.
         office.configure(&BOTH, "");
         let mended = office.worked(&at(1), 0);
         assert_eq!(mended["retention"]["state"], "applied", "{what}: {mended}");

@@ -1,9 +1,9 @@
-//! Each red line of `status` names the command that makes it go, once its cause is mended.
+//! Each red line of `status` names the command that clears it once the cause is fixed.
 
 use super::{Office, commands, keep_last};
 use serde_json::Value;
 
-/// A day on which something is wrong: what makes it so, and what a person mends before the command is run.
+/// A day with a problem: what causes it, and what a person fixes before running the command.
 struct Day {
     kind: &'static str,
     make: fn(&Office),
@@ -96,13 +96,13 @@ fn empty(office: &Office) {
     std::fs::create_dir(office.documents("mail")).unwrap();
 }
 
-/// What tells one red line from another, whatever ages and counts are in its sentence.
+/// The part of a red line that distinguishes it from others, without ages and counts.
 fn lines(status: &Value) -> Vec<String> {
     let problems = status["problems"].as_array().unwrap().iter();
     problems.map(|problem| format!("{} {} {}", problem["kind"], problem["source"], problem["command"])).collect()
 }
 
-/// Runs the command of the first red line, minute by minute, until no line is red. A line whose command was run is gone.
+/// Runs the command of the first red line, minute by minute, until no line is red. A line whose command ran must go.
 #[track_caller]
 fn obey(office: &Office, what: &str, morning: &str) -> Vec<String> {
     let mut ran = Vec::new();

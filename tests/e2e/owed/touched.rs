@@ -1,5 +1,5 @@
-//! Somebody touched what is in the store: an edit, an old copy put back, a file that is gone. Each is asked about, and nothing is forgotten
-//! before it is answered.
+//! Somebody changed the store: an edited file, an old copy put back, a missing file. `status` asks about each, and
+//! nothing is forgotten before the answer.
 
 use super::undone::{SHORT_GUARD, nights};
 use super::{Office, commands, keep_last, listed, problems};
@@ -130,10 +130,10 @@ fn a_restore_says_which_snapshot_it_passes_over_and_why() {
     };
     let (content, said) = restored(&["--at", "2026-06-04"]);
     assert_eq!(content, at(3));
-    let expected = format!("{} is passed over, because the object of docs is lost; {} is taken", id(4), id(3));
+    let expected = format!("skipping {} because the object of docs is lost; using {}", id(4), id(3));
     assert!(said.contains(&expected), "{said}");
     let (content, said) = restored(&[]);
-    assert!(content == at(5) && !said.contains("passed over"), "{said}");
+    assert!(content == at(5) && !said.contains("skipping"), "{said}");
 }
 
 #[test]
@@ -221,7 +221,7 @@ fn init_after_the_environments_file_is_gone_expects_what_the_newest_run_saved() 
     office.configure(&[("docs", "docs")], "");
     let now = "2026-06-02T02:00:00Z";
     let status = office.status(now, 4);
-    assert!(status.to_string().contains("is gone: put it back"), "{status}");
+    assert!(status.to_string().contains("is gone, although a run used its version"), "{status}");
     let _ = office.verb(&["init"], now, 0);
     let _ = office.worked(&at(3), 3);
     let status = office.status("2026-06-03T02:00:00Z", 4);

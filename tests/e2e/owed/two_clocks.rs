@@ -1,4 +1,5 @@
-//! Two clocks ran for a while: whatever anybody answers, the last state of a month and of a year stands on both sides.
+//! Two clocks were in use for some time. Whatever the answers, the last state of each month and year by either clock is
+//! kept.
 
 use super::undone::{SHORT_GUARD, nights};
 use super::{Office, commands};
@@ -146,7 +147,7 @@ fn an_answer_under_a_clock_that_fell_back_costs_no_month() {
     holds(&office, "20270131T220000Z", "2027-01-31T22:00:00Z");
 }
 
-/// A run after a long closure says that a clock may have jumped, which is no word against its own time.
+/// A run after a long closure reports that a clock may have jumped. That does not put its own time in doubt.
 #[test]
 fn nights_after_a_closure_are_not_retired_under_a_clock_that_fell_back() {
     let office = Office::new(&["docs"], SHORT_GUARD);
@@ -174,9 +175,12 @@ fn what_follows_a_clock_that_fell_back_without_a_hole_says_so() {
     answered_nights(&office, "2027-01", 10..=20, "22:00");
     let says = |at: &str| office.restored_saying("docs", &["--at", at], "2027-01-21T08:00:00Z").1;
     let wrong = says("2026-12-31");
-    assert!(wrong.contains("20261231T223000Z follows 2026122") && wrong.contains("whose time is doubted"), "{wrong}");
+    assert!(
+        wrong.contains("20261231T223000Z directly follows 2026122") && wrong.contains("whose time is in doubt"),
+        "{wrong}"
+    );
     let right = says("2027-01-15");
-    assert!(!right.contains("follows"), "{right}");
+    assert!(!right.contains("directly follows"), "{right}");
 }
 
 /// The clock was ahead on the first two nights of all, so that nothing says that a hole is before them.

@@ -1,4 +1,4 @@
-//! What nobody answered in time, answered in part, or answered while something was out of reach: it goes on being what it is.
+//! Questions that are not answered in time, answered in part, or answered while something is out of reach stay open.
 
 use super::undone::{SHORT, SHORT_GUARD, empty, nights};
 use super::{Office, keep_last};
@@ -111,7 +111,7 @@ fn what_is_from_the_future_is_not_taken_for_the_newest() {
     let newest = |now: &str| office.restored_saying("docs", &[], now);
     let (content, said) = newest("2026-06-07T08:00:00Z");
     assert_eq!(content, "2026-06-06T22:00:00Z");
-    assert!(said.contains("20301231T220000Z is passed over, because it is from the future"), "{said}");
+    assert!(said.contains("skipping 20301231T220000Z because it is dated in the future"), "{said}");
     // One night under a clock that is ahead, which nobody answers.
     let _ = office.worked("2026-08-06T22:00:00Z", 3);
     nights(&office, "2026-06", 8..=12, 3);

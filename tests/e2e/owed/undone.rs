@@ -1,4 +1,5 @@
-//! Answers that were mistakes, and what follows once the mistake is seen: nothing is lost before, and everything is as it was after.
+//! Wrong answers that are undone: nothing is lost before the mistake is noticed, and everything is as before once it is
+//! undone.
 
 use super::{Office, commands, keep_last, listed, problems};
 
@@ -61,7 +62,7 @@ fn what_ran_under_a_clock_that_fell_back_does_not_keep_the_place_of_the_true_yea
     let _ = office.worked("2026-01-01T22:30:00Z", 0);
     nights(&office, "2026-01", 21..=30, 3);
     let answered = office.verb(&["accept"], "2026-01-31T08:00:00Z", 0);
-    assert!(answered["changes"].to_string().contains("answer only where no other one does"), "{answered}");
+    assert!(answered["changes"].to_string().contains("used only where no other snapshot is available"), "{answered}");
     nights(&office, "2026-02", 1..=12, 0);
     // Both sides are there until somebody decides.
     let ids = office.ids("2026-02-12T23:00:00Z");
@@ -70,7 +71,7 @@ fn what_ran_under_a_clock_that_fell_back_does_not_keep_the_place_of_the_true_yea
     }
     let decided = office.verb(&["accept", "--right-time", "20260119T220000Z"], "2026-02-12T23:05:00Z", 0);
     let changes = decided["changes"].to_string();
-    assert!(changes.contains("2 snapshots (20251231T223000Z, 20260101T223000Z) answer only where"), "{decided}");
+    assert!(changes.contains("2 snapshots (20251231T223000Z, 20260101T223000Z) are used only where"), "{decided}");
     assert_eq!(office.restored("docs", ["--at", "2025-12-31"], "2026-02-12T23:00:00Z"), "2025-12-31T22:00:00Z");
     is_green(&office, "2026-02-12T23:00:00Z");
 }
@@ -85,7 +86,7 @@ fn what_was_ahead_of_a_clock_that_was_right_stays_in_doubt_when_its_time_comes()
     nights(&office, "2025-12", 1..=7, 0);
     nights(&office, "2025-12", 8..=9, 3);
     let answered = office.verb(&["accept"], "2025-12-10T08:00:00Z", 0);
-    assert!(answered["changes"].to_string().contains("answer only where no other one does"), "{answered}");
+    assert!(answered["changes"].to_string().contains("used only where no other snapshot is available"), "{answered}");
     nights(&office, "2025-12", 10..=12, 0);
     is_green(&office, "2025-12-12T23:00:00Z");
 }
@@ -166,7 +167,7 @@ fn a_night_that_is_partial_hides_no_suspicion() {
     };
     keep(2);
     let _ = office.worked("2026-06-02T22:00:00Z", 3);
-    // Root reads everything but what is no file.
+    // Root can read everything except entries that are not files.
     let socket = std::os::unix::net::UnixListener::bind(office.documents("docs").join("f19"));
     drop(socket);
     let _ = office.run(&["backup", "--env", "prod", "--now", "2026-06-03T22:00:00Z"]);
@@ -325,7 +326,7 @@ fn the_command_that_is_named_for_a_loss_accepts_no_empty_folder() {
         .collect();
     assert_eq!(named, ["accept --env prod --only lost --lost"], "{status}");
     let answered = office.verb(&["accept", "--only", "lost", "--lost"], "2024-06-04T23:10:00Z", 4);
-    assert!(!answered["changes"].to_string().contains("docs is what it is"), "{answered}");
+    assert!(!answered["changes"].to_string().contains("docs is accepted as it is"), "{answered}");
 }
 
 #[test]

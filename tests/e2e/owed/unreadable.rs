@@ -1,18 +1,18 @@
-//! Documents that exist and that the user who backs up may not read.
+//! Documents that exist but that the backup's user may not read.
 
 use super::{Office, commands, keep_last, listed, problems};
 use serde_json::Value;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output};
 
-/// Runs the binary as the user nobody, for whom modes count.
+/// Runs the binary as the user `nobody`, so that file modes apply.
 fn as_nobody(office: &Office, arguments: &[&str]) -> std::io::Result<Output> {
     let mut command = Command::new("runuser");
     command.args(["-u", "nobody", "--", "env", "--ignore-environment", "HOME=/tmp", "PATH=/usr/bin:/bin"]);
     command.arg(tests::binary::program()).args(arguments).current_dir(office.folder.path()).output()
 }
 
-/// A night's backup as nobody.
+/// A night's backup as the user `nobody`.
 #[track_caller]
 fn night(office: &Office, now: &str, code: i32) -> Value {
     let output = as_nobody(office, &["--json", "backup", "--env", "prod", "--now", now]).unwrap();
@@ -20,7 +20,8 @@ fn night(office: &Office, now: &str, code: i32) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// An office whose store belongs to nobody; none, with a line that says so, where nothing can be run as nobody.
+/// An office whose store belongs to the user `nobody`. If nothing can run as that user, returns `None` and records the
+/// skip.
 fn office_of_nobody(policy: &str) -> Option<Office> {
     let office = Office::new(&["docs"], policy);
     std::fs::set_permissions(office.folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();

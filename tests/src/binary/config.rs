@@ -1,11 +1,11 @@
-//! Configuration files for tests, as a user writes them.
+//! Configuration files for tests, in the form that a user writes.
 
 use std::fmt::Write as _;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// A configuration: a store, sources by environment, and the plugins that ship. Everything else keeps its default
-/// until a test sets it.
+/// A configuration with a store, sources by environment, and the shipped plugins. Everything else has its default until
+/// a test sets it.
 #[derive(Debug, Clone)]
 pub struct Config {
     top: String,
@@ -31,13 +31,14 @@ impl Plugin {
 }
 
 impl Config {
-    /// With a folder as the store.
+    /// A configuration with a folder as the store.
     #[must_use]
     pub fn directory_store(folder: &Path) -> Self {
         Self::store(&format!("url = {}\n", quoted(&format!("file://{}", folder.display()))))
     }
 
-    /// With an S3 server as the store: `s3://bucket/prefix`, its endpoint, and a folder of credential files.
+    /// A configuration with an S3 server as the store: `s3://bucket/prefix`, its endpoint, and a folder with credential
+    /// files.
     #[must_use]
     pub fn s3_store(url: &str, endpoint: &str, region: &str, profile: &str, credentials: &Path) -> Self {
         let mut store = String::new();
@@ -74,7 +75,7 @@ impl Config {
         self
     }
 
-    /// Adds a PostgreSQL database; `more` holds further lines of its table, such as `ssl_mode = "disable"`.
+    /// Adds a PostgreSQL database. `more` is added to its table, such as `ssl_mode = "disable"`.
     #[must_use]
     pub fn database(
         mut self,
@@ -108,7 +109,7 @@ impl Config {
         self
     }
 
-    /// Adds a folder.
+    /// Adds a documents folder.
     #[must_use]
     pub fn documents(mut self, (environment, source): (&str, &str), path: &Path) -> Self {
         let path = quoted_path(path);
@@ -116,7 +117,7 @@ impl Config {
         self
     }
 
-    /// Sets the fingerprint plugin's settings, the text of an inline table's inside: `documents = "content"`.
+    /// Sets the fingerprint plugin's settings: the content of an inline table, such as `documents = "content"`.
     #[must_use]
     pub fn fingerprint_settings(mut self, settings: &str) -> Self {
         self.fingerprint.settings = settings.into();
@@ -130,7 +131,7 @@ impl Config {
         self
     }
 
-    /// Takes another retention plugin, or the same with other settings.
+    /// Sets the retention plugin and its settings.
     #[must_use]
     pub fn retention(mut self, component: &str, settings: &str) -> Self {
         self.retention = Plugin { settings: settings.into(), ..Plugin::new(component, &[]) };
@@ -145,7 +146,6 @@ impl Config {
     }
 
     /// The file's text.
-    #[must_use]
     pub fn text(&self) -> String {
         let mut text = format!("{}\n[store]\n{}{}", self.top, self.store, self.sources);
         for (role, plugin) in [("fingerprint", &self.fingerprint), ("dump", &self.dump), ("retention", &self.retention)]
@@ -163,13 +163,10 @@ impl Config {
         text
     }
 
-    /// Writes `dolibarr-backup.toml` to a folder.
-    ///
-    /// # Errors
-    /// When it cannot be written.
+    /// Writes `dolibarr-backup.toml` to a folder and returns its path.
     pub fn write(&self, folder: &Path) -> io::Result<PathBuf> {
         let path = folder.join("dolibarr-backup.toml");
-        // In one step: another run of the same folder may be reading it right now.
+        // Atomically: another run in the same folder may be reading it.
         let new = path.with_extension("toml.new");
         std::fs::write(&new, self.text())?;
         std::fs::rename(&new, &path)?;
@@ -191,7 +188,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_text_is_toml_whatever_the_names_hold() {
+    fn the_text_is_valid_toml_whatever_the_names_contain() {
         let secrets = Path::new("/run/s\"x\n\u{e9}");
         let config = Config::s3_store("s3://b/erp", "http://127.0.0.1:1", "garage", "garage", secrets)
             .top("time_zone = \"Europe/Paris\"")
@@ -211,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_set_keeps_its_default() {
+    fn settings_that_are_not_set_are_left_out() {
         let parsed: toml::Table = Config::directory_store(Path::new("/srv/x")).text().parse().expect("TOML");
         assert_eq!(parsed["store"]["url"].as_str(), Some("file:///srv/x"));
         assert!(parsed.get("guard").is_none() && parsed.get("time_zone").is_none() && parsed.get("env").is_none());

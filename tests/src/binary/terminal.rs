@@ -1,7 +1,7 @@
-//! A run in a terminal of its own, with somebody at the keyboard.
+//! A run in its own terminal, with a simulated keyboard.
 //!
-//! The terminal is made by util-linux's `script`: it hands on what is typed and keeps what is shown, and Ctrl-C is a key whose
-//! signal the kernel sends.
+//! util-linux's `script` provides the terminal: it passes on the input and records the output. Ctrl-C is a key, and the
+//! kernel sends its signal.
 
 use super::{Outcome, Run, Running};
 use std::io::Write;
@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// The key.
+/// The key that interrupts the run.
 pub const CTRL_C: &str = "\u{3}";
 
 /// Longest wait for something to appear.
@@ -20,17 +20,17 @@ const SHOWN_TIMEOUT: Duration = Duration::from_secs(60);
 pub struct Terminal(Running);
 
 impl Run {
-    /// Begins the run in a terminal.
+    /// Starts the run in a terminal.
     ///
     /// # Panics
-    /// When it cannot be started.
+    /// If it cannot be started.
     #[must_use]
     pub fn start_in_terminal(self) -> Terminal {
-        self.found();
+        self.init();
         let words = [self.command.get_program()].into_iter().chain(self.command.get_args());
-        let words: Vec<String> = words.map(|word| quoted(word.to_str().expect("a word of UTF-8"))).collect();
+        let words: Vec<String> = words.map(|word| quoted(word.to_str().expect("a word in UTF-8"))).collect();
         let mut command = Command::new("script");
-        // Replaced by the program, the shell between them is not there to be interrupted too.
+        // `exec` replaces the shell in between, so that Ctrl-C does not interrupt it too.
         let line = format!("exec {}", words.join(" "));
         command.args(["--quiet", "--flush", "--return", "--command", &line, "/dev/null"]).env_clear();
         command.envs(self.command.get_envs().filter_map(|(name, value)| Some((name, value?))));
@@ -38,7 +38,7 @@ impl Run {
         if let Some(folder) = self.command.get_current_dir() {
             command.current_dir(folder);
         }
-        Terminal(Run { command, founds: false }.start())
+        Terminal(Run { command, with_init: false }.start())
     }
 }
 
@@ -46,16 +46,16 @@ impl Terminal {
     /// Presses keys.
     ///
     /// # Panics
-    /// When nobody reads them any more.
+    /// If the run no longer reads them.
     pub fn press(&mut self, keys: &str) {
         let keyboard = self.0.child.stdin.as_mut().expect("a keyboard");
         keyboard.write_all(keys.as_bytes()).and_then(|()| keyboard.flush()).expect("a key is taken");
     }
 
-    /// Waits until a text has appeared so often.
+    /// Waits until a text has appeared this many times.
     ///
     /// # Panics
-    /// When it does not, with what is shown.
+    /// If it does not appear. The message contains the output.
     #[track_caller]
     pub fn wait_for(&mut self, text: &str, times: usize) {
         let start = Instant::now();
@@ -67,20 +67,19 @@ impl Terminal {
         }
     }
 
-    /// Everything that appeared so far, what went to stdout and to stderr.
-    #[must_use]
+    /// The output so far, of stdout and stderr.
     pub fn shown(&self) -> String {
-        // Where the run writes next is not moved, as it would be by reading.
+        // `read_exact_at` does not move the file offset at which the run writes next.
         let length = self.0.stdout.metadata().map_or(0, |meta| meta.len());
         let mut bytes = vec![0; usize::try_from(length).unwrap_or_default()];
         self.0.stdout.read_exact_at(&mut bytes, 0).expect("what appeared");
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    /// Waits for the end. All that appeared is in `stdout`.
+    /// Waits for the end. `stdout` of the outcome contains the whole output.
     ///
     /// # Panics
-    /// When it hangs.
+    /// If it hangs.
     #[must_use]
     pub fn finish(self) -> Outcome {
         self.0.finish()
@@ -96,9 +95,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_run_in_a_terminal_sees_one_reads_lines_and_is_interrupted_by_a_key() {
+    fn a_run_in_a_terminal_detects_it_reads_lines_and_is_interrupted_by_a_key() {
         let script = "trap 'echo caught; exit 5' INT; test -t 0 && test -t 2 && echo it\\'s one; read line; echo got $line; while :; do sleep 0.1; done";
-        let mut terminal = Run::of("/bin/sh".into(), ["-c", script]).start_in_terminal();
+        let mut terminal = Run::with_program("/bin/sh".into(), ["-c", script]).start_in_terminal();
         terminal.wait_for("it's one", 1);
         terminal.press("words\n");
         terminal.wait_for("got words", 1);

@@ -1,11 +1,11 @@
-//! A request of the S3 protocol, told apart by its head.
+//! A request of the S3 protocol, and its operation as recognised from the head.
 
 use anyhow::{Context, Result, bail};
 
 /// Most headers in one head.
 const HEADERS_MAX: usize = 64;
 
-/// What a request asks for.
+/// The operation of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[expect(missing_docs, reason = "the names of the S3 operations")]
 pub enum Operation {
@@ -25,22 +25,21 @@ pub enum Operation {
     UploadPartCopy,
 }
 
-/// A request as it was on the wire.
+/// A request as received.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
-    /// What it asks for.
+    /// The operation.
     pub operation: Operation,
-    /// Its method.
+    /// The HTTP method.
     pub method: String,
     /// Path and query.
     pub target: String,
-    /// Names in lower case.
+    /// The headers, with names in lower case.
     pub headers: Vec<(String, String)>,
 }
 
 impl Request {
     /// The value of a header.
-    #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(header, _)| header == name).map(|(_, value)| value.as_str())
     }

@@ -1,14 +1,14 @@
-//! What Google Cloud Storage refuses or answers otherwise, and the answers of faults.
+//! Requests that Google Cloud Storage refuses or answers differently, and the responses of faults.
 
 use super::{Fault, Operation, Request, State};
 
-/// Smallest part of a multipart upload but the last.
+/// Smallest part of a multipart upload, except the last.
 const PART_BYTES_MIN: u64 = 5 << 20;
 
 /// Most keys in one DeleteObjects.
 const DELETE_KEYS_MAX: usize = 1_000;
 
-/// The answer to a request that Google Cloud Storage refuses by its head.
+/// The response, if Google Cloud Storage refuses a request because of its head.
 pub(super) fn refuse(request: &Request) -> Option<String> {
     let has = |name: &str| request.header(name).is_some();
     let starts = |prefix: &str| request.headers.iter().any(|(name, _)| name.starts_with(prefix));
@@ -46,7 +46,7 @@ pub(super) fn refuse(request: &Request) -> Option<String> {
     if request.operation == Operation::DeleteObjects && !has("content-md5") && !has("x-amz-checksum-crc32") {
         return Some(error("400 Bad Request", "MissingContentMD5", "neither Content-MD5 nor CRC32"));
     }
-    // The shortest entry of the list has 31 bytes; a body beyond a thousand of the longest has too many in any case.
+    // A body larger than a thousand of the longest entries has too many keys in any case.
     if request.operation == Operation::DeleteObjects && request.body_bytes() > (DELETE_KEYS_MAX * 1_100) as u64 {
         return Some(error("400 Bad Request", "MalformedXML", "more than 1,000 keys"));
     }
@@ -63,7 +63,7 @@ pub(super) fn refuse(request: &Request) -> Option<String> {
     None
 }
 
-/// Remembers the sizes of parts, and refuses to complete an upload with a small one before the last.
+/// Remembers the sizes of parts, and refuses to complete an upload if a part before the last is too small.
 pub(super) fn refuse_parts(request: &Request, state: &mut State) -> Option<String> {
     let upload = request.query("uploadId")?.to_owned();
     match request.operation {
@@ -81,7 +81,7 @@ pub(super) fn refuse_parts(request: &Request, state: &mut State) -> Option<Strin
     }
 }
 
-/// The answer that a fault gives in the server's stead, if it gives one.
+/// The response that a fault sends instead of the server, if any.
 pub(super) fn answer_of_fault(fault: Fault) -> Option<String> {
     match fault {
         Fault::TooManyRequests => Some(answer(
@@ -108,7 +108,8 @@ fn answer(status: &str, kind: &str, body: &str) -> String {
     format!("HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {bytes}\r\nconnection: close\r\n\r\n{body}")
 }
 
-/// Google Cloud Storage has no MD5 for an object of several parts, and its ETag does not look like one.
+/// Replaces the ETag of an object of several parts: Google Cloud Storage has no MD5 for it, and its ETag does not look
+/// like one.
 pub(super) fn without_md5_of_parts(line: &str) -> String {
     let is_of_parts = line.to_ascii_lowercase().starts_with("etag:") && line.contains('-');
     if is_of_parts { "etag: \"CKih16GjycICEAE=\"".to_owned() } else { line.to_owned() }

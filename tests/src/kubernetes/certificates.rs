@@ -1,4 +1,4 @@
-//! The certificates of a control plane: its authority's, the server's, its users', and the key of the service accounts.
+//! The certificates of a control plane (authority, server and users), and the key of the service accounts.
 
 use anyhow::Result;
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType};
@@ -6,10 +6,10 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
 
-/// The API server's own address among the services.
+/// The API server's service address.
 pub(super) const FIRST_SERVICE: [u8; 4] = [10, 97, 0, 1];
 
-/// Who signs every certificate of a control plane.
+/// The authority that signs every certificate of a control plane.
 fn authority() -> Result<CertificateParams> {
     let mut params = CertificateParams::new(Vec::<String>::new())?;
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -41,13 +41,13 @@ pub(super) fn write(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Writes `user.crt` and `user.key` of a user who is in no group.
+/// Writes `user.crt` and `user.key` of a user without groups.
 pub(super) fn write_user(folder: &Path, user: &str) -> Result<()> {
     let key = KeyPair::from_pem(&fs::read_to_string(folder.join("authority.key"))?)?;
     sign(folder, &Issuer::new(authority()?, key), user, user, None)
 }
 
-/// Writes `node.crt` and `node.key` of the kubelet of a node.
+/// Writes `node.crt` and `node.key` of a node's kubelet.
 pub(super) fn write_node(folder: &Path, node: &str) -> Result<()> {
     let key = KeyPair::from_pem(&fs::read_to_string(folder.join("authority.key"))?)?;
     let issuer = Issuer::new(authority()?, key);

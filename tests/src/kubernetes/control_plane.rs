@@ -1,4 +1,4 @@
-//! The programs of a control plane and what they are told.
+//! The programs of a control plane and their arguments.
 
 use super::Kubernetes;
 use anyhow::{Context, Result};
@@ -6,16 +6,16 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// What Jobs, their time to live, owners and namespaces need.
+/// The controllers for Jobs, their time to live, owner references and namespaces.
 const CONTROLLERS: &str = "job,cronjob,ttl-after-finished,garbagecollector,namespace,serviceaccount,\
     serviceaccount-token,root-ca-cert-publisher,resourcequota";
 
-/// What pods on a node need besides: the node's readiness, and volumes.
+/// Further controllers for pods on a node: readiness of the node, and volumes.
 const NODE_CONTROLLERS: &str = ",nodelifecycle,persistentvolume-binder,pvc-protection,pv-protection,podgc";
 
 const SERVICES: &str = "10.97.0.0/24";
 
-/// Every answered request of those whom a test looks at, with what went to and fro.
+/// Logs every answered request of the users that tests examine, with its objects.
 pub(super) const AUDIT_POLICY: &str = "\
 apiVersion: audit.k8s.io/v1
 kind: Policy
@@ -55,7 +55,7 @@ impl Kubernetes {
             format!("--client-ca-file={}", file("authority.crt")),
             format!("--cert-dir={}", file("certificates")),
             "--authorization-mode=Node,RBAC".to_owned(),
-            // A kubelet takes any certificate of the authority.
+            // A kubelet accepts any certificate of the authority.
             format!("--kubelet-client-certificate={}", file("admin.crt")),
             format!("--kubelet-client-key={}", file("admin.key")),
             "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
@@ -66,7 +66,7 @@ impl Kubernetes {
             format!("--audit-log-path={}", file("audit.log")),
         ];
         if node {
-            // By its name, `localhost`: its address is in a network of its own.
+            // By its name, `localhost`, because its address is in another network namespace.
             arguments.push("--kubelet-preferred-address-types=Hostname".to_owned());
         }
         arguments.extend(self.gates());
@@ -105,7 +105,7 @@ impl Kubernetes {
         self.start_program(program, &arguments)
     }
 
-    /// The time to live of finished Jobs is on by itself from 1.21.
+    /// Enables the time to live of finished Jobs, which is on by default from 1.21.
     fn gates(&self) -> Option<String> {
         (self.version < (1, 21)).then(|| "--feature-gates=TTLAfterFinished=true".to_owned())
     }

@@ -1,7 +1,8 @@
-//! Connections from one network namespace into another: taken in the one, made anew in the other, and joined byte for byte.
+//! Forwards connections between network namespaces: accepts them in one, opens new ones in the other, and copies the
+//! bytes.
 //!
-//! A socket stays in the namespace that it was made in, whichever thread uses it. So no address, route or rule of the machine's
-//! own network is touched.
+//! A socket stays in the namespace where it was created, whichever thread uses it. So the machine's own addresses,
+//! routes and rules are not changed.
 
 use anyhow::{Context, Result, anyhow};
 use nix::sched::{CloneFlags, setns};
@@ -12,13 +13,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// How often a new connection is looked for. It is the longest that one waits.
+/// How often to check for a new connection, and so its longest wait.
 const POLL: Duration = Duration::from_millis(10);
 
-/// Time for a connection to an address of this machine.
+/// Timeout of a connection to an address of this machine.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A port that is passed on. Dropped, it takes no connection any more.
+/// A forwarded port. Dropping it stops accepting connections.
 #[derive(Debug)]
 pub(super) struct Forward {
     ending: Arc<AtomicBool>,
@@ -26,20 +27,20 @@ pub(super) struct Forward {
 }
 
 impl Forward {
-    /// From this machine's own network into a namespace.
+    /// Forwards from this machine's own network into a namespace.
     pub(super) fn into_namespace(namespace: File, from: SocketAddr, to: SocketAddr) -> Result<Self> {
-        let listener = TcpListener::bind(from).with_context(|| format!("{from} cannot be listened at"))?;
+        let listener = TcpListener::bind(from).with_context(|| format!("cannot listen on {from}"))?;
         Self::begin(listener, Some(namespace), to)
     }
 
-    /// From a namespace into this machine's own network.
+    /// Forwards from a namespace into this machine's own network.
     pub(super) fn out_of_namespace(namespace: File, from: SocketAddr, to: SocketAddr) -> Result<Self> {
         let listen = std::thread::spawn(move || {
             setns(&namespace, CloneFlags::CLONE_NEWNET)?;
             TcpListener::bind(from)
         });
         let listener = listen.join().map_err(|_| anyhow!("a thread that listens in a namespace panicked"))?;
-        Self::begin(listener.with_context(|| format!("{from} cannot be listened at in the namespace"))?, None, to)
+        Self::begin(listener.with_context(|| format!("cannot listen on {from} in the namespace"))?, None, to)
     }
 
     fn begin(listener: TcpListener, namespace: Option<File>, to: SocketAddr) -> Result<Self> {
@@ -47,7 +48,8 @@ impl Forward {
         let ending = Arc::new(AtomicBool::new(false));
         let ended = Arc::clone(&ending);
         let thread = std::thread::spawn(move || {
-            // Only this thread enters it; one that cannot serves nobody, and the test says what it could not reach.
+            // Only this thread enters the namespace. If it cannot, nothing is served, and the test reports what it
+            // could not reach.
             if namespace.is_none_or(|namespace| setns(&namespace, CloneFlags::CLONE_NEWNET).is_ok()) {
                 serve(&listener, to, &ended);
             }
@@ -69,14 +71,14 @@ fn serve(listener: &TcpListener, to: SocketAddr, ended: &AtomicBool) {
             std::thread::sleep(POLL);
             continue;
         };
-        // A connection that cannot be made is one that is closed: its client sees it.
+        // If no connection can be made, this one is closed, and its client notices.
         if let Ok(made) = TcpStream::connect_timeout(&to, CONNECT_TIMEOUT) {
             drop(join(taken, made));
         }
     }
 }
 
-/// Each direction ends by itself, as TCP has it.
+/// Copies both directions. Each ends independently, as in TCP.
 fn join(one: TcpStream, other: TcpStream) -> Result<()> {
     one.set_nodelay(true)?;
     other.set_nodelay(true)?;

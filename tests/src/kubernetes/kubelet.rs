@@ -1,7 +1,8 @@
-//! Plays the kubelet of one node: it binds pods, says how their containers fare, and serves their logs to the API server.
+//! Plays the kubelet of one node: binds pods, reports the state of their containers, and serves their logs to the API
+//! server.
 //!
-//! The same server stands behind the API server's aggregation layer for kinds that others bring. They could be custom
-//! resources, but a server 1.20 that a newer Go compiler built dies of the first one.
+//! The same server also provides third-party kinds through the API server's aggregation layer. They could be custom
+//! resources, but server 1.20 built with a newer Go compiler crashes on the first one.
 
 use super::Kubernetes;
 use anyhow::{Context, Result};
@@ -12,10 +13,10 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Longest request that is read.
+/// Most header lines of a request that are read.
 const REQUEST_LINES_MAX: usize = 100;
 
-/// A node. Dropped, it serves no log any more.
+/// A node. Dropping it stops serving logs.
 #[derive(Debug)]
 pub struct Kubelet {
     cluster: Arc<Kubernetes>,
@@ -26,16 +27,16 @@ pub struct Kubelet {
 
 #[derive(Debug, Default)]
 struct Shared {
-    /// What is answered, by path.
+    /// Answers by path.
     answers: Mutex<BTreeMap<String, String>>,
     ending: AtomicBool,
 }
 
 impl Kubelet {
-    /// A node that is ready.
+    /// Creates a node that is ready.
     ///
     /// # Panics
-    /// When it cannot be made.
+    /// If it cannot be created.
     #[must_use]
     pub fn start(cluster: &Arc<Kubernetes>) -> Self {
         Self::try_start(cluster).unwrap_or_else(|error| panic!("no kubelet: {error:#}"))
@@ -60,20 +61,20 @@ impl Kubelet {
         Ok(Self { cluster: Arc::clone(cluster), node, port, shared })
     }
 
-    /// The pod of a Job, once there is one.
+    /// Waits for the pod of a Job.
     ///
     /// # Panics
-    /// When there is none in time.
+    /// If no pod appears in time.
     #[track_caller]
     #[must_use]
     pub fn pod_of(&self, namespace: &str) -> Value {
         self.cluster.wait("pod", || self.cluster.list("pods", namespace).into_iter().next())
     }
 
-    /// Takes a pod onto the node.
+    /// Binds a pod to the node.
     ///
     /// # Panics
-    /// When the server refuses it.
+    /// If the server refuses it.
     #[track_caller]
     pub fn bind(&self, pod: &Value) {
         let binding = json!({
@@ -88,7 +89,7 @@ impl Kubelet {
     /// Sets the pod's phase and the state of its one container.
     ///
     /// # Panics
-    /// When the server refuses it.
+    /// If the server refuses it.
     #[track_caller]
     pub fn report(&self, pod: &Value, phase: &str, state: &Value) {
         self.change(pod, |status| {
@@ -102,7 +103,7 @@ impl Kubelet {
     /// Sets a condition of a pod.
     ///
     /// # Panics
-    /// When the server refuses it.
+    /// If the server refuses it.
     #[track_caller]
     pub fn condition(&self, pod: &Value, condition: &Value) {
         self.change(pod, |status| status["conditions"] = json!([condition]));
@@ -117,14 +118,14 @@ impl Kubelet {
         self.cluster.kubectl(&["replace", "--raw", &status, "--filename", "-"], &now.to_string());
     }
 
-    /// The container runs, and has written this so far.
+    /// Reports that the container runs and has written these lines so far.
     #[track_caller]
     pub fn run(&self, pod: &Value, lines: &[&str]) {
         self.write(pod, lines);
         self.report(pod, "Running", &json!({ "running": { "startedAt": "2026-06-30T01:00:00Z" } }));
     }
 
-    /// The container has ended, and has written this in all.
+    /// Reports that the container has ended and wrote these lines in total.
     #[track_caller]
     pub fn end(&self, pod: &Value, exit_code: i32, reason: &str, lines: &[&str]) {
         self.write(pod, lines);
@@ -142,7 +143,7 @@ impl Kubelet {
     /// Serves objects of one group, by the plural names of their kinds, in one namespace. A second call replaces them.
     ///
     /// # Panics
-    /// When the API server does not take them on.
+    /// If the API server does not accept them.
     #[track_caller]
     pub fn serve(&self, group: &str, version: &str, namespace: &str, kinds: &BTreeMap<&str, Vec<Value>>) {
         let root = format!("/apis/{group}/{version}");
@@ -193,7 +194,7 @@ fn container(pod: &Value) -> &str {
     pod["spec"]["containers"][0]["name"].as_str().expect("a container")
 }
 
-/// The API server is told of no authority for kubelets, and so takes any certificate.
+/// A self-signed certificate. The API server has no authority configured for kubelets, so it accepts any certificate.
 fn server_config() -> Result<Arc<rustls::ServerConfig>> {
     let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()])?;
     let key =
@@ -212,12 +213,12 @@ fn accept(listener: &TcpListener, config: &Arc<rustls::ServerConfig>, shared: &A
         }
         let Ok(connection) = connection else { continue };
         let (config, shared) = (Arc::clone(config), Arc::clone(shared));
-        // A connection that breaks is the API server's to notice; the thread ends with it.
+        // If a connection breaks, the API server notices, and the thread ends.
         std::thread::spawn(move || drop(serve(connection, config, &shared)));
     }
 }
 
-/// Answers one request with what stands at its path.
+/// Answers one request with the text stored for its path.
 fn serve(connection: TcpStream, config: Arc<rustls::ServerConfig>, shared: &Shared) -> Result<()> {
     let tls = rustls::ServerConnection::new(config)?;
     let mut stream = BufReader::new(rustls::StreamOwned::new(tls, connection));
@@ -230,8 +231,8 @@ fn serve(connection: TcpStream, config: Arc<rustls::ServerConfig>, shared: &Shar
             break;
         }
     }
-    let asked = first.split(' ').nth(1).context("no path")?;
-    let path = asked.split('?').next().unwrap_or_default();
+    let target = first.split(' ').nth(1).context("no path")?;
+    let path = target.split('?').next().unwrap_or_default();
     let found = shared.answers.lock().unwrap_or_else(PoisonError::into_inner).get(path).cloned();
     let (status, body) = found.map_or(("404 Not Found", "nothing here\n".to_owned()), |body| ("200 OK", body));
     let kind = if path.starts_with("/apis/") { "application/json" } else { "text/plain" };

@@ -1,9 +1,9 @@
-//! A node that really runs pods: containerd and the kubelet beside a control plane.
+//! A node that really runs pods: containerd and the kubelet, with a control plane.
 //!
-//! They live in namespaces of their own, for the network, mounts and processes. All that they start and mount is gone with
-//! the first process of these namespaces, and that one ends with whoever holds a pipe to it, however that ends. Of the
-//! machine itself only a control group is used. Pods reach no network but what is offered to them; there is no name
-//! server, and no network policy is put into effect.
+//! They run in their own network, mount and process namespaces. Everything they start and mount ends with the first
+//! process of these namespaces, and that process ends when the holder of its pipe ends, for any reason. On the machine
+//! itself the node uses only control groups. Pods reach only the offered ports; there is no name server, and network
+//! policies are not enforced.
 
 mod cgroups;
 mod namespaces;
@@ -20,13 +20,13 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// Where `cargo xtask` puts the kubelet and the scheduler.
+/// The folder in the cache with the kubelet and the scheduler.
 const CACHED: &str = "kubernetes-1.20-node";
 
-/// Where it puts containerd and what belongs to it, as Debian's packages have them.
+/// The folder in the cache with containerd and related programs, unpacked from Debian's packages.
 const CACHED_RUNTIME: &str = "containerd";
 
-/// What the two folders hold.
+/// The programs in the two folders.
 const PROGRAMS: [&str; 2] = ["kubelet", "kube-scheduler"];
 const RUNTIME: [&str; 6] = [
     "usr/bin/containerd",
@@ -37,19 +37,19 @@ const RUNTIME: [&str; 6] = [
     "bin/busybox",
 ];
 
-/// The API server finds the kubelet by this name, at a port that leads into the namespace.
+/// The node's name. The API server connects to the kubelet by this name, at a port that leads into the namespace.
 const NAME: &str = "localhost";
 
-/// What pods find the API server at.
+/// The port at which pods reach the API server.
 const API_PORT: u16 = 443;
 
-/// What every pod's namespaces are held by.
+/// The image of the process that holds a pod's namespaces.
 const SANDBOX: &str = "localhost/sandbox:1";
 
 /// A running cluster of one node. Dropping it ends its processes and pods, and removes their data.
 #[derive(Debug)]
 pub struct Node {
-    // In the order in which they end.
+    // Fields are dropped, and so end, in this order.
     forwards: Vec<Forward>,
     namespaces: Namespaces,
     cgroups: Cgroups,
@@ -58,16 +58,16 @@ pub struct Node {
 }
 
 impl Node {
-    /// The node's own address, at which pods find what is offered to them.
+    /// The node's address, at which pods reach the offered ports.
     pub const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 88, 0, 1);
 
-    /// A node that is ready. None, with a line that says so, where the machine cannot have one.
+    /// Starts a node and waits until it is ready. If the machine cannot run one, returns `None` and records the skip.
     ///
     /// # Panics
-    /// When it could, and does not start.
+    /// If the machine can run one but it does not start.
     #[must_use]
     pub fn start() -> Option<Self> {
-        match Needed::find() {
+        match Requirements::find() {
             Ok(needed) => Some(Self::try_start(&needed).unwrap_or_else(|error| panic!("no node: {error:#}"))),
             Err(why) => {
                 crate::skip(&why);
@@ -76,7 +76,7 @@ impl Node {
         }
     }
 
-    fn try_start(needed: &Needed) -> Result<Self> {
+    fn try_start(needed: &Requirements) -> Result<Self> {
         let cluster = Kubernetes::try_start(&needed.control_plane, Some(&needed.node.join("kube-scheduler")))?;
         let folder = cluster.folder.path().to_owned();
         let cgroups = Cgroups::create()?;
@@ -91,8 +91,7 @@ impl Node {
         Ok(node)
     }
 
-    /// Its control plane.
-    #[must_use]
+    /// The node's control plane.
     pub const fn cluster(&self) -> &Kubernetes {
         &self.cluster
     }
@@ -100,7 +99,7 @@ impl Node {
     /// Lets pods reach a port of this machine's loopback address at [`Self::ADDRESS`].
     ///
     /// # Panics
-    /// When it cannot be offered.
+    /// If it cannot be offered.
     pub fn offer(&mut self, port: u16) {
         let (from, to) = (SocketAddr::from((Self::ADDRESS, port)), SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
         self.pass_out(from, to).unwrap_or_else(|error| panic!("port {port} cannot be offered: {error:#}"));
@@ -111,30 +110,23 @@ impl Node {
         Ok(())
     }
 
-    /// Gives the node the images of an archive.
-    ///
-    /// # Errors
-    /// What containerd's client says.
+    /// Imports the images of an archive into the node.
     pub fn import(&self, archive: &Path) -> Result<()> {
         let output = self.ctr(&["images", "import"]).arg(archive).output()?;
         let stderr = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "{} is not imported: {stderr}", archive.display());
+        ensure!(output.status.success(), "cannot import {}: {stderr}", archive.display());
         Ok(())
     }
 
-    /// Names of the images that pods may use.
-    ///
-    /// # Errors
-    /// What containerd's client says.
+    /// Names of the images that pods can use.
     pub fn images(&self) -> Result<Vec<String>> {
         let output = self.ctr(&["images", "list", "--quiet"]).output()?;
-        ensure!(output.status.success(), "no list of images: {}", String::from_utf8_lossy(&output.stderr));
+        ensure!(output.status.success(), "cannot list the images: {}", String::from_utf8_lossy(&output.stderr));
         let names = String::from_utf8(output.stdout)?;
         Ok(names.lines().filter(|name| !name.starts_with("sha256:") && *name != SANDBOX).map(str::to_owned).collect())
     }
 
     /// A kubeconfig with every right, and the folder of the `kubectl` that goes with it.
-    #[must_use]
     pub fn administrator(&self) -> (PathBuf, &Path) {
         (self.cluster.path("admin.kubeconfig"), &self.cluster.programs)
     }
@@ -150,7 +142,7 @@ impl Node {
         let at = |name: &str| json!(folder.join(name)).to_string();
         fs::create_dir(folder.join("cni"))?;
         fs::write(folder.join("cni/pods.conflist"), pod_network().to_string())?;
-        // A root without all of its rights may not make its processes safer from the kernel's axe than they are.
+        // A root with limited rights may not lower the out-of-memory score of its processes.
         let config = format!(
             "version = 2\nroot = {}\nstate = \"/run/containerd\"\n\
              disabled_plugins = [\"io.containerd.internal.v1.opt\", \"io.containerd.internal.v1.restart\"]\n\
@@ -220,7 +212,7 @@ impl Node {
     }
 }
 
-/// One bridge, and an address for each pod. The bridge has the node's address.
+/// A bridge with the node's address, and an address for each pod.
 fn pod_network() -> Value {
     json!({
         "cniVersion": "1.0.0",
@@ -256,47 +248,47 @@ fn kubelet_configuration(folder: &Path, port: u16, cgroup: &str) -> Value {
         "cgroupRoot": format!("/{cgroup}"),
         "enforceNodeAllocatable": [],
         "failSwapOn": false,
-        // What changes on the node is told at once, and a pod that is deleted is looked at again soon.
+        // Report changes on the node at once, and check a deleted pod again soon.
         "nodeStatusUpdateFrequency": "1s",
         "syncFrequency": "2s",
         "makeIPTablesUtilChains": false,
         "resolvConf": "",
-        // The machine's disk is not the node's own: nothing is thrown away for want of room.
+        // The node shares the machine's disk, so a full disk must not evict anything.
         "evictionHard": {},
         "imageGCHighThresholdPercent": 100,
     })
 }
 
-/// Where everything is that a node needs.
-struct Needed {
+/// The folders with everything that a node needs.
+struct Requirements {
     control_plane: PathBuf,
     node: PathBuf,
     runtime: PathBuf,
 }
 
-impl Needed {
-    /// All of it, or a sentence for the test's output.
+impl Requirements {
+    /// Finds the folders, or returns the reason for skipping the test.
     fn find() -> Result<Self, String> {
-        let cache = crate::cache_folder().ok_or("no cache folder is known, so there are no programs of a node")?;
-        let whole = |folder: PathBuf, programs: &[&str]| match programs.iter().find(|name| !folder.join(name).is_file())
+        let cache = crate::cache_folder().ok_or("no cache folder is known, so the programs of a node are missing")?;
+        let check = |folder: PathBuf, programs: &[&str]| match programs.iter().find(|name| !folder.join(name).is_file())
         {
             None => Ok(folder),
             Some(missing) => {
-                Err(format!("no node of Kubernetes: {} has no {missing}; see `cargo xtask node`", folder.display()))
+                Err(format!("no Kubernetes node: {} has no {missing}; see `cargo xtask node`", folder.display()))
             }
         };
         let needed = Self {
             control_plane: programs()?,
-            node: whole(cache.join(CACHED), &PROGRAMS)?,
-            runtime: whole(cache.join(CACHED_RUNTIME), &RUNTIME)?,
+            node: check(cache.join(CACHED), &PROGRAMS)?,
+            runtime: check(cache.join(CACHED_RUNTIME), &RUNTIME)?,
         };
-        let of = |program: PathBuf| version(&program).map_err(|error| format!("no node of Kubernetes: {error:#}"));
-        let (server, kubelet) = (of(needed.control_plane.join("kube-apiserver"))?, of(needed.node.join("kubelet"))?);
+        let get = |program: PathBuf| version(&program).map_err(|error| format!("no Kubernetes node: {error:#}"));
+        let (server, kubelet) = (get(needed.control_plane.join("kube-apiserver"))?, get(needed.node.join("kubelet"))?);
         if server != kubelet {
-            return Err(format!("the control plane is Kubernetes {server:?}, and the node is {kubelet:?}"));
+            return Err(format!("the control plane is Kubernetes {server:?}, but the node is {kubelet:?}"));
         }
         if !rustix::process::geteuid().is_root() {
-            return Err("a node of Kubernetes runs containers, which takes root".to_owned());
+            return Err("a Kubernetes node runs containers, which needs root".to_owned());
         }
         namespaces::possible()?;
         cgroups::possible()?;

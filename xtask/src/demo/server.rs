@@ -1,4 +1,5 @@
-//! A throwaway PostgreSQL on a free loopback port: never as root, never without a password, gone with this process.
+//! A throwaway PostgreSQL on a free loopback port. It never runs as root, always has a password, and ends with this
+//! process.
 
 use crate::machine;
 use crate::run::{failure, fed, quiet, say, shown, succeeds, timed};
@@ -15,16 +16,16 @@ use std::time::{Duration, Instant};
 /// The database's name.
 pub const DATABASE: &str = "dolibarr";
 
-/// The role that backs up: it may read and nothing else.
+/// The role that makes backups. It may only read.
 const READER: &str = "backup";
 
-/// The role that owns the database; also the operating system's user that the server runs as when this is root.
+/// The role that owns the database. If this process is root, the server runs as the system user of the same name.
 const OWNER: &str = "postgres";
 
 /// A small server starts in half a second; a busy machine takes longer.
 const START_TIME_MAX: Duration = Duration::from_secs(60);
 
-/// How often it is asked whether it is ready.
+/// How often to check whether the server is ready.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// A running server.
@@ -38,10 +39,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Makes a new cluster in place of an earlier run's, and starts it.
-    ///
-    /// # Errors
-    /// When a folder cannot be made or the server does not start.
+    /// Replaces the cluster of an earlier run with a new one and starts it.
     pub fn start(programs: &Path, folder: &Path) -> Result<Self> {
         let data = data_folder(folder);
         stop_left_over(programs, &data);
@@ -68,36 +66,27 @@ impl Server {
         self.port
     }
 
-    /// A folder with the files `username` and `password` of the role that may only read.
+    /// A folder with the files `username` and `password` of the read-only role.
     pub fn credentials(&self) -> &Path {
         &self.credentials
     }
 
-    /// Runs SQL in the database, as its owner.
-    ///
-    /// # Errors
-    /// When a statement fails.
+    /// Runs SQL in the database as its owner.
     pub fn script(&self, sql: &str) -> Result<()> {
         self.sql(DATABASE, sql)
     }
 
-    /// Loads a dump in the custom format.
-    ///
-    /// # Errors
-    /// When any part of it cannot be restored.
+    /// Loads a dump in the custom format. Fails if any part of it cannot be restored.
     pub fn restore(&self, dump: &Path) -> Result<()> {
         let mut restore = self.client("pg_restore");
         restore
             .args(["--no-owner", "--no-acl", "--exit-on-error", "--single-transaction", "--dbname", DATABASE])
             .arg(fs::canonicalize(dump)?);
-        quiet(&mut restore, "give --dump a file that pg_dump -Fc of this PostgreSQL's version or an older one wrote")
+        quiet(&mut restore, "give --dump a file written by pg_dump -Fc of this PostgreSQL version or an older one")
             .map(drop)
     }
 
-    /// Lets the backup's role read everything there is.
-    ///
-    /// # Errors
-    /// When the server refuses.
+    /// Lets the backup's role read everything.
     pub fn grant_reading(&self) -> Result<()> {
         self.script(&format!("GRANT pg_read_all_data TO {READER}"))
     }
@@ -108,9 +97,6 @@ impl Server {
     }
 
     /// Stops the server.
-    ///
-    /// # Errors
-    /// When it does not stop.
     pub fn stop(mut self) -> Result<()> {
         self.interrupt().context("cannot stop the server")
     }
@@ -118,7 +104,7 @@ impl Server {
     fn sql(&self, database: &str, sql: &str) -> Result<()> {
         let mut psql = self.client("psql");
         psql.args(["--no-psqlrc", "--quiet", "--set", "ON_ERROR_STOP=1", "--dbname", database]);
-        fed(&mut psql, sql, "see what the server says above").map(drop)
+        fed(&mut psql, sql, "see the server's message above").map(drop)
     }
 
     fn client(&self, program: &str) -> Command {
@@ -131,10 +117,10 @@ impl Server {
     fn wait_until_ready(&mut self) -> Result<()> {
         let started = Instant::now();
         while !succeeds(&mut self.client("pg_isready")) {
-            let ended = self.child.try_wait().context("cannot look after the server")?;
+            let ended = self.child.try_wait().context("cannot check whether the server still runs")?;
             if ended.is_some() || started.elapsed() > START_TIME_MAX {
                 let log = log_file(&self.data);
-                let hint = format!("its log says why: {}", log.display());
+                let hint = format!("see its log: {}", log.display());
                 return Err(failure("the throwaway PostgreSQL did not start", hint));
             }
             std::thread::sleep(POLL_INTERVAL);
@@ -155,12 +141,12 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         if let Err(error) = self.interrupt() {
-            say(format_args!("the throwaway server {} is left running: {error}", self.child.id()));
+            say(format_args!("cannot stop the throwaway server, process {}: {error}", self.child.id()));
         }
     }
 }
 
-/// Where the cluster lies: in the demo's folder, or, for root, where the server's user can reach it.
+/// The cluster's folder: in the demo's folder, or for root where the server's user can reach it.
 fn data_folder(folder: &Path) -> PathBuf {
     if !machine::is_root() {
         return folder.join("postgresql/data");
@@ -174,13 +160,13 @@ fn log_file(data: &Path) -> PathBuf {
     data.with_file_name("log")
 }
 
-/// A program of PostgreSQL's as the user that the server runs as.
+/// A PostgreSQL program that runs as the server's user.
 fn as_owner(program: &Path) -> Command {
     let mut command = Command::new(if machine::is_root() { Path::new("runuser") } else { program });
     if machine::is_root() {
         command.args(["-u", OWNER, "--"]).arg(program);
     }
-    // That user may not be able to read the folder that this runs in.
+    // That user may not be able to read the current folder.
     command.current_dir("/");
     command
 }
@@ -191,7 +177,7 @@ fn pg_ctl(programs: &Path, data: &Path, verb: &str) -> Command {
     command
 }
 
-/// Somebody may have started the server of an earlier run again to try things.
+/// Stops the server of an earlier run, which somebody may have started again.
 fn stop_left_over(programs: &Path, data: &Path) {
     if data.join("postmaster.pid").is_file() {
         say("stopping the server of an earlier demo");
@@ -216,7 +202,7 @@ fn make_cluster(programs: &Path, data: &Path, password: &str, port: u16) -> Resu
     let mut initdb = as_owner(&programs.join("initdb"));
     initdb.arg("-D").arg(data).arg("--pwfile").arg(&password_file);
     initdb.args(["-U", OWNER, "-A", "scram-sha-256", "-E", "UTF8", "--locale", "C.UTF-8", "--no-sync"]);
-    quiet(&mut initdb, "see what initdb says above")?;
+    quiet(&mut initdb, "see the message of initdb above")?;
     let settings = format!(
         "listen_addresses = '127.0.0.1'\nport = {port}\nunix_socket_directories = ''\n\
          fsync = off # a throwaway\nlog_timezone = 'UTC'\ntimezone = 'UTC'\n"
@@ -227,8 +213,8 @@ fn make_cluster(programs: &Path, data: &Path, password: &str, port: u16) -> Resu
     file.write_all(settings.as_bytes()).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Starts the server in this terminal's process group, so that Ctrl-C reaches it too, and asks the kernel to stop it
-/// should this process die in any other way.
+/// Starts the server in this terminal's process group, so that Ctrl-C reaches it too. If this process dies in any other
+/// way, the kernel stops the server.
 fn spawn(programs: &Path, data: &Path) -> Result<Child> {
     let log = File::options().append(true).open(log_file(data)).context("cannot open the server's log")?;
     let mut command = Command::new("setpriv");

@@ -1,5 +1,5 @@
-//! Debian's packages for the image: which are needed, where they come from, and which of their files are used. Apt says
-//! which version and digest each has and fetches it; nothing is installed and no script of a package runs.
+//! Debian's packages for the image: which are needed, where they come from, and which of their files are used. Apt
+//! reports the version and digest of each and downloads it. Nothing is installed, and no package script runs.
 
 use crate::run::{failure, quiet};
 use crate::tree::Tree;
@@ -12,29 +12,29 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What is asked for by name; the rest is what these depend on.
+/// Packages that are always included, in addition to PostgreSQL. All others are dependencies.
 const ALWAYS: [&str; 4] = ["ca-certificates", "dash", "libc-bin", "tzdata"];
 
 /// The oldest PostgreSQL that the host backs up.
 const POSTGRES_MAJOR_MIN: u32 = 13;
 
-/// Dependencies that nothing in the image uses, and why. A name that ends with `*` stands for all that begin so.
+/// Dependencies that nothing in the image uses, with the reason. `*` in a name matches any text.
 const UNUSED: [(&str, &str); 12] = [
-    ("debconf*", "asks questions while a package is installed"),
-    ("libllvm*", "compiles long queries of a server, and is larger than all the rest"),
-    ("libpam*", "a throwaway server asks for no password; its library is kept"),
+    ("debconf*", "asks questions during installation"),
+    ("libllvm*", "compiles long queries of a server, and is larger than everything else together"),
+    ("libpam*", "modules; a throwaway server asks for no password"),
     ("libreadline*", "for psql, which is left out"),
     ("locales", "C.UTF-8 is in libc-bin"),
     ("openssl", "only its library is used"),
     ("perl*", "for the wrappers of postgresql-client-common"),
-    ("postgresql-client-common", "wrappers that choose a version; the host does"),
-    ("postgresql-common", "services and clusters of a machine"),
+    ("postgresql-client-common", "wrappers that choose a version; the host chooses itself"),
+    ("postgresql-common", "manages a machine's services and clusters"),
     ("gcc-*-base", "documentation"),
     ("sensible-utils", "an editor for psql"),
     ("ssl-cert", "a certificate for a server on the network"),
 ];
 
-/// What a package has besides programs and libraries, except licences.
+/// Folders that hold neither programs nor libraries. Licences are kept.
 const LEFT_OUT: [&str; 10] = [
     "usr/share/gcc/",
     "usr/share/zoneinfo/right/",
@@ -57,14 +57,14 @@ pub struct Package {
     pub name: String,
     pub version: String,
     pub architecture: String,
-    /// Of the package's file, as Debian's index has it.
+    /// Digest of the package's file, from Debian's index.
     pub sha256: String,
     file: PathBuf,
     depends: Vec<String>,
 }
 
 impl Package {
-    /// The package as a bill of materials has it.
+    /// The package as an entry of a bill of materials.
     pub fn in_bill(&self) -> Value {
         let Self { name, version, architecture, sha256, .. } = self;
         let purl =
@@ -77,17 +77,11 @@ impl Package {
 }
 
 /// Every package that the image needs, sorted by name.
-///
-/// # Errors
-/// When there is no apt, or a package cannot be had.
 pub fn packages() -> Result<Vec<Package>> {
     for program in ["apt-get", "apt-cache", "dpkg-deb"] {
         if machine::on_path(program).is_none() {
             let hint = "build the image on Debian, or use the Dockerfile";
-            return Err(failure(
-                format_args!("an image is made of Debian's packages, and there is no {program}"),
-                hint,
-            ));
+            return Err(failure(format_args!("the image needs Debian's packages, but {program} was not found"), hint));
         }
     }
     let folder = cache::folder()?.join("debian-packages");
@@ -103,7 +97,7 @@ pub fn packages() -> Result<Vec<Package>> {
     Ok(found.into_values().collect())
 }
 
-/// The client and server of every major version that the configured sources have.
+/// The client and server of every major version in apt's sources.
 fn postgres() -> Result<Vec<String>> {
     let mut search = Command::new("apt-cache");
     search.args(["search", "--names-only", "^postgresql(-client)?-[0-9]+$"]);
@@ -112,13 +106,13 @@ fn postgres() -> Result<Vec<String>> {
     let major = |name: &str| name.rsplit('-').next().and_then(|number| number.parse::<u32>().ok());
     let names: Vec<_> = names.filter(|name| major(name) >= Some(POSTGRES_MAJOR_MIN)).map(str::to_owned).collect();
     if names.is_empty() {
-        return Err(failure("apt knows no postgresql-client", "run apt-get update, and check apt's sources"));
+        return Err(failure("apt has no package postgresql-client", "run apt-get update, and check apt's sources"));
     }
     Ok(names)
 }
 
 fn is_used(name: &str) -> bool {
-    // The library of PAM is needed to start a server at all; its modules are not.
+    // The server needs PAM's library to start, but not its modules.
     name == "libpam0g"
         || !UNUSED.iter().any(|(unused, _)| match unused.split_once('*') {
             Some((begin, end)) => name.starts_with(begin) && name.ends_with(end),
@@ -136,8 +130,8 @@ fn fetch(folder: &Path, names: &BTreeSet<String>) -> Result<Vec<Package>> {
             listing(names)?
         }
     };
-    let have = |line: &Listed| sha256(&folder.join(&line.file)).is_ok_and(|digest| digest == line.sha256);
-    let missing: Vec<_> = listed.iter().filter(|line| !have(line)).collect();
+    let is_cached = |line: &Listed| sha256(&folder.join(&line.file)).is_ok_and(|digest| digest == line.sha256);
+    let missing: Vec<_> = listed.iter().filter(|line| !is_cached(line)).collect();
     if !missing.is_empty() {
         let mut download = Command::new("apt-get");
         download.args(["download", "-q"]).args(missing.iter().map(|line| &line.name)).current_dir(folder);
@@ -146,7 +140,7 @@ fn fetch(folder: &Path, names: &BTreeSet<String>) -> Result<Vec<Package>> {
     listed.into_iter().map(|line| package(folder, line)).collect()
 }
 
-/// A line of what apt would fetch.
+/// A line of apt's list of downloads.
 struct Listed {
     name: String,
     file: String,
@@ -157,11 +151,11 @@ fn listing(names: &BTreeSet<String>) -> Result<Vec<Listed>> {
     let mut print = Command::new("apt-get");
     print.args(["download", "--print-uris", "-q"]).args(names);
     let text = quiet(&mut print, "check that apt's sources have it")?;
-    text.lines().map(|line| listed(line).with_context(|| format!("apt says {line:?}"))).collect()
+    text.lines().map(|line| parse_listed(line).with_context(|| format!("unexpected line of apt: {line:?}"))).collect()
 }
 
 /// Reads `'URI' NAME_VERSION_ARCHITECTURE.deb SIZE SHA256:DIGEST`.
-fn listed(line: &str) -> Option<Listed> {
+fn parse_listed(line: &str) -> Option<Listed> {
     let mut words = line.split(' ').skip(1);
     let file = words.next()?.to_owned();
     let sha256 = words.nth(1)?.strip_prefix("SHA256:")?.to_owned();
@@ -176,18 +170,18 @@ fn sha256(path: &Path) -> Result<String> {
 fn package(folder: &Path, line: Listed) -> Result<Package> {
     let file = folder.join(&line.file);
     let digest = sha256(&file)?;
-    ensure!(digest == line.sha256, "{} has the digest {digest}, and Debian's index says {}", line.file, line.sha256);
+    ensure!(digest == line.sha256, "{} has the digest {digest}, but Debian's index has {}", line.file, line.sha256);
     let mut show = Command::new("dpkg-deb");
     show.args(["--show", "--showformat", "${Version}\n${Architecture}\n${Depends}, ${Pre-Depends}\n"]).arg(&file);
     let text = quiet(&mut show, "remove the file named above, and run this again")?;
     let mut lines = text.lines().map(str::to_owned);
     let (version, architecture) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
-    let depends = depended_on(&lines.next().unwrap_or_default());
+    let depends = parse_depends(&lines.next().unwrap_or_default());
     Ok(Package { name: line.name, version, architecture, sha256: line.sha256, file, depends })
 }
 
-/// Names in a `Depends` field; of alternatives the first.
-fn depended_on(field: &str) -> Vec<String> {
+/// Names in a `Depends` field. Of several alternatives only the first counts.
+fn parse_depends(field: &str) -> Vec<String> {
     let first = |clause: &str| {
         let name = clause.split(['|', '(', ':']).next().unwrap_or_default().trim();
         (!name.is_empty()).then(|| name.to_owned())
@@ -195,10 +189,7 @@ fn depended_on(field: &str) -> Vec<String> {
     field.split(',').filter_map(first).collect()
 }
 
-/// Puts the files of all packages that are used into a tree, with the bundle of authorities that ca-certificates would make.
-///
-/// # Errors
-/// When a package cannot be read.
+/// Adds the used files of all packages to a tree, with the bundle of authorities that ca-certificates would create.
 pub fn unpack(packages: &[Package], tree: &mut Tree) -> Result<()> {
     let mut authorities = Tree::default();
     for package in packages {
@@ -218,7 +209,7 @@ pub fn unpack(packages: &[Package], tree: &mut Tree) -> Result<()> {
     }
     tree.file("etc/ssl/certs/ca-certificates.crt", 0o644, bundle);
     tree.link("usr/bin/sh", "dash");
-    // Where OpenSSL, and with it libpq, looks for the system's authorities.
+    // OpenSSL, and so libpq, looks for the system's authorities here.
     tree.link("usr/lib/ssl/cert.pem", "/etc/ssl/certs/ca-certificates.crt");
     Ok(())
 }
@@ -228,7 +219,7 @@ fn is_wanted(package: &str, path: &str) -> bool {
     if path.ends_with("/copyright") {
         return true;
     }
-    // Conversions between character sets are a library's plugins, and everything here is UTF-8.
+    // The plugins in gconv convert between character sets, and everything here is UTF-8.
     if path.starts_with("usr/share/doc/")
         || path.contains("/gconv/")
         || LEFT_OUT.iter().any(|folder| path.starts_with(folder))
@@ -241,7 +232,7 @@ fn is_wanted(package: &str, path: &str) -> bool {
     }
     match package {
         "ca-certificates" => false,
-        // initdb starts the server through a shell; nothing else does.
+        // Only initdb needs a shell, to start the server.
         "dash" => path == "usr/bin/dash",
         "libc-bin" => path.starts_with("usr/lib/locale/C.utf8/"),
         _ => !path.starts_with("usr/share/postgresql/") || !path.contains("/man/"),
@@ -253,25 +244,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_of_apt_names_file_and_digest() {
+    fn a_line_of_apt_is_read_as_file_and_digest() {
         let line = "'http://x/libpq5_15.20-0%2bdeb12u1_amd64.deb' libpq5_15.20-0+deb12u1_amd64.deb 205248 SHA256:ac8a";
-        let read = listed(line).expect("a line");
+        let read = parse_listed(line).expect("a line");
         let parts = (read.name.as_str(), read.file.as_str(), read.sha256.as_str());
         assert_eq!(parts, ("libpq5", "libpq5_15.20-0+deb12u1_amd64.deb", "ac8a"));
-        for wrong in ["", "'uri' file.deb", "'uri' file.deb 12 MD5Sum:aa"] {
-            assert!(listed(wrong).is_none(), "{wrong:?}");
+        for invalid in ["", "'uri' file.deb", "'uri' file.deb 12 MD5Sum:aa"] {
+            assert!(parse_listed(invalid).is_none(), "{invalid:?}");
         }
     }
 
     #[test]
     fn the_first_alternative_of_each_dependency_counts() {
         let field = "locales | locales-all, libc6 (>= 2.34), python3:any, , debconf (>= 0.5) | debconf-2.0";
-        assert_eq!(depended_on(field), ["locales", "libc6", "python3", "debconf"]);
-        assert_eq!(depended_on(", "), Vec::<String>::new());
+        assert_eq!(parse_depends(field), ["locales", "libc6", "python3", "debconf"]);
+        assert_eq!(parse_depends(", "), Vec::<String>::new());
     }
 
     #[test]
-    fn what_nothing_uses_is_left_out_and_its_libraries_are_not() {
+    fn unused_packages_are_left_out_and_needed_libraries_are_kept() {
         let unused = ["debconf", "libllvm14", "perl", "postgresql-common", "gcc-12-base", "libpam-modules", "locales"];
         assert!(unused.iter().all(|name| !is_used(name)));
         assert!(
@@ -280,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn programs_libraries_and_licences_are_kept_of_a_package() {
+    fn programs_libraries_and_licences_of_a_package_are_kept() {
         let table = [
             ("postgresql-client-15", "usr/lib/postgresql/15/bin/pg_dump", true),
             ("postgresql-client-15", "usr/lib/postgresql/15/bin/psql", false),

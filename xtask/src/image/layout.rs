@@ -1,65 +1,62 @@
-//! An image on disk: an OCI layout, as a folder's content in one archive, which Docker can load too.
+//! An image on disk: an OCI layout in a single archive, which Docker can load too.
 //!
-//! The JSON has sorted keys and no time but the one that is passed in.
+//! The JSON has sorted keys, and the only time in it is the given one.
 
 use crate::tree::{Tree, gzip};
 use anyhow::Result;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-/// What runs in the image, and as whom.
-pub struct Runs<'a> {
-    /// Name and tag, as `dolibarr-backup:0.1.0`.
+/// The image's configuration.
+pub struct ImageConfig<'a> {
+    /// Name and tag, such as `dolibarr-backup:0.1.0`.
     pub reference: &'a str,
-    /// Seconds since 1970 that stand in for every time.
+    /// Seconds since 1970, used for every time in the image.
     pub epoch: u64,
-    /// The same as RFC 3339 has it.
+    /// The same time in RFC 3339 format.
     pub created: &'a str,
-    /// As Go and OCI name it, such as `amd64`.
+    /// The OCI name of the architecture, such as `amd64`.
     pub architecture: &'a str,
-    /// User and group, as `10001:10001`.
+    /// User and group, such as `10001:10001`.
     pub user: &'a str,
-    /// Environment, a `NAME=VALUE` each.
+    /// Environment variables, each as `NAME=VALUE`.
     pub environment: &'a [&'a str],
     /// The program and its first arguments.
     pub entrypoint: &'a [&'a str],
-    /// Where it starts.
+    /// Working folder.
     pub folder: &'a str,
     /// Labels by name.
     pub labels: Value,
 }
 
-/// One layer: what it is, and its files.
+/// One layer of the image.
 pub struct Layer<'a> {
-    /// Where its files come from, for whoever looks at the image's history.
+    /// Where its files come from, for the image's history.
     pub from: &'a str,
     pub tree: Tree,
 }
 
 /// The image as one archive.
-///
-/// # Errors
-/// When a path cannot be written.
-pub fn archive(layers: &[Layer], runs: &Runs) -> Result<Vec<u8>> {
+pub fn archive(layers: &[Layer], image: &ImageConfig) -> Result<Vec<u8>> {
     let mut files = Tree::default();
     let (mut diff_ids, mut descriptors, mut history) = (Vec::new(), Vec::new(), Vec::new());
     for layer in layers {
-        let plain = layer.tree.tar(runs.epoch)?;
+        let plain = layer.tree.tar(image.epoch)?;
         diff_ids.push(digest(&plain));
         let media_type = "application/vnd.oci.image.layer.v1.tar+gzip";
         descriptors.push(blob(&mut files, media_type, gzip(&plain)?));
-        history.push(json!({"created": runs.created, "created_by": layer.from}));
+        history.push(json!({"created": image.created, "created_by": layer.from}));
     }
     let config = json!({
-        "created": runs.created,
-        "architecture": runs.architecture,
+        "created": image.created,
+        "architecture": image.architecture,
         "os": "linux",
         "config": {
-            "User": runs.user,
-            "Env": runs.environment,
-            "Entrypoint": runs.entrypoint,
-            "WorkingDir": runs.folder,
-            "Labels": runs.labels,
+            "User": image.user,
+            "Env": image.environment,
+            "Entrypoint": image.entrypoint,
+            "WorkingDir": image.folder,
+            "Labels": image.labels,
         },
         "rootfs": {"type": "layers", "diff_ids": diff_ids},
         "history": history,
@@ -70,30 +67,30 @@ pub fn archive(layers: &[Layer], runs: &Runs) -> Result<Vec<u8>> {
         "mediaType": "application/vnd.oci.image.manifest.v1+json",
         "config": config,
         "layers": descriptors,
-        "annotations": runs.labels,
+        "annotations": image.labels,
     });
-    let mut named = blob(&mut files, "application/vnd.oci.image.manifest.v1+json", bytes(&manifest));
-    let tag = runs.reference.rsplit(':').next().unwrap_or_default();
-    named["platform"] = json!({"architecture": runs.architecture, "os": "linux"});
-    // What containerd and what everybody else names an image by.
-    named["annotations"] =
-        json!({"io.containerd.image.name": qualified(runs.reference), "org.opencontainers.image.ref.name": tag});
+    let mut descriptor = blob(&mut files, "application/vnd.oci.image.manifest.v1+json", bytes(&manifest));
+    let tag = image.reference.rsplit(':').next().unwrap_or_default();
+    descriptor["platform"] = json!({"architecture": image.architecture, "os": "linux"});
+    // containerd reads the first annotation, other tools the second.
+    descriptor["annotations"] =
+        json!({"io.containerd.image.name": qualified(image.reference), "org.opencontainers.image.ref.name": tag});
     let index = json!({
         "schemaVersion": 2,
         "mediaType": "application/vnd.oci.image.index.v1+json",
-        "manifests": [named],
+        "manifests": [descriptor],
     });
     files.file("oci-layout", 0o644, bytes(&json!({"imageLayoutVersion": "1.0.0"})));
     files.file("index.json", 0o644, bytes(&index));
-    // An older Docker reads this instead of the index.
+    // Older Docker versions read this instead of the index.
     let paths: Vec<_> = descriptors.iter().map(path_of).collect();
-    let docker = json!([{"Config": path_of(&config), "RepoTags": [runs.reference], "Layers": paths}]);
+    let docker = json!([{"Config": path_of(&config), "RepoTags": [image.reference], "Layers": paths}]);
     files.file("manifest.json", 0o644, bytes(&docker));
-    files.tar(runs.epoch)
+    files.tar(image.epoch)
 }
 
-/// A reference with what is left out in a short one. Kubernetes asks containerd for no other form, and an image that was
-/// imported under a short name is never found.
+/// The full form of a short reference. Kubernetes asks containerd only for this form and never finds an image that was
+/// imported under a short name.
 fn qualified(reference: &str) -> String {
     match reference.split_once('/') {
         None => format!("docker.io/library/{reference}"),
@@ -126,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_is_the_one_that_kubernetes_asks_for() {
+    fn a_reference_is_expanded_as_kubernetes_does_it() {
         for (reference, want) in [
             ("dolibarr-backup:0.1.0", "docker.io/library/dolibarr-backup:0.1.0"),
             ("team/backup:1", "docker.io/team/backup:1"),

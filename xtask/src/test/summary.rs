@@ -1,11 +1,11 @@
-//! What the runner counted and what tests skipped.
+//! Counts the results of the test runner, and lists skipped tests.
 
 use anyhow::{Context, Result};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Tests by how they ended.
+/// Numbers of passed and failed tests.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Tally {
     passed: usize,
@@ -13,14 +13,14 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Reads one line of a runner's output; most say nothing.
+    /// Reads one line of a runner's output. Lines other than summaries are ignored.
     pub fn read(&mut self, line: &str) {
         if let Some(counted) = nextest(line).or_else(|| libtest(line)) {
             *self = self.plus(&counted);
         }
     }
 
-    /// Both together.
+    /// The sum of both.
     pub const fn plus(&self, other: &Self) -> Self {
         Self { passed: self.passed + other.passed, failed: self.failed + other.failed }
     }
@@ -30,7 +30,8 @@ impl Tally {
         self.passed + self.failed == 0
     }
 
-    /// `N passed, N failed, N skipped`. A test that skipped itself passed as far as its runner knows; here it counts once.
+    /// `N passed, N failed, N skipped`. A test that skipped itself passed for its runner; here it only counts as
+    /// skipped.
     pub fn closing_line(&self, skipped: usize) -> String {
         format!("{} passed, {} failed, {skipped} skipped", self.passed.saturating_sub(skipped), self.failed)
     }
@@ -59,34 +60,31 @@ fn libtest(line: &str) -> Option<Tally> {
     Some(Tally { passed: number("passed")?, failed: number("failed")? })
 }
 
-/// What was not done in this run, by tests and by this tool.
+/// What this run skipped, by tests and by this tool.
 pub struct Skipped {
     file: PathBuf,
     notes: Vec<String>,
 }
 
 impl Skipped {
-    /// Tests append to `file`, which begins empty.
-    ///
-    /// # Errors
-    /// When it cannot be written.
+    /// Creates or empties `file`, to which tests append.
     pub fn new(file: PathBuf) -> Result<Self> {
         fs::write(&file, "").with_context(|| format!("cannot write {}", file.display()))?;
         Ok(Self { file, notes: Vec::new() })
     }
 
-    /// Where tests append to.
+    /// The file to which tests append.
     pub fn file(&self) -> &Path {
         &self.file
     }
 
-    /// This tool left something out.
+    /// Records that this tool skipped something.
     pub fn note(&mut self, what: &str) {
         eprintln!("skipped: {what}");
         self.notes.push(what.to_owned());
     }
 
-    /// Tests that skipped themselves or a part of themselves.
+    /// The number of tests that skipped themselves or a part of themselves.
     pub fn tests(&self) -> usize {
         let lines = self.lines();
         lines.iter().filter_map(|line| line.split_once(": ")).map(|(test, _)| test).collect::<BTreeSet<_>>().len()
@@ -144,7 +142,7 @@ mod tests {
         let file = std::env::temp_dir().join(format!("xtask-skips-{}", std::process::id()));
         let mut skipped = Skipped::new(file.clone()).expect("a file");
         skipped.note("advisories: no network");
-        assert_eq!(skipped.tests(), 0, "what this tool leaves out is no test");
+        assert_eq!(skipped.tests(), 0, "a check that this tool skips is not a test");
         fs::write(&file, "a::b: no data\na::b: no server\na::c: no data\n").expect("written");
         assert_eq!(skipped.tests(), 2);
         let _ = fs::remove_file(file);

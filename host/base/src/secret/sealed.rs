@@ -1,4 +1,4 @@
-//! Values of a Kubernetes Secret, in memory for one use. They are not written anywhere, and nothing here shows one.
+//! Values of a Kubernetes Secret, held in memory for one use. This module never writes or shows them.
 
 use super::{ExposeSecret, SecretString};
 use crate::error::{Error, Result};
@@ -8,39 +8,37 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use std::collections::BTreeMap;
 
-/// A Secret's values as the API server has them, in base64, for whoever carries them on without looking inside.
+/// A Secret's values in base64, as the API server sends them, for callers that pass them on without decoding them.
 #[derive(Debug, Clone)]
 pub struct Sealed {
-    of: Reference,
+    reference: Reference,
     values: BTreeMap<String, SecretString>,
 }
 
 impl Sealed {
-    /// The values of `of`, each in base64.
-    #[must_use]
-    pub const fn new(of: Reference, values: BTreeMap<String, SecretString>) -> Self {
-        Self { of, values }
+    /// The values of the Secret `reference`, each in base64.
+    pub const fn new(reference: Reference, values: BTreeMap<String, SecretString>) -> Self {
+        Self { reference, values }
     }
 
-    /// Which Secret it is.
-    #[must_use]
+    /// The Secret's namespace and name.
     pub const fn reference(&self) -> &Reference {
-        &self.of
+        &self.reference
     }
 
-    /// Only these keys, all of which must be there; all keys where none is named.
+    /// Keeps only `keys`, all of which must exist. An empty list keeps every key.
     ///
     /// # Errors
-    /// [`base::error::Class::Config`] naming the first that is missing, and those that are there.
+    /// [`crate::error::Class::Config`] if the Secret is empty or lacks a key. The hint lists the keys that exist.
     pub fn only(mut self, keys: &[String]) -> Result<Self> {
         if let Some(missing) = keys.iter().find(|key| !self.values.contains_key(*key)) {
-            return Err(self.without(missing));
+            return Err(self.missing_key(missing));
         }
         if !keys.is_empty() {
             self.values.retain(|key, _| keys.contains(key));
         }
         if self.values.is_empty() {
-            return Err(Error::config(format!("the Secret {} is empty", self.of)));
+            return Err(Error::config(format!("the Secret {} is empty", self.reference)));
         }
         Ok(self)
     }
@@ -50,26 +48,26 @@ impl Sealed {
         &self.values
     }
 
-    fn without(&self, key: &str) -> Error {
+    fn missing_key(&self, key: &str) -> Error {
         let keys: Vec<String> = self.values.keys().map(|key| format!("`{}`", printable(key))).collect();
         let hint = if keys.is_empty() { "it is empty".to_owned() } else { format!("it has {}", keys.join(", ")) };
-        Error::config(format!("the Secret {} has no key `{key}`", self.of)).hint(hint)
+        Error::config(format!("the Secret {} has no key `{key}`", self.reference)).hint(hint)
     }
 
-    fn open(&self, key: &str) -> Result<Option<SecretString>> {
-        let Some(sealed) = self.values.get(key) else { return Ok(None) };
-        let wrong = |what| Error::config(format!("`{key}` of the Secret {} {what}", self.of));
-        let bytes = BASE64_STANDARD.decode(sealed.expose_secret()).map_err(|_| wrong("is not base64"))?;
-        let text = String::from_utf8(bytes).map_err(|_| wrong("is not UTF-8 text"))?;
+    fn decode(&self, key: &str) -> Result<Option<SecretString>> {
+        let Some(encoded) = self.values.get(key) else { return Ok(None) };
+        let invalid = |problem| Error::config(format!("`{key}` of the Secret {} {problem}", self.reference));
+        let bytes = BASE64_STANDARD.decode(encoded.expose_secret()).map_err(|_| invalid("is not base64"))?;
+        let text = String::from_utf8(bytes).map_err(|_| invalid("is not UTF-8 text"))?;
         let text = text.trim_end_matches(['\n', '\r']);
         if text.is_empty() {
-            return Err(wrong("is empty"));
+            return Err(invalid("is empty"));
         }
         Ok(Some(SecretString::from(text.to_owned())))
     }
 }
 
-/// A Secret's values, opened: all of one moment.
+/// A Secret's values, decoded on access. All of them come from one read of the Secret.
 #[derive(Debug, Clone)]
 pub struct Values {
     sealed: Sealed,
@@ -85,16 +83,16 @@ impl Values {
     /// One value.
     ///
     /// # Errors
-    /// [`base::error::Class::Config`] when it is missing, empty, or no text.
+    /// [`crate::error::Class::Config`] if it is missing, empty, or not UTF-8 text in base64.
     pub fn get(&self, key: &str) -> Result<SecretString> {
-        self.sealed.open(key)?.ok_or_else(|| self.sealed.without(key))
+        self.sealed.decode(key)?.ok_or_else(|| self.sealed.missing_key(key))
     }
 
-    /// One value, where there is one.
+    /// One value, or `None` if the Secret does not have the key.
     ///
     /// # Errors
-    /// [`base::error::Class::Config`] when it is empty, or no text.
+    /// [`crate::error::Class::Config`] if it is empty, or not UTF-8 text in base64.
     pub fn get_optional(&self, key: &str) -> Result<Option<SecretString>> {
-        self.sealed.open(key)
+        self.sealed.decode(key)
     }
 }

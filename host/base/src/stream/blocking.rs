@@ -1,4 +1,4 @@
-//! A stream as a thread outside the runtime reads it: as plain bytes, with a way to be stopped.
+//! Reads a stream as plain bytes on a thread outside the runtime, and can be stopped.
 
 use super::ByteStream;
 use crate::error::{Class, Error};
@@ -9,7 +9,7 @@ use std::pin::Pin;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-/// Reads a stream on a thread that may block. Its errors are the producer's own; [`cause`] takes them out again.
+/// Reads a stream on a thread that may block. Its errors wrap the producer's own; [`cause`] unwraps them.
 #[derive(Debug)]
 pub struct BlockingReader {
     stream: ByteStream,
@@ -22,17 +22,16 @@ pub struct BlockingReader {
 }
 
 impl BlockingReader {
-    /// Reads `stream` with the help of `runtime` until `stop` is cancelled. With `hashed`, every byte is hashed.
-    #[must_use]
+    /// Reads `stream` on `runtime` until `stop` is cancelled. If `hashed` is set, every byte is hashed.
     pub fn new(stream: ByteStream, runtime: Handle, stop: CancellationToken, hashed: bool) -> Self {
         let hasher = hashed.then(Sha256::new);
         Self { stream, runtime, stop, block: Bytes::new(), ended: false, bytes: 0, hasher }
     }
 
-    /// Reads what is left, and says how many bytes there were in all and, where they were hashed, their SHA-256.
+    /// Reads the rest. Returns the total number of bytes and, if they were hashed, their SHA-256.
     ///
     /// # Errors
-    /// The producer's.
+    /// The producer's error.
     pub fn finish(mut self) -> io::Result<(u64, Option<[u8; 32]>)> {
         loop {
             let left = self.fill_buf()?.len();
@@ -51,7 +50,7 @@ impl BufRead for BlockingReader {
             let next = self.runtime.block_on(async {
                 tokio::select! {
                     biased;
-                    () = stop.cancelled() => Err(stopped()),
+                    () = stop.cancelled() => Err(interrupted_error()),
                     next = stream.next() => next,
                 }
             });
@@ -82,28 +81,28 @@ impl Read for BlockingReader {
     }
 }
 
-/// The failure of work that was stopped from outside.
-#[must_use]
-pub fn stopped() -> Error {
-    Error::new(Class::Interrupted, "interrupted").hint("run it again")
+/// The error of work that was interrupted.
+pub fn interrupted_error() -> Error {
+    Error::new(Class::Interrupted, "interrupted").hint("run the command again")
 }
 
-/// Does some work unless it is interrupted first; then the work is dropped where it is. Once interrupted, not to be asked again.
+/// Runs `work` until it ends or `interrupted` resolves, which drops the work. After an interruption, `interrupted`
+/// must not be polled again.
 ///
 /// # Errors
-/// The work's own, or that of [`stopped`].
-pub async fn unless<T>(
+/// The error of the work, or [`stopped`].
+pub async fn run_until_interrupted<T>(
     interrupted: Pin<&mut impl Future<Output = ()>>,
     work: impl Future<Output = Result<T, Error>>,
 ) -> Result<T, Error> {
     tokio::select! {
         done = work => done,
-        () = interrupted => Err(stopped()),
+        () = interrupted => Err(interrupted_error()),
     }
 }
 
-/// The error that a [`BlockingReader`] passed through a reader of another crate; otherwise what `damaged` makes of it.
-pub fn cause(error: io::Error, damaged: impl FnOnce(io::Error) -> Error) -> Error {
+/// Unwraps the error that a [`BlockingReader`] passed through another crate's reader. `damaged` converts other errors.
+pub fn producer_error(error: io::Error, damaged: impl FnOnce(io::Error) -> Error) -> Error {
     match error.downcast::<Error>() {
         Ok(ours) => ours,
         Err(theirs) => damaged(theirs),
@@ -121,7 +120,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_bytes_arrive_in_order_and_are_hashed() {
+    async fn bytes_arrive_in_order_and_are_hashed() {
         let (writer, stream) = channel(None);
         for block in ["", "one ", "", "two"] {
             writer.send(Bytes::from_static(block.as_bytes())).await.unwrap();
@@ -139,7 +138,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_producers_error_comes_through_and_a_stop_ends_the_wait() {
+    async fn the_reader_reports_the_producers_error_and_ends_when_stopped() {
         let (writer, stream) = channel(None);
         writer.fail(Error::unavailable("the disk is gone")).await;
         let (_waiting, silent) = channel(None);
@@ -149,7 +148,7 @@ mod tests {
             let fail = |stream| {
                 let mut reader = BlockingReader::new(stream, runtime.clone(), stop.clone(), false);
                 let error = reader.read(&mut [0; 9]).unwrap_err();
-                cause(error, |error| panic!("{error}"))
+                producer_error(error, |error| panic!("{error}"))
             };
             let first = fail(stream);
             late.cancel();

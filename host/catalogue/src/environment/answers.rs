@@ -1,4 +1,4 @@
-//! What answers of a person say of snapshots, as it is persisted.
+//! Persisted answers of a person about snapshots.
 
 use base::id::SnapshotId;
 use serde::{Deserialize, Serialize};
@@ -14,13 +14,13 @@ pub struct AcceptedState {
     pub source: String,
 }
 
-/// A failed verification that a person knows of.
+/// A failed verification that a person acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KnownFailure {
-    /// The newest one when the person said so: a later one is not known.
+    /// The newest failed verification at the time of the answer. A later one is not acknowledged.
     pub at: SnapshotId,
-    /// What it found, each as `source: problem`. The same found again is known too.
+    /// What it found, each as `source: problem`. The same finding in a later verification is acknowledged too.
     pub problems: BTreeSet<String>,
 }
 
@@ -28,24 +28,24 @@ pub struct KnownFailure {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RivalClocks {
-    /// Those that were from the future when a person said so.
+    /// Snapshots that were from the future when a person answered.
     pub ahead: BTreeSet<SnapshotId>,
-    /// Those that were recorded since then, at times that came before the last of these.
+    /// Snapshots that were recorded after these were found to be from the future, with times before the last of them.
     pub since: BTreeSet<SnapshotId>,
-    /// Whether a person said which was right. What the runs since then say of it is no person's word.
+    /// Whether a person decided which clock was right. It is false if only later runs decided.
     #[serde(default)]
     pub by_person: bool,
 }
 
 impl RivalClocks {
-    /// Whether a snapshot is of one of them.
-    #[must_use]
+    /// Whether a snapshot belongs to either side.
     pub fn has(&self, id: SnapshotId) -> bool {
         self.ahead.contains(&id) || self.since.contains(&id)
     }
 }
 
-/// What a list says of its snapshots is less than what is asked now, so it says nothing and they are asked about again.
+/// Reads the current format. A list of an earlier version lacks the findings, so it is ignored and the failures are
+/// asked about again.
 pub(super) fn known_failures<'de, D>(
     deserializer: D,
 ) -> std::result::Result<BTreeMap<SnapshotId, KnownFailure>, D::Error>
@@ -61,7 +61,7 @@ where
     Ok(match Known::deserialize(deserializer)? {
         Known::ByFinding(known) => known,
         Known::List(ids) => {
-            tracing::debug!("{} known failures of an earlier version are asked about again", ids.len());
+            tracing::debug!("asking again about {} known failures that an earlier version recorded", ids.len());
             BTreeMap::new()
         }
     })

@@ -1,10 +1,11 @@
-//! The guard's rules as they are persisted, and how those of a configuration compare with them.
+//! The persisted rules of the guard, and their comparison with those of a configuration.
 
 use crate::guard;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// Snapshots that entered the bin before a moment lie there for so many days: a rule that becomes weaker takes back no promise.
+/// Snapshots that entered the bin before the given time stay there for this many days: weakening a rule does not
+/// shorten their stay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LongerBin {
@@ -14,26 +15,25 @@ pub struct LongerBin {
     pub entered_before: Timestamp,
 }
 
-/// The guard's rules as they are persisted.
+/// The persisted rules of the guard.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GuardRules {
-    /// Completed fiscal years of which one state of each source is kept.
+    /// Number of completed fiscal years for which one state of each source is kept.
     pub legal_years: u16,
     /// Last day of the fiscal year, `MM-DD`.
     pub fiscal_year_end: String,
-    /// No younger snapshot is forgotten.
+    /// Snapshots younger than this are not forgotten.
     pub min_age_seconds: u64,
-    /// No more snapshots enter the bin in one run.
+    /// Most snapshots that enter the bin in one run.
     pub max_forget: usize,
-    /// Days that a snapshot lies in the bin.
+    /// Days that a snapshot stays in the bin.
     pub bin_days: u16,
 }
 
 impl GuardRules {
     /// The rules of a configuration.
-    #[must_use]
-    pub fn of(config: &guard::Config) -> Self {
+    pub fn of(config: &guard::GuardConfig) -> Self {
         Self {
             legal_years: config.legal_years,
             fiscal_year_end: config.fiscal_year_end.to_string(),
@@ -43,9 +43,9 @@ impl GuardRules {
         }
     }
 
-    /// These rules with what a configuration strengthens; none where it strengthens nothing.
+    /// These rules, strengthened by a configuration; `None` if it strengthens nothing.
     #[must_use]
-    pub fn strengthened_by(&self, config: &guard::Config) -> Option<Self> {
+    pub fn strengthened_by(&self, config: &guard::GuardConfig) -> Option<Self> {
         let new = Self::of(config);
         let both = Self {
             legal_years: self.legal_years.max(new.legal_years),
@@ -57,9 +57,9 @@ impl GuardRules {
         (both != *self).then_some(both)
     }
 
-    /// How a configuration weakens these rules, a phrase each; nothing where it keeps or strengthens them.
+    /// How a configuration weakens these rules, one phrase each; empty if it does not.
     #[must_use]
-    pub fn weakened_by(&self, config: &guard::Config) -> Vec<String> {
+    pub fn weakened_by(&self, config: &guard::GuardConfig) -> Vec<String> {
         let new = Self::of(config);
         let mut found = Vec::new();
         let mut compare = |name: &str, weaker: bool, old: &dyn std::fmt::Display, new: &dyn std::fmt::Display| {

@@ -1,6 +1,6 @@
-//! The versions of the environment's file in the store: each is immutable and names the one before.
+//! The versions of the environment's file in the store. Each is immutable and names the previous one.
 
-use super::{EnvironmentFile, FOLDER, FORMAT_VERSION, PreviousFile, Stored};
+use super::{EnvironmentFile, FOLDER, FORMAT_VERSION, PreviousFile, StoredFile};
 use crate::configured::Environment;
 use crate::keys::key;
 use crate::record::to_bytes;
@@ -13,63 +13,58 @@ use sha2::{Digest, Sha256};
 use store::{Created, ObjectKey, Store};
 
 /// Key of one version.
-///
-/// # Errors
-/// Never for a checked environment name.
 pub fn file_key(environment: &Environment, stamp: SnapshotId) -> Result<ObjectKey> {
     key(&format!("{environment}/{FOLDER}/{stamp}.json"))
 }
 
-/// Every version that can be read, oldest first.
-///
-/// # Errors
-/// The store's.
-pub async fn versions(store: &Store, environment: &Environment) -> Result<Vec<Stored>> {
+/// Reads every version that can be read, oldest first.
+pub async fn versions(store: &Store, environment: &Environment) -> Result<Vec<StoredFile>> {
     let mut found = Vec::new();
     for meta in store.list(&format!("{environment}/{FOLDER}/")).await? {
         let stem = meta.key.as_str().rsplit('/').next().and_then(|name| name.strip_suffix(".json"));
         let Some(stamp) = stem.and_then(|stem| stem.parse().ok()) else { continue };
         let Some(bytes) = store.get(&meta.key).await? else { continue };
         let sha256 = hex::encode(Sha256::digest(&bytes));
-        found.extend(EnvironmentFile::parse(&bytes, environment, stamp).map(|file| Stored { stamp, sha256, file }));
+        found.extend(EnvironmentFile::parse(&bytes, environment, stamp).map(|file| StoredFile { stamp, sha256, file }));
     }
     found.sort_unstable_by_key(|version| version.stamp);
     Ok(found)
 }
 
-/// Writes the version after `before`, or the first one; and after the one that is gone or cannot be read, where there is such a one.
+/// Writes the version after `before`, or the first one. If `gone` names a version that is missing or cannot be read,
+/// the new one also comes after that.
 ///
 /// # Errors
-/// The store's; [`base::error::Class::Held`] where somebody else wrote one at the same moment.
+/// [`base::error::Class::Held`] if another process wrote a version at the same time.
 pub async fn write(
     store: &Store,
     environment: &Environment,
-    before: Option<&Stored>,
+    before: Option<&StoredFile>,
     gone: Option<SnapshotId>,
     mut file: EnvironmentFile,
     now: Timestamp,
-) -> Result<Stored> {
-    // The newest counts, so a clock that went back must not put this one behind the one that it replaces.
+) -> Result<StoredFile> {
+    // The newest version is valid, so a clock that was set back must not put this one before the one that it replaces.
     let after = before.map(|before| before.stamp).max(gone).map(SnapshotId::next);
     let stamp = after.map_or(SnapshotId::at(now), |after| after.max(SnapshotId::at(now)));
     if gone.is_some_and(|gone| stamp <= gone) {
         let last = file_key(environment, stamp)?;
-        return Err(Error::config(format!("{last} has the last name that there is, so no version can follow it"))
-            .hint("no run writes such a name: move it away by hand"));
+        return Err(Error::config(format!("{last} has the highest possible name, so no version can follow it"))
+            .hint("no run writes such a name; move the object away by hand"));
     }
     file.previous = before.map(|before| PreviousFile { stamp: before.stamp, sha256: before.sha256.clone() });
     file.written = now;
     file.format_version = FORMAT_VERSION;
-    file.seal_key.get_or_insert_with(SealKey::draw);
+    file.seal_key.get_or_insert_with(SealKey::generate);
     file.host_version = env!("CARGO_PKG_VERSION").to_owned();
     let body = Bytes::from(to_bytes(&file)?);
     let sha256 = hex::encode(Sha256::digest(&body));
     match store.create(&file_key(environment, stamp)?, body).await? {
-        Created::Created => Ok(Stored { stamp, sha256, file }),
+        Created::Created => Ok(StoredFile { stamp, sha256, file }),
         Created::Exists => Err(Error::new(
             base::error::Class::Held,
-            format!("the environment's file of {environment} was changed by somebody else just now"),
+            format!("another process has just changed the environment's file of {environment}"),
         )
-        .hint("look at what changed, then run it again")),
+        .hint("check what changed, then run the command again")),
     }
 }

@@ -1,8 +1,8 @@
-//! What stays of days, months and years under two clocks that disagreed.
+//! Which snapshots of days, months and years stay if two clocks disagreed.
 
 use super::config::fiscal_year;
-use super::{Config, Subject};
-use crate::clock::Clock;
+use super::{GuardConfig, Subject};
+use crate::clock::ClockFacts;
 use crate::guard::Serves;
 use base::id::SnapshotId;
 use jiff::civil::Date;
@@ -10,7 +10,8 @@ use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// How long the days stand on which two clocks disagreed: the default retention keeps thirty, and it may take a month to notice.
+/// How many days are protected individually after two clocks disagreed. The default retention keeps thirty days, and it
+/// may take a month to notice.
 const CLOCKS_DAYS: i32 = 62;
 
 /// A day, a month or a fiscal year, by its last day.
@@ -24,10 +25,10 @@ enum Span {
     Year,
 }
 
-/// The last state of each day, month and fiscal year under each clock, where states of two clocks that disagreed fall into one. Which clock
-/// was right is for a person to say, who may be mistaken, and may say so years later.
-pub(super) fn of_source(
-    config: &Config,
+/// The last state of each day, month and fiscal year under each clock, if states of clocks that disagreed fall into the
+/// same period. A person decides which clock was right. The person may be mistaken, and may decide years later.
+pub(super) fn last_of_each_clock(
+    config: &GuardConfig,
     time_zone: &TimeZone,
     now: Timestamp,
     subjects: &[Subject],
@@ -35,11 +36,11 @@ pub(super) fn of_source(
 ) -> Vec<(SnapshotId, String)> {
     let holds = |subject: &Subject| subject.but_for_its_time.get(source).copied().unwrap_or(Serves::Nothing);
     let holders: Vec<&Subject> = subjects.iter().filter(|subject| holds(subject) != Serves::Nothing).collect();
-    let clocks: BTreeSet<Clock> = holders.iter().map(|subject| subject.clock).collect();
+    let clocks: BTreeSet<ClockFacts> = holders.iter().map(|subject| subject.clock).collect();
     if clocks.len() < 2 {
         return Vec::new();
     }
-    let mut newest: BTreeMap<Period, BTreeMap<Clock, (Serves, SnapshotId)>> = BTreeMap::new();
+    let mut newest: BTreeMap<Period, BTreeMap<ClockFacts, (Serves, SnapshotId)>> = BTreeMap::new();
     let today = now.to_zoned_datetime(time_zone.clone()).date();
     for subject in holders {
         let state = (holds(subject), subject.id);
@@ -61,7 +62,7 @@ pub(super) fn of_source(
         Span::Month => format!("the last of {} by one of two clocks", end.strftime("%Y-%m")),
         Span::Year => format!("the last of the fiscal year that ends on {end} by one of two clocks"),
     };
-    disagreed.flat_map(|(of, clocks)| clocks.into_values().map(move |(_, id)| (id, rule(of)))).collect()
+    disagreed.flat_map(|(period, clocks)| clocks.into_values().map(move |(_, id)| (id, rule(period)))).collect()
 }
 
 #[cfg(test)]
@@ -71,21 +72,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_two_clocks_that_disagreed_the_last_of_each_period_stays_whatever_anybody_answered() {
-        let config = Config { min_age: Age::try_from("0m".to_owned()).unwrap(), ..Config::default() };
-        let of = |id: &str, clock: Clock, judged: Serves| {
+    fn the_last_of_each_period_under_each_clock_stays_whatever_a_person_answers() {
+        let config = GuardConfig { min_age: Age::try_from("0m".to_owned()).unwrap(), ..GuardConfig::default() };
+        let subject = |id: &str, clock: ClockFacts, judged: Serves| {
             let held = [("db".to_owned(), Serves::First), ("docs".to_owned(), Serves::First)].into();
             Subject { clock, but_for_its_time: held, ..with(id, judged, judged) }
         };
-        let (plain, ahead) = (Clock::default(), Clock { met_ahead: true, ..Clock::default() });
-        let behind = Clock { behind: true, ..Clock::default() };
+        let (plain, ahead) = (ClockFacts::default(), ClockFacts { met_ahead: true, ..ClockFacts::default() });
+        let behind = ClockFacts { behind: true, ..ClockFacts::default() };
         let subjects = [
-            of("20251130T220000Z", plain, Serves::First),
-            of("20251224T223000Z", plain, Serves::First),
-            of("20251230T220000Z", behind, Serves::Misplaced),
-            of("20251231T220000Z", behind, Serves::Misplaced),
-            of("20251230T223000Z", ahead, Serves::First),
-            of("20251231T223000Z", ahead, Serves::First),
+            subject("20251130T220000Z", plain, Serves::First),
+            subject("20251224T223000Z", plain, Serves::First),
+            subject("20251230T220000Z", behind, Serves::Misplaced),
+            subject("20251231T220000Z", behind, Serves::Misplaced),
+            subject("20251230T223000Z", ahead, Serves::First),
+            subject("20251231T223000Z", ahead, Serves::First),
         ];
         let kept = |subjects: &[Subject], now: &str| -> Vec<String> {
             let zone = TimeZone::get("Europe/Paris").unwrap();
@@ -93,7 +94,7 @@ mod tests {
             let kept = guarded.plan.into_iter().filter(|(_, decision)| decision.keep);
             kept.map(|(id, _)| id.to_string()).collect()
         };
-        // Days for two months, then the month and the year.
+        // Days are protected for two months, then only months and years.
         let days = kept(&subjects, "2026-01-20T00:00:00Z");
         assert!(
             days.contains(&"20251230T220000Z".to_owned()) && !days.contains(&"20251130T220000Z".to_owned()),
@@ -101,7 +102,7 @@ mod tests {
         );
         let years = ["20251224T223000Z", "20251231T220000Z", "20251231T223000Z"];
         assert_eq!(kept(&subjects, "2030-06-01T00:00:00Z"), years);
-        // One clock alone, as ever: the newest, and the year.
+        // With one clock only the usual rules apply: the newest, and the fiscal year.
         let alone: Vec<Subject> = subjects.into_iter().map(|subject| Subject { clock: plain, ..subject }).collect();
         assert_eq!(kept(&alone, "2030-06-01T00:00:00Z"), ["20251231T223000Z"]);
     }

@@ -1,38 +1,39 @@
-//! The guard's settings.
+//! The settings of the guard.
 
 use jiff::SignedDuration;
 use jiff::civil::Date;
 use serde::Deserialize;
 
-/// Years that accounting has to be kept in France: Code de commerce, article L123-22.
+/// Years for which accounts must be kept in France: Code de commerce, article L123-22.
 const LEGAL_YEARS: u16 = 10;
 
-/// A snapshot this young may be the only one of a day that is not over.
+/// A younger snapshot may be the only one of a day that is not over.
 const MIN_AGE_HOURS: u32 = 24;
 
-/// A day of daily runs drops one or two snapshots; fifty in one run is a changed policy, and somebody should say so.
+/// With daily runs, one or two snapshots are dropped a day. Fifty in one run means that the policy changed, which a
+/// person should confirm.
 const MAX_FORGET: usize = 50;
 
-/// Days between the two steps of forgetting: a week holds a person who reads alerts on working days.
+/// Days between the two steps of forgetting. Within a week, a person who reads alerts on working days notices.
 const BIN_DAYS: u16 = 7;
 
 /// `[guard]` of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Config {
-    /// Completed fiscal years of which one snapshot is always kept.
+pub struct GuardConfig {
+    /// Number of completed fiscal years for which one snapshot each is always kept.
     pub legal_years: u16,
     /// Last day of the fiscal year, `MM-DD`.
     pub fiscal_year_end: FiscalYearEnd,
-    /// No younger snapshot is forgotten: `24h`, `90m`, `7d`.
+    /// Snapshots younger than this are not forgotten: `24h`, `90m`, `7d`.
     pub min_age: Age,
-    /// No more snapshots enter the bin in one run; the oldest come first.
+    /// Most snapshots that enter the bin in one run. The oldest come first.
     pub max_forget: usize,
-    /// Days that a snapshot lies in the bin before it is deleted.
+    /// Days that a snapshot stays in the bin before it is deleted.
     pub bin_days: u16,
 }
 
-impl Default for Config {
+impl Default for GuardConfig {
     fn default() -> Self {
         Self {
             legal_years: LEGAL_YEARS,
@@ -44,8 +45,8 @@ impl Default for Config {
     }
 }
 
-impl Config {
-    /// The last days of the completed fiscal years that are kept, seen from a day; newest first.
+impl GuardConfig {
+    /// The last days of the completed fiscal years that are protected as of the given day, newest first.
     #[must_use]
     pub fn completed_years(&self, today: Date) -> Vec<Date> {
         let Some(running) = fiscal_year(self.fiscal_year_end, today) else { return Vec::new() };
@@ -63,21 +64,21 @@ impl TryFrom<String> for Age {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        let wrong = || format!("`{text}` is not a valid age; expected a number with a unit, such as 24h, 90m or 7d");
-        let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(wrong)?;
-        let number: u32 = number.parse().map_err(|_| wrong())?;
+        let invalid = || format!("`{text}` is not a valid age; expected a number with a unit, such as 24h, 90m or 7d");
+        let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(invalid)?;
+        let number: u32 = number.parse().map_err(|_| invalid())?;
         let seconds_each = match unit {
             "s" => 1,
             "m" => 60,
             "h" => 3_600,
             "d" => 86_400,
-            _ => return Err(wrong()),
+            _ => return Err(invalid()),
         };
         Ok(Self(SignedDuration::from_secs(i64::from(number) * seconds_each)))
     }
 }
 
-/// The last day of a fiscal year. The 29th of February means the month's last day in every year.
+/// The last day of a fiscal year. February 29 means the last day of February in every year.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct FiscalYearEnd {
@@ -89,11 +90,11 @@ impl TryFrom<String> for FiscalYearEnd {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        let wrong = || format!("`{text}` is not a valid day of the year; expected a month and a day, such as 12-31");
-        let (month, day) = text.split_once('-').ok_or_else(wrong)?;
-        let (month, day) = (month.parse().map_err(|_| wrong())?, day.parse().map_err(|_| wrong())?);
-        // A leap year has every day that a fiscal year can end on.
-        Date::new(2024, month, day).map_err(|_| wrong())?;
+        let invalid = || format!("`{text}` is not a valid day of the year; expected a month and a day, such as 12-31");
+        let (month, day) = text.split_once('-').ok_or_else(invalid)?;
+        let (month, day) = (month.parse().map_err(|_| invalid())?, day.parse().map_err(|_| invalid())?);
+        // Checked in a leap year, which has every possible day.
+        Date::new(2024, month, day).map_err(|_| invalid())?;
         Ok(Self { month, day })
     }
 }
@@ -112,7 +113,7 @@ impl FiscalYearEnd {
     }
 }
 
-/// The last day of the fiscal year that a day is in.
+/// The last day of the fiscal year that contains a day.
 pub(super) fn fiscal_year(end: FiscalYearEnd, day: Date) -> Option<Date> {
     let this = end.in_year(day.year())?;
     if day <= this { Some(this) } else { end.in_year(day.year().checked_add(1)?) }

@@ -1,8 +1,8 @@
-//! Adoption: objects without a record, as a shell script with the same keys leaves them, become snapshots.
+//! Adoption: turns objects without a record, as a shell script with the same keys leaves them, into snapshots.
 //!
-//! An object is never lost to a coincidence of names. Two spellings of one moment, or one of a moment that a run has
-//! already, give snapshots of their own, a second apart; and only a certificate that names an object explains it. An empty
-//! object is what a script leaves whose dump failed: its source failed then, and nothing is restored from it.
+//! No object is lost because names coincide. Two names for the same time, or a name for the time of a run, become
+//! separate snapshots one second apart. Only a certificate that names an object explains it. A script whose dump failed
+//! leaves an empty object: the source counts as failed, and nothing is restored from it.
 
 use super::listing::{Found, Keys};
 use super::{Object, Snapshot, State};
@@ -15,46 +15,51 @@ use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 use store::{ObjectKey, Store};
 
-/// How far from the moment of its name a snapshot may be whose own second is taken. There are fewer spellings than this.
+/// How far the id of an adopted snapshot may be from the time in its name if that second is taken. There are fewer name
+/// formats than this.
 const SECONDS_APART_MAX: i64 = 60;
 
-/// The seconds that a snapshot of a moment can have, the moment first.
-fn seconds(moment: SnapshotId) -> impl Iterator<Item = SnapshotId> {
+/// The ids that a snapshot with this time in its name can get, in order of preference.
+fn candidate_ids(moment: SnapshotId) -> impl Iterator<Item = SnapshotId> {
     (0..=SECONDS_APART_MAX).map(move |seconds| moment.after(seconds))
 }
 
-/// Why an object without a record is there.
+/// Why an object without a record exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Explained {
-    /// A certificate of a recorded snapshot names it: its deletion was decided, and stopped half way.
+    /// A certificate of a recorded snapshot names it: its deletion was decided, then interrupted.
     Forgotten {
         /// When the certificate was written, by the store's time.
         since: Timestamp,
     },
-    /// The certificate of an adopted snapshot names it: that snapshot lies in the bin.
+    /// The certificate of an adopted snapshot names it: that snapshot is in the bin.
     Binned {
         /// The snapshot.
         id: SnapshotId,
         /// When the certificate was written, by the store's time.
         since: Timestamp,
     },
-    /// A certificate of version 1, which names no objects, is of its moment: it may be that run's or a script's.
+    /// A certificate of version 1, which names no objects, has the same time: the object may belong to that run or to a
+    /// script.
     Unclear,
 }
 
-/// What certificates say of objects that no record names. Only those certificates are read that could name one that is there:
-/// of a store in which every prune ran to its end, none.
+/// Finds out from certificates why objects exist that no record names. Reads only the certificates that could name such
+/// an object. If every prune finished, there are none.
 ///
 /// # Errors
-/// The store's. A certificate that cannot be read explains nothing, so what it might name stays.
-pub(super) async fn explained(
+/// Those of the store. An unreadable certificate is not an error: what it may name stays.
+pub(super) async fn explain(
     store: &Store,
     environment: &Environment,
     keys: &Keys,
     free: &BTreeMap<&ObjectKey, &Found>,
 ) -> Result<BTreeMap<ObjectKey, Explained>> {
-    let near: BTreeSet<SnapshotId> =
-        free.values().flat_map(|found| seconds(found.moment)).filter(|id| keys.certificates.contains_key(id)).collect();
+    let near: BTreeSet<SnapshotId> = free
+        .values()
+        .flat_map(|found| candidate_ids(found.moment))
+        .filter(|id| keys.certificates.contains_key(id))
+        .collect();
     let mut explained = BTreeMap::new();
     for id in near {
         let Some(since) = keys.certificates.get(&id).copied() else { continue };
@@ -63,8 +68,8 @@ pub(super) async fn explained(
             Ok(certificate) => certificate,
             Err(error) => {
                 tracing::warn!("the certificate of {id} of {environment} cannot be read: {error}");
-                // It is in the bin, or was: what lies there of that moment stays listed, and before it is deleted the certificate
-                // is written anew.
+                // The snapshot is or was in the bin. Objects with this time stay listed, and the certificate is
+                // rewritten before they are deleted.
                 let own = free.iter().filter(|(_, found)| found.moment == id);
                 explained.extend(own.map(|(key, _)| ((*key).clone(), Explained::Binned { id, since })));
                 continue;
@@ -74,8 +79,8 @@ pub(super) async fn explained(
             (None, Some(_)) => Explained::Binned { id, since },
             (Some(_), _) | (None, None) => Explained::Forgotten { since },
         };
-        // Version 1 named none. Of this version's, one of a record that nobody could read names none either: what lies there
-        // of that moment stays listed.
+        // Version 1 named no objects. A certificate of this version names none if its record could not be read. Objects
+        // with this time stay listed.
         if certificate.record_sha256.is_some() && certificate.due.is_none() && certificate.objects.is_empty() {
             let own = free.iter().filter(|(_, found)| found.own && found.moment == id);
             explained.extend(own.map(|(key, _)| ((*key).clone(), Explained::Unclear)));
@@ -85,7 +90,7 @@ pub(super) async fn explained(
     Ok(explained)
 }
 
-/// Makes a snapshot of every moment that only unrecorded objects have. A source without an object of that moment is
+/// Makes a snapshot for every time that only unrecorded objects have. A source without an object of that time is
 /// carried over from the newest earlier one, because such scripts skip what has not changed.
 pub(super) fn adopt<'a>(
     configured: &Configured,
@@ -109,16 +114,17 @@ pub(super) fn adopt<'a>(
             None => others.push((key, found)),
         }
     }
-    let mut named: BTreeMap<SnapshotId, (Option<Timestamp>, Group)> =
+    let mut all: BTreeMap<SnapshotId, (Option<Timestamp>, Group)> =
         binned.into_iter().map(|(id, (since, group))| (id, (Some(since), group))).collect();
-    named.extend(self::named(grouped(others.into_iter()), taken).into_iter().map(|(id, group)| (id, (None, group))));
+    let named = assign_ids(group_by_moment(others.into_iter()), taken);
+    all.extend(named.into_iter().map(|(id, group)| (id, (None, group))));
     let mut newest: BTreeMap<String, Object> = BTreeMap::new();
-    for (id, (binned, group)) in named {
+    for (id, (binned, group)) in all {
         let state = |outcome, object: &Object| State {
             outcome,
             condition: if object.present { Condition::Whole } else { Condition::Failed },
             object: Some(object.clone()),
-            fingerprint: String::new(),
+            fingerprint: None,
             measure: Measure::default(),
             identity: None,
             given_up: false,
@@ -145,9 +151,9 @@ fn object(key: &ObjectKey, found: &Found) -> Object {
     Object { key: key.clone(), bytes: found.bytes, sha256: None, made: found.moment.taken(), present }
 }
 
-/// Puts the objects of each moment together, one of each source; a further one of a source begins a further group. This
-/// program's own spelling comes first.
-fn grouped<'a>(free: impl Iterator<Item = (&'a ObjectKey, &'a Found)>) -> BTreeMap<SnapshotId, Vec<Group>> {
+/// Groups the objects of each time, one object per source. Another object of the same source starts another group.
+/// Names in this program's own format come first.
+fn group_by_moment<'a>(free: impl Iterator<Item = (&'a ObjectKey, &'a Found)>) -> BTreeMap<SnapshotId, Vec<Group>> {
     let mut free: Vec<_> = free.collect();
     free.sort_by_key(|(key, found)| (found.moment, !found.own, *key));
     let mut moments: BTreeMap<SnapshotId, Vec<Group>> = BTreeMap::new();
@@ -162,9 +168,12 @@ fn grouped<'a>(free: impl Iterator<Item = (&'a ObjectKey, &'a Found)>) -> BTreeM
     moments
 }
 
-/// Gives each group an id: the first of a moment that moment, unless it is taken, and the others the next free second. What
-/// finds none is left alone.
-fn named(moments: BTreeMap<SnapshotId, Vec<Group>>, mut taken: BTreeSet<SnapshotId>) -> BTreeMap<SnapshotId, Group> {
+/// Gives each group an id. The first group of a time gets that time, unless it is taken. The others get the next free
+/// second. A group without a free second is not listed.
+fn assign_ids(
+    moments: BTreeMap<SnapshotId, Vec<Group>>,
+    mut taken: BTreeSet<SnapshotId>,
+) -> BTreeMap<SnapshotId, Group> {
     let mut named = BTreeMap::new();
     let mut others = Vec::new();
     for (moment, groups) in moments {
@@ -175,7 +184,7 @@ fn named(moments: BTreeMap<SnapshotId, Vec<Group>>, mut taken: BTreeSet<Snapshot
         others.extend(groups.map(|group| (moment, group)));
     }
     for (moment, group) in others {
-        match seconds(moment).find(|id| !taken.contains(id)) {
+        match candidate_ids(moment).find(|id| !taken.contains(id)) {
             Some(id) => {
                 taken.insert(id);
                 named.insert(id, group);

@@ -1,5 +1,5 @@
-//! The keys of an environment: how they are composed, and what a listing of them says. Parsed strictly; a key that does
-//! not parse is not touched.
+//! Sorts the keys in a listing of an environment. Keys are parsed strictly, and a key that does not parse is never
+//! touched.
 
 use crate::configured::{Environment, RESERVED};
 use crate::proof::Mark;
@@ -10,12 +10,12 @@ use jiff::{Timestamp, ZonedDateTime};
 use std::collections::{BTreeMap, BTreeSet};
 use store::{Meta, ObjectKey};
 
-/// Spellings of a moment in the names that scripts give to their objects: `date` of coreutils with the usual formats. The
-/// first is this program's own.
+/// Time formats in the names that scripts give to their objects: the usual formats of `date` in coreutils. The first is
+/// this program's own.
 ///
-/// Those without a zone are taken as UTC, which is what containers and most servers run in. Taking them in the business time
-/// zone would make a snapshot's id follow from a setting: whoever corrected `time_zone` would give every adopted snapshot
-/// another id, and neither a pin nor the certificate of a forgotten one would fit its object any more.
+/// Times without a zone are read as UTC, in which containers and most servers run. If they were read in the business
+/// time zone, the ids of adopted snapshots would depend on a setting: correcting `time_zone` would change all of them,
+/// and pins and certificates would no longer match their objects.
 const STAMPS: [&str; 17] = [
     OWN,
     "%Y-%m-%dT%H-%M-%SZ",
@@ -39,47 +39,48 @@ const STAMPS: [&str; 17] = [
 /// This program's own.
 const OWN: &str = "%Y%m%dT%H%M%SZ";
 
-/// Spellings that say their zone by themselves, as `date --iso-8601=seconds` has it.
+/// Formats that include the zone, such as that of `date --iso-8601=seconds`.
 const ZONED_STAMPS: [&str; 2] = ["%Y-%m-%dT%H:%M:%S%:z", "%Y%m%dT%H%M%S%z"];
 
-/// Spellings of a day alone, which stand for its first moment: what was saved on that day is never taken for older.
+/// Formats of a day without a time. They stand for the start of the day, so an object is never taken to be newer than
+/// it is.
 const DAYS: [&str; 2] = ["%Y%m%d", "%Y-%m-%d"];
 
-/// What one listing of an environment's keys comes to.
+/// The keys of an environment, sorted by what they are.
 #[derive(Debug, Default)]
 pub(super) struct Keys {
     /// Records, with when each was written by the store's time.
     pub records: BTreeMap<SnapshotId, Timestamp>,
     /// Certificates, with when each was written by the store's time.
     pub certificates: BTreeMap<SnapshotId, Timestamp>,
-    /// Those among them that say nothing, as a full disk leaves them.
+    /// Certificates that are empty, as a full disk leaves them.
     pub empty_certificates: BTreeSet<SnapshotId>,
     /// Versions of the environment's file.
     pub environment_files: BTreeSet<SnapshotId>,
     pub verified: Vec<Mark>,
-    /// Marks of runs that hold the lease, or held it when they were killed.
+    /// Lease marks of runs that hold the lease, or held it when they were killed.
     pub leases: Vec<ObjectKey>,
     /// What may be an object of a source.
     pub objects: BTreeMap<ObjectKey, Found>,
-    /// Every moment that some name spells as this program does: no run takes one of them for its id.
+    /// Every time that a name contains in this program's own format. No run uses one of them as its id.
     pub stamps: BTreeSet<SnapshotId>,
 }
 
-/// What may be an object of a source: it lies in a folder that no other kind of file has.
+/// What may be an object of a source: it is in a folder that no other kind of file uses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Found {
     pub bytes: u64,
     pub source: String,
     /// The kind of source that has such objects.
     pub kind: &'static str,
-    /// What its name says.
+    /// The time in its name.
     pub moment: SnapshotId,
-    /// Whether the moment is spelt as this program does, so that the run of that moment can have made it.
+    /// Whether the time is in this program's own format, so that the run of that time can have made it.
     pub own: bool,
 }
 
 /// Sorts the keys of an environment by what they are. A key that does not parse is not touched.
-pub(super) fn sort(environment: &Environment, listed: impl Iterator<Item = Meta>) -> Keys {
+pub(super) fn sort_keys(environment: &Environment, listed: impl Iterator<Item = Meta>) -> Keys {
     let mut keys = Keys::default();
     for Meta { key, bytes, modified } in listed {
         let mut parts = key.as_str().split('/');
@@ -108,7 +109,7 @@ pub(super) fn sort(environment: &Environment, listed: impl Iterator<Item = Meta>
             _ => {
                 if let Some((stem, extension)) = name.split_once('.')
                     && let Some(kind) = kind_of(extension)
-                    && let Some(moment) = moment(stem)
+                    && let Some(moment) = parse_moment(stem)
                 {
                     let (source, own) = (folder.to_owned(), own == Some(moment));
                     keys.objects.insert(key, Found { bytes, source, kind, moment, own });
@@ -119,17 +120,18 @@ pub(super) fn sort(environment: &Environment, listed: impl Iterator<Item = Meta>
     keys
 }
 
-/// The moment that an object's name spells. A spelling has to be exact: what does not come out again as it went in is none.
-fn moment(stem: &str) -> Option<SnapshotId> {
+/// Parses the time in an object's name. The format must match exactly: formatting the time again must give the same
+/// text.
+fn parse_moment(stem: &str) -> Option<SnapshotId> {
     if let Ok(own) = stem.parse() {
         return Some(own);
     }
-    // A year may have a sign, and none of these has.
+    // The parser accepts a signed year, but no such name is valid.
     if !stem.starts_with(|first: char| first.is_ascii_digit()) {
         return None;
     }
     let utc = |civil: DateTime| Some(civil.to_zoned_datetime(TimeZone::UTC).ok()?.timestamp());
-    let spelt = |format: &&str| {
+    let date_time = |format: &&str| {
         let civil = DateTime::strptime(format, stem).ok()?;
         (civil.strftime(format).to_string() == stem).then_some(civil)
     };
@@ -141,11 +143,11 @@ fn moment(stem: &str) -> Option<SnapshotId> {
         let zoned = ZonedDateTime::strptime(format, stem).ok()?;
         (zoned.strftime(format).to_string() == stem).then(|| zoned.timestamp())
     };
-    let plain = STAMPS.iter().find_map(spelt).or_else(|| DAYS.iter().find_map(day)).and_then(utc);
+    let plain = STAMPS.iter().find_map(date_time).or_else(|| DAYS.iter().find_map(day)).and_then(utc);
     plain.or_else(|| ZONED_STAMPS.iter().find_map(zoned)).map(SnapshotId::at)
 }
 
-/// The kind of source whose main objects have an extension; an archive's index is no main object.
+/// The kind of source whose main objects have this extension. The index of an archive is not a main object.
 fn kind_of(extension: &str) -> Option<&'static str> {
     match extension {
         "dump" => Some("postgres"),
@@ -159,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_usual_spelling_of_a_moment_is_read_and_those_without_a_zone_are_utc() {
+    fn every_usual_time_format_is_read_and_one_without_a_zone_is_utc() {
         for (stem, expected) in [
             ("20260630T010203Z", "20260630T010203Z"),
             ("2026-06-30T01:02:03Z", "20260630T010203Z"),
@@ -185,12 +187,12 @@ mod tests {
             ("20240229", "20240229T000000Z"),
             ("20251231235959", "20251231T235959Z"),
         ] {
-            assert_eq!(moment(stem).map(|id| id.to_string()).as_deref(), Some(expected), "{stem}");
+            assert_eq!(parse_moment(stem).map(|id| id.to_string()).as_deref(), Some(expected), "{stem}");
         }
     }
 
     #[test]
-    fn what_spells_no_moment_exactly_is_none() {
+    fn a_name_that_is_not_exactly_a_time_is_rejected() {
         for stem in [
             "",
             "latest",
@@ -215,7 +217,7 @@ mod tests {
             "202606300102030",
             "1782781323",
         ] {
-            assert_eq!(moment(stem), None, "{stem:?}");
+            assert_eq!(parse_moment(stem), None, "{stem:?}");
         }
     }
 }

@@ -1,12 +1,12 @@
-//! Reading a history: one listing, then what it has to ask for by name.
+//! Reads a history: one listing, then requests for individual keys.
 
 use super::adopted::{self, Explained};
 use super::clocks;
 use super::file::{File, environment_file, file_doubt};
-use super::listing::{Found, Keys, sort};
+use super::listing::{Found, Keys, sort_keys};
 use super::{FileDoubt, History, Object, Orphan, Snapshot, State};
 use crate::configured::{Configured, Environment};
-use crate::environment::{EnvironmentFile, Stored};
+use crate::environment::{EnvironmentFile, StoredFile};
 use crate::keys::{certificate_key, record_key};
 use crate::lease;
 use crate::proof::{self, Verification};
@@ -19,13 +19,13 @@ use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use store::{ObjectKey, Store};
 
-/// Records that are read at the same time. Each is a small request whose time is all latency.
+/// Records that are read at the same time. Each is a small request dominated by latency.
 const READS_IN_FLIGHT_MAX: usize = 16;
 
 /// Reads an environment's history.
 ///
 /// # Errors
-/// The store's. A record that cannot be read is no error here but a damaged snapshot.
+/// Those of the store. An unreadable record is not an error but a damaged snapshot.
 pub async fn load(
     store: &Store,
     environment: &Environment,
@@ -35,10 +35,7 @@ pub async fn load(
     load_after(store, environment, configured, now, None).await
 }
 
-/// Reads it again, and of the records only those that `before` does not have.
-///
-/// # Errors
-/// As [`load`].
+/// Reads the history again, but only those records that `before` does not have.
 pub async fn load_after(
     store: &Store,
     environment: &Environment,
@@ -47,24 +44,27 @@ pub async fn load_after(
     before: Option<&History>,
 ) -> Result<History> {
     let listed = store.list(&format!("{environment}/")).await?;
-    let mut keys = sort(environment, listed.into_iter());
+    let mut keys = sort_keys(environment, listed.into_iter());
     let File { newest: file, damage, readable_before } = environment_file(store, environment, &keys, before).await?;
-    let mut records = records(store, environment, &keys, before).await?;
-    let sources = sources(configured, file.as_ref(), &records);
+    let mut records = read_records(store, environment, &keys, before).await?;
+    let sources = known_sources(configured, file.as_ref(), &records);
     keys.objects.retain(|_, found| sources.contains_key(&found.source));
-    look_again(store, environment, &mut keys, &mut records).await?;
-    let missing = missing(store, environment, &keys, file.as_ref(), &records).await?;
-    let changed = changed(file.as_ref(), &records);
+    recheck_objects(store, environment, &mut keys, &mut records).await?;
+    let missing = missing_records(store, environment, &keys, file.as_ref(), &records).await?;
+    let changed = changed_records(file.as_ref(), &records);
     let file_doubt = match &file {
         Some(newest) => file_doubt(store, environment, newest, &keys, &records).await?,
         None => None,
     };
-    let referenced = referenced(&records);
+    let referenced = referenced_objects(&records);
     let free: BTreeMap<&ObjectKey, &Found> = keys.objects.iter().filter(|(key, _)| !referenced.contains(key)).collect();
-    // Marks and certificates are read only where something is there that no record names.
-    let announced = if free.is_empty() { Announced::default() } else { announced(store, environment, &keys).await? };
-    let explained =
-        if free.is_empty() { BTreeMap::new() } else { adopted::explained(store, environment, &keys, &free).await? };
+    // Lease marks and certificates are read only if there are objects that no record names.
+    let (announced, explained) = if free.is_empty() {
+        (Announced::default(), BTreeMap::new())
+    } else {
+        let announced = read_announced(store, environment, &keys).await?;
+        (announced, adopted::explain(store, environment, &keys, &free).await?)
+    };
     let facts = Facts {
         configured,
         file,
@@ -81,25 +81,25 @@ pub async fn load_after(
     Ok(build(&keys, records, facts))
 }
 
-/// What runs under way said that they would make.
+/// What running backups announced that they will make.
 #[derive(Debug, Default)]
 pub(super) struct Announced {
     pub(super) keys: BTreeSet<ObjectKey>,
-    /// Runs of version 1, whose marks name no keys.
+    /// Runs of version 1, whose lease marks name no keys.
     pub(super) runs: BTreeSet<SnapshotId>,
-    /// A mark could not be read: anything may be one of its keys.
+    /// Whether a lease mark could not be read, so that any object may be one of its keys.
     pub(super) unclear: bool,
 }
 
-/// A record that was read, or why it cannot be, with the hash of its bytes.
+/// A record, or why it cannot be read, with the hash of its bytes.
 pub(super) type Read = (SnapshotId, Result<Record>, String);
 
-/// What else a history is built of.
+/// Everything else that a history is built from.
 pub(super) struct Facts<'a> {
     pub(super) configured: &'a Configured,
-    pub(super) file: Option<Stored>,
+    pub(super) file: Option<StoredFile>,
     pub(super) damage: Option<Error>,
-    pub(super) readable_before: Option<Stored>,
+    pub(super) readable_before: Option<StoredFile>,
     pub(super) sources: BTreeMap<String, String>,
     pub(super) missing: BTreeSet<SnapshotId>,
     pub(super) changed: BTreeSet<SnapshotId>,
@@ -109,7 +109,12 @@ pub(super) struct Facts<'a> {
     pub(super) now: Timestamp,
 }
 
-async fn records(store: &Store, environment: &Environment, keys: &Keys, before: Option<&History>) -> Result<Vec<Read>> {
+async fn read_records(
+    store: &Store,
+    environment: &Environment,
+    keys: &Keys,
+    before: Option<&History>,
+) -> Result<Vec<Read>> {
     let known = |id: SnapshotId| {
         let snapshot = before?.snapshots.iter().find(|snapshot| snapshot.id == id)?;
         let record = snapshot.record.clone()?;
@@ -119,7 +124,7 @@ async fn records(store: &Store, environment: &Environment, keys: &Keys, before: 
         if let Some(known) = known(id) {
             return Ok(Some(known));
         }
-        // Forgotten between the listing and the read, by a run that holds the lease while this one only looks.
+        // A run that holds the lease may forget a snapshot between the listing and this read.
         let Some(bytes) = store.get(&record_key(environment, id)?).await? else { return Ok(None) };
         let parsed = Record::parse(&bytes, environment.as_str(), id);
         Ok::<_, Error>(Some((id, parsed, hex::encode(Sha256::digest(&bytes)))))
@@ -134,8 +139,12 @@ async fn records(store: &Store, environment: &Environment, keys: &Keys, before: 
     Ok(records)
 }
 
-/// Kinds of the sources that anything names: what one configuration leaves out is there all the same.
-pub(super) fn sources(configured: &Configured, file: Option<&Stored>, records: &[Read]) -> BTreeMap<String, String> {
+/// Kinds of all sources that are named anywhere. A source that this configuration lacks still exists.
+pub(super) fn known_sources(
+    configured: &Configured,
+    file: Option<&StoredFile>,
+    records: &[Read],
+) -> BTreeMap<String, String> {
     let mut sources = BTreeMap::new();
     for record in records.iter().filter_map(|(_, record, _)| record.as_ref().ok()) {
         for (name, source) in &record.sources {
@@ -145,7 +154,7 @@ pub(super) fn sources(configured: &Configured, file: Option<&Stored>, records: &
             }
         }
     }
-    if let Some(Stored { file, .. }) = file {
+    if let Some(StoredFile { file, .. }) = file {
         let known = file.retired_sources.iter().chain(&file.sources);
         sources.extend(known.map(|(name, known)| (name.clone(), known.kind.clone())));
     }
@@ -153,7 +162,7 @@ pub(super) fn sources(configured: &Configured, file: Option<&Stored>, records: &
     sources
 }
 
-fn referenced(records: &[Read]) -> BTreeSet<ObjectKey> {
+fn referenced_objects(records: &[Read]) -> BTreeSet<ObjectKey> {
     let records = records.iter().filter_map(|(_, record, _)| record.as_ref().ok());
     records
         .flat_map(|record| record.sources.values())
@@ -161,9 +170,14 @@ fn referenced(records: &[Read]) -> BTreeSet<ObjectKey> {
         .collect()
 }
 
-/// Asks for each object that a record names and the listing did not have. A listing and the reads after it are no single
-/// moment: a run may have committed or forgotten something in between, and a missing object must not be a mere coincidence.
-async fn look_again(store: &Store, environment: &Environment, keys: &mut Keys, records: &mut Vec<Read>) -> Result<()> {
+/// Requests each object that a record names and the listing lacked. The listing and the later reads are not atomic: a
+/// run may have committed or forgotten something in between, and that must not look like a lost object.
+async fn recheck_objects(
+    store: &Store,
+    environment: &Environment,
+    keys: &mut Keys,
+    records: &mut Vec<Read>,
+) -> Result<()> {
     let mut wanted: BTreeMap<ObjectKey, BTreeSet<SnapshotId>> = BTreeMap::new();
     for (id, record, _) in records.iter() {
         let objects = record.iter().flat_map(|record| record.sources.values()).filter_map(|s| s.object.as_ref());
@@ -174,10 +188,10 @@ async fn look_again(store: &Store, environment: &Environment, keys: &mut Keys, r
         }
     }
     let mut suspects = BTreeSet::new();
-    let looks = futures::stream::iter(wanted)
+    let requests = futures::stream::iter(wanted)
         .map(|(key, ids)| async move { Ok::<_, Error>((store.head(&key).await?, key, ids)) });
-    let mut looks = looks.buffer_unordered(READS_IN_FLIGHT_MAX);
-    while let Some((meta, key, ids)) = looks.try_next().await? {
+    let mut answers = requests.buffer_unordered(READS_IN_FLIGHT_MAX);
+    while let Some((meta, key, ids)) = answers.try_next().await? {
         match meta {
             Some(meta) => {
                 if let Some(id) = ids.first().copied() {
@@ -202,13 +216,13 @@ async fn look_again(store: &Store, environment: &Environment, keys: &mut Keys, r
     Ok(())
 }
 
-/// Snapshots that a record names as the one before it and that left nothing else. Each is asked for by name, because a listing and the
-/// reads after it are no single moment.
-async fn missing(
+/// Snapshots that a record or a verification names and that have neither a record nor a certificate. Each key is
+/// requested again, because the listing and the later reads are not atomic.
+async fn missing_records(
     store: &Store,
     environment: &Environment,
     keys: &Keys,
-    file: Option<&Stored>,
+    file: Option<&StoredFile>,
     records: &[Read],
 ) -> Result<BTreeSet<SnapshotId>> {
     let has_certificate = |id: &SnapshotId| keys.certificates.contains_key(id) && !keys.empty_certificates.contains(id);
@@ -218,12 +232,13 @@ async fn missing(
             || file.is_some_and(|stored| stored.file.known_breaks.contains(id))
     };
     let mut missing = BTreeSet::new();
-    let mut wanted: BTreeSet<SnapshotId> = named(records).map(|previous| previous.id).collect();
-    // What was made from a script's objects had no record.
+    let mut wanted: BTreeSet<SnapshotId> = links(records).map(|previous| previous.id).collect();
+    // A snapshot that was adopted from a script's objects had no record.
     let was_adopted = |id: &SnapshotId| keys.objects.values().any(|found| found.moment == *id);
     wanted.extend(keys.empty_certificates.iter().filter(|id| !was_adopted(id)));
     wanted.retain(|id| !is_known(id));
-    // What was verified and left nothing else had a record, or was made from a script's objects, which a script may take away.
+    // A snapshot that was verified and left nothing else had a record, or was adopted from a script's objects, which
+    // the script may have deleted.
     for mark in keys.verified.iter().filter(|mark| mark.passed && !is_known(&mark.snapshot)) {
         let bytes = store.get(&mark.key(environment)?).await?;
         let seen = bytes.and_then(|bytes| Verification::parse(&bytes).ok()).and_then(|seen| seen.record_sha256);
@@ -239,14 +254,14 @@ async fn missing(
     Ok(missing)
 }
 
-/// What records say of other records.
-fn named(records: &[Read]) -> impl Iterator<Item = &Previous> {
+/// The links from records to other records.
+fn links(records: &[Read]) -> impl Iterator<Item = &Previous> {
     let records = records.iter().filter_map(|(_, record, _)| record.as_ref().ok());
     records.flat_map(|record| record.previous.iter().chain(&record.witnessed))
 }
 
-/// Snapshots whose record can be read and is not what a later one names.
-pub(super) fn changed(file: Option<&Stored>, records: &[Read]) -> BTreeSet<SnapshotId> {
+/// Snapshots whose record can be read but is not the one that a later record names.
+fn changed_records(file: Option<&StoredFile>, records: &[Read]) -> BTreeSet<SnapshotId> {
     let hashes: BTreeMap<SnapshotId, &str> =
         records.iter().filter(|(_, record, _)| record.is_ok()).map(|(id, _, sha256)| (*id, sha256.as_str())).collect();
     let differs = |previous: &&Previous| hashes.get(&previous.id).is_some_and(|sha256| *sha256 != previous.sha256);
@@ -254,11 +269,11 @@ pub(super) fn changed(file: Option<&Stored>, records: &[Read]) -> BTreeSet<Snaps
         let edit = |file: &EnvironmentFile| hashes.get(id).is_some_and(|sha256| file.knows_edit(*id, sha256));
         file.is_some_and(|stored| stored.file.retired_snapshots.contains(id) || edit(&stored.file))
     };
-    named(records).filter(differs).map(|previous| previous.id).filter(|id| !known(id)).collect()
+    links(records).filter(differs).map(|previous| previous.id).filter(|id| !known(id)).collect()
 }
 
-/// What the marks of runs under way name.
-async fn announced(store: &Store, environment: &Environment, keys: &Keys) -> Result<Announced> {
+/// Reads what the lease marks of running backups announce.
+async fn read_announced(store: &Store, environment: &Environment, keys: &Keys) -> Result<Announced> {
     let mut announced = Announced::default();
     for key in &keys.leases {
         let Some(bytes) = store.get(key).await? else { continue };
@@ -266,7 +281,7 @@ async fn announced(store: &Store, environment: &Environment, keys: &Keys) -> Res
             Some(mark) if mark.names_keys() => announced.keys.extend(mark.keys),
             Some(mark) => announced.runs.extend(mark.run),
             None => {
-                tracing::warn!("{key} of {environment} is not a readable mark of a lease");
+                tracing::warn!("{key} of {environment} is not a readable lease mark");
                 announced.unclear = true;
             }
         }
@@ -274,7 +289,7 @@ async fn announced(store: &Store, environment: &Environment, keys: &Keys) -> Res
     Ok(announced)
 }
 
-/// Puts records and objects together.
+/// Builds the history from records and objects.
 pub(super) fn build(keys: &Keys, records: Vec<Read>, facts: Facts<'_>) -> History {
     let present = |key: &ObjectKey, bytes: u64| keys.objects.get(key).is_some_and(|found| found.bytes == bytes);
     let file = facts.file.as_ref().map(|stored| &stored.file);
@@ -290,7 +305,7 @@ pub(super) fn build(keys: &Keys, records: Vec<Read>, facts: Facts<'_>) -> Histor
             .map(|(name, source)| {
                 let accepted = file.is_some_and(|file| file.has_accepted(id, name));
                 let given_up = file.is_some_and(|file| file.has_given_up(id, name));
-                let mut state = State { given_up, ..state(source, accepted, &makers, &present) };
+                let mut state = State { given_up, ..recorded_state(source, accepted, &makers, &present) };
                 if state.condition == Condition::Whole && !accepted && file.is_some_and(|f| f.is_suspected(id, name)) {
                     state.condition = Condition::Suspect;
                 }
@@ -308,7 +323,7 @@ pub(super) fn build(keys: &Keys, records: Vec<Read>, facts: Facts<'_>) -> Histor
                 damage,
                 clock_doubted: doubt.is_some(),
                 misplaced: doubt.is_some_and(ClockDoubt::misplaces),
-                // A record that was put back after its certificate waits anew.
+                // A record that was restored after its certificate was written waits again from then on.
                 binned: keys
                     .certificates
                     .get(&id)
@@ -318,14 +333,15 @@ pub(super) fn build(keys: &Keys, records: Vec<Read>, facts: Facts<'_>) -> Histor
             },
         );
     }
-    clocks::disown(&mut snapshots);
+    clocks::mark_disowned(&mut snapshots);
     let damaged = snapshots.values().any(|snapshot| snapshot.damage.is_some());
     let referenced: BTreeSet<ObjectKey> = snapshots
         .values()
         .flat_map(|snapshot| snapshot.sources.values())
         .filter_map(|state| state.object.as_ref().map(|object| object.key.clone()))
         .collect();
-    // What a run has stored and not committed yet is neither a snapshot nor garbage: the lease's mark says whose it is.
+    // Objects that a run has stored but not committed are neither a snapshot nor garbage. The lease mark says which run
+    // they belong to.
     let announced = &facts.announced;
     let under_way = |key: &ObjectKey, found: &Found| {
         announced.keys.contains(key) || found.own && (announced.unclear || announced.runs.contains(&found.moment))
@@ -351,13 +367,13 @@ pub(super) fn build(keys: &Keys, records: Vec<Read>, facts: Facts<'_>) -> Histor
             let is_ahead = snapshot.ahead;
             snapshot.early = is_ahead && !snapshot.retired && !snapshot.disowned && snapshot.damage.is_none();
             snapshot.retired |= is_ahead;
-            // A person may have called its time right, under whatever clock.
+            // A person may have confirmed its time, under any clock.
             snapshot.clock_doubted |= !is_ahead && !file.is_some_and(|file| file.trusted_times.contains(&snapshot.id));
         }
         snapshot.undecided = file.is_some_and(|file| file.is_undecided(snapshot.id));
         snapshot.clock_doubted |= file.is_some_and(|file| file.doubted_times.contains(&snapshot.id));
         snapshot.misplaced |= file.is_some_and(|file| file.is_overruled(snapshot.id));
-        snapshot.standing = proof::standing(&verifications, snapshot.id, facts.now);
+        snapshot.verification_state = proof::verification_state(&verifications, snapshot.id, facts.now);
         if !snapshot.adopted {
             snapshot.complete = snapshot.is_complete();
         }
@@ -365,7 +381,7 @@ pub(super) fn build(keys: &Keys, records: Vec<Read>, facts: Facts<'_>) -> Histor
     let forgotten = keys.certificates.iter().filter(|(id, _)| !snapshots.contains_key(id));
     let forgotten = forgotten.map(|(id, since)| (*id, *since)).collect();
     let mut snapshots: Vec<Snapshot> = snapshots.into_values().collect();
-    clocks::tell(&mut snapshots);
+    clocks::set_facts(&mut snapshots);
     History {
         snapshots,
         orphans,
@@ -383,16 +399,17 @@ pub(super) fn build(keys: &Keys, records: Vec<Read>, facts: Facts<'_>) -> Histor
     }
 }
 
-/// What the records of version 1 say of the objects that they made: those that carried one over said nothing of it.
+/// The condition and measure of each object, from the record of the run that made it. Records of version 1 that carried
+/// an object over did not repeat them.
 fn makers(records: &[Read]) -> BTreeMap<ObjectKey, (Condition, Measure)> {
     let records = records.iter().filter_map(|(_, record, _)| record.as_ref().ok());
     let made = records.flat_map(|record| record.sources.values()).filter(|source| source.outcome == Outcome::Saved);
-    let said =
+    let entry =
         |source: &SourceRecord| Some((source.object.as_ref()?.key.clone(), (source.condition(), source.measured())));
-    made.filter_map(said).collect()
+    made.filter_map(entry).collect()
 }
 
-fn state(
+fn recorded_state(
     source: &SourceRecord,
     accepted: bool,
     makers: &BTreeMap<ObjectKey, (Condition, Measure)>,
@@ -407,7 +424,7 @@ fn state(
     State {
         outcome: source.outcome,
         condition,
-        fingerprint: source.fingerprint.clone().unwrap_or_default(),
+        fingerprint: source.fingerprint.clone(),
         measure: maker
             .filter(|_| source.measured() == Measure::default())
             .map_or_else(|| source.measured(), |(_, measure)| *measure),

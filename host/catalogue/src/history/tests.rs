@@ -1,8 +1,8 @@
-//! What a listing and records come to.
+//! Histories built from listings and records.
 
 use super::adopted::Explained;
-use super::listing::{Keys, sort};
-use super::load::{Announced, Facts, build, sources};
+use super::listing::{Keys, sort_keys};
+use super::load::{Announced, Facts, build, known_sources};
 use super::*;
 use crate::configured::{Configured, Environment, SourceKind};
 use crate::record::{FORMAT_VERSION, Outcome, Record, SourceRecord};
@@ -27,7 +27,7 @@ fn now() -> Timestamp {
 fn keys(listed: &[(&str, u64)]) -> Keys {
     let meta =
         |(key, bytes): &(&str, u64)| Meta { key: ObjectKey::parse(key).unwrap(), bytes: *bytes, modified: now() };
-    sort(&environment(), listed.iter().map(meta))
+    sort_keys(&environment(), listed.iter().map(meta))
 }
 
 fn built(
@@ -37,7 +37,7 @@ fn built(
     announced: Announced,
 ) -> History {
     let (configured, mut keys) = (configured(), keys(listed));
-    let sources = sources(&configured, None, &records);
+    let sources = known_sources(&configured, None, &records);
     keys.objects.retain(|_, found| sources.contains_key(&found.source));
     let explained = explained.iter().map(|(key, why)| (ObjectKey::parse(key).unwrap(), *why)).collect();
     let facts = Facts {
@@ -109,7 +109,7 @@ fn record(id: &str, objects: &[(&str, &str, u64)]) -> Record {
 }
 
 #[test]
-fn a_snapshot_is_complete_only_while_its_objects_are_there_at_their_size() {
+fn a_snapshot_is_complete_only_while_its_objects_exist_with_the_recorded_size() {
     let record = || record("20260630T010000Z", &[("db", "prod/db/20260630T010000Z.dump", 7)]);
     let complete = |listed: &[(&str, u64)]| history(listed, vec![record()]).snapshots[0].complete;
     assert!(complete(&[("prod/db/20260630T010000Z.dump", 7)]));
@@ -155,7 +155,7 @@ fn databases(history: &History) -> Vec<(String, &str, Outcome)> {
 }
 
 #[test]
-fn names_that_mean_one_moment_are_snapshots_of_their_own_and_none_hides_another() {
+fn names_for_the_same_time_become_separate_snapshots() {
     let history = history(
         &[
             ("prod/db/2026-01-01.dump", 1),
@@ -178,12 +178,12 @@ fn names_that_mean_one_moment_are_snapshots_of_their_own_and_none_hides_another(
         ]
     );
     assert!(history.snapshots.iter().all(|snapshot| snapshot.adopted && snapshot.complete), "docs is carried over");
-    assert_eq!(history.snapshots[0].sources["docs"].outcome, found, "whatever its spelling");
+    assert_eq!(history.snapshots[0].sources["docs"].outcome, found, "the name format does not matter");
     assert!(history.orphans.is_empty());
 }
 
 #[test]
-fn an_empty_object_is_a_dump_that_failed_and_what_was_there_before_is_carried_on() {
+fn an_empty_object_is_a_failed_dump_and_the_previous_object_is_carried_over() {
     let history = history(
         &[
             ("prod/db/2026-01-01.dump", 5),
@@ -208,7 +208,7 @@ fn an_empty_object_is_a_dump_that_failed_and_what_was_there_before_is_carried_on
 }
 
 #[test]
-fn a_name_of_a_moment_that_a_run_has_is_adopted_beside_it_and_never_deleted() {
+fn an_object_named_for_the_time_of_a_run_is_adopted_separately_and_never_deleted() {
     let run = record("20260101T010000Z", &[("db", "prod/db/20260101T010000Z.dump", 5)]);
     let listed = [
         ("prod/db/20260101T010000Z.dump", 5),
@@ -228,11 +228,11 @@ fn a_name_of_a_moment_that_a_run_has_is_adopted_beside_it_and_never_deleted() {
     assert!(history.orphans.is_empty());
     let all = history.snapshots.iter().map(|snapshot| snapshot.id).filter(|id| id.to_string().ends_with("010000Z"));
     let freed = history.unreferenced_without(&all.collect());
-    assert_eq!(freed.len(), 1, "forgetting the run leaves the other's object: {freed:?}");
+    assert_eq!(freed.len(), 1, "forgetting the run leaves the other object: {freed:?}");
 }
 
 #[test]
-fn a_certificate_explains_the_objects_that_it_names_and_no_other_of_its_moment() {
+fn a_certificate_explains_only_the_objects_that_it_names() {
     let listed = [
         ("prod/db/20260101-010000.dump", 5),
         ("prod/db/20260101_010000.dump", 6),
@@ -268,9 +268,9 @@ fn an_adopted_snapshot_in_the_bin_keeps_its_id_and_its_objects() {
     assert!(snapshot.complete && snapshot.adopted);
 }
 
-/// A source failed in that run, and a script saved it in the same second: nobody's word explains its object.
+/// A source failed in that run, and a script saved it in the same second: no certificate explains the object.
 #[test]
-fn an_object_of_the_stamp_of_a_run_that_does_not_name_it_is_adopted_and_never_an_orphan() {
+fn an_object_with_the_stamp_of_a_run_that_does_not_name_it_is_adopted() {
     let run = record("20260101T010000Z", &[("docs", "prod/docs/20260101T010000Z.tar.gz", 5)]);
     let listed = [("prod/docs/20260101T010000Z.tar.gz", 5), ("prod/db/20260101T010000Z.dump", 7)];
     let history = history(&listed, vec![run]);
@@ -288,7 +288,7 @@ fn a_source_that_only_a_record_names_is_judged_like_any_other() {
 }
 
 #[test]
-fn keys_of_another_environment_or_that_do_not_parse_are_not_touched() {
+fn keys_of_another_environment_and_unparsable_keys_are_not_touched() {
     let history = history(
         &[
             ("prod/db/latest.dump", 1),
@@ -304,7 +304,7 @@ fn keys_of_another_environment_or_that_do_not_parse_are_not_touched() {
 }
 
 #[test]
-fn what_a_run_has_not_committed_is_neither_a_snapshot_nor_an_orphan() {
+fn uncommitted_objects_are_neither_snapshots_nor_orphans() {
     let listed = [("prod/db/20260101T010000Z.dump", 5), ("prod/db/20260102T010000Z.dump", 5)];
     let named = || Announced {
         keys: [ObjectKey::parse("prod/db/20260101T010000Z.dump").unwrap()].into(),
@@ -318,7 +318,7 @@ fn what_a_run_has_not_committed_is_neither_a_snapshot_nor_an_orphan() {
         assert!(history.orphans.is_empty());
     }
     let unclear = built(&listed, vec![], &[], Announced { unclear: true, ..Announced::default() });
-    assert!(unclear.snapshots.is_empty() && unclear.orphans.is_empty(), "in doubt nothing is taken for anything");
+    assert!(unclear.snapshots.is_empty() && unclear.orphans.is_empty(), "if in doubt, nothing is adopted or deleted");
 }
 
 #[test]
@@ -333,7 +333,7 @@ fn an_object_that_a_certificate_names_is_an_orphan_and_never_comes_back_as_adopt
 }
 
 #[test]
-fn a_snapshot_with_a_record_and_a_certificate_lies_in_the_bin() {
+fn a_snapshot_with_a_record_and_a_certificate_is_in_the_bin() {
     let object = "prod/db/20260101T010000Z.dump";
     let listed =
         [(object, 5), ("prod/forgotten/20260101T010000Z.json", 1), ("prod/snapshots/20260101T010000Z.json", 1)];
@@ -343,7 +343,7 @@ fn a_snapshot_with_a_record_and_a_certificate_lies_in_the_bin() {
 }
 
 #[test]
-fn a_partial_or_suspect_state_is_not_carried_over_and_serves_second() {
+fn a_partial_or_suspect_state_is_not_carried_over_and_is_second_choice() {
     let with = |condition| {
         let mut record = record("20260102T010000Z", &[("db", "prod/db/20260102T010000Z.dump", 5)]);
         record.sources.get_mut("db").unwrap().condition = Some(condition);
@@ -394,7 +394,7 @@ fn an_object_that_a_verification_found_damaged_is_not_carried_over() {
 }
 
 #[test]
-fn a_run_gets_an_id_that_no_name_in_the_store_has() {
+fn a_run_gets_an_id_that_no_name_in_the_store_contains() {
     let listed = [
         ("prod/db/20260630T120000Z.dump", 5),
         ("prod/other/20260630T120001Z.index", 5),
@@ -409,12 +409,12 @@ fn a_run_that_waited_gets_an_id_after_the_newest_snapshot() {
     let newest = |id: &str| history(&[], vec![record(id, &[])]).free_id(now()).to_string();
     assert_eq!(newest("20260630T120214Z"), "20260630T120215Z");
     assert_eq!(newest("20260630T115959Z"), SnapshotId::at(now()).to_string());
-    // So far ahead that one of the two clocks was wrong: the run keeps its own time, and says so.
+    // So far ahead that one of the two clocks was wrong: the run keeps its own time and records the doubt.
     assert_eq!(newest("20260701T120000Z"), SnapshotId::at(now()).to_string());
 }
 
 #[test]
-fn an_object_lives_as_long_as_any_kept_snapshot_refers_to_it() {
+fn an_object_stays_while_any_kept_snapshot_refers_to_it() {
     let shared = ("db", "prod/db/20260101T010000Z.dump", 5);
     let history = history(
         &[("prod/db/20260101T010000Z.dump", 5)],
@@ -426,7 +426,7 @@ fn an_object_lives_as_long_as_any_kept_snapshot_refers_to_it() {
 }
 
 #[test]
-fn a_record_that_cannot_be_read_freezes_every_deletion() {
+fn a_record_that_cannot_be_read_blocks_every_deletion() {
     let listed = [("prod/db/20260101T010000Z.dump", 5), ("prod/forgotten/20260101T010000Z.json", 1)];
     let id: SnapshotId = "20260202T010000Z".parse().unwrap();
     let explained = [("prod/db/20260101T010000Z.dump", Explained::Forgotten { since: now() })];

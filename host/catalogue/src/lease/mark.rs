@@ -1,22 +1,22 @@
-//! What a run leaves in the store for as long as it holds the lease, and which process it is.
+//! The mark that a run keeps in the store while it holds the lease, and the process that the run belongs to.
 
 use base::id::SnapshotId;
 use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 use store::ObjectKey;
 
-/// Version of a mark's format. Version 1 named a run and no keys.
+/// Version of the mark's format. Version 1 named a run but no keys.
 const FORMAT_VERSION: u32 = 2;
 
-/// Whoever a mark belongs to. Persisted, but only for as long as a run.
+/// The owner of a lease. Stored only as long as the run lasts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Mark {
     pub(super) format_version: u32,
-    /// Drawn by its run: a mark that was swept and written again by somebody else is not this one.
+    /// Drawn by the run, so that a mark that was swept and rewritten by another run is recognised.
     #[serde(default)]
     pub(super) nonce: String,
-    /// The run, as soon as it has an id.
+    /// The run, once it has an id.
     #[serde(default)]
     pub run: Option<SnapshotId>,
     /// What the run is about to make, or has made.
@@ -26,7 +26,7 @@ pub struct Mark {
     pub(super) process: Process,
 }
 
-/// A process, told apart from any other of any machine.
+/// A process, distinguishable from any other on any machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Process {
@@ -36,14 +36,13 @@ pub(super) struct Process {
     started: String,
 }
 
-/// Reads a mark; none where it cannot be read.
-#[must_use]
+/// Reads a mark; `None` if it cannot be read.
 pub fn read_mark(bytes: &[u8]) -> Option<Mark> {
     serde_json::from_slice::<Mark>(bytes).ok().filter(|mark| mark.format_version <= FORMAT_VERSION)
 }
 
 impl Mark {
-    /// A new one of this process, which says nothing of a run yet.
+    /// A new mark of this process that names no run yet.
     pub(super) fn own(nonce: String) -> Self {
         let (host, process) = (hostname(), Process::own());
         Self { format_version: FORMAT_VERSION, nonce, run: None, keys: Vec::new(), host, process }
@@ -54,8 +53,7 @@ impl Mark {
         self.process.is_dead()
     }
 
-    /// Whether it says what its run makes. One of version 1 does not.
-    #[must_use]
+    /// Whether it lists the keys that its run makes. Version 1 did not.
     pub const fn names_keys(&self) -> bool {
         self.format_version >= 2
     }
@@ -71,19 +69,19 @@ impl Process {
         Self { boot: boot(), namespace: namespace(), pid, started: started(pid).unwrap_or_default() }
     }
 
-    /// Whether the process is known to be gone: it ran in this very process namespace of this boot, and no process
-    /// of its number and start is there. The kernel is asked by a signal that does nothing, because `/proc` may hide the
-    /// processes of other users; a `/proc` that cannot be read says nothing.
+    /// Whether the process is known to be gone: it ran in this process namespace since this boot, and no process with
+    /// its number and start time exists. The null signal is used to ask the kernel, because `/proc` may hide the
+    /// processes of other users; an unreadable `/proc` proves nothing.
     fn is_dead(&self) -> bool {
-        let here =
+        let is_local =
             !self.boot.is_empty() && self.boot == boot() && !self.namespace.is_empty() && self.namespace == namespace();
-        if !here {
+        if !is_local {
             return false;
         }
         let Some(pid) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) else { return false };
         match rustix::process::test_kill_process(pid) {
             Err(rustix::io::Errno::SRCH) => true,
-            // It is another user's.
+            // The process belongs to another user.
             Err(_) => false,
             Ok(()) => match state(self.pid) {
                 State::Running(started) => !self.started.is_empty() && started != self.started,
@@ -94,13 +92,13 @@ impl Process {
     }
 }
 
-/// What `/proc` says of a process that there is.
+/// What `/proc` shows about an existing process.
 enum State {
-    /// When it started, in the kernel's ticks since boot.
+    /// Running; the start time is in the kernel's ticks since boot.
     Running(String),
-    /// It ended and was not waited for: it does nothing any more.
+    /// It ended but its parent has not waited for it.
     Ended,
-    /// Nothing.
+    /// `/proc` shows nothing.
     Hidden,
 }
 
@@ -112,8 +110,8 @@ fn namespace() -> String {
     std::fs::read_link("/proc/self/ns/pid").map(|link| link.display().to_string()).unwrap_or_default()
 }
 
-/// The state is the first field of `/proc/PID/stat` after the name, which stands in parentheses and may hold anything; the
-/// start is the 20th.
+/// The state is the first field of `/proc/PID/stat` after the name, which is in parentheses and may contain anything.
+/// The start time is the 20th.
 fn state(pid: u32) -> State {
     let fields = || {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
@@ -139,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_own_process_lives_and_a_process_that_ended_is_dead() {
+    fn the_own_process_is_alive_and_a_process_that_ended_is_dead() {
         assert!(!Process::own().is_dead());
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let process = Process { pid: child.id(), started: started(child.id()).unwrap(), ..Process::own() };

@@ -1,4 +1,4 @@
-//! Who else wants the lease, or had it.
+//! Other runs that want the lease, or had it.
 
 use super::mark::{Mark, read_mark};
 use super::{Abandoned, LIFE};
@@ -13,37 +13,37 @@ pub(super) struct Rival {
 }
 
 pub(super) struct Rivals {
-    /// When the own mark was written, by the store's time.
+    /// When this run's mark was written, by the store's time.
     pub(super) now: Timestamp,
     pub(super) live: Vec<Rival>,
     pub(super) abandoned: Vec<Abandoned>,
-    /// Marks that are younger than the own one by more than a lease's life: the store's clock was set back. Nobody can say from
-    /// their age whether they are renewed.
+    /// Marks that are younger than this run's by more than a lease's life, because the store's clock was set back.
+    /// Their age does not show whether they are renewed.
     pub(super) from_the_future: Vec<(ObjectKey, Timestamp, Option<Mark>)>,
 }
 
 impl Rivals {
-    /// Says of the marks from the future whether somebody renewed them meanwhile, which gives them the present time.
-    pub(super) async fn watched(&mut self, store: &Store, environment: &Environment) -> Result<()> {
+    /// Checks whether the marks from the future were renewed in the meantime, which gives them the current time.
+    pub(super) async fn recheck_future_marks(&mut self, store: &Store, environment: &Environment) -> Result<()> {
         let marks = store.list(&format!("{environment}/leases/")).await?;
         for (key, modified, mark) in std::mem::take(&mut self.from_the_future) {
             let Some(meta) = marks.iter().find(|meta| meta.key == key) else { continue };
             match mark {
                 mark if meta.modified != modified => self.live.push(Rival { mark, age: SignedDuration::MAX }),
                 Some(mark) => self.abandoned.push(Abandoned { mark, key }),
-                None => pass_over(&key),
+                None => warn_unreadable(&key),
             }
         }
         Ok(())
     }
 }
 
-/// The other marks of an environment, seen from the own one.
-pub(super) async fn rivals(store: &Store, environment: &Environment, own: &ObjectKey) -> Result<Rivals> {
+/// Finds the other marks of an environment, with their age relative to this run's mark.
+pub(super) async fn find(store: &Store, environment: &Environment, own: &ObjectKey) -> Result<Rivals> {
     let marks = store.list(&format!("{environment}/leases/")).await?;
     let Some(now) = marks.iter().find(|meta| &meta.key == own).map(|meta| meta.modified) else {
         return Err(Error::unavailable("the store does not list what was just written to it")
-            .hint("the lease needs a store that lists its own writes at once, as S3 does since 2020"));
+            .hint("the lease needs a store that lists its own writes at once, as S3 has done since 2020"));
     };
     let mut rivals = Rivals { now, live: Vec::new(), abandoned: Vec::new(), from_the_future: Vec::new() };
     for Meta { key, modified, .. } in marks.into_iter().filter(|meta| &meta.key != own) {
@@ -53,7 +53,7 @@ pub(super) async fn rivals(store: &Store, environment: &Environment, own: &Objec
         let dead = age > LIFE || mark.as_ref().is_some_and(Mark::is_of_a_dead_process);
         match (dead, mark) {
             (true, Some(mark)) => rivals.abandoned.push(Abandoned { mark, key }),
-            (true, None) => pass_over(&key),
+            (true, None) => warn_unreadable(&key),
             (false, mark) if age < -LIFE => rivals.from_the_future.push((key, modified, mark)),
             (false, mark) => rivals.live.push(Rival { mark, age }),
         }
@@ -61,12 +61,12 @@ pub(super) async fn rivals(store: &Store, environment: &Environment, own: &Objec
     Ok(rivals)
 }
 
-/// Nobody can say which run it was, so nothing is cleared for it; it stays until somebody looks.
-fn pass_over(key: &ObjectKey) {
-    tracing::warn!("{key} is not a readable mark of a lease");
+/// It is unknown which run wrote the mark, so nothing is cleaned up for it. The mark stays until a person removes it.
+fn warn_unreadable(key: &ObjectKey) {
+    tracing::warn!("{key} is not a readable lease mark");
 }
 
-pub(super) fn held(environment: &Environment, live: &[Rival]) -> Error {
+pub(super) fn held_error(environment: &Environment, live: &[Rival]) -> Error {
     let who = live.iter().find_map(|rival| {
         let mark = rival.mark.as_ref()?;
         let run = mark.run.map(|run| format!("run {run}, ")).unwrap_or_default();
@@ -84,7 +84,7 @@ mod tests {
     use store::memory::Memory;
 
     #[tokio::test(start_paused = true)]
-    async fn a_mark_that_nobody_can_read_blocks_nobody_for_ever_whatever_its_time() {
+    async fn an_unreadable_mark_blocks_no_run_forever_whatever_its_time() {
         let environment = &crate::configured::Environment::new("prod").unwrap();
         let now: Timestamp = "2026-06-30T01:00:00Z".parse().unwrap();
         for (ahead, is_free) in [(-600, true), (0, false), (600, true), (315_360_000, true)] {

@@ -1,28 +1,28 @@
-//! What a crosscheck plugin found, as a drill's report keeps it.
+//! What a crosscheck plugin found, as stored in the report of a drill.
 
 use crate::record::PluginRecord;
 use serde::{Deserialize, Serialize};
 
-/// Paths of each kind that a report holds. The counts say the rest.
+/// Maximum number of paths of each kind in a report. The totals count all of them.
 pub const PATHS_MAX: usize = 100;
 
-/// What a cross-check came to; part of the report of a drill, whose `format_version` covers it.
+/// The result of a crosscheck. It is part of the report of a drill, whose `format_version` covers it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CrosscheckReport {
     /// Documents that the database names.
     pub compared: u64,
-    /// Named by the database and not there.
+    /// Documents that the database names but that do not exist.
     pub missing: Paths,
-    /// There with another content than the database noted.
+    /// Documents whose content differs from what the database recorded.
     pub altered: Paths,
-    /// There and not named by the database.
+    /// Documents that exist but that the database does not name.
     pub orphaned: Paths,
-    /// What was looked at and how it turned out; at least one.
+    /// What was checked, with the results; at least one.
     pub findings: Vec<Finding>,
-    /// How far each log reaches that is chained by signatures.
+    /// How far each log that is chained by signatures reaches.
     pub heads: Vec<Head>,
-    /// Who compared, and what it was told.
+    /// The plugin that compared, and what it did.
     pub plugin: PluginRecord,
 }
 
@@ -32,33 +32,33 @@ pub struct CrosscheckReport {
 pub struct Paths {
     /// How many.
     pub total: u64,
-    /// The first of them, at most [`PATHS_MAX`], as they may be shown.
+    /// The first of them, at most [`PATHS_MAX`], in printable form.
     pub first: Vec<String>,
 }
 
-/// One thing that was looked at.
+/// One thing that was checked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Finding {
-    /// What, a short phrase.
+    /// What was checked, as a short phrase.
     pub name: String,
-    /// How it turned out.
+    /// The result.
     pub verdict: Verdict,
     /// One line for people.
     pub detail: String,
 }
 
-/// How something turned out.
+/// The result of one check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
-    /// Well.
+    /// No problem was found.
     Passed,
-    /// Something to know that is no failure.
+    /// Worth knowing, but not a failure.
     Noted,
-    /// Not well.
+    /// A problem was found.
     Failed,
-    /// It could not be looked at, and that is no failure.
+    /// It could not be checked, which is not a failure.
     Skipped,
 }
 
@@ -68,7 +68,7 @@ pub enum Verdict {
 pub struct Head {
     /// Which log.
     pub log: String,
-    /// Its entries.
+    /// The number of its entries.
     pub entries: u64,
     /// The key of the last one.
     pub last: i64,
@@ -78,12 +78,11 @@ pub struct Head {
 
 impl CrosscheckReport {
     /// Whether nothing failed.
-    #[must_use]
     pub fn passed(&self) -> bool {
         self.failed().next().is_none()
     }
 
-    /// What failed.
+    /// The findings that failed.
     pub fn failed(&self) -> impl Iterator<Item = &Finding> {
         self.findings.iter().filter(|finding| finding.verdict == Verdict::Failed)
     }

@@ -1,30 +1,30 @@
-//! One question: what it is about, what it says, and the command that answers it.
+//! One question: its kind, its text and the command that answers it.
 
 use base::id::SnapshotId;
 use std::collections::BTreeSet;
 
-/// What a question is about.
+/// The kind of a question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Kind {
+pub enum QuestionKind {
     /// Nobody ran `init`.
     Uninitialised,
     /// The environment's file cannot be read.
     FileDamaged,
-    /// The configuration has a source that the environment does not.
+    /// The configuration has a source that the environment does not have.
     NewSource,
-    /// The environment has a source that the configuration does not.
+    /// The environment has a source that the configuration does not have.
     GoneSource,
-    /// A source is another thing than before, or most of it is gone.
+    /// A source is a different one than before, or most of it is gone.
     Suspect,
     /// The configuration weakens a rule of the guard.
     Guard,
-    /// The configuration has another retention plugin, or other settings of it.
+    /// The configuration has another retention plugin, or other settings for it.
     Retention,
     /// The configuration has another time zone.
     TimeZone,
     /// The time of a run is doubted.
     Clock,
-    /// Two clocks disagreed, and the time has come by both.
+    /// Two clocks disagreed, and by both the time has passed.
     Clocks,
     /// A snapshot is from the future.
     Future,
@@ -32,32 +32,31 @@ pub enum Kind {
     Lost,
     /// A record cannot be read.
     DamagedRecord,
-    /// A record that another one names is missing.
+    /// A record that another record names is missing.
     MissingRecord,
-    /// A record is not what another one names.
+    /// A record is not the one that another record names.
     ChangedRecord,
-    /// The environment's file is not the one that runs went by.
+    /// The environment's file is not the one that runs used.
     OtherFile,
 }
 
 /// One question.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Question {
-    /// What it is about.
-    pub kind: Kind,
+    /// Its kind.
+    pub kind: QuestionKind,
     /// The source that it is about.
     pub source: Option<String>,
     /// The snapshots that it is about, oldest first.
     pub snapshots: Vec<SnapshotId>,
-    /// One sentence that begins in lower case.
-    pub said: String,
+    /// One sentence that starts in lower case.
+    pub text: String,
     /// The command that answers it, after `dolibarr-backup`.
     pub command: String,
 }
 
-impl Kind {
-    /// As `status --json` and `accept --only` name it.
-    #[must_use]
+impl QuestionKind {
+    /// The name in `status --json` and in `accept --only`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Uninitialised => "uninitialised",
@@ -81,19 +80,19 @@ impl Kind {
 }
 
 impl Question {
-    /// Its own name, which no other question has: what it is about and the source, `suspect:docs`, or what it is about alone.
-    #[must_use]
+    /// Its unique name: the kind and the source, such as `suspect:docs`, or the kind alone.
     pub fn name(&self) -> String {
-        name_of(self.kind.name(), self.source.as_deref())
+        question_name(self.kind.name(), self.source.as_deref())
     }
 }
 
-/// What [`Question::name`] is made of.
-pub fn name_of(kind: &str, source: Option<&str>) -> String {
+/// Builds the name that [`Question::name`] returns.
+pub fn question_name(kind: &str, source: Option<&str>) -> String {
     source.map_or_else(|| kind.to_owned(), |source| format!("{kind}:{source}"))
 }
 
-/// What a person may name of some things, each of a kind and perhaps of a source: the source, the kind, or both.
+/// The names by which a person can select questions: the source, the kind, or both. Each entry has a kind and may have
+/// a source.
 #[derive(Debug, Default)]
 pub struct Names<'a>(Vec<(&'a str, Option<&'a str>)>);
 
@@ -104,36 +103,35 @@ impl<'a> FromIterator<(&'a str, Option<&'a str>)> for Names<'a> {
 }
 
 impl<'a> Names<'a> {
-    /// Of what waits, and of failed verifications, about which nothing waits.
-    #[must_use]
+    /// The names of open questions, and of failed verifications, which have no question.
     pub fn of(waiting: &'a [Question]) -> Self {
         let waiting = waiting.iter().map(|question| (question.kind.name(), question.source.as_deref()));
         waiting.chain([(super::DISPROVED, None)]).collect()
     }
 
-    /// The shortest name by which one of them alone is meant. What it is about comes before a source that is called the same.
+    /// The shortest name that selects only this entry. If a kind and a source have the same name, it means the kind.
     pub fn shortest(&self, kind: &'a str, source: Option<&'a str>) -> String {
-        let own = BTreeSet::from([name_of(kind, source)]);
+        let own = BTreeSet::from([question_name(kind, source)]);
         let short = source.filter(|source| self.meant(source).is_ok_and(|meant| meant == own));
-        short.map_or_else(|| name_of(kind, source), str::to_owned)
+        short.map_or_else(|| question_name(kind, source), str::to_owned)
     }
 
-    /// The names, in full, of what a person means. A source says which one is meant if there is but one thing of it.
+    /// The full names of the entries that a person means. A source alone is enough if it has only one entry.
     ///
     /// # Errors
-    /// The names that there are to choose from.
+    /// The names to choose from.
     pub fn meant(&self, name: &str) -> Result<BTreeSet<String>, BTreeSet<String>> {
-        let of = |wanted: &dyn Fn(&str, Option<&str>) -> bool| -> BTreeSet<String> {
+        let names = |wanted: &dyn Fn(&str, Option<&str>) -> bool| -> BTreeSet<String> {
             let wanted = self.0.iter().filter(|(kind, source)| wanted(kind, *source));
-            wanted.map(|(kind, source)| name_of(kind, *source)).collect()
+            wanted.map(|(kind, source)| question_name(kind, *source)).collect()
         };
-        let whole = of(&|kind, source| name_of(kind, source) == name);
-        let kind = of(&|kind, _| kind == name);
-        let source = of(&|_, source| source == Some(name));
+        let whole = names(&|kind, source| question_name(kind, source) == name);
+        let kind = names(&|kind, _| kind == name);
+        let source = names(&|_, source| source == Some(name));
         match [whole, kind].into_iter().find(|meant| !meant.is_empty()) {
             Some(meant) => Ok(meant),
             None if source.len() == 1 => Ok(source),
-            None if source.is_empty() => Err(of(&|_, _| true)),
+            None if source.is_empty() => Err(names(&|_, _| true)),
             None => Err(source),
         }
     }

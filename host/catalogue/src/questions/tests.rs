@@ -1,25 +1,25 @@
-//! What is asked, and that each answer answers it.
+//! Which questions are asked, and that each answer closes its question.
 
 use super::*;
 use crate::configured::Environment;
 use crate::configured::SourceKind;
-use crate::environment::Stored;
+use crate::environment::StoredFile;
 use crate::record::Record;
 use jiff::SignedDuration;
 use std::collections::BTreeMap;
 use store::ObjectKey;
 
-/// What a configuration says.
+/// A configuration.
 #[derive(Clone)]
-struct Said {
+struct Setup {
     configured: Configured,
-    guard: guard::Config,
+    guard: guard::GuardConfig,
     time_zone: &'static str,
 }
 
-impl Said {
-    fn asked(&self) -> Asked<'_> {
-        Asked {
+impl Setup {
+    fn context(&self) -> QuestionContext<'_> {
+        QuestionContext {
             environment: "prod",
             configured: &self.configured,
             guard: &self.guard,
@@ -30,15 +30,15 @@ impl Said {
 }
 
 /// Folders in the time zone UTC, with the guard's defaults.
-fn folders(names: &[&str]) -> Said {
+fn folders(names: &[&str]) -> Setup {
     let mut configured = Configured::default();
     for name in names {
         configured.add(name, SourceKind::Directory).unwrap();
     }
-    Said { configured, guard: guard::Config::default(), time_zone: "UTC" }
+    Setup { configured, guard: guard::GuardConfig::default(), time_zone: "UTC" }
 }
 
-fn all() -> Said {
+fn all() -> Setup {
     folders(&["docs", "mails"])
 }
 
@@ -85,22 +85,22 @@ fn whole(id: &str) -> Snapshot {
 }
 
 fn history(snapshots: Vec<Snapshot>) -> History {
-    let Said { configured, guard, .. } = all();
+    let Setup { configured, guard, .. } = all();
     let environment = Environment::new("prod").unwrap();
     let file = EnvironmentFile::first(&environment, &configured, &BTreeMap::new(), &guard, "UTC", now());
     let mut history = History::of(snapshots);
-    history.environment = Some(Stored { stamp: SnapshotId::at(now()), sha256: String::new(), file });
+    history.environment = Some(StoredFile { stamp: SnapshotId::at(now()), sha256: String::new(), file });
     history
 }
 
-/// What is asked of a history under a configuration, and what is left after an answer.
-fn asked_and_left(said: &Said, history: &History, answer: &Answer) -> (Vec<Question>, Vec<Kind>) {
-    let asked = said.asked();
-    let before = questions(asked, history, now());
+/// The questions about a history under a configuration, and those that are left after an answer.
+fn asked_and_left(setup: &Setup, history: &History, answer: &Answer) -> (Vec<Question>, Vec<QuestionKind>) {
+    let context = setup.context();
+    let before = questions(context, history, now());
     let file = &history.environment.as_ref().unwrap().file;
-    let (next, changes) = self::answer(asked, history, file, answer, now());
+    let (next, changes) = self::answer(context, history, file, answer, now());
     assert_eq!(changes.is_empty(), next == *file, "{changes:?}");
-    // What a person answered is in the file from then on; the snapshots are what they were.
+    // The answer is in the file from then on. The snapshots themselves do not change.
     let snapshots = history.snapshots.iter().cloned().map(|mut snapshot| {
         snapshot.retired = next.has_given_up_record(snapshot.id) || next.retired_ahead.contains(&snapshot.id);
         snapshot.clock_doubted &= !next.trusted_times.contains(&snapshot.id);
@@ -114,21 +114,21 @@ fn asked_and_left(said: &Said, history: &History, answer: &Answer) -> (Vec<Quest
     });
     let mut after = History::of(snapshots.collect());
     after.missing = history.missing.difference(&next.known_breaks).copied().collect();
-    after.environment = Some(Stored { file: next, ..history.environment.clone().unwrap() });
-    let left = questions(asked, &after, now()).into_iter().map(|question| question.kind).collect();
+    after.environment = Some(StoredFile { file: next, ..history.environment.clone().unwrap() });
+    let left = questions(context, &after, now()).into_iter().map(|question| question.kind).collect();
     (before, left)
 }
 
 #[test]
-fn nothing_is_asked_where_all_agree() {
+fn nothing_is_asked_if_everything_agrees() {
     let history = history(vec![whole("20260629T010000Z"), whole("20260630T010000Z")]);
     let (asked, left) = asked_and_left(&all(), &history, &Answer::default());
     assert!(asked.is_empty() && left.is_empty(), "{asked:?}");
-    assert_eq!(obstacles(all().asked(), &history, now()), Vec::<String>::new());
+    assert_eq!(obstacles(all().context(), &history, now()), Vec::<String>::new());
 }
 
 #[test]
-fn each_question_names_the_command_that_answers_it_and_is_gone_after_that() {
+fn each_question_names_the_command_that_answers_and_closes_it() {
     use ClockDoubt::{Behind, Gap, Skew};
     let id = |text: &str| text.parse::<SnapshotId>().unwrap();
     let two = || vec![whole("20260629T010000Z"), whole("20260630T010000Z")];
@@ -144,36 +144,36 @@ fn each_question_names_the_command_that_answers_it_and_is_gone_after_that() {
         snapshots
     };
     let of_kind = |kind| {
-        let mut said = folders(&["docs"]);
-        said.configured.add("mails", kind).unwrap();
-        said
+        let mut setup = folders(&["docs"]);
+        setup.configured.add("mails", kind).unwrap();
+        setup
     };
-    let weaker = guard::Config { legal_years: 1, ..guard::Config::default() };
+    let weaker = guard::GuardConfig { legal_years: 1, ..guard::GuardConfig::default() };
     let retire = Answer { retire: ["mails".to_owned()].into(), ..Answer::default() };
     let give_up = Answer { lost: true, ..Answer::default() };
     let plain = Answer::default();
     let accept = "accept --env prod";
-    for (case, said, snapshots, answer, kind, command) in [
-        ("gone", folders(&["docs"]), two(), &retire, Kind::GoneSource, "accept --env prod --retire mails"),
-        ("new", folders(&["docs", "mails", "more"]), two(), &plain, Kind::NewSource, accept),
-        ("kind", of_kind(SourceKind::Postgres), two(), &plain, Kind::NewSource, accept),
-        ("guard", Said { guard: weaker, ..all() }, two(), &plain, Kind::Guard, accept),
-        ("zone", Said { time_zone: "Europe/Paris", ..all() }, two(), &plain, Kind::TimeZone, accept),
+    for (case, setup, snapshots, answer, kind, command) in [
+        ("gone", folders(&["docs"]), two(), &retire, QuestionKind::GoneSource, "accept --env prod --retire mails"),
+        ("new", folders(&["docs", "mails", "more"]), two(), &plain, QuestionKind::NewSource, accept),
+        ("kind", of_kind(SourceKind::Postgres), two(), &plain, QuestionKind::NewSource, accept),
+        ("guard", Setup { guard: weaker, ..all() }, two(), &plain, QuestionKind::Guard, accept),
+        ("zone", Setup { time_zone: "Europe/Paris", ..all() }, two(), &plain, QuestionKind::TimeZone, accept),
         (
             "suspect",
             all(),
             vec![whole("20260629T010000Z"), snapshot("20260630T010000Z", Condition::Suspect, None)],
             &plain,
-            Kind::Suspect,
+            QuestionKind::Suspect,
             accept,
         ),
-        ("skew", all(), doubted("20260630T010000Z", Skew { seconds: 3_600 }), &plain, Kind::Clock, accept),
+        ("skew", all(), doubted("20260630T010000Z", Skew { seconds: 3_600 }), &plain, QuestionKind::Clock, accept),
         (
             "gap",
             all(),
             doubted("20260630T010000Z", Gap { newest: id("20260101T000000Z") }),
             &plain,
-            Kind::Clock,
+            QuestionKind::Clock,
             accept,
         ),
         (
@@ -181,43 +181,50 @@ fn each_question_names_the_command_that_answers_it_and_is_gone_after_that() {
             all(),
             doubted("20260629T010000Z", Behind { newest: id("20260630T010000Z") }),
             &plain,
-            Kind::Clock,
+            QuestionKind::Clock,
             accept,
         ),
-        ("future", all(), vec![whole("20260630T010000Z"), whole("20360101T000000Z")], &plain, Kind::Future, accept),
-        ("lost", all(), lost(), &give_up, Kind::Lost, "accept --env prod --lost"),
-        ("damaged", all(), damaged(), &give_up, Kind::DamagedRecord, "accept --env prod --lost"),
+        (
+            "future",
+            all(),
+            vec![whole("20260630T010000Z"), whole("20360101T000000Z")],
+            &plain,
+            QuestionKind::Future,
+            accept,
+        ),
+        ("lost", all(), lost(), &give_up, QuestionKind::Lost, "accept --env prod --lost"),
+        ("damaged", all(), damaged(), &give_up, QuestionKind::DamagedRecord, "accept --env prod --lost"),
     ] {
         let history = history(snapshots);
-        let (asked, left) = asked_and_left(&said, &history, answer);
-        let kinds: Vec<Kind> = asked.iter().map(|question| question.kind).collect();
+        let (asked, left) = asked_and_left(&setup, &history, answer);
+        let kinds: Vec<QuestionKind> = asked.iter().map(|question| question.kind).collect();
         assert_eq!(kinds, [kind], "{case}: {asked:?}");
         assert_eq!(asked[0].command, command, "{case}");
-        assert!(asked[0].said.starts_with(|c: char| c.is_lowercase() || c.is_ascii_digit()), "{case}: {asked:?}");
-        assert_eq!(left, Vec::<Kind>::new(), "{case}: still asked after its answer");
+        assert!(asked[0].text.starts_with(|c: char| c.is_lowercase() || c.is_ascii_digit()), "{case}: {asked:?}");
+        assert_eq!(left, Vec::<QuestionKind>::new(), "{case}: still asked after its answer");
     }
 }
 
 #[test]
-fn a_record_that_a_later_one_names_and_that_is_missing_is_asked_about_until_somebody_gives_it_up() {
+fn a_missing_record_that_a_later_one_names_is_asked_about_until_it_is_given_up() {
     let mut history = history(vec![whole("20260628T010000Z"), whole("20260630T010000Z")]);
     history.missing = ["20260629T010000Z".parse().unwrap()].into();
-    for (lost, expected) in [(false, vec![Kind::MissingRecord]), (true, vec![])] {
+    for (lost, expected) in [(false, vec![QuestionKind::MissingRecord]), (true, vec![])] {
         let (asked, left) = asked_and_left(&all(), &history, &Answer { lost, ..Answer::default() });
         let asked: Vec<_> = asked.iter().map(|question| (question.kind, question.command.as_str())).collect();
-        assert_eq!(asked, [(Kind::MissingRecord, "accept --env prod --lost")]);
+        assert_eq!(asked, [(QuestionKind::MissingRecord, "accept --env prod --lost")]);
         assert_eq!(left, expected);
     }
 }
 
 #[test]
-fn a_snapshot_of_a_clock_that_is_ahead_is_asked_about_once() {
+fn a_snapshot_from_the_future_is_asked_about_once() {
     let doubt = ClockDoubt::Skew { seconds: 300_000_000 };
     let ahead = snapshot("20360101T000000Z", Condition::Whole, Some(doubt));
     let history = history(vec![whole("20260630T010000Z"), ahead]);
     let (asked, left) = asked_and_left(&all(), &history, &Answer::default());
-    let kinds: Vec<Kind> = asked.iter().map(|question| question.kind).collect();
-    assert_eq!((kinds, left), (vec![Kind::Future], vec![]));
+    let kinds: Vec<QuestionKind> = asked.iter().map(|question| question.kind).collect();
+    assert_eq!((kinds, left), (vec![QuestionKind::Future], vec![]));
 }
 
 #[test]
@@ -225,21 +232,22 @@ fn a_plain_answer_retires_no_source_and_gives_nothing_up() {
     let mut snapshots = vec![whole("20260630T010000Z")];
     snapshots[0].sources.get_mut("docs").unwrap().object.as_mut().unwrap().present = false;
     let (_, left) = asked_and_left(&folders(&["docs"]), &history(snapshots), &Answer::default());
-    assert_eq!(left, [Kind::GoneSource, Kind::Lost]);
+    assert_eq!(left, [QuestionKind::GoneSource, QuestionKind::Lost]);
 }
 
 #[test]
-fn what_is_from_the_future_waits_a_gap_is_believed_and_what_is_neither_stays_second() {
+fn a_future_time_waits_a_gap_is_trusted_and_an_unclear_time_is_doubted() {
     use ClockDoubt::{Behind, Gap, Skew};
     let id = |text: &str| text.parse::<SnapshotId>().unwrap();
     let judged = |taken: &str, doubt| {
         let history = history(vec![whole("20260620T010000Z"), snapshot(taken, Condition::Whole, Some(doubt))]);
-        let said = all();
-        let asked = said.asked();
-        let (next, _) = answer(asked, &history, &history.environment.as_ref().unwrap().file, &Answer::default(), now());
-        let of = |ids: &BTreeSet<SnapshotId>| ids.contains(&id(taken));
-        assert!(next.retired_snapshots.is_empty(), "nobody knows which clock was wrong");
-        (of(&next.retired_ahead), of(&next.trusted_times), of(&next.doubted_times))
+        let setup = all();
+        let context = setup.context();
+        let file = &history.environment.as_ref().unwrap().file;
+        let (next, _) = answer(context, &history, file, &Answer::default(), now());
+        let has = |ids: &BTreeSet<SnapshotId>| ids.contains(&id(taken));
+        assert!(next.retired_snapshots.is_empty(), "it is unknown which clock was wrong");
+        (has(&next.retired_ahead), has(&next.trusted_times), has(&next.doubted_times))
     };
     let (waits, trusted, second) = ((true, false, false), (false, true, false), (false, false, true));
     assert_eq!(judged("20360101T000000Z", Gap { newest: id("20260620T010000Z") }), waits);
@@ -253,7 +261,7 @@ fn what_is_from_the_future_waits_a_gap_is_believed_and_what_is_neither_stays_sec
 }
 
 #[test]
-fn a_clock_is_doubted_beyond_the_limits_and_not_at_them() {
+fn a_clock_is_doubted_beyond_the_limits_but_not_at_them() {
     let history = history(vec![whole("20260630T010000Z")]);
     let newest: Timestamp = "2026-06-30T12:00:00Z".parse().unwrap();
     let at = |seconds: i64| newest + SignedDuration::from_secs(seconds);

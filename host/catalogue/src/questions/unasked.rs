@@ -1,11 +1,12 @@
-//! What the environment's file takes over without a question.
+//! Changes to the environment's file that need no question.
 
 use crate::environment::{AcceptedState, EnvironmentFile, KnownSource};
 use crate::guard;
 use crate::history::History;
 use jiff::Timestamp;
 
-/// Expects every source of the newest recorded run too: what this configuration leaves out is asked about.
+/// Adds every source of the newest recorded run to the expected sources, so that a source missing from this
+/// configuration becomes a question.
 pub fn expect_recorded(file: &mut EnvironmentFile, history: &History, now: Timestamp) {
     let newest = history.previous(now).and_then(|snapshot| snapshot.record.as_ref());
     for (name, source) in newest.into_iter().flat_map(|record| &record.sources) {
@@ -15,13 +16,14 @@ pub fn expect_recorded(file: &mut EnvironmentFile, history: &History, now: Times
     }
 }
 
-/// What a run takes without a question: rules of the configuration that are stronger, so that nobody takes them back in silence, the
-/// retention where none is known, and that something lost is back, so that losing it again is a new loss. None where there is
-/// nothing new. What earlier versions noted of adopted snapshots by the newest one becomes a list of those that there are.
+/// What a run adopts without a question; `None` if nothing is new. Stronger rules of the configuration are adopted, so
+/// that weakening them later becomes a question. The retention is recorded if none was. Lost objects and records that
+/// are back are no longer given up, so that losing them again is a new loss. The limit by which earlier versions let
+/// adopted snapshots age is converted to a list of snapshots.
 #[must_use]
 pub fn taken_silently(
     file: &EnvironmentFile,
-    guard: &guard::Config,
+    guard: &guard::GuardConfig,
     retention: &str,
     history: &History,
     now: Timestamp,
@@ -57,17 +59,17 @@ pub fn taken_silently(
         reasons.push("what was lost is back");
     }
     if next.retired_snapshots != file.retired_snapshots {
-        reasons.push("records that cannot be read are named as such");
+        reasons.push("records that cannot be read are listed separately");
     }
-    // Under a clock that was ahead it would keep every loss up to then from being seen.
+    // A restore that was recorded under a clock that was ahead would hide every loss until then.
     for at in next.replaced.values_mut() {
         *at = history.not_ahead(*at, now);
     }
     if next.replaced != file.replaced {
-        reasons.push("a restore was noted under a clock that was ahead");
+        reasons.push("a restore was recorded under a clock that was ahead");
     }
     if next.adopted_age_up_to.take().is_some() {
-        reasons.push("adopted snapshots that may age are named one by one");
+        reasons.push("adopted snapshots that may age are listed individually");
     }
     next.reason = reasons.join("; ");
     (!reasons.is_empty()).then_some(next)

@@ -1,27 +1,28 @@
-//! Taking an answer back: what was accepted is doubted again, and so is what was whole only because of it.
+//! Withdraws an answer: what was accepted is doubted again, and so is what was whole only because of the answer.
 
-use super::{Answer, Kind, name_of, named};
+use super::{Answer, QuestionKind, count_and_ids, question_name};
 use crate::clock::is_ahead;
 use crate::environment::{AcceptedState, EnvironmentFile, RivalClocks};
 use crate::guard::Serves;
 use crate::history::{History, Snapshot, State};
-use crate::judgement::{collapsed, not_back};
+use crate::judgement::{collapsed, still_missing};
 use crate::record::Condition;
 use base::id::SnapshotId;
 use jiff::Timestamp;
 use std::collections::BTreeSet;
 
-/// Takes back what was accepted of the snapshots that an answer names. Gives back what changes, a sentence each.
+/// Withdraws what was accepted for the snapshots that an answer names. Returns what changes, one sentence each.
 pub fn withdraw(history: &History, answer: &Answer, next: &mut EnvironmentFile, now: Timestamp) -> Vec<String> {
     let mut changes = Vec::new();
     let accepted = next.accepted.iter().filter(|state| answer.withdraw.contains(&state.snapshot));
     let sources: BTreeSet<String> = accepted.map(|state| state.source.clone()).collect();
-    for source in sources.iter().filter(|source| answer.covers(&name_of(Kind::Suspect.name(), Some(source)))) {
+    let is_covered = |source: &&String| answer.covers(&question_name(QuestionKind::Suspect.name(), Some(source)));
+    for source in sources.iter().filter(is_covered) {
         let mut all = BTreeSet::new();
-        // Each answer by itself, oldest first.
+        // One answer at a time, oldest first.
         while let Some(id) = answer.withdraw.iter().copied().find(|id| next.has_accepted(*id, source)) {
-            let taken = of_source(history, answer, id, source, next);
-            for snapshot in taken.iter().copied().chain([id]) {
+            let withdrawn = states_of_answer(history, answer, id, source, next);
+            for snapshot in withdrawn.iter().copied().chain([id]) {
                 let state = AcceptedState { snapshot, source: source.clone() };
                 next.accepted.remove(&state);
                 next.suspected.insert(state);
@@ -29,21 +30,22 @@ pub fn withdraw(history: &History, answer: &Answer, next: &mut EnvironmentFile, 
             }
         }
         let all: Vec<SnapshotId> = all.into_iter().collect();
-        changes.push(format!("{source} is suspect again in {}", named(&all)));
+        changes.push(format!("{source} is suspect again in {}", count_and_ids(&all)));
     }
-    if answer.covers(Kind::Clock.name()) || answer.covers(Kind::Clocks.name()) {
+    if answer.covers(QuestionKind::Clock.name()) || answer.covers(QuestionKind::Clocks.name()) {
         let times: BTreeSet<SnapshotId> =
-            answer.withdraw.iter().flat_map(|id| of_time(history, *id, next, now)).collect();
+            answer.withdraw.iter().flat_map(|id| withdraw_time(history, *id, next, now)).collect();
         let times: Vec<SnapshotId> = times.into_iter().collect();
         if !times.is_empty() {
-            changes.push(format!("what was accepted of the time of {} is taken back", named(&times)));
+            changes.push(format!("the answer about the time of {} is withdrawn", count_and_ids(&times)));
         }
     }
     changes
 }
 
-/// The states of a source that are whole because of the answer that accepted one of them, oldest first.
-fn of_source(
+/// The states of a source that are whole because of the answer that accepted one of them, oldest first. Also restores
+/// the identity of the source from before that answer.
+fn states_of_answer(
     history: &History,
     answer: &Answer,
     accepted: SnapshotId,
@@ -55,13 +57,13 @@ fn of_source(
     let of_answer = |id: SnapshotId| next.has_accepted(id, source) && version(id) == version(accepted);
     let first = first_of_answer(history, accepted, source, of_answer);
     let before = history.snapshots.iter().rev().filter(|other| other.id < first);
-    // What is taken back at the same time was no good state either.
+    // A state that is withdrawn at the same time does not count as good either.
     let mut before = before.filter(|other| {
         other.record.is_some() && other.serves(source) == Serves::First && !next.is_suspected(other.id, source)
     });
     let before = before.find_map(|other| other.sources.get(source));
-    let mut all = rest_on_it(history, first, source, before);
-    // What another answer accepted is another person's word.
+    let mut all = states_that_rest_on(history, first, source, before);
+    // States that another answer accepted are not withdrawn.
     let of_another = all.iter().position(|id| next.has_accepted(*id, source) && !of_answer(*id));
     all.truncate(of_another.unwrap_or(all.len()));
     if let (Some(known), Some(identity)) =
@@ -72,7 +74,7 @@ fn of_source(
     all
 }
 
-/// The first state of the same answer: several nights in a row are accepted at once.
+/// The first state that the same answer accepted: one answer accepts several nights in a row.
 fn first_of_answer(
     history: &History,
     accepted: SnapshotId,
@@ -85,18 +87,24 @@ fn first_of_answer(
     read.map(|(id, _)| id).take_while(|id| of_answer(*id)).last().unwrap_or(accepted)
 }
 
-/// The states from an accepted one on in which the source is not back, the accepted one among them.
-fn rest_on_it(history: &History, accepted: SnapshotId, source: &str, before: Option<&State>) -> Vec<SnapshotId> {
+/// The states from an accepted one onwards in which the source is not back, including the accepted one.
+fn states_that_rest_on(
+    history: &History,
+    accepted: SnapshotId,
+    source: &str,
+    before: Option<&State>,
+) -> Vec<SnapshotId> {
     let Some(mistaken) = history.snapshot(accepted).and_then(|snapshot| snapshot.sources.get(source)) else {
         return Vec::new();
     };
     let is_back = |state: &State| match before {
         Some(before) => {
             let another = before.identity.is_some() && state.identity != before.identity;
-            let is_less = collapsed(before.measure, state.measure).or_else(|| not_back(before.measure, state.measure));
+            let (expected, found) = (before.measure, state.measure);
+            let is_less = collapsed(expected, found).or_else(|| still_missing(expected, found));
             !another && is_less.is_none()
         }
-        // What was there before is forgotten. It is back where the mistaken state is a collapse beside it.
+        // The state before is forgotten. The source is back if the mistaken state is a collapse compared with it.
         None => collapsed(state.measure, mistaken.measure).is_some(),
     };
     let later = history.snapshots.iter().filter(|snapshot| snapshot.id >= accepted && snapshot.record.is_some());
@@ -105,8 +113,14 @@ fn rest_on_it(history: &History, accepted: SnapshotId, source: &str, before: Opt
     read.take_while(|(id, state)| *id == accepted || !is_back(state)).map(|(id, _)| id).collect()
 }
 
-/// Takes back what was said of the time of a snapshot; of two clocks, what was said of both. Gives back of which snapshots.
-fn of_time(history: &History, id: SnapshotId, next: &mut EnvironmentFile, now: Timestamp) -> BTreeSet<SnapshotId> {
+/// Withdraws the answer about the time of a snapshot; for a pair of clocks, the answer about both. Returns the
+/// snapshots concerned.
+fn withdraw_time(
+    history: &History,
+    id: SnapshotId,
+    next: &mut EnvironmentFile,
+    now: Timestamp,
+) -> BTreeSet<SnapshotId> {
     let doubts_itself = |id: SnapshotId| {
         let record = history.snapshot(id).and_then(|snapshot| snapshot.record.as_ref());
         record.is_none_or(|record| record.clock_doubt.is_some())
@@ -119,17 +133,18 @@ fn of_time(history: &History, id: SnapshotId, next: &mut EnvironmentFile, now: T
         let ahead: BTreeSet<SnapshotId> = rivals.iter().flat_map(|rivals| &rivals.ahead).copied().collect();
         let mut both: BTreeSet<SnapshotId> =
             rivals.iter().flat_map(|rivals| &rivals.since).chain(&ahead).copied().collect();
-        // What another answer says of some of them stands.
+        // Other answers about some of them remain.
         both.retain(|other| *other == id || !next.is_of_rivals(*other));
         next.trusted_times.retain(|id| !both.contains(id));
         next.doubted_times.retain(|id| !both.contains(id));
-        // Then they are asked about as two clocks; what its own record doubts is asked about by that.
+        // These are asked about again as two clocks. A snapshot whose own record doubts its time is asked about for
+        // that reason.
         next.retired_ahead.retain(|id| !both.contains(id));
         next.retired_ahead.extend(ahead.into_iter().filter(|id| both.contains(id) && !doubts_itself(*id)));
         return both;
     }
     let was_judged = next.trusted_times.remove(&id) | next.doubted_times.remove(&id);
-    // Once its time has come it is asked about because of what was said, so that stays.
+    // After its time has come, this entry is what makes it a question, so it stays.
     let was_ahead = (is_ahead(id, now) || doubts_itself(id)) && next.retired_ahead.remove(&id);
     (was_judged || was_ahead).then_some(id).into_iter().collect()
 }

@@ -1,7 +1,7 @@
 use super::*;
 
 #[test]
-fn an_id_has_exactly_one_spelling() {
+fn an_id_is_written_in_exactly_one_way() {
     let id: SnapshotId = "20240229T235959Z".parse().unwrap();
     assert_eq!(id.to_string(), "20240229T235959Z");
     assert_eq!(id.taken().as_second(), 1_709_251_199);
@@ -17,12 +17,12 @@ fn an_id_has_exactly_one_spelling() {
         "20240229T2359 9Z",
         "+20240229T235959Z",
     ] {
-        assert!(text.parse::<SnapshotId>().is_err(), "{text:?} was taken for an id");
+        assert!(text.parse::<SnapshotId>().is_err(), "{text:?} was parsed as an id");
     }
 }
 
 #[test]
-fn an_id_drops_what_is_below_the_second() {
+fn an_id_drops_fractions_of_a_second() {
     let moment: Timestamp = "2026-06-30T01:00:00.999Z".parse().unwrap();
     assert_eq!(SnapshotId::at(moment).to_string(), "20260630T010000Z");
 }
@@ -58,7 +58,7 @@ fn a_record_is_read_back_as_it_was_written() {
 }
 
 #[test]
-fn a_record_under_another_key_a_newer_one_or_an_edited_one_is_refused() {
+fn a_record_with_another_key_a_newer_format_or_an_unknown_field_is_refused() {
     let good = record();
     let other: SnapshotId = "20260701T010000Z".parse().unwrap();
     let bytes = good.to_bytes().unwrap();

@@ -1,5 +1,5 @@
-//! Whether a restored folder is what its index says, before it is put in place: every entry by its name, kind, size, target and
-//! time. Contents were compared with their SHA-256 as they were written.
+//! Compares a restored folder with its index before it is put in place: the name, kind, size, link target and time of
+//! every entry. Contents were compared with their SHA-256 while they were written.
 
 use crate::entry::{Entry, Kind, Time};
 use crate::exclude::Matcher;
@@ -10,21 +10,21 @@ use crate::path;
 use crate::path::shown;
 use crate::walk::{Found, Unseen, Walk};
 use base::error::{Error, Result};
-use base::stream::stopped;
+use base::stream::interrupted_error;
 use std::cmp::Ordering;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-/// Differences that a message names.
+/// Differences that a message lists.
 const NAMED_MAX: usize = 3;
 
-/// The coarsest times that a file system keeps: those of FAT.
+/// The coarsest time resolution of a file system: that of FAT.
 const COARSE_NANOSECONDS: i128 = 2_000_000_000;
 
-/// Units of the times that other file systems keep, coarsest first: exFAT, some servers, NTFS.
+/// Time resolutions of other file systems, coarsest first: exFAT, some servers, NTFS.
 const UNITS_NANOSECONDS: [u32; 4] = [10_000_000, 1_000_000, 1_000, 100];
 
-/// What is not as it should be.
+/// Differences between the folder and its index.
 #[derive(Default)]
 struct Differences {
     named: Vec<String>,
@@ -40,16 +40,18 @@ impl Differences {
     }
 }
 
-/// Compares a folder with the index that it was restored by, and says whether there was an index. `aside` gets each entry whose time is another
-/// one than before. That is no reason to refuse the restore: a file system whose times end in 2038 has no later ones.
+/// Compares a folder with the index of its archive. Returns whether the archive has an index. `note_time` gets each
+/// entry whose modification time differs. A different time does not fail the restore: some file systems cannot store
+/// times after 2038.
 ///
 /// # Errors
-/// Of class [`base::error::Class::Unexpected`] where it is something else, naming the first entries; those of the index.
+/// [`base::error::Class::Unexpected`] if the folder differs, naming the first entries; see also
+/// [`crate::index::reader::Reader::next`].
 pub(crate) fn with_index(
     root: &Arc<OwnedFd>,
     archive: &Archive,
     means: &Means,
-    mut aside: impl FnMut(&[u8]),
+    mut note_time: impl FnMut(&[u8]),
 ) -> Result<bool> {
     let (Some(object), Some(mut index)) = (&archive.index, archive.index(means, false)?) else { return Ok(false) };
     let mut walk = Walk::new(Arc::clone(root), Matcher::new(&[])?)
@@ -58,7 +60,7 @@ pub(crate) fn with_index(
     let mut differences = Differences::default();
     while let Some(item) = index.next().map_err(|error| error.context(&object.name))? {
         if means.stop.is_cancelled() {
-            return Err(stopped());
+            return Err(interrupted_error());
         }
         let Item::Entry(line) = item else { continue };
         let is_device = matches!(line.kind, Kind::CharacterDevice | Kind::BlockDevice | Kind::Socket);
@@ -70,18 +72,18 @@ pub(crate) fn with_index(
             && !hides(found, &line.path)
         {
             if !matches!(found, Found::Unreadable(_)) {
-                differences.add(found_path(found).unwrap_or_default(), "is not in it");
+                differences.add(found_path(found).unwrap_or_default(), "is not in the index");
             }
             there = walk.next();
         }
         match &there {
-            // Its owner may not enter it either, and whoever restores is not root.
+            // The folder's mode denies access even to its owner, and this process is not root.
             Some(found) if hides(found, &line.path) => {}
             Some(Found::Entry(entry)) if entry.path == line.path => {
                 match difference(&line, entry) {
                     Some(what) => differences.add(&line.path, what),
                     None if line.linked.is_none() && !is_same_time(line.modified, entry.meta.modified) => {
-                        aside(&line.path)
+                        note_time(&line.path)
                     }
                     None => {}
                 }
@@ -92,7 +94,7 @@ pub(crate) fn with_index(
     }
     for found in there.into_iter().chain(walk) {
         if !matches!(found, Found::Unreadable(_)) {
-            differences.add(found_path(&found).unwrap_or_default(), "is not in it");
+            differences.add(found_path(&found).unwrap_or_default(), "is not in the index");
         }
     }
     if differences.total == 0 {
@@ -100,9 +102,9 @@ pub(crate) fn with_index(
     }
     let more = differences.total - differences.named.len() as u64;
     let more = if more == 0 { String::new() } else { format!(", and {more} more") };
-    let text = format!("what was restored is not what {} says: {}{more}", object.name, differences.named.join(", "));
+    let text = format!("the restored files do not match {}: {}{more}", object.name, differences.named.join(", "));
     Err(Error::unexpected(text)
-        .hint("nothing was restored; see whether somebody else writes there, and check the disk"))
+        .hint("nothing was restored; check whether another process writes there, and check the disk"))
 }
 
 fn found_path(found: &Found) -> Option<&[u8]> {
@@ -113,7 +115,7 @@ fn found_path(found: &Found) -> Option<&[u8]> {
     }
 }
 
-/// Whether an entry lies in a folder that cannot be listed.
+/// Whether `found` is a folder that cannot be listed, and `path` is below it.
 fn hides(found: &Found, path: &[u8]) -> bool {
     matches!(found, Found::Unreadable(Unseen { path: folder, is_folder: true, .. }) if path::is_below(path, folder))
 }
@@ -121,18 +123,18 @@ fn hides(found: &Found, path: &[u8]) -> bool {
 fn difference(line: &Line, entry: &Entry) -> Option<&'static str> {
     let meta = &entry.meta;
     if line.linked.is_some() {
-        return (meta.kind == Kind::Folder).then_some("is of another kind");
+        return (meta.kind == Kind::Folder).then_some("is of a different kind");
     }
     let is_link = |kind: &Kind| matches!(kind, Kind::Link(_));
     match (&line.kind, &meta.kind) {
-        (then, now) if then != now && is_link(then) && is_link(now) => Some("leads elsewhere"),
-        (then, now) if then != now => Some("is of another kind"),
-        (Kind::File, _) if line.size_bytes != meta.size_bytes => Some("has another size"),
+        (then, now) if then != now && is_link(then) && is_link(now) => Some("has a different target"),
+        (then, now) if then != now => Some("is of a different kind"),
+        (Kind::File, _) if line.size_bytes != meta.size_bytes => Some("has a different size"),
         _ => None,
     }
 }
 
-/// Whether a time is the one that was set, as far as a file system keeps it.
+/// Whether a time is the one that was set, within the resolution of the file system.
 fn is_same_time(then: Time, now: Time) -> bool {
     let nanoseconds = |time: Time| i128::from(time.seconds) * 1_000_000_000 + i128::from(time.nanoseconds);
     let lost = nanoseconds(then) - nanoseconds(now);
@@ -148,7 +150,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_time_may_be_as_coarse_as_its_file_system_and_no_coarser() {
+    fn a_time_may_be_as_coarse_as_the_file_system_and_no_coarser() {
         let time = |seconds, nanoseconds| Time { seconds, nanoseconds };
         for (then, now, expected) in [
             (time(5, 123_456_789), time(5, 123_456_789), true),

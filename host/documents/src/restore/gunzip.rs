@@ -1,5 +1,5 @@
-//! Unpacking a whole `tar.gz`, whoever made it: one gzip member or many, and zeros behind the last one, as tapes and block devices
-//! leave them. `gzip` ignores those too.
+//! Unpacks any whole `tar.gz`: one gzip member or many. Zeros after the last member are ignored, as `gzip` does; tapes
+//! and block devices leave them.
 
 use flate2::bufread::GzDecoder;
 use std::io::{self, BufRead, ErrorKind, Read};
@@ -13,8 +13,8 @@ pub(crate) struct Gunzip<R>(State<R>);
 enum State<R> {
     Member(Box<GzDecoder<R>>),
     Ended(R),
-    /// While one state becomes another.
-    Lost,
+    /// Between two states; permanent after an error.
+    Invalid,
 }
 
 impl<R: BufRead> Gunzip<R> {
@@ -22,18 +22,18 @@ impl<R: BufRead> Gunzip<R> {
         Self(State::Member(Box::new(GzDecoder::new(input))))
     }
 
-    /// The input, of which nothing is left once all was read.
+    /// The compressed input. It is empty once everything was read. `None` after an error.
     pub(crate) fn into_inner(self) -> Option<R> {
         match self.0 {
             State::Member(decoder) => Some(decoder.into_inner()),
             State::Ended(input) => Some(input),
-            State::Lost => None,
+            State::Invalid => None,
         }
     }
 
-    /// Goes on behind a member.
+    /// Continues with the next member.
     fn next_member(&mut self) -> io::Result<()> {
-        let State::Member(decoder) = std::mem::replace(&mut self.0, State::Lost) else { return Ok(()) };
+        let State::Member(decoder) = std::mem::replace(&mut self.0, State::Invalid) else { return Ok(()) };
         let mut input = decoder.into_inner();
         let zeros = skip_zeros(&mut input)?;
         let next = input.fill_buf()?.first().copied();
@@ -41,7 +41,7 @@ impl<R: BufRead> Gunzip<R> {
             (None, _) => State::Ended(input),
             (Some(GZIP), 0) => State::Member(Box::new(GzDecoder::new(input))),
             _ => {
-                let text = "what it holds is whole, and something that is no gzip follows its end";
+                let text = "data that is not gzip follows its end; everything before it is intact";
                 return Err(io::Error::new(ErrorKind::InvalidData, text));
             }
         };
@@ -61,7 +61,7 @@ impl<R: BufRead> Read for Gunzip<R> {
     }
 }
 
-/// Passes over zeros, and says how many there were.
+/// Skips zeros and returns their number.
 fn skip_zeros(input: &mut impl BufRead) -> io::Result<u64> {
     let mut skipped = 0;
     loop {
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn zeros_behind_the_end_are_ignored_and_nothing_else_is() {
+    fn only_zeros_after_the_end_are_ignored() {
         let unpacked = |packed: &[u8]| {
             let mut plain = Vec::new();
             let mut input = Gunzip::new(packed);

@@ -1,8 +1,7 @@
-//! Restoring from an index: ranges of whole members are fetched ahead, and every core unpacks and writes.
+//! Restores from an index: fetches ranges of whole members ahead, and unpacks and writes them on every core.
 //!
-//! One thread reads the index and plans runs of members, the runtime fetches a few of them at once, workers take members in
-//! the order of the archive. A content that spans members is written by several of them, each at its place, and
-//! hashed in turn.
+//! One thread reads the index and plans runs of members. The runtime fetches a few runs at once. Workers take members
+//! in the order of the archive. If a content spans members, several workers write its parts and hash them in order.
 
 use super::parse::{self, Described, damaged};
 use super::write::{self, Sink, io_failure};
@@ -15,7 +14,7 @@ use crate::object::{Archive, Object};
 use crate::path::shown;
 use crate::pipeline;
 use base::error::{Error, Result};
-use base::stream::stopped;
+use base::stream::interrupted_error;
 use bytes::Bytes;
 use futures::StreamExt;
 use libdeflater::Decompressor;
@@ -25,19 +24,19 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-/// Bytes that one ranged read aims at: enough that its latency costs little, and a handful of members.
+/// Target size of one ranged read: a handful of members, enough that the latency costs little.
 const RUN_BYTES: usize = 4 << 20;
 
-/// Members of one read. A large hole is made of a thousand tiny ones.
+/// Members in one read. A large hole consists of thousands of tiny members.
 const RUN_MEMBERS_MAX: usize = 64;
 
-/// Entries of one read: what they take in memory while they wait.
+/// Entries in one read. Limits their memory while they wait.
 const RUN_ENTRIES_MAX: usize = 4_096;
 
-/// Reads under way. With [`RUN_BYTES`] they hold 16 MiB, and fill 100 MB/s at 160 ms a read.
+/// Reads in progress. With [`RUN_BYTES`] they use 16 MiB, and saturate 100 MB/s at 160 ms per read.
 const READS_IN_FLIGHT_MAX: usize = 4;
 
-/// How often a worker that waits for another looks whether all was stopped.
+/// How often a worker that waits for another one checks whether the restore was stopped.
 const STOP_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Members that follow one another in the archive.
@@ -48,19 +47,19 @@ struct Run {
     entries: usize,
 }
 
-/// A member and what is in it.
+/// A member and its entries.
 struct Member {
     span: Span,
-    /// The content that goes on from the member before.
+    /// The part of a content that continues from the previous member.
     carried: Option<Part>,
     lines: Vec<Line>,
-    /// The content of the last line, where it does not end in this member.
+    /// The first part of the last line's content, if it does not end in this member.
     begun: Option<Part>,
 }
 
-/// A piece of a content that spans members.
+/// A part of a content that spans members.
 struct Part {
-    of: Arc<Large>,
+    large: Arc<Large>,
     offset: u64,
     bytes: usize,
 }
@@ -87,29 +86,29 @@ struct Job {
     packed: Bytes,
 }
 
-/// Restores everything but what waits for the end.
+/// Restores everything except what has to wait for the end ([`super::late`]).
 pub(super) fn run(archive: &Archive, work: &Work) -> Result<()> {
     let (planned, runs) = mpsc::channel(1);
     let workers = pipeline::workers();
     let (ready, jobs) = mpsc::channel(workers);
     let jobs = Mutex::new(jobs);
     std::thread::scope(|scope| {
-        scope.spawn(|| noted(work, plan(archive, work, &planned)).inspect(|()| drop(planned)));
-        scope.spawn(|| noted(work, work.means.runtime.block_on(fetch(&archive.object, work, runs, ready))));
+        scope.spawn(|| note_failure(work, plan(archive, work, &planned)).inspect(|()| drop(planned)));
+        scope.spawn(|| note_failure(work, work.means.runtime.block_on(fetch(&archive.object, work, runs, ready))));
         for _ in 0..workers {
-            scope.spawn(|| noted(work, Worker::new(work).run(&jobs)));
+            scope.spawn(|| note_failure(work, Worker::new(work).run(&jobs)));
         }
     });
-    if work.is_stopped() { Err(work.failed(stopped())) } else { Ok(()) }
+    if work.is_stopped() { Err(work.failed(interrupted_error())) } else { Ok(()) }
 }
 
-fn noted(work: &Work, done: Result<()>) -> Option<()> {
+fn note_failure(work: &Work, done: Result<()>) -> Option<()> {
     done.map_err(|error| work.fail(error)).ok()
 }
 
-/// Reads the index and puts out runs.
+/// Reads the index and sends runs of members to `out`.
 fn plan(archive: &Archive, work: &Work, out: &mpsc::Sender<Run>) -> Result<()> {
-    let named = |error: Error| match &archive.index {
+    let in_index = |error: Error| match &archive.index {
         Some(index) => error.context(&index.name),
         None => error,
     };
@@ -117,7 +116,7 @@ fn plan(archive: &Archive, work: &Work, out: &mpsc::Sender<Run>) -> Result<()> {
     let mut run = Run::default();
     let mut member: Option<Member> = None;
     loop {
-        let item = reader.next().map_err(named)?;
+        let item = reader.next().map_err(in_index)?;
         match item {
             Some(Item::Entry(line)) => {
                 if let Some(member) = &mut member {
@@ -126,19 +125,19 @@ fn plan(archive: &Archive, work: &Work, out: &mpsc::Sender<Run>) -> Result<()> {
             }
             next => {
                 let mut rest = None;
-                if let Some((closed, goes_on)) = member.take().map(Member::close) {
+                if let Some((closed, continued)) = member.take().map(Member::close) {
                     if run.is_full_with(&closed) && out.blocking_send(std::mem::take(&mut run)).is_err() {
                         return Ok(());
                     }
                     run.push(closed);
-                    rest = goes_on;
+                    rest = continued;
                 }
                 let Some(Item::Member(span)) = next else { break };
                 member = Some(Member::open(span, rest));
             }
         }
     }
-    // Nobody takes it any more where all was stopped.
+    // This fails only if the restore was stopped.
     let _ = out.blocking_send(run);
     Ok(())
 }
@@ -159,33 +158,33 @@ impl Run {
 }
 
 impl Member {
-    /// A member that begins with the rest of a content: which, and how much of it there was before.
+    /// A new member. `rest` is a content that continues from the previous member, and the offset where it continues.
     fn open(span: Span, rest: Option<(Arc<Large>, u64)>) -> Self {
-        let carried = rest.map(|(of, offset)| {
-            let left = usize::try_from(of.size_bytes.saturating_sub(offset)).unwrap_or(usize::MAX);
-            Part { of, offset, bytes: left.min(span.plain_bytes) }
+        let carried = rest.map(|(large, offset)| {
+            let left = usize::try_from(large.size_bytes.saturating_sub(offset)).unwrap_or(usize::MAX);
+            Part { large, offset, bytes: left.min(span.plain_bytes) }
         });
         Self { span, carried, lines: Vec::new(), begun: None }
     }
 
-    /// All lines are known: which content goes on in the next member, and from where.
+    /// Call this once all lines are known. Also returns the content that continues in the next member, and its offset.
     fn close(mut self) -> (Self, Option<(Arc<Large>, u64)>) {
         let last = self.lines.last().filter(|line| line.kind == Kind::File && line.linked.is_none());
         if let Some(line) = last {
             let here = self.span.plain_bytes.saturating_sub(line.content_at);
             if line.size_bytes > here as u64 {
-                self.begun = Some(Part { of: Arc::new(Large::of(line)), offset: 0, bytes: here });
+                self.begun = Some(Part { large: Arc::new(Large::new(line)), offset: 0, bytes: here });
             }
         }
-        // A content that fills a member ends where no line is after it.
+        // A carried content can only continue if no line follows it in this member.
         let open = self.begun.as_ref().or(self.carried.as_ref().filter(|_| self.lines.is_empty()));
-        let rest = open.map(|part| (Arc::clone(&part.of), part.offset + part.bytes as u64));
-        let rest = rest.filter(|(of, done)| *done < of.size_bytes);
+        let rest = open.map(|part| (Arc::clone(&part.large), part.offset + part.bytes as u64));
+        let rest = rest.filter(|(large, done)| *done < large.size_bytes);
         (self, rest)
     }
 }
 
-/// Fetches runs, a few ahead, and passes their members on in order.
+/// Fetches a few runs ahead and passes their members on in order.
 async fn fetch(object: &Object, work: &Work, runs: mpsc::Receiver<Run>, ready: mpsc::Sender<Job>) -> Result<()> {
     let runs = futures::stream::unfold(runs, |mut runs| async { runs.recv().await.map(|run| (run, runs)) });
     let mut fetched = std::pin::pin!(runs.map(|run| read(object, run)).buffered(READS_IN_FLIGHT_MAX));
@@ -199,8 +198,7 @@ async fn fetch(object: &Object, work: &Work, runs: mpsc::Receiver<Run>, ready: m
         let (run, mut packed) = fetched?;
         for member in run.members {
             let packed = packed.split_to(member.span.packed_bytes.min(packed.len()));
-            // Workers that failed leave their queue full and nobody behind it: without a look at the stop this would
-            // wait for ever.
+            // If all workers have failed, nobody empties their queue. Without checking `stop`, this would wait forever.
             let sent = tokio::select! {
                 biased;
                 () = work.means.stop.cancelled() => return Ok(()),
@@ -246,7 +244,7 @@ impl<'w> Worker<'w> {
             let unpacked = self.unpacker.gzip_decompress(&job.packed, &mut plain);
             if unpacked != Ok(plain.len()) {
                 let at = job.member.span.offset;
-                return Err(damaged(&format!("the member at byte {at} cannot be unpacked to what its index says")));
+                return Err(damaged(&format!("the member at byte {at} does not unpack to the length in the index")));
             }
             drop(job.packed);
             self.member(job.member, &plain)?;
@@ -258,7 +256,7 @@ impl<'w> Worker<'w> {
     fn member(&mut self, member: Member, plain: &[u8]) -> Result<()> {
         if member.carried.is_none() && member.lines.is_empty() {
             let is_end = plain.len() >= 2 * TAR_BLOCK_BYTES && plain.iter().all(|byte| *byte == 0);
-            return if is_end { Ok(()) } else { Err(damaged("its last member is not its end")) };
+            return if is_end { Ok(()) } else { Err(damaged("its last member is not an end-of-archive marker")) };
         }
         if let Some(part) = member.carried {
             self.part(&part, plain.get(..part.bytes).unwrap_or_default())?;
@@ -275,17 +273,17 @@ impl<'w> Worker<'w> {
     fn entry(&mut self, line: &Line, begun: Option<Part>, plain: &[u8]) -> Result<()> {
         let mut described = described(line, plain)?;
         if line.kind != Kind::File || line.linked.is_some() {
-            return self.work.bare(&described, &mut self.sink);
+            return self.work.restore_bare(&described, &mut self.sink);
         }
         self.work.count_file(line.size_bytes);
         let file = self.sink.file(&line.path)?;
         let rest = plain.get(line.content_at..).unwrap_or_default();
         if let Some(part) = begun {
             file.set_len(line.size_bytes).map_err(|error| io_failure(&line.path, &error))?;
-            let mut state = part.of.state();
+            let mut state = part.large.state();
             state.file = Some((Arc::new(file), described));
             drop(state);
-            part.of.changed.notify_all();
+            part.large.changed.notify_all();
             return self.part(&part, rest.get(..part.bytes).unwrap_or_default());
         }
         let size = usize::try_from(line.size_bytes).unwrap_or(usize::MAX);
@@ -300,14 +298,14 @@ impl<'w> Worker<'w> {
         Ok(())
     }
 
-    /// Writes a piece at its place, hashes it when its turn has come, and finishes the file after the last one.
+    /// Writes a part at its place, waits for its turn to hash it, and finishes the file after the last part.
     fn part(&self, part: &Part, content: &[u8]) -> Result<()> {
-        let large = &part.of;
+        let large = &part.large;
         let opened = |state: &State| state.file.as_ref().map(|(file, _)| Arc::clone(file));
         let Some(file) = self.wait(large, opened) else { return Ok(()) };
         write::fill(&file, content, part.offset).map_err(|error| io_failure(&large.path, &error))?;
         drop(file);
-        // Members are taken in their order, so whoever has the turn is at work on it.
+        // Workers take members in order, so another worker already has the part whose turn it is.
         let turn = |state: &State| (state.hashed_bytes == part.offset).then(|| state.hasher.clone());
         let Some(mut hasher) = self.wait(large, turn) else { return Ok(()) };
         if large.digest != Digest::None {
@@ -326,7 +324,7 @@ impl<'w> Worker<'w> {
         Ok(())
     }
 
-    /// Waits until `ready` gives something; none when all was stopped.
+    /// Waits until `ready` returns a value; `None` if the restore was stopped.
     fn wait<T>(&self, large: &Large, ready: impl Fn(&State) -> Option<T>) -> Option<T> {
         let mut state = large.state();
         loop {
@@ -343,7 +341,7 @@ impl<'w> Worker<'w> {
 }
 
 impl Large {
-    fn of(line: &Line) -> Self {
+    fn new(line: &Line) -> Self {
         let (path, size_bytes, digest) = (line.path.clone(), line.size_bytes, line.digest);
         Self { path, size_bytes, digest, state: Mutex::default(), changed: Condvar::new() }
     }
@@ -353,7 +351,7 @@ impl Large {
     }
 }
 
-/// Reads an entry's headers, and compares them with what the index says.
+/// Reads an entry's headers and compares them with the index.
 pub(crate) fn described(line: &Line, plain: &[u8]) -> Result<Described> {
     let mut headers = plain.get(line.at..line.content_at).ok_or_else(|| mismatch(&line.path))?;
     let described = parse::next(&mut headers)?.filter(|_| headers.is_empty()).ok_or_else(|| mismatch(&line.path))?;
@@ -367,5 +365,5 @@ pub(crate) fn described(line: &Line, plain: &[u8]) -> Result<Described> {
 
 fn mismatch(path: &[u8]) -> Error {
     damaged(&format!("its index and its headers contradict each other at `{}`", shown(path)))
-        .hint("with --ignore-index the archive is read without its index")
+        .hint("use --ignore-index to read the archive without its index")
 }

@@ -1,5 +1,5 @@
-//! What names an archive has put where, so that reading it, restoring it and taking one document out of it come to the same: an archive
-//! of `tar -r` has a name twice, of which the later one counts, as `tar` has it.
+//! Tracks the names of an archive, so that checking it, restoring it and reading one document agree: an archive that
+//! was extended with `tar -r` may contain a name twice. As in `tar`, the later entry counts.
 
 use super::parse::{Described, damaged, refused};
 use crate::entry::Kind;
@@ -8,21 +8,23 @@ use base::error::Result;
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hasher};
 
-/// Names of one archive, folders on the way to them among them: they are in memory, and this many take 300 MB. A million take 40.
+/// Names of one archive, including the folders above them. They are kept in memory: this many take 300 MB, a million
+/// take 40 MB.
 const NAMES_MAX: usize = 8_000_000;
 
-/// What stands at a name.
+/// What exists at a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Place {
     Folder,
-    /// The content of the entry of this number, counted from 1.
+    /// The content of the entry with this number, counted from 1.
     Other(u32),
     /// A device, which is not restored.
     Nothing,
 }
 
-/// The names of an archive so far, by a hash of each. Two of one hash would be taken for one: among a million names that is one archive in
-/// forty million, and it is refused or restored with a name less, which its counts show.
+/// The names of an archive so far, by their hashes. Two names with the same hash are taken for one. With a million
+/// names this happens in one archive in forty million; such an archive is refused, or restored with one name missing,
+/// which its counts show.
 #[derive(Debug, Default)]
 pub(crate) struct Names {
     places: HashMap<u64, Place>,
@@ -30,11 +32,11 @@ pub(crate) struct Names {
 }
 
 impl Names {
-    /// Takes the next entry; whether it stands in the place of an earlier one that is no folder.
+    /// Adds the next entry. Returns whether it replaces an earlier one that is not a folder.
     ///
     /// # Errors
-    /// Of class [`base::error::Class::Stale`] for what no folder can hold beside what came before, naming the entry.
-    pub(crate) fn take(&mut self, entry: &Described) -> Result<bool> {
+    /// [`base::error::Class::Stale`] if the entry conflicts with earlier ones, naming the entry.
+    pub(crate) fn add(&mut self, entry: &Described) -> Result<bool> {
         self.entries = self.entries.saturating_add(1);
         if self.places.len() > NAMES_MAX {
             return Err(damaged(&format!("it has more than {NAMES_MAX} names")));
@@ -43,7 +45,9 @@ impl Names {
         for key in above.into_iter().rev() {
             match self.places.insert(key, Place::Folder) {
                 Some(Place::Folder) => break,
-                Some(Place::Other(_)) => return Err(refused(&entry.path, "leads through what is no folder")),
+                Some(Place::Other(_)) => {
+                    return Err(refused(&entry.path, "leads through something that is not a folder"));
+                }
                 Some(Place::Nothing) | None => {}
             }
         }
@@ -51,7 +55,7 @@ impl Names {
             (Some(first), _) => match self.places.get(&keys(first).1) {
                 Some(place @ Place::Other(_)) => *place,
                 _ => {
-                    let why = format!("is a further name of `{}`, which is no file of it", shown(first));
+                    let why = format!("is a hard link to `{}`, which is not a file in the archive", shown(first));
                     return Err(refused(&entry.path, &why));
                 }
             },
@@ -65,17 +69,17 @@ impl Names {
         match (self.places.insert(own, place), place) {
             (Some(Place::Folder), Place::Folder) | (Some(Place::Nothing) | None, _) => Ok(false),
             (Some(Place::Other(_)), _) => Ok(true),
-            (Some(Place::Folder), _) => Err(refused(&entry.path, "stands in it as a folder and as something else")),
+            (Some(Place::Folder), _) => Err(refused(&entry.path, "occurs both as a folder and as something else")),
         }
     }
 
-    /// What stands at a name.
+    /// What exists at a name.
     pub(crate) fn place(&self, path: &[u8]) -> Option<Place> {
         self.places.get(&keys(path).1).copied()
     }
 }
 
-/// The hashes of the folders on the way, outermost first, and of the path itself.
+/// The hashes of the folders above a path, outermost first, and of the path itself.
 fn keys(path: &[u8]) -> (Vec<u64>, u64) {
     let mut hasher = DefaultHasher::new();
     let mut keys: Vec<u64> = Vec::new();

@@ -1,7 +1,7 @@
-//! The headers of one tar entry, whoever wrote them: ustar with its prefix, GNU's long names, PAX records.
+//! Parses the headers of one tar entry from any tool: ustar with its prefix, GNU's long names, PAX records.
 //!
-//! It reads headers and decides nothing but one thing: a path that would leave the folder, or that no folder can hold, is
-//! refused here, so nobody behind it ever sees one.
+//! This is also where a path that leads out of the folder, or that no folder can hold, is refused. Later code never
+//! sees such a path.
 
 use super::sparse::{self, Map};
 use crate::attributes::Attributes;
@@ -10,35 +10,35 @@ use crate::header::{self, TAR_BLOCK_BYTES};
 use crate::path;
 use crate::path::shown;
 use base::error::{Class, Error, Result, reason};
-use base::stream::cause;
+use base::stream::producer_error;
 use std::io::{self, Read};
 use tar::{EntryType, Header};
 
-/// Longest long name and longest list of PAX records, and all of them before one entry but the last: room for a path and a target, and
-/// for what others add.
+/// Longest long name and longest list of PAX records, and also the limit for all extra headers of one entry except the
+/// last: enough for a path, a target and the records of other tools.
 const EXTRA_BYTES_MAX: u64 = 1 << 20;
 
-/// What an archive says of one entry.
+/// One entry, as described by its headers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Described {
     pub(crate) path: Vec<u8>,
     pub(crate) kind: Kind,
-    /// The path that holds the content, of a further name of one file.
+    /// For a hard link to an earlier entry, the path of that entry.
     pub(crate) linked: Option<Vec<u8>>,
-    /// Permissions with set-user-id, set-group-id and sticky.
+    /// Permissions including set-user-ID, set-group-ID and sticky.
     pub(crate) mode: u32,
     pub(crate) uid: u32,
     pub(crate) gid: u32,
     pub(crate) modified: Time,
     pub(crate) size_bytes: u64,
-    /// Bytes of the archive that hold the content: fewer than its size where it has holes.
+    /// Bytes of the archive that hold the content: fewer than its size if it has holes.
     pub(crate) stored_bytes: u64,
-    /// Where the stored bytes belong, if not one after the other.
+    /// Where the stored bytes belong, if the content has holes.
     pub(crate) map: Option<Map>,
     pub(crate) attributes: Attributes,
 }
 
-/// What stands before an entry's own header.
+/// The extra headers before an entry's own header.
 #[derive(Default)]
 struct Extras {
     name: Option<Vec<u8>>,
@@ -51,10 +51,12 @@ struct Extras {
     attributes: Attributes,
 }
 
-/// Reads the headers of the next entry; its content, padded to whole blocks, comes next. None at the end mark.
+/// Reads the headers of the next entry. Its content, padded to whole blocks, comes next in the input. `None` at the
+/// end-of-archive marker.
 ///
 /// # Errors
-/// Of class [`Class::Stale`] for what is no tar, is cut off, or would leave the folder, naming the entry.
+/// [`Class::Stale`] if the input is not a tar archive, is cut off, or has a path that leads out of the folder, naming
+/// the entry.
 pub(crate) fn next(input: &mut impl Read) -> Result<Option<Described>> {
     let mut extras = Extras::default();
     let mut extra_bytes = 0_u64;
@@ -67,20 +69,20 @@ pub(crate) fn next(input: &mut impl Read) -> Result<Option<Described>> {
         let header = Header::from_byte_slice(&block);
         check(header)?;
         let is_label = header.entry_type().as_byte() == b'V';
-        // GNU tar leaves the numbers of a label empty.
+        // GNU tar leaves the numeric fields of a label empty.
         let size = header.entry_size().or_else(|error| if is_label { Ok(0) } else { Err(invalid(error)) })?;
         if extra_bytes > EXTRA_BYTES_MAX {
-            return Err(damaged("a name or its records are longer than any can be"));
+            return Err(damaged("a name or its records are too long"));
         }
         extra_bytes = extra_bytes.saturating_add(size.max(TAR_BLOCK_BYTES as u64));
         match header.entry_type() {
-            EntryType::GNULongName => extras.name = Some(long(input, size)?),
-            EntryType::GNULongLink => extras.target = Some(long(input, size)?),
-            EntryType::XHeader => records(&extra(input, size)?, &mut extras)?,
-            // Defaults for a whole archive, which tools fill with comments.
-            EntryType::XGlobalHeader => drop(extra(input, size)?),
-            // The label that `tar -V` gives an archive.
-            _ if is_label => drop(extra(input, size)?),
+            EntryType::GNULongName => extras.name = Some(read_long_name(input, size)?),
+            EntryType::GNULongLink => extras.target = Some(read_long_name(input, size)?),
+            EntryType::XHeader => parse_records(&read_extra(input, size)?, &mut extras)?,
+            // Defaults for a whole archive. Tools use them for comments only.
+            EntryType::XGlobalHeader => drop(read_extra(input, size)?),
+            // The label that `tar -V` writes.
+            _ if is_label => drop(read_extra(input, size)?),
             _ => return described(header, extras, input).map(Some),
         }
     }
@@ -93,12 +95,12 @@ fn described(header: &Header, mut extras: Extras, input: &mut impl Read) -> Resu
     let target = target.unwrap_or_default();
     let (mut kind, mut linked) = (Kind::File, None);
     match header.entry_type() {
-        // Before POSIX a folder was a file with a slash at the end of its name.
+        // Before POSIX, a folder was a file whose name ends with a slash.
         EntryType::Regular if name.ends_with(b"/") => kind = Kind::Folder,
         EntryType::Regular | EntryType::Continuous => {}
         EntryType::Directory => kind = Kind::Folder,
         EntryType::Symlink if target.contains(&0) || target.is_empty() => {
-            return Err(refused(&name, "is a symbolic link to what is no path"));
+            return Err(refused(&name, "is a symbolic link with an invalid target"));
         }
         EntryType::Symlink => kind = Kind::Link(target),
         EntryType::Link => linked = Some(path::below(&target)?),
@@ -106,11 +108,11 @@ fn described(header: &Header, mut extras: Extras, input: &mut impl Read) -> Resu
         EntryType::Char => kind = Kind::CharacterDevice,
         EntryType::Block => kind = Kind::BlockDevice,
         EntryType::GNUSparse => {}
-        // A folder of an incremental archive; what it lists is for whoever restores several of them.
+        // A folder of an incremental archive. Its listing only matters when several archives are restored.
         other if other.as_byte() == b'D' => kind = Kind::Folder,
         other => {
             let kind = char::from(other.as_byte()).escape_default();
-            return Err(refused(&name, &format!("is of a kind that this program does not know, `{kind}`")));
+            return Err(refused(&name, &format!("is of the unknown kind `{kind}`")));
         }
     }
     let path = path::below(&name)?;
@@ -119,14 +121,14 @@ fn described(header: &Header, mut extras: Extras, input: &mut impl Read) -> Resu
     }
     let owner = |extra: Option<u64>, own: io::Result<u64>| {
         let id = extra.map_or(own, Ok).map_err(invalid)?;
-        u32::try_from(id).ok().filter(|id| *id != u32::MAX).ok_or_else(|| refused(&name, "has an owner that is none"))
+        u32::try_from(id).ok().filter(|id| *id != u32::MAX).ok_or_else(|| refused(&name, "has an invalid owner"))
     };
     let is_content = kind == Kind::File && linked.is_none();
     let size = extras.size.map_or_else(|| header.entry_size(), Ok).map_err(invalid)?;
     if !is_content && size != 0 && kind != Kind::Folder && linked.is_none() {
-        return Err(refused(&name, "has a content although it is no file"));
+        return Err(refused(&name, "has a content although it is not a file"));
     }
-    // Old tars give folders and further names a size, without a content.
+    // Old versions of tar give folders and hard links a size, but no content.
     let (mut size_bytes, mut stored_bytes) = match header.entry_type().as_byte() {
         _ if is_content => (size, size),
         b'D' => (0, size),
@@ -152,7 +154,7 @@ fn described(header: &Header, mut extras: Extras, input: &mut impl Read) -> Resu
         mode: header.mode().map_err(invalid)? & 0o7777,
         modified: match extras.modified {
             Some(modified) => modified,
-            // A time before 1970 is the same bits, as GNU tar writes it.
+            // GNU tar writes a time before 1970 in two's complement.
             None => Time { seconds: header.mtime().map_err(invalid)?.cast_signed(), nanoseconds: 0 },
         },
         size_bytes,
@@ -165,24 +167,24 @@ fn described(header: &Header, mut extras: Extras, input: &mut impl Read) -> Resu
     })
 }
 
-/// Compares the header's checksum, which is the sum of its bytes with blanks in its own place.
+/// Compares the header's checksum, which is the sum of its bytes with spaces in the checksum field.
 fn check(header: &Header) -> Result<()> {
     let old = header.as_old();
     let sum = |bytes: &[u8]| bytes.iter().map(|byte| u32::from(*byte)).sum::<u32>();
     let expected = sum(header.as_bytes()) - sum(&old.cksum) + 8 * u32::from(b' ');
-    if header.cksum().is_ok_and(|said| said == expected) { Ok(()) } else { Err(invalid(io::Error::other("checksum"))) }
+    if header.cksum().is_ok_and(|sum| sum == expected) { Ok(()) } else { Err(invalid(io::Error::other("checksum"))) }
 }
 
-fn long(input: &mut impl Read, size: u64) -> Result<Vec<u8>> {
-    let mut name = extra(input, size)?;
+fn read_long_name(input: &mut impl Read, size: u64) -> Result<Vec<u8>> {
+    let mut name = read_extra(input, size)?;
     while name.pop_if(|byte| *byte == 0).is_some() {}
     Ok(name)
 }
 
-/// The content of a header that stands before another one.
-fn extra(input: &mut impl Read, size: u64) -> Result<Vec<u8>> {
+/// Reads the content of an extra header.
+fn read_extra(input: &mut impl Read, size: u64) -> Result<Vec<u8>> {
     if size > EXTRA_BYTES_MAX {
-        return Err(damaged("a name or its records are longer than any can be"));
+        return Err(damaged("a name or its records are too long"));
     }
     let mut content = Vec::new();
     let padded = size.next_multiple_of(TAR_BLOCK_BYTES as u64);
@@ -194,10 +196,10 @@ fn extra(input: &mut impl Read, size: u64) -> Result<Vec<u8>> {
     Ok(content)
 }
 
-fn records(mut content: &[u8], extras: &mut Extras) -> Result<()> {
-    let broken = || damaged("a PAX record is none");
+fn parse_records(mut content: &[u8], extras: &mut Extras) -> Result<()> {
+    let broken = || damaged("invalid PAX record");
     while !content.is_empty() {
-        let (key, value, rest) = record(content).ok_or_else(broken)?;
+        let (key, value, rest) = split_record(content).ok_or_else(broken)?;
         content = rest;
         let number = || std::str::from_utf8(value).ok().and_then(|text| text.parse().ok()).ok_or_else(broken);
         match key {
@@ -208,16 +210,17 @@ fn records(mut content: &[u8], extras: &mut Extras) -> Result<()> {
             b"gid" => extras.gid = Some(number()?),
             b"mtime" => extras.modified = Some(header::parse_seconds(value).ok_or_else(broken)?),
             _ => match key.strip_prefix(b"GNU.sparse.") {
-                Some(key) => extras.sparse.take(key, value).ok_or_else(broken)?,
-                None => extras.attributes.take(key, value),
+                Some(key) => extras.sparse.add(key, value).ok_or_else(broken)?,
+                None => extras.attributes.add_record(key, value),
             },
         }
     }
     Ok(())
 }
 
-/// The first of some PAX records: key, value, and what follows. A value may be any bytes, so its length alone says where it ends.
-fn record(content: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+/// Splits off the first PAX record: key, value, and the rest. A value may contain any bytes, so only the length tells
+/// where it ends.
+fn split_record(content: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let blank = content.iter().position(|byte| *byte == b' ')?;
     let (digits, _) = content.split_at_checked(blank)?;
     let length: usize = std::str::from_utf8(digits).ok()?.parse().ok()?;
@@ -228,28 +231,28 @@ fn record(content: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     Some((key, value.get(1..)?, rest))
 }
 
-/// The failure of whoever meets an entry that is not restored.
+/// An error for an entry that a restore refuses.
 pub(super) fn refused(name: &[u8], why: &str) -> Error {
     Error::new(Class::Stale, format!("the archive holds `{}`, which {why}", shown(name)))
-        .hint("nothing was restored; `tar -xzf` may unpack it, where you know who made this archive")
+        .hint("nothing was restored; if you trust the creator of this archive, `tar -xzf` may unpack it")
 }
 
-/// The failure of whoever reads a damaged archive.
+/// An error for a damaged archive.
 pub(crate) fn damaged(why: &str) -> Error {
     Error::new(Class::Stale, format!("the archive is damaged: {why}"))
-        .hint("nothing was restored; take another snapshot, or a copy of this one's object")
+        .hint("nothing was restored; use another snapshot, or a copy of this object")
 }
 
-/// What became of reading the archive's bytes: the store's failure, or damage.
+/// The error for a failed read of the archive: the store's own error, or damage.
 pub(crate) fn unreadable(error: io::Error) -> Error {
-    cause(error, |error| match error.kind() {
+    producer_error(error, |error| match error.kind() {
         io::ErrorKind::UnexpectedEof => damaged("it is cut off"),
         _ => damaged(&reason(&error)),
     })
 }
 
 fn invalid(_: io::Error) -> Error {
-    damaged("a header is none")
+    damaged("invalid header")
 }
 
 #[cfg(test)]
@@ -302,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_leave_the_folder_or_is_no_tar_is_refused_in_one_sentence() {
+    fn paths_out_of_the_folder_and_invalid_headers_are_refused_in_one_sentence() {
         let file = |name: &[u8]| entry(name, EntryType::Regular, "", |_| ());
         let mut flipped = file(b"good");
         flipped[0] ^= 1;
@@ -313,9 +316,9 @@ mod tests {
             ([extra(EntryType::XHeader, b"13 path=/a/b\n"), file(b"good")].concat(), "absolute"),
             ([extra(EntryType::XHeader, b"12 path=a\0b\n"), file(b"good")].concat(), "zero byte"),
             (entry(b"h", EntryType::Link, "../../etc/passwd", |_| ()), "leads out"),
-            (entry(b"l", EntryType::Symlink, "", |_| ()), "no path"),
+            (entry(b"l", EntryType::Symlink, "", |_| ()), "invalid target"),
             (file(b"."), "has no name"),
-            (entry(b"odd", EntryType::new(b'M'), "", |_| ()), "kind that this program does not know, `M`"),
+            (entry(b"odd", EntryType::new(b'M'), "", |_| ()), "is of the unknown kind `M`"),
             (entry(b"s", EntryType::GNUSparse, "", |_| ()), "sparse"),
             (
                 [extra(EntryType::XHeader, b"22 GNU.sparse.major=1\n25 GNU.sparse.realsize=5\n"), file(b"x")].concat(),
@@ -331,12 +334,12 @@ mod tests {
                 "sparse",
             ),
             ([extra(EntryType::XHeader, b"99 path=x\n"), file(b"x")].concat(), "PAX"),
-            (entry(b"x", EntryType::GNULongName, "", |header| header.set_size(1 << 40)), "longer"),
-            (extra(EntryType::XHeader, b"22 SCHILY.acl.access=\n").repeat(3_000), "longer"),
+            (entry(b"x", EntryType::GNULongName, "", |header| header.set_size(1 << 40)), "too long"),
+            (extra(EntryType::XHeader, b"22 SCHILY.acl.access=\n").repeat(3_000), "too long"),
             (extra(EntryType::GNULongName, &[b'x'; 600])[..700].to_vec(), "cut off"),
             (file(b"x")[..100].to_vec(), "cut off"),
-            (flipped, "a header is none"),
-            (vec![7; 512], "a header is none"),
+            (flipped, "invalid header"),
+            (vec![7; 512], "invalid header"),
             (Vec::new(), "cut off"),
         ] {
             let error = read(&bytes).unwrap_err();

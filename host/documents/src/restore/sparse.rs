@@ -1,5 +1,6 @@
-//! Sparse files as GNU tar keeps them: the data alone, and a map of where it belongs. There are four dialects: the map in the header
-//! and blocks behind it (`S`), or in PAX records (versions 0.0 and 0.1), or before the data (version 1.0).
+//! Sparse files in GNU tar's formats: only the data, and a map of where it belongs. There are four dialects: the map is
+//! in the header and the blocks after it (`S`), in PAX records (versions 0.0 and 0.1), or before the data (version
+//! 1.0).
 //!
 //! Source: "Sparse Formats" in the manual of GNU tar.
 
@@ -9,28 +10,28 @@ use base::error::Result;
 use std::io::{self, Read};
 use tar::{GnuExtSparseHeader, GnuSparseHeader, Header};
 
-/// Stretches of data of one file. A database's file of a terabyte with a hole in each megabyte has as many.
+/// Stretches of data in one file. A file of a terabyte with a hole in each megabyte has this many.
 const STRETCHES_MAX: usize = 1 << 20;
 
-/// A number in a map has at most 20 digits.
+/// Digits of a number in a map: a 64-bit number has at most 20.
 const DIGITS_MAX: usize = 20;
 
 /// Where data belongs: offset and length, in bytes.
 pub(crate) type Map = Vec<(u64, u64)>;
 
-/// What PAX records say of a sparse file.
+/// The PAX records of a sparse file.
 #[derive(Debug, Default)]
 pub(super) struct Records {
     major: u64,
     pub(super) name: Option<Vec<u8>>,
     pub(super) real_size: Option<u64>,
-    /// The numbers of a map, as they come.
+    /// The numbers of a map, in the order of the records.
     numbers: Vec<u64>,
 }
 
 impl Records {
-    /// Takes a record whose key begins with `GNU.sparse.`; none where it is broken.
-    pub(super) fn take(&mut self, key: &[u8], value: &[u8]) -> Option<()> {
+    /// Adds a record whose key began with `GNU.sparse.`; `None` if it is invalid.
+    pub(super) fn add(&mut self, key: &[u8], value: &[u8]) -> Option<()> {
         match key {
             b"major" => self.major = number(value)?,
             b"name" => self.name = Some(value.to_vec()),
@@ -42,7 +43,7 @@ impl Records {
         (self.numbers.len() <= 2 * STRETCHES_MAX).then_some(())
     }
 
-    /// The map, where these records announce one, and how many of the entry's bytes were read for it.
+    /// The map, if these records announce one, and the number of the entry's bytes that were read for it.
     pub(super) fn map(self, input: &mut impl Read) -> Result<Option<(Map, u64)>> {
         if self.real_size.is_none() {
             return Ok(None);
@@ -61,7 +62,7 @@ impl Records {
     }
 }
 
-/// The numbers before the data: one a line, in whole blocks.
+/// The numbers before the data: one per line, in whole blocks.
 struct Lines<'i, R> {
     input: &'i mut R,
     block: [u8; TAR_BLOCK_BYTES],
@@ -89,18 +90,18 @@ impl<R: Read> Lines<'_, R> {
     }
 }
 
-/// The map and the real size of an old entry, `S`: four places in the header, more in blocks behind it.
+/// The map and the real size of an old entry (`S`): four stretches are in the header, more in the blocks after it.
 pub(super) fn old(header: &Header, input: &mut impl Read) -> Result<(Map, u64)> {
     let gnu = header.as_gnu().ok_or_else(broken)?;
     let real_size = gnu.real_size().map_err(|_| broken())?;
     let mut map = Map::new();
     push(&mut map, &gnu.sparse)?;
-    let mut goes_on = gnu.is_extended();
-    while goes_on {
+    let mut has_more = gnu.is_extended();
+    while has_more {
         let mut block = GnuExtSparseHeader::new();
         input.read_exact(block.as_mut_bytes()).map_err(super::parse::unreadable)?;
         push(&mut map, block.sparse())?;
-        goes_on = block.is_extended();
+        has_more = block.is_extended();
     }
     Ok((map, real_size))
 }
@@ -112,7 +113,7 @@ fn push(map: &mut Map, places: &[GnuSparseHeader]) -> Result<()> {
     if map.len() > STRETCHES_MAX { Err(broken()) } else { Ok(()) }
 }
 
-/// Whether a map lies within its file, in order, and has as many bytes as are stored.
+/// Checks that a map is in order, lies within its file, and covers exactly the stored bytes.
 pub(super) fn check(map: &Map, real_size: u64, stored_bytes: u64) -> Result<()> {
     let mut at = 0_u64;
     let mut stored = 0_u64;
@@ -123,7 +124,7 @@ pub(super) fn check(map: &Map, real_size: u64, stored_bytes: u64) -> Result<()> 
     if stored == stored_bytes { Ok(()) } else { Err(broken()) }
 }
 
-/// A content as it was, of what is stored of it.
+/// Reads a content with its holes expanded to zeros.
 pub(crate) struct Expanded<'c, R> {
     input: &'c mut R,
     map: std::slice::Iter<'c, (u64, u64)>,
@@ -134,7 +135,7 @@ pub(crate) struct Expanded<'c, R> {
 }
 
 impl<'c, R: Read> Expanded<'c, R> {
-    /// A content of `size_bytes`; all of it is stored where there is no map.
+    /// A content of `size_bytes`. Without a map, all of it is stored.
     pub(crate) fn new(input: &'c mut R, map: Option<&'c Map>, size_bytes: u64) -> Self {
         let data = if map.is_none() { size_bytes } else { 0 };
         Self { input, map: map.map(Vec::as_slice).unwrap_or_default().iter(), zeros: 0, data, at: 0, size_bytes }
@@ -169,7 +170,7 @@ fn number(text: &[u8]) -> Option<u64> {
     is_number.then(|| std::str::from_utf8(text).ok()?.parse().ok()).flatten()
 }
 
-/// The failure of whoever meets a map that cannot be that of its file.
+/// An error for a map that does not match its file.
 pub(super) fn broken() -> base::error::Error {
-    damaged("the map of a sparse file makes no sense")
+    damaged("invalid map of a sparse file")
 }

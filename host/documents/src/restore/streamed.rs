@@ -1,7 +1,7 @@
-//! Restoring without an index: one pass over any `tar.gz`, whoever made it.
+//! Restores without an index: one pass over any `tar.gz`.
 //!
-//! One thread unpacks and reads headers, which no archive of a single gzip member lets several do; the others make the
-//! small files.
+//! One thread unpacks and reads headers, because an archive with a single gzip member cannot be unpacked in parallel.
+//! The other threads write the small files.
 
 use super::Work;
 use super::gunzip::Gunzip;
@@ -14,12 +14,12 @@ use crate::header::TAR_BLOCK_BYTES;
 use crate::object::Object;
 use crate::pipeline;
 use base::error::Result;
-use base::stream::{BlockingReader, stopped};
+use base::stream::{BlockingReader, interrupted_error};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use std::fs::File;
 use std::io::{self, BufReader, Read};
 
-/// Largest file that is handed to another thread. Larger ones are written as they are read.
+/// Largest file that is passed to another thread. Larger files are written as they are read.
 const SMALL_BYTES_MAX: u64 = 1 << 20;
 
 /// Bytes that are unpacked at once.
@@ -30,7 +30,7 @@ type Input = BufReader<Gunzip<BlockingReader>>;
 /// A new file with its content.
 type Small = (File, Described, Vec<u8>);
 
-/// Restores everything but what waits for the end.
+/// Restores everything except what has to wait for the end ([`super::late`]).
 pub(super) fn run(object: &Object, work: &Work) -> Result<()> {
     let workers = pipeline::workers();
     let (files, queue) = bounded::<Small>(workers);
@@ -42,10 +42,10 @@ pub(super) fn run(object: &Object, work: &Work) -> Result<()> {
         drop(queue);
         let read = read(object, work, &files);
         drop(files);
-        // What the workers met came first, and the reader then found them gone.
+        // If a worker failed first, its error is kept: the reader only failed because the workers were gone.
         read.map_err(|error| work.fail(error)).ok();
     });
-    if work.is_stopped() { Err(work.failed(stopped())) } else { Ok(()) }
+    if work.is_stopped() { Err(work.failed(interrupted_error())) } else { Ok(()) }
 }
 
 fn small_files(work: &Work, queue: &Receiver<Small>) -> Result<()> {
@@ -73,11 +73,11 @@ fn read(object: &Object, work: &Work, files: &Sender<Small>) -> Result<()> {
         if work.is_stopped() {
             return Ok(());
         }
-        if names.take(&described)? {
+        if names.add(&described)? {
             sink.remove(&described.path)?;
         }
         if let Some(first) = &described.linked {
-            // What comes later may take its place, so it cannot wait.
+            // A later entry may replace its target, so it cannot wait.
             work.count_file(0);
             if *first != described.path {
                 sink.link(&described.path, first)?;
@@ -85,7 +85,7 @@ fn read(object: &Object, work: &Work, files: &Sender<Small>) -> Result<()> {
             continue;
         }
         if described.kind != Kind::File {
-            work.bare(&described, &mut sink)?;
+            work.restore_bare(&described, &mut sink)?;
             skip(&mut input, described.stored_bytes.saturating_add(padding(described.stored_bytes)))?;
             continue;
         }
@@ -94,7 +94,8 @@ fn read(object: &Object, work: &Work, files: &Sender<Small>) -> Result<()> {
         if described.size_bytes > SMALL_BYTES_MAX {
             large(described, &mut input, &mut sink, work)?;
         } else {
-            // Made here, in the order of the archive, so that what comes later cannot take its place.
+            // The file is created here, in the order of the archive, so that it exists before a later entry replaces
+            // it.
             let file = sink.file(&described.path)?;
             let mut content = vec![0; usize::try_from(described.size_bytes).unwrap_or_default()];
             let mut expanded = Expanded::new(&mut input, described.map.as_ref(), described.size_bytes);
@@ -112,15 +113,16 @@ fn read(object: &Object, work: &Work, files: &Sender<Small>) -> Result<()> {
 
 fn large(mut described: Described, input: &mut Input, sink: &mut Sink, work: &Work) -> Result<()> {
     let file = sink.file(&described.path)?;
-    let go_on = |_: &[u8]| if work.is_stopped() { Err(stopped()) } else { Ok(()) };
+    let go_on = |_: &[u8]| if work.is_stopped() { Err(interrupted_error()) } else { Ok(()) };
     let failed = |error: io::Error| io_failure(&described.path, &error);
-    write::pour(input, &file, described.size_bytes, described.map.as_ref(), go_on, failed)?;
+    write::write_content(input, &file, described.size_bytes, described.map.as_ref(), go_on, failed)?;
     sink.finish(&file, &mut described)?;
     work.note(&described);
     Ok(())
 }
 
-/// Reads what is behind the end mark, which is nothing but zeros. Only there does the decompressor compare the checksum.
+/// Reads everything after the end-of-archive marker, which must be zeros. The decompressor compares the checksum only
+/// when it reaches the end.
 pub(crate) fn nothing_more(input: &mut impl Read) -> Result<()> {
     let mut buffer = vec![0; BUFFER_BYTES];
     loop {
@@ -128,8 +130,8 @@ pub(crate) fn nothing_more(input: &mut impl Read) -> Result<()> {
             0 => return Ok(()),
             read if buffer.iter().take(read).all(|byte| *byte == 0) => {}
             _ => {
-                return Err(damaged("something follows its end, such as a second archive")
-                    .hint("nothing was restored; `tar -xzif` reads archives that follow one another"));
+                return Err(damaged("more data follows its end, such as a second archive")
+                    .hint("nothing was restored; `tar -xzif` reads concatenated archives"));
             }
         }
     }
@@ -141,7 +143,7 @@ pub(crate) fn padding(size_bytes: u64) -> u64 {
     (block - size_bytes % block) % block
 }
 
-/// Passes over bytes.
+/// Skips bytes.
 pub(crate) fn skip(input: &mut impl Read, bytes: u64) -> Result<()> {
     let skipped = io::copy(&mut input.take(bytes), &mut io::sink()).map_err(unreadable)?;
     if skipped == bytes { Ok(()) } else { Err(unreadable(io::ErrorKind::UnexpectedEof.into())) }

@@ -1,7 +1,7 @@
-//! Making files, folders and links below a new folder, without ever leaving it.
+//! Creates files, folders and links below a new folder, without ever leaving it.
 //!
-//! Every step is relative to a folder that was opened before it and follows no link, and nothing that exists is
-//! written to: a file is made new or not at all.
+//! Every step is relative to a folder that was opened before it and does not follow links. Existing files are never
+//! written to: a file is either created or refused.
 
 use super::parse::{Described, refused, unreadable};
 use super::sparse::Map;
@@ -17,10 +17,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-/// Folders that one thread keeps open on the way to where it works, as [`crate::open`] has it.
+/// Folders that one thread keeps open along its current path, as in [`crate::open`].
 const FOLDERS_OPEN_MAX: usize = 24;
 
-/// Blocks of a file system: a hole is made of whole ones.
+/// Block size of a file system: a hole consists of whole blocks.
 const BLOCK_BYTES: usize = 4_096;
 
 /// The shortest run of zeros that becomes a hole: shorter ones are cheaper to write than to skip.
@@ -29,15 +29,15 @@ const HOLE_BYTES_MIN: usize = 16 * BLOCK_BYTES;
 /// Bytes of a content that are read and written at once.
 const PIECE_BYTES: usize = 1 << 20;
 
-/// What holes are compared with.
+/// Zeros to compare with.
 const ZEROS: [u8; BLOCK_BYTES] = [0; BLOCK_BYTES];
 
 const STEP: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// While a tree is being made, its folders are the owner's alone.
+/// Mode of folders while a tree is being restored: only the owner has access.
 pub(super) const FOLDER_MODE: Mode = Mode::RWXU;
 
-/// Whether owners, and the bits that lend an owner's rights, can be restored: to root alone.
+/// Whether this process is root, which can restore owners, set-user-ID and set-group-ID bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Privileged(pub(super) bool);
 
@@ -56,14 +56,14 @@ impl Privileged {
     }
 }
 
-/// A thread's way to the folder that it works in.
+/// Creates entries for one thread. Keeps the folders from the root to the current one open.
 #[derive(Debug)]
 pub(super) struct Sink {
     root: Arc<OwnedFd>,
     privileged: Privileged,
-    /// Names and descriptors of the folders on the way, outermost first.
+    /// Names and descriptors of the open folders, outermost first.
     way: Vec<(Vec<u8>, OwnedFd)>,
-    /// The folder itself, where it lies deeper than `way` reaches.
+    /// The current folder, if it is deeper than `way` reaches.
     deep: Option<OwnedFd>,
 }
 
@@ -72,37 +72,38 @@ impl Sink {
         Self { root, privileged, way: Vec::new(), deep: None }
     }
 
-    /// Makes a folder and those above it, where they are not there yet.
+    /// Creates a folder and the folders above it, if they do not exist yet.
     pub(super) fn folder(&mut self, path: &[u8]) -> Result<()> {
         self.at(path).map(drop).map_err(|error| failure(path, error))
     }
 
-    /// Removes what is no folder, so that a later entry of the same name can stand there.
+    /// Removes an entry that is not a folder, so that a later entry can have its name.
     pub(super) fn remove(&mut self, path: &[u8]) -> Result<()> {
         let (folder, name) = path::split(path);
-        let removed = |sink: &mut Self| rustix::fs::unlinkat(sink.existing(folder)?, name, AtFlags::empty());
-        removed(self).map_err(|error| failure(path, error))
+        let remove = |sink: &mut Self| rustix::fs::unlinkat(sink.existing(folder)?, name, AtFlags::empty());
+        remove(self).map_err(|error| failure(path, error))
     }
 
-    /// Makes a new file.
+    /// Creates a new file.
     pub(super) fn file(&mut self, path: &[u8]) -> Result<File> {
-        let made = |sink: &mut Self| {
+        let create = |sink: &mut Self| {
             let (folder, name) = path::split(path);
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             rustix::fs::openat(sink.at(folder)?, name, flags, Mode::RUSR | Mode::WUSR)
         };
-        made(self).map(File::from).map_err(|error| failure(path, error))
+        create(self).map(File::from).map_err(|error| failure(path, error))
     }
 
-    /// Gives a file that is written its owner, attributes, mode and time. Attributes that it does not get are noted in what described it.
+    /// Sets the owner, attributes, mode and time of a complete file. Attributes that cannot be set are added to the
+    /// losses in `described`.
     pub(super) fn finish(&self, file: &File, described: &mut Described) -> Result<()> {
-        adorn_open(file.as_fd(), self.privileged, described).map_err(|error| failure(&described.path, error))
+        set_open_metadata(file.as_fd(), self.privileged, described).map_err(|error| failure(&described.path, error))
     }
 
-    /// Makes a symbolic link or a fifo.
+    /// Creates a symbolic link or a FIFO.
     pub(super) fn special(&mut self, described: &Described) -> Result<()> {
         let privileged = self.privileged;
-        let made = |sink: &mut Self| {
+        let create = |sink: &mut Self| {
             let (folder, name) = path::split(&described.path);
             let folder = sink.at(folder)?;
             match &described.kind {
@@ -113,48 +114,48 @@ impl Sink {
                 rustix::fs::chownat(folder, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
             }
             if described.kind == Kind::Fifo {
-                // Made by this process a moment ago, in a folder that is its own alone.
+                // This process has just created it, in a folder that only this user can access.
                 rustix::fs::chmodat(folder, name, privileged.mode(described), AtFlags::empty())?;
             }
             rustix::fs::utimensat(folder, name, &times(described.modified), AtFlags::SYMLINK_NOFOLLOW)
         };
-        made(self).map_err(|error| failure(&described.path, error))
+        create(self).map_err(|error| failure(&described.path, error))
     }
 
-    /// Gives a file a further name.
+    /// Creates a hard link at `path` to `first`.
     pub(super) fn link(&mut self, path: &[u8], first: &[u8]) -> Result<()> {
         let (folder, name) = path::split(first);
         let root = Arc::clone(&self.root);
         let mut other = Self::new(root, self.privileged);
-        let mut made = |sink: &mut Self| {
+        let mut create = |sink: &mut Self| {
             let from = other.existing(folder)?;
-            let (folder, further) = path::split(path);
-            // Without a flag, a symbolic link is linked itself and not followed.
-            rustix::fs::linkat(from, name, sink.at(folder)?, further, AtFlags::empty())
+            let (folder, new_name) = path::split(path);
+            // Without flags, this links a symbolic link itself instead of following it.
+            rustix::fs::linkat(from, name, sink.at(folder)?, new_name, AtFlags::empty())
         };
-        made(self).map_err(|error| match error {
+        create(self).map_err(|error| match error {
             Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::PERM => {
-                refused(path, &format!("is a further name of `{}`, which is no file of it", shown(first)))
+                refused(path, &format!("is a hard link to `{}`, which is not a file in the archive", shown(first)))
             }
             error => failure(path, error),
         })
     }
 
-    /// Gives a folder its owner, attributes, mode and time; the empty path is the root.
-    pub(super) fn adorn(&mut self, described: &mut Described) -> Result<()> {
+    /// Sets the owner, attributes, mode and time of a folder. The empty path is the root.
+    pub(super) fn set_metadata(&mut self, described: &mut Described) -> Result<()> {
         let privileged = self.privileged;
-        let done = |sink: &mut Self, described: &mut Described| {
+        let set = |sink: &mut Self, described: &mut Described| {
             let path = described.path.clone();
             let (folder, name) = path::split(&path);
             if name.is_empty() {
-                return adorn_at(sink.root.as_fd(), c".".to_bytes(), privileged, described);
+                return set_metadata_at(sink.root.as_fd(), c".".to_bytes(), privileged, described);
             }
-            adorn_at(sink.existing(folder)?, name, privileged, described)
+            set_metadata_at(sink.existing(folder)?, name, privileged, described)
         };
-        done(self, described).map_err(|error| failure(&described.path, error))
+        set(self, described).map_err(|error| failure(&described.path, error))
     }
 
-    /// The folder at a path, which is made where it is not there.
+    /// The folder at a path. Creates it if it does not exist.
     fn at(&mut self, path: &[u8]) -> rustix::io::Result<BorrowedFd<'_>> {
         self.walk(path, true)
     }
@@ -188,7 +189,7 @@ impl Sink {
 fn step(folder: BorrowedFd<'_>, name: &[u8], make: bool) -> rustix::io::Result<OwnedFd> {
     match rustix::fs::openat(folder, name, STEP, Mode::empty()) {
         Err(Errno::NOENT) if make => match rustix::fs::mkdirat(folder, name, FOLDER_MODE) {
-            // Another thread was faster.
+            // Another thread may have created it first.
             Ok(()) | Err(Errno::EXIST) => rustix::fs::openat(folder, name, STEP, Mode::empty()),
             Err(error) => Err(error),
         },
@@ -196,7 +197,7 @@ fn step(folder: BorrowedFd<'_>, name: &[u8], make: bool) -> rustix::io::Result<O
     }
 }
 
-fn adorn_at(
+fn set_metadata_at(
     folder: BorrowedFd<'_>,
     name: &[u8],
     privileged: Privileged,
@@ -204,12 +205,17 @@ fn adorn_at(
 ) -> rustix::io::Result<()> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let folder = rustix::fs::openat(folder, name, flags, Mode::empty())?;
-    adorn_open(folder.as_fd(), privileged, described)
+    set_open_metadata(folder.as_fd(), privileged, described)
 }
 
-/// Changing the owner takes the set-user-id bit away, so the mode comes after it; it may forbid its owner to write attributes, and is a
-/// part of the access control list.
-fn adorn_open(open: BorrowedFd<'_>, privileged: Privileged, described: &mut Described) -> rustix::io::Result<()> {
+/// Sets owner, attributes, mode, access control lists and time, in this order. Changing the owner clears the
+/// set-user-ID bit, so the mode comes after it. The mode may deny writing attributes, so they come before it. The mode
+/// is a part of the access control list, so the list comes after it.
+fn set_open_metadata(
+    open: BorrowedFd<'_>,
+    privileged: Privileged,
+    described: &mut Described,
+) -> rustix::io::Result<()> {
     if let Some((uid, gid)) = privileged.owner(described) {
         rustix::fs::fchown(open, Some(uid), Some(gid))?;
     }
@@ -233,11 +239,8 @@ fn times(modified: Time) -> Timestamps {
     }
 }
 
-/// Writes a piece of a new file at its place, and leaves holes where it is made of zeros. Whether its end is a hole, so that the
-/// file's length has to be set.
-///
-/// # Errors
-/// The system's.
+/// Writes a piece of a new file at its place, and leaves holes for long runs of zeros. Returns whether the piece ends
+/// in a hole; the caller has to set the file's length then.
 pub(super) fn fill(file: &File, content: &[u8], offset: u64) -> io::Result<bool> {
     let (mut data, mut at, mut zeros) = (0, 0, 0);
     let put = |from: usize, to: usize| match content.get(from..to) {
@@ -261,12 +264,12 @@ pub(super) fn fill(file: &File, content: &[u8], offset: u64) -> io::Result<bool>
     Ok(ends_in_hole)
 }
 
-/// Writes a content to a new file as it is read, and leaves holes where it is made of zeros, or where its map has nothing. `seen` gets each
-/// piece before it is written.
+/// Copies a content from the archive to a new file, and leaves holes for long runs of zeros and where the map has no
+/// data. `seen` gets each piece before it is written. `failed` converts an I/O error of the file.
 ///
 /// # Errors
-/// When the archive ends early; those of `seen`; what `failed` makes of the system's.
-pub(crate) fn pour(
+/// [`base::error::Class::Stale`] if the archive is damaged or ends early; errors of `seen` and `failed`.
+pub(crate) fn write_content(
     input: &mut impl Read,
     file: &File,
     size_bytes: u64,
@@ -276,7 +279,7 @@ pub(crate) fn pour(
 ) -> Result<()> {
     let set_length = || file.set_len(size_bytes).map_err(&failed);
     if map.is_some() {
-        // A size that no file can have shows here, before anything is read.
+        // If the size is too large for a file, this fails before anything is read.
         set_length()?;
     }
     let whole = [(0, size_bytes)];
@@ -295,21 +298,21 @@ pub(crate) fn pour(
     set_length()
 }
 
-/// The failure of whoever writes below the new folder.
+/// The error for a failed write below the new folder.
 pub(super) fn failure(path: &[u8], error: Errno) -> Error {
     let shown = shown(path);
     match error {
-        Errno::EXIST => refused(path, "stands in it twice"),
-        Errno::LOOP | Errno::NOTDIR => refused(path, "leads through what is no folder"),
+        Errno::EXIST => refused(path, "occurs twice"),
+        Errno::LOOP | Errno::NOTDIR => refused(path, "leads through something that is not a folder"),
         Errno::NAMETOOLONG => refused(path, "has a name that is too long for this file system"),
         Errno::NOSPC | Errno::DQUOT => Error::unexpected(format!("no space is left for `{shown}`"))
-            .hint("nothing was restored; make room, or restore to another disk"),
+            .hint("nothing was restored; free some space, or restore to another disk"),
         Errno::FBIG => Error::unexpected(format!("`{shown}` is larger than this file system allows"))
             .hint("nothing was restored; restore to another file system"),
-        Errno::PERM | Errno::ACCESS => Error::config(format!("`{shown}` may not be made as it was"))
+        Errno::PERM | Errno::ACCESS => Error::config(format!("no permission to restore `{shown}` as it was"))
             .hint("nothing was restored; restore as root, or to another file system"),
         error => Error::unexpected(format!("`{shown}` cannot be restored: {}", reason(&error.into())))
-            .hint("nothing was restored; check the disk that it goes to"),
+            .hint("nothing was restored; check the disk of the target"),
     }
 }
 
@@ -329,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_made_through_a_link_and_nothing_is_written_twice() {
+    fn nothing_is_created_through_a_link_and_nothing_is_overwritten() {
         let base = tempfile::tempdir().unwrap();
         let (outside, tree) = (base.path().join("outside"), base.path().join("tree"));
         std::fs::create_dir(&outside).unwrap();
@@ -352,18 +355,18 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_deep_is_made_with_few_descriptors() {
+    fn deep_folders_are_created_with_few_descriptors() {
         let base = tempfile::tempdir().unwrap();
         let mut sink = sink(base.path());
         let path = vec!["d".repeat(20); 300].join("/");
         drop(sink.file(format!("{path}/file").as_bytes()).unwrap());
         assert_eq!(sink.way.len(), FOLDERS_OPEN_MAX);
         drop(sink.file(b"top").unwrap());
-        assert!(sink.file(format!("{path}/file").as_bytes()).is_err(), "it is there");
+        assert!(sink.file(format!("{path}/file").as_bytes()).is_err(), "it exists");
     }
 
     #[test]
-    fn zeros_become_holes_and_everything_else_stays() {
+    fn only_long_runs_of_zeros_become_holes() {
         let base = tempfile::tempdir().unwrap();
         for (name, pieces) in [
             ("data", vec![(7, 100_000)]),

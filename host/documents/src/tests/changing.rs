@@ -1,10 +1,10 @@
-//! Trees that change while they are archived. The stream's bounded queue holds the archive back, so what is changed
-//! after its first block is changed before it is read.
+//! Trees that change while they are archived. The stream's bounded queue holds the archive back, so changes that are
+//! made after the first block happen before the changed files are read.
 
 use super::*;
 use std::time::Duration;
 
-/// Enough to fill every queue, so that what comes later in path order is not read before the first blocks are taken.
+/// Enough to fill every queue, so that files later in path order are not read before the first blocks are taken.
 const HELD_BACK_BYTES: usize = 48 << 20;
 
 /// A tree whose first file fills the pipeline.
@@ -40,7 +40,7 @@ fn problem(report: &ArchiveReport, path: &str) -> Option<String> {
 }
 
 #[tokio::test]
-async fn what_changes_under_the_archive_is_named_and_damages_nothing_else() {
+async fn files_that_change_during_the_archive_are_reported_and_damage_nothing_else() {
     let base = held_back();
     let outside = tempfile::tempdir().unwrap();
     std::fs::write(outside.path().join("inside"), "secret").unwrap();
@@ -59,13 +59,13 @@ async fn what_changes_under_the_archive_is_named_and_damages_nothing_else() {
     let grown = noise(3 << 20, 4);
 
     let (bytes, report) = changed_meanwhile(base.path(), WhenUnreadable::Report, || {
-        // The first large file is read already, in part, and shrinks to nothing.
+        // The first large file has been read in part and is now truncated.
         std::fs::write(at("a"), "").unwrap();
         for name in ["vanishes", "large vanishes", "first", "linked", "piped"] {
             std::fs::remove_file(at(name)).unwrap();
         }
         symlink("/etc/passwd", at("linked")).unwrap();
-        ran(Command::new("mkfifo").arg(at("piped")));
+        run(Command::new("mkfifo").arg(at("piped")));
         std::fs::rename(at("swapped"), outside.path().join("was")).unwrap();
         symlink(outside.path(), at("swapped")).unwrap();
         std::fs::write(at("becomes large"), &grown).unwrap();
@@ -74,7 +74,7 @@ async fn what_changes_under_the_archive_is_named_and_damages_nothing_else() {
     .await;
     let report = report.unwrap();
     for (path, reason) in [
-        ("a", "became shorter while it was read; zeros stand for what is missing"),
+        ("a", "became shorter while it was read; the missing part is filled with zeros"),
         ("vanishes", "vanished before it was read"),
         ("large vanishes", "vanished before it was read"),
         ("first", "vanished before it was read"),
@@ -91,14 +91,14 @@ async fn what_changes_under_the_archive_is_named_and_damages_nothing_else() {
         assert_eq!(problem(&report, path).unwrap_or_default(), reason, "{path}");
     }
     assert_eq!((report.problems_total, report.vanished_total), (7, 3));
-    assert_eq!(report.unreadable, [], "what is gone or has changed leaves no gap");
+    assert_eq!(report.unreadable, [], "vanished and changed files do not count as unreadable");
     assert_eq!(report.unreadable_total, 0);
 
     let after = unpacked(&bytes.unwrap());
     let content = |path: &str| after.get(path.as_bytes()).map(|f| f.content.clone());
     assert_eq!(after[&b"a"[..]].size, HELD_BACK_BYTES as u64, "the announced length is kept");
     assert_eq!(content("rests"), Some(sha256(&noise(1_000, 2))));
-    assert_eq!(content("second"), Some(sha256(&noise(1_000, 2))), "a further name stands for a first that vanished");
+    assert_eq!(content("second"), Some(sha256(&noise(1_000, 2))), "a further name replaces a first one that vanished");
     assert_eq!(content("third"), Some(sha256(&noise(1_000, 2))));
     assert_eq!(content("becomes large"), Some(sha256(&grown)));
     assert_eq!(content("emptied"), Some(sha256(b"")));
@@ -110,7 +110,7 @@ async fn what_changes_under_the_archive_is_named_and_damages_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_large_file_that_grows_keeps_its_first_length_and_is_named() {
+async fn a_large_file_that_grows_keeps_its_first_length_and_is_reported() {
     let base = held_back();
     let (bytes, report) = changed_meanwhile(base.path(), WhenUnreadable::Report, || {
         use std::io::Write;
@@ -124,7 +124,7 @@ async fn a_large_file_that_grows_keeps_its_first_length_and_is_named() {
 }
 
 #[tokio::test]
-async fn an_archive_that_must_be_exact_fails_by_the_files_name() {
+async fn an_archive_that_must_be_exact_fails_and_names_the_file() {
     let base = held_back();
     std::fs::write(base.path().join("b\u{1b}"), "").unwrap();
     let (bytes, report) = changed_meanwhile(base.path(), WhenUnreadable::Fail, || {
@@ -138,7 +138,7 @@ async fn an_archive_that_must_be_exact_fails_by_the_files_name() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_written_to_all_the_time_is_archived_all_the_same() {
+async fn a_file_that_is_written_to_all_the_time_is_still_archived() {
     let base = tempfile::tempdir().unwrap();
     let log = base.path().join("app.log");
     std::fs::write(&log, "").unwrap();
@@ -181,7 +181,7 @@ async fn dropping_the_stream_ends_every_thread() {
             stream.next().await.unwrap().unwrap();
         }
         drop(stream);
-        ended(&tree, &format!("after {blocks} blocks")).await;
+        assert_threads_end(&tree, &format!("after {blocks} blocks")).await;
         assert_eq!(tree.report(), None);
     }
 }
@@ -192,19 +192,19 @@ async fn dropping_a_summary_ends_every_thread() {
     let tree = tree(base.path());
     let summary = tokio::time::timeout(Duration::from_millis(5), tree.summarise(&[], Depth::Content)).await;
     assert!(summary.is_err(), "48 MiB were hashed within 5 ms");
-    ended(&tree, "a summary").await;
+    assert_threads_end(&tree, "a summary").await;
 }
 
-/// Every thread that reads a tree holds its root.
-async fn ended(tree: &Tree, what: &str) {
+/// Every thread that reads a tree holds a reference to its root.
+async fn assert_threads_end(tree: &Tree, what: &str) {
     let left = || Arc::strong_count(&tree.root) - 1;
     eventually(|| left() == 0, || format!("{} threads are left: {what}", left())).await;
 }
 
 #[tokio::test]
-async fn what_may_not_be_read_is_named() {
+async fn entries_without_read_permission_are_reported() {
     if rustix::process::geteuid().is_root() {
-        again_as_nobody("tests::changing::what_may_not_be_read_is_named");
+        again_as_nobody("tests::changing::entries_without_read_permission_are_reported");
         return;
     }
     let base = tempfile::tempdir().unwrap();
@@ -225,7 +225,7 @@ async fn what_may_not_be_read_is_named() {
     assert_eq!(names, ["./", "closed/", "open"]);
 
     let metadata = tree.summarise(&[], Depth::Metadata).await.unwrap();
-    assert_eq!(metadata.unreadable, 1, "what is in the folder");
+    assert_eq!(metadata.unreadable, 1, "the content of the folder");
     let content = tree.summarise(&[], Depth::Content).await.unwrap();
     assert_eq!(content.unreadable, 2, "and the file's bytes");
 
@@ -233,8 +233,8 @@ async fn what_may_not_be_read_is_named() {
     let error = collected(tree.archive(options).unwrap()).await.unwrap_err();
     assert!(error.message().contains("`closed` cannot be read: permission denied"), "{error}");
 
-    let closed = Tree::open(&Config { path: base.path().join("closed") }, "prod/docs".to_owned()).unwrap_err();
-    assert!(closed.message().contains("may not be read"), "{closed}");
+    let closed = Tree::open(&FolderConfig { path: base.path().join("closed") }, "prod/docs".to_owned()).unwrap_err();
+    assert!(closed.message().contains("no permission to read"), "{closed}");
     std::fs::set_permissions(base.path().join("closed"), std::fs::Permissions::from_mode(0o700)).unwrap();
 }
 
@@ -243,17 +243,17 @@ fn unpacked_names(bytes: &[u8]) -> Vec<String> {
     archive.entries().unwrap().map(|e| String::from_utf8(e.unwrap().path_bytes().into_owned()).unwrap()).collect()
 }
 
-/// Root may read everything, so the test runs once more as somebody who may not.
+/// Root can read everything, so this runs the test again as the user `nobody`.
 pub(super) fn again_as_nobody(test: &str) {
     let this = std::env::current_exe().unwrap();
     let run = |arguments: &[&str]| {
         Command::new("runuser").args(["-u", "nobody", "--"]).arg(&this).args(arguments).current_dir("/").output()
     };
     if !run(&["--list"]).is_ok_and(|output| output.status.success()) {
-        ::tests::skip("nobody else can run this test");
+        ::tests::skip("the user `nobody` cannot run this test");
         return;
     }
     let output = run(&["--exact", test, "--nocapture"]).unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && said.contains("1 passed"), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && stdout.contains("1 passed"), "{stdout}{stderr}");
 }

@@ -1,4 +1,4 @@
-//! Single documents.
+//! Reads single documents from an archive.
 
 use super::unpacking::{object, saved, stored};
 use super::*;
@@ -50,7 +50,7 @@ async fn a_document_takes_one_read_of_the_index_and_one_of_the_archive() {
     }
     for index in [Some(index.clone()), None] {
         let archive = stored(bytes.clone(), index);
-        for (path, says) in [
+        for (path, expected) in [
             (&b"facture"[..], "`facture` is a folder"),
             (b"", "`.` is a folder"),
             (b"link", "`link` is a symbolic link to `large`"),
@@ -59,7 +59,7 @@ async fn a_document_takes_one_read_of_the_index_and_one_of_the_archive() {
             (b"../etc/passwd", "no document `../etc/passwd`"),
         ] {
             let error = got(&archive, path).await.unwrap_err();
-            assert!(error.class() == Class::Usage && error.message().contains(says), "{error:?}");
+            assert!(error.class() == Class::Usage && error.message().contains(expected), "{error:?}");
         }
     }
     let mut broken = bytes.clone();
@@ -72,7 +72,7 @@ async fn a_document_takes_one_read_of_the_index_and_one_of_the_archive() {
 }
 
 #[tokio::test]
-async fn a_document_goes_to_a_file_with_its_holes_and_a_full_disk_is_told() {
+async fn a_document_goes_to_a_file_with_its_holes_and_a_full_disk_is_reported() {
     let base = tempfile::tempdir().unwrap();
     let root = base.path().join("tree");
     std::fs::create_dir(&root).unwrap();
@@ -96,7 +96,7 @@ async fn a_document_goes_to_a_file_with_its_holes_and_a_full_disk_is_told() {
             assert!(matches!(to_file.content, Content::File(_)));
             assert!(std::fs::read(&named).unwrap() == expected, "{}", path::shown(path));
             let kept = std::fs::metadata(&named).unwrap().blocks() * 512;
-            assert!(kept <= 1 << 20, "{kept} bytes are on the disk");
+            assert!(kept <= 1 << 20, "{kept} bytes are allocated on disk");
             let (_, streamed) = got(&archive, path).await.unwrap();
             assert!(streamed == expected, "{}", path::shown(path));
         }
@@ -109,7 +109,7 @@ async fn a_document_goes_to_a_file_with_its_holes_and_a_full_disk_is_told() {
 }
 
 #[tokio::test]
-async fn the_entries_of_a_large_index_pass_by_one_by_one() {
+async fn the_entries_of_a_large_index_are_passed_on_one_by_one() {
     let entries = 200_000_u32;
     let mut index = index::Index::new().unwrap();
     let line = |n: u32| index::Line {
@@ -134,10 +134,10 @@ async fn the_entries_of_a_large_index_pass_by_one_by_one() {
     let seen = Arc::new(std::sync::atomic::AtomicU32::new(0));
     let count = Arc::clone(&seen);
     let stop = CancellationToken::new();
-    let there = each(&archive, &stop, move |_| {
+    let has_index = each(&archive, &stop, move |_| {
         count.fetch_add(1, Ordering::Relaxed);
         Ok(true)
     });
-    assert!(there.await.unwrap());
+    assert!(has_index.await.unwrap());
     assert_eq!(seen.load(Ordering::Relaxed), entries);
 }

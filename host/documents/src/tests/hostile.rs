@@ -1,12 +1,12 @@
-//! Archives that mean harm, built by hand: each is refused in one sentence that names the entry, and nothing outside is
-//! touched.
+//! Malicious archives, built by hand. Each is refused in one sentence that names the entry, and nothing outside the
+//! target is touched.
 
 use super::unpacking::{names, object, restored, saved, stored};
 use base::error::Class;
 use std::io::Write as _;
 use tar::{EntryType, Header};
 
-/// An entry whose names are taken as they are.
+/// Appends an entry without changing or checking its names.
 fn entry(out: &mut Vec<u8>, name: &[u8], kind: EntryType, link: &[u8], content: &[u8]) {
     let mut header = Header::new_gnu();
     header.as_old_mut().name[..name.len()].copy_from_slice(name);
@@ -57,7 +57,7 @@ async fn nothing_leaves_the_folder() {
             ],
             "",
         ),
-        (vec![(b"a/b", FILE, b""), (b"a", FILE, b"")], "`a`, which stands in it as a folder and as something else"),
+        (vec![(b"a/b", FILE, b""), (b"a", FILE, b"")], "`a`, which occurs both as a folder and as something else"),
         (vec![(b"a", EntryType::Symlink, b"..")], ""),
         (vec![(b"a", FILE, b""), (b"a", FILE, b"")], ""),
         (vec![(b"a", FILE, b""), (b"a/b", FILE, b"")], "the archive holds `a"),
@@ -65,11 +65,11 @@ async fn nothing_leaves_the_folder() {
         (vec![(b"h", EntryType::Link, b"../outside/victim")], "leads out"),
         (
             vec![(b"a", EntryType::Symlink, &absolute), (b"h", EntryType::Link, b"a/victim")],
-            "`h`, which is a further name",
+            "`h`, which is a hard link",
         ),
-        (vec![(b"h", EntryType::Link, b"missing")], "`h`, which is a further name of `missing`"),
-        (vec![(b"h", EntryType::Link, b"h")], "`h`, which is a further name"),
-        (vec![(b"d/", EntryType::Directory, b""), (b"h", EntryType::Link, b"d")], "`h`, which is a further name"),
+        (vec![(b"h", EntryType::Link, b"missing")], "`h`, which is a hard link to `missing`"),
+        (vec![(b"h", EntryType::Link, b"h")], "`h`, which is a hard link"),
+        (vec![(b"d/", EntryType::Directory, b""), (b"h", EntryType::Link, b"d")], "`h`, which is a hard link"),
         (vec![(b"./", EntryType::Symlink, b"/etc")], "has no name"),
     ];
     for (made, expected) in cases {
@@ -79,9 +79,9 @@ async fn nothing_leaves_the_folder() {
             entry(&mut plain, name, *kind, link, content);
         }
         plain.extend_from_slice(&[0; 1_024]);
-        for there in [false, true] {
+        for exists in [false, true] {
             let into = base.path().join("into");
-            if there {
+            if exists {
                 std::fs::create_dir(&into).unwrap();
             }
             let result = restored(&stored(packed(&plain), None), &into).await;
@@ -89,11 +89,11 @@ async fn nothing_leaves_the_folder() {
                 Err(error) => {
                     assert!(!expected.is_empty() && error.message().contains(expected), "{expected}: {error}");
                     assert!(error.class() == Class::Stale && error.advice().is_some());
-                    assert_eq!(into.exists(), there);
+                    assert_eq!(into.exists(), exists);
                 }
                 Ok(_) => assert_eq!(expected, "", "{made:?} was restored"),
             }
-            let kept = if there || expected.is_empty() { vec!["into", "outside"] } else { vec!["outside"] };
+            let kept = if exists || expected.is_empty() { vec!["into", "outside"] } else { vec!["outside"] };
             assert_eq!(names(base.path()), kept);
             assert_eq!(names(&outside), ["victim"]);
             assert_eq!(std::fs::read_to_string(outside.join("victim")).unwrap(), "untouched");
@@ -132,7 +132,7 @@ async fn a_size_beyond_the_archive_and_an_archive_without_an_end_are_refused() {
 }
 
 #[tokio::test]
-async fn devices_are_left_out_by_name() {
+async fn devices_are_skipped_and_listed() {
     let base = tempfile::tempdir().unwrap();
     let mut plain = Vec::new();
     entry(&mut plain, b"tty", EntryType::Char, b"", b"");
@@ -157,7 +157,7 @@ fn edited(index: &[u8], edit: impl Fn(&mut Vec<String>)) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn an_index_that_lies_is_refused_with_its_line() {
+async fn a_forged_index_is_refused_with_its_line() {
     let base = tempfile::tempdir().unwrap();
     let root = base.path().join("tree");
     std::fs::create_dir_all(root.join("d")).unwrap();
@@ -165,48 +165,48 @@ async fn an_index_that_lies_is_refused_with_its_line() {
         std::fs::write(root.join(name), content).unwrap();
     }
     let (archive, index) = saved(&root).await;
-    // 0 the first line, 1 the member, then `.`, `d`, `d/a`, `d/b`, `z`, the last member and the end.
-    let swap = |lines: &mut Vec<String>, at: usize, field: usize, value: &str| {
+    // Lines: 0 the first line, 1 the member, then `.`, `d`, `d/a`, `d/b`, `z`, the last member and the end.
+    let replace = |lines: &mut Vec<String>, at: usize, field: usize, value: &str| {
         let mut fields: Vec<&str> = lines[at].split('\t').collect();
         fields[field] = value;
         lines[at] = fields.join("\t");
     };
     type Edit<'a> = Box<dyn Fn(&mut Vec<String>) + 'a>;
     let set = |at: usize, field: usize, value: &'static str| -> Edit<'_> {
-        Box::new(move |lines: &mut Vec<String>| swap(lines, at, field, value))
+        Box::new(move |lines: &mut Vec<String>| replace(lines, at, field, value))
     };
     let lie = "f".repeat(64);
     let cases: Vec<(Edit<'_>, &str)> = vec![
-        (set(4, 6, "../x"), "docs.index: line 5: a path is none"),
-        (set(4, 6, "/etc/passwd"), "a path is none"),
-        (set(4, 6, "d/\\x00"), "a path is none"),
-        (set(4, 6, "d//a"), "a path is none"),
+        (set(4, 6, "../x"), "docs.index: line 5: invalid path"),
+        (set(4, 6, "/etc/passwd"), "invalid path"),
+        (set(4, 6, "d/\\x00"), "invalid path"),
+        (set(4, 6, "d//a"), "invalid path"),
         (set(4, 6, "c"), "not in order"),
-        (set(4, 6, "e/a"), "is in no folder of the index"),
-        (set(5, 6, "d/a"), "comes twice"),
+        (set(4, 6, "e/a"), "its folder is not in the index"),
+        (set(5, 6, "d/a"), "occurs twice"),
         (set(4, 6, "d/c"), "not in order"),
-        (set(4, 2, "99999999"), "the entry cannot be there"),
-        (set(4, 1, "0"), "the entry cannot be there"),
-        (set(4, 3, "18446744073709551615"), "larger than any"),
-        (set(4, 3, "-1"), "a number is none"),
+        (set(4, 2, "99999999"), "the entry has an invalid position"),
+        (set(4, 1, "0"), "the entry has an invalid position"),
+        (set(4, 3, "18446744073709551615"), "the entry is too large"),
+        (set(4, 3, "-1"), "expected a number"),
         (set(4, 3, "1048576"), ""),
-        (set(4, 5, "zz"), "a SHA-256 is none"),
+        (set(4, 5, "zz"), "invalid SHA-256"),
         (set(3, 0, "f"), ""),
-        (set(4, 0, "q"), "do not go together"),
-        (set(4, 4, "yesterday"), "a time is none"),
-        (set(1, 1, "7"), "the member cannot be there"),
-        (set(1, 2, "99999999999"), "the member cannot be there"),
-        (set(1, 3, "0"), "the member cannot be there"),
-        (Box::new(|lines| swap(lines, 4, 5, &lie)), "the content of `d/a` is not the one"),
+        (set(4, 0, "q"), "its fields do not match its kind"),
+        (set(4, 4, "yesterday"), "invalid time"),
+        (set(1, 1, "7"), "the member has an invalid position or size"),
+        (set(1, 2, "99999999999"), "the member has an invalid position or size"),
+        (set(1, 3, "0"), "the member has an invalid position or size"),
+        (Box::new(|lines| replace(lines, 4, 5, &lie)), "the content of `d/a` does not match its SHA-256"),
         (set(4, 4, "1"), "contradict each other at `d/a`"),
         (set(6, 6, "y"), "contradict each other at `y`"),
-        (Box::new(|lines| drop(lines.remove(4))), "cannot be there"),
+        (Box::new(|lines| drop(lines.remove(4))), "the entry has an invalid position"),
         (Box::new(|lines| drop(lines.pop())), "it is cut off"),
-        (Box::new(|lines| lines.push("f\t0".to_owned())), "something follows its end"),
+        (Box::new(|lines| lines.push("f\t0".to_owned())), "unexpected data follows its end"),
         (Box::new(|lines| lines[0] = "dolibarr-backup index 2".to_owned()), "it has version 2"),
-        (Box::new(|lines| lines[0] = "index".to_owned()), "does not begin as an index does"),
-        (Box::new(|lines| lines[2] = "x".repeat(9 << 20)), "longer than any line"),
-        (set(8, 1, "77"), "its totals are not those"),
+        (Box::new(|lines| lines[0] = "index".to_owned()), "not an index"),
+        (Box::new(|lines| lines[2] = "x".repeat(9 << 20)), "it is longer than"),
+        (set(8, 1, "77"), "its totals do not match"),
     ];
     let into = base.path().join("into");
     for (edit, expected) in cases {
@@ -223,5 +223,5 @@ async fn an_index_that_lies_is_refused_with_its_line() {
     let mut longer = stored(Vec::new(), Some(index));
     longer.object = other;
     let error = restored(&longer, &base.path().join("other")).await.unwrap_err();
-    assert!(error.message().contains("it is of an archive of"), "{error}");
+    assert!(error.message().contains("it describes an archive of"), "{error}");
 }

@@ -1,4 +1,4 @@
-//! The index, read as a stranger would who has nothing but its description.
+//! Reads the index with nothing but the description of its format.
 
 use super::*;
 use std::io::Read;
@@ -9,7 +9,7 @@ async fn indexed(path: &Path) -> (Vec<u8>, Vec<Vec<String>>) {
     assert!(tree.index().is_none(), "there is no archive yet");
     let archive = collected(tree.archive(reporting(&[])).unwrap()).await.unwrap();
     let index = collected(tree.index().unwrap()).await.unwrap();
-    assert!(tree.index().is_none(), "it is taken once");
+    assert!(tree.index().is_none(), "the index can be taken only once");
     let mut text = String::new();
     flate2::read::MultiGzDecoder::new(&index[..]).read_to_string(&mut text).unwrap();
     let lines = text.lines().map(|line| line.split('\t').map(str::to_owned).collect()).collect();
@@ -81,16 +81,16 @@ async fn every_file_is_found_through_the_index_alone() {
         files += 1;
     }
     assert_eq!(files, 204);
-    let of = |path: &str| entries.iter().find(|line| line[6] == path).unwrap_or_else(|| panic!("{path}"));
-    assert_eq!(of("empty")[3..6], ["0", "-1.5", &sha256(b"")]);
-    assert_eq!(of("na\\x09me\\x0a\\xff\\\\x")[0], "f");
-    assert_eq!(of("link")[7], "a\\x09b");
-    assert_eq!((of("zz further")[0].as_str(), of("zz further")[7].as_str()), ("h", "empty"));
-    assert_eq!(of(".")[0], "d");
+    let line = |path: &str| entries.iter().find(|line| line[6] == path).unwrap_or_else(|| panic!("{path}"));
+    assert_eq!(line("empty")[3..6], ["0", "-1.5", &sha256(b"")]);
+    assert_eq!(line("na\\x09me\\x0a\\xff\\\\x")[0], "f");
+    assert_eq!(line("link")[7], "a\\x09b");
+    assert_eq!((line("zz further")[0].as_str(), line("zz further")[7].as_str()), ("h", "empty"));
+    assert_eq!(line(".")[0], "d");
 }
 
 #[tokio::test]
-async fn the_index_of_an_empty_folder_knows_its_root() {
+async fn the_index_of_an_empty_folder_contains_its_root() {
     let base = tempfile::tempdir().unwrap();
     let (archive, lines) = indexed(base.path()).await;
     let kinds: Vec<&str> = lines.iter().map(|line| line[0].as_str()).collect();
@@ -98,14 +98,14 @@ async fn the_index_of_an_empty_folder_knows_its_root() {
     assert_eq!(lines[4][1..], ["1", "2", &archive.len().to_string()]);
 }
 
-/// How often this thread has written to a file or a pipe.
+/// The number of write calls that this thread has made.
 fn write_calls() -> Option<u64> {
     let counted = std::fs::read_to_string("/proc/thread-self/io").ok()?;
     counted.lines().find_map(|line| line.strip_prefix("syscw: "))?.parse().ok()
 }
 
 #[tokio::test]
-async fn an_index_larger_than_its_memory_comes_back_whole() {
+async fn an_index_larger_than_its_memory_is_read_back_whole() {
     let mut index = index::Index::new().unwrap();
     let line = index::Line {
         kind: entry::Kind::File,
@@ -128,13 +128,13 @@ async fn an_index_larger_than_its_memory_comes_back_whole() {
     }
     let index = index.finish().unwrap().0;
     if let (Some(before), Some(after)) = (before, write_calls()) {
-        assert!(after - before < 1_000, "{} calls of the system to write an index", after - before);
+        assert!(after - before < 1_000, "{} system calls to write an index", after - before);
     } else {
-        ::tests::skip("this kernel counts no calls to write");
+        ::tests::skip("this kernel does not count write calls");
     }
     let bytes = collected(index::stream(index)).await.unwrap();
     assert!(bytes.len() > index::MEMORY_BYTES_MAX, "{} bytes stay in memory", bytes.len());
-    // Of them 72 are the random bytes of a path and a digest, which are written in hexadecimal.
+    // 72 of these are the random bytes of a path and a digest, which are written in hexadecimal.
     let each = bytes.len() as u64 / entries;
     assert!(each < 100, "an entry takes {each} bytes");
     let mut text = String::new();
@@ -159,7 +159,7 @@ async fn the_commands_in_the_description_restore_a_document() {
         let index = collected(tree.index().unwrap()).await.unwrap();
         std::fs::write(base.path().join("20260630T010000Z.tar.gz"), archive).unwrap();
         std::fs::write(base.path().join("20260630T010000Z.index"), index).unwrap();
-        ran(Command::new("sh").args(["-euc", script]).current_dir(base.path()));
+        run(Command::new("sh").args(["-euc", script]).current_dir(base.path()));
         assert!(std::fs::read(base.path().join("document")).unwrap() == noise(size, 5), "{size} bytes");
     }
 }

@@ -1,4 +1,4 @@
-//! What an archive keeps is what a restore gives back, whatever files do while it is made, and whoever made it.
+//! A restore returns what an archive holds, no matter how files change while it is created, and which tool created it.
 
 use super::unpacking::{restored, saved, stored};
 use super::*;
@@ -6,7 +6,7 @@ use base::error::Class;
 use std::io::Write as _;
 use tokio_util::sync::CancellationToken;
 
-/// Enough to fill every queue, so that what comes later in path order is not read before the first blocks are taken.
+/// Enough to fill every queue, so that files later in path order are not read before the first blocks are taken.
 const HELD_BACK_BYTES: usize = 48 << 20;
 
 async fn checked(archive: &Archive) -> Result<Checked> {
@@ -14,7 +14,7 @@ async fn checked(archive: &Archive) -> Result<Checked> {
 }
 
 #[tokio::test]
-async fn files_that_all_grow_after_they_were_planned_make_no_member_that_nobody_reads() {
+async fn files_that_all_grow_after_planning_do_not_make_an_oversized_member() {
     let base = tempfile::tempdir().unwrap();
     let root = base.path().join("tree");
     std::fs::create_dir(&root).unwrap();
@@ -44,7 +44,7 @@ async fn files_that_all_grow_after_they_were_planned_make_no_member_that_nobody_
 }
 
 #[tokio::test]
-async fn what_lies_too_deep_to_come_back_is_named_and_keeps_nothing_else_from_it() {
+async fn entries_too_deep_to_restore_are_reported_and_do_not_affect_others() {
     let base = tempfile::tempdir().unwrap();
     let root = base.path().join("tree");
     let below = |depth: usize| root.join(vec!["d"; depth].join("/"));
@@ -66,11 +66,11 @@ async fn what_lies_too_deep_to_come_back_is_named_and_keeps_nothing_else_from_it
         std::fs::read_to_string(into.join(vec!["d"; path::DEPTH_MAX - 1].join("/")).join("last")).unwrap(),
         "last"
     );
-    assert_eq!(tree.summarise(&[], Depth::Content).await.unwrap().unreadable, 2, "the fingerprint tells it too");
+    assert_eq!(tree.summarise(&[], Depth::Content).await.unwrap().unreadable, 2, "the summary counts them too");
 }
 
 #[tokio::test]
-async fn what_leads_out_or_is_not_kept_is_counted_and_named() {
+async fn links_out_excluded_names_and_foreign_attributes_are_counted_and_listed() {
     let base = tempfile::tempdir().unwrap();
     let root = base.path().join("tree");
     std::fs::create_dir_all(root.join("a/temp")).unwrap();
@@ -98,7 +98,7 @@ async fn what_leads_out_or_is_not_kept_is_counted_and_named() {
 }
 
 #[tokio::test]
-async fn a_restored_folder_that_is_not_what_its_index_says_is_told() {
+async fn a_restored_folder_that_differs_from_its_index_is_reported() {
     let base = tempfile::tempdir().unwrap();
     let root = base.path().join("tree");
     std::fs::create_dir_all(root.join("facture/empty")).unwrap();
@@ -113,19 +113,19 @@ async fn a_restored_folder_that_is_not_what_its_index_says_is_told() {
     let changes: [(&str, Change); 7] = [
         ("", |_| {}),
         ("`facture/one` is missing", |into| std::fs::remove_file(into.join("facture/one")).unwrap()),
-        ("`facture/new` is not in it", |into| std::fs::write(into.join("facture/new"), "").unwrap()),
-        ("`zlast` is not in it", |into| std::fs::create_dir(into.join("zlast")).unwrap()),
-        ("`three` has another size", |into| std::fs::write(into.join("three"), "another").unwrap()),
-        ("`facture/empty` is of another kind", |into| {
+        ("`facture/new` is not in the index", |into| std::fs::write(into.join("facture/new"), "").unwrap()),
+        ("`zlast` is not in the index", |into| std::fs::create_dir(into.join("zlast")).unwrap()),
+        ("`three` has a different size", |into| std::fs::write(into.join("three"), "another").unwrap()),
+        ("`facture/empty` is of a different kind", |into| {
             std::fs::remove_dir(into.join("facture/empty")).unwrap();
             std::fs::write(into.join("facture/empty"), "").unwrap();
         }),
-        ("`facture/link` leads elsewhere", |into| {
+        ("`facture/link` has a different target", |into| {
             std::fs::remove_file(into.join("facture/link")).unwrap();
             symlink("two", into.join("facture/link")).unwrap();
         }),
     ];
-    for (n, (says, change)) in changes.into_iter().enumerate() {
+    for (n, (expected, change)) in changes.into_iter().enumerate() {
         let into = base.path().join(format!("into{n}"));
         assert!(restored(&archive, &into).await.unwrap().is_compared);
         change(&into);
@@ -134,21 +134,22 @@ async fn a_restored_folder_that_is_not_what_its_index_says_is_told() {
         let stop = CancellationToken::new();
         let compared = object::blocking(&stop, move |means| restore::with_index(&root, &archive, &means, |_| ()));
         match compared.await {
-            Ok(compared) => assert!(compared && says.is_empty(), "{says}"),
+            Ok(compared) => assert!(compared && expected.is_empty(), "{expected}"),
             Err(error) => {
-                assert!(!says.is_empty() && error.message().contains(says), "{error} does not say `{says}`");
+                let matches = !expected.is_empty() && error.message().contains(expected);
+                assert!(matches, "{error} does not contain `{expected}`");
                 assert_eq!(error.class(), Class::Unexpected);
             }
         }
     }
 }
 
-/// What `tar` of a machine makes with these arguments below a folder, packed by `gzip`.
+/// The output of `tar` with these arguments, one run after the other, compressed with gzip.
 fn tarred(base: &Path, arguments: &[&[&str]]) -> Vec<u8> {
     let file = base.join("made.tar");
     std::fs::remove_file(&file).ok();
     for more in arguments {
-        ran(Command::new("tar").args(*more).arg("-f").arg(&file).arg("-C").arg(base.join("tree")).arg("."));
+        run(Command::new("tar").args(*more).arg("-f").arg(&file).arg("-C").arg(base.join("tree")).arg("."));
     }
     gzipped(&std::fs::read(file).unwrap())
 }
@@ -159,9 +160,9 @@ fn gzipped(plain: &[u8]) -> Vec<u8> {
     packed.finish().unwrap()
 }
 
-/// An adopted object is one that a script made: it is read and restored by one set of rules.
+/// A script may have made an adopted archive. Checking and restoring it must follow the same rules.
 #[tokio::test]
-async fn whatever_tar_made_is_verified_and_restored_alike() {
+async fn any_archive_from_tar_is_checked_and_restored_alike() {
     let base = tempfile::tempdir().unwrap();
     let root = base.path().join("tree");
     std::fs::create_dir_all(root.join("facture")).unwrap();
@@ -191,19 +192,18 @@ async fn whatever_tar_made_is_verified_and_restored_alike() {
         assert_eq!(restored(&archive, &into).await.unwrap().files, 3);
         assert_eq!(std::fs::read_to_string(into.join("facture/one")).unwrap(), "one");
     }
-    // What `tar` passes over in silence is not passed over here.
+    // `tar` silently ignores data after the end of an archive; this program does not.
     for second in [tarred(base.path(), &[&["-c"]]), b"no gzip".to_vec()] {
         let archive = stored([tarred(base.path(), &[&["-c"]]), second].concat(), None);
-        let (read, put) =
-            (checked(&archive).await.unwrap_err(), restored(&archive, &base.path().join("two")).await.unwrap_err());
-        assert!(
-            read.message().contains("follows its end") && put.message().contains("follows its end"),
-            "{read}; {put}"
-        );
+        for error in
+            [checked(&archive).await.unwrap_err(), restored(&archive, &base.path().join("two")).await.unwrap_err()]
+        {
+            assert!(error.message().contains("follows its end"), "{error}");
+        }
     }
     for (what, archive) in [
         ("a label", made(&[&["-c", "-V", "erp of today", "--xattrs", "--acls"]], 0)),
-        ("zeros behind its end", made(&[&["-c", "--xattrs", "--acls"]], 10_240)),
+        ("zeros after its end", made(&[&["-c", "--xattrs", "--acls"]], 10_240)),
         ("names twice", made(&[&["-c", "--xattrs", "--acls"], &["-r", "--xattrs", "--acls"]], 0)),
         ("holes, PAX 0.0", made(&[&["-c", "-S", "--format=posix", "--sparse-version=0.0", "--xattrs", "--acls"]], 0)),
         ("holes, PAX 0.1", made(&[&["-c", "-S", "--format=posix", "--sparse-version=0.1", "--xattrs", "--acls"]], 0)),
@@ -231,7 +231,7 @@ async fn whatever_tar_made_is_verified_and_restored_alike() {
         let document = get(&archive, b"holes", None, &CancellationToken::new()).await.unwrap();
         assert_eq!(document.document.size_bytes, 9 << 20, "{what}");
     }
-    // GNU's own format keeps no attributes, and its map in headers.
+    // GNU's own format stores no attributes, and stores the map in headers.
     let archive = stored(made(&[&["-c", "-S", "--format=gnu"]], 0), None);
     checked(&archive).await.unwrap();
     restored(&archive, &base.path().join("gnu")).await.unwrap();
@@ -239,11 +239,11 @@ async fn whatever_tar_made_is_verified_and_restored_alike() {
     for path in [&b"holes"[..], b"only a hole"] {
         assert_eq!(after[path].content, before[path].content);
     }
-    // The later of two names counts, as `tar` has it.
+    // If a name occurs twice, the later entry counts, as in `tar`.
     let file = base.path().join("made.tar");
-    ran(Command::new("tar").args(["-c", "-f"]).arg(&file).arg("-C").arg(&root).args(["./facture/one"]));
+    run(Command::new("tar").args(["-c", "-f"]).arg(&file).arg("-C").arg(&root).args(["./facture/one"]));
     std::fs::write(root.join("facture/one"), "another").unwrap();
-    ran(Command::new("tar").args(["-r", "-f"]).arg(&file).arg("-C").arg(&root).args(["./facture/one"]));
+    run(Command::new("tar").args(["-r", "-f"]).arg(&file).arg("-C").arg(&root).args(["./facture/one"]));
     let archive = stored(gzipped(&std::fs::read(&file).unwrap()), None);
     checked(&archive).await.unwrap();
     restored(&archive, &base.path().join("later")).await.unwrap();
@@ -254,9 +254,9 @@ async fn whatever_tar_made_is_verified_and_restored_alike() {
     assert_eq!(content, "another");
 }
 
-/// What costs nothing to store must cost nothing to refuse, or to restore.
+/// Holes cost nothing to store, so they must cost nothing to refuse or to restore.
 #[tokio::test]
-async fn a_hole_of_any_size_takes_no_time() {
+async fn a_hole_of_any_size_is_restored_or_refused_at_once() {
     let base = tempfile::tempdir().unwrap();
     for (size, fits) in [(u64::MAX >> 1, false), (1 << 42, true)] {
         let pax = |key: &str, value: u64| {
@@ -281,27 +281,27 @@ async fn a_hole_of_any_size_takes_no_time() {
         header.set_cksum();
         plain.append(&header, &[][..]).unwrap();
         let archive = stored(gzipped(&plain.into_inner().unwrap()), None);
-        let begun = std::time::Instant::now();
+        let start = std::time::Instant::now();
         match restored(&archive, &base.path().join(format!("{size}"))).await {
             Ok(_) => assert_eq!(std::fs::metadata(base.path().join(format!("{size}/holes"))).unwrap().len(), size),
             Err(error) => assert!(!fits || error.message().contains("larger than this file system"), "{error}"),
         }
-        assert!(begun.elapsed().as_secs() < 60);
+        assert!(start.elapsed().as_secs() < 60);
     }
 }
 
 #[tokio::test]
-async fn a_document_is_taken_out_as_it_would_be_restored() {
+async fn reading_a_document_gives_the_same_content_as_restoring_it() {
     let base = tempfile::tempdir().unwrap();
     let root = base.path().join("tree");
     std::fs::create_dir(&root).unwrap();
     std::fs::write(root.join("a"), "old").unwrap();
     std::fs::hard_link(root.join("a"), root.join("b")).unwrap();
     let file = base.path().join("made.tar");
-    ran(Command::new("tar").args(["-c", "--sort=name", "-f"]).arg(&file).arg("-C").arg(&root).args(["a", "b"]));
+    run(Command::new("tar").args(["-c", "--sort=name", "-f"]).arg(&file).arg("-C").arg(&root).args(["a", "b"]));
     std::fs::remove_file(root.join("a")).unwrap();
     std::fs::write(root.join("a"), "new").unwrap();
-    ran(Command::new("tar").args(["-r", "-f"]).arg(&file).arg("-C").arg(&root).arg("a"));
+    run(Command::new("tar").args(["-r", "-f"]).arg(&file).arg("-C").arg(&root).arg("a"));
     let archive = stored(gzipped(&std::fs::read(&file).unwrap()), None);
     restored(&archive, &base.path().join("into")).await.unwrap();
     for (name, expected) in [("a", "new"), ("b", "old")] {
@@ -316,7 +316,7 @@ async fn a_document_is_taken_out_as_it_would_be_restored() {
 }
 
 #[tokio::test]
-async fn a_list_that_changes_is_seen_and_none_is_inherited_from_where_a_folder_is_restored() {
+async fn a_changed_acl_changes_the_digest_and_a_restore_inherits_no_acl_from_its_parent() {
     let base = tempfile::tempdir().unwrap();
     let root = base.path().join("tree");
     std::fs::create_dir_all(root.join("facture")).unwrap();
@@ -328,7 +328,7 @@ async fn a_list_that_changes_is_seen_and_none_is_inherited_from_where_a_folder_i
         return;
     }
     let after = (digest(Depth::Metadata).await, digest(Depth::Content).await);
-    assert!(before.0 != after.0 && before.1 != after.1, "what new documents get is another");
+    assert!(before.0 != after.0 && before.1 != after.1, "the default list of new documents has changed");
     if set_attribute(&root.join("facture/one"), "user.comment", b"x") {
         assert_ne!(digest(Depth::Content).await, after.1);
     }

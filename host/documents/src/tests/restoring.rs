@@ -1,8 +1,8 @@
-//! What stock tools make of an archive.
+//! Archives that stock tools unpack.
 
 use super::*;
 
-/// Everything that a documents folder can throw at an archive, and that every tool can unpack.
+/// Creates everything that a documents folder may contain and that every tool can unpack.
 pub(super) fn awkward(root: &Path) {
     std::fs::create_dir_all(root.join("facture/FA2601-0001")).unwrap();
     std::fs::write(root.join("facture/FA2601-0001/FA2601-0001.pdf"), noise(36_000, 1)).unwrap();
@@ -59,7 +59,7 @@ pub(super) fn awkward(root: &Path) {
         std::fs::write(root.join(name).join("inside"), name).unwrap();
         std::fs::set_permissions(root.join(name), std::fs::Permissions::from_mode(mode)).unwrap();
     }
-    ran(Command::new("mkfifo").arg(root.join("fifo")));
+    run(Command::new("mkfifo").arg(root.join("fifo")));
 
     let list = |text: &str| acl::from_text(text).unwrap().0;
     for (name, attribute, value) in [
@@ -86,7 +86,7 @@ pub(super) fn awkward(root: &Path) {
     std::os::unix::fs::FileExt::write_all_at(&sparse, b"an island", 17 << 20).unwrap();
 }
 
-/// Times that only some tools restore to the nanosecond, set last because writing changes them.
+/// Sets unusual times. Call this last, because writing changes them.
 pub(super) fn times(root: &Path) {
     let root = rustix::fs::open(root, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
     for (name, seconds, nanoseconds) in [
@@ -126,14 +126,14 @@ async fn stock_tools_restore_an_awkward_tree_as_it_was() {
 
     let file = base.path().join("docs.tar.gz");
     std::fs::write(&file, &bytes).unwrap();
-    ran(Command::new("gzip").arg("-t").arg(&file));
+    run(Command::new("gzip").arg("-t").arg(&file));
     let unpack_with = |tool: &str, arguments: &[&str], locale: &str| {
         if !installed(tool) {
             return;
         }
         let into = base.path().join(format!("{tool}-{locale}"));
         std::fs::create_dir(&into).unwrap();
-        ran(Command::new(tool).args(arguments).arg(&file).current_dir(&into).env("LC_ALL", locale));
+        run(Command::new(tool).args(arguments).arg(&file).current_dir(&into).env("LC_ALL", locale));
         let mut after = facts(&into);
         if tool == "python3" {
             // Its times are floating-point numbers.
@@ -144,16 +144,16 @@ async fn stock_tools_restore_an_awkward_tree_as_it_was() {
                     - i128::from(exact.1);
                 assert!(apart.abs() < 2_000, "{}: {apart} ns", path::shown(path));
                 facts.modified = exact;
-                // It knows no attributes, and a list's mask is all that it gives a group.
+                // It does not support attributes and restores only the mode, whose group bits are the list's mask.
                 facts.attributes = before[path].attributes.clone();
             }
         }
         if tool == "bsdtar" {
-            // It leaves a folder alone that was there before, and reads the fraction of a time before 1970 forwards.
+            // It does not change existing folders, and reads the fraction of a time before 1970 with the wrong sign.
             for path in [&b""[..], b"m4755"] {
                 after.get_mut(path).unwrap().modified = before[path].modified;
             }
-            // It takes a name as it is written.
+            // It does not unescape names.
             for facts in after.values_mut() {
                 if let Some(value) = facts.attributes.remove("user.odd%3Dname%253D") {
                     facts.attributes.insert("user.odd=name%3D".to_owned(), value);
@@ -166,14 +166,14 @@ async fn stock_tools_restore_an_awkward_tree_as_it_was() {
         assert_eq!(after.len(), before.len());
     };
     for locale in ["C", "C.UTF-8"] {
-        // GNU tar finds times before 1970 and after today worth a warning.
+        // GNU tar warns about times before 1970 and in the future.
         unpack_with("tar", &["--warning=no-timestamp", "--xattrs", "--acls", "-xpzf"], locale);
         unpack_with("bsdtar", &["-xpzf"], locale);
         unpack_with("python3", &["-c", PYTHON], locale);
     }
 }
 
-/// Owners as numbers, everything else as the archive says.
+/// Restores owners by number and everything else as it is in the archive.
 const PYTHON: &str = "
 import sys, tarfile
 tarfile.TarFile.extraction_filter = staticmethod(lambda member, path: member)
@@ -204,7 +204,7 @@ async fn the_same_tree_gives_the_same_bytes() {
 }
 
 #[tokio::test]
-async fn an_empty_folder_is_an_archive_of_its_root_alone() {
+async fn the_archive_of_an_empty_folder_contains_only_its_root() {
     let base = tempfile::tempdir().unwrap();
     let (bytes, report) = archived(base.path(), &[]).await;
     assert_eq!(report, ArchiveReport::default());
@@ -213,7 +213,7 @@ async fn an_empty_folder_is_an_archive_of_its_root_alone() {
 }
 
 #[tokio::test]
-async fn what_is_excluded_is_counted_and_its_folders_are_named() {
+async fn excluded_files_are_counted_and_excluded_folders_are_listed() {
     let base = tempfile::tempdir().unwrap();
     for folder in ["facture/temp/deep", "admin/documents/admin/documents", "admin/backup", "users/temp"] {
         std::fs::create_dir_all(base.path().join(folder)).unwrap();
@@ -234,7 +234,7 @@ async fn what_is_excluded_is_counted_and_its_folders_are_named() {
 }
 
 #[tokio::test]
-async fn a_path_longer_than_the_kernel_takes_is_archived() {
+async fn a_path_longer_than_the_kernel_accepts_is_archived() {
     let base = tempfile::tempdir().unwrap();
     let name = "d".repeat(200);
     let mut folder = rustix::fs::open(base.path(), OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap();
@@ -261,7 +261,7 @@ async fn a_path_longer_than_the_kernel_takes_is_archived() {
 }
 
 #[tokio::test]
-async fn a_socket_is_named_as_what_no_archive_can_hold() {
+async fn a_socket_is_reported_as_a_problem() {
     let base = tempfile::tempdir().unwrap();
     let _socket = std::os::unix::net::UnixListener::bind(base.path().join("a\nb.sock")).unwrap();
     std::fs::write(base.path().join("z"), "").unwrap();
@@ -277,11 +277,11 @@ async fn a_socket_is_named_as_what_no_archive_can_hold() {
 }
 
 #[tokio::test]
-async fn devices_are_entries_and_are_not_read() {
+async fn devices_are_archived_without_reading_them() {
     let base = tempfile::tempdir().unwrap();
     let made = Command::new("mknod").arg(base.path().join("zero")).args(["c", "1", "5"]).output().unwrap();
     if !made.status.success() {
-        ::tests::skip("this user may not make devices");
+        ::tests::skip("this user cannot create devices");
         return;
     }
     let (bytes, report) = archived(base.path(), &[]).await;
@@ -289,11 +289,11 @@ async fn devices_are_entries_and_are_not_read() {
     let device = |path: &Path| rustix::fs::stat(path).unwrap().st_rdev;
     let into = tempfile::tempdir().unwrap();
     std::fs::write(into.path().join("a.tar.gz"), bytes).unwrap();
-    ran(Command::new("tar").args(["-xzf", "a.tar.gz"]).current_dir(into.path()));
+    run(Command::new("tar").args(["-xzf", "a.tar.gz"]).current_dir(into.path()));
     assert_eq!(device(&into.path().join("zero")), device(&base.path().join("zero")));
 }
 
-/// Test data that a checkout may have beside it.
+/// Test data that may exist beside the checkout.
 fn real_documents() -> Option<std::path::PathBuf> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent()?;
     let above = workspace.ancestors().skip(1).take(2);
@@ -301,7 +301,7 @@ fn real_documents() -> Option<std::path::PathBuf> {
 }
 
 #[tokio::test]
-async fn a_real_documents_folder_survives_a_round_and_is_no_larger_than_what_gzip_makes_of_it() {
+async fn a_real_documents_folder_survives_a_round_trip_and_is_not_larger_than_with_gzip() {
     let Some(real) = real_documents() else {
         ::tests::skip("there are no real documents beside this checkout");
         return;
@@ -309,12 +309,12 @@ async fn a_real_documents_folder_survives_a_round_and_is_no_larger_than_what_gzi
     let base = tempfile::tempdir().unwrap();
     let root = base.path().join("root");
     std::fs::create_dir(&root).unwrap();
-    ran(Command::new("tar").arg("-xpzf").arg(&real).current_dir(&root));
+    run(Command::new("tar").arg("-xpzf").arg(&real).current_dir(&root));
     let (bytes, report) = archived(&root, &[]).await;
     assert_eq!(report.problems, []);
     assert!(unpacked(&bytes) == facts(&root));
     let stock = base.path().join("stock.tar.gz");
-    ran(Command::new("tar").arg("-czf").arg(&stock).arg(".").current_dir(&root));
+    run(Command::new("tar").arg("-czf").arg(&stock).arg(".").current_dir(&root));
     let stock_bytes = std::fs::metadata(stock).unwrap().len();
     println!("{} bytes, tar -czf makes {stock_bytes}", bytes.len());
     assert!(bytes.len() as u64 <= stock_bytes + stock_bytes / 100);
@@ -324,11 +324,11 @@ mod random {
     use super::*;
     use proptest::prelude::*;
 
-    /// A tree as (folder index, name, content); a name that is taken is passed over.
+    /// A tree as (folder index, name, content). A name that exists already is skipped.
     fn trees() -> impl Strategy<Value = Vec<(usize, Vec<u8>, Option<Vec<u8>>)>> {
         let byte = any::<u8>().prop_map(|b| if matches!(b, 0 | b'/') { b'_' } else { b });
         let name = proptest::collection::vec(byte, 1..120);
-        let name = name.prop_filter("is no name", |name| name != b"." && name != b"..");
+        let name = name.prop_filter("not a file name", |name| name != b"." && name != b"..");
         let content = proptest::option::of(proptest::collection::vec(any::<u8>(), 0..3_000));
         proptest::collection::vec((any::<usize>(), name, content), 0..30)
     }
@@ -337,7 +337,7 @@ mod random {
         #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn a_random_tree_survives_a_round(plan in trees()) {
+        fn a_random_tree_survives_a_round_trip(plan in trees()) {
             let base = tempfile::tempdir().unwrap();
             let mut folders = vec![base.path().to_owned()];
             for (under, name, content) in plan {

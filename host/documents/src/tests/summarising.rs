@@ -1,4 +1,4 @@
-//! What a summary tells apart, and what it does not.
+//! Which changes a summary detects, and which it does not.
 
 use super::*;
 
@@ -23,7 +23,7 @@ fn small_tree() -> tempfile::TempDir {
 }
 
 #[tokio::test]
-async fn a_change_shows_at_the_depth_that_looks_at_it() {
+async fn a_change_is_detected_at_the_right_depth() {
     type Change = fn(&Path);
     let changes: [(&str, bool, bool, Change); 10] = [
         ("nothing", false, false, |_| {}),
@@ -66,7 +66,7 @@ async fn a_change_shows_at_the_depth_that_looks_at_it() {
 }
 
 #[tokio::test]
-async fn what_is_excluded_does_not_show_but_is_counted() {
+async fn excluded_entries_do_not_change_the_digest_but_are_counted() {
     let base = small_tree();
     let exclude = ["temp/", "*.log"];
     let before = digests(base.path(), &exclude).await;
@@ -80,7 +80,7 @@ async fn what_is_excluded_does_not_show_but_is_counted() {
 }
 
 #[tokio::test]
-async fn trees_that_spell_the_same_bytes_differently_differ() {
+async fn trees_whose_names_and_contents_concatenate_to_the_same_bytes_differ() {
     let trees: Vec<tempfile::TempDir> = [["ab", "c"], ["a", "bc"], ["abc", ""]]
         .into_iter()
         .map(|[name, content]| {
@@ -110,7 +110,7 @@ async fn large_and_many_files_hash_to_the_same_digest_every_time() {
 }
 
 #[tokio::test]
-async fn a_run_remembers_its_patterns_and_tells_where_a_fingerprint_is_blind() {
+async fn a_run_remembers_its_patterns_and_finds_those_that_only_a_summary_excluded() {
     let base = small_tree();
     let tree = tree(base.path());
     assert_eq!(tree.excludes().blind(), Vec::<&str>::new());
@@ -118,14 +118,14 @@ async fn a_run_remembers_its_patterns_and_tells_where_a_fingerprint_is_blind() {
     assert_eq!(tree.excludes().blind(), Vec::<&str>::new(), "there is no archive yet");
     let stream = tree.archive(reporting(&["*.log", "*.tmp", "temp"])).unwrap();
     assert!(stream.expected_bytes().unwrap() > 11);
-    assert_eq!(tree.excludes().blind(), Vec::<&str>::new(), "an archive may leave out more");
+    assert_eq!(tree.excludes().blind(), Vec::<&str>::new(), "an archive may exclude more");
     drop(tree.archive(reporting(&["*.log"])).unwrap());
     assert_eq!(tree.excludes().blind(), ["temp"]);
     assert_eq!(tree.excludes().archived.len(), 2);
 }
 
 #[tokio::test]
-async fn a_pattern_that_is_none_is_refused_by_name() {
+async fn an_invalid_pattern_is_refused_by_name() {
     let base = tempfile::tempdir().unwrap();
     let tree = tree(base.path());
     let error = tree.summarise(&["a[".to_owned()], Depth::Metadata).await.unwrap_err();
@@ -135,18 +135,19 @@ async fn a_pattern_that_is_none_is_refused_by_name() {
 }
 
 #[test]
-fn a_folder_that_is_none_is_refused_with_advice() {
+fn a_missing_folder_or_a_file_in_its_place_is_refused_with_advice() {
     let base = tempfile::tempdir().unwrap();
     std::fs::write(base.path().join("file"), "").unwrap();
     symlink("nowhere", base.path().join("dangling")).unwrap();
     symlink(".", base.path().join("link")).unwrap();
-    for (name, said) in [("missing", "does not exist"), ("file", "is not a folder"), ("dangling", "does not exist")] {
-        let error = Tree::open(&Config { path: base.path().join(name) }, "prod/docs".to_owned()).unwrap_err();
-        assert!(error.message().contains(said), "{error}");
+    for (name, expected) in [("missing", "does not exist"), ("file", "is not a folder"), ("dangling", "does not exist")]
+    {
+        let error = Tree::open(&FolderConfig { path: base.path().join(name) }, "prod/docs".to_owned()).unwrap_err();
+        assert!(error.message().contains(expected), "{error}");
         assert_eq!(error.class(), base::error::Class::Config);
         assert!(error.advice().unwrap().contains("prod/docs"));
     }
-    let tree = Tree::open(&Config { path: base.path().join("link") }, "prod/docs".to_owned()).unwrap();
+    let tree = Tree::open(&FolderConfig { path: base.path().join("link") }, "prod/docs".to_owned()).unwrap();
     assert_eq!(tree.scope(), "prod/docs");
-    assert!(toml::from_str::<Config>("path = \"/x\"\nfollow = true").is_err());
+    assert!(toml::from_str::<FolderConfig>("path = \"/x\"\nfollow = true").is_err());
 }

@@ -1,4 +1,5 @@
-//! Trees that come back: archived by this program or by a stock tool, restored with and without an index, damaged, stopped.
+//! Restores: archives from this program or a stock tool, with and without an index, damaged archives and stopped
+//! restores.
 
 use super::restoring::{awkward, times};
 use super::*;
@@ -11,7 +12,7 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::AtomicUsize;
 use tokio_util::sync::CancellationToken;
 
-/// An object in memory, and how often it was read.
+/// An object in memory, and a counter of its reads.
 pub(super) fn object(name: &str, bytes: Vec<u8>) -> (Object, Arc<AtomicUsize>) {
     let reads = Arc::new(AtomicUsize::new(0));
     let (length, sha256, counter) = (bytes.len() as u64, Some(sha256(&bytes)), Arc::clone(&reads));
@@ -54,7 +55,7 @@ pub(super) async fn restored(archive: &Archive, into: &Path) -> Result<Restored>
     restore(archive, into.to_owned(), "x".to_owned(), &CancellationToken::new()).await
 }
 
-/// What is below a folder, by name.
+/// The names of a folder's entries, sorted.
 pub(super) fn names(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).unwrap();
     let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
@@ -70,7 +71,7 @@ fn compare(before: &BTreeMap<Vec<u8>, Facts>, after: &BTreeMap<Vec<u8>, Facts>, 
 }
 
 #[tokio::test]
-async fn an_awkward_tree_comes_back_as_it_was_with_and_without_its_index() {
+async fn an_awkward_tree_is_restored_unchanged_with_and_without_its_index() {
     let base = tempfile::tempdir().unwrap();
     let root = base.path().join("tree");
     std::fs::create_dir(&root).unwrap();
@@ -79,18 +80,18 @@ async fn an_awkward_tree_comes_back_as_it_was_with_and_without_its_index() {
     let before = facts(&root);
     let (archive, index) = saved(&root).await;
     for (name, index) in [("indexed", Some(index.clone())), ("streamed", None)] {
-        let there = base.path().join(format!("{name} there"));
-        std::fs::create_dir_all(there.join("lost+found")).unwrap();
+        let existing = base.path().join(format!("{name} existing"));
+        std::fs::create_dir_all(existing.join("lost+found")).unwrap();
         let archive = stored(archive.clone(), index);
         let files = before.values().filter(|facts| facts.kind != "Directory").count() as u64;
-        for into in [base.path().join(name), there] {
+        for into in [base.path().join(name), existing] {
             let restored = restored(&archive, &into).await.unwrap();
             assert_eq!((restored.files, restored.skipped_total), (files, 0));
             assert_eq!(restored.folders, before.len() as u64 - files);
             std::fs::remove_dir(into.join("lost+found")).ok();
             let mut after = facts(&into);
-            if into.ends_with(format!("{name} there")) {
-                // Removing lost+found is this test's own doing.
+            if into.ends_with(format!("{name} existing")) {
+                // This test removed lost+found, which changed the time.
                 after.get_mut(&b""[..]).unwrap().modified = before[&b""[..]].modified;
             }
             compare(&before, &after, name);
@@ -104,19 +105,19 @@ async fn an_awkward_tree_comes_back_as_it_was_with_and_without_its_index() {
 }
 
 #[tokio::test]
-async fn what_stock_tar_made_comes_back_whatever_its_dialect() {
+async fn archives_from_stock_tar_are_restored_in_every_dialect() {
     let base = tempfile::tempdir().unwrap();
     let root = base.path().join("tree");
     std::fs::create_dir(&root).unwrap();
     awkward(&root);
     times(&root);
-    // GNU's dialect has no fractions, ustar neither long names nor times before 1970.
+    // GNU's dialect has no fractions of seconds; ustar has neither long names nor times before 1970.
     for (dialect, top) in [("pax", "."), ("gnu", "."), ("gnu", "tree"), ("ustar", "facture")] {
         let file = base.path().join("stock.tar.gz");
         let folder = if top == "tree" { base.path() } else { &root };
         let format = format!("--format={dialect}");
         let with: &[&str] = if dialect == "pax" { &["--xattrs", "--acls"] } else { &[] };
-        ran(Command::new("tar").args(with).args([&format, "-czf"]).arg(&file).arg("-C").arg(folder).arg(top));
+        run(Command::new("tar").args(with).args([&format, "-czf"]).arg(&file).arg("-C").arg(folder).arg(top));
         let archive = stored(std::fs::read(&file).unwrap(), None);
         let into = base.path().join(format!("{dialect} {top}"));
         let _ = restored(&archive, &into).await.unwrap();
@@ -130,7 +131,7 @@ async fn what_stock_tar_made_comes_back_whatever_its_dialect() {
                 facts.modified.1 = 0;
                 facts.attributes.clear();
             }
-            // One of its files has its first name elsewhere.
+            // The first name of one of its files is outside this folder.
             for facts in facts.values_mut().filter(|_| top == "facture") {
                 facts.first = None;
             }
@@ -140,7 +141,7 @@ async fn what_stock_tar_made_comes_back_whatever_its_dialect() {
     }
 }
 
-/// Waits until a folder holds these names.
+/// Waits until a folder contains exactly these names.
 async fn holds(folder: &Path, expected: &[&str]) {
     eventually(|| names(folder) == expected, || format!("{:?} did not become {expected:?}", names(folder))).await;
 }
@@ -180,11 +181,11 @@ async fn a_restore_that_is_dropped_or_stopped_leaves_nothing() {
             let mut work = Box::pin(work);
             let begun = holds(base.path(), &[".into.restoring-x", "tree"]);
             tokio::select! {
-                ended = &mut work => panic!("it cannot be done: {ended:?}"),
+                ended = &mut work => panic!("the restore cannot be finished yet: {ended:?}"),
                 () = begun => {}
             }
             let waited = tokio::time::timeout(std::time::Duration::from_millis(300), &mut work).await;
-            assert!(waited.is_err(), "it cannot be done");
+            assert!(waited.is_err(), "the restore cannot be finished yet");
             if drop_it {
                 drop(work);
                 holds(base.path(), &["tree"]).await;
@@ -198,7 +199,7 @@ async fn a_restore_that_is_dropped_or_stopped_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn the_failure_of_a_store_comes_through_and_nothing_is_left() {
+async fn a_failure_of_the_store_is_returned_and_nothing_is_left() {
     let base = tempfile::tempdir().unwrap();
     let root = base.path().join("tree");
     std::fs::create_dir(&root).unwrap();
@@ -211,20 +212,20 @@ async fn the_failure_of_a_store_comes_through_and_nothing_is_left() {
             if range.as_ref().is_some_and(|range| range.start == 0) {
                 return good(range);
             }
-            Box::pin(async { Err(Error::unavailable("the store is away")) })
+            Box::pin(async { Err(Error::unavailable("the store is down")) })
         });
         let error = restored(&broken, &base.path().join("into")).await.unwrap_err();
-        assert_eq!(error, Error::unavailable("the store is away"));
+        assert_eq!(error, Error::unavailable("the store is down"));
         assert_eq!(names(base.path()), ["tree"]);
     }
 }
 
 #[tokio::test]
-async fn a_restore_whose_every_worker_fails_ends() {
+async fn a_restore_ends_if_every_worker_fails() {
     let base = tempfile::tempdir().unwrap();
     let root = base.path().join("tree");
     std::fs::create_dir(&root).unwrap();
-    // A hole is made of tiny members: one read has more of them than the workers' queue has room for.
+    // A hole consists of tiny members: one read has more of them than fit in the workers' queue.
     std::fs::File::create(root.join("sparse")).unwrap().set_len(400 << 20).unwrap();
     let (mut archive, index) = saved(&root).await;
     for byte in &mut archive {
@@ -234,12 +235,12 @@ async fn a_restore_whose_every_worker_fails_ends() {
     stored.object.sha256 = None;
     let into = base.path().join("into");
     let ended = tokio::time::timeout(std::time::Duration::from_secs(60), restored(&stored, &into)).await;
-    let error = ended.expect("nobody waits for workers that are gone").unwrap_err();
+    let error = ended.expect("the restore must not wait for failed workers").unwrap_err();
     assert_eq!(error.class(), Class::Stale);
     assert_eq!(names(base.path()), ["tree"]);
 }
 
-/// A little tree of random names, contents, links and times.
+/// An entry of a random tree.
 #[derive(Debug, Clone)]
 struct Planted {
     path: Vec<Vec<u8>>,
@@ -267,7 +268,7 @@ fn planted() -> impl Strategy<Value = Vec<Planted>> {
     prop::collection::vec(one, 0..25)
 }
 
-/// Names may collide: what is there first stays.
+/// Creates a random tree. If names collide, the first entry stays.
 fn plant(root: &Path, planted: &[Planted]) {
     let mut files: Vec<std::path::PathBuf> = Vec::new();
     for (n, one) in planted.iter().enumerate() {
@@ -302,7 +303,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
-    fn any_tree_comes_back_as_it_was(planted in planted()) {
+    fn any_tree_is_restored_unchanged(planted in planted()) {
         let base = tempfile::tempdir().unwrap();
         let root = base.path().join("tree");
         std::fs::create_dir(&root).unwrap();
@@ -320,7 +321,7 @@ proptest! {
 }
 
 #[tokio::test]
-async fn damage_anywhere_is_noticed_and_leaves_the_target_as_it_was() {
+async fn damage_anywhere_is_detected_and_leaves_the_target_unchanged() {
     let base = tempfile::tempdir().unwrap();
     let root = base.path().join("tree");
     std::fs::create_dir(&root).unwrap();
@@ -333,13 +334,13 @@ async fn damage_anywhere_is_noticed_and_leaves_the_target_as_it_was() {
     let before = facts(&root);
     let (archive, index) = saved(&root).await;
     let into = base.path().join("into");
-    let (mut noticed, mut harmless) = (0, 0);
+    let (mut detected, mut harmless) = (0, 0);
     for n in 0..240_u64 {
         let chance = noise(24, 1_000 + n);
-        let place = |of: &[u8]| (u64::from_le_bytes(chance[..8].try_into().unwrap()) % of.len() as u64) as usize;
+        let place = |bytes: &[u8]| (u64::from_le_bytes(chance[..8].try_into().unwrap()) % bytes.len() as u64) as usize;
         let (mut archive, mut index) = (archive.clone(), Some(index.clone()));
-        let of_index = n % 3 == 0;
-        match (of_index, &mut index) {
+        let damage_index = n % 3 == 0;
+        match (damage_index, &mut index) {
             (true, Some(index)) => {
                 let at = place(index);
                 if n % 2 == 0 { index.truncate(at) } else { index[at] ^= chance[9] | 1 }
@@ -352,25 +353,25 @@ async fn damage_anywhere_is_noticed_and_leaves_the_target_as_it_was() {
         if n % 3 == 1 {
             index = None;
         }
-        // What was recorded is not known here: the objects vouch for themselves.
+        // Without a recorded SHA-256, only the checks inside the objects detect damage.
         let mut stored = stored(archive, index);
         stored.object.sha256 = None;
         match restored(&stored, &into).await {
             Err(error) => {
                 assert!(!error.message().contains('\n') && error.class() == Class::Stale, "{error:?}");
-                noticed += 1;
+                detected += 1;
             }
-            // The system and the time in a gzip header mean nothing.
+            // The time and the system in a gzip header have no effect.
             Ok(_) => {
-                compare(&before, &facts(&into), "a change that means nothing");
+                compare(&before, &facts(&into), "a harmless change");
                 std::fs::remove_dir_all(&into).unwrap();
                 harmless += 1;
             }
         }
         assert_eq!(names(base.path()), ["tree"], "{n}");
     }
-    assert!(harmless < 12 && noticed > 220, "{noticed} noticed, {harmless} harmless");
-    // With what was recorded, nothing is harmless.
+    assert!(harmless < 12 && detected > 220, "{detected} detected, {harmless} harmless");
+    // With a recorded SHA-256, every change is detected.
     let mut stored = stored(archive, None);
     stored.object.sha256 = Some("00".repeat(32));
     let error = restored(&stored, &into).await.unwrap_err();

@@ -1,4 +1,4 @@
-//! What exists and cannot be read, told from what is gone and from what is left out.
+//! Entries that exist but cannot be read, as opposed to vanished and excluded ones.
 
 use super::changing::again_as_nobody;
 use super::unpacking::{object, saved, stored};
@@ -23,7 +23,7 @@ fn documents() -> tempfile::TempDir {
     base
 }
 
-/// The report of one more archive, with the paths of what was unreadable and whether each is a folder.
+/// Makes another archive. Returns its report, and the unreadable paths with whether each is a folder.
 async fn report(tree: &Arc<Tree>) -> (ArchiveReport, Vec<(String, bool)>) {
     collected(tree.archive(reporting(&["temp", "*.log"])).unwrap()).await.unwrap();
     let report = tree.report().unwrap();
@@ -37,11 +37,9 @@ async fn summarised(tree: &Tree, exclude: &[&str]) -> u64 {
 }
 
 #[tokio::test]
-async fn a_folder_that_cannot_be_listed_and_a_file_that_cannot_be_read_are_counted_by_path() {
+async fn unreadable_folders_and_files_are_counted_by_path() {
     if rustix::process::geteuid().is_root() {
-        again_as_nobody(
-            "tests::unreadable::a_folder_that_cannot_be_listed_and_a_file_that_cannot_be_read_are_counted_by_path",
-        );
+        again_as_nobody("tests::unreadable::unreadable_folders_and_files_are_counted_by_path");
         return;
     }
     let base = documents();
@@ -51,7 +49,7 @@ async fn a_folder_that_cannot_be_listed_and_a_file_that_cannot_be_read_are_count
         (base.path().join("facture"), base.path().join("facture/FA1"), base.path().join("facture/note"));
     let tree = tree(base.path());
 
-    // Only between the summary and the archive.
+    // Unreadable only after the summary.
     assert_eq!(summarised(&tree, &[]).await, 0);
     allow(&closed, 0o0);
     let (found, unreadable) = report(&tree).await;
@@ -60,13 +58,13 @@ async fn a_folder_that_cannot_be_listed_and_a_file_that_cannot_be_read_are_count
     assert_eq!(
         tree.difference_to_summary(),
         None,
-        "it was summarised by other patterns, and its condition says enough"
+        "the summary had different patterns, and the unreadable entries are reported anyway"
     );
     let paths = found.unreadable.into_iter().map(|entry| entry.path).collect();
     let stop = CancellationToken::new();
     assert_eq!(count_below(&before, paths, &stop).await.unwrap(), Some(5));
 
-    // And when it was summarised.
+    // Unreadable during the summary too.
     allow(&note, 0o0);
     assert_eq!(summarised(&tree, &[]).await, 1, "a file's metadata can be read");
     let (found, unreadable) = report(&tree).await;
@@ -82,31 +80,32 @@ async fn a_folder_that_cannot_be_listed_and_a_file_that_cannot_be_read_are_count
     let paths = found.unreadable.into_iter().map(|entry| entry.path).collect();
     assert_eq!(count_below(&before, paths, &stop).await.unwrap(), Some(6));
 
-    // Whole again, and the run remembers its worst summary.
+    // Everything is readable again, and the run remembers its worst summary.
     allow(&facture, 0o700);
     allow(&note, 0o600);
     assert_eq!(summarised(&tree, &[]).await, 0);
     let (found, unreadable) = report(&tree).await;
     assert_eq!((unreadable, found.problems_total, found.files), (Vec::new(), 0, 11));
-    assert_eq!(tree.difference_to_summary().unwrap(), "1 entries could not be read when it was summarised");
+    assert_eq!(tree.difference_to_summary().unwrap(), "the summary could not read 1 entries");
 }
 
 #[tokio::test]
-async fn an_archive_with_fewer_files_than_the_summary_before_it_is_no_archive_of_what_was_summarised() {
+async fn an_archive_with_fewer_files_than_its_summary_is_reported_as_different() {
     let base = documents();
     let whole = tree(base.path());
     assert_eq!(summarised(&whole, &["temp", "*.log"]).await, 0);
     let _ = report(&whole).await;
     assert_eq!(whole.difference_to_summary(), None);
 
-    // As a disk below the folder that is unmounted in between: no error says so.
+    // Like a disk below the folder that is unmounted in between: there is no error.
     let shrunk = tree(base.path());
     assert_eq!(summarised(&shrunk, &["temp", "*.log"]).await, 0);
     std::fs::remove_file(base.path().join("facture/note")).unwrap();
     let _ = report(&shrunk).await;
-    assert_eq!(shrunk.difference_to_summary().unwrap(), "the archive has 10 files, and the summary before it had 11");
+    let difference = shrunk.difference_to_summary().unwrap();
+    assert_eq!(difference, "the archive has 10 files, but the summary before it had 11");
 
-    // What another pattern leaves out is no difference.
+    // Different patterns do not count as a difference.
     let other = tree(base.path());
     assert_eq!(summarised(&other, &["propale/"]).await, 0);
     let _ = report(&other).await;
@@ -114,9 +113,9 @@ async fn an_archive_with_fewer_files_than_the_summary_before_it_is_no_archive_of
 }
 
 #[tokio::test]
-async fn what_is_left_out_and_cannot_be_read_leaves_no_gap() {
+async fn excluded_entries_that_cannot_be_read_do_not_count_as_unreadable() {
     if rustix::process::geteuid().is_root() {
-        again_as_nobody("tests::unreadable::what_is_left_out_and_cannot_be_read_leaves_no_gap");
+        again_as_nobody("tests::unreadable::excluded_entries_that_cannot_be_read_do_not_count_as_unreadable");
         return;
     }
     let base = documents();
@@ -136,16 +135,16 @@ async fn what_is_left_out_and_cannot_be_read_leaves_no_gap() {
     assert_eq!(
         (found.problems_total, found.problems[0].path.as_str()),
         (1, "facture/temp"),
-        "it is named all the same"
+        "it is still listed as a problem"
     );
     assert_eq!(summarised(&tree, &[]).await, 1, "without patterns it counts");
     allow(&temp, 0o700);
 }
 
 #[tokio::test]
-async fn a_root_that_cannot_be_read_any_more_counts() {
+async fn a_root_that_cannot_be_read_any_more_counts_as_unreadable() {
     if rustix::process::geteuid().is_root() {
-        again_as_nobody("tests::unreadable::a_root_that_cannot_be_read_any_more_counts");
+        again_as_nobody("tests::unreadable::a_root_that_cannot_be_read_any_more_counts_as_unreadable");
         return;
     }
     for mode in [0o0, 0o300, 0o400] {
@@ -162,7 +161,7 @@ async fn a_root_that_cannot_be_read_any_more_counts() {
 }
 
 #[tokio::test]
-async fn a_root_that_was_removed_counts_as_unreadable_and_not_as_an_empty_folder() {
+async fn a_removed_root_counts_as_unreadable_and_not_as_an_empty_folder() {
     let base = documents();
     let root = base.path().join("facture");
     let tree = tree(&root);
@@ -184,7 +183,7 @@ fn a_file_whose_read_fails_is_unreadable() {
     let entry = entry::Entry::stat(folders.at(b"").unwrap(), b"mem", b"mem".to_vec()).unwrap();
     let mut out = Vec::new();
     let error = read::small(&entry, 1 << 20, &mut folders, &mut out).unwrap_err();
-    assert_eq!((Failure::of(&error), out.len()), (Failure::Unreadable, 0), "{error}");
+    assert_eq!((Failure::from_error(&error), out.len()), (Failure::Unreadable, 0), "{error}");
 }
 
 #[tokio::test]

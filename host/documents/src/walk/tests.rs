@@ -18,7 +18,7 @@ fn paths(path: &Path) -> Vec<String> {
 }
 
 #[test]
-fn entries_come_in_path_order_with_a_folder_right_before_its_inside() {
+fn entries_come_in_path_order_with_a_folder_right_before_its_content() {
     let tree = tempfile::tempdir().unwrap();
     assert_eq!(paths(tree.path()), [""]);
     for folder in ["a/c", "a-b", "b"] {
@@ -31,7 +31,7 @@ fn entries_come_in_path_order_with_a_folder_right_before_its_inside() {
 }
 
 #[test]
-fn a_wide_tree_and_a_large_folder_come_whole_and_sorted() {
+fn a_wide_tree_and_a_large_folder_are_listed_completely_and_sorted() {
     let tree = tempfile::tempdir().unwrap();
     let wide = AHEAD_MAX * 3;
     for n in 0..wide {
@@ -51,7 +51,7 @@ fn a_wide_tree_and_a_large_folder_come_whole_and_sorted() {
 }
 
 #[test]
-fn an_excluded_folder_takes_its_inside_along() {
+fn an_excluded_folder_excludes_its_content() {
     let tree = tempfile::tempdir().unwrap();
     std::fs::create_dir_all(tree.path().join("f/temp/deep")).unwrap();
     std::fs::write(tree.path().join("f/temp/deep/x.pdf"), "12345").unwrap();
@@ -72,7 +72,7 @@ fn an_excluded_folder_takes_its_inside_along() {
 }
 
 #[test]
-fn a_root_that_becomes_a_link_while_the_walk_goes_on_changes_nothing() {
+fn replacing_the_root_with_a_link_during_the_walk_changes_nothing() {
     let base = tempfile::tempdir().unwrap();
     std::fs::create_dir_all(base.path().join("root/a")).unwrap();
     std::fs::write(base.path().join("root/a/1"), "").unwrap();
@@ -85,7 +85,7 @@ fn a_root_that_becomes_a_link_while_the_walk_goes_on_changes_nothing() {
 }
 
 #[test]
-fn a_walk_that_is_dropped_early_leaves_no_thread() {
+fn a_walk_that_is_dropped_early_ends_its_threads() {
     let tree = tempfile::tempdir().unwrap();
     for n in 0..500 {
         std::fs::create_dir_all(tree.path().join(format!("{n}/{n}"))).unwrap();
@@ -97,7 +97,7 @@ fn a_walk_that_is_dropped_early_leaves_no_thread() {
     drop(walk);
 }
 
-/// What a lister says of a folder that it cannot list.
+/// What a lister reports for a folder that it cannot list.
 fn unlisted(lister: &mut Lister, path: &[u8]) -> Unseen {
     match lister.list(What::Folder { path: path.to_vec(), excluded: false }).found.pop() {
         Some(Found::Unreadable(unseen)) => unseen,
@@ -111,7 +111,7 @@ fn lister(path: &Path) -> Lister {
 }
 
 #[test]
-fn a_folder_that_is_gone_has_vanished_and_one_in_its_place_is_listed() {
+fn a_removed_folder_has_vanished_and_a_new_one_in_its_place_is_listed() {
     let tree = tempfile::tempdir().unwrap();
     let folder = tree.path().join("a/b");
     std::fs::create_dir_all(&folder).unwrap();
@@ -136,7 +136,7 @@ fn a_folder_that_is_gone_has_vanished_and_one_in_its_place_is_listed() {
 }
 
 #[test]
-fn a_folder_that_is_there_has_not_vanished_whatever_the_error_says() {
+fn a_folder_that_exists_has_not_vanished_no_matter_what_the_error_says() {
     let tree = tempfile::tempdir().unwrap();
     std::fs::create_dir(tree.path().join("a")).unwrap();
     let mut folders = lister(tree.path()).folders;
@@ -157,7 +157,7 @@ fn a_folder_that_is_there_has_not_vanished_whatever_the_error_says() {
 }
 
 #[test]
-fn a_large_folder_that_is_lost_after_its_names_were_read_is_named_once() {
+fn a_large_folder_that_is_lost_after_its_names_were_read_is_reported_once() {
     let tree = tempfile::tempdir().unwrap();
     let folder = tree.path().join("a");
     std::fs::create_dir(&folder).unwrap();

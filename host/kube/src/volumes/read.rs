@@ -1,15 +1,15 @@
-//! Fields of objects as the API server has them. What is missing is empty, and no text is taken as it came.
+//! Reads fields of the API server's objects. Missing fields are empty, and all text is made printable.
 
 use super::{Backup, Claim, LonghornVolume, RecurringJob, Snapshot, Volume};
 use base::text::printable;
 use jiff::Timestamp;
 use serde_json::Value;
 
-/// Labels by which a volume of Longhorn is enrolled; the name of the job or group follows.
+/// Prefixes of the labels that enrol a Longhorn volume; the name of the job or group follows.
 const JOB_LABEL: &str = "recurring-job.longhorn.io/";
 const GROUP_LABEL: &str = "recurring-job-group.longhorn.io/";
 
-/// What such a label says.
+/// The value of such a label.
 const ENROLLED: &str = "enabled";
 
 impl From<&Value> for Claim {
@@ -98,7 +98,7 @@ fn enrolled(object: &Value, label: &str) -> Vec<String> {
     ours.filter_map(|(key, _)| key.strip_prefix(label)).map(printable).collect()
 }
 
-/// Bytes of a quantity such as `10Gi` or `5e9`; none of one that says less than a byte, or nothing.
+/// Bytes of a quantity such as `10Gi` or `5e9`; `None` if it is not a number or is negative.
 fn quantity(text: &str) -> Option<u64> {
     const UNITS: [(&str, u64); 11] = [
         ("Ki", 1 << 10),
@@ -115,7 +115,7 @@ fn quantity(text: &str) -> Option<u64> {
     ];
     let (number, unit) = UNITS.into_iter().find_map(|(unit, bytes)| Some((text.strip_suffix(unit)?, bytes)))?;
     let number: f64 = number.parse().ok().filter(|number: &f64| number.is_finite() && *number >= 0.0)?;
-    // Sizes of volumes are far below what a float holds exactly.
+    // Volume sizes are far below the limit of exact integers in a float.
     Some((number * unit as f64) as u64)
 }
 
@@ -125,7 +125,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn a_quantity_is_read_as_the_cluster_writes_it() {
+    fn quantities_are_parsed() {
         for (text, bytes) in [
             ("10Gi", Some(10 << 30)),
             ("5e3", Some(5_000)),
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_volume_is_enrolled_by_labels_that_say_enabled() {
+    fn a_volume_is_enrolled_by_labels_with_the_value_enabled() {
         let volume = json!({
             "metadata": { "name": "pvc-1", "labels": {
                 "recurring-job-group.longhorn.io/default": "enabled",

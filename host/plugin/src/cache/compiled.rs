@@ -1,11 +1,12 @@
-//! Compiled components. What is compiled is native code, so loading a file as such trusts it as much as this program.
+//! Compiled components. They are native code, so loading such a file trusts it as much as this program itself.
 //!
-//! Whoever may write to the user's own files may as well replace the program, and needs no cache for that. Everyone
-//! else is kept out by owner and mode, of the folder and of the file, read from what was opened and not by name. What
-//! is left is accident: a disk that lies, a file that was copied over another, a version of the engine that compiles
-//! otherwise. Against that each file ends with a SHA-256 over what it was made from and all that is before, and the file
-//! that is hashed is the one that is loaded. It is mapped and not read: of an interpreter's 37 MB a run touches a part, and a
-//! plugin's memory begins as pages of the file. Files are never written in place, so a mapping never changes.
+//! An attacker who can write to the user's own files can replace the program and does not need the cache. Everyone else
+//! is kept out by the owner and mode of the folder and of the file, which are read from the open descriptors and not by
+//! name. That leaves accidents: a faulty disk, a file that was copied over another, an engine version that compiles
+//! differently. To detect them, each file ends with a SHA-256 over its source and all preceding bytes, and the file
+//! that is hashed is the one that is loaded. The file is mapped, not read: a run touches only part of an interpreter's
+//! 37 MB, and a plugin's memory starts as pages of the file. Files are never written in place, so a mapping never
+//! changes.
 
 use super::{Cache, Delay, Folder};
 use crate::Component;
@@ -17,66 +18,68 @@ use std::hash::{Hash, Hasher};
 use std::io::Read;
 use std::os::fd::AsRawFd;
 
-/// Components below this are compiled each time. The smallest that ships has 109 kB; what is smaller compiles about as fast
-/// as it is read back.
+/// Smaller components are compiled each time. The smallest shipped one has 109 kB; smaller ones compile about as fast
+/// as they are read back.
 const CACHED_BYTES_MIN: usize = 64 << 10;
 
-/// Components from this on take seconds to compile: 18 MB of Python do, the largest shipped one (0.6 MB) takes a tenth of one.
+/// Components of at least this size take seconds to compile. 18 MB of Python do; the largest shipped one (0.6 MB) takes
+/// 0.1 s.
 const SLOW_BYTES_MIN: usize = 1 << 20;
 
-/// What follows the code, which an ELF file allows. Another form gets another number.
+/// Follows the code, which an ELF file allows. Another file format gets another number.
 const MAGIC: &[u8; 16] = b"compiled wasm 2\n";
 
-/// Bytes of the hash behind it.
+/// Bytes of the hash after [`MAGIC`].
 const HASH_BYTES: usize = 32;
 
-/// What every file ends with.
+/// Bytes at the end of every file: [`MAGIC`] and the hash.
 const END_BYTES: usize = MAGIC.len() + HASH_BYTES;
 
-/// Bytes that are hashed at once: they stay in the processor's cache.
+/// Bytes that are hashed at once, so few that they stay in the processor's cache.
 const PIECE_BYTES: usize = 128 << 10;
 
-/// A component's compiled code, from the cache if it is there.
+/// A component's compiled code, from the cache if possible.
 ///
 /// # Errors
-/// When the component cannot be compiled within its limits. The cache never fails: without it, it takes longer.
+/// If the component cannot be compiled within its limits. A problem with the cache only costs time.
 pub fn compile(
     engine: &Engine,
     component: &Component,
     limits: Limits,
     cache: Option<&Cache>,
 ) -> Result<wasmtime::component::Component, Failure> {
-    let anew = || loaded(engine, &compile::code(engine, &component.bytes, limits)?);
-    let Some(cache) = cache.filter(|_| component.bytes.len() >= CACHED_BYTES_MIN) else { return anew() };
+    let compile_now = || deserialize(engine, &compile::code(engine, &component.bytes, limits)?);
+    let Some(cache) = cache.filter(|_| component.bytes.len() >= CACHED_BYTES_MIN) else { return compile_now() };
     let delay = if component.bytes.len() < SLOW_BYTES_MIN { Delay::Unnoticed } else { Delay::Seconds };
     let key = Key::new(engine, component);
     match load(engine, cache, &key) {
         Ok(Some(compiled)) => return Ok(compiled),
         Ok(None) => {}
         Err(Refused::Folder(why)) => {
-            cache.complain(&why, delay);
-            return anew();
+            cache.warn_unused(&why, delay);
+            return compile_now();
         }
         Err(Refused::File(why)) => {
-            tracing::warn!("a compiled component in the cache is not loaded and is compiled anew: {why}");
+            tracing::warn!("a compiled component in the cache cannot be used and is compiled again: {why}");
         }
     }
     let code = compile::code(engine, &component.bytes, limits)?;
     if let Err(why) = store(cache, &key, &code) {
-        cache.complain(&why, delay);
+        cache.warn_unused(&why, delay);
     }
-    loaded(engine, &code)
+    deserialize(engine, &code)
 }
 
-/// Loads what the compiler has just made.
-fn loaded(engine: &Engine, code: &[u8]) -> Result<wasmtime::component::Component, Failure> {
-    // SAFETY: this program's own compiler made the code for this engine, in this process or in a child that runs the same file, and
-    // handed it over in memory.
+/// Loads code that the compiler has just produced.
+#[expect(unsafe_code, reason = "wasmtime cannot tell whether native code is its own; the comment below says why it is")]
+fn deserialize(engine: &Engine, code: &[u8]) -> Result<wasmtime::component::Component, Failure> {
+    // SAFETY: this program's own compiler produced the code for this engine, in this process or in a child process of
+    // the same executable, and passed it on in memory.
     let component = unsafe { wasmtime::component::Component::deserialize(&engine.wasm, code) };
     component.map_err(|e| Failure::Refused(format!("{e:#}")))
 }
 
-/// What compiled code follows from: the component, and everything about the engine that decides how it compiles.
+/// What determines the compiled code: the component, and every property of the engine that affects compilation.
 struct Key {
     source: String,
     engine: String,
@@ -90,16 +93,16 @@ impl Key {
     }
 
     fn file(&self) -> String {
-        format!("{}-{}.cwasm", self.source, crate::short(&self.engine))
+        format!("{}-{}.cwasm", self.source, crate::short_digest(&self.engine))
     }
 
-    /// A hash of everything but the code, which is to follow.
+    /// A hasher that has consumed everything but the code, which follows.
     fn hasher(&self) -> Sha256 {
         let parts = [&MAGIC[..], self.source.as_bytes(), self.engine.as_bytes()];
         parts.iter().fold(Sha256::new(), |hash, part| hash.chain_update(part))
     }
 
-    /// The hash of a file's code, and what the file ends with.
+    /// The computed hash of a file, and the bytes at its end.
     fn read(&self, file: &mut File, length: u64) -> std::io::Result<([u8; HASH_BYTES], [u8; END_BYTES])> {
         let mut hash = self.hasher();
         let mut left = length.saturating_sub(END_BYTES as u64);
@@ -117,7 +120,7 @@ impl Key {
     }
 }
 
-/// The standard library's own hasher may change with a compiler, and then nothing would be found.
+/// The standard library's hasher may change with the compiler version, and then no cached file would be found.
 struct Sha256Hasher(Sha256);
 
 impl Hasher for Sha256Hasher {
@@ -131,46 +134,46 @@ impl Hasher for Sha256Hasher {
     }
 }
 
-/// Why nothing is loaded.
+/// Why a cached component cannot be loaded.
 #[derive(Debug)]
 enum Refused {
-    /// Nothing in there is read or written.
+    /// The folder is not used, neither for reading nor for writing.
     Folder(String),
-    /// This one file is replaced.
+    /// Only this file is unusable; it is replaced.
     File(String),
 }
 
+#[expect(unsafe_code, reason = "wasmtime cannot tell whether native code is its own; the comment below says why it is")]
 fn load(engine: &Engine, cache: &Cache, key: &Key) -> Result<Option<wasmtime::component::Component>, Refused> {
     let folder = Folder::make(&cache.compiled()).map_err(Refused::Folder)?;
     let running = rustix::process::geteuid().as_raw();
     let refused = |why: String| Refused::Folder(format!("{}: {why}", folder.path.display()));
-    folder.standing().and_then(|standing| standing.trusted(running)).map_err(refused)?;
+    folder.ownership().and_then(|ownership| ownership.check_trusted(running)).map_err(refused)?;
     let name = key.file();
-    let said = |why: &dyn std::fmt::Display| Refused::File(format!("{}: {why}", folder.path.join(&name).display()));
-    let open = folder.file(&name, COMPILED_BYTES_MAX, |standing| standing.trusted(running)).map_err(Refused::File)?;
+    let bad_file = |why: &dyn std::fmt::Display| Refused::File(format!("{}: {why}", folder.path.join(&name).display()));
+    let open = folder.file(&name, COMPILED_BYTES_MAX, |owned| owned.check_trusted(running)).map_err(Refused::File)?;
     let Some((mut file, length)) = open else { return Ok(None) };
     if length < END_BYTES as u64 {
-        return Err(said(&"it is cut off"));
+        return Err(bad_file(&"it is truncated"));
     }
-    let (hash, end) = key.read(&mut file, length).map_err(|e| said(&e))?;
-    let recorded = end.strip_prefix(MAGIC).ok_or_else(|| said(&"it is none of this version"))?;
+    let (hash, end) = key.read(&mut file, length).map_err(|e| bad_file(&e))?;
+    let recorded = end.strip_prefix(MAGIC).ok_or_else(|| bad_file(&"another version wrote it"))?;
     if hash != recorded {
-        return Err(said(&"it is damaged or belongs to another component"));
+        return Err(bad_file(&"it is damaged or belongs to another component"));
     }
-    // What was opened, whatever its name stands for by now.
+    // The open file, because its name may refer to another one by now.
     let opened = format!("/proc/self/fd/{}", file.as_raw_fd());
-    // SAFETY: the code is what `store` wrote for this component and this engine: the hash that binds the three is
-    // right, neither the file nor its folder can be written by anybody but this user and root, and this program
-    // replaces such files and never writes to them.
+    // SAFETY: `store` wrote this code for this component and this engine: the hash over all three is correct, only this
+    // user and root can write to the file and its folder, and this program replaces such files but never modifies them.
     let compiled = unsafe { wasmtime::component::Component::deserialize_file(&engine.wasm, opened) };
-    compiled.map(Some).map_err(|e| said(&format_args!("{e:#}")))
+    compiled.map(Some).map_err(|e| bad_file(&format_args!("{e:#}")))
 }
 
 fn store(cache: &Cache, key: &Key, code: &[u8]) -> Result<(), String> {
     let folder = Folder::make(&cache.compiled())?;
     let hash: [u8; HASH_BYTES] = key.hasher().chain_update(code).finalize().into();
     folder.write(&key.file(), &[code, MAGIC, &hash])?;
-    // What an engine before this one compiled of the same component serves nobody any more.
+    // Code that an earlier engine compiled from the same component is of no use any more.
     folder.sweep(|name| name.starts_with(&key.source) && name != key.file());
     Ok(())
 }
@@ -228,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_compiled_is_loaded_and_a_small_component_is_never_stored() {
+    fn a_compiled_component_is_loaded_and_a_small_one_is_never_stored() {
         let place = Place::new();
         let large = component(1);
         assert!(!place.load(&large).unwrap());
@@ -242,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flipped_byte_anywhere_is_seen_and_the_component_is_compiled_anew() {
+    fn a_flipped_byte_is_detected_and_the_component_is_compiled_again() {
         let place = Place::new();
         let large = component(1);
         place.compile(&large);
@@ -257,7 +260,7 @@ mod tests {
             mode(&file, 0o600);
             assert!(matches!(place.load(&large), Err(Refused::File(_))), "byte {at}");
             place.compile(&large);
-            assert!(place.load(&large).unwrap(), "byte {at} is not mended");
+            assert!(place.load(&large).unwrap(), "byte {at} was not replaced");
         }
         for length in [0, MAGIC.len(), END_BYTES, END_BYTES + 5, last] {
             std::fs::write(&file, &whole[..length]).unwrap();
@@ -266,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn the_code_of_another_component_is_not_taken() {
+    fn the_code_of_another_component_is_not_loaded() {
         let place = Place::new();
         let (one, other) = (component(1), component(2));
         place.compile(&one);
@@ -276,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_or_folder_that_others_may_write_is_not_trusted() {
+    fn a_file_or_folder_that_others_may_write_to_is_not_trusted() {
         let place = Place::new();
         let large = component(1);
         place.compile(&large);
@@ -284,7 +287,7 @@ mod tests {
         mode(&file, 0o622);
         assert!(matches!(place.load(&large), Err(Refused::File(_))));
         place.compile(&large);
-        assert!(place.load(&large).unwrap(), "replaced by one of our own");
+        assert!(place.load(&large).unwrap(), "replaced by our own file");
         let elsewhere = place.folder.path().join("elsewhere");
         std::fs::rename(&file, &elsewhere).unwrap();
         std::os::unix::fs::symlink(&elsewhere, &file).unwrap();
@@ -296,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn what_belongs_to_another_user_is_not_trusted() {
+    fn a_file_or_folder_of_another_user_is_not_trusted() {
         if !rustix::process::geteuid().is_root() {
             ::tests::skip("only root can give a file to another user");
             return;
@@ -311,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_engine_before_compiled_is_removed_and_other_components_stay() {
+    fn code_of_an_earlier_engine_is_removed_and_other_components_stay() {
         let place = Place::new();
         let (one, other) = (component(1), component(2));
         place.compile(&other);

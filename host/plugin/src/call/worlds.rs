@@ -1,4 +1,5 @@
-//! The worlds, one module each: what the host calls in a guest. What a guest calls is bound where the capability is.
+//! One module for each world, with the functions that the host calls in a guest. The functions that a guest calls are
+//! bound in the modules of the capabilities.
 
 pub(super) mod fingerprint {
     wasmtime::component::bindgen!({

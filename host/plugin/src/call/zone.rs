@@ -1,12 +1,12 @@
-//! A time zone as bytes: the host's own, in the format that libraries read (TZif, RFC 9636).
+//! The host's time zones as bytes in the format that libraries read (TZif, RFC 9636).
 
 use jiff::Timestamp;
 use jiff::tz::{Dst, TimeZone};
 
-/// The first and last second that is told of: 1900-01-01 and 2200-01-01, UTC. Snapshots lie within.
+/// The first and last second that is covered: 1900-01-01 and 2200-01-01, UTC. All snapshots lie within.
 const SECONDS: (i64, i64) = (-2_208_988_800, 7_258_118_400);
 
-/// Changes of an offset that are told of. Morocco, which has four a year, has 1,200 in three centuries.
+/// Most transitions that are written. Morocco, with four a year, has 1,200 in three centuries.
 const TRANSITIONS_MAX: usize = 4_000;
 
 /// Types of local time that one file can number.
@@ -15,7 +15,7 @@ const TYPES_MAX: usize = 256;
 /// A type of local time: seconds east of UTC, and whether that is daylight saving time.
 type Local = (i32, bool);
 
-/// A zone by its name; nothing where the host does not know it.
+/// A zone by its name; empty if the host does not know it.
 pub(super) fn tzif(name: &str) -> Vec<u8> {
     TimeZone::get(name).map(|zone| encoded(&zone)).unwrap_or_default()
 }
@@ -37,7 +37,7 @@ fn encoded(zone: &TimeZone) -> Vec<u8> {
         let Some(number) = u8::try_from(number).ok().filter(|_| types.len() <= TYPES_MAX) else { break };
         transitions.push((change.timestamp().as_second(), number));
     }
-    // The names of types are not told: one that is empty stands for all.
+    // Types are written without names: one empty name serves all.
     let header = |transitions: usize, types: usize, names: usize| {
         let mut bytes = b"TZif2".to_vec();
         bytes.extend_from_slice(&[0; 15]);
@@ -46,7 +46,7 @@ fn encoded(zone: &TimeZone) -> Vec<u8> {
         }
         bytes
     };
-    // A reader of version 2 passes over the first block, of 32-bit numbers, which has to be there.
+    // The first block, with 32-bit numbers, is mandatory, but a reader of version 2 skips it.
     let mut bytes = header(0, 1, 1);
     bytes.extend_from_slice(&[0; 7]);
     bytes.extend_from_slice(&header(transitions.len(), types.len(), 1));
@@ -56,7 +56,7 @@ fn encoded(zone: &TimeZone) -> Vec<u8> {
         bytes.extend_from_slice(&seconds.to_be_bytes());
         bytes.extend_from_slice(&[u8::from(is_dst), 0]);
     }
-    // The empty name, and no rule for what comes after.
+    // The empty name, and an empty rule for the time after the last transition.
     bytes.extend_from_slice(b"\0\n\n");
     bytes
 }

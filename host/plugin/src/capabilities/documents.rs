@@ -1,5 +1,5 @@
-//! The capabilities `tree-evidence`, `tree-archive` and `documents-digests`: a folder's digest, its archive as a stream that
-//! nothing in a plugin can read, and single documents by name and digest.
+//! The capabilities `tree-evidence`, `tree-archive` and `documents-digests`: measures of a folder, its archive as a
+//! stream that a plugin cannot read, and single documents by name and digest.
 
 use crate::context::{Context, types};
 use base::error::Result;
@@ -49,30 +49,21 @@ pub struct ArchiveTree(pub Arc<Tree>);
 pub struct DigestTree(pub Arc<Digests>);
 
 /// Links `tree-evidence`.
-///
-/// # Errors
-/// When the interface is linked twice.
 pub fn link_evidence(linker: &mut Linker<Context>) -> wasmtime::Result<()> {
     tree_evidence::add_to_linker::<_, HasSelf<_>>(linker, |context| context)
 }
 
 /// Links `tree-archive`.
-///
-/// # Errors
-/// When the interface is linked twice.
 pub fn link_archive(linker: &mut Linker<Context>) -> wasmtime::Result<()> {
     tree_archive::add_to_linker::<_, HasSelf<_>>(linker, |context| context)
 }
 
 /// Links `documents-digests`.
-///
-/// # Errors
-/// When the interface is linked twice.
 pub fn link_digests(linker: &mut Linker<Context>) -> wasmtime::Result<()> {
     documents_digests::add_to_linker::<_, HasSelf<_>>(linker, |context| context)
 }
 
-/// What a plugin is answered: the value, or what it may know of the failure.
+/// A plugin's answer: the value, or as much of the failure as the plugin may know.
 type Answer<T> = wasmtime::Result<Result<T, types::Error>>;
 
 impl tree_evidence::Host for Context {
@@ -90,7 +81,7 @@ impl tree_evidence::Host for Context {
 }
 
 impl Context {
-    /// Measures what was selected, counts it, and hands out what nobody can read.
+    /// Measures the selection, counts the call, and returns a handle to the result, which the plugin cannot read.
     async fn measured_tree(
         &mut self,
         function: &'static str,
@@ -131,7 +122,7 @@ impl tree_archive::Host for Context {
             tree_archive::WhenUnreadable::Report => WhenUnreadable::Report,
             tree_archive::WhenUnreadable::Fail => WhenUnreadable::Fail,
         };
-        // What is stored of the stream is counted where it is stored.
+        // The bytes of the stream are counted where they are stored.
         self.count("tree-archive.open", tree.scope(), 0, 0);
         self.open_stream(|| tree.archive(ArchiveOptions { exclude: options.exclude, when_unreadable }))
     }

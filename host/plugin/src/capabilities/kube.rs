@@ -1,4 +1,4 @@
-//! The capabilities `kube-job` and `kube-volumes`: what crosses the border to a plugin, both ways.
+//! The capabilities `kube-job` and `kube-volumes`.
 
 use crate::context::{Context, types};
 use jiff::Timestamp;
@@ -28,22 +28,16 @@ pub(crate) mod bindings {
 }
 use bindings::backup::host::{kube_job, kube_volumes};
 
-/// A started Job in a plugin's hands. The host takes the Job away after the call, whatever became of this.
+/// A started Job that a plugin holds. The host removes the Job after the call in any case.
 #[derive(Debug)]
 pub struct Run(OneShot);
 
 /// Links `kube-job`.
-///
-/// # Errors
-/// When the interface is linked twice.
 pub fn link_job(linker: &mut Linker<Context>) -> wasmtime::Result<()> {
     kube_job::add_to_linker::<_, HasSelf<_>>(linker, |context| context)
 }
 
 /// Links `kube-volumes`.
-///
-/// # Errors
-/// When the interface is linked twice.
 pub fn link_volumes(linker: &mut Linker<Context>) -> wasmtime::Result<()> {
     kube_volumes::add_to_linker::<_, HasSelf<_>>(linker, |context| context)
 }
@@ -108,7 +102,7 @@ impl kube_volumes::Host for Context {
         &mut self,
         of: Resource<Volumes>,
     ) -> wasmtime::Result<Result<Vec<kube_volumes::Claim>, types::Error>> {
-        let volumes = self.looked("kube-volumes.claims", &of)?;
+        let volumes = self.count_volumes_call("kube-volumes.claims", &of)?;
         let found = volumes.claims().await.map(|found| {
             let claim = |claim: volumes::Claim| kube_volumes::Claim {
                 namespace: claim.namespace,
@@ -127,7 +121,7 @@ impl kube_volumes::Host for Context {
         &mut self,
         of: Resource<Volumes>,
     ) -> wasmtime::Result<Result<Vec<kube_volumes::Volume>, types::Error>> {
-        let volumes = self.looked("kube-volumes.volumes", &of)?;
+        let volumes = self.count_volumes_call("kube-volumes.volumes", &of)?;
         let found = volumes.volumes().await.map(|found| {
             let volume = |volume: volumes::Volume| kube_volumes::Volume {
                 name: volume.name,
@@ -143,9 +137,9 @@ impl kube_volumes::Host for Context {
         &mut self,
         of: Resource<Volumes>,
     ) -> wasmtime::Result<Result<Option<Vec<kube_volumes::LonghornVolume>>, types::Error>> {
-        let volumes = self.looked("kube-volumes.longhorn-volumes", &of)?;
+        let volumes = self.count_volumes_call("kube-volumes.longhorn-volumes", &of)?;
         let found = volumes.longhorn_volumes().await.map(|found| {
-            every(found, |volume| kube_volumes::LonghornVolume {
+            map_all(found, |volume| kube_volumes::LonghornVolume {
                 name: volume.name,
                 groups: volume.groups,
                 jobs: volume.jobs,
@@ -159,9 +153,9 @@ impl kube_volumes::Host for Context {
         &mut self,
         of: Resource<Volumes>,
     ) -> wasmtime::Result<Result<Option<Vec<kube_volumes::RecurringJob>>, types::Error>> {
-        let volumes = self.looked("kube-volumes.recurring-jobs", &of)?;
+        let volumes = self.count_volumes_call("kube-volumes.recurring-jobs", &of)?;
         let found = volumes.recurring_jobs().await.map(|found| {
-            every(found, |job| kube_volumes::RecurringJob {
+            map_all(found, |job| kube_volumes::RecurringJob {
                 name: job.name,
                 task: job.task,
                 cron: job.cron,
@@ -175,9 +169,9 @@ impl kube_volumes::Host for Context {
         &mut self,
         of: Resource<Volumes>,
     ) -> wasmtime::Result<Result<Option<Vec<kube_volumes::LonghornBackup>>, types::Error>> {
-        let volumes = self.looked("kube-volumes.longhorn-backups", &of)?;
+        let volumes = self.count_volumes_call("kube-volumes.longhorn-backups", &of)?;
         let found = volumes.backups().await.map(|found| {
-            every(found, |backup| kube_volumes::LonghornBackup {
+            map_all(found, |backup| kube_volumes::LonghornBackup {
                 volume: backup.volume,
                 state: backup.state,
                 created: backup.created.map(Timestamp::as_second),
@@ -190,9 +184,9 @@ impl kube_volumes::Host for Context {
         &mut self,
         of: Resource<Volumes>,
     ) -> wasmtime::Result<Result<Option<Vec<kube_volumes::VolumeSnapshot>>, types::Error>> {
-        let volumes = self.looked("kube-volumes.volume-snapshots", &of)?;
+        let volumes = self.count_volumes_call("kube-volumes.volume-snapshots", &of)?;
         let found = volumes.snapshots().await.map(|found| {
-            every(found, |snapshot| kube_volumes::VolumeSnapshot {
+            map_all(found, |snapshot| kube_volumes::VolumeSnapshot {
                 namespace: snapshot.namespace,
                 name: snapshot.name,
                 claim: snapshot.claim,
@@ -212,14 +206,14 @@ impl kube_volumes::HostCluster for Context {
 }
 
 impl Context {
-    /// What a handle of `kube-volumes` stands for, counted.
-    fn looked(&mut self, function: &'static str, of: &Resource<Volumes>) -> wasmtime::Result<Volumes> {
+    /// Counts a call of `kube-volumes` and returns the volumes behind its handle.
+    fn count_volumes_call(&mut self, function: &'static str, of: &Resource<Volumes>) -> wasmtime::Result<Volumes> {
         let volumes = self.table.get(of)?.clone();
         self.count(function, &volumes.scope(), 0, 0);
         Ok(volumes)
     }
 }
 
-fn every<T, U>(found: Option<Vec<T>>, one: impl Fn(T) -> U) -> Option<Vec<U>> {
-    found.map(|found| found.into_iter().map(one).collect())
+fn map_all<T, U>(found: Option<Vec<T>>, convert: impl Fn(T) -> U) -> Option<Vec<U>> {
+    found.map(|found| found.into_iter().map(convert).collect())
 }

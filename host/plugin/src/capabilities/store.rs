@@ -1,4 +1,4 @@
-//! The capability `object-write`: new objects under one source's prefix, named by the run's stamp.
+//! The capability `object-write`: new objects under one source's prefix, named with the run's stamp.
 
 use crate::context::{Context, types};
 use base::error::{Class, Error, Result};
@@ -26,7 +26,7 @@ use bindings::backup::host::object_write;
 /// Longest extension of an object's name: `tar.gz` and `index` need six.
 const EXTENSION_BYTES_MAX: usize = 16;
 
-/// Where one run may put objects of one source. The handle behind `object-write.prefix`.
+/// The place where one run may store objects of one source. The handle behind `object-write.prefix`.
 #[derive(Debug, Clone)]
 pub struct Prefix {
     store: Arc<Store>,
@@ -34,21 +34,20 @@ pub struct Prefix {
     scope: String,
     stamp: SnapshotId,
     fencing: Fencing,
-    /// What was stored through any copy of this prefix, to hold a plugin's receipt against; one object at most.
+    /// What was stored through any copy of this prefix, to check a plugin's receipt against; at most one object.
     stored: Arc<Mutex<Vec<(ObjectKey, Stored)>>>,
-    /// Whether any copy of it was given an object: what became of a second try would answer another question about the documents.
+    /// Whether an object was written through any copy of this prefix. The outcome of a second attempt would tell the
+    /// plugin more about the documents.
     tried: Arc<AtomicBool>,
 }
 
 impl Prefix {
     /// A prefix for one run.
-    #[must_use]
     pub fn new(store: Arc<Store>, scope: String, stamp: SnapshotId, fencing: Fencing) -> Self {
         Self { store, scope, stamp, fencing, stored: Arc::default(), tried: Arc::default() }
     }
 
-    /// What was stored under it so far.
-    #[must_use]
+    /// The objects that were stored under it so far.
     pub fn stored(&self) -> Vec<(ObjectKey, Stored)> {
         self.stored.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -56,12 +55,12 @@ impl Prefix {
     async fn put(&self, name: &str, content: ByteStream) -> Result<(ObjectKey, Stored)> {
         let key = self.key(name)?;
         if let Some((first, _)) = self.stored().first() {
-            let message = format!("the plugin stores {key} besides {first}, and one object was asked for");
+            let message = format!("the plugin stores {key} in addition to {first}, but the host asked for one object");
             return Err(Error::new(Class::PluginRefused, message));
         }
         if self.tried.swap(true, Ordering::Relaxed) {
             let message =
-                format!("the plugin stores {key} after a first try that failed, and one object was asked for");
+                format!("the plugin stores {key} after a failed first attempt, but the host asked for one object");
             return Err(Error::new(Class::PluginRefused, message));
         }
         let bar = base::telemetry::bar(&self.scope, content.expected_bytes());
@@ -72,7 +71,7 @@ impl Prefix {
         Ok(stored)
     }
 
-    /// The key of an object that a plugin named, or why it is refused.
+    /// The key of an object that a plugin named, or the reason why it is refused.
     fn key(&self, name: &str) -> Result<ObjectKey> {
         let extension = name.strip_prefix(&self.stamp.to_string()).and_then(|rest| rest.strip_prefix('.'));
         let valid = |e: &str| {
@@ -85,7 +84,7 @@ impl Prefix {
                 Error::new(
                     Class::PluginRefused,
                     format!(
-                        "the plugin named an object `{}`, which is not the run's stamp {} and an extension",
+                        "the plugin named an object `{}`, which is not the run's stamp {} plus an extension",
                         base::text::printable(name),
                         self.stamp
                     ),
@@ -96,9 +95,6 @@ impl Prefix {
 }
 
 /// Links `object-write`.
-///
-/// # Errors
-/// When the interface is linked twice.
 pub fn add_to_linker(linker: &mut Linker<Context>) -> wasmtime::Result<()> {
     object_write::add_to_linker::<_, HasSelf<_>>(linker, |context| context)
 }
@@ -138,7 +134,7 @@ mod tests {
     use store::memory::Memory;
 
     #[tokio::test]
-    async fn what_became_of_a_second_try_answers_no_question() {
+    async fn a_second_attempt_is_refused() {
         let stamp = SnapshotId::at("2026-01-02T03:04:05Z".parse().unwrap());
         let store = Arc::new(Store::Memory(Memory::new(Timestamp::UNIX_EPOCH)));
         let prefix = Prefix::new(store, "prod/docs".to_owned(), stamp, Fencing::none());
@@ -155,6 +151,6 @@ mod tests {
         writer.finish().await.unwrap();
         let refused = prefix.clone().put(&name, whole).await.unwrap_err();
         assert_eq!(refused.class(), Class::PluginRefused);
-        assert!(refused.message().contains("after a first try that failed"), "{refused}");
+        assert!(refused.message().contains("after a failed first attempt"), "{refused}");
     }
 }

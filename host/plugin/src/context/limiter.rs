@@ -1,30 +1,30 @@
-//! What one call of a plugin may take of the machine: all instances, memories and tables of its component together.
+//! Limits the memory of one call of a plugin: all instances, memories and tables of its component together.
 //!
-//! Wasmtime's own `StoreLimits` holds every single memory against its limit, so that a component of eight memories
-//! gets eight times as much.
+//! Wasmtime's own `StoreLimits` checks each memory separately, so a component with eight memories would get eight times
+//! as much.
 
 use wasmtime::ResourceLimiter;
 
 /// Instances of core modules in a component. A Rust plugin has four. Python, linked from 38 libraries, has 108, most of
-/// them nothing but names of another's functions.
+/// which only re-export functions of others.
 const INSTANCES_MAX: usize = 256;
 
 /// Memories. A component needs one.
 const MEMORIES_MAX: usize = 8;
 
-/// Tables. A component has one of its own and one for its imports, for each instance.
+/// Tables. Each instance of a component has one of its own and one for its imports.
 const TABLES_MAX: usize = 32;
 
-/// Elements of all tables, a pointer each. A large interpreter has some ten thousand functions.
+/// Elements of all tables together, one pointer each. A large interpreter has about ten thousand functions.
 const TABLE_ELEMENTS_MAX: usize = 100_000;
 
-/// A plugin wanted more than one call of it may take. Fits behind "the plugin …".
+/// The limit that a plugin exceeded in one call. The message follows "the plugin …".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum LimitReached {
     /// Linear memory.
     #[error("needs more than {mib_max} MiB of memory")]
     Memory {
-        /// What it may take.
+        /// The limit in MiB.
         mib_max: usize,
     },
     /// Elements of tables.
@@ -35,7 +35,7 @@ pub enum LimitReached {
     Streams,
 }
 
-/// Counts what a store's instances take.
+/// Counts the memory of a store's instances.
 #[derive(Debug)]
 pub struct Limiter {
     memory_bytes: usize,
@@ -44,13 +44,13 @@ pub struct Limiter {
 }
 
 impl Limiter {
-    /// A limiter that nothing was taken from.
+    /// A limiter that has counted nothing yet.
     pub(super) const fn new(memory_bytes_max: usize) -> Self {
         Self { memory_bytes: 0, memory_bytes_max, table_elements: 0 }
     }
 }
 
-/// The new sum, or none where it exceeds what is allowed.
+/// The new sum, or `None` if it exceeds `max`.
 fn grown(sum: usize, current: usize, desired: usize, max: usize) -> Option<usize> {
     sum.checked_add(desired.saturating_sub(current)).filter(|sum| *sum <= max)
 }
@@ -65,7 +65,7 @@ impl ResourceLimiter for Limiter {
         Ok(true)
     }
 
-    /// The machine has no memory: the call ends here, so that the sum need not be mended.
+    /// The machine is out of memory. The call ends here, so the sum need not be corrected.
     fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
         Err(error)
     }
@@ -101,17 +101,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_memories_together_are_held_against_the_limit() {
+    fn all_memories_together_are_checked_against_the_limit() {
         let mut limiter = Limiter::new(2 << 20);
         assert!(limiter.memory_growing(0, 1 << 20, None).unwrap());
         assert!(limiter.memory_growing(0, 1 << 20, None).unwrap(), "exactly the limit");
         let error = limiter.memory_growing(1 << 20, (1 << 20) + 65_536, None).unwrap_err();
         assert_eq!(error.downcast_ref(), Some(&LimitReached::Memory { mib_max: 2 }));
-        assert!(limiter.memory_growing(0, usize::MAX, None).is_err(), "no sum overflows");
+        assert!(limiter.memory_growing(0, usize::MAX, None).is_err(), "the sum does not overflow");
     }
 
     #[test]
-    fn growth_beyond_what_the_module_itself_declares_is_not_counted() {
+    fn growth_beyond_the_declared_maximum_of_a_module_is_not_counted() {
         let mut limiter = Limiter::new(2 << 20);
         assert!(!limiter.memory_growing(0, 2 << 20, Some(65_536)).unwrap());
         assert!(limiter.memory_growing(0, 2 << 20, Some(2 << 20)).unwrap());

@@ -1,4 +1,4 @@
-//! Guests that answer what nobody asked, and what becomes of their words.
+//! Guests that give unrequested answers, and how their text is sanitised.
 
 use super::*;
 
@@ -12,19 +12,19 @@ async fn a_fingerprint_of_nothing_is_refused() {
         &error,
         Role::Fingerprint,
         Class::PluginRefused,
-        "it measured nothing, which would be equal on every day",
+        "it measured nothing, so every day would look unchanged",
     );
     assert!(place.call(&load(Role::Fingerprint, "do = \"least\"", "")).await.is_ok());
 }
 
 #[tokio::test]
-async fn what_a_guest_says_of_its_own_failure_is_shown_without_what_moves_a_cursor() {
+async fn a_guests_error_text_is_shown_without_control_characters() {
     let place = Place::new().await;
     for (kind, class) in [
         ("denied", Class::Config),
         ("not-found", Class::PluginRefused),
         ("permanent", Class::PluginRefused),
-        // It has no service of its own, and what is unavailable is tried again and again.
+        // A guest has no services of its own, and an unavailable service would be retried again and again.
         ("transient", Class::PluginRefused),
     ] {
         for text in [ESCAPES.to_owned(), ESCAPES.repeat(100_000), String::new()] {
@@ -39,7 +39,7 @@ async fn what_a_guest_says_of_its_own_failure_is_shown_without_what_moves_a_curs
 }
 
 #[tokio::test]
-async fn patterns_without_end_or_meaning_are_refused_in_the_guests_name() {
+async fn too_many_or_invalid_patterns_are_refused_and_name_the_plugin() {
     let place = Place::new().await;
     let long = "x".repeat(100_000);
     for (pattern, count, expected) in [
@@ -53,13 +53,13 @@ async fn patterns_without_end_or_meaning_are_refused_in_the_guests_name() {
         let error = place.call(&load(Role::Fingerprint, &doing, "")).await.unwrap_err();
         assert_eq!(error.class(), Class::PluginRefused, "{error}");
         assert!(error.message().contains(expected), "{error}");
-        assert!(error.message().contains("the plugin `fingerprint`"), "names no plugin: {error}");
+        assert!(error.message().contains("the plugin `fingerprint`"), "does not name the plugin: {error}");
         assert_presentable(&error);
     }
 }
 
 #[tokio::test]
-async fn the_largest_lists_of_patterns_are_read_in_moments() {
+async fn the_largest_lists_of_patterns_are_compiled_quickly() {
     let place = Place::new().await;
     for pattern in ["{a,b}".repeat(800), "*a".repeat(2_000), "**/".repeat(1_300)] {
         let doing = format!("do = \"ask\", pattern = {}, count = 1000", quoted(&pattern));
@@ -74,7 +74,7 @@ async fn the_largest_lists_of_patterns_are_read_in_moments() {
 }
 
 #[tokio::test]
-async fn more_reasons_than_anybody_reads_are_counted_and_not_kept() {
+async fn excess_reasons_are_counted_but_not_kept() {
     let plugin = load(Role::Retention, "do = \"many-reasons\", count = 1000000", "");
     let plan = plugin.plan_retention(now(), "Europe/Paris", &snapshots(2)).await.result.unwrap();
     assert_eq!(plan.decisions[0].reasons.len(), 101);
@@ -83,7 +83,7 @@ async fn more_reasons_than_anybody_reads_are_counted_and_not_kept() {
 }
 
 #[tokio::test]
-async fn an_object_that_is_not_named_by_the_runs_stamp_is_refused_and_nothing_is_stored() {
+async fn an_object_without_the_runs_stamp_in_its_name_is_refused_and_not_stored() {
     let place = Place::new().await;
     let long = "x".repeat(10_000);
     let names = [

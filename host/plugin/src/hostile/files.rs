@@ -1,12 +1,12 @@
-//! Files that are no honest component: other imports, other versions, broken bytes, and components that no compiler
-//! would make.
+//! Files that are not proper components: with other imports or versions, with corrupted bytes, and components that no
+//! compiler would produce.
 
 use super::*;
 use wit_component::{ComponentEncoder, StringEncoding};
 use wit_parser::Resolve;
 
-/// A component of the world `retention` with `body` in its `plan` and `extra` in its module. `imports` are lines of its
-/// world, and `packages` texts of further WIT packages.
+/// A component of the world `retention` with `body` in its `plan` and `extra` in its module. `imports` contains lines
+/// of its world, and `packages` the texts of further WIT packages.
 fn component(packages: &[&str], imports: &str, extra: &str, body: &str) -> tempfile::NamedTempFile {
     let mut resolve = Resolve::default();
     resolve.push_dir(::tests::workspace_root().join("wit")).unwrap();
@@ -51,7 +51,7 @@ fn refusal(file: &tempfile::NamedTempFile, rest: &str) -> Error {
 }
 
 #[test]
-fn an_import_that_is_not_granted_or_not_offered_is_named_before_anything_runs() {
+fn an_import_that_is_not_granted_or_offered_is_reported_before_anything_runs() {
     let wasi = "package wasi:cli@0.2.6; interface environment { get-arguments: func() -> list<string>; }";
     let evil = "package evil:host@0.2.0; interface deletion { delete-all: func(); }";
     let newer = "package backup:host@0.3.0; interface log { shout: func(); }";
@@ -101,7 +101,7 @@ fn an_import_that_is_not_granted_or_not_offered_is_named_before_anything_runs() 
 }
 
 #[test]
-fn a_component_of_another_version_of_the_world_is_told_which() {
+fn a_component_for_another_version_of_the_world_is_refused_with_that_version() {
     let mut resolve = Resolve::default();
     let wit = ::tests::workspace_root().join("wit");
     let text: String = std::fs::read_dir(&wit)
@@ -119,13 +119,13 @@ fn a_component_of_another_version_of_the_world_is_told_which() {
 }
 
 #[tokio::test]
-async fn what_no_compiler_makes_is_stopped_all_the_same() {
+async fn handwritten_components_are_stopped_too() {
     let place = Place::new().await;
     let eight = "(memory 384)".repeat(7);
     let long_list = "i32.const 0 (i32.store (i32.const 0) (i32.const 0)) (i32.store (i32.const 4) (i32.const 8)) \
                      (i32.store (i32.const 8) (i32.const -1))";
     for (extra, body, expected) in [
-        // 24 MiB each: only together are they too much.
+        // 24 MiB each: they exceed the limit only together.
         (eight.as_str(), "unreachable", "needs more than 64 MiB of memory"),
         ("(table 90000 funcref) (table 90000 funcref)", "unreachable", "elements in its tables"),
         ("(func $spin (loop (br 0))) (start $spin)", "unreachable", "computed for more than 1 s"),
@@ -150,13 +150,16 @@ fn a_truncated_or_corrupted_file_is_refused_or_harmless_and_never_a_panic() {
         let error = refusal(&file(&bytes[..length]), "");
         assert_blamed(&error, Role::Retention, Class::Config, "");
     }
-    // Compiling takes longest, so that most are only looked at.
+    // Compiling takes longest, so most files are only decoded.
     for (index, position) in (0..bytes.len()).step_by(bytes.len() / 400).enumerate() {
         let mut bytes = bytes.clone();
         bytes[position] ^= [0x01, 0x80, 0xff][index % 3];
         let file = file(&bytes);
-        let config: Config = toml::from_str(&section(Role::Retention, file.path(), "")).unwrap();
-        let read = component::read(Role::Retention, &config, false, None).unwrap();
+        let config: PluginConfig = toml::from_str(&section(Role::Retention, file.path(), "")).unwrap();
+        let read = component::read(Role::Retention, &config, false, None)
+            .now_or_never()
+            .expect("a file needs no network")
+            .unwrap();
         if let Err(error) = component::check(Role::Retention, &read, &config) {
             assert_blamed(&error, Role::Retention, Class::Config, "");
         } else if index % 20 == 0
@@ -168,15 +171,15 @@ fn a_truncated_or_corrupted_file_is_refused_or_harmless_and_never_a_panic() {
 }
 
 #[test]
-fn native_code_text_folders_and_devices_are_no_components() {
+fn native_code_text_folders_and_devices_are_not_components() {
     let folder = tempfile::tempdir().unwrap();
     let native = std::env::current_exe().unwrap();
     let begun = Instant::now();
     for path in [folder.path(), Path::new("/dev/zero"), Path::new("/dev/null")] {
         let error = load_file(Role::Retention, path, "").map(|_| ()).unwrap_err();
-        assert_blamed(&error, Role::Retention, Class::Config, "it is no file");
+        assert_blamed(&error, Role::Retention, Class::Config, "it is not a regular file");
     }
-    // What `wasmtime compile` makes is an ELF file too, and would run as it is.
+    // The output of `wasmtime compile` is an ELF file too, and would run without checks.
     let head = std::fs::read(native).unwrap()[..4_096].to_vec();
     for bytes in [head.as_slice(), b"(component)", b"\0asm\x0d\0\x01\0"] {
         assert_blamed(&refusal(&file(bytes), ""), Role::Retention, Class::Config, "");
@@ -185,7 +188,7 @@ fn native_code_text_folders_and_devices_are_no_components() {
 }
 
 #[tokio::test]
-async fn whoever_is_granted_wasi_finds_an_empty_world_and_cannot_wait_in_it_for_ever() {
+async fn a_plugin_with_wasi_finds_an_empty_world_and_cannot_wait_forever() {
     let place = Place::new().await;
     let environment = "package wasi:cli@0.2.6; interface environment {
         get-environment: func() -> list<tuple<string, string>>; get-arguments: func() -> list<string>; }";
@@ -200,16 +203,16 @@ async fn whoever_is_granted_wasi_finds_an_empty_world_and_cannot_wait_in_it_for_
         let import = format!("(import \"wasi:{interface}@0.2.6\" \"{name}\" (func $ask (param i32)))");
         (interface.to_owned(), import)
     };
-    let divides_where_a_list_holds_something =
+    let divides_if_the_list_is_not_empty =
         "(call $ask (i32.const 512)) (drop (i32.div_u (i32.const 1) (i32.eqz (i32.load (i32.const 516))))) unreachable";
-    let divides_where_the_clock_goes =
+    let divides_if_the_clock_runs =
         "(call $ask (i32.const 512)) (drop (i32.div_u (i32.const 1) (i64.eqz (i64.load (i32.const 512))))) unreachable";
     let waits_for_a_year = "(call $block (call $ask (i64.const 31536000000000000))) unreachable";
     let table = [
-        (vec![environment], list("get-environment", "cli/environment"), divides_where_a_list_holds_something, "panicked"),
-        (vec![environment], list("get-arguments", "cli/environment"), divides_where_a_list_holds_something, "panicked"),
-        (vec![preopens], list("get-directories", "filesystem/preopens"), divides_where_a_list_holds_something, "panicked"),
-        (vec![wall], list("now", "clocks/wall-clock"), divides_where_the_clock_goes, "panicked"),
+        (vec![environment], list("get-environment", "cli/environment"), divides_if_the_list_is_not_empty, "panicked"),
+        (vec![environment], list("get-arguments", "cli/environment"), divides_if_the_list_is_not_empty, "panicked"),
+        (vec![preopens], list("get-directories", "filesystem/preopens"), divides_if_the_list_is_not_empty, "panicked"),
+        (vec![wall], list("now", "clocks/wall-clock"), divides_if_the_clock_runs, "panicked"),
         (
             vec![poll, clock],
             (
@@ -218,7 +221,7 @@ async fn whoever_is_granted_wasi_finds_an_empty_world_and_cannot_wait_in_it_for_
                  (import \"wasi:io/poll@0.2.6\" \"[method]pollable.block\" (func $block (param i32)))"
                     .to_owned(),
             ),
-            // It is over at once, and the guest goes on to its end.
+            // The wait ends at once, and the guest continues.
             waits_for_a_year,
             "panicked",
         ),
@@ -230,7 +233,10 @@ async fn whoever_is_granted_wasi_finds_an_empty_world_and_cannot_wait_in_it_for_
             quoted(&file.path().to_string_lossy())
         );
         let plugins = Plugins { retention: toml::from_str(&config).unwrap(), ..Plugins::default() };
-        let plugin = Plugin::load(&Engine::new().unwrap(), &plugins, Role::Retention, None).unwrap();
+        let plugin = Plugin::load(&Engine::new().unwrap(), &plugins, Role::Retention, None)
+            .now_or_never()
+            .expect("a file needs no network")
+            .unwrap();
         let error = place.call(&plugin).await.unwrap_err();
         assert_blamed(&error, Role::Retention, Class::PluginTrapped, expected);
     }

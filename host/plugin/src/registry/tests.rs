@@ -3,7 +3,7 @@ use ::tests::registry::{Artifact, PASSWORD, Registry, USER, docker_config};
 use base::error::Class;
 use std::path::PathBuf;
 
-const COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0 a component, as far as a registry knows";
+const COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0 a component, as far as a registry can tell";
 
 fn parse(address: &str) -> Result<Address> {
     Address::parse(address.strip_prefix(SCHEME).unwrap())
@@ -13,9 +13,15 @@ fn cache(folder: &tempfile::TempDir) -> Cache {
     Cache::new(folder.path().join("cache"))
 }
 
+/// Fetches as a command does, on a runtime.
+fn fetched(address: &Address, signed: bool, cache: Option<&Cache>, docker: Option<&Path>) -> Result<Fetched> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(fetch(address, signed, cache, docker))
+}
+
 /// A component's bytes, without asking for a signature.
 fn bytes(address: &Address, cache: Option<&Cache>, docker: Option<&Path>) -> Result<Vec<u8>> {
-    fetch(address, false, cache, docker).map(|fetched| fetched.component)
+    fetched(address, false, cache, docker).map(|fetched| fetched.component)
 }
 
 fn digest_of(address: &str) -> &str {
@@ -39,18 +45,18 @@ fn an_address_has_a_registry_a_repository_and_a_digest() {
 }
 
 #[test]
-fn a_tag_alone_and_anything_else_that_can_be_moved_is_refused_with_a_hint() {
+fn an_address_without_a_sha256_digest_is_refused_with_a_hint() {
     let digest = "a".repeat(64);
     for (address, says) in [
-        ("oci://registry.example.org/retention:latest".to_owned(), "has no digest, and a tag can be moved"),
+        ("oci://registry.example.org/retention:latest".to_owned(), "has no digest, but a tag can be moved"),
         ("oci://registry.example.org/retention".into(), "has no digest"),
-        (format!("oci://team/retention@sha256:{digest}"), "names no registry"),
-        (format!("oci://retention@sha256:{digest}"), "names no registry"),
+        (format!("oci://team/retention@sha256:{digest}"), "has no registry"),
+        (format!("oci://retention@sha256:{digest}"), "has no registry"),
         (format!("oci://registry.example.org/retention@sha512:{digest}{digest}"), "is not sha256"),
-        ("oci://registry.example.org/retention@sha256:abc".into(), "names no component"),
-        ("oci://registry.example.org/Retention@sha256:abc".into(), "names no component"),
-        ("oci://".into(), "names no component"),
-        ("oci://\u{1b}[31m".into(), "names no component"),
+        ("oci://registry.example.org/retention@sha256:abc".into(), "is not a valid address"),
+        ("oci://registry.example.org/Retention@sha256:abc".into(), "is not a valid address"),
+        ("oci://".into(), "is not a valid address"),
+        ("oci://\u{1b}[31m".into(), "is not a valid address"),
     ] {
         let error = parse(&address).unwrap_err();
         assert_eq!(error.class(), Class::Config, "{address}");
@@ -77,7 +83,7 @@ fn a_component_is_pulled_once_and_needs_no_registry_after_that() {
 }
 
 #[test]
-fn a_damaged_cache_is_noticed_and_mended_from_the_registry() {
+fn a_damaged_cache_is_detected_and_repaired_from_the_registry() {
     let Some(mut registry) = Registry::start() else { return };
     let folder = tempfile::tempdir().unwrap();
     let text = registry.push("retention", &Artifact::component(COMPONENT));
@@ -95,11 +101,11 @@ fn a_damaged_cache_is_noticed_and_mended_from_the_registry() {
     let file = folder.path().join("cache/sha256").join(&layer);
     std::fs::write(file, b"evil").unwrap();
     registry.stop();
-    assert_eq!(fetch().unwrap_err().class(), Class::Unavailable, "never what was put in its place");
+    assert_eq!(fetch().unwrap_err().class(), Class::Unavailable, "the replaced file is never used");
 }
 
 #[test]
-fn what_the_registry_holds_under_another_digest_is_refused() {
+fn content_with_another_digest_is_refused() {
     let Some(registry) = Registry::start() else { return };
     let layer = hex::encode(Sha256::digest(COMPONENT));
     let text = registry.push("retention", &Artifact::component(COMPONENT));
@@ -109,18 +115,18 @@ fn what_the_registry_holds_under_another_digest_is_refused() {
     same_length[20] ^= 1;
     std::fs::write(&file, same_length).unwrap();
     let error = bytes(&address, None, None).unwrap_err();
-    assert!(error.class() == Class::Config && error.message().contains("a component of another digest"), "{error}");
+    assert!(error.class() == Class::Config && error.message().contains("a component with another digest"), "{error}");
     std::fs::write(&file, COMPONENT).unwrap();
     bytes(&address, None, None).unwrap();
     let manifest = registry.blob(digest_of(&text));
     let other = std::fs::read_to_string(&manifest).unwrap().replace("application/wasm", "application/wasn");
     std::fs::write(&manifest, other).unwrap();
     let error = bytes(&address, None, None).unwrap_err();
-    assert!(error.class() == Class::Config && error.message().contains("a manifest of another digest"), "{error}");
+    assert!(error.class() == Class::Config && error.message().contains("a manifest with another digest"), "{error}");
 }
 
 #[test]
-fn an_artifact_that_is_no_component_is_refused_by_what_it_is() {
+fn an_artifact_that_is_not_a_component_is_refused_with_the_reason() {
     let Some(registry) = Registry::start() else { return };
     let two = Artifact {
         layers: vec![("application/wasm", b"one".to_vec()), ("application/wasm", b"two".to_vec())],
@@ -129,7 +135,7 @@ fn an_artifact_that_is_no_component_is_refused_by_what_it_is() {
     let table = [
         (two, "has 2 layers"),
         (Artifact { layers: Vec::new(), ..Artifact::component(COMPONENT) }, "has 0 layers"),
-        (Artifact::of("application/vnd.oci.image.layer.v1.tar+gzip", COMPONENT), "tar+gzip, which is no component"),
+        (Artifact::of("application/vnd.oci.image.layer.v1.tar+gzip", COMPONENT), "tar+gzip, which is not a component"),
     ];
     for (artifact, says) in table {
         let address = parse(&registry.push("other", &artifact)).unwrap();
@@ -139,7 +145,7 @@ fn an_artifact_that_is_no_component_is_refused_by_what_it_is() {
     }
 }
 
-/// A component with its signature, in whatever order they are pushed.
+/// A component with signatures as the first layers.
 fn signed(signatures: &[&[u8]]) -> Artifact<'static> {
     let mut artifact = Artifact::component(COMPONENT);
     let layers = signatures.iter().map(|signature| (signature::MEDIA_TYPE, signature.to_vec()));
@@ -148,27 +154,27 @@ fn signed(signatures: &[&[u8]]) -> Artifact<'static> {
 }
 
 #[test]
-fn a_signature_is_a_layer_beside_the_component_and_is_pulled_and_kept_only_for_who_asks() {
+fn a_signature_is_another_layer_and_is_pulled_and_cached_only_on_request() {
     let Some(mut registry) = Registry::start() else { return };
     let folder = tempfile::tempdir().unwrap();
     let text = registry.push("retention", &signed(&[b"four lines"]));
     let address = parse(&text).unwrap();
     let kept = || std::fs::read_dir(folder.path().join("cache/sha256")).unwrap().count();
-    let fetch = |signed| super::fetch(&address, signed, Some(&cache(&folder)), None);
+    let fetch = |signed| fetched(&address, signed, Some(&cache(&folder)), None);
     let with =
         |signature: Option<&[u8]>| Fetched { component: COMPONENT.to_vec(), signature: signature.map(<[u8]>::to_vec) };
     assert_eq!(fetch(false).unwrap(), with(None));
     assert_eq!(kept(), 2, "manifest and component");
-    assert_eq!(fetch(true).unwrap(), with(Some(b"four lines")), "asked for later, it is not missing");
+    assert_eq!(fetch(true).unwrap(), with(Some(b"four lines")), "it is pulled when requested later");
     assert_eq!(kept(), 3);
     let unsigned = parse(&registry.push("unsigned", &Artifact::component(COMPONENT))).unwrap();
-    assert_eq!(super::fetch(&unsigned, true, None, None).unwrap(), with(None));
+    assert_eq!(fetched(&unsigned, true, None, None).unwrap(), with(None));
     registry.stop();
     assert_eq!(fetch(true).unwrap(), with(Some(b"four lines")));
 }
 
 #[test]
-fn a_signature_that_is_another_one_too_long_or_there_twice_is_refused() {
+fn a_changed_too_long_or_second_signature_is_refused() {
     let Some(registry) = Registry::start() else { return };
     let long = vec![b'x'; usize::try_from(signature::BYTES_MAX).unwrap() + 1];
     for (artifact, says) in [
@@ -177,17 +183,17 @@ fn a_signature_that_is_another_one_too_long_or_there_twice_is_refused() {
         (Artifact { layers: signed(&[b"one"]).layers[..1].to_vec(), ..signed(&[]) }, "has 0 layers"),
     ] {
         let address = parse(&registry.push("other", &artifact)).unwrap();
-        let error = fetch(&address, true, None, None).unwrap_err();
+        let error = fetched(&address, true, None, None).unwrap_err();
         assert!(error.class() == Class::Config && error.message().contains(says), "{error}");
     }
     let address = parse(&registry.push("changed", &signed(&[b"four lines"]))).unwrap();
     std::fs::write(registry.blob(&hex::encode(Sha256::digest(b"four lines"))), b"four linez").unwrap();
-    let error = fetch(&address, true, None, None).unwrap_err();
-    assert!(error.message().contains("a signature of another digest"), "{error}");
+    let error = fetched(&address, true, None, None).unwrap_err();
+    assert!(error.message().contains("a signature with another digest"), "{error}");
 }
 
 #[test]
-fn what_is_not_there_is_told_from_what_cannot_be_reached() {
+fn a_missing_component_is_distinguished_from_an_unreachable_registry() {
     let Some(registry) = Registry::start() else { return };
     let text = registry.push("retention", &Artifact::component(COMPONENT));
     let table = [
@@ -204,7 +210,7 @@ fn what_is_not_there_is_told_from_what_cannot_be_reached() {
 }
 
 #[test]
-fn a_component_beyond_the_limit_is_refused_before_and_while_it_comes() {
+fn a_component_beyond_the_limit_is_refused_before_and_during_the_download() {
     let Some(registry) = Registry::start() else { return };
     let long = vec![0; usize::try_from(COMPONENT_BYTES_MAX).unwrap() + 1];
     let address = parse(&registry.push("long", &Artifact::component(&long))).unwrap();
@@ -217,7 +223,7 @@ fn a_component_beyond_the_limit_is_refused_before_and_while_it_comes() {
 }
 
 #[test]
-fn credentials_are_dockers_and_a_wrong_one_is_told_without_showing_it() {
+fn credentials_come_from_docker_and_wrong_ones_are_reported_without_showing_them() {
     let Some(registry) = Registry::start_with_password() else { return };
     let folder = tempfile::tempdir().unwrap();
     let address = parse(&registry.push("private/retention", &Artifact::component(COMPONENT))).unwrap();
@@ -242,13 +248,13 @@ fn credentials_are_dockers_and_a_wrong_one_is_told_without_showing_it() {
 }
 
 #[test]
-fn a_configuration_of_docker_that_cannot_be_used_is_named() {
+fn an_unusable_docker_configuration_is_reported() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("config.json");
     let address = parse(&format!("oci://registry.example.org/x@sha256:{}", "a".repeat(64))).unwrap();
     let table = [
-        ("{", "cannot be understood"),
-        ("{\"auths\": {\"registry.example.org\": {\"auth\": \"canary\"}}}", "cannot be understood"),
+        ("{", "cannot be parsed"),
+        ("{\"auths\": {\"registry.example.org\": {\"auth\": \"canary\"}}}", "cannot be parsed"),
         ("{\"auths\": {\"registry.example.org\": {\"identitytoken\": \"canary\"}}}", "identity token"),
         ("{\"credHelpers\": {\"registry.example.org\": \"absent-helper\"}}", "cannot be started"),
     ];

@@ -1,4 +1,4 @@
-//! What a failed attempt to connect and an error of the server mean for the person who reads them.
+//! Turns a failed connection attempt or a server error into a message, a class and a hint.
 
 use super::{Login, Target};
 use base::error::{Class, Error};
@@ -7,17 +7,17 @@ use base::text::printable;
 use tokio_postgres::error::SqlState;
 
 const HINT_UNREACHABLE: &str =
-    "check `host` and `port`, that the server runs, and that a network policy lets this host reach it";
-const HINT_TLS: &str = "check `ssl_mode`, `ssl_root_cert` and the server's certificate, which needs version 3, a validity that has not ended, \
-     and for verify-full the host among its subject alternative names";
-const HINT_RIGHTS: &str = "let the role read everything: `GRANT pg_read_all_data TO role` (PostgreSQL 14 or newer), and BYPASSRLS where tables \
-     have row-level security";
+    "check `host` and `port`, that the server is running, and that network policies allow this host to reach it";
+const HINT_TLS: &str = "check `ssl_mode`, `ssl_root_cert` and the server's certificate: it must be X.509 version 3 and \
+     not expired, and verify-full also needs the host in its subject alternative names";
+const HINT_RIGHTS: &str = "allow the role to read everything: `GRANT pg_read_all_data TO role` (PostgreSQL 14 or \
+     later), and BYPASSRLS if tables have row-level security";
 
-/// No role that reads everything reads them.
-const HINT_LARGE_OBJECTS: &str = "large objects have rights of their own: as a superuser run `ALTER ROLE role SET lo_compat_privileges = on`, \
-     or GRANT SELECT ON LARGE OBJECT for each";
+/// `pg_read_all_data` does not include large objects.
+const HINT_LARGE_OBJECTS: &str = "large objects have their own rights: as a superuser run \
+     `ALTER ROLE role SET lo_compat_privileges = on`, or GRANT SELECT ON LARGE OBJECT for each of them";
 
-/// An attempt that came to nothing.
+/// A failed attempt to connect.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Refusal {
     #[error(transparent)]
@@ -28,7 +28,7 @@ pub(super) enum Refusal {
 
 pub(super) struct Failed {
     pub(super) error: Error,
-    /// With or without TLS, whichever was not tried.
+    /// Whether an attempt with the other TLS mode (with or without TLS) may succeed.
     pub(super) other_mode_may_help: bool,
 }
 
@@ -54,18 +54,18 @@ impl Refusal {
     }
 }
 
-/// The sentence, class and hint for what tokio-postgres reports.
+/// The message, class and hint for an error of tokio-postgres.
 pub(crate) fn explain(error: &tokio_postgres::Error, target: &Target, password: Option<&SecretString>) -> Error {
     let (class, text, hint) = match error.as_db_error() {
         Some(answer) => {
-            let (class, hint) = match judge(answer.code()) {
+            let (class, hint) = match classify(answer.code()) {
                 (class, HINT_RIGHTS) if answer.message().contains("large object") => (class, HINT_LARGE_OBJECTS),
-                judged => judged,
+                classified => classified,
             };
             (class, format!("{} (SQLSTATE {})", answer.message(), answer.code().code()), hint)
         }
         None => {
-            let (class, hint) = judge_local(error);
+            let (class, hint) = classify_local(error);
             (class, chain(error), hint)
         }
     };
@@ -74,35 +74,35 @@ pub(crate) fn explain(error: &tokio_postgres::Error, target: &Target, password: 
     if hint.is_empty() { error } else { error.hint(hint) }
 }
 
-/// What an answer of the server calls for.
-fn judge(code: &SqlState) -> (Class, &'static str) {
+/// The class and hint for an error that the server reported.
+fn classify(code: &SqlState) -> (Class, &'static str) {
     let state = code.code();
     match state {
         "28P01" => (Class::Config, "check the password under `credentials`; it may have been changed on the server"),
         "28000" => (
             Class::Config,
-            "check the user, and that the server's pg_hba.conf lets it in from here with this `ssl_mode`",
+            "check the user, and that the server's pg_hba.conf allows it to connect from here with this `ssl_mode`",
         ),
         "3D000" => (Class::Config, "check `database`"),
         "42501" => (Class::Config, HINT_RIGHTS),
         "42P01" | "42703" | "42704" => (Class::Unavailable, "the schema changed while it was read; run again"),
-        "55P03" => (Class::Unavailable, "another session holds a lock; run again when it is done"),
+        "55P03" => (Class::Unavailable, "another session holds a lock; run again when it has ended"),
         _ => match state.get(..2) {
-            // Connection, transaction rollback, resources, operator intervention, system: they pass.
+            // Connection, transaction rollback, resources, operator intervention, system: these are temporary.
             Some("08" | "40" | "53" | "57" | "58") => (Class::Unavailable, ""),
             _ => (Class::Unexpected, ""),
         },
     }
 }
 
-/// What a failure without an answer of the server calls for.
-fn judge_local(error: &tokio_postgres::Error) -> (Class, &'static str) {
+/// The class and hint for an error that the server did not report.
+fn classify_local(error: &tokio_postgres::Error) -> (Class, &'static str) {
     if is_about_tls(error) {
         return (Class::Config, HINT_TLS);
     }
     let text = error.to_string();
     if text.starts_with("invalid configuration") || text.starts_with("authentication error") {
-        return (Class::Config, "check that `credentials` hold the password that the server asks for");
+        return (Class::Config, "check that `credentials` contain the password that the server asks for");
     }
     if error.is_closed() || source_of::<std::io::Error>(error).is_some() || text.starts_with("timeout") {
         return (Class::Unavailable, HINT_UNREACHABLE);
@@ -110,7 +110,7 @@ fn judge_local(error: &tokio_postgres::Error) -> (Class, &'static str) {
     (Class::Unexpected, "")
 }
 
-/// Whether the two sides disagree on TLS, rather than being cut off while they talk about it.
+/// Whether the TLS handshake failed, as opposed to a connection that broke during the handshake.
 fn is_about_tls(error: &tokio_postgres::Error) -> bool {
     if !error.to_string().contains("TLS") {
         return false;

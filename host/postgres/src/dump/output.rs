@@ -1,4 +1,4 @@
-//! pg_dump's end of the pipe, read without being woken for each of its writes.
+//! Reads the pipe from pg_dump without waking up for each of its writes.
 
 use base::stream::BLOCK_BYTES;
 use bytes::Bytes;
@@ -9,26 +9,26 @@ use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::process::ChildStdout;
 
-/// Room between pg_dump and this program, in place of 64 KiB: on busy cores pg_dump goes on while nobody reads. More needs
-/// privileges.
+/// Size of the pipe, instead of the default 64 KiB: on busy cores pg_dump can continue while this program does not
+/// read. A larger pipe needs privileges.
 const PIPE_BYTES: usize = 1 << 20;
 
-/// How often a pipe of [`PIPE_BYTES`] is looked into. pg_dump writes 4 KiB at a time; being woken for each takes the cores from
-/// pg_dump and the server. One that fills the pipe sooner, at 500 MB/s, waits for the rest of it.
-const LOOK_INTERVAL: Duration = Duration::from_millis(2);
+/// How often a pipe of [`PIPE_BYTES`] is polled. pg_dump writes 4 KiB at a time, and waking up for each write would
+/// take processor time from pg_dump and the server. A pg_dump that fills the pipe sooner, at 500 MB/s, waits until the
+/// next poll.
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
-/// What pg_dump writes.
+/// The output of pg_dump.
 pub(super) enum Output {
-    /// A pipe with room, looked into at intervals.
+    /// An enlarged pipe, which is polled.
     Roomy(OwnedFd),
-    /// A pipe that would be full before the next look: the system has given this user all the room that it gives.
+    /// A pipe of the default size, because this user has used up the memory that the system allows for pipes. It would
+    /// fill up between two polls.
     Narrow(ChildStdout),
 }
 
 impl Output {
-    /// # Errors
-    /// The system's.
-    pub(super) fn of(stdout: ChildStdout) -> io::Result<Self> {
+    pub(super) fn new(stdout: ChildStdout) -> io::Result<Self> {
         if rustix::pipe::fcntl_setpipe_size(&stdout, PIPE_BYTES).is_err() {
             return Ok(Self::Narrow(stdout));
         }
@@ -37,23 +37,20 @@ impl Output {
         Ok(Self::Roomy(pipe))
     }
 
-    /// The next [`BLOCK_BYTES`], fewer at the end, and none after it.
-    ///
-    /// # Errors
-    /// The system's.
+    /// The next [`BLOCK_BYTES`], or fewer at the end. Empty after the end.
     pub(super) async fn block(&mut self) -> io::Result<Bytes> {
         let mut block = Vec::with_capacity(BLOCK_BYTES);
         while block.len() < BLOCK_BYTES && self.read(&mut block).await? > 0 {}
         Ok(Bytes::from(block))
     }
 
-    /// Appends what is there, at least one byte and at most what the block has room for; 0 at the end.
+    /// Appends the available bytes, at least one, up to the spare capacity of the block. Returns 0 at the end.
     async fn read(&mut self, block: &mut Vec<u8>) -> io::Result<usize> {
         match self {
             Self::Narrow(stdout) => stdout.read_buf(block).await,
             Self::Roomy(pipe) => loop {
                 match rustix::io::read(&*pipe, rustix::buffer::spare_capacity(block)) {
-                    Err(Errno::AGAIN) => tokio::time::sleep(LOOK_INTERVAL).await,
+                    Err(Errno::AGAIN) => tokio::time::sleep(POLL_INTERVAL).await,
                     Err(Errno::INTR) => {}
                     read => return Ok(read?),
                 }
@@ -68,7 +65,7 @@ mod tests {
     use std::process::Stdio;
     use tokio::process::{Child, Command};
 
-    /// More than the pipe holds, a pause in which it is empty, and a last word.
+    /// More than the pipe holds, then pauses in which it is empty, then a last write.
     const SCRIPT: &str = "seq 1 400000; sleep 0.05; seq 1 9; sleep 0.05; printf end";
 
     fn start() -> (ChildStdout, Child) {
@@ -95,10 +92,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_pipe_is_read_to_its_end_whatever_its_room() {
+    async fn a_pipe_of_any_size_is_read_to_its_end() {
         let (stdout, child) = start();
-        let output = Output::of(stdout).unwrap();
-        assert!(matches!(output, Output::Roomy(_)), "the pipe has no room");
+        let output = Output::new(stdout).unwrap();
+        assert!(matches!(output, Output::Roomy(_)), "the pipe was not enlarged");
         assert_whole(output, child).await;
         let (stdout, child) = start();
         assert_whole(Output::Narrow(stdout), child).await;

@@ -1,4 +1,4 @@
-//! Filling a database: pg_restore, with several jobs at once and, where that fails, with one.
+//! Fills a database with pg_restore: with several parallel jobs, and if that fails, with one.
 
 use super::verdict::judge;
 use super::{Fresh, IDLE_TIMEOUT_MAJOR_MIN, Plan, Server, WITHOUT_LIMITS, conninfo, program_for};
@@ -15,13 +15,13 @@ use std::process::Stdio;
 use tempfile::NamedTempFile;
 
 impl Server {
-    /// Makes a database and fills it from a dump in a file: empty, then whatever `prepare` does to it, then pg_restore, which dropping
-    /// the future kills. Several jobs at once keep to no order but what pg_dump knows of: they wait for each other's locks, or check
-    /// rows against a table that is still empty. What fails then is made anew by one job, in the order of the dump. The answer is
-    /// that of [`Self::create`].
+    /// Creates an empty database, calls `prepare`, and fills the database from a dump file with pg_restore. Dropping
+    /// the future kills pg_restore. Parallel jobs follow only the dependencies that pg_dump knows, so they may block
+    /// each other or check rows against a table that is still empty. If they fail, the database is created again and
+    /// filled by one job in the order of the dump. Returns the note of [`Self::create`].
     ///
     /// # Errors
-    /// The first thing of the dump that cannot be restored.
+    /// The first object of the dump that cannot be restored.
     pub async fn make<F>(
         &self,
         fresh: Fresh<'_>,
@@ -41,7 +41,7 @@ impl Server {
         let note = make_empty().await?;
         match self.fill(fresh, dump, origin, jobs, plan).await {
             Err(error) if jobs > 1 && error.class() == Class::Unexpected => {
-                tracing::warn!("{jobs} jobs at once: {error}; once more with one job");
+                tracing::warn!("the restore with {jobs} parallel jobs failed: {error}; trying once more with one job");
                 if self.drop_database(fresh.name).await.is_err() {
                     return Err(error);
                 }
@@ -61,7 +61,7 @@ impl Server {
         };
         let login = self.dialer.login().await?;
         let mut command = Program::command(&program.pg_restore());
-        self.dialer.by_environment(&mut command, &login);
+        self.dialer.set_environment(&mut command, &login);
         command
             .args(["--no-owner", "--no-acl", "--no-subscriptions", "--exit-on-error", "--no-password"])
             .args(plan.without_tablespaces.then_some("--no-tablespaces"))
@@ -73,19 +73,19 @@ impl Server {
             .arg(dump)
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
-        // What a role or a database may have by default and pg_restore does not switch off by itself.
+        // A role or a database may have these settings by default, and pg_restore does not disable them.
         let idle = if self.major >= IDLE_TIMEOUT_MAJOR_MIN { " -c idle_session_timeout=0" } else { "" };
         command.env("PGOPTIONS", format!("-c default_transaction_read_only=off{idle}"));
         let path = program.pg_restore();
         let mut child = command.spawn().map_err(|e| {
             Error::config(format!("{} cannot be run: {}", path.display(), e.kind()))
-                .hint("install the PostgreSQL client programs anew")
+                .hint("reinstall the PostgreSQL client programs")
         })?;
         let Some(stderr) = child.stderr.take() else {
-            return Err(Error::unexpected("pg_restore was started without its outputs"));
+            return Err(Error::unexpected("pg_restore was started without output pipes"));
         };
         let broken =
-            |e: std::io::Error| Error::unexpected(format!("what pg_restore says cannot be read: {}", e.kind()));
+            |e: std::io::Error| Error::unexpected(format!("the output of pg_restore cannot be read: {}", e.kind()));
         let stderr = collect(stderr).await.map_err(broken)?;
         let status = child.wait().await.map_err(broken)?;
         let secrets: Vec<_> = login.password.iter().collect();
@@ -104,7 +104,7 @@ impl Server {
         Ok(())
     }
 
-    /// The archive's own list without some entries, in a file.
+    /// Writes the archive's table of contents, without some entries, to a file for `--use-list`.
     async fn list_without(&self, program: &Program, dump: &Path, left_out: &BTreeSet<i64>) -> Result<NamedTempFile> {
         let output = Program::command(&program.pg_restore()).arg("--list").arg(dump).output().await;
         let output = output.map_err(|e| Error::config(format!("pg_restore cannot be run: {}", e.kind())))?;
@@ -118,7 +118,7 @@ impl Server {
         };
         let kept = text.filter(|line| number(line).is_none_or(|id| !left_out.contains(&id)));
         let failed =
-            |error: std::io::Error| Error::unexpected(format!("the list of a dump cannot be written: {error}"));
+            |error: std::io::Error| Error::unexpected(format!("the list of dump entries cannot be written: {error}"));
         let mut file = tempfile::Builder::new()
             .suffix(".list")
             .tempfile_in(dump.parent().unwrap_or(Path::new("/tmp")))

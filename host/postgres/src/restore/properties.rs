@@ -1,5 +1,5 @@
-//! What the database itself was, beside everything in it: encoding, provider and locale, settings, connection limit, and who may connect.
-//! pg_restore leaves all of that to whoever makes the database.
+//! The properties of the database itself, apart from its content: encoding, locale provider and locale, settings,
+//! connection limit, and who may connect. pg_restore does not restore them into an existing database.
 
 use super::{Server, literal, quoted};
 use crate::archive::Contents;
@@ -9,17 +9,18 @@ use base::text::printable;
 use std::collections::BTreeSet;
 use tokio_postgres::types::Type;
 
-/// Options of `CREATE DATABASE` that are carried over.
+/// The option of `CREATE DATABASE` for the encoding.
 const ENCODING: &str = "ENCODING";
-/// Those of ICU or of PostgreSQL itself, which need no locale of the operating system. PostgreSQL has them since 15 and 17.
-const OF_PROVIDER: [&str; 4] = ["LOCALE_PROVIDER", "ICU_LOCALE", "ICU_RULES", "BUILTIN_LOCALE"];
-/// Those that the operating system has to have.
-const OF_SYSTEM: [&str; 3] = ["LOCALE", "LC_COLLATE", "LC_CTYPE"];
+/// Options of the ICU provider (since PostgreSQL 15) and the builtin provider (since 17). They do not need a locale of
+/// the operating system.
+const PROVIDER_OPTIONS: [&str; 4] = ["LOCALE_PROVIDER", "ICU_LOCALE", "ICU_RULES", "BUILTIN_LOCALE"];
+/// Options that need a locale of the operating system.
+const SYSTEM_OPTIONS: [&str; 3] = ["LOCALE", "LC_COLLATE", "LC_CTYPE"];
 
 /// Locales that every system has.
 const EVERYWHERE: [&str; 4] = ["C", "POSIX", "C.UTF-8", "C.utf8"];
 
-/// Statements that set something, by how they begin, and what stands before the database's name in them.
+/// Statements that set a property: how they begin, and the keywords before the database's name in them.
 const SETTING: [(&str, &str); 6] = [
     ("COMMENT ON DATABASE", "COMMENT ON DATABASE"),
     ("SECURITY LABEL", "ON DATABASE"),
@@ -29,36 +30,36 @@ const SETTING: [(&str, &str); 6] = [
     ("REVOKE", "ON DATABASE"),
 ];
 
-/// What the database itself was.
+/// The properties of the dumped database.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Properties {
     creation: Option<Statement>,
     settings: Vec<Setting>,
-    /// Those among them, as they are described, that this server refuses.
+    /// The descriptions of the settings that this server refuses.
     refused: BTreeSet<String>,
 }
 
-/// One statement that sets something of the database.
+/// One statement that sets a property of the database.
 #[derive(Debug, Clone)]
 struct Setting {
     statement: Statement,
-    /// What stands before the database's name.
+    /// The keywords before the database's name.
     before_name: &'static str,
 }
 
 impl Properties {
-    /// By the table of contents of a dump.
-    pub(super) fn of(contents: &Contents) -> Self {
+    /// Reads the properties from the table of contents of a dump.
+    pub(super) fn from_contents(contents: &Contents) -> Self {
         let creation =
             contents.creation().and_then(|text| statements(text)?.into_iter().find(|s| s.begins("CREATE DATABASE")));
-        let said = contents.special.iter().filter(|entry| {
+        let entries = contents.special.iter().filter(|entry| {
             entry.kind == "DATABASE PROPERTIES"
                 || (["ACL", "COMMENT", "SECURITY LABEL"].contains(&entry.kind.as_str())
                     && entry.name.starts_with("DATABASE "))
         });
-        let found = said.filter_map(|entry| statements(&entry.definition)).flatten();
+        let found = entries.filter_map(|entry| statements(&entry.definition)).flatten();
         let settings = found.filter_map(|statement| {
-            // One that is a template could not be dropped or replaced.
+            // A template database could not be dropped or replaced.
             if statement.has("IS_TEMPLATE") {
                 return None;
             }
@@ -68,51 +69,54 @@ impl Properties {
         Self { creation, settings: settings.collect(), refused: BTreeSet::new() }
     }
 
-    /// The ends of `CREATE DATABASE`, the fullest first: where the server has not the locale, the next one is tried.
+    /// Candidates for the options of `CREATE DATABASE`, the most complete first. If the server does not have the
+    /// locale, the next candidate is tried.
     pub(super) fn options(&self) -> Vec<String> {
         let option = |key: &&str| {
             let (value, is_text) = self.creation.as_ref()?.option(key)?;
             if *key == "LOCALE_PROVIDER" && value == "libc" {
-                // The default everywhere, and servers before 15 do not know the option.
+                // This is the default everywhere, and servers before 15 do not know the option.
                 return None;
             }
             Some(if is_text { format!(" {key} {}", literal(&value)) } else { format!(" {key} {}", quoted(&value)) })
         };
-        let of = |keys: &[&str]| keys.iter().filter_map(option).collect::<String>();
-        let encoding = of(&[ENCODING]);
+        let join = |keys: &[&str]| keys.iter().filter_map(option).collect::<String>();
+        let encoding = join(&[ENCODING]);
         let encoding = if encoding.is_empty() { format!(" {ENCODING} 'UTF8'") } else { encoding };
-        let (provider, system) = (of(&OF_PROVIDER), of(&OF_SYSTEM));
+        let (provider, system) = (join(&PROVIDER_OPTIONS), join(&SYSTEM_OPTIONS));
         let mut options = vec![format!("{encoding}{provider}{system}"), format!("{encoding}{provider}"), encoding];
         options.dedup();
         options
     }
 
-    /// The locale for people.
+    /// The locale for messages.
     pub(super) fn locale(&self) -> Option<String> {
         let creation = self.creation.as_ref()?;
-        let keys = OF_PROVIDER.iter().chain(&OF_SYSTEM);
+        let keys = PROVIDER_OPTIONS.iter().chain(&SYSTEM_OPTIONS);
         let parts: Vec<String> = keys.filter_map(|key| Some(format!("{key} {}", creation.option(key)?.0))).collect();
         (!parts.is_empty()).then(|| printable(&parts.join(", ")))
     }
 
     fn system_locales(&self) -> BTreeSet<String> {
         let creation = self.creation.as_ref();
-        let named = OF_SYSTEM.iter().filter_map(|key| Some(creation?.option(key)?.0));
+        let named = SYSTEM_OPTIONS.iter().filter_map(|key| Some(creation?.option(key)?.0));
         named.filter(|locale| !EVERYWHERE.contains(&locale.as_str())).collect()
     }
 }
 
 impl Setting {
-    fn on(&self, database: &str) -> String {
+    /// The statement for a database of another name.
+    fn statement_for(&self, database: &str) -> String {
         self.statement.with_name_after(self.before_name, &quoted(database)).unwrap_or_default()
     }
 
-    /// For people, without the name that the database had: who pastes it must say which one is meant.
+    /// The statement for messages, without the database's name, so that a person who pastes it has to fill in the right
+    /// one.
     fn describe(&self) -> String {
         printable(&self.statement.with_name_after(self.before_name, "…").unwrap_or_default())
     }
 
-    /// The roles that it names.
+    /// The roles that the statement names.
     fn roles(&self) -> Vec<String> {
         let to = if self.statement.begins("REVOKE") { "FROM" } else { "TO" };
         let mut roles = match self.before_name {
@@ -124,7 +128,7 @@ impl Setting {
         roles
     }
 
-    /// The same as a setting of a transaction, for what a session may set.
+    /// The parameter and the statement that sets it for one transaction, if the statement sets a parameter.
     fn as_local(&self) -> Option<(String, String)> {
         let name = self.statement.name_after(match self.before_name {
             "ALTER DATABASE" => "SET",
@@ -137,10 +141,10 @@ impl Setting {
 }
 
 impl Server {
-    /// What of the database's own properties this server will not take, a sentence each. Nothing is made.
+    /// Checks which properties this server would not accept, without changing anything. Returns one sentence for each.
     ///
     /// # Errors
-    /// As [`crate::Session::open`].
+    /// As [`crate::OpenDatabase::open`].
     pub(super) async fn check_properties(&self, properties: &mut Properties) -> Result<Vec<String>> {
         let mut lost = Vec::new();
         for locale in properties.system_locales() {
@@ -148,28 +152,28 @@ impl Server {
             if !known {
                 let locale = printable(&locale);
                 lost.push(format!(
-                    "the server seems not to have the locale `{locale}`: then text is sorted by the server's own"
+                    "the server does not seem to have the locale `{locale}`; without it, the server's own is used"
                 ));
             }
         }
         for setting in &properties.settings {
-            if let Some(why) = self.refuses(setting).await? {
-                lost.push(format!("not applied: {} ({why})", setting.describe()));
+            if let Some(reason) = self.refusal_reason(setting).await? {
+                lost.push(format!("not applied: {} ({reason})", setting.describe()));
                 properties.refused.insert(setting.describe());
             }
         }
         Ok(lost)
     }
 
-    /// Why a setting cannot be applied, as far as that shows without making anything.
-    async fn refuses(&self, setting: &Setting) -> Result<Option<String>> {
+    /// Why a setting cannot be applied, as far as this can be found out without changing anything.
+    async fn refusal_reason(&self, setting: &Setting) -> Result<Option<String>> {
         for role in setting.roles() {
             if !self.ask::<bool>(HAS_ROLE, &role).await? {
-                return Ok(Some(format!("there is no role `{}`", printable(&role))));
+                return Ok(Some(format!("the role `{}` does not exist", printable(&role))));
             }
         }
         if setting.statement.text().contains('\u{fffd}') {
-            return Ok(Some("it is not in UTF-8".to_owned()));
+            return Ok(Some("it is not valid UTF-8".to_owned()));
         }
         if let Some(provider) = setting.statement.name_after("SECURITY LABEL FOR")
             && !self.has_label_provider(&provider).await?
@@ -187,11 +191,11 @@ impl Server {
         Ok(tried.err().map(|refused| printable(refused.error.message())))
     }
 
-    /// Applies the database's own properties; what could not be is in the answer, a sentence each.
+    /// Applies the settings. Returns one sentence for each that could not be applied.
     pub(super) async fn apply(&self, database: &str, properties: &Properties) -> Vec<String> {
         let mut lost = Vec::new();
         for setting in properties.settings.iter().filter(|setting| !properties.refused.contains(&setting.describe())) {
-            if let Err(refused) = self.connection.execute_one(&setting.on(database)).await {
+            if let Err(refused) = self.connection.execute_one(&setting.statement_for(database)).await {
                 lost.push(format!("not applied: {} ({})", setting.describe(), printable(refused.error.message())));
             }
         }
@@ -204,7 +208,7 @@ impl Server {
     }
 }
 
-/// By the collations that the server made of the system's locales. Encodings are spelt in several ways.
+/// Looks for a collation that the server created from the system's locale. The hyphen in encoding names is optional.
 const HAS_LOCALE: &str = "SELECT EXISTS (SELECT FROM pg_collation \
      WHERE lower(replace(collcollate, '-', '')) = lower(replace($1, '-', '')) OR lower(replace(collctype, '-', '')) = lower(replace($1, '-', '')))";
 
@@ -233,9 +237,9 @@ mod tests {
     }
 
     #[test]
-    fn provider_and_locale_are_asked_for_and_given_up_one_after_the_other() {
+    fn the_system_locale_is_dropped_before_the_provider() {
         let icu = "CREATE DATABASE erp WITH TEMPLATE = template0 ENCODING = 'UTF8' LOCALE_PROVIDER = icu LOCALE = 'fr_FR.utf8' ICU_LOCALE = 'fr-FR';";
-        let properties = Properties::of(&contents(icu, "", ""));
+        let properties = Properties::from_contents(&contents(icu, "", ""));
         assert_eq!(
             properties.options(),
             [
@@ -245,25 +249,27 @@ mod tests {
             ]
         );
         assert_eq!(properties.locale().unwrap(), "LOCALE_PROVIDER icu, ICU_LOCALE fr-FR, LOCALE fr_FR.utf8");
-        let plain =
-            Properties::of(&contents("CREATE DATABASE e WITH TEMPLATE = template0 ENCODING = 'LATIN1';", "", ""));
+        let latin1 = "CREATE DATABASE e WITH TEMPLATE = template0 ENCODING = 'LATIN1';";
+        let plain = Properties::from_contents(&contents(latin1, "", ""));
         assert_eq!(plain.options(), [" ENCODING 'LATIN1'"]);
         assert_eq!(Properties::default().options(), [" ENCODING 'UTF8'"]);
-        let injected = Properties::of(&contents("CREATE DATABASE e ENCODING = 'x''; DROP DATABASE y; --';", "", ""));
+        let injection = "CREATE DATABASE e ENCODING = 'x''; DROP DATABASE y; --';";
+        let injected = Properties::from_contents(&contents(injection, "", ""));
         assert_eq!(injected.options(), [" ENCODING 'x''; DROP DATABASE y; --'"]);
     }
 
     #[test]
-    fn settings_are_applied_to_the_new_name_and_what_is_no_setting_is_passed_over() {
-        let properties = Properties::of(&contents(
+    fn settings_are_applied_to_the_new_name_and_other_statements_are_ignored() {
+        let properties = Properties::from_contents(&contents(
             "",
             "ALTER DATABASE erp SET search_path TO 'dolibarr', 'public';\nALTER DATABASE erp CONNECTION LIMIT = 50;\n\
              ALTER ROLE app IN DATABASE erp SET work_mem TO '8MB';\nDROP DATABASE other;\n",
             "REVOKE CONNECT,TEMPORARY ON DATABASE erp FROM PUBLIC;\nGRANT CONNECT ON DATABASE erp TO app;\n",
         ));
-        let on: Vec<String> = properties.settings.iter().map(|setting| setting.on("n\"ew")).collect();
+        let statements: Vec<String> =
+            properties.settings.iter().map(|setting| setting.statement_for("n\"ew")).collect();
         assert_eq!(
-            on,
+            statements,
             [
                 "ALTER DATABASE \"n\"\"ew\" SET search_path TO 'dolibarr', 'public'",
                 "ALTER DATABASE \"n\"\"ew\" CONNECTION LIMIT = 50",

@@ -1,5 +1,6 @@
-//! Which definitions a server prints otherwise than the dump has them. PostgreSQL keeps an expression as a tree and prints it anew, and
-//! what was read once more is now and then worded in another way: that is to be known, and no difference.
+//! Finds definitions that a server prints differently from the dump. PostgreSQL stores an expression as a tree and
+//! prints it from there, so the text may change when it is parsed again. Such a change is reported, but it is not a
+//! difference.
 
 use super::{Server, conninfo, program_for};
 use crate::Origin;
@@ -9,21 +10,21 @@ use base::text::printable;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// Names that reach people; a schema of a thousand views has a thousand.
+/// Maximum number of names in the message. A schema may have a thousand views.
 const NAMED_MAX: usize = 20;
 
-/// How pg_dump closes.
+/// The line that ends the output of pg_dump.
 const END: &str = "-- PostgreSQL database dump complete";
 
-/// How pg_dump introduces an object.
+/// The beginning of the line that pg_dump writes before an object.
 const HEAD: &str = "-- Name: ";
 
 impl Server {
-    /// Which definitions are worded otherwise in a database than in the dump that it was restored from, in one sentence.
+    /// One sentence about the definitions whose text differs between a database and the dump it was restored from.
     pub async fn reworded(&self, database: &str, dump: &Path, origin: &Origin) -> String {
         match self.find_reworded(database, dump, origin).await {
             Ok((_, 0)) => {
-                "definitions were changed between the fingerprint and the dump; they are as the dump has them"
+                "definitions were changed between the fingerprint and the dump; the restored ones match the dump"
                     .to_owned()
             }
             Ok((names, count)) => {
@@ -32,50 +33,50 @@ impl Server {
                     more => format!(" and {more} more"),
                 };
                 let names = names.join(", ");
-                format!("PostgreSQL words {count} definitions in another way than the dump has them: {names}{more}")
+                format!("PostgreSQL prints {count} definitions differently from the dump: {names}{more}")
             }
             Err(error) => format!(
-                "PostgreSQL words some definitions in another way than the dump has them; which ones cannot be told: {error}"
+                "PostgreSQL prints some definitions differently from the dump, but they could not be listed: {error}"
             ),
         }
     }
 
-    /// The first of them by name, kind and schema, and how many there are.
+    /// The first of these definitions (name, kind and schema) and their total number.
     async fn find_reworded(&self, database: &str, dump: &Path, origin: &Origin) -> Result<(Vec<String>, usize)> {
         let program = program_for(origin).await?;
         if program::major(&program.version.text).is_none_or(|major| major < self.major) {
-            return Err(Error::config("the pg_dump of the dump is older than this server"));
+            return Err(Error::config("the pg_dump that fits the dump is older than this server"));
         }
         let login = self.dialer.login().await?;
-        let mut then = Program::command(&program.pg_restore());
-        then.args(["--schema-only", "--no-owner", "--no-acl", "--file=-"]).arg(dump);
-        let mut now = Program::command(&program.pg_dump);
-        self.dialer.by_environment(&mut now, &login);
-        now.env("PGOPTIONS", "-c quote_all_identifiers=off");
-        now.args(["--schema-only", "--no-owner", "--no-acl", "--no-password"]);
-        now.arg(format!("--dbname={}", conninfo(database)));
-        let (then, now) = tokio::try_join!(text_of(then), text_of(now))?;
-        let (then, now) = (definitions(&then), definitions(&now));
+        let mut dumped = Program::command(&program.pg_restore());
+        dumped.args(["--schema-only", "--no-owner", "--no-acl", "--file=-"]).arg(dump);
+        let mut restored = Program::command(&program.pg_dump);
+        self.dialer.set_environment(&mut restored, &login);
+        restored.env("PGOPTIONS", "-c quote_all_identifiers=off");
+        restored.args(["--schema-only", "--no-owner", "--no-acl", "--no-password"]);
+        restored.arg(format!("--dbname={}", conninfo(database)));
+        let (dumped, restored) = tokio::try_join!(output_of(dumped), output_of(restored))?;
+        let (dumped, restored) = (definitions(&dumped), definitions(&restored));
         let names: BTreeSet<&&str> =
-            then.keys().chain(now.keys()).filter(|name| then.get(*name) != now.get(*name)).collect();
+            dumped.keys().chain(restored.keys()).filter(|name| dumped.get(*name) != restored.get(*name)).collect();
         Ok((names.iter().take(NAMED_MAX).map(|name| printable(name)).collect(), names.len()))
     }
 }
 
-async fn text_of(mut command: tokio::process::Command) -> Result<String> {
+async fn output_of(mut command: tokio::process::Command) -> Result<String> {
     let output = command.output().await.map_err(|e| Error::config(format!("a program cannot be run: {}", e.kind())))?;
     if !output.status.success() {
-        return Err(Error::unexpected(crate::dump::gist(&String::from_utf8_lossy(&output.stderr))));
+        return Err(Error::unexpected(crate::dump::summarize(&String::from_utf8_lossy(&output.stderr))));
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Whether a line defines nothing: a comment, a command of psql, or a setting for the objects after it.
+/// Whether a line is not part of a definition: a comment, a psql command, or a setting for the objects after it.
 fn is_aside(line: &str) -> bool {
     line.is_empty() || line.starts_with("--") || line.starts_with('\\') || line.starts_with("SET default_")
 }
 
-/// What stands below each head, by its name, kind and schema.
+/// The text below each head line, by the name, kind and schema in that line.
 fn definitions(text: &str) -> BTreeMap<&str, String> {
     let mut found: BTreeMap<&str, String> = BTreeMap::new();
     let mut current = None;
@@ -98,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_definition_is_found_below_its_head() {
+    fn each_definition_is_found_below_its_head_line() {
         let text = "--\n-- PostgreSQL database dump\n--\n\nSET x = 0;\n\n--\n-- Name: v; Type: VIEW; Schema: public; Owner: -\n--\n\nCREATE VIEW public.v AS\n SELECT 1;\n\n\n\
              --\n-- Name: odd; Owner: x; Type: TABLE; Schema: s; Owner: -\n--\n\nCREATE TABLE s.t ();\n\nSET default_tablespace = x;\n--\n-- PostgreSQL database dump complete\n--\n\n\\unrestrict a1b2\n";
         let found = definitions(text);

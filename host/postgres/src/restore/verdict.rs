@@ -1,49 +1,50 @@
-//! What a pg_restore that has ended means: how it ended, and what it said.
+//! Judges a finished pg_restore by its exit status and its error output.
 
-use crate::dump::gist;
+use crate::dump::summarize;
 use base::error::{Class, Error, Result};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
-/// The dump is what pg_dump wrote, and no pg_restore can restore it: a restore sets no search_path.
-const HINT_SEARCH_PATH: &str = "a function of the database finds what it uses by the search_path alone: give it one, with \
+/// The dump is intact, but pg_restore cannot restore it, because a restore runs with an empty search_path.
+const HINT_SEARCH_PATH: &str = "a function in the database uses objects without naming their schema: run \
      `ALTER FUNCTION … SET search_path = public`, and back up again";
 
-/// Whether everything was restored.
+/// Checks that everything was restored.
 ///
 /// # Errors
-/// What was not, with the class that its words call for. It runs in the C locale.
+/// The failure, with a class and a hint that depend on pg_restore's messages. pg_restore runs in the C locale.
 pub(super) fn judge(status: ExitStatus, stderr: &str) -> Result<()> {
     const SIGNS: [(&str, Class, &str); 17] = [
         (
             "unrecognized parameter \"pg_attver\"",
             Class::Config,
-            "restore to a server of the same minor version or newer: a pg_dump that is older than its server wrote this mark down",
+            "restore to a server of the same or a later minor version: this internal parameter is in the dump because \
+             pg_dump was older than its server",
         ),
-        ("cannot be internal", Class::Config, "restore as a superuser: nobody else may make this aggregate"),
+        ("cannot be internal", Class::Config, "restore as a superuser: only a superuser may create this aggregate"),
         ("only superuser", Class::Config, "restore as a superuser"),
         ("No function matches the given name", Class::Unexpected, HINT_SEARCH_PATH),
-        ("not supported in this build", Class::Config, "restore to a server that is built with it"),
-        ("could not load library", Class::Config, "mend that library on the server, or restore to another one"),
+        ("not supported in this build", Class::Config, "restore to a server that was built with support for it"),
+        ("could not load library", Class::Config, "repair that library on the server, or restore to another server"),
         (
             "in a read-only transaction",
             Class::Config,
-            "restore as a role that may write, or to a server that is no standby",
+            "restore as a role that may write, or to a server that is not a standby",
         ),
         ("No space left on device", Class::Unavailable, "make room on the server's disk"),
         ("could not extend file", Class::Unavailable, "make room on the server's disk"),
-        ("permission denied", Class::Config, "restore as a user who may, such as the owner of the target"),
+        ("permission denied", Class::Config, "restore as a user with this right, such as the owner of the target"),
         ("must be superuser", Class::Config, "restore as a superuser"),
-        ("must be owner", Class::Config, "restore as a user who may, such as a superuser"),
-        ("must be able to", Class::Config, "restore as a user who may, such as a superuser"),
+        ("must be owner", Class::Config, "restore as a user with this right, such as a superuser"),
+        ("must be able to", Class::Config, "restore as a user with this right, such as a superuser"),
         ("Could not open extension control file", Class::Config, "install the extension on the target server"),
-        ("connection to server", Class::Unavailable, "look at the server, then restore again"),
-        ("server closed the connection", Class::Unavailable, "look at the server, then restore again"),
-        ("terminating connection", Class::Unavailable, "look at the server, then restore again"),
+        ("connection to server", Class::Unavailable, "check the server, then restore again"),
+        ("server closed the connection", Class::Unavailable, "check the server, then restore again"),
+        ("terminating connection", Class::Unavailable, "check the server, then restore again"),
     ];
     if let Some(signal) = status.signal() {
         return Err(Error::unavailable(format!("pg_restore was killed by signal {signal}"))
-            .hint("look for a memory limit that it ran into, then restore again"));
+            .hint("check whether it exceeded a memory limit, then restore again"));
     }
     if status.success() && stderr.trim().is_empty() {
         return Ok(());
@@ -52,13 +53,12 @@ pub(super) fn judge(status: ExitStatus, stderr: &str) -> Result<()> {
     let found = SIGNS.iter().find(|(sign, ..)| stderr.contains(sign));
     let by_search_path = stderr.contains("does not exist") && in_a_function.iter().any(|sign| stderr.contains(sign));
     let found = if by_search_path { Some(&("", Class::Unexpected, HINT_SEARCH_PATH)) } else { found };
-    let (class, hint) =
-        found.map_or((Class::Unexpected, "look at the server's log"), |(_, class, hint)| (*class, *hint));
-    let said = match gist(stderr) {
-        said if said.is_empty() => format!("exit code {} and no word", status.code().unwrap_or(-1)),
-        said => said,
+    let (class, hint) = found.map_or((Class::Unexpected, "check the server's log"), |(_, class, hint)| (*class, *hint));
+    let text = match summarize(stderr) {
+        text if text.is_empty() => format!("exit code {} and no error message", status.code().unwrap_or(-1)),
+        text => text,
     };
-    Err(Error::new(class, format!("pg_restore failed: {said}")).hint(hint))
+    Err(Error::new(class, format!("pg_restore failed: {text}")).hint(hint))
 }
 
 #[cfg(test)]
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_pg_restore_says_has_a_class_and_a_hint() {
+    fn each_failure_of_pg_restore_has_a_class_and_a_hint() {
         let failed = ExitStatus::from_raw(1 << 8);
         for (stderr, class, says) in [
             ("pg_restore: error: connection to server on socket failed", Class::Unavailable, "connection to server"),

@@ -1,9 +1,9 @@
--- Comments on everything but extensions, whose comments come with them, and what no dump comments on: subscriptions, what a partition or a
--- child has because its parent has it, row types of tables, the rules behind views, and indexes that are not valid.
+-- Comments on all objects except extensions, which bring their own comments, and objects whose comments are not dumped: subscriptions,
+-- triggers and constraints that a partition or child table inherits, row types of tables, the rules of views, and invalid indexes.
 found (kind, text) AS (
     SELECT 'comment', ROW(i.type, i.identity, c.description)::text
     FROM pg_description AS c CROSS JOIN LATERAL pg_identify_object(c.classoid, c.objoid, c.objsubid) AS i
-    -- What PostgreSQL itself comments on has identifiers below.
+    -- Objects of PostgreSQL itself have lower identifiers.
     WHERE c.objoid >= 16384 AND c.classoid NOT IN ('pg_extension'::regclass, 'pg_subscription'::regclass)
         AND i.identity !~ '^"?pg_(toast_)?temp_'
         AND NOT EXISTS (SELECT FROM members AS m WHERE m.classid = c.classoid AND m.objid = c.objoid)

@@ -1,6 +1,6 @@
--- Every expression as PostgreSQL prints it. After one dump and restore some are printed otherwise: what
--- was `IN` is an `ANY` of an array whose casts have moved. So this tells whether somebody changed a definition, and not whether what was
--- restored is what was saved.
+-- All expressions, as PostgreSQL prints them. After a dump and restore, it prints some of them differently: `IN` becomes `ANY` of an
+-- array, with the casts in other places. So this shows whether somebody changed a definition, but not whether the restored database
+-- equals the saved one.
 found (kind, text) AS (
     SELECT 'column', ROW(r.label, a.attname, pg_get_expr(d.adbin, d.adrelid))::text
     FROM pg_attrdef AS d JOIN relations AS r ON r.oid = d.adrelid JOIN pg_attribute AS a ON a.attrelid = d.adrelid AND a.attnum = d.adnum

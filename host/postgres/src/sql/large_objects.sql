@@ -1,5 +1,5 @@
--- Every large object by its bytes, hashed as `structure.sql` does: how many, and the sums over their chunks. A chunk is what is read into
--- memory at a time.
+-- All large objects, hashed chunk by chunk: number, total size, and the sums of the hashes, as in `hashed.sql`. A chunk is read into
+-- memory at once.
 WITH RECURSIVE chunks (id, place, bytes, hash) AS (
     SELECT m.oid, 0::int8, length(c.chunk), encode(sha256(c.chunk), 'hex')
     FROM pg_largeobject_metadata AS m CROSS JOIN LATERAL (SELECT lo_get(m.oid, 0, 1048576) AS chunk OFFSET 0) AS c

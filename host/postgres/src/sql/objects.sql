@@ -1,5 +1,5 @@
--- What belongs to the database itself: no object of PostgreSQL's, and none of an extension. It begins each of the statements that list
--- such objects as texts, which `hashed.sql` ends.
+-- The objects of the database itself, without those of PostgreSQL and of extensions. This is the beginning of each statement that lists
+-- such objects as texts; `hashed.sql` is the end.
 WITH
 members AS (
     SELECT d.classid, d.objid FROM pg_depend AS d WHERE d.deptype = 'e'

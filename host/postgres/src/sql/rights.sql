@@ -1,4 +1,4 @@
--- Owners, rights and security labels as texts, and what the database itself is set to.
+-- Owners, rights and security labels as texts, and the settings of the database itself.
 found (kind, text) AS (
     SELECT 'schema', ROW(s.nspname, pg_get_userbyid(n.nspowner), (SELECT array_agg(a::text ORDER BY a::text COLLATE "C") FROM unnest(n.nspacl) AS a))::text
     FROM spaces AS s JOIN pg_namespace AS n ON n.oid = s.oid

@@ -1,4 +1,4 @@
--- Sequences, each with the table whose column owns it. On a standby nobody can read an unlogged one.
+-- Sequences, each with the table whose column owns it. Unlogged sequences cannot be read on a standby.
 SELECT n.nspname::text, c.relname::text, s.nspname::text, t.relname::text
 FROM pg_class AS c
 JOIN pg_namespace AS n ON n.oid = c.relnamespace

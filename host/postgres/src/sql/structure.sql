@@ -1,14 +1,14 @@
--- Everything that is defined, by attributes that one dump and restore leave as they are. No expression is here, because PostgreSQL prints one otherwise once it was read again:
--- only whether there is one. No owner, right, comment, identifier or position, and nothing that no dump carries: indexes that are not
--- valid, and what a partition has because its parent has it.
+-- All objects, by the attributes that stay the same after a dump and restore. Expressions are listed only by their presence, because
+-- PostgreSQL may print them differently after they are parsed again. Owners, rights, comments, identifiers and positions are left out, and
+-- so is everything that a dump does not contain: invalid indexes, and objects that a partition inherits from its parent.
 found (kind, text) AS (
-    -- Every new database has the schema `public`, also where it was dropped.
+    -- Every new database has the schema `public`, even if it was dropped in the original.
     SELECT 'schema', s.nspname::text FROM spaces AS s WHERE s.nspname <> 'public'
     UNION ALL
     SELECT 'extension', ROW(e.extname, n.nspname)::text FROM pg_extension AS e JOIN pg_namespace AS n ON n.oid = e.extnamespace
     UNION ALL
     SELECT 'relation', ROW(r.label, r.relkind, r.relpersistence, r.relrowsecurity, r.relforcerowsecurity,
-        -- Whose index was dropped comes back with the default.
+        -- If the index was dropped, the replica identity is restored as the default.
         CASE WHEN r.relreplident = 'i' AND NOT EXISTS (SELECT FROM pg_index AS i WHERE i.indrelid = r.oid AND i.indisreplident)
             THEN 'd' ELSE r.relreplident END,
         r.relispopulated, r.relispartition, r.reloftype::regtype::text, (SELECT m.amname FROM pg_am AS m WHERE m.oid = r.relam),
@@ -23,7 +23,7 @@ found (kind, text) AS (
     SELECT 'column', ROW(r.label, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attidentity, a.attgenerated,
         a.atthasdef, CASE WHEN a.attstorage <> t.typstorage THEN a.attstorage END, to_jsonb(a) ->> 'attcompression',
         nullif(a.attstattarget, -1),
-        -- Those that a person sets. Minor versions keep marks of their own there (`pg_attver`), which no dump carries.
+        -- Only options that a person sets. Minor versions store internal marks here (`pg_attver`), which a dump does not contain.
         (SELECT array_agg(o ORDER BY o COLLATE "C") FROM unnest(a.attoptions) AS o WHERE o ~ '^n_distinct'),
         (SELECT array_agg(o ORDER BY o COLLATE "C") FROM unnest(a.attfdwoptions) AS o),
         CASE WHEN a.attcollation <> t.typcollation THEN a.attcollation::regcollation::text END)::text
@@ -34,7 +34,7 @@ found (kind, text) AS (
     UNION ALL
     SELECT 'constraint', ROW(r.label, t.label, c.conname, c.contype, c.condeferrable, c.condeferred, c.convalidated, c.connoinherit,
         to_jsonb(c) ->> 'conenforced', to_jsonb(c) ->> 'conperiod',
-        -- A check names its columns in the order in which its expression was read.
+        -- A check constraint lists its columns in the order in which its expression was parsed.
         (SELECT array_agg(a.attname ORDER BY CASE c.contype WHEN 'c' THEN 0 ELSE k.place END, a.attname)
             FROM unnest(c.conkey) WITH ORDINALITY AS k (attnum, place)
             JOIN pg_attribute AS a ON a.attrelid = c.conrelid AND a.attnum = k.attnum),
@@ -146,7 +146,7 @@ found (kind, text) AS (
     SELECT 'cast', ROW(c.castsource::regtype::text, c.casttarget::regtype::text, nullif(c.castfunc, 0)::regprocedure::text, c.castcontext,
         c.castmethod)::text
     FROM pg_cast AS c
-    -- Those of PostgreSQL itself have identifiers below.
+    -- Objects of PostgreSQL itself have lower identifiers.
     WHERE c.oid >= 16384 AND NOT EXISTS (SELECT FROM members AS m WHERE m.classid = 'pg_cast'::regclass AND m.objid = c.oid)
     UNION ALL
     SELECT 'foreign data wrapper', ROW(w.fdwname, nullif(w.fdwhandler, 0)::regprocedure::text,

@@ -1,5 +1,5 @@
--- Ordinary tables with their columns: schema, name, bytes, names, types, and the types below any domain.
--- A table of an extension is listed only where pg_dump dumps its rows.
+-- Ordinary tables with their columns: schema, name, bytes, column names, column types, and base types (with domains resolved).
+-- Tables of extensions are listed only if pg_dump dumps their rows.
 WITH RECURSIVE base (id, name, below) AS (
     SELECT t.oid, t.typname::text, t.typbasetype FROM pg_type AS t
     UNION ALL
@@ -16,7 +16,7 @@ CROSS JOIN LATERAL (
     WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
 ) AS a
 WHERE c.relkind = 'r' AND c.relpersistence <> 't'
-    -- On a standby nobody can read one, and pg_dump leaves its rows out.
+    -- An unlogged table cannot be read on a standby, and pg_dump leaves out its rows.
     AND NOT (c.relpersistence = 'u' AND pg_is_in_recovery())
     AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
     AND NOT EXISTS (

@@ -1,4 +1,4 @@
-//! Which compression a dump gets, and from which pg_dump.
+//! Which compression a dump gets, depending on the version of pg_dump.
 
 use super::dump::{fake, version_of, with_pg_dump};
 use super::*;
@@ -6,7 +6,7 @@ use crate::Compression;
 use base::error::Class;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_compression_that_this_pg_dump_lacks_is_refused_by_its_version() {
+async fn a_compression_that_this_pg_dump_does_not_support_is_refused() {
     let Some(server) = sample() else { return };
     let config = config(&server, "sample");
     let old = fake(&server, "pg_dump (PostgreSQL) 15.18", "exit 1");
@@ -37,7 +37,7 @@ async fn a_compression_that_this_pg_dump_lacks_is_refused_by_its_version() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn automatic_compression_asks_for_zstd_only_where_pg_dump_was_built_with_it() {
+async fn automatic_compression_uses_zstd_only_if_pg_dump_was_built_with_it() {
     let Some(server) = sample() else { return };
     let config = config(&server, "sample");
     let without = "case \"$*\" in *--snapshot*) echo \"$@\" > $HERE/arguments;; *zstd*) echo 'this build does not support compression with ZSTD' >&2;; esac; exit 1";
@@ -54,7 +54,7 @@ async fn automatic_compression_asks_for_zstd_only_where_pg_dump_was_built_with_i
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_pg_dump_that_knows_zstd_makes_a_smaller_dump_that_comes_back_the_same() {
+async fn a_zstd_dump_is_smaller_and_restores_to_the_same_content() {
     let bin = match tests::postgres::newer() {
         Ok(bin) => bin,
         Err(why) => return tests::skip(&why),
@@ -65,7 +65,7 @@ async fn a_pg_dump_that_knows_zstd_makes_a_smaller_dump_that_comes_back_the_same
         "CREATE TABLE filler AS SELECT i, md5((i % 500)::text) || ' invoice of client ' || i AS t FROM generate_series(1, 40000) AS i",
     );
     let config = config(&server, "sample");
-    let newer = Config { pg_dump: Some(bin.join("pg_dump")), ..config.clone() };
+    let newer = DatabaseConfig { pg_dump: Some(bin.join("pg_dump")), ..config.clone() };
     let folder = tempfile::tempdir().unwrap();
     let session = open(&newer).await;
     let sizes = [Compression::Automatic, Compression::Gzip(6), Compression::Lz4(1)];
@@ -79,9 +79,9 @@ async fn a_pg_dump_that_knows_zstd_makes_a_smaller_dump_that_comes_back_the_same
     std::fs::write(&file, &bytes[0]).unwrap();
     server.create_database("again", &[]);
     let mut restore = server.client(bin.join("pg_restore"));
-    // Servers before 17 do not know a setting that pg_restore of 17 makes first.
+    // Servers before 17 do not know a parameter that pg_restore 17 sets first.
     let restored = restore.args(["--no-owner", "--no-acl", "--dbname", "again"]).arg(&file).output().unwrap();
-    let said = String::from_utf8_lossy(&restored.stderr);
-    assert!(restored.status.success() || !said.contains("COPY"), "{said}");
-    assert_eq!(digests_now(&Config { database: "again".to_owned(), ..config }).await, before);
+    let stderr = String::from_utf8_lossy(&restored.stderr);
+    assert!(restored.status.success() || !stderr.contains("COPY"), "{stderr}");
+    assert_eq!(digests_now(&DatabaseConfig { database: "again".to_owned(), ..config }).await, before);
 }

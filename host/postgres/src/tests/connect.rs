@@ -4,7 +4,7 @@ use base::secret::SecretString;
 use tests::postgres::Options;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_wrong_with_a_connection_is_said_with_its_place_and_never_with_the_password() {
+async fn connection_errors_name_the_server_and_never_the_password() {
     let Some(server) = sample() else { return };
     let (good, bad) = (credentials("reader", CANARY), credentials("reader", "canary-wrong"));
     let (nobody, only_user) =
@@ -15,24 +15,24 @@ async fn what_is_wrong_with_a_connection_is_said_with_its_place_and_never_with_t
     let cases = [
         (reader_config(&server, "sample", &bad), Class::Config, "password authentication failed"),
         (reader_config(&server, "sample", &nobody), Class::Config, "password authentication failed"),
-        (Config { credentials: only_user, ..right() }, Class::Config, "password missing"),
-        (Config { database: "absent".into(), ..right() }, Class::Config, "does not exist"),
-        (Config { host: "/nonexistent".into(), ..right() }, Class::Unavailable, "/nonexistent"),
-        (Config { host: "name.invalid".into(), ..right() }, Class::Unavailable, "name.invalid"),
-        (Config { port: free, ..right() }, Class::Unavailable, "refused"),
+        (DatabaseConfig { credentials: only_user, ..right() }, Class::Config, "password missing"),
+        (DatabaseConfig { database: "absent".into(), ..right() }, Class::Config, "does not exist"),
+        (DatabaseConfig { host: "/nonexistent".into(), ..right() }, Class::Unavailable, "/nonexistent"),
+        (DatabaseConfig { host: "name.invalid".into(), ..right() }, Class::Unavailable, "name.invalid"),
+        (DatabaseConfig { port: free, ..right() }, Class::Unavailable, "refused"),
         (
-            Config { port: silent.local_addr().unwrap().port(), connect_timeout: 1, ..right() },
+            DatabaseConfig { port: silent.local_addr().unwrap().port(), connect_timeout: 1, ..right() },
             Class::Unavailable,
             "within 1 s",
         ),
-        (Config { host: "a,,b".into(), ..right() }, Class::Config, "must name servers"),
-        (Config { database: String::new(), ..right() }, Class::Config, "empty"),
-        (Config { open_timeout: 0, ..right() }, Class::Config, "`open_timeout` must be at least one second"),
+        (DatabaseConfig { host: "a,,b".into(), ..right() }, Class::Config, "must name servers"),
+        (DatabaseConfig { database: String::new(), ..right() }, Class::Config, "empty"),
+        (DatabaseConfig { open_timeout: 0, ..right() }, Class::Config, "`open_timeout` must be at least one second"),
     ];
     for (config, class, text) in cases {
         let error = refusal(&config).await;
         assert_eq!(error.class(), class, "{error}");
-        assert!(error.message().contains(text), "{error} does not say {text:?}");
+        assert!(error.message().contains(text), "{error} does not contain {text:?}");
         let shown = format!("{error:?} {config:?}");
         assert!(!shown.contains("canary"), "{shown}");
         if class != Class::Config
@@ -62,11 +62,11 @@ async fn credentials_are_read_again_for_every_connection() {
     assert!(error.message().contains("password authentication failed"), "{error}");
 }
 
-/// Rule, mode, host, certificates; whether it connects, and then whether with TLS.
+/// Rule, mode, host, certificates; `None` if the connection is refused, otherwise whether it uses TLS.
 type Case<'a> = (&'a str, SslMode, &'a str, Option<&'a PathBuf>, Option<bool>);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tls_is_used_and_checked_exactly_as_the_mode_says() {
+async fn tls_is_used_and_checked_exactly_as_the_mode_requires() {
     use SslMode::{Allow, Disable, Prefer, Require, VerifyCa, VerifyFull};
     let either = "host all all 127.0.0.1/32 scram-sha-256\n";
     let encrypted = "hostssl all all 127.0.0.1/32 scram-sha-256\n";
@@ -121,18 +121,18 @@ async fn tls_is_used_and_checked_exactly_as_the_mode_says() {
             wait_for(|| (read() != before).then_some(())).await;
             rule_in_force = rule;
         }
-        let config = Config {
+        let config = DatabaseConfig {
             host: host.to_owned(),
             ssl_mode,
             ssl_root_cert: roots.cloned(),
             ..reader_config(&server, "postgres", &folder)
         };
         let case = format!("{rule:?} {} {host} {roots:?}", ssl_mode.name());
-        match (Session::open(&config, "prod/db".to_owned()).await, expected) {
+        match (OpenDatabase::open(&config, "prod/db".to_owned()).await, expected) {
             (Ok(session), Some(tls)) => {
                 let row = session.holder.query_one(USES_TLS, &[]).await.unwrap();
                 assert_eq!(row.get::<_, bool>(0), tls, "{case}");
-                // pg_dump is told the same, and decides for itself.
+                // pg_dump gets the same settings and decides on its own.
                 assert!(!read(session.dump(DumpOptions::default()).unwrap()).await.unwrap().is_empty(), "{case}");
             }
             (Err(error), None) => {
@@ -143,22 +143,22 @@ async fn tls_is_used_and_checked_exactly_as_the_mode_says() {
         }
     }
     for (mode, connects) in [(Disable, true), (Allow, true), (Prefer, true), (Require, false), (VerifyFull, false)] {
-        let config = Config {
+        let config = DatabaseConfig {
             ssl_mode: mode,
             ssl_root_cert: Some(root.clone()),
             ..reader_config(&without, "postgres", &folder)
         };
-        let opened = Session::open(&config, "prod/db".to_owned()).await;
+        let opened = OpenDatabase::open(&config, "prod/db".to_owned()).await;
         assert_eq!(opened.is_ok(), connects, "a server without TLS, {}: {opened:?}", mode.name());
         let class = opened.err().map(|error| error.class());
         assert!(class.is_none_or(|class| class == Class::Config));
     }
-    let socket = Config { ssl_mode: VerifyFull, ssl_root_cert: Some(root), ..config(&server, "postgres") };
+    let socket = DatabaseConfig { ssl_mode: VerifyFull, ssl_root_cert: Some(root), ..config(&server, "postgres") };
     open(&socket).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_certificate_that_signed_itself_is_trusted_where_it_is_named() {
+async fn a_self_signed_certificate_is_trusted_if_it_is_configured() {
     let options = Options { tls: true, self_signed: true, ..Options::default() };
     let Some(server) = Server::start_with(&options) else { return };
     server.psql("postgres", "CREATE ROLE reader LOGIN PASSWORD 'canary-7f3a9c'");
@@ -171,9 +171,13 @@ async fn a_certificate_that_signed_itself_is_trusted_where_it_is_named() {
         (SslMode::VerifyCa, "127.0.0.1", &server.stranger_certificate(), false),
     ] {
         let ssl_root_cert = Some(roots.clone());
-        let config =
-            Config { host: host.to_owned(), ssl_mode, ssl_root_cert, ..reader_config(&server, "postgres", &folder) };
-        match Session::open(&config, "prod/db".to_owned()).await {
+        let config = DatabaseConfig {
+            host: host.to_owned(),
+            ssl_mode,
+            ssl_root_cert,
+            ..reader_config(&server, "postgres", &folder)
+        };
+        match OpenDatabase::open(&config, "prod/db".to_owned()).await {
             Ok(session) if connects => {
                 assert!(!read(session.dump(DumpOptions::default()).unwrap()).await.unwrap().is_empty());
             }
@@ -196,8 +200,8 @@ async fn certificates_that_cannot_be_used_are_named() {
     let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     let cases = [
         (SslMode::VerifyCa, Some(folder.path().join("absent")), "cannot be read"),
-        (SslMode::VerifyCa, Some(file("empty", "")), "holds none"),
-        (SslMode::VerifyCa, Some(file("text", "no certificate")), "holds none"),
+        (SslMode::VerifyCa, Some(file("empty", "")), "contains none"),
+        (SslMode::VerifyCa, Some(file("text", "no certificate")), "contains none"),
         (SslMode::VerifyCa, Some(file("broken", broken)), "can be used"),
         (SslMode::VerifyCa, Some("system".into()), "verify-full"),
         (SslMode::Require, Some("system".into()), "verify-full"),
@@ -206,16 +210,17 @@ async fn certificates_that_cannot_be_used_are_named() {
     for (ssl_mode, ssl_root_cert, text) in cases {
         let source = Source { user: Some("u".into()), ..Source::default() };
         let written = "host = \"127.0.0.1\"\nport = 1\ndatabase = \"d\"\nconnect_timeout = 1\nopen_timeout = 60\ncredentials = {}";
-        let config = Config { ssl_mode, ssl_root_cert, credentials: source, ..toml::from_str(written).unwrap() };
-        let error = super::super::tls::connector(&config).err().expect("it is refused");
+        let config =
+            DatabaseConfig { ssl_mode, ssl_root_cert, credentials: source, ..toml::from_str(written).unwrap() };
+        let error = super::super::tls::connector(&config).err().expect("the configuration is refused");
         assert_eq!(error.class(), Class::Config);
-        assert!(error.message().contains(text), "{error} does not say {text:?}");
-        assert!(super::super::tls::connector(&Config { ssl_mode: SslMode::Disable, ..config }).is_ok());
+        assert!(error.message().contains(text), "{error} does not contain {text:?}");
+        assert!(super::super::tls::connector(&DatabaseConfig { ssl_mode: SslMode::Disable, ..config }).is_ok());
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_role_that_may_only_read_suffices_and_nothing_is_ever_written() {
+async fn a_read_only_role_suffices_and_nothing_is_ever_written() {
     let Some(server) = sample() else { return };
     let folder = credentials("reader", CANARY);
     let session = open(&reader_config(&server, "sample", &folder)).await;
@@ -242,13 +247,13 @@ async fn a_role_that_may_only_read_suffices_and_nothing_is_ever_written() {
     }
     assert!(
         !log.contains(CANARY) || log.matches(CANARY).count() == 1,
-        "only the statement that made the role holds it"
+        "only the statement that created the role contains it"
     );
     assert!(!format!("{session_debug:?}", session_debug = SecretString::from(CANARY)).contains("canary"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_goes_away_is_an_unavailable_service() {
+async fn a_lost_connection_is_an_error_of_class_unavailable() {
     let Some(server) = sample() else { return };
     let session = open(&config(&server, "sample")).await;
     digests(&session).await;
@@ -265,7 +270,7 @@ async fn a_server_that_goes_away_is_an_unavailable_service() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_read_that_is_given_up_stops_on_the_server_too() {
+async fn a_cancelled_read_also_stops_on_the_server() {
     let Some(server) = Server::start() else { return };
     server.create_database("d", &[]);
     server.psql("d", "CREATE TABLE slow AS SELECT i FROM generate_series(1, 20) AS i");
@@ -280,41 +285,41 @@ async fn a_read_that_is_given_up_stops_on_the_server_too() {
 }
 
 #[test]
-fn a_configuration_has_defaults_and_no_unknown_key() {
+fn a_configuration_has_defaults_and_refuses_unknown_keys() {
     let text = "host = 'db'\ndatabase = 'erp'\ncredentials = { user = 'u' }\n";
-    let config: Config = toml::from_str(text).unwrap();
+    let config: DatabaseConfig = toml::from_str(text).unwrap();
     assert_eq!((config.port, config.ssl_mode), (5432, SslMode::Prefer));
     assert_eq!((config.connect_timeout, config.open_timeout), (10, 60));
-    let config: Config =
+    let config: DatabaseConfig =
         toml::from_str(&format!("{text}ssl_mode = 'verify-full'\nssl_root_cert = 'system'\nport = 6432")).unwrap();
     assert_eq!((config.port, config.ssl_mode), (6432, SslMode::VerifyFull));
-    for wrong in
+    for invalid in
         ["sslmode = 'disable'", "ssl_mode = 'VerifyFull'", "port = 70000", "password = 'x'", "open_timeout = -1"]
     {
-        assert!(toml::from_str::<Config>(&format!("{text}{wrong}")).is_err(), "{wrong}");
+        assert!(toml::from_str::<DatabaseConfig>(&format!("{text}{invalid}")).is_err(), "{invalid}");
     }
     for mode in
         [SslMode::Disable, SslMode::Allow, SslMode::Prefer, SslMode::Require, SslMode::VerifyCa, SslMode::VerifyFull]
     {
-        let parsed: Config = toml::from_str(&format!("{text}ssl_mode = '{}'", mode.name())).unwrap();
+        let parsed: DatabaseConfig = toml::from_str(&format!("{text}ssl_mode = '{}'", mode.name())).unwrap();
         assert_eq!(parsed.ssl_mode, mode);
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_certificate_of_version_1_encrypts_where_none_is_checked() {
+async fn a_version_1_certificate_works_if_certificates_are_not_checked() {
     let Some(server) = Server::start_with(&Options { tls: true, version_1: true, ..Options::default() }) else {
         return;
     };
     server.psql("postgres", &format!("CREATE ROLE reader LOGIN PASSWORD '{CANARY}'"));
     let folder = credentials("reader", CANARY);
     for mode in [SslMode::Prefer, SslMode::Require] {
-        let session = open(&Config { ssl_mode: mode, ..reader_config(&server, "postgres", &folder) }).await;
+        let session = open(&DatabaseConfig { ssl_mode: mode, ..reader_config(&server, "postgres", &folder) }).await;
         let encrypted = "SELECT count(*) FROM pg_stat_ssl AS s JOIN pg_stat_activity AS a USING (pid) WHERE a.usename = 'reader' AND s.ssl";
         assert_ne!(server.psql("postgres", encrypted).trim(), "0", "{mode:?}");
         session.close().await;
     }
-    let checked = Config {
+    let checked = DatabaseConfig {
         ssl_mode: SslMode::VerifyCa,
         ssl_root_cert: Some(server.server_certificate()),
         ..reader_config(&server, "postgres", &folder)
@@ -323,13 +328,16 @@ async fn a_certificate_of_version_1_encrypts_where_none_is_checked() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_several_hosts_the_first_that_will_do_is_read_and_dumped() {
+async fn the_first_acceptable_host_of_several_is_used() {
     let Some(server) = sample() else { return };
     let folder = credentials("reader", CANARY);
     let silent = std::net::TcpListener::bind(("127.0.0.2", server.port())).unwrap();
-    let host =
-        |host: &str| Config { host: host.into(), connect_timeout: 1, ..reader_config(&server, "sample", &folder) };
-    // One that answers nobody takes its own time, and not that of the others.
+    let host = |host: &str| DatabaseConfig {
+        host: host.into(),
+        connect_timeout: 1,
+        ..reader_config(&server, "sample", &folder)
+    };
+    // A host that does not answer uses up only its own timeout, not that of the others.
     for hosts in ["127.0.0.2, 127.0.0.1", "/nonexistent,127.0.0.1", "127.0.0.1,127.0.0.2", "name.invalid,127.0.0.1"] {
         let session = open(&host(hosts)).await;
         assert!(!read(session.dump(DumpOptions::default()).unwrap()).await.unwrap().is_empty(), "{hosts}");
@@ -338,18 +346,18 @@ async fn of_several_hosts_the_first_that_will_do_is_read_and_dumped() {
     let error = refusal(&host("127.0.0.2,/nonexistent")).await;
     assert!(error.class() == Class::Unavailable && error.message().contains("127.0.0.2"), "{error}");
     let wrong = credentials("reader", "canary-wrong");
-    let denied = Config {
+    let denied = DatabaseConfig {
         credentials: Source { files: Some(wrong.path().to_owned()), ..Source::default() },
         ..host("127.0.0.1,127.0.0.2")
     };
     assert!(
         refusal(&denied).await.message().contains("password authentication failed"),
-        "the first that answered said no"
+        "the first server that answered refused the login"
     );
     drop(silent);
 
     let standby = server.standby();
-    // Under the same number, as on a host of its own.
+    // With the same port number, as if the standby ran on another host.
     let elsewhere = tempfile::tempdir().unwrap();
     std::os::unix::fs::symlink(
         standby.socket().join(format!(".s.PGSQL.{}", standby.port())),
@@ -372,20 +380,21 @@ async fn of_several_hosts_the_first_that_will_do_is_read_and_dumped() {
                 "host = {hosts:?}\nport = {}\ndatabase = \"sample\"\ntarget_session_attrs = {attrs:?}\ncredentials = {{ user = \"postgres\" }}",
                 server.port()
             );
-            let config = Config { pg_dump: Some(server.bin().join("pg_dump")), ..toml::from_str(&text).unwrap() };
+            let config =
+                DatabaseConfig { pg_dump: Some(server.bin().join("pg_dump")), ..toml::from_str(&text).unwrap() };
             let session = open(&config).await;
             assert_eq!(session.dialer.config().host, *expected, "{attrs} of {hosts}");
             session.close().await;
         }
     }
-    let alone = Config { target_session_attrs: SessionAttrs::Standby, ..config(&server, "sample") };
-    assert!(refusal(&alone).await.message().contains("it is no standby"));
-    let alone = Config { target_session_attrs: SessionAttrs::Primary, ..config(&standby, "sample") };
+    let alone = DatabaseConfig { target_session_attrs: SessionAttrs::Standby, ..config(&server, "sample") };
+    assert!(refusal(&alone).await.message().contains("it is not a standby"));
+    let alone = DatabaseConfig { target_session_attrs: SessionAttrs::Primary, ..config(&standby, "sample") };
     assert!(refusal(&alone).await.message().contains("it is a standby"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_certificate_logs_in_and_its_key_is_read_by_nobody_else() {
+async fn a_client_certificate_logs_in_and_only_its_owner_may_read_the_key() {
     let access = Some("local all postgres trust\nhostssl all all 127.0.0.1/32 cert\n".to_owned());
     let Some(server) = Server::start_with(&Options { tls: true, access, ..Options::default() }) else { return };
     server.create_database("sample", &[]);
@@ -397,7 +406,7 @@ async fn a_certificate_logs_in_and_its_key_is_read_by_nobody_else() {
     std::fs::copy(key, own("client.key")).unwrap();
     let allow =
         |mode| std::fs::set_permissions(own("client.key"), std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
-    let with = |certificate: Option<&str>, key: Option<&str>| Config {
+    let with = |certificate: Option<&str>, key: Option<&str>| DatabaseConfig {
         host: "localhost".into(),
         ssl_mode: SslMode::VerifyFull,
         ssl_root_cert: Some(server.root_certificate()),
@@ -416,18 +425,18 @@ async fn a_certificate_logs_in_and_its_key_is_read_by_nobody_else() {
     std::fs::set_permissions(own("none.key"), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     for (certificate, key, says) in [
         (None, None, "client certificate"),
-        (Some("client.crt"), None, "one is set and the other is not"),
-        (None, Some("client.key"), "one is set and the other is not"),
+        (Some("client.crt"), None, "only one of `ssl_cert` and `ssl_key` is set"),
+        (None, Some("client.key"), "only one of `ssl_cert` and `ssl_key` is set"),
         (Some("client.crt"), Some("none.key"), "none.key cannot be read"),
         (Some("client.crt"), Some("missing.key"), "missing.key cannot be read"),
         (Some("missing.crt"), Some("client.key"), "missing.crt cannot be read"),
         (Some("client.crt"), Some("other.key"), "cannot be used"),
     ] {
         let error = refusal(&with(certificate, key)).await;
-        assert!(error.class() == Class::Config && error.message().contains(says), "{error:?} does not say {says}");
+        assert!(error.class() == Class::Config && error.message().contains(says), "{error:?} does not contain {says}");
         assert!(error.advice().is_some(), "{error:?}");
     }
     allow(0o644);
     let error = refusal(&with(Some("client.crt"), Some("client.key"))).await;
-    assert!(error.message().contains("may be read by others"), "{error}");
+    assert!(error.message().contains("is readable by other users"), "{error}");
 }

@@ -5,7 +5,7 @@ use base::error::Class;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-/// A folder with a pg_dump that is a shell script, beside the real pg_restore. In the script `$REAL` is the real pg_dump.
+/// A directory with the real pg_restore and a shell script as pg_dump. In the script, `$REAL` is the real pg_dump.
 pub(super) fn fake(server: &Server, version: &str, script: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let real = server.bin().join("pg_dump");
@@ -26,8 +26,8 @@ pub(super) fn version_of(server: &Server) -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-pub(super) fn with_pg_dump(config: &Config, folder: &tempfile::TempDir) -> Config {
-    Config { pg_dump: Some(folder.path().join("pg_dump")), ..config.clone() }
+pub(super) fn with_pg_dump(config: &DatabaseConfig, folder: &tempfile::TempDir) -> DatabaseConfig {
+    DatabaseConfig { pg_dump: Some(folder.path().join("pg_dump")), ..config.clone() }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -48,14 +48,14 @@ async fn a_pg_dump_that_cannot_read_the_server_is_refused_before_anything_is_dum
     assert_eq!(open(&with_pg_dump(&config, &newer)).await.facts().pg_dump_version, "99.1");
     std::fs::remove_file(newer.path().join("pg_restore")).unwrap();
     let error = refusal(&with_pg_dump(&config, &newer)).await;
-    assert!(error.message().contains("no pg_restore beside"), "{error}");
-    let error = refusal(&Config { pg_dump: Some("/nonexistent/pg_dump".into()), ..config.clone() }).await;
+    assert!(error.message().contains("no pg_restore in the directory"), "{error}");
+    let error = refusal(&DatabaseConfig { pg_dump: Some("/nonexistent/pg_dump".into()), ..config.clone() }).await;
     assert_eq!(error.class(), Class::Config, "{error}");
-    assert!(open(&Config { pg_dump: None, ..config }).await.facts().pg_dump_version.contains('.'));
+    assert!(open(&DatabaseConfig { pg_dump: None, ..config }).await.facts().pg_dump_version.contains('.'));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_dump_that_is_not_whole_is_never_the_end_of_a_stream() {
+async fn the_stream_of_an_incomplete_dump_ends_with_an_error() {
     let Some(server) = sample() else { return };
     let folder = credentials("reader", CANARY);
     let config = reader_config(&server, "sample", &folder);
@@ -81,9 +81,9 @@ async fn a_dump_that_is_not_whole_is_never_the_end_of_a_stream() {
         ("head -c 5000 /dev/zero".to_owned(), Class::Unexpected, "does not begin"),
         (cut(5_000), Class::Unexpected, "inside its table of contents"),
         (cut(whole - 1), Class::Unexpected, "inside the data"),
-        (cut(whole - 40), Class::Unexpected, "not whole"),
-        ("$REAL \"$@\" --exclude-table=const".to_owned(), Class::Unexpected, "holds 13 tables and the database 14"),
-        ("$REAL \"$@\" --schema-only".to_owned(), Class::Unexpected, "holds 0 tables"),
+        (cut(whole - 40), Class::Unexpected, "not complete"),
+        ("$REAL \"$@\" --exclude-table=const".to_owned(), Class::Unexpected, "has 13 tables, but the database has 14"),
+        ("$REAL \"$@\" --schema-only".to_owned(), Class::Unexpected, "has 0 tables"),
         ("$REAL \"$@\" --dbname=absent".to_owned(), Class::Unavailable, "does not exist"),
         ("PGPASSWORD=wrong $REAL \"$@\"".to_owned(), Class::Config, "password authentication failed"),
         ("PGHOST=/nonexistent $REAL \"$@\"".to_owned(), Class::Unavailable, "/nonexistent"),
@@ -117,8 +117,8 @@ async fn a_dump_that_pg_restore_cannot_read_is_refused() {
     let restore = folder.path().join("pg_restore");
     for (script, text) in [
         ("echo 'pg_restore: error: unsupported version' >&2; exit 1", "unsupported version"),
-        ("cat > /dev/null", "finds nothing"),
-        ("exec sleep 0", "finds nothing"),
+        ("cat > /dev/null", "finds no entries"),
+        ("exec sleep 0", "finds no entries"),
     ] {
         std::fs::remove_file(&restore).unwrap();
         std::fs::write(&restore, format!("#!/bin/sh\n{script}\n")).unwrap();
@@ -129,7 +129,7 @@ async fn a_dump_that_pg_restore_cannot_read_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn dropping_the_stream_ends_pg_dump_whatever_it_is_doing() {
+async fn dropping_the_stream_kills_pg_dump_at_any_time() {
     let Some(server) = sample() else { return };
     let config = config(&server, "sample");
     for script in ["echo $$ > $HERE/pid; exec sleep 600", "echo $$ > $HERE/pid; exec cat /dev/zero"] {
@@ -151,15 +151,17 @@ fn is_running(pid: u32) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_argument_of_any_process_holds_the_password_and_the_child_sees_a_clean_environment() {
+async fn the_password_is_not_an_argument_and_the_child_has_a_clean_environment() {
     let Some(server) = sample() else { return };
     let credentials = credentials("reader", CANARY);
-    // It stays the process that was started, with the arguments it was given: opening the pipe waits for a writer.
+    // The script must stay in the process that was started, with its arguments: opening the pipe waits for a writer.
     let script = "mkfifo $HERE/never; env > $HERE/env.new; mv $HERE/env.new $HERE/env; read -r line < $HERE/never";
     let folder = fake(&server, &version_of(&server), script);
     let program = folder.path().join("pg_dump").display().to_string();
-    let config =
-        Config { ssl_mode: SslMode::Disable, ..with_pg_dump(&reader_config(&server, "sample", &credentials), &folder) };
+    let config = DatabaseConfig {
+        ssl_mode: SslMode::Disable,
+        ..with_pg_dump(&reader_config(&server, "sample", &credentials), &folder)
+    };
     let session = open(&config).await;
     let stream = session.dump(DumpOptions::default()).unwrap();
     let environment = wait_for(|| std::fs::read_to_string(folder.path().join("env")).ok()).await;
@@ -206,7 +208,7 @@ async fn no_argument_of_any_process_holds_the_password_and_the_child_sees_a_clea
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_comes_after_the_snapshot_is_in_neither_the_digest_nor_the_dump() {
+async fn changes_after_the_snapshot_are_in_neither_the_digest_nor_the_dump() {
     let Some(server) = sample() else { return };
     let config = config(&server, "sample");
     let session = open(&config).await;
@@ -220,7 +222,7 @@ async fn what_comes_after_the_snapshot_is_in_neither_the_digest_nor_the_dump() {
     let file = dump(&session, DumpOptions::default(), folder.path()).await;
     server.create_database("again", &[]);
     server.restore("again", &file);
-    let config = Config { database: "again".into(), ..config };
+    let config = DatabaseConfig { database: "again".into(), ..config };
     assert_eq!(digests_now(&config).await, before);
 }
 
@@ -252,7 +254,7 @@ async fn a_restored_database_on_another_server_has_equal_digests_and_definitions
         assert!(bytes.len() as u64 <= expected, "{compression:?}");
         let file = folder.path().join("dump");
         std::fs::write(&file, bytes).unwrap();
-        // Names that libpq could take for something else.
+        // Names that libpq could mistake for something else.
         let database = ["plain", "with space", "host=x user='y'", "postgres://quoted\"", "5"][number];
         other.create_database(database, &[]);
         other.restore(database, &file);
@@ -269,7 +271,7 @@ async fn a_restored_database_on_another_server_has_equal_digests_and_definitions
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_notice_that_the_server_gives_everyone_does_not_fail_the_dump() {
+async fn a_notice_that_the_server_sends_to_everyone_does_not_fail_the_dump() {
     let Some(server) = Server::start() else { return };
     server.create_database("d", &["--locale-provider=icu", "--icu-locale=en-US"]);
     server.psql(
@@ -282,7 +284,7 @@ async fn a_notice_that_the_server_gives_everyone_does_not_fail_the_dump() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_empty_database_has_a_dump_and_large_objects_are_in_it() {
+async fn an_empty_database_can_be_dumped_and_large_objects_are_in_the_dump() {
     let Some(server) = Server::start() else { return };
     server.create_database("empty", &[]);
     let config = config(&server, "empty");
@@ -299,7 +301,7 @@ async fn an_empty_database_has_a_dump_and_large_objects_are_in_it() {
 }
 
 #[tokio::test]
-async fn rows_without_their_tables_are_no_dump_to_restore() {
+async fn a_dump_of_rows_without_their_tables_is_refused() {
     let Some(server) = Server::start() else { return };
     server.create_database("d", &[]);
     server.psql("d", "CREATE TABLE a AS SELECT i FROM generate_series(1, 9) AS i");
@@ -310,18 +312,18 @@ async fn rows_without_their_tables_are_no_dump_to_restore() {
         scanner.feed(&output.stdout);
         scanner.finish()
     };
-    assert_eq!(scan(&["--data-only"]), Err(Flaw::RowsAlone));
+    assert_eq!(scan(&["--data-only"]), Err(Flaw::DataOnly));
     assert_eq!(scan(&[]).unwrap().unwrap().tables, 1);
     let empty = scan(&["--schema-only"]).unwrap().unwrap();
     assert_eq!((empty.tables, empty.definitions), (0, 1));
     assert_eq!(scan(&["--format=plain"]), Err(Flaw::PlainSql));
     assert_eq!(scan(&["--format=tar"]), Err(Flaw::TarForm));
     server.psql("d", "DROP TABLE a");
-    assert_eq!(scan(&["--data-only"]).unwrap().unwrap().tables, 0, "nothing was there to be dumped");
+    assert_eq!(scan(&["--data-only"]).unwrap().unwrap().tables, 0, "there was nothing to dump");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_cut_and_every_split_of_an_archive_is_followed() {
+async fn an_archive_is_scanned_in_blocks_of_any_size_and_every_truncation_is_found() {
     let Some(server) = Server::start() else { return };
     server.create_database("d", &[]);
     server.psql(
@@ -348,7 +350,7 @@ async fn every_cut_and_every_split_of_an_archive_is_followed() {
     for length in 0..60 {
         assert_eq!(begun(length), Ok(None), "{length} bytes");
     }
-    // The table of contents is known before the data has come.
+    // The table of contents is known before the data arrives.
     let known = (0..whole.len()).find_map(|length| begun(length).unwrap()).unwrap();
     assert_eq!(known, Some(contents.clone()));
     for size in [1, 2, 3, 7, 64, 1000, whole.len()] {
@@ -363,11 +365,7 @@ async fn every_cut_and_every_split_of_an_archive_is_followed() {
     assert!(scan(&mut twice.chunks(5)).is_err());
     let mut unknown = whole.clone();
     unknown[6] = 99;
-    assert_eq!(
-        scan(&mut std::iter::once(unknown.as_slice())),
-        Ok(None),
-        "a format of the future is left to pg_restore"
-    );
+    assert_eq!(scan(&mut std::iter::once(unknown.as_slice())), Ok(None), "a future format is left to pg_restore");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -384,11 +382,11 @@ async fn a_standby_is_dumped_without_the_rows_that_it_does_not_have() {
     let dump = read(session.dump(DumpOptions::default()).unwrap()).await.unwrap();
     assert!(dump.len() > 1_000);
     let left_out = facts.left_out().join("\n");
-    assert!(left_out.contains("unlogged tables are without rows"), "{left_out}");
+    assert!(left_out.contains("unlogged tables have no rows"), "{left_out}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_pg_dump_remarks_is_a_note_a_lack_or_a_failure() {
+async fn messages_of_pg_dump_are_notes_missing_objects_or_failures() {
     let Some(server) = sample() else { return };
     let saying = |words: &str| {
         let script = format!("\"$REAL\" \"$@\" && echo '{words}' >&2");

@@ -4,7 +4,7 @@ use base::error::Class;
 use std::collections::BTreeSet;
 use tests::postgres::Options;
 
-/// Statements that each change one row of one table, and the table.
+/// The schema and name of a table, and a statement that changes one row of it.
 const CHANGES: [(&str, &str, &str); 24] = [
     ("public", "kinds", "INSERT INTO kinds (t) VALUES ('new')"),
     ("public", "kinds", "UPDATE kinds SET t = '' WHERE id = 2"),
@@ -33,7 +33,7 @@ const CHANGES: [(&str, &str, &str); 24] = [
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn each_change_of_one_row_changes_the_digest_of_its_table_and_of_no_other() {
+async fn each_change_of_a_row_changes_only_the_digest_of_its_table() {
     let Some(server) = sample() else { return };
     let config = config(&server, "sample");
     let mut before = digests_now(&config).await;
@@ -45,7 +45,7 @@ async fn each_change_of_one_row_changes_the_digest_of_its_table_and_of_no_other(
         let changed: Vec<_> = after.iter().filter(|(table, digest)| before.get(table) != Some(digest)).collect();
         assert_eq!(changed.len(), 1, "{change}: {changed:?}");
         assert_eq!((changed[0].0.schema.as_str(), changed[0].0.name.as_str()), (schema, name), "{change}");
-        assert!(seen.insert(changed[0].1.content.clone()), "{change} led back to a digest seen before");
+        assert!(seen.insert(changed[0].1.content.clone()), "{change} produced an earlier digest again");
         before = after;
     }
 }
@@ -85,7 +85,7 @@ async fn the_order_of_the_rows_does_not_matter_and_their_number_does() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_filter_leaves_out_the_rows_that_it_names_and_no_other() {
+async fn a_filter_leaves_out_only_the_rows_that_it_names() {
     let Some(server) = sample() else { return };
     let session = open(&config(&server, "sample")).await;
     let all = 7;
@@ -113,7 +113,7 @@ async fn a_filter_leaves_out_the_rows_that_it_names_and_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_column_that_is_left_out_may_change_and_every_other_may_not() {
+async fn a_change_in_a_skipped_column_does_not_change_the_digest() {
     let Some(server) = sample() else { return };
     let config = config(&server, "sample");
     let skip_columns = vec!["value".to_owned(), "absent".to_owned()];
@@ -171,7 +171,7 @@ async fn tables_are_listed_by_schema_and_name_with_their_columns() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_latest_of_a_column_is_its_greatest_number_or_time_and_never_a_text() {
+async fn the_latest_value_is_a_number_or_a_time_and_never_a_text() {
     let Some(server) = sample() else { return };
     let session = open(&config(&server, "sample")).await;
     let tables = ["parts_2026", "no_row", "child", "parent"].map(public);
@@ -197,7 +197,7 @@ async fn the_latest_of_a_column_is_its_greatest_number_or_time_and_never_a_text(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_question_that_fails_leaves_the_snapshot_as_it_was() {
+async fn a_failed_query_does_not_end_the_snapshot() {
     let Some(server) = sample() else { return };
     let folder = credentials("reader", CANARY);
     server.psql("sample", "REVOKE SELECT ON const FROM reader; ALTER TABLE kinds ENABLE ROW LEVEL SECURITY");
@@ -233,11 +233,11 @@ async fn a_large_database_is_read_over_several_connections_in_the_one_snapshot()
     assert_eq!(contents.len(), 1, "equal tables have equal digests");
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let imported = server.log().lines().filter(|line| line.contains("SET TRANSACTION SNAPSHOT '")).count();
-    assert_eq!(imported, cores.min(4), "one connection a core");
+    assert_eq!(imported, cores.min(4), "one connection per core");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_without_a_connection_to_spare_is_read_over_one() {
+async fn a_server_without_spare_connections_is_read_over_one() {
     let options = Options {
         settings: "max_connections = 7\nsuperuser_reserved_connections = 3".to_owned(),
         ..Options::default()
@@ -258,12 +258,12 @@ async fn a_server_without_a_connection_to_spare_is_read_over_one() {
     drop(third);
 }
 
-async fn digests_error(session: &Session) -> base::error::Error {
+async fn digests_error(session: &OpenDatabase) -> base::error::Error {
     session.digest(&[whole(&public("big"))]).await.unwrap_err()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn bytes_that_are_no_text_do_not_stop_a_digest() {
+async fn bytes_that_are_invalid_text_do_not_fail_a_digest() {
     let Some(server) = Server::start() else { return };
     for (database, arguments) in
         [("ascii", ["--encoding=SQL_ASCII", "--locale=C"]), ("latin", ["--encoding=LATIN1", "--locale=C"])]
@@ -278,7 +278,7 @@ async fn bytes_that_are_no_text_do_not_stop_a_digest() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn each_change_of_a_definition_changes_their_hash_and_data_rights_and_owners_do_not() {
+async fn each_change_of_a_definition_changes_the_hash_and_data_rights_and_owners_do_not() {
     let Some(server) = sample() else { return };
     let config = config(&server, "sample");
     let hash = async || {
@@ -329,7 +329,7 @@ async fn each_change_of_a_definition_changes_their_hash_and_data_rights_and_owne
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn comments_rights_large_objects_and_sequences_are_measured_each_by_itself() {
+async fn comments_rights_large_objects_and_sequences_are_measured_separately() {
     let Some(server) = sample() else { return };
     server.psql("sample", "CREATE ROLE other; SELECT lo_from_bytea(9000, 'contract v1'), lo_create(9001)");
     let config = config(&server, "sample");
@@ -371,11 +371,11 @@ async fn comments_rights_large_objects_and_sequences_are_measured_each_by_itself
     }
     server.psql("sample", "SELECT lo_unlink(9001)");
     let now = measured().await;
-    assert!(now[2] != before[2] && now[3] != before[3], "it has an owner, too");
+    assert!(now[2] != before[2] && now[3] != before[3], "a large object also has an owner");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_without_md5_is_measured_all_the_same() {
+async fn a_server_without_md5_can_be_measured() {
     let Some(server) = sample() else { return };
     server.psql(
         "sample",
@@ -392,24 +392,25 @@ async fn a_server_without_md5_is_measured_all_the_same() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_listed_ahead_is_what_is_listed_when_asked_and_one_connection_stays_one() {
+async fn listing_ahead_gives_the_same_digests_and_needs_a_second_connection() {
     let Some(server) = sample() else { return };
     let all = [Selected::Structure, Selected::Definitions, Selected::Comments, Selected::Rights];
-    let with = async |connections| open(&Config { connections: Some(connections), ..config(&server, "sample") }).await;
+    let with =
+        async |connections| open(&DatabaseConfig { connections: Some(connections), ..config(&server, "sample") }).await;
     let connected = || server.psql("postgres", "SELECT count(*) FROM pg_stat_activity WHERE datname = 'sample'");
     let (two, one) = (with(2).await, with(1).await);
     assert_eq!(connected().trim(), "2");
     one.list_ahead(&all);
     two.list_ahead(&[Selected::LargeObjects]);
     tokio::time::sleep(Duration::from_millis(300)).await;
-    assert_eq!(connected().trim(), "2", "nothing was to be listed ahead, or there was no connection for it");
+    assert_eq!(connected().trim(), "2", "there was nothing to list ahead, or no connection for it");
     two.list_ahead(&all);
     wait_for(|| (connected().trim() == "3").then_some(())).await;
     for selected in all {
-        let digest = async |session: &Session| session.measure(selected.clone()).await.unwrap().digest;
+        let digest = async |session: &OpenDatabase| session.measure(selected.clone()).await.unwrap().digest;
         assert_eq!(digest(&two).await, digest(&one).await, "{selected:?}");
     }
-    assert_eq!(connected().trim(), "4", "a listing that was made is not made again on one more connection");
+    assert_eq!(connected().trim(), "4", "a listing is not made twice, so it needs no further connection");
     two.close().await;
     one.close().await;
 }

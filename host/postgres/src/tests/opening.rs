@@ -1,4 +1,4 @@
-//! What opening a source learns, and that it always ends.
+//! What is read when a source is opened, and that opening always ends.
 
 use super::*;
 use crate::RowFilter;
@@ -7,14 +7,14 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_database_is_known_by_its_server_and_its_name() {
+async fn a_database_is_identified_by_its_server_and_its_name() {
     let (Some(server), Some(other)) = (sample(), sample()) else { return };
     let folder = credentials("reader", CANARY);
-    let identity = async |config: &Config| open(config).await.facts().identity.unwrap();
+    let identity = async |config: &DatabaseConfig| open(config).await.facts().identity.unwrap();
     let sample = identity(&reader_config(&server, "sample", &folder)).await;
     let number = server.psql("postgres", "SELECT system_identifier FROM pg_control_system()");
     assert_eq!(sample, format!("{}/sample", number.trim()));
-    assert_eq!(identity(&config(&server, "sample")).await, sample, "whoever asks");
+    assert_eq!(identity(&config(&server, "sample")).await, sample, "the user does not matter");
     assert_eq!(identity(&config(&server, "postgres")).await, format!("{}/postgres", number.trim()));
     assert_ne!(identity(&config(&other, "sample")).await, sample);
     server.psql("postgres", "ALTER DATABASE sample RENAME TO copied; CREATE DATABASE sample TEMPLATE copied");
@@ -22,7 +22,7 @@ async fn a_database_is_known_by_its_server_and_its_name() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_does_not_say_which_one_it_is_has_a_snapshot_all_the_same() {
+async fn a_server_that_does_not_report_its_identifier_still_has_a_snapshot() {
     let Some(server) = sample() else { return };
     server.psql("sample", "REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC");
     let folder = credentials("reader", CANARY);
@@ -35,7 +35,7 @@ async fn a_server_that_does_not_say_which_one_it_is_has_a_snapshot_all_the_same(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rows_are_counted_once_a_table_and_only_where_all_of_them_were_read() {
+async fn rows_are_counted_once_per_table_and_only_if_all_of_them_were_read() {
     let Some(server) = sample() else { return };
     let session = open(&config(&server, "sample")).await;
     assert_eq!(session.rows_read(), None);
@@ -51,7 +51,7 @@ async fn rows_are_counted_once_a_table_and_only_where_all_of_them_were_read() {
         ..whole(&public("const"))
     };
     session.digest(&[filtered("name", &["absent"])]).await.unwrap();
-    assert_eq!(session.rows_read(), None, "whatever a filter leaves");
+    assert_eq!(session.rows_read(), None, "filtered tables do not count");
     session.digest(&[whole(&public("no_row"))]).await.unwrap();
     assert_eq!(session.rows_read(), Some(0), "an empty table was counted");
     let kinds = Selection { skip_columns: vec!["t".to_owned()], ..whole(&public("kinds")) };
@@ -64,12 +64,12 @@ async fn rows_are_counted_once_a_table_and_only_where_all_of_them_were_read() {
     session.digest(&[whole(&public("kinds")), whole(&public("absent"))]).await.unwrap_err();
     assert_eq!(session.rows_read(), Some(4 + 2));
     session.digest(&[filtered("absent", &["*"])]).await.unwrap();
-    assert_eq!(session.rows_read(), Some(4 + 2 + 7), "a filter on a column that is not there leaves out nothing");
+    assert_eq!(session.rows_read(), Some(4 + 2 + 7), "a filter on a missing column leaves out nothing");
 }
 
-/// A proxy in front of a server that passes on the login and `queries` more messages of the client, and then nothing,
-/// with its connections open. It ends with the process.
-fn falls_silent(server: &Server, queries: usize) -> u16 {
+/// A proxy in front of a server. It forwards the login and `queries` more messages of the client, and then nothing
+/// more, but keeps its connections open. It runs until the process ends.
+fn silent_proxy(server: &Server, queries: usize) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let (port, behind) = (listener.local_addr().unwrap().port(), server.port());
     std::thread::spawn(move || {
@@ -78,16 +78,16 @@ fn falls_silent(server: &Server, queries: usize) -> u16 {
             let server = TcpStream::connect(("127.0.0.1", behind)).unwrap();
             let (mut answers, mut to_client) = (server.try_clone().unwrap(), client.try_clone().unwrap());
             std::thread::spawn(move || std::io::copy(&mut answers, &mut to_client));
-            std::thread::spawn(move || pass_on(client, server, queries));
+            std::thread::spawn(move || forward(client, server, queries));
         }
     });
     port
 }
 
-fn pass_on(mut client: TcpStream, mut server: TcpStream, mut queries: usize) {
+fn forward(mut client: TcpStream, mut server: TcpStream, mut queries: usize) {
     let mut buffer = [0; 64 << 10];
     while let Ok(read @ 1..) = client.read(&mut buffer) {
-        // The messages Query and Parse begin what comes after a login.
+        // After the login, each request begins with a Query or Parse message.
         if matches!(buffer[0], b'Q' | b'P') {
             if queries == 0 {
                 continue;
@@ -101,16 +101,16 @@ fn pass_on(mut client: TcpStream, mut server: TcpStream, mut queries: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_falls_silent_after_the_login_ends_the_opening_in_time() {
+async fn opening_times_out_if_the_server_stops_answering_after_the_login() {
     let Some(server) = sample() else { return };
     let folder = credentials("reader", CANARY);
-    let through = |queries| Config {
-        port: falls_silent(&server, queries),
+    let through = |queries| DatabaseConfig {
+        port: silent_proxy(&server, queries),
         ssl_mode: SslMode::Disable,
         open_timeout: 1,
         ..reader_config(&server, "sample", &folder)
     };
-    // Which server it is, what is set everywhere, the transaction, its settings, the facts.
+    // The identity, the settings for every database, the transaction, its settings, the facts.
     for queries in 0..5 {
         let config = through(queries);
         let begun = Instant::now();
@@ -126,5 +126,5 @@ async fn a_server_that_falls_silent_after_the_login_ends_the_opening_in_time() {
         assert_eq!(error.message(), expected);
         assert!(error.advice().unwrap().contains("`open_timeout`"), "{error:?}");
     }
-    assert!(Session::open(&Config { open_timeout: 60, ..through(5) }, "prod/db".to_owned()).await.is_ok());
+    assert!(OpenDatabase::open(&DatabaseConfig { open_timeout: 60, ..through(5) }, "prod/db".to_owned()).await.is_ok());
 }

@@ -1,7 +1,7 @@
 use super::*;
 use std::time::Instant;
 
-/// The dump of a real Dolibarr database, which is no part of the repository.
+/// The dump of a real Dolibarr database, which is not part of the repository.
 fn real_dump() -> Option<PathBuf> {
     let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
     let found = repository

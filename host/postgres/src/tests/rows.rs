@@ -1,4 +1,4 @@
-//! Pages of rows on a real server: keys, order, bounds, and tables that cannot be read.
+//! Pages of rows on a real server: keys, order, limits, and tables that cannot be read.
 
 use super::*;
 use crate::{Order, PAGE_ROWS_MAX, Readable, ReadableTable};
@@ -23,7 +23,7 @@ fn table(label: &str, columns: &[&str]) -> ReadableTable {
     Readable::of(&[(label, columns)]).unwrap().iter().next().unwrap().clone()
 }
 
-async fn scene() -> Option<(Server, Arc<Session>)> {
+async fn scene() -> Option<(Server, Arc<OpenDatabase>)> {
     let server = Server::start()?;
     server.create_database("rows", &[]);
     server.psql("rows", TABLES);
@@ -32,12 +32,12 @@ async fn scene() -> Option<(Server, Arc<Session>)> {
 }
 
 #[tokio::test]
-async fn pages_follow_the_key_either_way_and_hold_the_named_columns_alone() {
+async fn pages_follow_the_key_in_both_directions_and_contain_only_the_listed_columns() {
     let Some((server, session)) = scene().await else { return };
     let many = table("many", &["rowid", "gone", "name"]);
     let shape = session.shape(&many).await.unwrap().unwrap();
     assert_eq!((shape.columns, shape.rows), (vec!["rowid".to_owned(), "name".to_owned()], 2_401));
-    // Whatever is written meanwhile is not in the snapshot.
+    // Later changes are not in the snapshot.
     server.psql("rows", "INSERT INTO many VALUES (1, 'new', NULL, NULL); DELETE FROM many WHERE rowid > 3000");
     for order in [Order::Ascending, Order::Descending] {
         let (mut keys, mut after) = (Vec::new(), None);
@@ -47,7 +47,7 @@ async fn pages_follow_the_key_either_way_and_hold_the_named_columns_alone() {
             let Some(last) = page.last() else { break };
             after = Some(last.key);
             assert!(page.iter().all(|row| row.values[0].as_deref() == Some(row.key.to_string().as_str())));
-            assert!(page.iter().all(|row| row.values[1].is_some() == (row.key % 2 == 0)), "nulls are none");
+            assert!(page.iter().all(|row| row.values[1].is_some() == (row.key % 2 == 0)), "NULL becomes None");
             keys.extend(page.iter().map(|row| row.key));
         }
         let mut expected: Vec<i64> = (-1200..=1200).map(|n| n * 3).collect();
@@ -64,7 +64,7 @@ async fn pages_follow_the_key_either_way_and_hold_the_named_columns_alone() {
 }
 
 #[tokio::test]
-async fn a_table_that_is_not_there_is_told_from_one_whose_key_is_none() {
+async fn a_missing_table_is_distinguished_from_one_with_an_unsuitable_key() {
     let Some((_server, session)) = scene().await else { return };
     for label in ["gone", "other.gone", "gone.many", "pg_catalog.pg_authid", "seen", "many\"; DROP TABLE many; --"] {
         let gone = table(label, &["rowid"]);
@@ -72,13 +72,13 @@ async fn a_table_that_is_not_there_is_told_from_one_whose_key_is_none() {
         assert!(session.rows(&gone, None, Order::Ascending, 9).await.unwrap().is_empty(), "{label}");
     }
     for (label, key, why) in [
-        ("many", "name", "it is no whole number"),
-        ("of_text", "rowid", "it is no whole number"),
-        ("many", "gone", "it is not there"),
-        ("no_index", "rowid", "it is not unique, or may be null"),
-        ("nullable", "rowid", "it is not unique, or may be null"),
-        ("partly", "rowid", "it is not unique, or may be null"),
-        ("wide", "rowid", "it is not unique, or may be null"),
+        ("many", "name", "it is not an integer"),
+        ("of_text", "rowid", "it is not an integer"),
+        ("many", "gone", "it does not exist"),
+        ("no_index", "rowid", "it is not unique or can be null"),
+        ("nullable", "rowid", "it is not unique or can be null"),
+        ("partly", "rowid", "it is not unique or can be null"),
+        ("wide", "rowid", "it is not unique or can be null"),
     ] {
         let error = session.shape(&table(label, &[key])).await.unwrap_err();
         assert_eq!(error.class(), Class::Config);
@@ -92,11 +92,11 @@ async fn a_table_that_is_not_there_is_told_from_one_whose_key_is_none() {
 }
 
 #[tokio::test]
-async fn content_is_not_handed_out_as_a_value() {
+async fn a_value_that_is_too_long_is_refused() {
     let Some((_server, session)) = scene().await else { return };
     let texts = table("texts", &["rowid", "name"]);
     let first = session.rows(&texts, None, Order::Ascending, 1).await.unwrap();
-    assert_eq!(first[0].values[1].as_ref().unwrap().chars().count(), 1_024, "the longest that is");
+    assert_eq!(first[0].values[1].as_ref().unwrap().chars().count(), 1_024, "the longest allowed value");
     let error = session.rows(&texts, None, Order::Ascending, 2).await.unwrap_err();
     assert_eq!(error.class(), Class::Config);
     assert!(
@@ -107,7 +107,7 @@ async fn content_is_not_handed_out_as_a_value() {
 }
 
 #[tokio::test]
-async fn a_role_that_may_not_read_the_table_is_told_so() {
+async fn a_role_without_the_right_to_read_the_table_gets_an_error() {
     let Some((server, session)) = scene().await else { return };
     server.psql("rows", "CREATE ROLE reader LOGIN PASSWORD 'x'");
     let credentials = credentials("reader", "x");

@@ -1,9 +1,11 @@
-//! What a throwaway server is given so that a dump can be restored to it by a user who may do next to nothing.
+//! Prepares a throwaway server so that a user with minimal rights can restore a dump to it.
 //!
-//! A dump is data from a store, and whoever can write to the store could put a statement into it. So nothing of it is run by the
-//! administrator because it stands there: he makes roles and extensions by their names, of those that are installed on this machine, and
-//! runs the few statements that only he may, each alone, only where its beginning is known, and none that has an expression in it: the
-//! constants of one are read by functions that a dump may define. Event triggers come last, and he never enters the database again.
+//! A dump comes from a store, and anyone who can write to the store could put a statement into it. The administrator
+//! therefore never runs a statement just because the dump contains it. It creates roles and those extensions that are
+//! installed on this machine, by their names. It also runs the few statements that only an administrator may run: each
+//! one separately, only if its beginning is known, and never one with an expression, because the constants in an
+//! expression are parsed by functions that a dump may define. Event triggers come last, and after that the
+//! administrator never connects to the database again.
 
 use super::{ADMINISTRATOR, Throwaway, USER};
 use crate::archive::{Contents, Entry};
@@ -12,8 +14,8 @@ use crate::restore::{Plan, Server, literal, quoted};
 use crate::statements::{Statement, statements};
 use base::error::{Error, Result};
 
-/// How a statement begins that the administrator runs after everything else. None of them has an expression in it, and PostgreSQL fires
-/// no event trigger for the last three.
+/// Beginnings of the statements that the administrator runs after everything else. None of them contains an expression,
+/// and PostgreSQL does not fire event triggers for the last three.
 const AFTERWARDS: [&str; 6] = [
     "COMMENT ON PUBLICATION",
     "COMMENT ON EXTENSION",
@@ -23,43 +25,43 @@ const AFTERWARDS: [&str; 6] = [
     "COMMENT ON EVENT TRIGGER",
 ];
 
-/// Those among them that come last.
+/// The statements among them that come last.
 const EVENT_TRIGGERS: [&str; 3] = ["CREATE EVENT TRIGGER", "ALTER EVENT TRIGGER", "COMMENT ON EVENT TRIGGER"];
 
 impl Throwaway {
-    /// How a dump is restored here. The roles that it names are made; they can log in nowhere.
+    /// Plans the restore of a dump to this server, and creates the roles that the dump names. These roles cannot log
+    /// in.
     ///
     /// # Errors
-    /// Class `Config` for an extension that is not installed on this machine.
+    /// Class `DatabaseConfig` for an extension that is not installed on this machine, or for a foreign data wrapper.
     pub async fn plan(&self, server: &Server, contents: &Contents) -> Result<Plan> {
         let administrator = self.administrator("postgres").await?;
         for role in contents.roles() {
-            let make = format!("CREATE ROLE {} NOLOGIN", quoted(&role));
-            match administrator.execute(&make).await {
+            let statement = format!("CREATE ROLE {} NOLOGIN", quoted(&role));
+            match administrator.execute(&statement).await {
                 Err(refused) if refused.state != ROLE_EXISTS => return Err(refused.error),
                 Ok(()) | Err(_) => {}
             }
         }
         if let Some(wrapper) = contents.of_kind("FOREIGN DATA WRAPPER").next() {
-            // Its handler runs whatever a table of it says, and only a validator that the dump could leave out asks who may.
+            // The handler of a wrapper does whatever its foreign tables ask for. Only the validator checks rights, and
+            // a dump could leave it out.
             let name = base::text::printable(&wrapper.name);
             return Err(Error::config(format!(
-                "only a superuser may make the foreign data wrapper `{name}`, and here none is asked to"
+                "only a superuser may create the foreign data wrapper `{name}`, which the throwaway server does not allow"
             ))
-            .hint("name a server with --server, with a superuser's credentials"));
+            .hint("choose a server with --server and a superuser's credentials"));
         }
-        // Rows of a publication are chosen by expressions, which the user who restores reads and nobody else.
-        let own = contents.of_superusers().filter(|entry| entry.kind != "PUBLICATION TABLE");
-        let own = own.chain(contents.of_kind("EXTENSION"));
+        // A publication may filter rows with expressions, which only the user who restores may parse.
+        let entries = contents.superuser_entries().filter(|entry| entry.kind != "PUBLICATION TABLE");
+        let entries = entries.chain(contents.of_kind("EXTENSION"));
         let comments = contents.of_kind("COMMENT").filter(|entry| entry.name.starts_with("EXTENSION "));
-        let left_out = own.chain(comments).chain(schemas_of_extensions(contents)).map(|entry| entry.id).collect();
+        let left_out = entries.chain(comments).chain(schemas_of_extensions(contents)).map(|entry| entry.id).collect();
         server.plan_with(contents, left_out).await
     }
 
-    /// Makes what the dump needs and only an administrator may make, in the database that is about to be filled.
-    ///
-    /// # Errors
-    /// Those of the server.
+    /// Creates the objects that the dump needs and that only an administrator may create, in the database that is about
+    /// to be filled.
     pub async fn before_filling(&self, database: &str, contents: &Contents) -> Result<()> {
         let administrator = self.administrator(database).await?;
         let run = async |sql: String| administrator.execute_one(&sql).await.map_err(|refused| refused.error);
@@ -71,9 +73,9 @@ impl Throwaway {
             run(format!("CREATE EXTENSION IF NOT EXISTS {}{schema} CASCADE", quoted(&extension.name))).await?;
         }
         for publication in contents.of_kind("PUBLICATION") {
-            let made = statements(&publication.definition).unwrap_or_default();
+            let definition = statements(&publication.definition).unwrap_or_default();
             for statement in
-                made.iter().filter(|statement| statement.begins("CREATE PUBLICATION") && !statement.has("WHERE"))
+                definition.iter().filter(|statement| statement.begins("CREATE PUBLICATION") && !statement.has("WHERE"))
             {
                 run(statement.text()).await?;
                 if !statement.has("FOR ALL TABLES") {
@@ -81,14 +83,11 @@ impl Throwaway {
                 }
             }
         }
-        // Rows that a dump has of an extension's own tables, and servers of its wrappers, are the user's to make.
+        // The user restores the rows of extensions' tables and the foreign servers of their wrappers.
         run(GRANTS.replace("USER", &literal(USER))).await
     }
 
-    /// Makes what only an administrator may make, once everything else is there.
-    ///
-    /// # Errors
-    /// Those of the server.
+    /// Creates the objects that only an administrator may create, after everything else has been restored.
     pub async fn after_filling(&self, database: &str, contents: &Contents) -> Result<()> {
         let statements = listed(contents, &AFTERWARDS);
         let schemas: Vec<(String, String)> = published_schemas(contents).collect();
@@ -113,10 +112,10 @@ impl Throwaway {
     }
 }
 
-/// The statements of a dump that begin in one of some ways, event triggers last: from then on they fire.
+/// The statements of a dump with one of these beginnings. Event triggers come last, because they fire from then on.
 fn listed(contents: &Contents, beginnings: &[&str]) -> Vec<Statement> {
     let comments = contents.of_kind("COMMENT").filter(|entry| entry.name.starts_with("EXTENSION "));
-    let entries = contents.of_superusers().chain(comments);
+    let entries = contents.superuser_entries().chain(comments);
     let all = entries.filter_map(|entry| statements(&entry.definition)).flatten();
     let mut listed: Vec<Statement> =
         all.filter(|statement| beginnings.iter().any(|beginning| statement.begins(beginning))).collect();
@@ -124,28 +123,28 @@ fn listed(contents: &Contents, beginnings: &[&str]) -> Vec<Statement> {
     listed
 }
 
-/// Publications and the schemas whose tables they have.
+/// Publications of whole schemas, each with its schema.
 fn published_schemas(contents: &Contents) -> impl Iterator<Item = (String, String)> {
     let all =
         contents.of_kind("PUBLICATION TABLES IN SCHEMA").filter_map(|entry| statements(&entry.definition)).flatten();
     all.filter_map(|statement| Some((statement.name_after("ALTER PUBLICATION")?, statement.name_after("IN SCHEMA")?)))
 }
 
-/// The schema that an extension is made in.
+/// The schema that an extension is created in.
 fn schema_of(extension: &Entry) -> Option<String> {
     statements(&extension.definition)?.iter().find_map(|statement| statement.name_after("WITH SCHEMA"))
 }
 
-/// The schemas of the dump that extensions are made in; they have to be there first.
+/// The schemas of the dump that extensions are created in. They must exist before the extensions.
 fn schemas_of_extensions(contents: &Contents) -> impl Iterator<Item = &Entry> {
     let wanted: Vec<String> = contents.of_kind("EXTENSION").filter_map(schema_of).collect();
     contents.of_kind("SCHEMA").filter(move |schema| schema.name != "public" && wanted.contains(&schema.name))
 }
 
-/// The server says so of a role that is there.
+/// SQLSTATE for a role that already exists.
 const ROLE_EXISTS: &str = "42710";
 
-/// What the user who restores may do with what extensions brought.
+/// Grants the user who restores rights on the objects of extensions.
 const GRANTS: &str = "DO $$ DECLARE x record; BEGIN \
      FOR x IN SELECT d.objid::regclass AS label FROM pg_depend AS d JOIN pg_class AS c ON c.oid = d.objid \
          WHERE d.classid = 'pg_class'::regclass AND d.deptype = 'e' AND c.relkind IN ('r', 'S') \

@@ -1,4 +1,4 @@
-//! A server of its own: how it starts, and that nothing of it is left.
+//! The throwaway server: how it starts, and that nothing of it is left behind.
 
 use super::*;
 use std::os::unix::fs::MetadataExt;
@@ -13,11 +13,11 @@ fn a_user_is_found_by_name_and_root_never_is() {
 }
 
 fn installed() -> bool {
-    let there = std::fs::read_dir("/usr/lib/postgresql").is_ok_and(|mut entries| entries.next().is_some());
-    if !there {
+    let found = std::fs::read_dir("/usr/lib/postgresql").is_ok_and(|mut entries| entries.next().is_some());
+    if !found {
         ::tests::skip("no PostgreSQL server is installed");
     }
-    there
+    found
 }
 
 fn scratch() -> tempfile::TempDir {
@@ -31,7 +31,7 @@ fn entries(scratch: &Path) -> usize {
 }
 
 #[tokio::test]
-async fn a_server_runs_as_nobody_important_without_a_port_and_goes_with_its_value() {
+async fn a_server_runs_without_root_and_without_a_port_and_ends_with_its_value() {
     if !installed() {
         return;
     }
@@ -54,31 +54,31 @@ async fn a_server_runs_as_nobody_important_without_a_port_and_goes_with_its_valu
 }
 
 #[tokio::test]
-async fn what_a_killed_process_left_is_swept_and_what_is_not_ours_is_not() {
+async fn the_server_of_a_killed_process_is_swept_and_other_directories_are_kept() {
     if !installed() {
         return;
     }
     let scratch = scratch();
     let mut server = Throwaway::start("13", scratch.path()).await.unwrap();
     let pid = server.process.id();
-    // As a SIGKILL leaves it: the lock is gone with the process, the server and its folder are not.
+    // As after a SIGKILL: the lock is gone with the process, but the server and its directory are not.
     server.folder._lock = File::open("/dev/null").unwrap();
     std::fs::create_dir(scratch.path().join(format!("{PREFIX}without-lock"))).unwrap();
     std::os::unix::fs::symlink("/", scratch.path().join(format!("{PREFIX}link"))).unwrap();
     sweep(scratch.path());
-    assert_eq!(entries(scratch.path()), 2, "the folder is still there, or a stranger's is gone");
+    assert_eq!(entries(scratch.path()), 2, "the directory was not swept, or another one was");
     assert!(!server.process.wait().unwrap().success() || !Path::new(&format!("/proc/{pid}")).exists());
 }
 
 #[tokio::test]
-async fn a_server_that_cannot_be_is_told_in_one_sentence() {
+async fn a_server_that_cannot_start_is_reported_in_one_sentence() {
     let scratch = scratch();
     let error = Throwaway::start("99.1 (Debian)", scratch.path()).await.unwrap_err();
     assert!(error.message().contains("no PostgreSQL server of version 99"), "{error}");
     assert!(error.advice().unwrap().contains("--server"));
     if installed() {
         let error = Throwaway::start("13", &scratch.path().join("absent")).await.unwrap_err();
-        assert!(error.message().contains("cannot be used for a throwaway server"), "{error}");
+        assert!(error.message().contains("cannot be used for the throwaway server"), "{error}");
     }
     assert_eq!(entries(scratch.path()), 0);
 }

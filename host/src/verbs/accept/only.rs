@@ -3,10 +3,11 @@
 use super::Arguments;
 use base::error::{Class, Error, Result};
 use catalogue::environment::EnvironmentFile;
-use catalogue::questions::{self, Kind, Names, Question};
+use catalogue::questions::{self, Names, Question, QuestionKind};
 use std::collections::BTreeSet;
 
-/// What a person wants answered, or taken back, by its whole name. `nothing` begins the sentence about a name that means nothing of it.
+/// What a person wants answered, or taken back, by its whole name. `nothing` begins the sentence about a name that
+/// means nothing of it.
 pub(super) fn only(names: &Names<'_>, named: &[String], nothing: &str) -> Result<Option<BTreeSet<String>>> {
     let mut only = BTreeSet::new();
     for name in named {
@@ -14,17 +15,19 @@ pub(super) fn only(names: &Names<'_>, named: &[String], nothing: &str) -> Result
             let shown = base::text::printable(name);
             let several = known.iter().any(|known| known.ends_with(&format!(":{name}")));
             let known = known.into_iter().collect::<Vec<_>>().join(", ");
-            let said = match several {
-                true => format!("several things are asked about `{shown}`"),
+            let message = match several {
+                true => format!("there are several questions about `{shown}`"),
                 false => format!("{nothing} `{shown}`"),
             };
-            Error::new(Class::Usage, said).hint(format!("--only takes {known}; `status` shows what waits"))
+            Error::new(Class::Usage, message)
+                .hint(format!("use one of these with --only: {known}; `status` shows the open questions"))
         })?);
     }
     Ok((!only.is_empty()).then_some(only))
 }
 
-/// What a flag answers by itself: nothing of what waits besides, whoever ran it knew of that alone. None for plain `accept`.
+/// What a flag answers by itself: nothing of what waits besides, whoever ran it knew of that alone. None for plain
+/// `accept`.
 pub(super) fn implied(arguments: &Arguments, waiting: &[Question], file: &EnvironmentFile) -> Option<BTreeSet<String>> {
     let Arguments { retire, lost, adopted, .. } = arguments;
     if retire.is_empty() && !lost && !adopted {
@@ -32,20 +35,23 @@ pub(super) fn implied(arguments: &Arguments, waiting: &[Question], file: &Enviro
     }
     let is_meant = |question: &&Question| match question.kind {
         // A source that has another name now is gone and new; one of another kind is not.
-        Kind::GoneSource => !retire.is_empty(),
-        Kind::NewSource => {
+        QuestionKind::GoneSource => !retire.is_empty(),
+        QuestionKind::NewSource => {
             let is_new = |source: &String| !file.sources.contains_key(source);
             !retire.is_empty() && question.source.as_ref().is_some_and(is_new)
         }
-        Kind::Lost | Kind::DamagedRecord | Kind::MissingRecord | Kind::ChangedRecord => *lost,
+        QuestionKind::Lost
+        | QuestionKind::DamagedRecord
+        | QuestionKind::MissingRecord
+        | QuestionKind::ChangedRecord => *lost,
         _ => false,
     };
     let disproved = lost.then(|| questions::DISPROVED.to_owned());
     Some(waiting.iter().filter(is_meant).map(Question::name).chain(disproved).collect())
 }
 
-/// Whoever names a source to retire means it.
+/// Adds the questions about the sources to retire.
 pub(super) fn with_retired(mut only: BTreeSet<String>, retire: &BTreeSet<String>) -> BTreeSet<String> {
-    only.extend(retire.iter().map(|source| questions::name_of(Kind::GoneSource.name(), Some(source))));
+    only.extend(retire.iter().map(|source| questions::question_name(QuestionKind::GoneSource.name(), Some(source))));
     only
 }

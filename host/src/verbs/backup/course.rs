@@ -1,11 +1,12 @@
-//! The course of a run, whatever it saves: lease, history, what killed runs left, the sources, the record, and the retention.
+//! The phases of a run, independent of how it saves: lease, history, cleanup after killed runs, sources, record,
+//! retention.
 //!
-//! One commit behind a fence. Before it a run may stop anywhere and leaves nothing; from it on the snapshot exists, and nothing
-//! that it refers to is cleared by anybody.
+//! There is one commit, protected by a fence. A run that stops before it leaves nothing. After it the snapshot exists,
+//! and no run deletes the objects that it refers to.
 
 use crate::report::Retention;
-use crate::retention::{self, Hands, Propose, Rules, Wait};
-use crate::session::Host;
+use crate::retention::{self, Executor, Propose, Rules, Wait};
+use crate::session::Session;
 use crate::sweep::{delete, sweep, undo};
 use base::error::{Class, Error, Result};
 use base::id::SnapshotId;
@@ -16,7 +17,7 @@ use catalogue::environment;
 use catalogue::guard;
 use catalogue::history::{self, History};
 use catalogue::lease::{Abandoned, Fence, Lease, Machine};
-use catalogue::questions::{self, Asked};
+use catalogue::questions::{self, QuestionContext};
 use catalogue::record::{ClockDoubt, Outcome, Record};
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
@@ -27,42 +28,42 @@ use std::time::Duration;
 use store::{Created, Deleted, ObjectKey, Store};
 use tokio_util::sync::CancellationToken;
 
-/// How long writing the record may take: less than what is left of the lease when it begins.
+/// Time limit for writing the record. It is shorter than the remaining lease.
 const COMMIT_TIME_MAX: Duration = Duration::from_secs(25);
 
-/// What a run works on.
+/// The inputs of a run.
 #[derive(Debug, Clone, Copy)]
 pub struct Course<'a> {
     /// The store.
     pub store: &'a Arc<Store>,
     /// The environment.
     pub environment: &'a Environment,
-    /// What is configured of it.
+    /// Its configured sources.
     pub sources: &'a Configured,
     /// Rules that no plugin overrides.
-    pub guard: &'a guard::Config,
+    pub guard: &'a guard::GuardConfig,
     /// The business time zone.
     pub time_zone: &'a TimeZone,
     /// The configured retention plugin with its settings.
     pub retention: &'a str,
-    /// What a lease takes from the machine.
+    /// The machine's properties for the lease.
     pub machine: Machine,
-    /// How far the machine's time was moved, for tests and simulations: the store's is moved with it.
+    /// Shift of the machine's clock for tests and simulations; the store's clock is shifted by the same amount.
     pub shift: SignedDuration,
 }
 
-/// The moment of a run, by the machine and by the store.
+/// The time of a run, by the machine's and the store's clock.
 #[derive(Debug, Clone, Copy)]
 pub struct When {
-    /// The run's id, its time by the machine's clock.
+    /// The run's id, which is its time by the machine's clock.
     pub id: SnapshotId,
-    /// The same moment by the store's.
+    /// The same moment by the store's clock.
     pub store_time: Timestamp,
-    /// Why the machine's may be wrong.
+    /// Why the machine's clock may be wrong.
     pub clock_doubt: Option<ClockDoubt>,
 }
 
-/// What saving the sources came to.
+/// The result of saving the sources.
 #[derive(Debug)]
 pub struct Saved {
     /// The record, not written yet.
@@ -71,12 +72,12 @@ pub struct Saved {
     pub failures: Vec<(String, Error)>,
 }
 
-/// Whoever saves the sources.
+/// Saves the sources of a run.
 pub trait Save {
-    /// Saves every source by itself. Each object is announced under the lease before it is made.
+    /// Saves every source independently. Each object is announced under the lease before it is made.
     ///
     /// # Errors
-    /// When the lease is lost: then nothing of the run may be committed. A source that fails is no error here.
+    /// If the lease is lost; then nothing may be committed. A source that fails is not an error here.
     fn save(&mut self, lease: &Lease, history: &History, when: When) -> impl Future<Output = Result<Saved>>;
 }
 
@@ -87,9 +88,9 @@ pub struct Done {
     pub record: Record,
     /// What failed, by source.
     pub failures: Vec<(String, Error)>,
-    /// What became of the retention.
+    /// The result of the retention.
     pub retention: Retention,
-    /// What the store held when the retention began.
+    /// The history at the start of the retention.
     pub history: History,
 }
 
@@ -100,34 +101,33 @@ struct Prepared {
     failures: Vec<(String, Error)>,
 }
 
-/// What became of the record.
+/// The result of writing the record.
 enum Committed {
     /// It is there.
     Yes,
-    /// It is certainly not there, and why.
+    /// It certainly does not exist, with the reason.
     No(Error),
-    /// Nobody can say, and why.
+    /// Unknown, with the reason.
     Unknown(Error),
 }
 
 impl<'a> Course<'a> {
-    /// Of one host.
-    #[must_use]
-    pub fn of(host: &'a Host) -> Self {
+    /// Of one session.
+    pub fn of(session: &'a Session) -> Self {
         Self {
-            store: &host.store,
-            environment: &host.environment,
-            sources: &host.sources.configured,
-            guard: &host.guard,
-            time_zone: &host.time_zone,
-            retention: &host.retention,
+            store: &session.store,
+            environment: &session.environment,
+            sources: &session.sources.configured,
+            guard: &session.guard,
+            time_zone: &session.time_zone,
+            retention: &session.retention,
             machine: Machine::OWN,
-            shift: host.clock.shift(),
+            shift: session.clock.shift(),
         }
     }
 
-    fn asked(&self) -> Asked<'a> {
-        Asked {
+    fn asked(&self) -> QuestionContext<'a> {
+        QuestionContext {
             environment: self.environment.as_str(),
             configured: self.sources,
             guard: self.guard,
@@ -141,10 +141,10 @@ impl<'a> Course<'a> {
     }
 }
 
-/// Runs. `interrupted` resolves when the run is to stop: before the commit at once, after it between two steps.
+/// Performs a run. `interrupted` resolves when it should stop: at once before the commit, between two steps after it.
 ///
 /// # Errors
-/// Whatever kept the run from committing a snapshot. What goes wrong after that is in the result.
+/// The reason why no snapshot was committed. Later failures are in the result.
 pub async fn run(
     course: &Course<'_>,
     saver: &mut impl Save,
@@ -159,7 +159,7 @@ pub async fn run(
     let prepared = tokio::select! {
         biased;
         () = interrupted.as_mut() => Err(Error::new(Class::Interrupted, "the run was interrupted before its snapshot was committed")
-            .hint("nothing of it is listed; run it again")),
+            .hint("no snapshot was made; run the backup again")),
         prepared = prepare(course, saver, &lease, abandoned, now) => prepared,
     };
     let prepared = match prepared {
@@ -172,7 +172,7 @@ pub async fn run(
         Committed::Unknown(error) => {
             lease.leave().await;
             return Err(error
-                .hint("its record may be in the store: `list` shows whether it is; the next run clears what is not"));
+                .hint("check with `list` whether the record is in the store; if not, the next run removes the objects of this one"));
         }
     }
     let done = {
@@ -191,7 +191,8 @@ pub async fn run(
         Ok(done) => done,
         Err(error) => return Err(undo(course.store, course.environment, lease, error).await),
     };
-    // What was announced and is not in the record was given up, perhaps by a request whose answer got lost.
+    // An announced object that the record does not name was abandoned, perhaps because the response to its upload was
+    // lost.
     course.store.settle().await;
     let announced = lease.announced().await;
     let given_up = announced.iter().filter(|key| !names(&done.record, key) && !done.history.refers_to(key));
@@ -219,7 +220,7 @@ async fn prepare(
     now: Timestamp,
 ) -> Result<Prepared> {
     let history = course.load(now, None).await?;
-    founded(course, &history)?;
+    check_environment_exists(course, &history)?;
     sweep(course.store, course.environment, lease, abandoned, &history).await?;
     let store_time = lease.store_time().checked_add(course.shift).unwrap_or(lease.store_time());
     let clock_doubt = questions::clock_doubt(now, store_time, &history);
@@ -228,21 +229,21 @@ async fn prepare(
     Ok(Prepared { record, history, failures })
 }
 
-/// Refuses a store that holds nothing of the environment: a mistyped bucket or a disk that is not mounted must not be
-/// founded anew.
-fn founded(course: &Course<'_>, history: &History) -> Result<()> {
+/// Refuses a store without the environment: a mistyped bucket or an unmounted disk must not become a new environment.
+fn check_environment_exists(course: &Course<'_>, history: &History) -> Result<()> {
     let unknown = history.environment.is_none() && history.environment_damage.is_none();
     if unknown && !history.snapshots.iter().any(|snapshot| !snapshot.adopted) {
         let (environment, store) = (course.environment, course.store.describe());
-        return Err(Error::config(format!("the store {store} does not have the environment {environment}"))
+        return Err(Error::config(format!("the store {store} does not contain the environment {environment}"))
             .hint(format!(
-                "if it is new, run `dolibarr-backup init --env {environment}` first; if it is not, the url is wrong or the disk is not mounted"
+                "if it is new, run `dolibarr-backup init --env {environment}` first; if not, check the url, or whether the disk is mounted"
             )));
     }
     Ok(())
 }
 
-/// Writes the record under the lease. From here on the snapshot exists. An answer that got lost is asked for again.
+/// Writes the record under the lease; from here on the snapshot exists. If the response is lost, the store is asked
+/// again.
 async fn commit(course: &Course<'_>, lease: &Lease, record: &Record) -> Committed {
     let body = match record.to_bytes() {
         Ok(body) => Bytes::from(body),
@@ -258,22 +259,22 @@ async fn commit(course: &Course<'_>, lease: &Lease, record: &Record) -> Committe
     let written = tokio::time::timeout(COMMIT_TIME_MAX, course.store.create(&key, body.clone())).await;
     let failure = match written {
         Ok(Ok(Created::Created)) => return Committed::Yes,
-        Ok(Ok(Created::Exists)) => Error::unexpected(format!("a record of snapshot {} exists already", record.id)),
+        Ok(Ok(Created::Exists)) => Error::unexpected(format!("a record of snapshot {} already exists", record.id)),
         Ok(Err(error)) => error,
-        Err(_) => Error::unavailable("the store did not answer when the record was written"),
+        Err(_) => Error::unavailable("the store did not answer while the record was being written"),
     };
     match course.store.get(&key).await {
         Ok(Some(there)) if there == body => Committed::Yes,
-        // A request that is still under way may write it yet.
+        // A request that is still in flight may write it later.
         Ok(None) if failure.class() != Class::Unavailable => Committed::No(failure),
         Ok(_) | Err(_) => Committed::Unknown(failure),
     }
 }
 
-/// What comes after the commit: the marks for tools that read them, the look at what is really there, and the retention.
+/// The steps after the commit: marks for other tools, reading back what was stored, and the retention.
 ///
 /// # Errors
-/// The lease's, where the run was overtaken at the very moment of its commit, and took its record back.
+/// If the run was overtaken at the moment of its commit and deleted its record again.
 async fn finish(
     course: &Course<'_>,
     proposer: &impl Propose,
@@ -297,17 +298,17 @@ async fn finish(
         Err(error) => return Ok(Done { record, failures, retention: Retention::Refused(error), history: before }),
     };
     if let Err(error) = read_back(&history, &record) {
-        // It was paused between the look at its lease and the commit, for so long that another run cleared what it had made. No
-        // request can be tied to a lease, so that shows only now.
+        // It was paused between the look at its lease and the commit, for so long that another run cleared what it had
+        // made. No request can be tied to a lease, so that shows only now.
         if !lease.fence().holds() && withdraw(course, &record).await {
             return Err(Fence::lost());
         }
         return Ok(Done { record, failures, retention: Retention::Refused(error), history: before });
     }
     if let Err(error) = take_rules(course, lease, &history, record.id).await {
-        tracing::warn!("what the configuration strengthens is not in the environment's file yet: {error}");
+        tracing::warn!("stricter settings could not be written to the environment's file yet: {error}");
     }
-    let retention = retain(course, proposer, lease, &history, now, stop).await;
+    let retention = apply_retention(course, proposer, lease, &history, now, stop).await;
     Ok(Done { record, failures, retention, history })
 }
 
@@ -326,26 +327,27 @@ async fn take_rules(course: &Course<'_>, lease: &Lease, history: &History, run: 
     environment::write(course.store, course.environment, Some(stored), None, next, now).await.map(drop)
 }
 
-/// Deletes the record of a run whose objects are gone, and says whether it is gone too: a listed snapshot is restorable.
+/// Deletes the record of a run whose objects are gone, because a listed snapshot must be restorable. Returns whether it
+/// is gone.
 async fn withdraw(course: &Course<'_>, record: &Record) -> bool {
     let Ok(key) = catalogue::keys::record_key(course.environment, record.id) else { return false };
     let deleted = course.store.delete(&key).await;
     if let Err(error) = &deleted {
-        tracing::warn!("the record of the overtaken run could not be taken back: {error}");
+        tracing::warn!("the record of the overtaken run could not be deleted: {error}");
     }
     matches!(deleted, Ok(Deleted::Gone))
 }
 
-/// The record is what was written, and whatever it names is there at its size.
+/// Checks that the stored record is what was written, and that all its objects exist with their sizes.
 fn read_back(history: &History, record: &Record) -> Result<()> {
     let failed = |what: String| {
-        Error::unexpected(format!("the snapshot {} was committed, and {what}", record.id))
-            .hint("look at who else writes to the store, and run `verify`")
+        Error::unexpected(format!("the snapshot {} was committed, but {what}", record.id))
+            .hint("check who else writes to the store, and run `verify`")
     };
     let snapshot =
-        history.snapshot(record.id).ok_or_else(|| failed("its record is not in the store any more".to_owned()))?;
+        history.snapshot(record.id).ok_or_else(|| failed("its record is no longer in the store".to_owned()))?;
     if snapshot.record.as_ref() != Some(record) {
-        return Err(failed("its record in the store is another one".to_owned()));
+        return Err(failed("its record in the store is different".to_owned()));
     }
     match snapshot.lost().next() {
         Some(source) => Err(failed(format!("the object of {source} is not in the store"))),
@@ -358,10 +360,9 @@ async fn mark(course: &Course<'_>, source: &str, fingerprint: String) -> Result<
     course.store.put(&key, Bytes::from(format!("{fingerprint}\n"))).await
 }
 
-/// Retention after a committed run; frozen while anything is not as it should be, because a failure must never be followed by
-/// forgetting. What is wanted again leaves the bin all the same: a mistake that is undone while something else waits for an
-/// answer must not go on ripening.
-async fn retain(
+/// Runs the retention after a commit. It is frozen while there is any problem, because nothing may be forgotten after a
+/// failure. Snapshots that the plan keeps again leave the bin even then, so that they do not become due meanwhile.
+async fn apply_retention(
     course: &Course<'_>,
     proposer: &impl Propose,
     lease: &Lease,
@@ -378,7 +379,7 @@ async fn retain(
     let planned = match retention::plan(rules, proposer, history, now).await {
         Ok(planned) => planned,
         Err(error) if is_frozen => {
-            tracing::warn!("nothing was looked for in the bin: {error}");
+            tracing::warn!("the bin was not checked: {error}");
             return Retention::Frozen { because, applied: Box::default() };
         }
         Err(error) => return Retention::Refused(error),
@@ -386,12 +387,12 @@ async fn retain(
     let (bin_days, store_now) = (course.guard.bin_days, lease.store_now());
     let expected = questions::expected(history, course.sources);
     let steps = planned.steps(history, Wait::Days(bin_days), Some(store_now), &expected);
-    let hands = Hands { store: course.store, environment: course.environment, lease, stop, bin_days, store_now };
+    let executor = Executor { store: course.store, environment: course.environment, lease, stop, bin_days, store_now };
     if is_frozen {
-        let applied = retention::take_back(&hands, &steps).await;
+        let applied = retention::take_back(&executor, &steps).await;
         applied.failures.iter().for_each(|failure| tracing::warn!("{failure}"));
         return Retention::Frozen { because, applied: Box::new(applied) };
     }
-    let applied = retention::apply(&hands, history, &planned, &steps, now).await;
+    let applied = retention::apply(&executor, history, &planned, &steps, now).await;
     Retention::Applied(Box::new(planned), Box::new(applied))
 }

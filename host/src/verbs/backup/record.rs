@@ -1,8 +1,8 @@
-//! What the record says of a run: plain data put together from what the phases came to.
+//! Makes the record of a run from the results of its phases.
 
 use super::course::When;
 use super::{Opened, Plugins, Tallies, Work};
-use crate::session::Host;
+use crate::session::Session;
 use crate::tally::plugin_record;
 use base::error::Error;
 use catalogue::history::{self, History};
@@ -15,10 +15,10 @@ use jiff::Timestamp;
 use plugin::context::Tally;
 use std::collections::BTreeMap;
 
-/// What a dump came to.
+/// The result of a dump.
 pub(super) struct Dump {
     pub(super) object: ObjectRecord,
-    /// A seal of each measure of the fingerprint; none of what changed while the object was made.
+    /// A seal of each measurement of the fingerprint; `None` for one that changed while the object was made.
     pub(super) seals: Vec<Option<String>>,
     pub(super) index: Option<ObjectRecord>,
     pub(super) below_unreadable: Option<u64>,
@@ -96,7 +96,7 @@ pub(super) fn saved(
     if let Opened::Tree(tree) = opened {
         // Carried over on its word, what is missing would be missing for as long as nothing changes.
         if let Some(why) = tree.difference_to_summary() {
-            tracing::warn!(source = %source.name, "{why}, so the fingerprint is not trusted and the next run saves it again");
+            tracing::warn!(source = %source.name, "{why}; the fingerprint is not trusted, and the next run saves the source again");
             (record.fingerprint, record.seals) = (None, Vec::new());
         }
         let excludes = tree.excludes();
@@ -105,7 +105,7 @@ pub(super) fn saved(
             let shown = base::text::printable(&blind.join("`, `"));
             tracing::warn!(
                 source = %source.name,
-                "the fingerprint leaves out `{shown}`, which the archive holds, so it is not trusted: give both plugins the same `exclude`"
+                "the fingerprint excludes `{shown}`, which the archive contains, so it is not trusted: give both plugins the same `exclude`"
             );
             (record.fingerprint, record.basis, record.seals) = (None, None, Vec::new());
         }
@@ -135,8 +135,8 @@ fn blank(source: &Work) -> SourceRecord {
 }
 
 fn database(opened: &Opened) -> Option<DatabaseRecord> {
-    let Opened::Database(session) = opened else { return None };
-    let facts = session.facts();
+    let Opened::Database(database) = opened else { return None };
+    let facts = database.facts();
     let left_out = facts.left_out();
     Some(DatabaseRecord {
         server_version: facts.server_version,
@@ -149,7 +149,7 @@ fn database(opened: &Opened) -> Option<DatabaseRecord> {
 
 fn notes(opened: &Opened) -> Vec<String> {
     match opened {
-        Opened::Database(session) => session.remarks().notes,
+        Opened::Database(database) => database.remarks().notes,
         Opened::Tree(_) => Vec::new(),
     }
 }
@@ -179,9 +179,9 @@ fn archive(opened: &Opened, index: Option<ObjectRecord>, below_unreadable: Optio
     })
 }
 
-/// Puts the record together.
+/// Makes the record.
 pub(super) fn record(
-    host: &Host,
+    session: &Session,
     plugins: &Plugins,
     sources: BTreeMap<String, SourceRecord>,
     history: &History,
@@ -189,7 +189,7 @@ pub(super) fn record(
     tallies: &Tallies,
 ) -> Record {
     let When { id, store_time, clock_doubt } = when;
-    let expected = catalogue::questions::expected(history, &host.sources.configured);
+    let expected = catalogue::questions::expected(history, &session.sources.configured);
     let whole = |source: &SourceRecord| source.condition() == Condition::Whole;
     let complete = sources.values().all(whole) && expected.into_iter().all(|name| sources.contains_key(name));
     let mut warnings: Vec<String> = history.damaged().map(ToString::to_string).collect();
@@ -206,10 +206,10 @@ pub(super) fn record(
     Record {
         format_version: FORMAT_VERSION,
         id,
-        environment: host.environment.to_string(),
+        environment: session.environment.to_string(),
         started: id.taken(),
-        finished: host.clock.now(),
-        time_zone: host.time_zone_name().to_owned(),
+        finished: session.clock.now(),
+        time_zone: session.time_zone_name().to_owned(),
         host_version: env!("CARGO_PKG_VERSION").to_owned(),
         complete,
         sources,

@@ -1,4 +1,4 @@
-//! What a run saw of a source that it opened.
+//! What a run observed about an open source.
 
 use super::Opened;
 use catalogue::judgement::Seen;
@@ -12,16 +12,16 @@ pub(super) fn seen(opened: &Opened, archive: Option<&ArchiveRecord>) -> Seen {
         unreadable: archive.map_or(0, |archive| archive.unreadable_total),
         below_unreadable: archive.and_then(|archive| archive.below_unreadable),
         lacking: match opened {
-            Opened::Database(session) => session.remarks().lacking,
+            Opened::Database(database) => database.remarks().lacking,
             Opened::Tree(_) => Vec::new(),
         },
     }
 }
 
-/// Which database is open; none of a folder.
+/// The identity of the open database; `None` for a folder.
 pub(super) fn identity(opened: &Opened) -> Option<String> {
     match opened {
-        Opened::Database(session) => session.facts().identity,
+        Opened::Database(database) => database.facts().identity,
         Opened::Tree(_) => None,
     }
 }
@@ -29,8 +29,8 @@ pub(super) fn identity(opened: &Opened) -> Option<String> {
 /// How much an open source holds, as far as this run counted it.
 fn measure(opened: &Opened) -> Measure {
     match opened {
-        Opened::Database(session) => {
-            Measure { tables: Some(session.facts().tables), rows: session.rows_read(), ..Measure::default() }
+        Opened::Database(database) => {
+            Measure { tables: Some(database.facts().tables), rows: database.rows_read(), ..Measure::default() }
         }
         Opened::Tree(tree) => {
             let report = tree.report();

@@ -1,5 +1,5 @@
-//! The report of a drill as one page that prints well: no script, no font and no picture from elsewhere. Every text is escaped
-//! by the template.
+//! The report of a drill as one page that prints well: no script, no font and no picture from elsewhere. Every text is
+//! escaped by the template.
 
 use super::{problems, span, verdict};
 use crate::report;
@@ -37,7 +37,7 @@ pub(super) fn of(drill: &Drill, zone: &TimeZone) -> String {
                 p { (when) " (" (drill.time_zone) "), snapshot " code { (drill.snapshot) } " taken " (taken) }
                 p class="verdict" { (verdict_of(drill, &problems)) }
                 @if !problems.is_empty() {
-                    h2 { "What is wrong" }
+                    h2 { "Problems" }
                     ul { @for problem in &problems { li { (problem) } } }
                 }
                 h2 { "What was restored" }
@@ -53,8 +53,8 @@ pub(super) fn of(drill: &Drill, zone: &TimeZone) -> String {
                 }
                 footer {
                     p {
-                        "Restored to " (drill.server.as_deref().unwrap_or("no server")) " and a scratch folder, both removed. "
-                        "dolibarr-backup " (drill.host_version) ". The same report for machines is " code { (drill.id) ".json" } " beside this page."
+                        "Restored to " (drill.server.as_deref().unwrap_or("no server")) " and a temporary folder; both were removed. "
+                        "dolibarr-backup " (drill.host_version) ". The machine-readable report is " code { (drill.id) ".json" } " next to this page."
                     }
                     p { "Seen by: ______________________________   Date: ______________" }
                 }
@@ -67,7 +67,7 @@ pub(super) fn of(drill: &Drill, zone: &TimeZone) -> String {
 fn verdict_of(drill: &Drill, problems: &[String]) -> &'static str {
     match (drill.passed, problems.is_empty() && drill.sources.values().any(|source| source.untried.is_some())) {
         (true, _) => "Passed",
-        (false, true) => "Could not be tried",
+        (false, true) => "Could not be tested",
         (false, false) => "Failed",
     }
 }
@@ -81,7 +81,7 @@ fn source_row(name: &str, source: &SourceProof) -> Markup {
                 @if let Some(holds) = &source.holds { (holds) br; }
                 @if let Some(comparison) = &source.comparison { (comparison) }
                 @for note in &source.notes { br; (note) }
-                @if let Some(why) = &source.untried { br; "could not be tried: " (why) }
+                @if let Some(why) = &source.untried { br; "could not be restored here: " (why) }
             }
         }
     }
@@ -89,10 +89,10 @@ fn source_row(name: &str, source: &SourceProof) -> Markup {
 
 fn together(crosscheck: &CrosscheckReport) -> Markup {
     html! {
-        h2 { "Both halves together" }
-        p { (crosscheck.compared) " documents that the database names were compared with the folder." }
+        h2 { "Database and documents compared" }
+        p { (crosscheck.compared) " documents listed in the database were compared with the folder." }
         table {
-            tr { th { "Looked at" } th { "Outcome" } th { "Detail" } }
+            tr { th { "Check" } th { "Outcome" } th { "Detail" } }
             @for finding in &crosscheck.findings {
                 tr { td { (finding.name) } td { (verdict(finding.verdict)) } td { (finding.detail) } }
             }
@@ -104,10 +104,10 @@ fn together(crosscheck: &CrosscheckReport) -> Markup {
                 }
             }
         }
-        (paths("Named by the database and not there", &crosscheck.missing))
-        (paths("With another content than the database noted", &crosscheck.altered))
-        (paths("Not named by the database", &crosscheck.orphaned))
-        p { "Looked at by the plugin with sha256 " code { (crosscheck.plugin.sha256) } "." }
+        (paths("Listed in the database but missing", &crosscheck.missing))
+        (paths("With content that differs from the database", &crosscheck.altered))
+        (paths("Not listed in the database", &crosscheck.orphaned))
+        p { "Checked by the plugin with SHA-256 " code { (crosscheck.plugin.sha256) } "." }
     }
 }
 
@@ -117,7 +117,7 @@ fn paths(title: &str, paths: &Paths) -> Markup {
         @if paths.total > 0 {
             h2 { (title) ": " (paths.total) }
             ul { @for path in &paths.first { li { code { (path) } } } }
-            @if paths.total > paths.first.len() as u64 { p { "These are the first ones." } }
+            @if paths.total > paths.first.len() as u64 { p { "Only the first are shown." } }
         }
     }
 }

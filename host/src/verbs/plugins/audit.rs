@@ -1,4 +1,4 @@
-//! `plugins audit`: for each configured plugin what it is, what it imports, what it is granted, and whether the two agree.
+//! `plugins audit`: shows for each configured plugin what it imports, what it is granted, and whether these agree.
 
 use crate::config::{Config, Source};
 use crate::report::{FORMAT_VERSION, Report};
@@ -14,30 +14,30 @@ use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::path::Path;
 
-/// How strict, and whether to write.
+/// Arguments of `plugins audit`.
 #[derive(Debug, Clone, Copy, Default, clap::Args)]
 pub struct Arguments {
-    /// Also fail where something is granted that is not imported
+    /// Also fail if something is granted that is not imported
     #[arg(long)]
     strict: bool,
-    /// Also fail where there is no capabilities.lock beside the configuration
+    /// Also fail if there is no capabilities.lock beside the configuration
     #[arg(long, conflicts_with = "write")]
     locked: bool,
-    /// Write what is found to capabilities.lock beside the configuration, once nothing is denied
+    /// Write the result to capabilities.lock beside the configuration, unless something is denied
     #[arg(long)]
     write: bool,
 }
 
-/// What an import, or a grant, comes to.
+/// The verdict on an import or a grant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
     /// Imported and granted.
     Granted,
-    /// Imported, and free for every plugin: the log, and interfaces of types alone.
+    /// Imported, and needs no grant: for example the log, and interfaces that contain only types.
     Free,
     /// Imported and not granted.
     Denied,
-    /// Imported, and nothing that this host offers.
+    /// Imported, but not offered by this host.
     Unknown,
     /// Granted and not imported.
     Unused,
@@ -63,27 +63,35 @@ struct Line {
     scope: Vec<String>,
 }
 
-/// One plugin.
+/// The audit of one plugin.
 struct Audited {
     role: Role,
-    config: plugin::Config,
+    config: plugin::PluginConfig,
     component: Component,
     lines: Vec<Line>,
-    /// Why it would not run, whatever it is granted.
+    /// Why it could not run with any grants.
     unfit: Option<Error>,
 }
 
 /// Audits every plugin. Compiles and runs nothing, opens no store and reads no credential.
 ///
 /// # Errors
-/// [`base::error::Class::Config`] for a component that cannot be read, or a lock file that cannot be read or written. What
-/// is denied is in the report.
-pub(super) fn run(config: &Config, arguments: &Arguments, folder: Option<&Path>, lock_file: &Path) -> Result<Report> {
-    let audited: Vec<Audited> = config.roles().map(|role| audit(config, role, folder)).collect::<Result<_>>()?;
+/// [`base::error::Class::Config`] for a component that cannot be read, or a lock file that cannot be read or written.
+/// The report contains denied imports as a failure.
+pub(super) async fn run(
+    config: &Config,
+    arguments: &Arguments,
+    folder: Option<&Path>,
+    lock_file: &Path,
+) -> Result<Report> {
+    let mut audited: Vec<Audited> = Vec::new();
+    for role in config.roles() {
+        audited.push(audit(config, role, folder).await?);
+    }
     let locked = audited.iter().map(|plugin| Ok((plugin.role.name().to_owned(), plugin.locked()?)));
     let found = Lock::new(locked.collect::<Result<Vec<_>>>()?.into_iter());
     let known = match lock::read(lock_file) {
-        // Its hint says that it may be written anew.
+        // The hint of this error suggests to write a new file, so --write must work.
         Err(_) if arguments.write => None,
         known => known?,
     };
@@ -93,15 +101,15 @@ pub(super) fn run(config: &Config, arguments: &Arguments, folder: Option<&Path>,
 
     let mut text: String = audited.iter().map(Audited::text).collect();
     for change in &changes {
-        let _ = writeln!(text, "{}: {}", lock::FILE, change.said);
+        let _ = writeln!(text, "{}: {}", lock::FILE, change.description);
     }
     if known.is_none() && !arguments.write {
-        let _ = writeln!(text, "there is no {} yet: `plugins audit --write` makes it from what is shown", lock::FILE);
+        let _ = writeln!(text, "there is no {} yet: `plugins audit --write` creates it from this audit", lock::FILE);
     }
     let mut failure = verdict(&audited, &denied, &unused, &changes, arguments);
     if arguments.locked && known.is_none() {
         let absent = Error::config(format!("there is no {}", lock_file.display()))
-            .hint("review what is shown, then run `plugins audit --write` and commit the file");
+            .hint("review this audit, then run `plugins audit --write` and commit the file");
         failure = failure.or(Some(absent));
     }
     if arguments.write && denied.is_empty() && audited.iter().all(|plugin| plugin.unfit.is_none()) {
@@ -115,7 +123,7 @@ pub(super) fn run(config: &Config, arguments: &Arguments, folder: Option<&Path>,
         "lock": {
             "file": lock_file.to_string_lossy(),
             "found": known.is_some(),
-            "changes": changes.iter().map(|c| json!({ "grown": c.grown, "said": c.said })).collect::<Vec<_>>(),
+            "changes": changes.iter().map(|c| json!({ "grown": c.grown, "said": c.description })).collect::<Vec<_>>(),
         },
         "denied": denied,
         "unused": unused,
@@ -135,26 +143,26 @@ fn verdict(
     }
     if !denied.is_empty() {
         return Some(
-            Error::config(format!("what is imported is not granted: {}", denied.join("; ")))
-                .hint("grant it in the configuration if the plugin should have it; use another plugin otherwise"),
+            Error::config(format!("plugins import interfaces that they have not been granted: {}", denied.join("; ")))
+                .hint("grant them in the configuration if the plugins should have them; otherwise use other plugins"),
         );
     }
-    let changed: Vec<&str> = changes.iter().map(|change| change.said.as_str()).collect();
+    let changed: Vec<&str> = changes.iter().map(|change| change.description.as_str()).collect();
     if !changed.is_empty() && !arguments.write {
         return Some(
-            Error::config(format!("{} says something else: {}", lock::FILE, changed.join("; ")))
+            Error::config(format!("{} does not match: {}", lock::FILE, changed.join("; ")))
                 .hint("review the change, then run `plugins audit --write` and commit the file"),
         );
     }
     (arguments.strict && !unused.is_empty()).then(|| {
-        Error::config(format!("what is granted is not imported: {}", unused.join("; ")))
-            .hint("take the grant out of the configuration")
+        Error::config(format!("plugins have grants that they do not use: {}", unused.join("; ")))
+            .hint("remove these grants from the configuration")
     })
 }
 
-fn audit(config: &Config, role: Role, folder: Option<&Path>) -> Result<Audited> {
+async fn audit(config: &Config, role: Role, folder: Option<&Path>) -> Result<Audited> {
     let own = config.plugins.of(role);
-    let component = component::read(role, own, config.plugins.require_digest, folder)?;
+    let component = component::read(role, own, config.plugins.require_digest, folder).await?;
     let unfit = component::check(role, &component, own).err();
     let imports = component::imports(role, &component)?;
     let mut lines: Vec<Line> = imports.iter().map(|import| line(config, role, import)).collect();
@@ -165,9 +173,9 @@ fn audit(config: &Config, role: Role, folder: Option<&Path>) -> Result<Audited> 
         functions: Vec::new(),
         scope: scope(config, own, grant),
     }));
-    // The package's own interfaces first, WASI apart behind them.
+    // The package's own interfaces come first, then WASI.
     lines.sort_by_key(|line| line.interface.starts_with("wasi:"));
-    // A denied import has its own line and its own words.
+    // A denied import has its own line and its own message.
     let unfit = unfit.filter(|_| lines.iter().all(|line| !matches!(line.verdict, Verdict::Denied)));
     Ok(Audited { role, config: own.clone(), component, lines, unfit })
 }
@@ -188,8 +196,8 @@ fn line(config: &Config, role: Role, import: &Import) -> Line {
     }
 }
 
-/// What a grant reaches: in one call a single one of these, and only by the handle that the call passes in.
-fn scope(config: &Config, plugin: &plugin::Config, grant: Grant) -> Vec<String> {
+/// What a grant covers. A single call reaches only one of these, through the handle that is passed in.
+fn scope(config: &Config, plugin: &plugin::PluginConfig, grant: Grant) -> Vec<String> {
     let sources = |wanted: fn(&Source) -> bool, shown: &dyn Fn(&str, &str) -> String| {
         let mut found = Vec::new();
         for (environment, own) in &config.environments {
@@ -214,7 +222,7 @@ fn scope(config: &Config, plugin: &plugin::Config, grant: Grant) -> Vec<String> 
         }
         Grant::ObjectWrite => {
             let url = config.store.url.trim_end_matches('/');
-            sources(|_| true, &|environment, source| format!("{url}/{environment}/{source}/ (new objects alone)"))
+            sources(|_| true, &|environment, source| format!("{url}/{environment}/{source}/ (new objects only)"))
         }
         Grant::KubeJob => {
             let job = |(environment, own): (&catalogue::configured::Environment, &crate::config::EnvironmentConfig)| {
@@ -248,28 +256,28 @@ impl Audited {
     }
 
     fn locked(&self) -> Result<Locked> {
-        Locked::of(self.role, &self.config, &self.component)
+        Locked::from_config(self.role, &self.config, &self.component)
     }
 
-    /// By which columns rows may be left out.
+    /// The columns by which rows may be left out.
     fn filters(&self) -> impl Iterator<Item = String> {
         let filters = (self.role == Role::Fingerprint).then(|| self.config.filters());
         filters.into_iter().flat_map(|filters| filters.columns().collect::<Vec<_>>())
     }
 
-    /// What a report may show of rows, column by column.
+    /// The columns that a report may show.
     fn shown(&self) -> impl Iterator<Item = String> {
         self.config.shown.columns()
     }
 
-    /// What may be read of tables, column by column.
+    /// The columns that may be read.
     fn columns(&self) -> impl Iterator<Item = String> {
         lock::columns(&self.config)
     }
 
     fn is_pinned(&self) -> bool {
         let is_address = self.config.component.to_string_lossy().starts_with(registry::SCHEME);
-        // An address without a digest is refused.
+        // Every accepted address contains a digest.
         self.config.sha256.is_some() || is_address
     }
 

@@ -1,5 +1,5 @@
-//! `plugins check`: whether a component does what every plugin of its world has to do. It runs it on made-up arguments, without a source,
-//! a store or a cluster.
+//! `plugins check`: checks that a component follows the rules for every plugin of its world. It runs the component with
+//! made-up arguments, without a source, a store or a cluster.
 
 mod rules;
 #[cfg(test)]
@@ -10,19 +10,19 @@ use crate::report::{FORMAT_VERSION, Report};
 use base::error::{Class, Error, Result};
 use base::text::printable;
 use base::variables::cache_folder;
-use plugin::{Config, Engine, Plugin, Plugins, Role, component};
+use plugin::{Engine, Plugin, PluginConfig, Plugins, Role, component};
 use rules::Tried;
 use serde_json::json;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-/// What the person asked for.
+/// Arguments of `plugins check`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Arguments {
     /// The component
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Its settings, as the inside of a TOML table: 'keep = 14'
+    /// Settings of the component, as the content of a TOML table: 'keep = 14'
     #[arg(long, value_name = "TOML")]
     settings: Option<String>,
 }
@@ -36,20 +36,20 @@ pub(super) async fn run(arguments: &Arguments) -> Result<Report> {
     let mut text = format!("{}\n", arguments.file.display());
     let (mut worlds, mut broken) = (Vec::new(), Vec::new());
     for role in &found.roles {
-        let of_world = try_role(*role, &arguments.file, settings.clone()).await?;
+        let tried = try_role(*role, &arguments.file, settings.clone()).await?;
         let _ = writeln!(text, "  as a plugin of the world {}", role.name());
-        for Tried { rule, why, broken: seen } in &of_world {
+        for Tried { rule, why, broken: seen } in &tried {
             let _ = match seen {
                 None => writeln!(text, "    holds   it {rule}"),
                 Some(seen) => {
-                    writeln!(text, "    BROKEN  it {rule}\n            seen: {seen}\n            because {why}")
+                    writeln!(text, "    BROKEN  it {rule}\n            found: {seen}\n            because {why}")
                 }
             };
         }
-        broken.extend(of_world.iter().filter_map(|tried| tried.broken.clone()));
+        broken.extend(tried.iter().filter_map(|tried| tried.broken.clone()));
         worlds.push(json!({
             "world": role.name(),
-            "rules": of_world.iter().map(|tried| json!({
+            "rules": tried.iter().map(|tried| json!({
                 "rule": tried.rule,
                 "why": tried.why,
                 "seen": tried.broken.as_ref().map(|error| printable(error.message())),
@@ -65,22 +65,23 @@ pub(super) async fn run(arguments: &Arguments) -> Result<Report> {
     });
     let failure = broken.first().map(|first| {
         let class = if first.class() == Class::PluginTrapped { Class::PluginTrapped } else { Class::PluginRefused };
-        Error::new(class, format!("of the rules above are broken: {}", broken.len()))
-            .hint("mend the plugin; `docs/writing-a-plugin.md` says more of each rule")
+        Error::new(class, format!("the plugin breaks {} of the rules above", broken.len()))
+            .hint("fix the plugin; `docs/writing-a-plugin.md` explains the rules in detail")
     });
     Ok(Report { document, text, failure })
 }
 
-/// Every rule of one world. What it imports is granted: no rule hands it anything that it could use that on.
+/// Checks every rule of one world. All imports are granted, because no rule passes in a handle on which the plugin
+/// could use them.
 async fn try_role(role: Role, file: &Path, settings: toml::Table) -> Result<Vec<Tried>> {
     let engine = Engine::new()?;
-    let load = |settings: toml::Table| {
+    let load = async |settings: toml::Table| {
         let component = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
         let found = component::inspect(&component, None)?;
         let needs = found.imports.iter().filter_map(|import| import.needs).collect();
-        let config = Config { component, grants: needs, settings, ..Config::default() };
-        Plugin::load(&engine, &Plugins::with(role, config).at(cache_folder(), None)?, role, None)
+        let config = PluginConfig { component, grants: needs, settings, ..PluginConfig::default() };
+        Plugin::load(&engine, &Plugins::with(role, config).at(cache_folder(), None)?, role, None).await
     };
     let with_more = settings.clone().into_iter().chain([rules::unknown_setting()]).collect();
-    Ok(rules::check(&load(settings)?, &load(with_more)?).await)
+    Ok(rules::check(&load(settings).await?, &load(with_more).await?).await)
 }

@@ -1,7 +1,8 @@
-//! `plugins explain fingerprint`: what the newest fingerprint of each source rests on, in words, from the records in the store.
+//! `plugins explain fingerprint`: explains what the newest fingerprint of each source is based on, from the records in
+//! the store.
 
 use crate::report::{FORMAT_VERSION, Report};
-use crate::session::Host;
+use crate::session::Session;
 use base::error::{Error, Result};
 use base::evidence::{Selected, SelectedTables};
 use base::text::printable;
@@ -13,31 +14,32 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-/// What the person asked for.
+/// Arguments of `plugins explain`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Arguments {
-    /// The plugin whose choice is explained
+    /// The plugin whose selection is explained
     #[arg(value_name = "PLUGIN")]
     what: Explained,
-    /// Environment, as the configuration names it
+    /// Environment, as named in the configuration
     #[arg(long = "env", value_name = "NAME")]
     pub(super) environment: String,
 }
 
-/// Plugins that choose what is looked at.
+/// Plugins that select what is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Explained {
     /// What counts as a change of a source
     Fingerprint,
 }
 
-/// Reads the records. No source is opened and no plugin runs.
+/// Explains the fingerprints from the records. Opens no source and runs no plugin.
 ///
 /// # Errors
-/// The store's; [`base::error::Class::Config`] where no record has a fingerprint.
-pub(super) async fn run(host: &Host, arguments: &Arguments) -> Result<Report> {
+/// Those of the store; [`base::error::Class::Config`] if no record has a fingerprint.
+pub(super) async fn run(session: &Session, arguments: &Arguments) -> Result<Report> {
     let Explained::Fingerprint = arguments.what;
-    let history = history::load(&host.store, &host.environment, &host.sources.configured, host.clock.now()).await?;
+    let history =
+        history::load(&session.store, &session.environment, &session.sources.configured, session.clock.now()).await?;
     let mut newest: BTreeMap<&str, (&Snapshot, &SourceRecord)> = BTreeMap::new();
     for snapshot in &history.snapshots {
         for (name, source) in snapshot.record.iter().flat_map(|record| &record.sources) {
@@ -48,12 +50,12 @@ pub(super) async fn run(host: &Host, arguments: &Arguments) -> Result<Report> {
     }
     if newest.is_empty() {
         return Err(Error::config(format!(
-            "no record of {} has a fingerprint that could be explained",
-            host.environment
+            "no record of {} has a fingerprint that can be explained",
+            session.environment
         ))
-        .hint("run `backup` first; `status` shows what keeps a source from being fingerprinted"));
+        .hint("run `backup` first; `status` shows why a source has no fingerprint"));
     }
-    let text = newest.iter().map(|(name, (snapshot, source))| words(name, snapshot, source)).collect();
+    let text = newest.iter().map(|(name, (snapshot, source))| describe(name, snapshot, source)).collect();
     let value = |(name, (snapshot, source)): (&&str, &(&Snapshot, &SourceRecord))| {
         json!({
             "source": name,
@@ -65,37 +67,37 @@ pub(super) async fn run(host: &Host, arguments: &Arguments) -> Result<Report> {
     };
     let document = json!({
         "format_version": FORMAT_VERSION,
-        "environment": host.environment.as_str(),
+        "environment": session.environment.as_str(),
         "sources": newest.iter().map(value).collect::<Vec<Value>>(),
     });
     Ok(Report { document, text, failure: None })
 }
 
-fn words(name: &str, snapshot: &Snapshot, source: &SourceRecord) -> String {
+fn describe(name: &str, snapshot: &Snapshot, source: &SourceRecord) -> String {
     let basis = printable(source.basis.as_deref().unwrap_or("nothing"));
-    let mut text = format!("{name}, by the record of {}: {basis}\n", snapshot.id);
+    let mut text = format!("{name}, from the record of {}: {basis}\n", snapshot.id);
     if source.selected.is_empty() {
-        text.push_str("  an older version recorded no selection; the next run does\n");
+        text.push_str("  an older version wrote this record without the selection; the next run records it\n");
     }
     for selected in &source.selected {
         match selected {
             Selected::Structure => text.push_str(
-                "  structure: tables, columns, types, keys, indexes, triggers, functions and all else that is defined\n",
+                "  structure: tables, columns, types, keys, indexes, triggers, functions and all other definitions\n",
             ),
             Selected::Definitions => text.push_str(
                 "  definitions: defaults, checks, views, policies and conditions as the server prints them\n",
             ),
             Selected::Comments => text.push_str("  comments\n"),
-            Selected::Rights => text.push_str("  owners, rights and security labels, and what the database itself is set to\n"),
+            Selected::Rights => text.push_str("  owners, rights, security labels and the database's own settings\n"),
             Selected::LargeObjects => text.push_str("  every byte of the large objects\n"),
             Selected::Sequences { skip } => {
-                text.push_str("  the values of the sequences, but for those of\n");
+                text.push_str("  the values of the sequences, except those of\n");
                 match skip.is_empty() {
                     true => text.push_str("    nothing\n"),
-                    false => tables(&mut text, skip),
+                    false => push_tables(&mut text, skip),
                 }
             }
-            Selected::Content { schemas } => content(&mut text, schemas, source),
+            Selected::Content { schemas } => push_content(&mut text, schemas, source),
             Selected::Latest { column, schemas } => {
                 let column = printable(column);
                 for (schema, tables) in schemas {
@@ -107,26 +109,26 @@ fn words(name: &str, snapshot: &Snapshot, source: &SourceRecord) -> String {
                         list(tables)
                     );
                 }
-                text.push_str("    no other change of a row is seen\n");
+                text.push_str("    no other change of a row is noticed\n");
             }
             Selected::TreeMetadata { exclude } => {
                 text.push_str("  path, kind, mode, owner, size and times of every entry; no byte of a file\n");
-                left_out(&mut text, exclude);
+                push_left_out(&mut text, exclude);
             }
             Selected::TreeContent { exclude } => {
                 text.push_str("  path, kind, mode, owner and every byte of every file; no times\n");
-                left_out(&mut text, exclude);
+                push_left_out(&mut text, exclude);
             }
         }
     }
     text
 }
 
-fn content(text: &mut String, schemas: &BTreeMap<String, SelectedTables>, source: &SourceRecord) {
+fn push_content(text: &mut String, schemas: &BTreeMap<String, SelectedTables>, source: &SourceRecord) {
     let selected: usize = schemas.values().map(|schema| schema.tables.len()).sum();
     let there = source.measure.and_then(|measure| measure.tables);
     let of = there.map(|there| format!(" of {}", HumanCount(there))).unwrap_or_default();
-    let _ = writeln!(text, "  every row of {}{of} tables, but for", HumanCount(selected as u64));
+    let _ = writeln!(text, "  every row of {}{of} tables, except", HumanCount(selected as u64));
     let mut exceptions = String::new();
     for (schema, selected) in schemas {
         for (table, columns) in &selected.skip_columns {
@@ -148,13 +150,13 @@ fn content(text: &mut String, schemas: &BTreeMap<String, SelectedTables>, source
     }
 }
 
-fn tables(text: &mut String, schemas: &BTreeMap<String, BTreeSet<String>>) {
+fn push_tables(text: &mut String, schemas: &BTreeMap<String, BTreeSet<String>>) {
     for (schema, tables) in schemas {
         let _ = writeln!(text, "    tables of {}: {}", printable(schema), list(tables));
     }
 }
 
-fn left_out(text: &mut String, exclude: &[String]) {
+fn push_left_out(text: &mut String, exclude: &[String]) {
     let shown = exclude.iter().map(|glob| printable(glob)).collect::<Vec<_>>().join(", ");
     let _ = writeln!(text, "    left out: {}", if shown.is_empty() { "nothing" } else { &shown });
 }

@@ -1,4 +1,4 @@
-//! `plugins inspect`: what a component is, without a configuration and without running any of it.
+//! `plugins inspect`: describes a component without a configuration and without running it.
 
 use crate::report::{FORMAT_VERSION, Report};
 use base::error::{Error, Result};
@@ -18,14 +18,14 @@ pub(super) fn run(file: &Path, signed_by: Option<&Key>) -> Result<Report> {
         Some(_) => {
             let _ = writeln!(text, "  a plugin of the world {} {}", worlds.join(" and of "), component::WORLD_VERSION);
         }
-        None => text.push_str("  no plugin of this host's version\n"),
+        None => text.push_str("  not a plugin for this version of the host\n"),
     }
     match signed_by {
         Some(key) => {
             let _ = writeln!(text, "  signed by {key}");
         }
         None if signature::beside(file).exists() => {
-            text.push_str("  a signature is beside it, which --signed-by KEY verifies\n");
+            text.push_str("  the file has a signature, which --signed-by KEY verifies\n");
         }
         None => {}
     }
@@ -37,15 +37,15 @@ pub(super) fn run(file: &Path, signed_by: Option<&Key>) -> Result<Report> {
         let needs = match import.needs {
             Some(grant) => format!("needs the grant \"{grant}\""),
             None if found.is_free(import) => "needs no grant".to_owned(),
-            None => "is nothing that this host offers".to_owned(),
+            None => "is not offered by this host".to_owned(),
         };
         let _ = writeln!(text, "          {needs}");
     }
     if found.imports.is_empty() {
-        text.push_str("  imports nothing: it can compute and nothing else\n");
+        text.push_str("  imports nothing: it can only compute\n");
     }
     for line in &found.says {
-        let _ = writeln!(text, "  says of itself {line}");
+        let _ = writeln!(text, "  claims {line}");
     }
     let grants: Vec<String> =
         found.imports.iter().filter_map(|import| import.needs).map(|grant| format!("\"{grant}\"")).collect();
@@ -53,7 +53,7 @@ pub(super) fn run(file: &Path, signed_by: Option<&Key>) -> Result<Report> {
     for world in worlds.iter().filter(|_| failure.is_none()) {
         let _ = writeln!(
             text,
-            "to use it, review this list and write:\n\n[plugins.{world}]\ncomponent = \"{}\"\nsha256 = \"{}\"\ngrants = [{}]",
+            "to use it, review this list and add to the configuration:\n\n[plugins.{world}]\ncomponent = \"{}\"\nsha256 = \"{}\"\ngrants = [{}]",
             std::path::absolute(file).unwrap_or_else(|_| file.to_owned()).display(),
             found.digest,
             grants.join(", ")
@@ -89,16 +89,16 @@ pub(super) fn run(file: &Path, signed_by: Option<&Key>) -> Result<Report> {
     Ok(Report { document, text, failure })
 }
 
-/// Why it cannot run here, whatever it is granted.
+/// Why the component cannot run on this host with any grants.
 pub(super) fn unfit(found: &Inspected) -> Option<Error> {
     let shown = |names: &[String]| names.iter().map(|name| printable(name)).collect::<Vec<_>>().join(", ");
     if found.roles.is_empty() {
-        let said = if found.exports.is_empty() {
+        let why = if found.exports.is_empty() {
             "it exports nothing".to_owned()
         } else {
-            format!("it exports {}, and this host runs none of these", shown(&found.exports))
+            format!("it exports {}, none of which this host runs", shown(&found.exports))
         };
-        return Some(Error::config(said).hint("build it for a world of this host's wit folder"));
+        return Some(Error::config(why).hint("build it for a world of this host's wit folder"));
     }
     let offered = |import: &&Import| import.needs.is_some() || found.is_free(import);
     let foreign: Vec<String> =
@@ -111,7 +111,7 @@ pub(super) fn unfit(found: &Inspected) -> Option<Error> {
 
 fn functions(import: &Import) -> String {
     match import.functions.as_slice() {
-        [] => "types alone".to_owned(),
+        [] => "types only".to_owned(),
         functions => functions.iter().map(|function| printable(function)).collect::<Vec<_>>().join(", "),
     }
 }

@@ -1,8 +1,8 @@
-//! `plugins log`: what each plugin did, read back from the store: records of runs, certificates of those that are forgotten and of
-//! plans that put something into the bin, and drills.
+//! `plugins log`: shows what each plugin did, from the store: from records of runs, certificates of forgotten runs and
+//! of plans that put something into the bin, and drills.
 
 use crate::report::{FORMAT_VERSION, Report};
-use crate::session::Host;
+use crate::session::Session;
 use base::error::{Error, Result};
 use base::id::SnapshotId;
 use base::text::printable;
@@ -20,41 +20,42 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-/// Certificates and drills that are read at the same time.
+/// Certificates that are read at the same time.
 const READS_IN_FLIGHT_MAX: usize = 16;
 
-/// How many times as much as it usually does is unusual of a plugin. A year's end with twice the documents is not.
+/// Activity of a plugin is unusual above this multiple of its usual level. Twice the documents at a year's end are not
+/// unusual.
 const UNUSUAL_TIMES: u64 = 3;
 
-/// Earlier occasions that it takes to know what is usual: a week's nights.
+/// Earlier occasions that are needed to determine the usual level: one week of nightly runs.
 const USUAL_MIN: usize = 7;
 
-/// What the person asked for.
+/// Arguments of `plugins log`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Arguments {
-    /// Environment, as the configuration names it
+    /// Environment, as named in the configuration
     #[arg(long = "env", value_name = "NAME")]
     pub(super) environment: String,
-    /// How far to look back, as 30d or 48h; a year has 365d
-    #[arg(long, value_name = "AGE", default_value = "30d", value_parser = age)]
+    /// How far to look back, such as 30d or 48h; use 365d for a year
+    #[arg(long, value_name = "AGE", default_value = "30d", value_parser = parse_age)]
     since: Age,
     /// Only this role, such as crosscheck
     #[arg(long, value_name = "ROLE", value_parser = PossibleValuesParser::new(Role::ALL.map(Role::name)))]
     plugin: Option<String>,
-    /// Only components whose sha256 begins so
-    #[arg(long, value_name = "SHA256", value_parser = digest)]
+    /// Only components whose sha256 begins with these digits
+    #[arg(long, value_name = "SHA256", value_parser = parse_digest)]
     digest: Option<String>,
 }
 
-/// The beginning of a digest. A mistyped one would find nothing, which reads as if nothing had been done.
-fn digest(text: &str) -> std::result::Result<String, String> {
+/// Parses the first digits of a digest. A mistyped digest would match nothing, as if the plugin had done nothing.
+fn parse_digest(text: &str) -> std::result::Result<String, String> {
     let is_digest = (1..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     is_digest
         .then(|| text.to_ascii_lowercase())
         .ok_or_else(|| "expected the first hexadecimal digits of a SHA-256".to_owned())
 }
 
-fn age(text: &str) -> std::result::Result<Age, String> {
+fn parse_age(text: &str) -> std::result::Result<Age, String> {
     Age::try_from(text.to_owned())
 }
 
@@ -66,10 +67,10 @@ struct Occasion {
     plugins: Vec<PluginRecord>,
 }
 
-/// What kind of occasion.
+/// The kind of an occasion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// A run, of which the store has the record, or the certificate alone.
+    /// A run, of which the store has the record or only the certificate.
     Run,
     /// A plan that put something into the bin, by a run or a prune.
     Plan,
@@ -80,7 +81,7 @@ enum Kind {
 /// Plugin, digest, function and scope.
 type Deed = (String, String, String, String);
 
-/// What was done so.
+/// The total of one deed.
 #[derive(Debug, Clone, Copy)]
 struct Sum {
     occasions: u64,
@@ -91,19 +92,16 @@ struct Sum {
     last: SnapshotId,
 }
 
-/// Adds up the tallies.
-///
-/// # Errors
-/// The store's. A record that cannot be read is left out, and the report says so.
-pub(super) async fn run(host: &Host, arguments: &Arguments) -> Result<Report> {
-    let now = host.clock.now();
+/// Adds up the tallies. Records that cannot be read are left out and listed in the report.
+pub(super) async fn run(session: &Session, arguments: &Arguments) -> Result<Report> {
+    let now = session.clock.now();
     let from = now.checked_sub(arguments.since.0).unwrap_or(Timestamp::MIN);
-    let history = history::load(&host.store, &host.environment, &host.sources.configured, now).await?;
+    let history = history::load(&session.store, &session.environment, &session.sources.configured, now).await?;
     let wanted = |plugin: &PluginRecord| {
         arguments.plugin.as_ref().is_none_or(|role| *role == plugin.name)
             && arguments.digest.as_ref().is_none_or(|digest| plugin.sha256.starts_with(digest.as_str()))
     };
-    let mut occasions = occasions(host, &history).await?;
+    let mut occasions = occasions(session, &history).await?;
     occasions.iter_mut().for_each(|occasion| occasion.plugins.retain(wanted));
     occasions.sort_by_key(|occasion| occasion.at);
     let unusual = unusual(&occasions, from);
@@ -111,10 +109,10 @@ pub(super) async fn run(host: &Host, arguments: &Arguments) -> Result<Report> {
     let count = |kind: Kind| occasions.iter().filter(|occasion| occasion.kind == kind).count();
     let (runs, plans, drills) = (count(Kind::Run), count(Kind::Plan), count(Kind::Drill));
     let sums = sum(&occasions);
-    let since = from.to_zoned_datetime(host.time_zone.clone()).strftime("%Y-%m-%d %H:%M").to_string();
+    let since = from.to_zoned_datetime(session.time_zone.clone()).strftime("%Y-%m-%d %H:%M").to_string();
     let mut text = format!(
         "{} since {since}: {runs} runs, {plans} plans that put something into the bin, {drills} drills\n",
-        host.environment
+        session.environment
     );
     if !sums.is_empty() {
         let mut table = Table::new();
@@ -124,14 +122,14 @@ pub(super) async fn run(host: &Host, arguments: &Arguments) -> Result<Report> {
         for ((plugin, sha256, function, scope), sum) in &sums {
             let numbers = [sum.occasions.to_string(), sum.calls.to_string(), sum.items.to_string()];
             let [times, calls, items] = numbers;
-            let (bytes, digest) = (HumanBytes(sum.bytes).to_string(), plugin::short(sha256));
+            let (bytes, digest) = (HumanBytes(sum.bytes).to_string(), plugin::short_digest(sha256));
             let (first, last) = (sum.first.to_string(), sum.last.to_string());
             table.add_row([plugin, digest, function, scope, &times, &calls, &items, &bytes, &first, &last]);
         }
         let _ = writeln!(text, "{}", table.trim_fmt());
     }
-    for said in &unusual {
-        let _ = writeln!(text, "unusual: {said}");
+    for line in &unusual {
+        let _ = writeln!(text, "unusual: {line}");
     }
     for damage in history.damaged() {
         let _ = writeln!(text, "warning: {damage}");
@@ -148,7 +146,7 @@ pub(super) async fn run(host: &Host, arguments: &Arguments) -> Result<Report> {
         .collect();
     let document = json!({
         "format_version": FORMAT_VERSION,
-        "environment": host.environment.as_str(),
+        "environment": session.environment.as_str(),
         "since": from,
         "runs": runs,
         "plans": plans,
@@ -159,16 +157,16 @@ pub(super) async fn run(host: &Host, arguments: &Arguments) -> Result<Report> {
     Ok(Report { document, text, failure: None })
 }
 
-/// Everything that the store knows of.
-async fn occasions(host: &Host, history: &History) -> Result<Vec<Occasion>> {
+/// All occasions in the store.
+async fn occasions(session: &Session, history: &History) -> Result<Vec<Occasion>> {
     let records = history.snapshots.iter().filter_map(|snapshot| snapshot.record.as_ref());
     let mut occasions: Vec<Occasion> =
         records.map(|record| Occasion { at: record.id, kind: Kind::Run, plugins: record.plugins.clone() }).collect();
     let binned = history.snapshots.iter().filter(|snapshot| snapshot.binned.is_some()).map(|snapshot| snapshot.id);
     let ids: Vec<SnapshotId> = history.forgotten.keys().copied().chain(binned).collect();
-    // One plan puts several snapshots into the bin, and each certificate has it.
+    // One plan can put several snapshots into the bin, and the certificate of each contains it.
     let mut plans = BTreeSet::new();
-    for (id, certificate) in certificates(host, ids).await? {
+    for (id, certificate) in certificates(session, ids).await? {
         if history.forgotten.contains_key(&id) && !certificate.plugins.is_empty() {
             occasions.push(Occasion { at: id, kind: Kind::Run, plugins: certificate.plugins });
         }
@@ -177,29 +175,29 @@ async fn occasions(host: &Host, history: &History) -> Result<Vec<Occasion>> {
             occasions.push(Occasion { at, kind: Kind::Plan, plugins: vec![plugin] });
         }
     }
-    let listed = host.store.list(&format!("{}/drills/", host.environment)).await?;
+    let listed = session.store.list(&format!("{}/drills/", session.environment)).await?;
     for meta in listed.into_iter().filter(|meta| meta.key.as_str().ends_with(".json")) {
-        // One that cannot be read says nothing.
-        let drill = host.store.get(&meta.key).await?.and_then(|bytes| Drill::parse(&bytes).ok());
-        let did =
+        // A drill that cannot be read is skipped.
+        let drill = session.store.get(&meta.key).await?.and_then(|bytes| Drill::parse(&bytes).ok());
+        let deed =
             |drill: Drill| Some((drill.id, drill.crosscheck.map(|report| report.plugin).or(drill.crosscheck_failed)?));
-        let plugin = drill.and_then(did);
+        let plugin = drill.and_then(deed);
         occasions.extend(plugin.map(|(at, plugin)| Occasion { at, kind: Kind::Drill, plugins: vec![plugin] }));
     }
     Ok(occasions)
 }
 
-async fn certificates(host: &Host, ids: Vec<SnapshotId>) -> Result<Vec<(SnapshotId, Certificate)>> {
+async fn certificates(session: &Session, ids: Vec<SnapshotId>) -> Result<Vec<(SnapshotId, Certificate)>> {
     let read = |id: SnapshotId| async move {
-        let bytes = host.store.get(&catalogue::keys::certificate_key(&host.environment, id)?).await?;
-        // `verify` names one that cannot be read.
+        let bytes = session.store.get(&catalogue::keys::certificate_key(&session.environment, id)?).await?;
+        // `verify` reports certificates that cannot be read.
         Ok::<_, Error>(bytes.and_then(|bytes| Some((id, serde_json::from_slice(&bytes).ok()?))))
     };
     let read: Vec<_> = futures::stream::iter(ids).map(read).buffered(READS_IN_FLIGHT_MAX).try_collect().await?;
     Ok(read.into_iter().flatten().collect())
 }
 
-/// The deeds of one plugin on one occasion; one that called nothing did nothing.
+/// The deeds of one plugin on one occasion. A plugin without calls gets one line of zeros.
 fn deeds(plugin: &PluginRecord) -> impl Iterator<Item = (Deed, [u64; 3])> {
     let deed = |function: &str, scope: &str| {
         (plugin.name.clone(), plugin.sha256.clone(), function.to_owned(), scope.to_owned())
@@ -226,7 +224,8 @@ fn sum(occasions: &[Occasion]) -> BTreeMap<Deed, Sum> {
     sums
 }
 
-/// What a plugin did since a moment that is far more than it did on most occasions before, whichever component played its role.
+/// Activity since `from` that is far above the role's usual level on earlier occasions, whichever component played the
+/// role.
 fn unusual(occasions: &[Occasion], from: Timestamp) -> Vec<String> {
     let mut before: BTreeMap<(String, String, String), Vec<[u64; 3]>> = BTreeMap::new();
     let mut found = Vec::new();
@@ -237,7 +236,7 @@ fn unusual(occasions: &[Occasion], from: Timestamp) -> Vec<String> {
                 for (number, what) in ["calls", "items", "bytes"].into_iter().enumerate() {
                     let (now, median) = (done.get(number).copied().unwrap_or(0), median(usual, number));
                     if now > median.saturating_mul(UNUSUAL_TIMES) && now > UNUSUAL_TIMES {
-                        let digest = plugin::short(&sha256);
+                        let digest = plugin::short_digest(&sha256);
                         found.push(printable(&format!(
                             "{plugin} ({digest}) {function} of {scope} at {}: {now} {what}, usually {median}",
                             occasion.at
@@ -251,8 +250,8 @@ fn unusual(occasions: &[Occasion], from: Timestamp) -> Vec<String> {
     found
 }
 
-fn median(of: &[[u64; 3]], number: usize) -> u64 {
-    let mut values: Vec<u64> = of.iter().filter_map(|done| done.get(number).copied()).collect();
+fn median(counts: &[[u64; 3]], number: usize) -> u64 {
+    let mut values: Vec<u64> = counts.iter().filter_map(|done| done.get(number).copied()).collect();
     values.sort_unstable();
     values.get(values.len() / 2).copied().unwrap_or(0)
 }
@@ -282,17 +281,17 @@ mod tests {
     }
 
     #[test]
-    fn far_more_than_on_most_days_before_is_unusual_and_a_first_week_or_twice_as_much_is_not() {
-        let of = |last: Occasion, days: u32| {
+    fn far_more_than_usual_is_unusual_but_not_twice_as_much_or_in_the_first_week() {
+        let unusual_of = |last: Occasion, days: u32| {
             let occasions: Vec<_> = (1..=days).map(|day| occasion(day, 1, 1_000)).chain([last]).collect();
             unusual(&occasions, "2026-06-20T00:00:00Z".parse().unwrap())
         };
-        assert_eq!(of(occasion(20, 1, 2_000), 10), Vec::<String>::new());
-        let found = of(occasion(20, 1, 3_001), 10);
+        assert_eq!(unusual_of(occasion(20, 1, 2_000), 10), Vec::<String>::new());
+        let found = unusual_of(occasion(20, 1, 3_001), 10);
         assert_eq!(found.len(), 1, "{found:?}");
         assert!(found[0].contains("dump (0123456789ab) object-write.put of prod/db at 20260620T010000Z: 3001 bytes"));
-        assert_eq!(of(occasion(20, 40, 3_001), 10).len(), 2);
-        assert_eq!(of(occasion(20, 40, 3_001), 6), Vec::<String>::new(), "nobody knows yet what is usual");
-        assert_eq!(of(occasion(19, 40, 3_001), 10), Vec::<String>::new(), "that was before");
+        assert_eq!(unusual_of(occasion(20, 40, 3_001), 10).len(), 2);
+        assert_eq!(unusual_of(occasion(20, 40, 3_001), 6), Vec::<String>::new(), "the usual level is not known yet");
+        assert_eq!(unusual_of(occasion(19, 40, 3_001), 10), Vec::<String>::new(), "that was before `from`");
     }
 }

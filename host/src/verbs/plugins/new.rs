@@ -1,5 +1,5 @@
-//! `plugins new`: a plugin of one's own that stands outside of any repository. It is a copy of one that ships, with the WIT package
-//! beside it; the language's own tools build it.
+//! `plugins new`: creates a standalone plugin project. It is a copy of a shipped plugin together with the WIT package,
+//! and the language's own tools build it.
 
 use crate::report::{FORMAT_VERSION, Report};
 use base::error::{Class, Error, Result};
@@ -13,10 +13,10 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-/// The interface, as this host has it.
+/// The WIT package of this host.
 static WIT: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../wit");
 
-/// What is copied, held to its tests like everything that ships.
+/// The templates. They are shipped plugins and examples, so they are tested.
 static RETENTION_RUST: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../plugins/retention-last");
 static FINGERPRINT_RUST: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../plugins/fingerprint");
 static DUMP_RUST: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../plugins/dump");
@@ -24,38 +24,38 @@ static RETENTION_PYTHON: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../plugins/
 static RETENTION_JAVASCRIPT: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../plugins/examples/retention-javascript");
 const PANICS: &str = include_str!("../../../../plugins/panics.rs");
 
-/// Which versions a manifest in the repository means by `workspace = true`.
+/// Defines the versions that a manifest in the repository inherits with `workspace = true`.
 const WORKSPACE: &str = include_str!("../../../../Cargo.toml");
 
-/// Which of these were tried together.
+/// The exact versions that were tested together.
 const LOCK: &str = include_str!("../../../../Cargo.lock");
 
-/// Longest name: as long as Cargo's registry takes, and enough for a file name.
+/// Longest name: the limit of Cargo's registry, and short enough for a file name.
 const NAME_BYTES_MAX: usize = 64;
 
-/// Small and fast to start; a panic is a trap.
-const PROFILE: &str = "\n# It stands alone, also inside of another workspace's folder.\n[workspace]\n\n\
+/// Builds a small component that starts fast. A panic becomes a trap.
+const PROFILE: &str = "\n# A workspace of its own, even inside another workspace's folder.\n[workspace]\n\n\
                        [profile.release]\nopt-level = \"s\"\nlto = true\ncodegen-units = 1\npanic = \"abort\"\n";
 
-/// What the person asked for.
+/// Arguments of `plugins new`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Arguments {
-    /// What it decides
+    /// What the plugin decides
     world: World,
-    /// Its name, two words or more: lower-case letters, digits and hyphens, such as retention-weekly
+    /// Name of two or more words: lower-case letters, digits and hyphens, such as retention-weekly
     name: String,
-    /// What it is written in
+    /// Programming language
     #[arg(long, value_enum, default_value_t = Language::Rust)]
     language: Language,
-    /// The folder that its own is made in
+    /// Folder in which the project folder is created
     #[arg(long, value_name = "FOLDER", default_value = ".")]
     into: PathBuf,
 }
 
-/// The worlds that there is something to copy for.
+/// The worlds that have a template.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum World {
-    /// What is kept
+    /// Which snapshots are kept
     Retention,
     /// What counts as a change
     Fingerprint,
@@ -63,10 +63,10 @@ enum World {
     Dump,
 }
 
-/// What a plugin may be written in.
+/// The languages that have a template.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Language {
-    /// 0.1 MB, and fast to compile
+    /// 0.1 MB, compiles fast
     Rust,
     /// 18 MB with its interpreter
     Python,
@@ -85,17 +85,17 @@ impl World {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<Report> {
-    let name = checked(&arguments.name)?;
+    let name = valid_name(&arguments.name)?;
     let files = files(arguments.world, arguments.language, name)?;
     let folder = arguments.into.join(name);
     write(&arguments.into, &folder, &files)?;
     let steps = steps(arguments.world, arguments.language, name);
     let mut text = format!("{} is a plugin of the world {}\n", folder.display(), arguments.world.role().name());
-    text.push_str("make it yours, then build and try it there:\n");
+    text.push_str("edit it, then build and check it in that folder:\n");
     for step in &steps {
         text.push_str(&format!("  {step}\n"));
     }
-    text.push_str("README.md there says which file is what\n");
+    text.push_str("its README.md describes the files\n");
     let document = json!({
         "format_version": FORMAT_VERSION,
         "folder": folder.to_string_lossy(),
@@ -106,26 +106,27 @@ pub(super) fn run(arguments: &Arguments) -> Result<Report> {
     Ok(Report { document, text, failure: None })
 }
 
-/// A name that Cargo, npm and a file system take. Two words, because single ones are keywords of somebody's.
-fn checked(name: &str) -> Result<&str> {
-    let bad = |why: &str| {
-        Err(Error::new(Class::Usage, format!("`{}` cannot name a plugin: {why}", printable(name)))
-            .hint("take something like retention-weekly"))
+/// Checks that Cargo, npm and file systems accept a name. It needs two words, because a single one may be a keyword in
+/// some language.
+fn valid_name(name: &str) -> Result<&str> {
+    let invalid = |why: &str| {
+        Err(Error::new(Class::Usage, format!("`{}` is not a valid plugin name: {why}", printable(name)))
+            .hint("choose a name such as retention-weekly"))
     };
     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     if name.len() > NAME_BYTES_MAX {
-        return bad(&format!("it is longer than {NAME_BYTES_MAX} characters"));
+        return invalid(&format!("it is longer than {NAME_BYTES_MAX} characters"));
     }
     if !name.bytes().all(plain) || !name.starts_with(|c: char| c.is_ascii_lowercase()) {
-        return bad("it takes lower-case letters, digits and hyphens, and begins with a letter");
+        return invalid("it must consist of lower-case letters, digits and hyphens, and it begins with a letter");
     }
     if name.ends_with('-') || name.contains("--") || !name.contains('-') {
-        return bad("it takes two words or more, with a hyphen between them");
+        return invalid("it must have two words or more, with a hyphen between them");
     }
     Ok(name)
 }
 
-/// Every file by its path in the new folder.
+/// All files of the project, by their paths in the new folder.
 fn files(world: World, language: Language, name: &str) -> Result<BTreeMap<String, String>> {
     let (template, old_name) = match (world, language) {
         (World::Retention, Language::Rust) => (&RETENTION_RUST, "retention-last"),
@@ -135,8 +136,8 @@ fn files(world: World, language: Language, name: &str) -> Result<BTreeMap<String
         (World::Retention, Language::Javascript) => (&RETENTION_JAVASCRIPT, "retention-javascript"),
         (World::Fingerprint | World::Dump, Language::Python | Language::Javascript) => {
             let world = world.role().name();
-            return Err(Error::new(Class::Usage, format!("there is no {world} plugin in that language to copy"))
-                .hint(format!("write it in Rust, or begin with the world `{world}` of the folder wit and the tools that `plugins new retention` shows")));
+            return Err(Error::new(Class::Usage, format!("there is no template for a {world} plugin in that language"))
+                .hint(format!("use Rust, or start from the world `{world}` in the folder wit and the tools that `plugins new retention` shows")));
         }
     };
     let mut files = BTreeMap::new();
@@ -154,15 +155,15 @@ fn files(world: World, language: Language, name: &str) -> Result<BTreeMap<String
     Ok(files)
 }
 
-/// Text files of a folder, and of those in it.
+/// Passes every text file of a folder, at any depth, to `take`.
 fn collect(folder: &Dir<'_>, take: &mut impl FnMut(String, &str)) {
     let sources = ["rs", "json", "toml", "py", "txt", "js", "wit"];
     for file in folder.files() {
         let path = file.path().to_string_lossy().into_owned();
         let is_source = file.path().extension().is_some_and(|end| sources.iter().any(|known| end == *known));
-        // npm writes it when somebody builds the template where it lies.
-        let is_made = path.ends_with("package-lock.json");
-        if let Some(text) = file.contents_utf8().filter(|_| is_source && !is_made) {
+        // npm writes this file if somebody builds the template in the repository.
+        let is_generated = path.ends_with("package-lock.json");
+        if let Some(text) = file.contents_utf8().filter(|_| is_source && !is_generated) {
             take(path, text);
         }
     }
@@ -173,13 +174,13 @@ fn collect(folder: &Dir<'_>, take: &mut impl FnMut(String, &str)) {
     }
 }
 
-/// Makes a member of the repository's workspace a crate of its own.
+/// Turns a member of the repository's workspace into a standalone crate.
 fn make_crate(files: &mut BTreeMap<String, String>, name: &str) -> Result<()> {
-    let broken = |why: &str| Error::unexpected(format!("the template of this program is broken: {why}"));
+    let broken = |why: &str| Error::unexpected(format!("the built-in template is broken: {why}"));
     let manifest = files.get("Cargo.toml").ok_or_else(|| broken("it has no manifest"))?;
     let mut manifest: toml::Table = toml::from_str(manifest).map_err(|e| broken(e.message()))?;
     let workspace: toml::Table = toml::from_str(WORKSPACE).map_err(|e| broken(e.message()))?;
-    let versions = workspace.get("workspace").and_then(|of| of.get("dependencies"));
+    let versions = workspace.get("workspace").and_then(|workspace| workspace.get("dependencies"));
     for kind in ["dependencies", "dev-dependencies"] {
         for (dependency, wanted) in manifest.get_mut(kind).and_then(toml::Value::as_table_mut).into_iter().flatten() {
             if wanted.get("workspace").is_some() {
@@ -210,7 +211,7 @@ fn make_crate(files: &mut BTreeMap<String, String>, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// The commands that build it and try it, in its folder.
+/// The commands that build and check the plugin in its folder.
 fn steps(world: World, language: Language, name: &str) -> Vec<String> {
     let mut steps = match language {
         Language::Rust => vec![
@@ -246,37 +247,37 @@ fn readme(world: World, language: Language, name: &str) -> String {
     };
     let more = match language {
         Language::Python => {
-            "| `zones.py` | the time zone, as the host hands it out |\n\
-             | `requirements.txt` | what builds it |\n"
+            "| `zones.py` | the time zone, as the host provides it |\n\
+             | `requirements.txt` | the build tools |\n"
         }
-        Language::Javascript => "| `build.js`, `package.json` | what builds it |\n",
+        Language::Javascript => "| `build.js`, `package.json` | the build script and its tools |\n",
         Language::Rust => "",
     };
     let steps: String = steps(world.0, language, name).iter().map(|step| format!("{step}\n")).collect();
     format!(
         "# {name}\n\nA plugin of dolibarr-backup, of the world `{}`.\n\n\
-         | file | what it is |\n| --- | --- |\n\
-         | `{rule}` | the decision, without WebAssembly, and its tests: begin here |\n\
-         | `{settings}` | the settings, and one sentence for each that makes no sense |\n{more}\
-         | `{glue}` | translates between these and the world |\n\
-         | `wit/` | the interface, version {}, with what each function promises |\n\n\
+         | file | purpose |\n| --- | --- |\n\
+         | `{rule}` | the decision, without WebAssembly, and its tests: start here |\n\
+         | `{settings}` | the settings, with one sentence for each invalid value |\n{more}\
+         | `{glue}` | translates between these files and the world |\n\
+         | `wit/` | the interface, version {}, with the contract of each function |\n\n\
          ```\n{steps}```\n\n\
-         `check` tries what every plugin of its world has to hold to, and explains each rule. `inspect` ends with the lines for the\n\
-         configuration.\n",
+         `check` checks the rules for every plugin of its world, and explains each rule. `inspect` prints the lines for the\n\
+         configuration at the end.\n",
         world.1,
         plugin::component::WORLD_VERSION,
     )
 }
 
-/// Writes all of it, or nothing; never over anything.
+/// Writes all files or none, and never overwrites anything.
 fn write(into: &Path, folder: &Path, files: &BTreeMap<String, String>) -> Result<()> {
     let cannot = |path: &Path, e: &std::io::Error| {
-        Error::config(format!("{} cannot be made: {}", path.display(), e.kind()))
-            .hint("choose a folder that you may write to, with --into")
+        Error::config(format!("{} cannot be created: {}", path.display(), e.kind()))
+            .hint("choose a folder that you may write to with --into")
     };
     let taken = || {
-        Error::config(format!("{} is already there", folder.display()))
-            .hint("choose another name, or remove it yourself")
+        Error::config(format!("{} already exists", folder.display()))
+            .hint("choose another name, or remove the existing folder")
     };
     if folder.symlink_metadata().is_ok() {
         return Err(taken());
@@ -289,9 +290,9 @@ fn write(into: &Path, folder: &Path, files: &BTreeMap<String, String>) -> Result
         }
         fs::write(&path, text).map_err(|e| cannot(&path, &e))?;
     }
-    // A temporary folder is its maker's alone.
+    // Only its owner may enter a temporary folder.
     fs::set_permissions(partial.path(), fs::Permissions::from_mode(0o755)).map_err(|e| cannot(folder, &e))?;
-    // A rename onto a folder that came meanwhile fails unless that is empty, and then nothing is lost.
+    // If the folder was created in the meantime, the rename fails unless that folder is empty, so nothing is lost.
     fs::rename(partial.path(), folder).map_err(|_| taken())
 }
 
@@ -300,7 +301,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_that_cannot_be_one_is_refused() {
+    fn an_invalid_name_is_refused() {
         let long = format!("a-{}", "a".repeat(NAME_BYTES_MAX));
         for (name, says) in [
             ("", "lower-case letters"),
@@ -314,14 +315,14 @@ mod tests {
             ("core", "two words"),
             (long.as_str(), "longer than"),
         ] {
-            let error = checked(name).unwrap_err();
+            let error = valid_name(name).unwrap_err();
             assert!(error.message().contains(says), "{name}: {error}");
         }
-        assert_eq!(checked("retention-weekly").unwrap(), "retention-weekly");
+        assert_eq!(valid_name("retention-weekly").unwrap(), "retention-weekly");
     }
 
     #[test]
-    fn every_template_stands_alone_and_names_nothing_of_the_repository() {
+    fn every_template_is_standalone_and_does_not_refer_to_the_repository() {
         for (world, language) in [
             (World::Retention, Language::Rust),
             (World::Fingerprint, Language::Rust),
@@ -340,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_overwritten_and_half_of_one_is_never_left() {
+    fn nothing_is_overwritten_and_no_partial_project_remains() {
         let folder = tempfile::tempdir().unwrap();
         let arguments = |into: PathBuf| Arguments {
             world: World::Retention,
@@ -351,7 +352,7 @@ mod tests {
         run(&arguments(folder.path().to_owned())).unwrap();
         let app = folder.path().join("retention-mine/app.py");
         fs::write(&app, "mine").unwrap();
-        assert!(run(&arguments(folder.path().to_owned())).unwrap_err().message().contains("already there"));
+        assert!(run(&arguments(folder.path().to_owned())).unwrap_err().message().contains("already exists"));
         assert_eq!(fs::read_to_string(&app).unwrap(), "mine");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
         assert!(run(&arguments(folder.path().join("not-there"))).unwrap_err().advice().is_some());

@@ -1,4 +1,5 @@
-//! `plugins pack`: a component of the core module that a compiler leaves. What the module says of its world is in it already.
+//! `plugins pack`: turns the core module that a compiler writes into a component. The module already describes its
+//! world.
 
 use crate::report::{FORMAT_VERSION, Report};
 use base::error::{Error, Result};
@@ -7,13 +8,13 @@ use serde_json::json;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-/// What the person asked for.
+/// Arguments of `plugins pack`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Arguments {
-    /// The core module, as `cargo build --target wasm32-unknown-unknown` leaves it
+    /// The core module, as written by `cargo build --target wasm32-unknown-unknown`
     #[arg(value_name = "MODULE")]
     module: PathBuf,
-    /// The component; what is there is replaced
+    /// The component to write; an existing file is replaced
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
 }
@@ -24,8 +25,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<Report> {
     let component = wit_component::ComponentEncoder::default().module(&bytes).and_then(|encoder| encoder.encode());
     let component = component.map_err(|error| {
         let why = base::text::printable(&format!("{error:#}").replace('\n', " "));
-        Error::config(format!("{} cannot become a component: {why}", module.display()))
-            .hint("build it for wasm32-unknown-unknown with wit-bindgen; an import that is not of the folder wit has nobody to answer it")
+        Error::config(format!("{} cannot become a component: {why}", module.display())).hint(
+            "build it for wasm32-unknown-unknown with wit-bindgen; the host offers only the imports in the folder wit",
+        )
     })?;
     write(out, &component)?;
     let found = component::inspect(out, None)?;
@@ -39,10 +41,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<Report> {
     Ok(Report { document, text, failure: super::inspect::unfit(&found) })
 }
 
-/// Never half of one.
+/// Writes the file completely or not at all.
 fn write(out: &Path, component: &[u8]) -> Result<()> {
     let cannot = |why: String| {
-        Error::config(format!("{} cannot be written: {why}", out.display())).hint("choose another place with --out")
+        Error::config(format!("{} cannot be written: {why}", out.display())).hint("choose another path with --out")
     };
     let folder = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut file = tempfile::Builder::new()

@@ -1,7 +1,8 @@
-//! `plugins simulate`: years of daily runs in a second or two, with a prune after each, and what is left at their end.
+//! `plugins simulate`: simulates years of daily runs in a second or two, with a prune after each, and shows what
+//! remains.
 //!
-//! The component and the guard are the real ones; the snapshots are made up, the same ones at every run. It opens no
-//! store and reads no source.
+//! The component and the guard are real. The snapshots are made up, and the same in every simulation. The command opens
+//! no store and reads no source.
 
 use super::settings;
 use crate::config::Config;
@@ -9,7 +10,7 @@ use crate::report::{FORMAT_VERSION, Report};
 use crate::retention::{self, Rules, Wait};
 use base::error::{Class, Error, Result};
 use base::id::SnapshotId;
-use catalogue::guard;
+use catalogue::guard::{self, DecidedBy};
 use catalogue::history::{History, Snapshot};
 use catalogue::record::Condition;
 use clap::ValueEnum;
@@ -23,7 +24,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use store::ObjectKey;
 
-/// Longest simulation: what the law wants twice over, and then some.
+/// Longest simulation: more than twice the legal retention period.
 const YEARS_MAX: u16 = 40;
 
 /// The one source of a simulation.
@@ -32,37 +33,37 @@ const SOURCE: &str = "all";
 /// Local hour of the daily run.
 const RUN_HOUR: i8 = 1;
 
-/// Periods that are owed: the last so many days and months, and the guard's years.
+/// Periods that must be restorable: this many days and months, and the guard's years.
 const DAYS_OWED: i32 = 30;
 const MONTHS_OWED: i32 = 12;
 
-/// Of the pattern `quiet`: one day in so many has a change.
+/// Interval between changes in the pattern `quiet`.
 const QUIET_CHANGE_DAYS: i64 = 11;
 
-/// Of the pattern `holes`: of so many days the first ones have no run, as when a cluster is down over the holidays, and
-/// one run in so many fails.
+/// The pattern `holes`: in every period of `HOLE_EVERY_DAYS` days, the first `HOLE_DAYS` have no run, as if a cluster
+/// were down over the holidays. One run in `FAILURE_EVERY_DAYS` fails.
 const HOLE_EVERY_DAYS: i64 = 170;
 const HOLE_DAYS: i64 = 19;
 const FAILURE_EVERY_DAYS: i64 = 23;
 
-/// What the person asked for.
+/// Arguments of `plugins simulate`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Arguments {
-    /// The component, as the configuration names it or as a path; the configured retention plugin by default
+    /// The component, as named in the configuration or as a path; default: the configured retention plugin
     #[arg(long, value_name = "FILE")]
     component: Option<PathBuf>,
-    /// Its settings, as the inside of a TOML table: 'keep = 14'
+    /// Settings of the component, as the content of a TOML table: 'keep = 14'
     #[arg(long, value_name = "TOML")]
     settings: Option<String>,
     /// Years of daily runs
     #[arg(long, default_value_t = 14, value_parser = clap::value_parser!(u16).range(1..=i64::from(YEARS_MAX)))]
     years: u16,
-    /// What happens on the days
+    /// When the sources change, and which runs are missing or fail
     #[arg(long, value_enum, default_value_t = Pattern::Office)]
     pattern: Pattern,
 }
 
-/// What happens on the days.
+/// When the sources change, and which runs are missing or fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Pattern {
     /// Changes from Monday to Friday
@@ -81,26 +82,26 @@ struct Made {
     complete: bool,
 }
 
-/// What became of years.
+/// The result of a simulation.
 #[derive(Debug, Default)]
 struct Outcome {
     runs: usize,
     failed: usize,
     kept: BTreeMap<SnapshotId, Made>,
     most: usize,
-    /// What lies in the bin, and since when.
+    /// Snapshots in the bin, with the time at which they entered it.
     binned: BTreeMap<SnapshotId, Timestamp>,
     guarded: BTreeSet<String>,
     /// How often a snapshot had to wait for a later run.
     deferred: usize,
-    /// Owed points that were not there, with the first day on which that was so.
+    /// Required points in time that were not restorable, with the first day on which this was so.
     lost: BTreeMap<String, Date>,
 }
 
 /// Simulates up to `now`.
 ///
 /// # Errors
-/// Those of loading and running the component.
+/// Errors of loading and running the component.
 pub(super) async fn run(
     config: &Config,
     arguments: &Arguments,
@@ -108,7 +109,7 @@ pub(super) async fn run(
     now: Timestamp,
 ) -> Result<Report> {
     let plugins = plugins(config, arguments)?;
-    let plugin = Plugin::load(&Engine::new()?, &plugins, Role::Retention, folder)?;
+    let plugin = Plugin::load(&Engine::new()?, &plugins, Role::Retention, folder).await?;
     plugin.check_settings().await?;
     let zone = &config.time_zone;
     let today = now.to_zoned_datetime(zone.clone()).date();
@@ -124,14 +125,14 @@ pub(super) async fn run(
             object = day;
         }
         if has_run(arguments.pattern, number)
-            && let Some(id) = run_of(day, zone)
+            && let Some(id) = run_on(day, zone)
         {
             let made = Made { object, complete: !fails(arguments.pattern, number) };
             outcome.runs += 1;
             outcome.failed += usize::from(!made.complete);
             all.insert(id, made);
             outcome.kept.insert(id, made);
-            // A run in which a source failed freezes the retention.
+            // A failed run freezes the retention.
             if made.complete {
                 prune(config, &plugin, id.taken(), &mut outcome).await?;
             }
@@ -155,7 +156,7 @@ fn plugins(config: &Config, arguments: &Arguments) -> Result<Plugins> {
         plugins.retention.component.clone_from(component);
         plugins.retention.sha256 = None;
         plugins.retention.settings = toml::Table::new();
-        // It is only looked at, before anybody takes it.
+        // The component is only evaluated here, before anybody pins or locks it.
         (plugins.require_digest, plugins.require_lock) = (false, false);
         plugins.retention.signed_by.clone_from(&plugins.signed_by);
     }
@@ -180,11 +181,11 @@ fn fails(pattern: Pattern, number: i64) -> bool {
     pattern == Pattern::Holes && number % FAILURE_EVERY_DAYS == 0
 }
 
-fn run_of(day: Date, zone: &TimeZone) -> Option<SnapshotId> {
+fn run_on(day: Date, zone: &TimeZone) -> Option<SnapshotId> {
     day.at(RUN_HOUR, 0, 0, 0).to_zoned_datetime(zone.clone()).ok().map(|run| SnapshotId::at(run.timestamp()))
 }
 
-/// One night's retention, by the program's own steps: what may go lies in the bin first.
+/// The retention of one night, with the program's own steps: a snapshot enters the bin before it is deleted.
 async fn prune(config: &Config, plugin: &Plugin, now: Timestamp, outcome: &mut Outcome) -> Result<()> {
     let history = history(outcome);
     let rules = Rules { guard: &config.guard, time_zone: &config.time_zone, allow_more: false };
@@ -200,12 +201,12 @@ async fn prune(config: &Config, plugin: &Plugin, now: Timestamp, outcome: &mut O
     }
     outcome.binned.extend(steps.entering.iter().map(|id| (*id, now)));
     outcome.deferred += planned.deferred.len();
-    let reasons = planned.plan.values().flat_map(|decision| &decision.reasons);
-    outcome.guarded.extend(reasons.filter_map(|reason| reason.strip_prefix("guard: ")).map(str::to_owned));
+    let guarded = planned.plan.values().filter(|decision| decision.by == DecidedBy::Guard);
+    outcome.guarded.extend(guarded.flat_map(|decision| decision.reasons.iter().cloned()));
     Ok(())
 }
 
-/// What a store would hold.
+/// The history that a store would contain.
 fn history(outcome: &Outcome) -> History {
     let snapshot = |(id, made): (&SnapshotId, &Made)| {
         let condition = if made.complete { Condition::Whole } else { Condition::Failed };
@@ -219,8 +220,8 @@ fn history(outcome: &Outcome) -> History {
     History::of(outcome.kept.iter().map(snapshot).collect())
 }
 
-/// The points in time that are owed on a day, each the first moment after it.
-fn owed(guard: &guard::Config, day: Date, zone: &TimeZone) -> Vec<(String, Timestamp)> {
+/// The points in time that must be restorable on a day, each with the first moment after it.
+fn owed(guard: &guard::GuardConfig, day: Date, zone: &TimeZone) -> Vec<(String, Timestamp)> {
     let start = |day: Date| day.to_zoned_datetime(zone.clone()).ok().map(|zoned| zoned.timestamp());
     let mut points = Vec::new();
     for back in 0..DAYS_OWED {
@@ -239,11 +240,11 @@ fn owed(guard: &guard::Config, day: Date, zone: &TimeZone) -> Vec<(String, Times
     points
 }
 
-/// Whether the state that a history which was never pruned would give for a moment is not to be had any more.
+/// Whether the kept snapshots no longer give the same state for a moment as a history without pruning.
 fn is_lost(all: &BTreeMap<SnapshotId, Made>, kept: &BTreeMap<SnapshotId, Made>, before: Timestamp) -> bool {
     let state = |snapshots: &BTreeMap<SnapshotId, Made>| {
         let complete = |(id, made): (&SnapshotId, &Made)| (made.complete && id.taken() < before).then_some(made.object);
-        // The ids are in the order of time.
+        // The ids are in chronological order.
         snapshots.range(..SnapshotId::at(before)).rev().find_map(complete)
     };
     let expected = state(all);
@@ -262,7 +263,7 @@ fn report(
     let objects: BTreeSet<Date> = outcome.kept.values().map(|made| made.object).collect();
     let component = plugins.retention.component.display();
     let mut text = format!(
-        "{component} over {} years, {} runs, {} of them failed, up to {today}\n  ends with {} snapshots, {} of them in the bin, and {} objects a source; at most {} snapshots\n",
+        "{component} over {} years, {} runs, {} of them failed, up to {today}\n  ends with {} snapshots, {} of them in the bin, and {} objects per source; at most {} snapshots at a time\n",
         arguments.years,
         outcome.runs,
         outcome.failed,
@@ -277,13 +278,13 @@ fn report(
     if outcome.lost.is_empty() {
         let _ = writeln!(
             text,
-            "  nothing owed was ever missing: {DAYS_OWED} days, {MONTHS_OWED} months, {} fiscal years",
+            "  every required point was always restorable: {DAYS_OWED} days, {MONTHS_OWED} months, {} fiscal years",
             config.guard.legal_years
         );
     } else {
         let _ = writeln!(
             text,
-            "  {} owed points were missing at some time, {} are now",
+            "  {} required points were not restorable at some time, {} are not now",
             outcome.lost.len(),
             lost_now.len()
         );
@@ -292,7 +293,7 @@ fn report(
         }
     }
     if outcome.deferred > 0 {
-        let _ = writeln!(text, "  {} times a snapshot waited for a later run, because of max_forget", outcome.deferred);
+        let _ = writeln!(text, "  snapshots waited for a later run {} times, because of max_forget", outcome.deferred);
     }
     for rule in &outcome.guarded {
         let _ = writeln!(text, "  the guard kept: {rule}");
@@ -318,7 +319,7 @@ fn report(
     Report { document, text, failure: None }
 }
 
-/// One mark a period: whether a snapshot of it is kept.
+/// Draws one mark for each period that shows whether a snapshot of it is kept.
 fn picture(config: &Config, today: Date, outcome: &Outcome) -> String {
     let day_of = |id: &SnapshotId| id.taken().to_zoned_datetime(config.time_zone.clone()).date();
     let kept: BTreeSet<Date> =
@@ -336,7 +337,7 @@ fn picture(config: &Config, today: Date, outcome: &Outcome) -> String {
     ends.sort_unstable();
     let years = ends.iter().map(|end| (end.saturating_sub(1.year()).saturating_add(1.day()), *end)).collect();
     format!(
-        "  days   {}\n  months {}\n  years  {}   (■ a snapshot of it is kept, the newest at the right)\n",
+        "  days   {}\n  months {}\n  years  {}   (■ = a snapshot is kept; newest on the right)\n",
         marks(days),
         marks(months),
         marks(years)
@@ -352,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn a_point_is_lost_when_its_state_is_and_not_when_another_snapshot_holds_the_same_object() {
+    fn a_point_is_lost_only_if_no_snapshot_with_its_object_is_left() {
         let id = |text: &str| text.parse::<SnapshotId>().unwrap();
         let all: BTreeMap<_, _> = [
             (id("20260101T010000Z"), made("2026-01-01")),
@@ -375,9 +376,9 @@ mod tests {
     }
 
     #[test]
-    fn owed_are_thirty_days_twelve_months_and_the_legal_years() {
+    fn thirty_days_twelve_months_and_the_legal_years_are_required() {
         let zone = TimeZone::get("Europe/Paris").unwrap();
-        let points = owed(&guard::Config::default(), "2026-03-01".parse().unwrap(), &zone);
+        let points = owed(&guard::GuardConfig::default(), "2026-03-01".parse().unwrap(), &zone);
         let labels: Vec<&str> = points.iter().map(|(label, _)| label.as_str()).collect();
         assert_eq!(labels.len(), 30 + 12 + 10);
         assert_eq!((labels[0], labels[29]), ("day 2026-02-28", "day 2026-01-30"));

@@ -1,5 +1,5 @@
-//! The database side of `restore`: the plan, the fresh database, the comparison with the record, and the rename that puts it
-//! in place. Until that rename nothing that was there before is touched.
+//! The database side of `restore`: the plan, the fresh database, the comparison with the record, and the rename that
+//! puts it in place. Until that rename nothing that was there before is touched.
 
 use super::{Arguments, Chosen, own_target};
 use crate::choice;
@@ -7,9 +7,9 @@ use crate::compare::{self, Comparison};
 use crate::config::Source;
 use crate::fetch::{self, Fetched};
 use crate::report::{FORMAT_VERSION, Report};
-use crate::session::Host;
+use crate::session::Session;
 use base::error::{Class, Error, Result};
-use base::stream::stopped;
+use base::stream::interrupted_error;
 use base::text::printable;
 use base::{scratch, telemetry};
 use indicatif::HumanBytes;
@@ -24,13 +24,13 @@ use std::path::PathBuf;
 use std::pin::pin;
 use tokio_util::sync::CancellationToken;
 
-/// Databases that belong to the server.
+/// Databases of the server itself.
 const RESERVED: [&str; 3] = ["postgres", "template0", "template1"];
 
 /// Behind the name of a database that is being filled, before its random number.
 const RESTORING: &str = "_restoring_";
 
-/// What will happen, and what is there.
+/// The plan of a restore.
 struct Plan {
     origin: Origin,
     /// What it took on the disk of the server that was dumped; none where no record says.
@@ -59,7 +59,7 @@ struct Plan {
     notes: Vec<String>,
 }
 
-/// What came of it.
+/// The result.
 struct Made {
     tables: u64,
     comparison: Comparison,
@@ -68,37 +68,37 @@ struct Made {
 }
 
 pub(super) async fn run(
-    host: &Host,
+    session: &Session,
     chosen: &Chosen<'_>,
-    source: &postgres::Config,
+    source: &postgres::DatabaseConfig,
     arguments: &Arguments,
     interrupted: impl Future<Output = ()>,
 ) -> Result<Report> {
-    let plan = plan(host, chosen, source, arguments).await?;
-    let mut text = chosen.text(host);
+    let plan = plan(session, chosen, source, arguments).await?;
+    let mut text = chosen.text(session);
     text.push_str(&plan.text());
     let mut value = chosen.value();
     plan.add_to(&mut value);
     if arguments.dry_run {
         text.push_str("nothing was restored\n");
-        let document = json!({ "format_version": FORMAT_VERSION, "environment": host.environment.as_str(), "dry_run": true, "plan": value });
+        let document = json!({ "format_version": FORMAT_VERSION, "environment": session.environment.as_str(), "dry_run": true, "plan": value });
         return Ok(Report { document, text, failure: None });
     }
     plan.check_free()?;
     for line in text.lines() {
         tracing::info!("{}", line.trim_start());
     }
-    let began = host.clock.now();
+    let began = session.clock.now();
     let mut interrupted = pin!(interrupted);
     let stop = CancellationToken::new();
     let fetched = tokio::select! {
-        fetched = fetch::dump(host, chosen.object, &plan.scratch, &stop) => fetched,
-        () = &mut interrupted => Err(stopped()),
+        fetched = fetch::dump(&session.store, chosen.object, &plan.scratch, &stop) => fetched,
+        () = &mut interrupted => Err(interrupted_error()),
     }
     .map_err(|error| error.context("nothing was restored"))?;
     let made = tokio::select! {
-        made = make(host, chosen, &plan, &fetched) => made,
-        () = &mut interrupted => Err(stopped()),
+        made = make(session, chosen, &plan, &fetched) => made,
+        () = &mut interrupted => Err(interrupted_error()),
     };
     let (tables, comparison, notes) = match made {
         Ok(made) => made,
@@ -106,45 +106,49 @@ pub(super) async fn run(
     };
     put_in_place(&plan).await?;
     if plan.is_own {
-        super::note_replaced(host, chosen.source).await;
+        super::note_replaced(session, chosen.source).await;
     }
-    let made = Made { tables, comparison, notes, millis: host.clock.millis_since(began) };
-    Ok(report(host, &plan, text, value, &made))
+    let made = Made { tables, comparison, notes, millis: session.clock.millis_since(began) };
+    Ok(report(session, &plan, text, value, &made))
 }
 
-async fn plan(host: &Host, chosen: &Chosen<'_>, source: &postgres::Config, arguments: &Arguments) -> Result<Plan> {
+async fn plan(
+    session: &Session,
+    chosen: &Chosen<'_>,
+    source: &postgres::DatabaseConfig,
+    arguments: &Arguments,
+) -> Result<Plan> {
     let to = &arguments.to;
     let into = name(&arguments.into.to_string_lossy(), "--into")?;
     let place = to.swap.as_deref().map_or(Ok(into.clone()), |swap| name(swap, "--swap"))?;
-    let target = target(host, chosen.source, source, arguments)?;
-    check_own_databases(host, &target, [&into, &place], arguments).await?;
+    let target = target(session, chosen.source, source, arguments)?;
+    check_own_databases(session, &target, [&into, &place], arguments).await?;
     let is_own = source.may_be(&target, &place).await;
-    let contents = fetch::contents(host, chosen.object).await?;
+    let contents = fetch::contents(&session.store, chosen.object).await?;
     let origin = contents.origin.clone();
     let server = Server::connect(&target).await?;
     server.check(&origin)?;
     check_program(&origin).await?;
     let fit = server.plan(&contents).await?;
-    let replaced = server.look(&place).await?;
-    let asked_for = if place == into { None } else { server.look(&into).await? };
+    let replaced = server.find_database(&place).await?;
+    let asked_for = if place == into { None } else { server.find_database(&into).await? };
     if let Some(there) = asked_for.or_else(|| replaced.clone().filter(|_| to.swap.is_none() && !to.overwrite)) {
         let described = describe(&there);
-        return Err(Error::new(Class::Usage, format!("the database {described} is there already"))
-            .hint("name a new one with --into; --overwrite replaces it, --swap keeps it aside"));
+        return Err(Error::new(Class::Usage, format!("the database {described} already exists"))
+            .hint("name a new one with --into; --overwrite replaces it, --swap keeps it under another name"));
     }
     if let Some(there) = replaced.as_ref().filter(|there| !there.may_replace) {
-        return Err(Error::config(format!("the database {} may not be renamed by this user", describe(there)))
+        return Err(Error::config(format!("this user may not rename the database {}", describe(there)))
             .hint("restore as its owner with CREATEDB, or as a superuser"));
     }
     let owner = to.owner.clone().or_else(|| replaced.as_ref().map(|there| there.owner.clone()));
     if let Some(owner) = &owner {
         server.check_owner(owner).await?;
     }
-    let aside = aside(&server, &place, host.clock.now()).await?;
+    let aside = aside(&server, &place, session.clock.now()).await?;
     let stem = format!("{}{RESTORING}", cut(&into, NAME_BYTES_MAX - RESTORING.len() - 8));
     let left = server.beginning(&stem).await?;
-    let notes =
-        left.iter().map(|left| format!("`{}` is what an interrupted restore left: drop it", printable(&left.name)));
+    let notes = left.iter().map(|left| format!("an interrupted restore left `{}`; drop it", printable(&left.name)));
     let record =
         chosen.snapshot.record.as_ref().and_then(|record| record.sources.get(chosen.source)?.database.as_ref());
     let left_out = record.into_iter().flat_map(|record| &record.left_out);
@@ -183,7 +187,7 @@ async fn aside(server: &Server, place: &str, mut at: Timestamp) -> Result<String
     let stem = cut(place, NAME_BYTES_MAX - "_before_".len() - "20260630T010000Z".len());
     loop {
         let aside = format!("{stem}_before_{}", at.strftime("%Y%m%dT%H%M%SZ"));
-        if server.look(&aside).await?.is_none() {
+        if server.find_database(&aside).await?.is_none() {
             return Ok(aside);
         }
         at += SignedDuration::from_secs(1);
@@ -191,12 +195,17 @@ async fn aside(server: &Server, place: &str, mut at: Timestamp) -> Result<String
 }
 
 /// The server that is restored to.
-fn target(host: &Host, name: &str, source: &postgres::Config, arguments: &Arguments) -> Result<postgres::Config> {
+fn target(
+    session: &Session,
+    name: &str,
+    source: &postgres::DatabaseConfig,
+    arguments: &Arguments,
+) -> Result<postgres::DatabaseConfig> {
     if let Some(server) = &arguments.to.server {
-        return choice::server(host, server);
+        return choice::server(&session.config().servers, server);
     }
     let Some(environment) = &arguments.to.target_env else { return Ok(source.maintenance()) };
-    let (environment, sources) = host.config().environment(environment)?;
+    let (environment, sources) = session.config().environment(environment)?;
     let databases = || {
         sources.sources.iter().filter_map(|(name, source)| match source {
             Source::Postgres(config) => Some((name, config)),
@@ -206,39 +215,39 @@ fn target(host: &Host, name: &str, source: &postgres::Config, arguments: &Argume
     let same = databases().find(|(own, _)| *own == name);
     let only = databases().next().filter(|_| databases().count() == 1);
     same.or(only).map(|(_, config)| config.maintenance()).ok_or_else(|| {
-        Error::new(Class::Usage, format!("{environment} has no database `{name}` whose server could be the target"))
+        Error::new(Class::Usage, format!("{environment} has no database `{name}`, so its server is unknown"))
             .hint("name the server with --server")
     })
 }
 
-/// Refuses a database that is one of the environment itself, unless that is said to be meant.
+/// Refuses a database that is one of the environment itself, unless the user confirmed it.
 async fn check_own_databases(
-    host: &Host,
-    target: &postgres::Config,
+    session: &Session,
+    target: &postgres::DatabaseConfig,
     names: [&String; 2],
     arguments: &Arguments,
 ) -> Result<()> {
-    for source in host.sources.sources.values() {
+    for source in session.sources.sources.values() {
         let Source::Postgres(config) = source else { continue };
         for name in names {
             if !arguments.same_environment && config.may_be(target, name).await {
-                return Err(own_target(&format!("the database `{name}` on {}", target.place()), host));
+                return Err(own_target(&format!("the database `{name}` on {}", target.place()), &session.environment));
             }
         }
     }
     Ok(())
 }
 
-/// A database's name as a person gives it.
+/// Checks a database name given by the user.
 fn name(text: &str, option: &str) -> Result<String> {
     let shown = printable(text);
-    let wrong = |why: String| Error::new(Class::Usage, why).hint(format!("name a new database with {option}"));
+    let invalid = |why: String| Error::new(Class::Usage, why).hint(format!("name a new database with {option}"));
     if RESERVED.contains(&text) {
-        return Err(wrong(format!("`{shown}` belongs to the server and is never restored over")));
+        return Err(invalid(format!("`{shown}` belongs to the server and is never overwritten")));
     }
     if text.is_empty() || text.len() > NAME_BYTES_MAX || text.contains(['\0', '\u{fffd}', '/']) {
-        return Err(wrong(format!(
-            "`{shown}` cannot be the name of a database, which has 1 to {NAME_BYTES_MAX} bytes and no slash"
+        return Err(invalid(format!(
+            "`{shown}` is not a valid database name; expected 1 to {NAME_BYTES_MAX} bytes and no slash"
         )));
     }
     Ok(text.to_owned())
@@ -255,7 +264,7 @@ fn describe(there: &Existing) -> String {
 
 /// Fills a fresh database and looks at what is in it: how many tables, how it compares, and what is to be known.
 async fn make(
-    host: &Host,
+    session: &Session,
     chosen: &Chosen<'_>,
     plan: &Plan,
     fetched: &Fetched,
@@ -270,7 +279,7 @@ async fn make(
     let config = plan.server.config(fresh.name);
     // Both read every table, so one finds in memory what the other has read.
     let (compared, analyzed) = tokio::join!(
-        compare::database(host, &config, chosen.history, chosen.snapshot, chosen.source),
+        compare::database(&session.environment, &config, chosen.history, chosen.snapshot, chosen.source),
         plan.server.analyze(fresh.name)
     );
     if let Err(error) = analyzed {
@@ -280,8 +289,11 @@ async fn make(
     let comparison = compared.unwrap_or_else(|error| Comparison::Unknown(error.to_string()));
     if let (Comparison::Different(why), false) = (&comparison, plan.accept_different) {
         let named = plan.server.reworded(fresh.name, fetched.file.path(), &plan.origin).await;
-        return Err(Error::new(Class::Stale, format!("the restored database is not the recorded one: {why}; {named}"))
-            .hint("take another snapshot, which `list` shows, or say --accept-different to have this one"));
+        return Err(Error::new(
+            Class::Stale,
+            format!("the restored database does not match the record: {why}; {named}"),
+        )
+        .hint("take another snapshot (see `list`), or use --accept-different to keep this one"));
     }
     notes.extend(comparison.notes().iter().cloned());
     if let Comparison::Equal { is_reworded: true, .. } = comparison {
@@ -291,27 +303,29 @@ async fn make(
     Ok((tables, comparison, notes))
 }
 
-/// Drops what was half made, and says what is left where.
+/// Drops the incomplete database, and adds to the error what is left where.
 async fn abandon(plan: &Plan, error: Error) -> Error {
     let (class, hint) = (error.class(), error.advice().map(str::to_owned));
     match plan.server.drop_database(&plan.temporary).await {
         Ok(()) => {
-            let said =
-                Error::new(class, format!("{error}; the half-made database was dropped, and nothing else was touched"));
-            hint.map_or_else(|| said.clone(), |hint| said.clone().hint(hint))
+            let dropped = Error::new(
+                class,
+                format!("{error}; the incomplete database was dropped, and nothing else was changed"),
+            );
+            hint.map_or_else(|| dropped.clone(), |hint| dropped.clone().hint(hint))
         }
         Err(left) => {
             let server = plan.server.describe();
             Error::new(
                 class,
-                format!("{error}; and the half-made database `{}` could not be dropped: {left}", plan.temporary),
+                format!("{error}; the incomplete database `{}` could not be dropped: {left}", plan.temporary),
             )
-            .hint(format!("drop `{}` on {server} when it answers; nothing else was touched", plan.temporary))
+            .hint(format!("drop `{}` on {server} when it is reachable again; nothing else was changed", plan.temporary))
         }
     }
 }
 
-/// The one moment in which something that was there gets another name.
+/// Renames the databases. This is the only step that changes an existing database.
 async fn put_in_place(plan: &Plan) -> Result<()> {
     let (place, temporary, aside) = (plan.place.as_str(), plan.temporary.as_str(), plan.aside.as_str());
     let renamed = match &plan.replaced {
@@ -321,21 +335,24 @@ async fn put_in_place(plan: &Plan) -> Result<()> {
     if let Err(error) = renamed {
         let moved = plan.into != plan.place && plan.server.rename(&[(temporary, &plan.into)]).await.is_ok();
         let name = if moved { &plan.into } else { &plan.temporary };
-        let hint = error.advice().unwrap_or("look at the server, then rename it by hand").to_owned();
-        let text = format!("{error}; the restored database is whole and stays as `{name}`, and `{place}` is as it was");
+        let hint = error.advice().unwrap_or("check the server, then rename the database by hand").to_owned();
+        let text = format!("{error}; the restored database is whole and is kept as `{name}`; `{place}` is unchanged");
         return Err(Error::new(error.class(), text).hint(hint));
     }
     if plan.replaced.is_none() || !plan.dropped {
         return Ok(());
     }
     plan.server.drop_database(aside).await.map_err(|error| {
-        Error::new(error.class(), format!("`{place}` is restored, and what it replaces could not be dropped: {error}"))
-            .hint(format!("drop `{aside}` by hand"))
+        Error::new(
+            error.class(),
+            format!("`{place}` is restored, but the database that it replaced could not be dropped: {error}"),
+        )
+        .hint(format!("drop `{aside}` by hand"))
     })
 }
 
 impl Plan {
-    /// Nobody may be connected to what gets another name.
+    /// Checks that nobody is connected to the database that will be renamed.
     fn check_free(&self) -> Result<()> {
         match &self.replaced {
             Some(there) if there.sessions > 0 => {
@@ -354,7 +371,7 @@ impl Plan {
         if let Some(bytes) = self.on_disk_bytes {
             let _ = writeln!(
                 text,
-                "  {:<10} about {} on the target's disk, which nobody can look at from here",
+                "  {:<10} about {} on the target's disk, whose free space is not checked",
                 "needs",
                 HumanBytes(bytes)
             );
@@ -363,7 +380,7 @@ impl Plan {
         let _ = writeln!(text, "  {:<10} `{}` on {server}, PostgreSQL {version}", "into", printable(&self.place));
         if let Some(there) = &self.replaced {
             let fate = if self.dropped {
-                "which is dropped in the end".to_owned()
+                "which is dropped at the end".to_owned()
             } else {
                 format!("kept as `{}`", printable(&self.aside))
             };
@@ -371,7 +388,7 @@ impl Plan {
             if there.sessions > 0 {
                 let _ = writeln!(
                     text,
-                    "  {:<10} {} connections use it, and none may: {HINT_IN_USE}",
+                    "  {:<10} {} connections use it, which prevents the restore: {HINT_IN_USE}",
                     "warning", there.sessions
                 );
             }
@@ -409,7 +426,7 @@ impl Plan {
     }
 }
 
-fn report(host: &Host, plan: &Plan, mut text: String, value: Value, made: &Made) -> Report {
+fn report(session: &Session, plan: &Plan, mut text: String, value: Value, made: &Made) -> Report {
     let seconds = made.millis.div_ceil(1_000);
     let _ = writeln!(text, "restored {} tables to `{}` in {seconds} s", made.tables, printable(&plan.place));
     let _ = writeln!(text, "compared: {}", made.comparison.describe());
@@ -417,18 +434,18 @@ fn report(host: &Host, plan: &Plan, mut text: String, value: Value, made: &Made)
         let _ = writeln!(text, "note: {note}");
     }
     if plan.replaced.is_some() {
-        text.push_str("note: rights on what is in the old database are not on the new one\n");
+        text.push_str("note: privileges that were granted in the old database are not in the new one\n");
     }
     let document = json!({
         "format_version": FORMAT_VERSION,
-        "environment": host.environment.as_str(),
+        "environment": session.environment.as_str(),
         "dry_run": false,
         "plan": value,
         "restored": {
             "database": plan.place,
             "tables": made.tables,
             "millis": made.millis,
-            "compared": made.comparison.name(),
+            "compared": made.comparison.outcome(),
             "comparison": made.comparison.describe(),
             "notes": made.notes,
             "kept_as": plan.replaced.as_ref().filter(|_| !plan.dropped).map(|_| &plan.aside),

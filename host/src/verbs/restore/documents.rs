@@ -1,11 +1,11 @@
-//! The documents side of `restore`: what an archive will need, and the report of what came out.
+//! The documents side of `restore`: the plan and the report.
 
 use super::{Arguments, Chosen};
-use crate::choice;
+use crate::archive;
 use crate::report::{FORMAT_VERSION, Report};
-use crate::session::Host;
+use crate::session::Session;
 use base::error::Result;
-use base::stream::stopped;
+use base::stream::interrupted_error;
 use base::telemetry;
 use documents::{self, PROBLEMS_MAX, restore};
 use indicatif::{HumanBytes, HumanCount};
@@ -14,7 +14,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
-/// Entries without their attributes or time that a person is shown. A file system that keeps none has them all.
+/// Number of entries without their attributes or time that are printed. On some file systems, every entry is one.
 const LACKING_SHOWN_MAX: usize = 20;
 
 /// What is known of an archive before it is unpacked.
@@ -22,20 +22,20 @@ struct Plan {
     archive: documents::Archive,
     files: Option<u64>,
     folders: Option<u64>,
-    /// None where only the archive's own size is known.
+    /// `None` if only the size of the archive itself is known.
     bytes: Option<u64>,
 }
 
 pub(super) async fn run(
-    host: &Host,
+    session: &Session,
     chosen: &Chosen<'_>,
     arguments: &Arguments,
     interrupted: impl Future<Output = ()>,
 ) -> Result<Report> {
     let stop = CancellationToken::new();
-    let plan = plan(host, chosen, arguments, &stop).await?;
+    let plan = plan(session, chosen, arguments, &stop).await?;
     let into = arguments.into.display();
-    let mut text = chosen.text(host);
+    let mut text = chosen.text(session);
     let _ = writeln!(text, "  {:<10} {into}, {}", "into", plan.describe());
     let mut value = chosen.value();
     plan.add_to(&mut value, &arguments.into);
@@ -44,7 +44,7 @@ pub(super) async fn run(
     restore::check_target(&arguments.into, needed_bytes, entries)?;
     if arguments.dry_run {
         text.push_str("nothing was restored\n");
-        let document = json!({ "format_version": FORMAT_VERSION, "environment": host.environment.as_str(), "dry_run": true, "plan": value });
+        let document = json!({ "format_version": FORMAT_VERSION, "environment": session.environment.as_str(), "dry_run": true, "plan": value });
         return Ok(Report { document, text, failure: None });
     }
     for line in text.lines() {
@@ -59,7 +59,7 @@ pub(super) async fn run(
         () = interrupted => {
             stop.cancel();
             // It ends at its next file, and removes what it made.
-            work.await.and(Err(stopped()))
+            work.await.and(Err(interrupted_error()))
         }
     }?;
     let _ = writeln!(
@@ -71,7 +71,7 @@ pub(super) async fn run(
     );
     if !restored.owners {
         text.push_str(
-            "warning: the files belong to this user: only root can restore owners, and the bits that lend them\n",
+            "warning: the files belong to this user; only root can restore owners and the setuid and setgid bits\n",
         );
     }
     for problem in &restored.skipped {
@@ -82,12 +82,12 @@ pub(super) async fn run(
         let _ = writeln!(text, "warning: {}: {}", problem.path, problem.reason);
     }
     if let Some(more @ 1..) = restored.lacking_total.checked_sub(shown.len() as u64) {
-        let _ = writeln!(text, "warning: and {more} more; --json has the first {PROBLEMS_MAX}");
+        let _ = writeln!(text, "warning: and {more} more; --json lists the first {PROBLEMS_MAX}");
     }
     if restored.is_compared {
         let _ = writeln!(text, "compared: equal to {}", restore::COMPARED_WITH_INDEX);
     } else {
-        text.push_str("compared: with nothing, because the archive has no index or it was ignored\n");
+        text.push_str("compared: not compared, because the archive has no index or the index was ignored\n");
     }
     if let Some(more @ 1..) = restored.skipped_total.checked_sub(restored.skipped.len() as u64) {
         let _ = writeln!(text, "warning: and {more} more that were left out");
@@ -97,7 +97,7 @@ pub(super) async fn run(
     };
     let document = json!({
         "format_version": FORMAT_VERSION,
-        "environment": host.environment.as_str(),
+        "environment": session.environment.as_str(),
         "dry_run": false,
         "plan": value,
         "restored": {
@@ -115,14 +115,14 @@ pub(super) async fn run(
     Ok(Report { document, text, failure: None })
 }
 
-async fn plan(host: &Host, chosen: &Chosen<'_>, arguments: &Arguments, stop: &CancellationToken) -> Result<Plan> {
-    let archive = choice::archive(host, chosen.history, chosen.object, arguments.ignore_index).await?;
+async fn plan(session: &Session, chosen: &Chosen<'_>, arguments: &Arguments, stop: &CancellationToken) -> Result<Plan> {
+    let archive = archive::open(&session.store, chosen.history, chosen.object, arguments.ignore_index).await?;
     let plan = match restore::survey(&archive, stop).await? {
         Some(survey) => {
             Plan { archive, files: Some(survey.files), folders: Some(survey.folders), bytes: Some(survey.bytes) }
         }
         None => {
-            let recorded = choice::recorded(chosen.history, &chosen.object.key);
+            let recorded = archive::recorded(chosen.history, &chosen.object.key);
             let (files, bytes) = (recorded.map(|record| record.files), recorded.map(|record| record.bytes));
             Plan { archive, files, folders: None, bytes }
         }
@@ -135,7 +135,7 @@ impl Plan {
         let how = if self.archive.index.is_some() { "by its index" } else { "without an index, in one pass" };
         match (self.files, self.bytes) {
             (Some(files), Some(bytes)) => format!("{} files, {}, {how}", HumanCount(files), HumanBytes(bytes)),
-            _ => format!("nobody counted what is in it, {how}"),
+            _ => format!("content unknown, {how}"),
         }
     }
 

@@ -1,13 +1,13 @@
-//! `status --fleet`: every instance that the chart installed, a line each, from their stores alone.
+//! `status --fleet`: one line for every instance that the chart installed, read only from its store.
 //!
-//! An instance that cannot be looked at is a line with its reason, and keeps none of the others from being looked at.
+//! An instance that cannot be checked is shown with the reason and does not affect the others.
 
 use super::judge::{EnvironmentStatus, Limits};
 use super::metrics::{self, Subject};
-use super::{Files, look, table};
+use super::{Files, check_environment, table};
 use crate::config::{Config, Fleet};
 use crate::report::{FORMAT_VERSION, Report, age};
-use crate::session::Host;
+use crate::session::Session;
 use base::error::{Class, Error, Result};
 use comfy_table::{Table, presets};
 use futures::{StreamExt, stream};
@@ -20,25 +20,26 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
-/// Environments that are looked at side by side: each waits for a store most of the time, and holds its records in memory.
-const LOOKS_MAX: usize = 8;
+/// Environments that are checked concurrently. Each mostly waits for its store, and holds its records in memory.
+const CHECKS_MAX: usize = 8;
 
-/// How long one environment may take. One that answers takes seconds, and one that does not has been asked three times by then.
-const LOOK_TIMEOUT: Duration = Duration::from_secs(120);
+/// Time limit for one environment. A reachable store takes seconds; an unreachable one has been tried three times by
+/// then.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// One line.
 #[derive(Debug)]
 struct Line {
     namespace: String,
-    /// The instance, by the name of its ConfigMap and its CronJob; none for a namespace that could not be looked into.
+    /// The instance, by the name of its ConfigMap and its CronJob; `None` for a namespace that could not be read.
     instance: Option<String>,
-    /// The environment; none where the configuration could not be read.
+    /// The environment; `None` if the configuration could not be read.
     environment: Option<String>,
-    /// What was seen, or why nothing was.
+    /// The status, or why it is unknown.
     seen: Result<EnvironmentStatus>,
 }
 
-/// Looks at every instance.
+/// Checks every instance.
 pub(super) async fn run(
     config: &Fleet,
     limits: Limits,
@@ -57,7 +58,7 @@ pub(super) async fn run(
     let mut lines: Vec<Line> = lines.collect();
     let environments = installed.iter().flat_map(|of| environments(config, of));
     let looked = stream::iter(environments).map(|of| line(of, folder, limits, now));
-    lines.extend(looked.buffered(LOOKS_MAX).collect::<Vec<_>>().await);
+    lines.extend(looked.buffered(CHECKS_MAX).collect::<Vec<_>>().await);
     let document = json!({
         "format_version": FORMAT_VERSION,
         "healthy": lines.iter().all(Line::is_healthy),
@@ -67,10 +68,10 @@ pub(super) async fn run(
     Ok(Report { document, text, failure: failure(&lines) })
 }
 
-/// An environment that is to be looked at.
+/// An environment to check.
 struct Wanted {
     of: Installed,
-    /// The environment with its instance's configuration, or why there is none.
+    /// The environment with its instance's configuration, or the error in it.
     environment: Result<(String, Config)>,
 }
 
@@ -87,11 +88,12 @@ async fn line(wanted: Wanted, folder: Option<&Path>, limits: Limits, now: Timest
     let (environment, seen) = match wanted.environment {
         Ok((name, config)) => {
             let looked = async {
-                let host = Host::open(config, &name, folder.map(Path::to_owned), now).await?;
-                look(&host, Files::OfAPod, limits, now).await
+                let session = Session::open(config, &name, folder.map(Path::to_owned), now).await?;
+                check_environment(&session, Files::OfAPod, limits, now).await
             };
-            let late = |_| Err(Error::unavailable(format!("it took longer than {} s", LOOK_TIMEOUT.as_secs())));
-            let seen = tokio::time::timeout(LOOK_TIMEOUT, looked).await.unwrap_or_else(late);
+            let late =
+                |_| Err(Error::unavailable(format!("checking it took longer than {} s", CHECK_TIMEOUT.as_secs())));
+            let seen = tokio::time::timeout(CHECK_TIMEOUT, looked).await.unwrap_or_else(late);
             (Some(name), seen)
         }
         Err(error) => (None, Err(error)),
@@ -110,7 +112,7 @@ impl Line {
         parts.into_iter().flatten().map(String::as_str).collect::<Vec<_>>().join("/")
     }
 
-    /// In one word, or the kinds of what is wrong.
+    /// One word, or the kinds of its problems.
     fn verdict(&self) -> String {
         match &self.seen {
             Ok(status) if status.is_healthy() => "healthy".to_owned(),
@@ -126,15 +128,15 @@ impl Line {
         }
     }
 
-    /// What is wrong, a sentence each.
-    fn said(&self) -> Vec<&str> {
+    /// The problems, one sentence each.
+    fn messages(&self) -> Vec<&str> {
         match &self.seen {
-            Ok(status) => status.problems.iter().map(|problem| problem.said.as_str()).collect(),
+            Ok(status) => status.problems.iter().map(|problem| problem.message.as_str()).collect(),
             Err(error) => vec![error.message()],
         }
     }
 
-    /// The class and the advice of what is wrong; none where all is well.
+    /// The class and the hint of the first problem; `None` if there is none.
     fn failure(&self) -> Option<(Class, String)> {
         match &self.seen {
             Ok(status) => status.problems.first().map(|problem| (Class::Stale, problem.advice())),
@@ -175,12 +177,12 @@ fn text(lines: &[Line], now: Timestamp) -> String {
     }
     let mut text = format!("{}\n", table.trim_fmt());
     for line in lines {
-        for said in line.said() {
-            let _ = writeln!(text, "{}: {said}", line.shown());
+        for message in line.messages() {
+            let _ = writeln!(text, "{}: {message}", line.shown());
         }
     }
-    let well = lines.iter().filter(|line| line.is_healthy()).count();
-    let _ = writeln!(text, "{well} of {} are healthy", lines.len());
+    let healthy = lines.iter().filter(|line| line.is_healthy()).count();
+    let _ = writeln!(text, "{healthy} of {} are healthy", lines.len());
     text
 }
 
@@ -221,8 +223,8 @@ fn subjects(lines: &[Line]) -> Vec<Subject<'_>> {
     lines.iter().map(|line| Subject { labels: subject(line), status: line.seen.as_ref().ok() }).collect()
 }
 
-/// How bad a failure is beside others. What a look showed comes first, then what no repetition mends, and a service that
-/// did not answer last: so the code that is worth a retry means that nothing else is wrong.
+/// The severity of a failure. Problems in a status come first, then errors that a retry cannot fix, then unavailable
+/// services. So an exit code that is worth a retry means that there is no other failure.
 const fn gravity(class: Class) -> u8 {
     match class {
         Class::Stale => 2,
@@ -243,10 +245,10 @@ fn failure(lines: &[Line]) -> Option<Error> {
     let failed: Vec<_> = lines.iter().filter_map(|line| Some((line, line.failure()?))).collect();
     let worst = failed.iter().rev().max_by_key(|(_, (class, _))| gravity(*class))?;
     let (line, (class, advice)) = worst;
-    let first = line.said().first().copied().unwrap_or_default();
+    let first = line.messages().first().copied().unwrap_or_default();
     let more = match failed.len() - 1 {
         0 => String::new(),
-        others => format!(", and {others} more are not well"),
+        others => format!(", and {others} more are not healthy"),
     };
     Some(Error::new(*class, format!("{}: {first}{more}", line.shown())).hint(advice))
 }

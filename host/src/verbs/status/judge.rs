@@ -1,11 +1,11 @@
-//! What an environment's status comes to: a pure function of the configured inventory and of what the store holds.
+//! Judges the status of an environment: a pure function of the configured sources and the content of the store.
 
 use super::proofs::{Proof, Proofs};
 use crate::report::span;
 use base::id::SnapshotId;
 use catalogue::history::{History, Snapshot};
-use catalogue::proof::Standing;
-use catalogue::questions::{self, Asked, Question, expected};
+use catalogue::proof::VerificationState;
+use catalogue::questions::{self, Question, QuestionContext, QuestionKind, expected};
 use catalogue::record::{Condition, Outcome};
 use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeSet;
@@ -19,20 +19,20 @@ pub(super) struct Limits {
     pub(super) max_unverified: SignedDuration,
 }
 
-/// How retention fares.
+/// The state of the retention.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Retention {
     /// No run of this program is recorded.
     Never,
     /// Nothing that was due at the last run is left.
     Applied,
-    /// Something waits for an answer, or a source is not whole, so nothing is forgotten.
+    /// A question is open or a source is not whole, so nothing is forgotten.
     Frozen,
-    /// So many snapshots should have been put into the bin or deleted by the last run, and were not.
+    /// The number of snapshots that the last run should have put into the bin or deleted, but did not.
     Behind(usize),
     /// There is no plan.
     Refused(String),
-    /// The plugin that plans is not here, so nobody can say.
+    /// Unknown, because the retention plugin is not available here.
     Unseen(String),
 }
 
@@ -50,10 +50,10 @@ pub(super) struct EnvironmentStatus {
     /// The last verification or drill that passed.
     pub(super) proven: Option<Timestamp>,
     pub(super) retention: Retention,
-    /// What waits for an answer.
+    /// The open questions.
     pub(super) waiting: Vec<Question>,
     pub(super) counts: Counts,
-    /// Everything that is not as it should be; nothing where all is well.
+    /// All problems; empty if the environment is healthy.
     pub(super) problems: Vec<Problem>,
 }
 
@@ -77,24 +77,24 @@ pub(super) struct SourceStatus {
     pub(super) restorable: Option<SnapshotId>,
     /// When the object of that snapshot was made, and its size.
     pub(super) saved: Option<(Timestamp, u64)>,
-    /// What became of it in the newest run.
+    /// Its outcome in the newest run.
     pub(super) outcome: Option<Outcome>,
-    /// How much of it the newest run saved; none where that run does not name it.
+    /// Its condition in the newest run; `None` if that run does not name it.
     pub(super) condition: Option<Condition>,
 }
 
-/// What is wrong.
+/// A problem.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Problem {
     pub(super) kind: Kind,
     pub(super) source: Option<String>,
     /// One sentence that begins in lower case.
-    pub(super) said: String,
-    /// The command that makes it right, after `dolibarr-backup`; what caused it may have to be mended first.
+    pub(super) message: String,
+    /// The command that resolves it, without `dolibarr-backup`. The cause may have to be fixed first.
     pub(super) command: String,
 }
 
-/// Kinds of problems, by what is to be done.
+/// Kinds of problems, by the action that they need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Kind {
     /// Never backed up.
@@ -105,24 +105,24 @@ pub(super) enum Kind {
     Failed,
     /// The last run could not read all of it.
     Partial,
-    /// Another thing than before, or most of it is gone.
+    /// A different source than before, or most of its data is gone.
     Suspect,
-    /// Something that the store should hold is not there, or cannot be read.
+    /// Something is missing from the store, or cannot be read.
     Missing,
     /// A clock is or was wrong.
     Clock,
     /// The configuration and the environment disagree, or nobody ran `init`.
     Waiting,
-    /// Nobody proved for too long that it can be restored.
+    /// The last verification or drill is too old.
     Unverified,
-    /// The last proof failed.
+    /// The last verification or drill failed.
     Disproved,
-    /// Retention does not do its work.
+    /// Retention was not carried out.
     Retention,
 }
 
 impl Kind {
-    /// As machines are told.
+    /// The name in JSON.
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Never => "never",
@@ -139,39 +139,39 @@ impl Kind {
         }
     }
 
-    const fn of(question: questions::Kind) -> Self {
+    const fn of(question: QuestionKind) -> Self {
         match question {
-            questions::Kind::Suspect => Self::Suspect,
-            questions::Kind::Lost
-            | questions::Kind::DamagedRecord
-            | questions::Kind::MissingRecord
-            | questions::Kind::ChangedRecord
-            | questions::Kind::OtherFile => Self::Missing,
-            questions::Kind::Clock | questions::Kind::Clocks | questions::Kind::Future => Self::Clock,
-            questions::Kind::Uninitialised
-            | questions::Kind::FileDamaged
-            | questions::Kind::NewSource
-            | questions::Kind::GoneSource
-            | questions::Kind::Guard
-            | questions::Kind::Retention
-            | questions::Kind::TimeZone => Self::Waiting,
+            QuestionKind::Suspect => Self::Suspect,
+            QuestionKind::Lost
+            | QuestionKind::DamagedRecord
+            | QuestionKind::MissingRecord
+            | QuestionKind::ChangedRecord
+            | QuestionKind::OtherFile => Self::Missing,
+            QuestionKind::Clock | QuestionKind::Clocks | QuestionKind::Future => Self::Clock,
+            QuestionKind::Uninitialised
+            | QuestionKind::FileDamaged
+            | QuestionKind::NewSource
+            | QuestionKind::GoneSource
+            | QuestionKind::Guard
+            | QuestionKind::Retention
+            | QuestionKind::TimeZone => Self::Waiting,
         }
     }
 }
 
 impl Problem {
-    /// What to do.
+    /// The hint for the user.
     pub(super) fn advice(&self) -> String {
         let first = match self.kind {
-            Kind::Never => "look at why the scheduled run did not happen; ",
-            Kind::Stale => "look at why no scheduled run had it whole; ",
-            Kind::Failed => "mend the cause that the last run's log names; ",
+            Kind::Never => "find out why the scheduled run did not happen; ",
+            Kind::Stale => "find out why no scheduled run saved it whole; ",
+            Kind::Failed => "fix the cause shown in the log of the last run; ",
             Kind::Partial => {
-                "make it readable, or name it in `exclude` of the settings of [plugins.dump] if nobody needs it; "
+                "make it readable, or add it to `exclude` in the settings of [plugins.dump] if it is not needed; "
             }
-            Kind::Suspect | Kind::Waiting | Kind::Clock => "if that is meant, ",
-            Kind::Missing => "look for a copy and put it back, or, if it is lost for good, ",
-            Kind::Disproved => "look at the report in the store, and make a new backup; ",
+            Kind::Suspect | Kind::Waiting | Kind::Clock => "if this is intended, ",
+            Kind::Missing => "put a copy back, or, if it is lost for good, ",
+            Kind::Disproved => "read the report in the store, and make a new backup; ",
             Kind::Unverified | Kind::Retention => "",
         };
         format!("{first}run `{}`", self.command)
@@ -179,7 +179,7 @@ impl Problem {
 }
 
 impl EnvironmentStatus {
-    /// Whether nothing is wrong.
+    /// Whether there are no problems.
     pub(super) fn is_healthy(&self) -> bool {
         self.problems.is_empty()
     }
@@ -187,7 +187,7 @@ impl EnvironmentStatus {
 
 /// Judges.
 pub(super) fn judge(
-    asked: Asked<'_>,
+    asked: QuestionContext<'_>,
     history: &History,
     proofs: Proofs,
     retention: Retention,
@@ -230,7 +230,7 @@ fn waiting(question: &Question) -> Problem {
     Problem {
         kind: Kind::of(question.kind),
         source: question.source.clone(),
-        said: question.said.clone(),
+        message: question.text.clone(),
         command: question.command.clone(),
     }
 }
@@ -264,8 +264,8 @@ fn counts(history: &History) -> Counts {
 fn stale(status: &EnvironmentStatus, names: &BTreeSet<&str>, limits: Limits, now: Timestamp) -> Vec<Problem> {
     let problem = |source: &SourceStatus| {
         let name = &source.source;
-        let (kind, said) = match source.restorable {
-            None => (Kind::Never, format!("{name} was never backed up whole")),
+        let (kind, message) = match source.restorable {
+            None => (Kind::Never, format!("{name} has never been backed up whole")),
             Some(id) => {
                 let age = now.duration_since(id.taken());
                 if age <= limits.max_age {
@@ -275,12 +275,13 @@ fn stale(status: &EnvironmentStatus, names: &BTreeSet<&str>, limits: Limits, now
             }
         };
         let command = format!("backup --env {}", status.environment);
-        Some(Problem { kind, source: Some(name.clone()), said, command })
+        Some(Problem { kind, source: Some(name.clone()), message, command })
     };
     status.sources.iter().filter(|source| names.contains(source.source.as_str())).filter_map(problem).collect()
 }
 
-/// What failed or could not be read in the newest run; it stays so until a run has it whole. A suspect source is a question.
+/// What failed or could not be read in the newest run; it stays so until a run has it whole. A suspect source is a
+/// question.
 fn not_whole(environment: &str, past: &[&Snapshot], names: &BTreeSet<&str>) -> Vec<Problem> {
     let newest_first = || past.iter().rev();
     // A script's store has no records, and its newest moment says as much.
@@ -289,7 +290,7 @@ fn not_whole(environment: &str, past: &[&Snapshot], names: &BTreeSet<&str>) -> V
     let problem = |name: &&str| {
         let state = newest.sources.get(*name);
         let doubts = || newest.record.as_ref().and_then(|record| Some(record.sources.get(*name)?.doubts.join("; ")));
-        let (kind, said) = match state.map(|state| state.condition) {
+        let (kind, message) = match state.map(|state| state.condition) {
             Some(Condition::Whole | Condition::Suspect) => return None,
             Some(Condition::Failed) => (Kind::Failed, format!("{name} failed in the last run, {}", newest.id)),
             Some(Condition::Partial) => {
@@ -299,12 +300,12 @@ fn not_whole(environment: &str, past: &[&Snapshot], names: &BTreeSet<&str>) -> V
             None => (Kind::Failed, format!("{name} was not saved in the last run, {}", newest.id)),
         };
         let command = format!("backup --env {environment}");
-        Some(Problem { kind, source: Some((*name).to_owned()), said, command })
+        Some(Problem { kind, source: Some((*name).to_owned()), message, command })
     };
     names.iter().filter_map(problem).collect()
 }
 
-/// What nobody proved, or somebody disproved.
+/// Missing or failed verifications and drills.
 fn unproven(
     status: &EnvironmentStatus,
     history: &History,
@@ -313,47 +314,47 @@ fn unproven(
     now: Timestamp,
 ) -> Vec<Problem> {
     let environment = &status.environment;
-    let of = |kind, said, command| Problem { kind, source: None, said, command };
+    let of = |kind, message, command| Problem { kind, source: None, message, command };
     let mut problems = Vec::new();
     let file = history.environment.as_ref().map(|stored| &stored.file);
     let known = |id: &SnapshotId| file.is_some_and(|file| questions::is_known_failure(file, history, *id, now));
-    let failed = past.iter().filter(|snapshot| snapshot.standing == Standing::Failed);
+    let failed = past.iter().filter(|snapshot| snapshot.verification_state == VerificationState::Failed);
     let failed: Vec<SnapshotId> = failed.map(|snapshot| snapshot.id).filter(|id| !known(id)).collect();
     if let Some(last) = failed.last() {
-        let said = format!("the verification of {} snapshots failed, such as of {last}", failed.len());
+        let message = format!("the verification of {} snapshots failed, including {last}", failed.len());
         problems.push(of(
             Kind::Disproved,
-            said,
+            message,
             format!("accept --env {environment} --only {} --lost", questions::DISPROVED),
         ));
     }
     if let Some(drill) = status.drill.filter(|drill| !drill.passed) {
-        let said = format!("the last drill, of {}, failed", drill.at);
-        problems.push(of(Kind::Disproved, said, format!("drill --env {environment}")));
+        let message = format!("the last drill ({}) failed", drill.at);
+        problems.push(of(Kind::Disproved, message, format!("drill --env {environment}")));
     }
-    // What is younger than the limit needs no proof yet.
+    // An environment that is younger than the limit needs no verification yet.
     let Some(first) = past.iter().find(|snapshot| snapshot.complete) else { return problems };
     let since = status.proven.unwrap_or_else(|| first.id.taken());
     if now.duration_since(since) > limits.max_unverified {
-        let said = match status.proven {
-            Some(_) => format!("nothing was verified or drilled for {}", span(now.duration_since(since))),
-            None => "nothing was ever verified or drilled".to_owned(),
+        let message = match status.proven {
+            Some(_) => format!("nothing has been verified or drilled for {}", span(now.duration_since(since))),
+            None => "nothing has ever been verified or drilled".to_owned(),
         };
-        problems.push(of(Kind::Unverified, said, format!("verify --env {environment}")));
+        problems.push(of(Kind::Unverified, message, format!("verify --env {environment}")));
     }
     problems
 }
 
-/// A frozen retention is no problem of its own: what freezes it is one.
+/// A frozen retention is not a separate problem, because its cause already is one.
 fn neglected(environment: &str, retention: &Retention) -> Option<Problem> {
-    let said = match retention {
+    let message = match retention {
         Retention::Never | Retention::Applied | Retention::Frozen | Retention::Unseen(_) => return None,
         Retention::Behind(due) => {
             format!("retention was not carried out: {due} snapshots should have been put into the bin or deleted")
         }
-        Retention::Refused(why) => format!("retention is not done: {why}"),
+        Retention::Refused(why) => format!("retention failed: {why}"),
     };
-    Some(Problem { kind: Kind::Retention, source: None, said, command: format!("prune --env {environment}") })
+    Some(Problem { kind: Kind::Retention, source: None, message, command: format!("prune --env {environment}") })
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! A status as metrics in Prometheus's text format, for a textfile collector. Names and labels are stable: dashboards and
-//! alerts rest on them. What never happened is 0, so that `time() - metric` is large and no alert misses it.
+//! A status as metrics in Prometheus's text format, for a textfile collector. Names and labels are stable: dashboards
+//! and alerts rest on them. What never happened is 0, so that `time() - metric` is large and no alert misses it.
 
 use super::judge::{EnvironmentStatus, Retention};
 use super::proofs::Proof;
@@ -13,7 +13,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use std::fmt;
 
-/// What every name begins with.
+/// Prefix of every name.
 const PREFIX: &str = "dolibarr_backup";
 
 /// One metric with its values, in the order of the environments and sources.
@@ -43,48 +43,36 @@ impl Collector for Metrics {
 /// Labels of one environment's metrics.
 pub(super) type Labels = Vec<(&'static str, String)>;
 
-/// An environment that was looked at, or not.
+/// An environment, whether or not it could be checked.
 #[derive(Debug)]
 pub(super) struct Subject<'a> {
-    /// What tells it from the others.
+    /// Labels that identify it.
     pub(super) labels: Labels,
-    /// What was seen; none where it could not be looked at.
+    /// Its status; `None` if it could not be checked.
     pub(super) status: Option<&'a EnvironmentStatus>,
 }
 
 /// The metrics of one configuration's environments.
-///
-/// # Errors
-/// As [`encoded`].
 pub(super) fn text(found: &[EnvironmentStatus]) -> Result<String> {
     let subject = |status| Subject { labels: labels(status), status: Some(status) };
     encoded(metrics(&found.iter().map(subject).collect::<Vec<_>>()))
 }
 
 /// The same of a fleet, and which of its instances could be looked at. One that could not has no other metric.
-///
-/// # Errors
-/// As [`encoded`].
 pub(super) fn fleet_text(found: &[Subject<'_>]) -> Result<String> {
     let seen = found.iter().map(|subject| (subject.labels.clone(), i64::from(subject.status.is_some())));
-    let mut all = vec![Metric {
-        name: "reachable",
-        help: "1 if the instance's store could be looked at",
-        values: seen.collect(),
-    }];
+    let mut all =
+        vec![Metric { name: "reachable", help: "1 if the instance's store could be read", values: seen.collect() }];
     all.extend(metrics(found));
     encoded(all)
 }
 
-/// What tells an environment from the others of one configuration.
+/// Labels that identify an environment within one configuration.
 pub(super) fn labels(status: &EnvironmentStatus) -> Labels {
     vec![("env", status.environment.clone())]
 }
 
 /// The text.
-///
-/// # Errors
-/// Never in practice: it is written to memory.
 fn encoded(metrics: Vec<Metric>) -> Result<String> {
     let mut registry = Registry::with_prefix(PREFIX);
     registry.register_collector(Box::new(Metrics(metrics)));
@@ -124,28 +112,28 @@ fn metrics(subjects: &[Subject<'_>]) -> Vec<Metric> {
     vec![
         per_source(
             "last_success_timestamp_seconds",
-            "When the newest snapshot was taken that the source is restorable from; 0 for never",
+            "Time of the newest snapshot from which the source can be restored; 0 if there is none",
             &|source| seconds(source.restorable.map(|id| id.taken())),
         ),
         per_source(
             "last_saved_timestamp_seconds",
-            "When the object was made that holds the source in that snapshot; 0 for never",
+            "Time when the object of the source in that snapshot was made; 0 if there is none",
             &|source| seconds(source.saved.map(|(made, _)| made)),
         ),
         per_source("object_size_bytes", "Size of that object", &|source| {
             source.saved.map_or(0, |(_, bytes)| i64::try_from(bytes).unwrap_or(i64::MAX))
         }),
-        per_source("source_whole", "1 if the newest run has the source whole", &|source| {
+        per_source("source_whole", "1 if the newest run saved the source whole", &|source| {
             i64::from(source.condition == Some(Condition::Whole))
         }),
         per_environment(
             "last_complete_timestamp_seconds",
-            "When the newest snapshot was taken that every source is restorable from; 0 for never",
+            "Time of the newest snapshot from which every source can be restored; 0 if there is none",
             &|status| seconds(status.complete.map(|id| id.taken())),
         ),
         per_environment(
             "last_verification_timestamp_seconds",
-            "When the last verification began, whether it passed or not; 0 for never",
+            "Start of the last verification, whether it passed or not; 0 if there is none",
             &|status| seconds(status.verification.map(|proof| proof.at)),
         ),
         per_environment("last_verification_passed", "1 if the last verification passed", &|status| {
@@ -153,22 +141,24 @@ fn metrics(subjects: &[Subject<'_>]) -> Vec<Metric> {
         }),
         per_environment(
             "last_drill_timestamp_seconds",
-            "When the last drill began, whether it passed or not; 0 for never",
+            "Start of the last drill, whether it passed or not; 0 if there is none",
             &|status| seconds(status.drill.map(|proof| proof.at)),
         ),
         per_environment("last_drill_passed", "1 if the last drill passed", &|status| passed(status.drill)),
         per_environment(
             "last_proof_timestamp_seconds",
-            "When the last verification or drill began that passed; 0 for never",
+            "Start of the last verification or drill that passed; 0 if there is none",
             &|status| seconds(status.proven),
         ),
-        where_known("retention_ok", "1 unless retention is frozen, refused or was not carried out", &|status| {
-            match status.retention {
+        where_known(
+            "retention_ok",
+            "0 if retention is frozen, refused or was not carried out, otherwise 1",
+            &|status| match status.retention {
                 Retention::Applied | Retention::Never => Some(1),
                 Retention::Frozen | Retention::Behind(_) | Retention::Refused(_) => Some(0),
                 Retention::Unseen(_) => None,
-            }
-        }),
+            },
+        ),
         Metric {
             name: "snapshots",
             help: "Snapshots in the store, by state",
@@ -179,8 +169,8 @@ fn metrics(subjects: &[Subject<'_>]) -> Vec<Metric> {
                 .collect(),
         },
         per_environment("bin_snapshots", "Snapshots in the bin", &|status| count(status.counts.binned)),
-        per_environment("waiting", "How many questions wait for an answer", &|status| count(status.waiting.len())),
-        per_environment("problems", "How many things status complains about", &|status| count(status.problems.len())),
+        per_environment("waiting", "Number of open questions", &|status| count(status.waiting.len())),
+        per_environment("problems", "Number of problems that status reports", &|status| count(status.problems.len())),
     ]
 }
 

@@ -1,5 +1,5 @@
-//! What the store says of verifications and drills. A verification says everything in its key; of a drill's report one flag is
-//! read, so that one of another version still counts.
+//! What the store says of verifications and drills. A verification says everything in its key; of a drill's report one
+//! flag is read, so that one of another version still counts.
 
 use base::error::Result;
 use base::id::SnapshotId;
@@ -36,9 +36,6 @@ pub(super) struct Proofs {
 const DRILLS_READ_MAX: usize = 12;
 
 /// Reads them.
-///
-/// # Errors
-/// The store's.
 pub(super) async fn load(
     store: &Store,
     environment: &Environment,

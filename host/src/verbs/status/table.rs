@@ -10,7 +10,7 @@ use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 
-/// A line for each configured source, then what is wrong.
+/// One line per configured source, then the problems.
 pub(super) fn text(found: &[EnvironmentStatus], zone: &TimeZone, now: Timestamp) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
@@ -23,7 +23,7 @@ pub(super) fn text(found: &[EnvironmentStatus], zone: &TimeZone, now: Timestamp)
     let mut text = format!("{}\n", table.trim_fmt());
     for status in found {
         for problem in &status.problems {
-            let _ = writeln!(text, "{}: {} (`{}`)", status.environment, problem.said, problem.command);
+            let _ = writeln!(text, "{}: {} (`{}`)", status.environment, problem.message, problem.command);
         }
     }
     for status in found.iter().filter(|status| status.counts.binned > 0) {
@@ -50,7 +50,7 @@ fn row(status: &EnvironmentStatus, source: &SourceStatus, zone: &TimeZone, now: 
         Cell::new(proof(status.verification, zone)),
         Cell::new(proof(status.drill, zone)),
         Cell::new(match status.retention {
-            // What froze it is answered since.
+            // The question that froze it has been answered since.
             Retention::Frozen if status.is_healthy() => "with the next run".to_owned(),
             ref retention => self::retention(retention),
         }),
@@ -72,11 +72,11 @@ pub(super) fn retention(retention: &Retention) -> String {
         Retention::Frozen => "frozen".to_owned(),
         Retention::Behind(due) => format!("behind by {due}"),
         Retention::Refused(_) => "refused".to_owned(),
-        Retention::Unseen(_) => "not seen".to_owned(),
+        Retention::Unseen(_) => "unknown".to_owned(),
     }
 }
 
-/// The same for machines; `null` stands for never.
+/// The status as JSON; `null` means never.
 pub(super) fn value(status: &EnvironmentStatus) -> Value {
     let shown = |proof: Option<Proof>| proof.map(|proof| json!({ "at": proof.at, "passed": proof.passed }));
     let sources: serde_json::Map<String, Value> = status
@@ -97,7 +97,7 @@ pub(super) fn value(status: &EnvironmentStatus) -> Value {
     let problems: Vec<Value> = status
         .problems
         .iter()
-        .map(|problem| json!({ "kind": problem.kind.name(), "source": problem.source, "said": problem.said, "command": problem.command }))
+        .map(|problem| json!({ "kind": problem.kind.name(), "source": problem.source, "said": problem.message, "command": problem.command }))
         .collect();
     let (state, due, error) = match &status.retention {
         Retention::Never => ("never", None, None),

@@ -1,7 +1,7 @@
-//! The chain of records: whether each is the one that the next one names, across the certificates of forgotten ones.
+//! Checks the chain of records: each record names the one before it, across the certificates of forgotten snapshots.
 //!
-//! An edit of the newest record shows only against a verification that saw it before; every other one shows against the
-//! record after it.
+//! An edit of the newest record can only be detected with an earlier verification of it. An edit of any other record is
+//! detected by the record after it.
 
 use base::error::{Error, Result};
 use base::id::SnapshotId;
@@ -16,12 +16,12 @@ use store::Store;
 /// Certificates and verification records that are read at the same time.
 const READS_IN_FLIGHT_MAX: usize = 16;
 
-/// What the chain came to.
+/// The result of checking the chain.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Chain {
-    /// What is wrong, with the snapshot whose record it is.
+    /// The problems, each with the snapshot of the record.
     pub problems: Vec<(SnapshotId, String)>,
-    /// What is odd and may have an innocent cause.
+    /// Oddities that may have a harmless cause.
     pub notes: Vec<String>,
     /// Records that were followed.
     pub records: usize,
@@ -36,22 +36,19 @@ pub struct Chain {
 struct Link {
     sha256: String,
     previous: Option<Previous>,
-    /// It is known by its certificate alone.
+    /// Only its certificate exists.
     forgotten: bool,
     /// Its time was doubted: it may have been made after those that its id puts it before.
     doubted: bool,
 }
 
-/// What an earlier verification saw.
+/// The findings of an earlier verification.
 struct Seen {
     at: SnapshotId,
     record_sha256: Option<String>,
 }
 
 /// Reads the certificates and the last verifications, and follows the chain.
-///
-/// # Errors
-/// The store's.
 pub async fn check(store: &Store, environment: &Environment, history: &History) -> Result<Chain> {
     let mut chain = Chain::default();
     let mut links = BTreeMap::new();
@@ -92,7 +89,7 @@ pub async fn check(store: &Store, environment: &Environment, history: &History) 
     Ok(without_known(chain, history))
 }
 
-/// What a person knows of is a note from then on, and no problem for ever.
+/// Turns accepted problems into notes.
 fn without_known(mut chain: Chain, history: &History) -> Chain {
     let file = history.environment.as_ref().map(|stored| &stored.file);
     // What is missing and what is there and another one are known apart.
@@ -109,13 +106,14 @@ fn without_known(mut chain: Chain, history: &History) -> Chain {
     Chain { problems: open, ..chain }
 }
 
-/// Holds every link against the one it names.
+/// Checks every link against the one that it names.
 fn follow(links: &BTreeMap<SnapshotId, Link>, damaged: &BTreeSet<SnapshotId>, chain: &mut Chain) {
     let mut followers: BTreeMap<SnapshotId, SnapshotId> = BTreeMap::new();
     for (id, link) in links {
         let Some(previous) = &link.previous else {
             let mut before = links.range(..id).rev().filter(|(_, link)| !link.doubted).map(|(before, _)| before);
-            // A clock that fell back puts it behind what it did not see: all that was before it may have been forgotten.
+            // A clock that fell back puts it behind what it did not see: all that was before it may have been
+            // forgotten.
             let before = before.next().filter(|_| !damaged.contains(id) && !link.doubted);
             if let Some(before) = before {
                 chain
@@ -146,7 +144,7 @@ fn follow(links: &BTreeMap<SnapshotId, Link>, damaged: &BTreeSet<SnapshotId>, ch
     }
 }
 
-/// Holds the records against what verifications saw of them.
+/// Checks the records against earlier verifications.
 fn compare(
     links: &BTreeMap<SnapshotId, Link>,
     damaged: &BTreeSet<SnapshotId>,
@@ -201,7 +199,7 @@ async fn seen(store: &Store, environment: &Environment, history: &History) -> Re
     }
     let read = |mark: Mark| async move {
         let bytes = store.get(&mark.key(environment)?).await?;
-        // One that cannot be read says nothing about the chain.
+        // An unreadable verification says nothing about the chain.
         let read =
             bytes.and_then(|bytes| Verification::parse(&bytes).ok()).filter(|read| read.snapshot == mark.snapshot);
         Ok::<_, Error>(read.map(|read| (mark.snapshot, Seen { at: mark.at, record_sha256: read.record_sha256 })))

@@ -1,10 +1,9 @@
-//! The objects of a snapshot: whether each is there, whole, and what its kind must be.
+//! Checks the objects of a snapshot: each exists, is whole, and has the format of its kind.
 
-use crate::choice;
+use crate::archive;
 use crate::config::Source;
 use crate::fetch;
-use crate::rehearsal::as_finding;
-use crate::session::Host;
+use crate::session::Session;
 use base::error::Result;
 use catalogue::history::{History, Object};
 use catalogue::proof::SourceProof;
@@ -13,11 +12,8 @@ use indicatif::HumanCount;
 use tokio_util::sync::CancellationToken;
 
 /// Reads an object to its end and says what is wrong with it. What is wrong with the store is an error.
-///
-/// # Errors
-/// The store's, and an interruption.
 pub async fn read(
-    host: &Host,
+    session: &Session,
     history: &History,
     source: &str,
     object: &Object,
@@ -25,51 +21,51 @@ pub async fn read(
 ) -> Result<SourceProof> {
     let mut proof = SourceProof { object: Some(object.key.clone()), bytes: object.bytes, ..SourceProof::default() };
     if !object.present {
-        let there = host.store.head(&object.key).await?;
+        let there = session.store.head(&object.key).await?;
         proof.problems.push(match there {
             Some(meta) => format!("the object {} has {} bytes, not {}", object.key, meta.bytes, object.bytes),
             None => format!("the object {} is missing", object.key),
         });
         return Ok(proof);
     }
-    let holds = match host.sources.sources.get(source) {
-        Some(Source::Directory(_)) => archive(host, history, object, stop, &mut proof.problems).await,
-        Some(Source::Postgres(_)) => dump(host, object, stop).await,
-        // Of a source that is configured no more, the name says what it is.
-        None if object.key.as_str().ends_with(".dump") => dump(host, object, stop).await,
-        None => archive(host, history, object, stop, &mut proof.problems).await,
+    let holds = match session.sources.sources.get(source) {
+        Some(Source::Directory(_)) => archive(session, history, object, stop, &mut proof.problems).await,
+        Some(Source::Postgres(_)) => dump(session, object, stop).await,
+        // The file name shows the kind of a source that is no longer configured.
+        None if object.key.as_str().ends_with(".dump") => dump(session, object, stop).await,
+        None => archive(session, history, object, stop, &mut proof.problems).await,
     };
     match holds {
         Ok(holds) => proof.holds = holds,
-        Err(error) => proof.problems.push(as_finding(error)?),
+        Err(error) => proof.problems.push(error.into_finding()?),
     }
     Ok(proof)
 }
 
-async fn dump(host: &Host, object: &Object, stop: &CancellationToken) -> Result<Option<String>> {
-    let contents = fetch::check(host, object, stop).await?;
+async fn dump(session: &Session, object: &Object, stop: &CancellationToken) -> Result<Option<String>> {
+    let contents = fetch::check(&session.store, object, stop).await?;
     Ok(contents.map(|contents| {
         format!("{} tables of PostgreSQL {}", HumanCount(contents.tables as u64), contents.origin.server_version)
     }))
 }
 
 async fn archive(
-    host: &Host,
+    session: &Session,
     history: &History,
     object: &Object,
     stop: &CancellationToken,
     problems: &mut Vec<String>,
 ) -> Result<Option<String>> {
-    let recorded = choice::recorded(history, &object.key);
-    let archive = choice::archive(host, history, object, false).await?;
+    let recorded = archive::recorded(history, &object.key);
+    let archive = archive::open(&session.store, history, object, false).await?;
     if let (Some(index), None) = (recorded.and_then(|record| record.index.as_ref()), &archive.index) {
         problems.push(format!("the index {} is missing; the archive is read without it", index.key));
     }
     let checked = match documents::check(&archive, stop).await {
         Ok(checked) => checked,
         Err(error) if archive.index.is_some() => {
-            problems.push(as_finding(error)?);
-            // Whether the archive itself is whole is what counts; its index can be done without.
+            problems.push(error.into_finding()?);
+            // The archive can be restored without its index, so check it alone.
             let alone = documents::Archive { index: None, ..archive };
             documents::check(&alone, stop).await?
         }
@@ -79,6 +75,6 @@ async fn archive(
         let (expected, found) = (HumanCount(record.files), HumanCount(checked.files));
         problems.push(format!("the archive {} holds {found} files, and its record says {expected}", object.key));
     }
-    let how = if checked.indexed { ", each as its index says" } else { "" };
+    let how = if checked.indexed { ", all matching the index" } else { "" };
     Ok(Some(format!("{} files and {} folders{how}", HumanCount(checked.files), HumanCount(checked.folders))))
 }

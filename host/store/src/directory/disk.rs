@@ -1,4 +1,4 @@
-//! What a disk does and how it fails: names that are given once, syncs, and whose turn it is when it refuses.
+//! File system primitives: creating a name without replacing one, syncing, and explaining I/O errors.
 
 use crate::{Created, Meta, ObjectKey};
 use base::error::{Class, Error, Result};
@@ -10,31 +10,31 @@ use std::io::{self, Read};
 use std::path::Path;
 use tempfile::NamedTempFile;
 
-/// Gives a synced temporary file its name unless there is one.
+/// Renames a synced temporary file to its final path unless that path exists.
 pub(super) fn persist_new(file: NamedTempFile, place: &Path) -> Result<Created> {
-    let refused = match file.persist_noclobber(place) {
+    let failed = match file.persist_noclobber(place) {
         Ok(_) => return sync_above(place).map(|()| Created::Created),
-        Err(refused) => refused,
+        Err(failed) => failed,
     };
-    match Errno::from_io_error(&refused.error) {
+    match Errno::from_io_error(&failed.error) {
         Some(Errno::EXIST) => Ok(Created::Exists),
-        // A USB disk's FAT has neither a rename that refuses nor links: look, then rename.
+        // FAT, as on USB disks, supports neither RENAME_NOREPLACE nor hard links: check first, then rename.
         Some(Errno::PERM | Errno::NOTSUP | Errno::NOSYS) => {
             if place.symlink_metadata().is_ok() {
                 return Ok(Created::Exists);
             }
-            refused.file.persist(place).map_err(|e| failure("store", place, &e.error))?;
+            failed.file.persist(place).map_err(|e| failure("store", place, &e.error))?;
             sync_above(place).map(|()| Created::Created)
         }
-        _ => Err(failure("store", place, &refused.error)),
+        _ => Err(failure("store", place, &failed.error)),
     }
 }
 
-/// Makes a new name survive a power cut.
+/// Syncs the parent folder, so that a new name survives a power failure.
 pub(super) fn sync_above(place: &Path) -> Result<()> {
     let Some(folder) = place.parent() else { return Ok(()) };
     match File::open(folder).and_then(|folder| folder.sync_all()) {
-        // Some network file systems cannot sync a folder and need not.
+        // Some network file systems cannot sync folders and do not need to.
         Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::INVAL | Errno::NOTSUP)) => Ok(()),
         synced => synced.map_err(|error| failure("sync", folder, &error)),
     }
@@ -50,7 +50,7 @@ pub(super) fn produce(file: File, length: u64, place: &Path, writer: Writer) {
         match file.by_ref().take(wanted).read_to_end(&mut block) {
             Err(error) => return writer.blocking_fail(failure("read", place, &error)),
             Ok(0) => {
-                let text = format!("{} ended {left} bytes before its end", place.display());
+                let text = format!("{} ended {left} bytes early", place.display());
                 return writer.blocking_fail(Error::new(Class::Stale, text));
             }
             Ok(read) => left -= read as u64,
@@ -59,14 +59,14 @@ pub(super) fn produce(file: File, length: u64, place: &Path, writer: Writer) {
             return;
         }
     }
-    // Nobody listens any more: nobody needs to hear that it ended well.
+    // If the reader is gone, nobody needs to know that the stream is complete.
     let _ = writer.blocking_finish();
 }
 
 pub(super) fn meta_of(key: ObjectKey, meta: &std::fs::Metadata, place: &Path) -> Result<Meta> {
-    let modified = meta.modified().map_err(|error| failure("look at", place, &error))?;
+    let modified = meta.modified().map_err(|error| failure("read the metadata of", place, &error))?;
     let modified = jiff::Timestamp::try_from(modified)
-        .map_err(|_| Error::unexpected(format!("{} has a time that no calendar has", place.display())))?;
+        .map_err(|_| Error::unexpected(format!("{} has a modification time out of range", place.display())))?;
     Ok(Meta { key, bytes: meta.len(), modified })
 }
 
@@ -80,23 +80,27 @@ pub(super) fn is_denied(error: &io::Error) -> bool {
 
 pub(super) fn failure(doing: &str, place: &Path, error: &io::Error) -> Error {
     let place = place.display();
-    let said = |what: &str| format!("failed to {doing} {place}: {what}");
+    let message = |what: &str| format!("failed to {doing} {place}: {what}");
     match Errno::from_io_error(error) {
-        Some(Errno::NOSPC | Errno::DQUOT) => Error::unexpected(said("no space is left"))
-            .hint("free space in the store's folder, or use a larger disk; nothing that was stored is lost"),
-        Some(Errno::FBIG) => Error::unexpected(said("the file system holds no file that large"))
+        Some(Errno::NOSPC | Errno::DQUOT) => Error::unexpected(message("no space left on the device"))
+            .hint("free space on the store's disk, or use a larger one; existing objects are intact"),
+        Some(Errno::FBIG) => Error::unexpected(message("the file system does not support files of this size"))
             .hint("use a file system other than FAT for the store"),
-        Some(Errno::ROFS) => Error::config(said("it is mounted read-only")).hint("mount the store's disk writable"),
-        Some(Errno::ACCESS | Errno::PERM) => Error::config(said("permission denied"))
-            .hint("give the user that runs this the store's folder: mode 0700, files 0600"),
+        Some(Errno::ROFS) => {
+            Error::config(message("the file system is mounted read-only")).hint("remount the store's disk read-write")
+        }
+        Some(Errno::ACCESS | Errno::PERM) => Error::config(message("permission denied"))
+            .hint("make this user the owner of the store's folder: mode 0700, files 0600"),
         Some(Errno::NOENT | Errno::NOTDIR) => {
-            Error::unavailable(said("the store's folder is gone")).hint("check that the store's disk is mounted")
+            Error::unavailable(message("the store's folder is gone")).hint("check that the store's disk is mounted")
         }
-        Some(Errno::LOOP) => Error::config(said("it is a symbolic link")).hint("put the object itself there"),
+        Some(Errno::LOOP) => {
+            Error::config(message("it is a symbolic link")).hint("replace the link with the object itself")
+        }
         Some(Errno::IO | Errno::STALE | Errno::NOTCONN | Errno::HOSTDOWN | Errno::TIMEDOUT | Errno::NODEV) => {
-            Error::unavailable(said(&error.to_string())).hint("check the disk or the network share")
+            Error::unavailable(message(&error.to_string())).hint("check the disk or the network share")
         }
-        _ => Error::unexpected(said(&error.to_string())),
+        _ => Error::unexpected(message(&error.to_string())),
     }
 }
 
@@ -107,7 +111,7 @@ mod tests {
     use std::io::Write;
 
     #[test]
-    fn a_failure_of_the_disk_says_whose_turn_it_is() {
+    fn disk_errors_map_to_a_class_and_a_message() {
         let table = [
             (Errno::NOSPC, Class::Unexpected, "no space"),
             (Errno::DQUOT, Class::Unexpected, "no space"),
@@ -124,9 +128,9 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_that_is_full_is_named_as_such() {
+    fn a_full_disk_is_reported_as_such() {
         let mut full = OpenOptions::new().write(true).open("/dev/full").unwrap();
         let error = failure("write", Path::new("/srv/x"), &full.write_all(b"x").unwrap_err());
-        assert_eq!(error.message(), "failed to write /srv/x: no space is left");
+        assert_eq!(error.message(), "failed to write /srv/x: no space left on the device");
     }
 }

@@ -1,19 +1,19 @@
-//! A large object's way to the disk while it is still being written.
+//! Syncs a large object to the disk while it is still being written.
 //!
-//! The kernel starts to write after seconds or gigabytes, and a sync at the end would then wait for all of it. What is on the
-//! disk leaves the page cache: this program seldom reads it again, and a large backup would push out what the database and
-//! the web server read.
+//! The kernel only starts writing back after seconds or gigabytes, so a single sync at the end would have to wait for
+//! all of it. Synced data is dropped from the page cache: this program rarely reads it again, and a large backup would
+//! evict the pages of the database and the web server.
 
 use std::fs::File;
 use std::io;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
-/// Bytes after which what was written goes to the disk: a fraction of a second of any disk, and many of its largest requests.
-/// It is also about what a large object takes of the page cache.
+/// Bytes between two syncs: a fraction of a second on any disk, yet many of its largest requests. It is also roughly
+/// how much of the page cache a large object uses.
 const FLUSH_BYTES: u64 = 16 << 20;
 
-/// Sends a file to the disk beside whoever writes it.
+/// Syncs a file on a separate thread while the caller writes it.
 pub(super) struct Flusher {
     file: File,
     written: u64,
@@ -21,16 +21,14 @@ pub(super) struct Flusher {
 }
 
 impl Flusher {
-    /// # Errors
-    /// The system's.
     pub(super) fn new(file: &File) -> io::Result<Self> {
         Ok(Self { file: file.try_clone()?, written: 0, thread: None })
     }
 
-    /// Notes what was written; never waits for the disk.
+    /// Counts written bytes and triggers a sync when due. Never waits for the disk.
     ///
     /// # Errors
-    /// When there is no room for a thread.
+    /// If the thread cannot be started.
     pub(super) fn wrote(&mut self, bytes: u64) -> io::Result<()> {
         self.written += bytes;
         if self.written < FLUSH_BYTES {
@@ -41,7 +39,7 @@ impl Flusher {
             Some((due, _)) => due,
             None => &self.thread.insert(start(self.file.try_clone()?)?).0,
         };
-        // One that is at work takes these bytes along next time. One that has failed says so in `finish`.
+        // If the channel is full, the sync that is due includes these bytes. `finish` reports a thread that has failed.
         let _ = due.try_send(());
         Ok(())
     }
@@ -49,11 +47,11 @@ impl Flusher {
     /// Waits until everything is on the disk.
     ///
     /// # Errors
-    /// The disk's, whichever sync it was that met it: the kernel tells of each failure once.
+    /// The disk's error, from whichever sync saw it: the kernel reports each failure only once.
     pub(super) fn finish(self) -> io::Result<()> {
         let Some((due, thread)) = self.thread else { return self.file.sync_all() };
         drop(due);
-        thread.join().map_err(|_| io::Error::other("the thread that syncs has ended"))??;
+        thread.join().map_err(|_| io::Error::other("the sync thread panicked"))??;
         self.file.sync_all()?;
         leave_cache(&self.file);
         Ok(())
@@ -72,7 +70,7 @@ fn start(file: File) -> io::Result<(SyncSender<()>, JoinHandle<io::Result<()>>)>
     Ok((due, std::thread::Builder::new().name("sync".to_owned()).spawn(work)?))
 }
 
-/// A wish: where the system does not grant it, nothing is lost.
+/// Best effort: failure has no consequences.
 fn leave_cache(file: &File) {
     let _ = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed);
 }
@@ -82,8 +80,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_that_cannot_be_synced_is_a_failure_whoever_met_it() {
-        // A pipe takes bytes and has no disk.
+    fn a_failed_sync_is_reported_from_the_thread_and_from_finish() {
+        // A pipe accepts bytes but cannot be synced.
         let (_read, write) = std::io::pipe().unwrap();
         let pipe = || File::from(std::os::fd::OwnedFd::from(write.try_clone().unwrap()));
         let mut flusher = Flusher::new(&pipe()).unwrap();
@@ -94,12 +92,12 @@ mod tests {
         assert!(thread.join().unwrap().is_err());
         let mut flusher = Flusher::new(&pipe()).unwrap();
         flusher.wrote(FLUSH_BYTES - 1).unwrap();
-        assert!(flusher.thread.is_none(), "small objects have no thread");
+        assert!(flusher.thread.is_none(), "a small object started a thread");
         assert!(flusher.finish().is_err());
     }
 
     #[test]
-    fn a_writer_never_waits_and_the_end_waits_for_all() {
+    fn writes_never_wait_and_finish_waits_for_everything() {
         let mut file = tempfile::tempfile().unwrap();
         let mut flusher = Flusher::new(&file).unwrap();
         for _ in 0..9 {

@@ -3,13 +3,13 @@ use base::error::Class;
 use std::os::unix::fs::PermissionsExt;
 
 #[tokio::test]
-async fn a_missing_folder_is_empty_until_the_first_write_makes_it_and_a_missing_mount_is_noticed() {
+async fn a_missing_folder_is_empty_until_the_first_write_and_a_missing_parent_is_refused() {
     let above = tempfile::tempdir().unwrap();
     let directory = Directory::open(above.path().join("erp")).await.unwrap();
     let key = ObjectKey::parse("prod/db/a.dump").unwrap();
     assert_eq!(directory.list("prod/").await.unwrap().len(), 0);
     assert!(directory.get(&key).await.unwrap().is_none());
-    assert!(!above.path().join("erp").exists(), "reading makes nothing");
+    assert!(!above.path().join("erp").exists(), "reading created the folder");
     directory.create(&key, Bytes::from_static(b"x")).await.unwrap();
     assert_eq!(std::fs::metadata(above.path().join("erp")).unwrap().permissions().mode() & 0o777, 0o700);
     let error = Directory::open(above.path().join("mnt/erp")).await.unwrap_err();
@@ -20,7 +20,7 @@ async fn a_missing_folder_is_empty_until_the_first_write_makes_it_and_a_missing_
 }
 
 #[tokio::test]
-async fn a_folder_that_vanishes_is_unavailable_and_never_made_again() {
+async fn a_folder_that_vanishes_is_unavailable_and_never_recreated() {
     let above = tempfile::tempdir().unwrap();
     std::fs::create_dir(above.path().join("erp")).unwrap();
     let directory = Directory::open(above.path().join("erp")).await.unwrap();
@@ -36,7 +36,7 @@ async fn a_folder_that_vanishes_is_unavailable_and_never_made_again() {
 }
 
 #[tokio::test]
-async fn an_object_is_the_owners_alone_and_a_link_is_no_object() {
+async fn only_the_owner_can_read_objects_and_links_are_not_objects() {
     let root = tempfile::tempdir().unwrap();
     let directory = Directory::open(root.path().to_owned()).await.unwrap();
     let key = ObjectKey::parse("prod/db/a.dump").unwrap();

@@ -1,7 +1,7 @@
-//! The client: endpoint, credentials, certificates, time limits, and what makes the SDK's requests acceptable to
-//! every server.
+//! The client: endpoint, credentials, certificates, timeouts, and the settings that make the SDK's requests acceptable
+//! to every server.
 
-use crate::Config;
+use crate::StoreConfig;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{self, future};
 use aws_sdk_s3::Client;
@@ -17,7 +17,7 @@ use aws_sdk_s3::error::BoxError;
 use aws_smithy_http_client::tls::{self, TlsContext, TrustStore, rustls_provider::CryptoMode};
 use aws_smithy_runtime_api::client::interceptors::context::InterceptorContext;
 use base::error::{Error, Result};
-use base::secret::{ExposeSecret, Look, SecretString, Source};
+use base::secret::{ExposeSecret, OpenCredentials, SecretString, Source};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use std::path::Path;
@@ -25,33 +25,33 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use url::Url;
 
-/// Longest certificate file that is read: the system's own bundles have 250 KiB.
+/// Largest certificate file that is read. The bundles of operating systems take 250 KiB.
 const CA_BYTES_MAX: u64 = 4 << 20;
 
-/// How long an access key out of a Kubernetes Secret is used before the API server is asked again: one request a minute
-/// beside thousands to the store, and a rotated key is noticed well before the old one ends.
-const KEPT_SECRET: Duration = Duration::from_secs(60);
+/// How long an access key from a Kubernetes Secret is cached. One request per minute is negligible next to thousands to
+/// the store, and a rotated key is noticed well before the old one expires.
+const SECRET_CACHE_TIME: Duration = Duration::from_secs(60);
 
-/// How long to wait and how often to ask again.
+/// Timeouts and retries.
 #[derive(Debug, Clone)]
 pub struct Patience {
-    /// For a connection.
+    /// Timeout for a connection.
     pub connect: Duration,
-    /// For the answer to a request without a body, and for the next bytes of a download.
+    /// Timeout for the response to a request without a body, and for the next bytes of a download.
     pub attempt: Duration,
-    /// For such a request with all its repetitions.
+    /// Timeout for such a request including all retries.
     pub operation: Duration,
-    /// For a request with a body, and for the answer to a completion, which large stores take minutes for.
+    /// Timeout for a request with a body, and for completing an upload, which takes large stores minutes.
     pub upload_attempt: Duration,
-    /// For such a request with all its repetitions.
+    /// Timeout for such a request including all retries.
     pub upload_operation: Duration,
-    /// Attempts of a request, the first included.
+    /// Attempts of a request, including the first.
     pub attempts_max: u32,
-    /// Attempts of a request with a body: hours of work hang on it, so it outlasts a disturbance of minutes.
+    /// Attempts of a request with a body. Hours of work depend on it, so it must outlast an outage of minutes.
     pub upload_attempts_max: u32,
-    /// Attempts of the first request: somebody waits to hear that the endpoint is mistyped.
+    /// Attempts of the first request. Few, because a user with a mistyped endpoint is waiting for the error.
     pub opening_attempts_max: u32,
-    /// Upper bound of the first pause; the next ones double.
+    /// Upper bound of the first pause; it doubles with each retry.
     pub backoff: Duration,
     /// Upper bound of any pause.
     pub backoff_max: Duration,
@@ -63,7 +63,7 @@ impl Default for Patience {
             connect: Duration::from_secs(10),
             attempt: Duration::from_secs(60),
             operation: Duration::from_secs(5 * 60),
-            // What is in flight at once passes a line of 1 Mbit/s in seven minutes.
+            // A line of 1 Mbit/s takes seven minutes for the parts that are in flight at once.
             upload_attempt: Duration::from_secs(10 * 60),
             upload_operation: Duration::from_secs(40 * 60),
             attempts_max: 6,
@@ -82,15 +82,15 @@ impl Patience {
         doubled.min(self.backoff_max)
     }
 
-    /// Overrides for requests that carry a part or complete an upload.
-    pub(super) fn of_uploads(&self) -> Builder {
+    /// Overrides for requests that upload data or complete an upload.
+    pub(super) fn upload_overrides(&self) -> Builder {
         let limits = self.limits(self.upload_attempt, self.upload_operation);
-        Builder::new().timeout_config(limits).retry_config(self.repetitions(self.upload_attempts_max))
+        Builder::new().timeout_config(limits).retry_config(self.retries(self.upload_attempts_max))
     }
 
     /// Overrides for the first request.
-    pub(super) fn of_opening(&self) -> Builder {
-        Builder::new().retry_config(self.repetitions(self.opening_attempts_max))
+    pub(super) fn opening_overrides(&self) -> Builder {
+        Builder::new().retry_config(self.retries(self.opening_attempts_max))
     }
 
     fn limits(&self, attempt: Duration, operation: Duration) -> TimeoutConfig {
@@ -101,7 +101,7 @@ impl Patience {
             .build()
     }
 
-    fn repetitions(&self, attempts_max: u32) -> RetryConfig {
+    fn retries(&self, attempts_max: u32) -> RetryConfig {
         RetryConfig::standard()
             .with_max_attempts(attempts_max)
             .with_initial_backoff(self.backoff)
@@ -109,19 +109,19 @@ impl Patience {
     }
 }
 
-/// What [`connect`] makes.
+/// The result of [`connect`].
 pub(super) struct Connection {
     pub client: Client,
-    /// For people.
+    /// For messages.
     pub endpoint: String,
     pub keys: Arc<Keys>,
 }
 
-/// Makes the client. Asks nobody yet.
-pub(super) async fn connect(config: &Config, patience: &Patience) -> Result<Connection> {
+/// Creates the client. Sends no request to the store yet.
+pub(super) async fn connect(config: &StoreConfig, patience: &Patience) -> Result<Connection> {
     let source = config.credentials.clone().ok_or_else(|| {
         Error::config("an s3:// store needs `credentials`")
-            .hint("give `credentials = { files = \"FOLDER\" }`, `{ env = true }` or `{ kube_secret = \"NAMESPACE/NAME\" }` in [store]")
+            .hint("set `credentials = { files = \"FOLDER\" }`, `{ env = true }` or `{ kube_secret = \"NAMESPACE/NAME\" }` in [store]")
     })?;
     let facts = config.profile.facts();
     let keys = Arc::new(Keys::new(source.clone()));
@@ -132,7 +132,7 @@ pub(super) async fn connect(config: &Config, patience: &Patience) -> Result<Conn
     })?;
     let endpoint = match &config.endpoint {
         Some(endpoint) => Some(endpoint.clone()),
-        None => endpoint_of(&source).await?.or_else(|| facts.endpoint.map(str::to_owned)),
+        None => endpoint_in_credentials(&source).await?.or_else(|| facts.endpoint.map(str::to_owned)),
     };
     if endpoint.is_none() && !facts.regional_endpoint {
         return Err(Error::config(format!("the profile `{}` needs an endpoint", config.profile))
@@ -142,45 +142,46 @@ pub(super) async fn connect(config: &Config, patience: &Patience) -> Result<Conn
     let is_plain = endpoint.as_ref().is_some_and(|url| url.scheme() == "http");
     let shown = endpoint.as_ref().map_or_else(|| format!("AWS S3 in {region}"), shown);
     if is_plain {
-        tracing::debug!(endpoint = shown, "the store is reached without TLS");
+        tracing::debug!(endpoint = shown, "the connection to the store does not use TLS");
     }
     let http = http_client(is_plain, config.ca_file.as_deref())?;
     let mut builder = Builder::new()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::new(region.to_owned()))
         .credentials_provider(Rotating(Arc::clone(&keys)))
-        // Read at every use: they rotate, and three small files cost nothing beside a request.
+        // Read at each use, because they rotate; reading three small files costs nothing compared to a request.
         .identity_cache(IdentityCache::no_cache())
         .http_client(http)
         .force_path_style(true)
         .disable_s3_express_session_auth(true)
         .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
         .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
-        // It takes a slow line for a dead one; the time limits do this job.
+        // It mistakes a slow line for a dead one; the timeouts serve the same purpose.
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         .timeout_config(patience.limits(patience.attempt, patience.operation))
-        .retry_config(patience.repetitions(patience.attempts_max))
+        .retry_config(patience.retries(patience.attempts_max))
         .retry_classifier(TooManyRequests)
         .interceptor(ExplicitLength);
     builder.set_endpoint_url(endpoint.map(|url| url.as_str().trim_end_matches('/').to_owned()));
     Ok(Connection { client: Client::from_conf(builder.build()), endpoint: shown, keys })
 }
 
-/// The endpoint that comes with the credentials, the way Longhorn and the AWS tools name it.
-async fn endpoint_of(source: &Source) -> Result<Option<String>> {
-    let look = source.look().await?;
-    let named = look.read_optional("AWS_ENDPOINTS", "AWS_ENDPOINTS")?;
-    let named = match named {
-        Some(named) => Some(named),
-        None => look.read_optional("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL")?,
+/// The endpoint that comes with the credentials, under the names that Longhorn and the AWS tools use.
+async fn endpoint_in_credentials(source: &Source) -> Result<Option<String>> {
+    let credentials = source.open().await?;
+    let endpoint = credentials.read_optional("AWS_ENDPOINTS", "AWS_ENDPOINTS")?;
+    let endpoint = match endpoint {
+        Some(endpoint) => Some(endpoint),
+        None => credentials.read_optional("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL")?,
     };
-    Ok(named.map(|named| named.expose_secret().trim().to_owned()))
+    Ok(endpoint.map(|endpoint| endpoint.expose_secret().trim().to_owned()))
 }
 
-/// Checks an endpoint. A wrong one is not shown: it came from beside a secret, and may hold a password.
+/// Parses an endpoint. An invalid one is not shown: it may come from a Secret, and may contain a password.
 fn parse_endpoint(text: &str) -> Result<Url> {
-    const HINT: &str = "give a server's address, such as \"https://s3.example.org\"";
-    let url = Url::parse(text).map_err(|e| Error::config(format!("the store's endpoint is wrong: {e}")).hint(HINT))?;
+    const HINT: &str = "use a server's address, such as \"https://s3.example.org\"";
+    let url =
+        Url::parse(text).map_err(|e| Error::config(format!("the store's endpoint is invalid: {e}")).hint(HINT))?;
     let is_plain = url.username().is_empty() && url.password().is_none() && url.query().is_none();
     if !matches!(url.scheme(), "http" | "https") || url.host().is_none() || !is_plain || url.fragment().is_some() {
         return Err(Error::config("the store's endpoint is not `http://HOST` or `https://HOST`").hint(HINT));
@@ -192,13 +193,14 @@ fn shown(endpoint: &Url) -> String {
     endpoint.as_str().trim_end_matches('/').to_owned()
 }
 
-/// The SDK panics on certificates that it cannot use, and in a debug build where there are none: both are checked here.
+/// Creates the HTTP client. The SDK panics on unusable certificates and, in debug builds, without any certificates, so
+/// both are checked here.
 fn http_client(is_plain: bool, ca_file: Option<&Path>) -> Result<SharedHttpClient> {
     let trust = match ca_file {
         Some(file) => TrustStore::empty().with_pem_certificate(read_authorities(file)?),
         None if is_plain => TrustStore::empty(),
         None if rustls_native_certs::load_native_certs().certs.is_empty() => {
-            return Err(Error::config("the system has no certificates of authorities, so no server can be trusted")
+            return Err(Error::config("the system has no CA certificates, so no server can be trusted")
                 .hint("install `ca-certificates`, or set `ca_file` in [store]"));
         }
         None => TrustStore::default(),
@@ -211,41 +213,41 @@ fn http_client(is_plain: bool, ca_file: Option<&Path>) -> Result<SharedHttpClien
 
 fn read_authorities(file: &Path) -> Result<Vec<u8>> {
     let shown = file.display();
-    let wrong = |what: String| {
-        Error::config(format!("the certificate file {shown} {what}")).hint("give `ca_file` a file of PEM certificates")
+    let invalid = |problem: String| {
+        Error::config(format!("the certificate file {shown} {problem}")).hint("set `ca_file` to a PEM certificate file")
     };
-    let bytes = std::fs::metadata(file).map_err(|e| wrong(format!("cannot be read: {}", e.kind())))?.len();
+    let bytes = std::fs::metadata(file).map_err(|e| invalid(format!("cannot be read: {}", e.kind())))?.len();
     if bytes > CA_BYTES_MAX {
-        return Err(wrong(format!("is longer than {CA_BYTES_MAX} bytes")));
+        return Err(invalid(format!("is larger than {CA_BYTES_MAX} bytes")));
     }
-    let pem = std::fs::read(file).map_err(|e| wrong(format!("cannot be read: {}", e.kind())))?;
+    let pem = std::fs::read(file).map_err(|e| invalid(format!("cannot be read: {}", e.kind())))?;
     let mut roots = rustls::RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&pem) {
-        let certificate = certificate.map_err(|e| wrong(format!("is not PEM: {e}")))?;
-        roots.add(certificate).map_err(|e| wrong(format!("holds a certificate that cannot be used: {e}")))?;
+        let certificate = certificate.map_err(|e| invalid(format!("is not PEM: {e}")))?;
+        roots.add(certificate).map_err(|e| invalid(format!("contains an unusable certificate: {e}")))?;
     }
     if roots.is_empty() {
-        return Err(wrong("holds no certificate".to_owned()));
+        return Err(invalid("contains no certificate".to_owned()));
     }
     Ok(pem)
 }
 
-/// The access key, read at every use; out of a Kubernetes Secret, once a minute.
+/// The access key. It is read at each use, or once a minute from a Kubernetes Secret.
 #[derive(Debug)]
 pub(super) struct Keys {
     source: Source,
-    /// The last that were read, to cut them out of servers' messages.
+    /// The secrets that were read last, for redacting servers' messages.
     known: Mutex<Vec<SecretString>>,
-    /// The last out of a Kubernetes Secret, and when.
-    kept: tokio::sync::Mutex<Option<(Instant, Credentials)>>,
+    /// The credentials last read from a Kubernetes Secret, and when.
+    cached: tokio::sync::Mutex<Option<(Instant, Credentials)>>,
 }
 
 impl Keys {
     fn new(source: Source) -> Self {
-        Self { source, known: Mutex::new(Vec::new()), kept: tokio::sync::Mutex::new(None) }
+        Self { source, known: Mutex::new(Vec::new()), cached: tokio::sync::Mutex::new(None) }
     }
 
-    /// The secrets that were read last.
+    /// The secrets that were read last, for redaction.
     pub(super) fn known(&self) -> Vec<SecretString> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -253,31 +255,39 @@ impl Keys {
     async fn read(self: &Arc<Self>) -> Result<Credentials> {
         if self.source.kube_secret.is_none() {
             let keys = Arc::clone(self);
-            let read = tokio::task::spawn_blocking(move || keys.open(&Look::Place(&keys.source))).await;
+            let read = tokio::task::spawn_blocking(move || keys.load(&OpenCredentials::Place(&keys.source))).await;
             return read.unwrap_or_else(|e| Err(Error::unexpected(format!("the credentials could not be read: {e}"))));
         }
-        // Held while the API server is asked, so that one of many requests asks it.
-        let mut kept = self.kept.lock().await;
-        if let Some((_, credentials)) = kept.as_ref().filter(|(since, _)| since.elapsed() < KEPT_SECRET) {
+        // A task of its own: an attempt that runs into its time limit must not cancel the request, or a slow API server
+        // would fail every attempt.
+        let keys = Arc::clone(self);
+        let read = tokio::spawn(async move { keys.read_secret().await }).await;
+        read.unwrap_or_else(|e| Err(Error::unexpected(format!("the credentials could not be read: {e}"))))
+    }
+
+    async fn read_secret(&self) -> Result<Credentials> {
+        // Locked during the request to the API server, so that concurrent requests share one answer.
+        let mut cached = self.cached.lock().await;
+        if let Some((_, credentials)) = cached.as_ref().filter(|(since, _)| since.elapsed() < SECRET_CACHE_TIME) {
             return Ok(credentials.clone());
         }
-        let credentials = self.open(&self.source.look().await?)?;
-        *kept = Some((Instant::now(), credentials.clone()));
+        let credentials = self.load(&self.source.open().await?)?;
+        *cached = Some((Instant::now(), credentials.clone()));
         Ok(credentials)
     }
 
-    fn open(&self, look: &Look<'_>) -> Result<Credentials> {
-        let value = |name: &str| look.read(name, name);
+    fn load(&self, source: &OpenCredentials<'_>) -> Result<Credentials> {
+        let value = |name: &str| source.read(name, name);
         let mut id = value("AWS_ACCESS_KEY_ID")?;
         let (secret, token) = loop {
             let secret = value("AWS_SECRET_ACCESS_KEY")?;
-            let token = look.read_optional("AWS_SESSION_TOKEN", "AWS_SESSION_TOKEN")?;
-            let same = value("AWS_ACCESS_KEY_ID")?;
-            // A mounted secret that rotates between two files would give half of each.
-            if same.expose_secret() == id.expose_secret() {
+            let token = source.read_optional("AWS_SESSION_TOKEN", "AWS_SESSION_TOKEN")?;
+            let id_again = value("AWS_ACCESS_KEY_ID")?;
+            // If a mounted secret rotates between two reads, the id and the key would not match.
+            if id_again.expose_secret() == id.expose_secret() {
                 break (secret, token);
             }
-            id = same;
+            id = id_again;
         };
         let credentials = Credentials::new(
             id.expose_secret(),
@@ -307,7 +317,7 @@ impl ProvideCredentials for Rotating {
     }
 }
 
-/// The SDK does not repeat a request that was answered with 429.
+/// Retries a request that was answered with 429, which the SDK does not do.
 #[derive(Debug)]
 struct TooManyRequests;
 
@@ -322,7 +332,7 @@ impl ClassifyRetry for TooManyRequests {
     }
 }
 
-/// Google Cloud Storage answers 411 to a POST or PUT that announces no length, even where there is no body.
+/// Adds `Content-Length: 0` to uploads without a body. Google Cloud Storage answers 411 to a POST or PUT without it.
 #[derive(Debug)]
 struct ExplicitLength;
 
@@ -353,7 +363,7 @@ mod tests {
     use base::error::Class;
 
     #[test]
-    fn an_endpoint_is_an_address_and_a_wrong_one_is_not_shown() {
+    fn an_endpoint_is_an_address_and_an_invalid_one_is_not_shown() {
         for text in ["http://127.0.0.1:9000", "https://storage.googleapis.com/", "https://gateway.example.org/s3"] {
             assert!(parse_endpoint(text).is_ok(), "{text}");
         }
@@ -367,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_file_that_cannot_be_used_is_refused_by_name() {
+    fn an_unusable_certificate_file_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let cases = [
             ("empty.pem", ""),

@@ -1,4 +1,5 @@
-//! Downloads as streams. An answer that breaks off is taken up again where it ended, as long as the object is the same.
+//! Streaming downloads. If a response breaks off, the download resumes at the same position, provided that the object
+//! has not changed.
 
 use super::S3;
 use crate::ObjectKey;
@@ -9,10 +10,10 @@ use base::stream::{BLOCK_BYTES, Writer};
 use bytes::BytesMut;
 use std::ops::Range;
 
-/// Times that a download is taken up again without a byte of progress in between.
+/// Most consecutive attempts to resume a download without a byte of progress.
 const READ_RESUMES_MAX: u32 = 5;
 
-/// Passes on a range, taking it up again where an answer breaks off.
+/// Sends a range to `writer`, and resumes if a response breaks off.
 pub(super) async fn run(store: S3, key: ObjectKey, range: Range<u64>, first: GetObjectOutput, writer: Writer) {
     let tag = first.e_tag().map(str::to_owned);
     let (mut at, mut body) = (range.start, Some(first.body));
@@ -21,7 +22,7 @@ pub(super) async fn run(store: S3, key: ObjectKey, range: Range<u64>, first: Get
         let before = at;
         let passed = match body.take() {
             Some(body) => pass(&store, body, &mut at, range.end, &writer).await,
-            None => again(&store, &key, at..range.end, tag.as_deref()).await.map(|answer| body = Some(answer)),
+            None => resume(&store, &key, at..range.end, tag.as_deref()).await.map(|answer| body = Some(answer)),
         };
         if writer.is_closed() {
             return;
@@ -31,14 +32,14 @@ pub(super) async fn run(store: S3, key: ObjectKey, range: Range<u64>, first: Get
         if failures > READ_RESUMES_MAX || error.class() != Class::Unavailable {
             return writer.fail(error.context(format!("failed to read {key}"))).await;
         }
-        tracing::debug!(%key, at, %error, "taking up a download again");
+        tracing::debug!(%key, at, %error, "resuming a download");
         tokio::time::sleep(store.0.patience.backoff(failures)).await;
     }
-    // Nobody listens any more: nobody needs to hear that it ended well.
+    // If the reader is gone, nobody needs to know that the stream is complete.
     let _ = writer.finish().await;
 }
 
-/// Passes on a body in blocks up to `end`.
+/// Sends a body in blocks up to `end`.
 async fn pass(store: &S3, mut body: Body, at: &mut u64, end: u64, writer: &Writer) -> Result<()> {
     let mut block = BytesMut::new();
     loop {
@@ -48,11 +49,11 @@ async fn pass(store: &S3, mut body: Body, at: &mut u64, end: u64, writer: &Write
             block.extend_from_slice(bytes);
         }
         if *at + block.len() as u64 > end {
-            return Err(store.length_is_wrong());
+            return Err(store.wrong_length());
         }
         if !block.is_empty() && (is_last || block.len() >= BLOCK_BYTES) {
             *at += block.len() as u64;
-            // A reader that left is noticed by whoever called.
+            // The caller notices if the reader is gone.
             let _ = writer.send(block.split().freeze()).await;
         }
         if writer.is_closed() {
@@ -60,19 +61,19 @@ async fn pass(store: &S3, mut body: Body, at: &mut u64, end: u64, writer: &Write
         }
         match next {
             Ok(Some(_)) => {}
-            Ok(None) if *at < end => return Err(store.length_is_wrong()),
+            Ok(None) if *at < end => return Err(store.wrong_length()),
             Ok(None) => return Ok(()),
             Err(error) => return Err(error),
         }
     }
 }
 
-/// The rest of an object, if it is still the same.
-async fn again(store: &S3, key: &ObjectKey, range: Range<u64>, tag: Option<&str>) -> Result<Body> {
+/// Requests the rest of an object and checks that it has not changed.
+async fn resume(store: &S3, key: &ObjectKey, range: Range<u64>, tag: Option<&str>) -> Result<Body> {
     let answer = store.fetch(key, Some(range)).await?.ok_or_else(|| crate::missing(key, &store.describe()))?;
     if answer.e_tag() == tag {
         Ok(answer.body)
     } else {
-        Err(Error::new(Class::Stale, "the object changed while it was read"))
+        Err(Error::new(Class::Stale, "the object changed during the download"))
     }
 }

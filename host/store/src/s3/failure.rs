@@ -1,40 +1,40 @@
-//! What a server's refusal or silence means, and whose turn it is.
+//! Interprets a server's refusal or silence, and decides who has to act.
 
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use base::error::{Error, Result};
 use base::secret::{SecretString, redact};
 
-/// Characters of a server's message that are passed on.
+/// Most characters of a server's message that are shown.
 const MESSAGE_CHARS_MAX: usize = 300;
 
-/// A failed request, apart from which request it was.
+/// Why a request failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Reading {
-    /// The server answered; code and message are empty where it gave none.
+    /// The server answered with an error. Code and message are empty if it sent none.
     Refused { status: u16, code: String, message: String },
-    /// There was no answer, or none that makes sense. The request may have been carried out.
+    /// There was no usable answer. The request may still have been carried out.
     Silence { why: String, is_certificate: bool },
     /// The request was never sent.
     Unsent(Error),
 }
 
 impl Reading {
-    /// Whether the request may have been carried out all the same.
+    /// Whether the request may have been carried out despite the failure.
     pub(super) fn is_ambiguous(&self) -> bool {
         match self {
-            // A repeated completion finds the upload gone when the first one was carried out.
+            // If the first completion was carried out, a repeated one finds no upload.
             Self::Refused { status, code, .. } => *status >= 500 || *status < 300 || code == "NoSuchUpload",
             Self::Silence { is_certificate, .. } => !is_certificate,
             Self::Unsent(_) => false,
         }
     }
 
-    /// Whether a store keeps an object that was to be deleted.
+    /// Whether the store refused to delete an object.
     pub(super) fn is_retention(&self) -> bool {
         let Self::Refused { status, code, message } = self else { return false };
-        let names_lock = ["ObjectLock", "Retention", "WORM", "UnderActiveHold", "LegalHold"];
-        let is_lock = names_lock.iter().any(|word| code.contains(word) || message.contains(word));
+        let lock_words = ["ObjectLock", "Retention", "WORM", "UnderActiveHold", "LegalHold"];
+        let is_lock = lock_words.iter().any(|word| code.contains(word) || message.contains(word));
         is_lock || (*status == 403 && !is_credential(code))
     }
 }
@@ -52,13 +52,13 @@ fn is_credential(code: &str) -> bool {
     CODES.contains(&code)
 }
 
-/// Reads the SDK's error.
+/// Converts the SDK's error.
 pub(super) fn read<E>(error: &SdkError<E, HttpResponse>) -> Reading
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
 {
-    if let Some(own) = own(error) {
-        return Reading::Unsent(own);
+    if let Some(error) = wrapped_error(error) {
+        return Reading::Unsent(error);
     }
     let silence = |why: String| {
         let is_certificate = why.contains("certificate");
@@ -71,22 +71,22 @@ where
             let status = answered.raw().status().as_u16();
             Reading::Refused { status, code: text(meta.code()), message: text(meta.message()) }
         }
-        // An answer that is not what S3 answers, such as a proxy's page.
+        // Not an S3 response, such as an error page of a proxy.
         SdkError::ResponseError(answered) => {
             let status = answered.raw().status().as_u16();
-            let message = "the answer is not one of an S3 server".to_owned();
+            let message = "the response does not come from an S3 server".to_owned();
             Reading::Refused { status, code: String::new(), message }
         }
-        SdkError::TimeoutError(_) => silence("no answer in time".to_owned()),
+        SdkError::TimeoutError(_) => silence("no response within the time limit".to_owned()),
         SdkError::ConstructionFailure(_) => {
-            Reading::Unsent(Error::unexpected(format!("the request cannot be made: {}", innermost(error))))
+            Reading::Unsent(Error::unexpected(format!("the request could not be built: {}", innermost(error))))
         }
         _ => silence(innermost(error)),
     }
 }
 
-/// An error of ours that the SDK wrapped: credentials that cannot be read.
-fn own(error: &(dyn std::error::Error + 'static)) -> Option<Error> {
+/// The host's own error inside an SDK error, such as credentials that cannot be read.
+fn wrapped_error(error: &(dyn std::error::Error + 'static)) -> Option<Error> {
     let mut at = Some(error);
     while let Some(error) = at {
         if let Some(own) = error.downcast_ref::<Error>() {
@@ -97,7 +97,7 @@ fn own(error: &(dyn std::error::Error + 'static)) -> Option<Error> {
     None
 }
 
-/// The text of an error's innermost cause; the outer ones of the SDK say next to nothing.
+/// The text of an error's innermost cause. The SDK's outer errors are too vague to show.
 pub(super) fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
     let mut at = error;
     while let Some(source) = at.source() {
@@ -106,59 +106,58 @@ pub(super) fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
     at.to_string()
 }
 
-/// Says it to people: what is wrong, at which endpoint, and what to do. Never with a secret in it.
+/// Explains a failure: what is wrong, at which endpoint, and what to do. The text never contains a secret.
 pub(super) fn explain(reading: Reading, bucket: &str, endpoint: &str, secrets: &[SecretString]) -> Error {
     let (status, code, message) = match reading {
         Reading::Unsent(error) => return error,
         Reading::Silence { why, is_certificate: true } => {
             return Error::config(format!("the certificate of {endpoint} is not trusted: {}", clean(&why, secrets)))
-                .hint("set `ca_file` in [store] to the certificate of the authority that the server's was made with");
+                .hint("set `ca_file` in [store] to the certificate of the CA that issued the server's certificate");
         }
         Reading::Silence { why, .. } => {
             return Error::unavailable(format!("{endpoint} cannot be reached: {}", clean(&why, secrets)))
-                .hint("check the endpoint and the network; the run can be repeated");
+                .hint("check the endpoint and the network, then run the command again");
         }
         Reading::Refused { status, code, message } => (status, code, clean(&message, secrets)),
     };
-    let said = match (code.is_empty(), message.is_empty()) {
+    let detail = match (code.is_empty(), message.is_empty()) {
         (true, true) => format!("status {status}"),
         (true, false) => format!("status {status}: {message}"),
         (false, true) => clean(&code, secrets),
         (false, false) => format!("{}: {message}", clean(&code, secrets)),
     };
     match (status, code.as_str()) {
-        (_, "NoSuchBucket") => Error::config(format!("there is no bucket `{bucket}` at {endpoint}"))
-            .hint("check `url` and `endpoint` in [store], or make the bucket"),
-        (_, "RequestTimeTooSkewed") => {
-            Error::config(format!("{endpoint} refused the request's time ({said})")).hint("set this machine's clock")
-        }
+        (_, "NoSuchBucket") => Error::config(format!("the bucket `{bucket}` does not exist at {endpoint}"))
+            .hint("check `url` and `endpoint` in [store], or create the bucket"),
+        (_, "RequestTimeTooSkewed") => Error::config(format!("{endpoint} rejected the request's timestamp ({detail})"))
+            .hint("correct this machine's clock"),
         (_, "AuthorizationHeaderMalformed" | "InvalidRegion" | "IllegalLocationConstraintException")
-        | (301 | 307, _) => Error::config(format!("{endpoint} wants another region or address ({said})"))
-            .hint("set `region` in [store] to the one of the bucket"),
-        (_, code) if is_credential(code) => Error::config(format!("{endpoint} refused the credentials ({said})"))
-            .hint("check the access key in the place that `credentials` in [store] names"),
-        (401 | 403, _) => Error::config(format!("{endpoint} denied access to the bucket `{bucket}` ({said})"))
-            .hint("check the access key, and that it may list, read, write and delete below the store's prefix"),
-        (501, _) => Error::config(format!("{endpoint} does not know a request ({said})"))
-            .hint("set `profile` in [store] to what the server is, or to \"generic\""),
+        | (301 | 307, _) => Error::config(format!("{endpoint} expects another region or address ({detail})"))
+            .hint("set `region` in [store] to the bucket's region"),
+        (_, code) if is_credential(code) => Error::config(format!("{endpoint} rejected the credentials ({detail})"))
+            .hint("check the access key that `credentials` in [store] points to"),
+        (401 | 403, _) => Error::config(format!("{endpoint} denied access to the bucket `{bucket}` ({detail})"))
+            .hint("check that the access key may list, read, write and delete below the store's prefix"),
+        (501, _) => Error::config(format!("{endpoint} does not support the request ({detail})"))
+            .hint("set `profile` in [store] to the kind of server, or to \"generic\""),
         (507, _) | (_, "QuotaExceeded" | "QuotaExceededException" | "EntityTooLarge" | "StorageFull") => {
-            Error::unexpected(format!("{endpoint} has no room ({said})")).hint("raise the bucket's quota")
+            Error::unexpected(format!("{endpoint} has no space left ({detail})")).hint("raise the bucket's quota")
         }
         (429 | 500.., _) | (_, "SlowDown" | "InternalError" | "RequestTimeout" | "ServiceUnavailable") => {
-            Error::unavailable(format!("{endpoint} is unavailable ({said})")).hint("the run can be repeated")
+            Error::unavailable(format!("{endpoint} is unavailable ({detail})")).hint("run the command again later")
         }
-        _ => Error::unexpected(format!("{endpoint} refused the request ({said})")),
+        _ => Error::unexpected(format!("{endpoint} refused the request ({detail})")),
     }
 }
 
-/// A server's text without secrets, control characters and length.
+/// A server's text, shortened and without secrets or control characters.
 fn clean(text: &str, secrets: &[SecretString]) -> String {
     let text = redact(text, &secrets.iter().collect::<Vec<_>>());
     let printable = |c: char| if c.is_control() { ' ' } else { c };
     text.chars().take(MESSAGE_CHARS_MAX).map(printable).collect::<String>().trim().to_owned()
 }
 
-/// A result whose error may leave open what happened.
+/// A result whose error may leave open whether the request was carried out.
 pub(super) type Uncertain<T> = Result<T, Reading>;
 
 #[cfg(test)]
@@ -171,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_says_whose_turn_it_is_and_what_to_do() {
+    fn a_refusal_maps_to_a_class_and_a_hint() {
         let table = [
             (refused(404, "NoSuchBucket", ""), Class::Config),
             (refused(403, "AccessDenied", "no"), Class::Config),
@@ -199,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_servers_message_loses_secrets_and_control_characters_and_length() {
+    fn a_servers_message_is_shortened_and_cleaned() {
         let secret = SecretString::from("hunter2-canary".to_owned());
         let message = format!("\u{1b}[2J\nkey hunter2-canary {}", "x".repeat(1_000));
         let text = explain(refused(400, "Odd", &message), "b", "e", &[secret]).to_string();
@@ -208,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_delete_is_a_retained_object_but_a_wrong_credential_is_not() {
+    fn a_refused_delete_is_retention_but_an_invalid_credential_is_not() {
         for reading in [
             refused(403, "AccessDenied", ""),
             refused(403, "", ""),
@@ -231,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn only_an_answer_that_settles_it_is_not_ambiguous() {
+    fn only_a_definite_answer_is_not_ambiguous() {
         let silence = Reading::Silence { why: "timeout".into(), is_certificate: false };
         for reading in
             [silence, refused(500, "", ""), refused(200, "InternalError", ""), refused(404, "NoSuchUpload", "")]

@@ -1,5 +1,5 @@
-//! The life of one multipart upload: begun, then completed or aborted, whatever happens to whoever began it; and how an
-//! answer that leaves open what happened is settled.
+//! The life of one multipart upload: it is begun, then completed or aborted, whatever happens to its caller. Also
+//! checks whether an object was stored if an answer leaves that open.
 
 use super::failure::{self, Reading, Uncertain};
 use super::{S3, WRITE_ID};
@@ -9,13 +9,13 @@ use base::error::{Error, Result};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-/// Attempts to abort an upload: a part that was under way can bring it back.
+/// Attempts to abort an upload: a part that is still being sent can recreate it.
 const ABORT_ATTEMPTS_MAX: u32 = 4;
 
-/// Looks at a key whose upload ended without a clear answer. A large store takes a moment to put parts together.
-const SETTLE_LOOKS_MAX: u32 = 3;
+/// Checks of a key whose upload ended without a clear answer. A large store takes a moment to assemble the parts.
+const CHECKS_MAX: u32 = 3;
 
-/// A multipart upload. Dropping it aborts it in the background, unless it was forgotten.
+/// A multipart upload. Dropping it aborts it in the background, unless [`Upload::forget`] was called.
 pub(super) struct Upload {
     pub store: S3,
     pub key: String,
@@ -25,64 +25,64 @@ pub(super) struct Upload {
 }
 
 impl Upload {
-    /// Begins in a task of its own: when the caller is dropped before the answer is there, the answer is, too.
+    /// Begins an upload in a separate task, so that the answer is not lost if the caller is dropped before it arrives.
     pub(super) async fn begin(store: &S3, key: String) -> Result<Self> {
         let store = store.clone();
         let tracker = store.0.aborts.clone();
         let (sender, begun) = oneshot::channel();
         tracker.spawn(async move {
-            // An upload that nobody waits for any more aborts itself here, before this task counts as done.
-            drop(sender.send(Self::ask_to_begin(store, key).await));
+            // If the caller is gone, the upload is dropped here, and thereby aborted before this task counts as done.
+            drop(sender.send(Self::request_begin(store, key).await));
         });
-        begun.await.unwrap_or_else(|_| Err(Error::unexpected("the task that begins an upload ended")))
+        begun.await.unwrap_or_else(|_| Err(Error::unexpected("the task that begins an upload failed")))
     }
 
-    async fn ask_to_begin(store: S3, key: String) -> Result<Self> {
+    async fn request_begin(store: S3, key: String) -> Result<Self> {
         let write_id = new_write_id();
-        let ask = store.0.client.create_multipart_upload().bucket(&store.0.bucket).key(&key);
+        let request = store.0.client.create_multipart_upload().bucket(&store.0.bucket).key(&key);
         let checksum = match store.0.facts.part_checksum {
             PartChecksum::Md5 => None,
             PartChecksum::Crc32c => Some(ChecksumAlgorithm::Crc32C),
         };
-        let answer = ask.metadata(WRITE_ID, &write_id).set_checksum_algorithm(checksum).send().await;
-        let answer = answer.map_err(|error| store.failure(&format!("begin to store {key}"), error))?;
+        let answer = request.metadata(WRITE_ID, &write_id).set_checksum_algorithm(checksum).send().await;
+        let answer = answer.map_err(|error| store.failure(&format!("begin the upload of {key}"), error))?;
         let id = answer.upload_id().map(str::to_owned);
-        let id = id.ok_or_else(|| Error::unexpected(format!("{} gave no id for an upload", store.0.endpoint)))?;
+        let id = id.ok_or_else(|| Error::unexpected(format!("{} returned no id for an upload", store.0.endpoint)))?;
         Ok(Self { store, key, id, write_id, is_open: true })
     }
 
-    /// Commits. When this succeeds, the object is there with its size.
+    /// Completes the upload and checks that the object exists with its size.
     pub(super) async fn complete(&self, parts: Vec<CompletedPart>, bytes: u64) -> Result<()> {
-        let Err(reading) = self.ask_to_complete(parts).await else {
-            return match settled(&self.store, &self.key, &self.write_id, bytes).await? {
+        let Err(reading) = self.request_completion(parts).await else {
+            return match is_stored(&self.store, &self.key, &self.write_id, bytes).await? {
                 true => Ok(()),
                 false => Err(Error::unexpected(format!(
-                    "{} completed the upload of {}, and the object that it shows is another",
+                    "{} completed the upload of {}, but returns a different object",
                     self.store.0.endpoint, self.key
                 ))),
             };
         };
-        if reading.is_ambiguous() && settled(&self.store, &self.key, &self.write_id, bytes).await.unwrap_or(false) {
-            tracing::debug!(key = self.key, "an unclear answer, and the object is there");
+        if reading.is_ambiguous() && is_stored(&self.store, &self.key, &self.write_id, bytes).await.unwrap_or(false) {
+            tracing::debug!(key = self.key, "the answer was unclear, but the object exists");
             return Ok(());
         }
         Err(self.store.explain(&format!("complete {}", self.key), reading))
     }
 
-    async fn ask_to_complete(&self, parts: Vec<CompletedPart>) -> Uncertain<()> {
-        let ask = self.store.0.client.complete_multipart_upload().bucket(&self.store.0.bucket).key(&self.key);
+    async fn request_completion(&self, parts: Vec<CompletedPart>) -> Uncertain<()> {
+        let request = self.store.0.client.complete_multipart_upload().bucket(&self.store.0.bucket).key(&self.key);
         let parts = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
-        let ask = ask.upload_id(&self.id).multipart_upload(parts).customize();
-        let ask = ask.config_override(self.store.0.patience.of_uploads());
-        ask.send().await.map(drop).map_err(|error| failure::read(&error))
+        let request = request.upload_id(&self.id).multipart_upload(parts).customize();
+        let request = request.config_override(self.store.0.patience.upload_overrides());
+        request.send().await.map(drop).map_err(|error| failure::read(&error))
     }
 
-    /// It is complete: there is nothing to abort.
+    /// Marks the upload as complete, so that dropping it does not abort it.
     pub(super) fn forget(mut self) {
         self.is_open = false;
     }
 
-    /// Aborts now, and still does when the caller is dropped meanwhile.
+    /// Aborts the upload. The abort continues even if the caller is dropped.
     pub(super) async fn abort(mut self) {
         let abort = self.abort_in_background();
         drop(abort.await);
@@ -97,39 +97,39 @@ impl Upload {
 
 impl Drop for Upload {
     fn drop(&mut self) {
-        // Without a runtime the process is ending, and the next run finds the upload.
+        // Without a runtime the process is exiting, and the next run removes the upload.
         if self.is_open && tokio::runtime::Handle::try_current().is_ok() {
             drop(self.abort_in_background());
         }
     }
 }
 
-/// Aborts an upload until the store lists it no more. Failures are only logged: the next run tries again.
+/// Aborts an upload until the store no longer lists it. Failures are only logged: the next run tries again.
 pub(super) async fn abort(store: &S3, key: &str, id: &str) {
     for attempt in 1..=ABORT_ATTEMPTS_MAX {
-        let ask = store.0.client.abort_multipart_upload().bucket(&store.0.bucket).key(key).upload_id(id);
-        if let Err(error) = ask.send().await {
+        let request = store.0.client.abort_multipart_upload().bucket(&store.0.bucket).key(key).upload_id(id);
+        if let Err(error) = request.send().await {
             let reading = failure::read(&error);
             let is_denied = matches!(reading, Reading::Refused { status: 401 | 403, .. });
             let error = store.explain("abort an upload", reading);
             if is_denied {
-                return tracing::warn!(key, %error, "an unfinished upload stays in the store");
+                return tracing::warn!(key, %error, "an unfinished upload remains in the store");
             }
-            tracing::debug!(key, %error, "an upload is not aborted yet");
+            tracing::debug!(key, %error, "aborting an upload failed");
         }
         match store.open_uploads(key).await {
             Ok(open) if !open.iter().any(|(_, other)| other == id) => return,
-            Ok(_) => tracing::debug!(key, attempt, "an aborted upload is still there"),
-            Err(error) => return tracing::debug!(key, %error, "cannot see whether an upload is aborted"),
+            Ok(_) => tracing::debug!(key, attempt, "an aborted upload still exists"),
+            Err(error) => return tracing::debug!(key, %error, "could not check whether an upload is aborted"),
         }
         tokio::time::sleep(store.0.patience.backoff(attempt)).await;
     }
     tracing::warn!(key, "an unfinished upload could not be removed; the next run tries again");
 }
 
-/// Whether the object at a key is the one that was written with this id and size.
-pub(super) async fn settled(store: &S3, key: &str, write_id: &str, bytes: u64) -> Result<bool> {
-    let mut look = 1;
+/// Whether the object at a key is the one that was written with this `write_id` and size.
+pub(super) async fn is_stored(store: &S3, key: &str, write_id: &str, bytes: u64) -> Result<bool> {
+    let mut check = 1;
     loop {
         let answer = store.0.client.head_object().bucket(&store.0.bucket).key(key).send().await;
         match answer {
@@ -139,17 +139,17 @@ pub(super) async fn settled(store: &S3, key: &str, write_id: &str, bytes: u64) -
                 return Ok(id == Some(write_id) && size == Some(bytes));
             }
             Err(error) => match failure::read(&error) {
-                Reading::Refused { status: 404, .. } if look >= SETTLE_LOOKS_MAX => return Ok(false),
+                Reading::Refused { status: 404, .. } if check >= CHECKS_MAX => return Ok(false),
                 Reading::Refused { status: 404, .. } => {}
-                reading => return Err(store.explain(&format!("look at {key}"), reading)),
+                reading => return Err(store.explain(&format!("read the metadata of {key}"), reading)),
             },
         }
-        tokio::time::sleep(store.0.patience.backoff(look)).await;
-        look += 1;
+        tokio::time::sleep(store.0.patience.backoff(check)).await;
+        check += 1;
     }
 }
 
-/// A random id: an object with it in its metadata was written by the request that made it up.
+/// A random id for an object's metadata. It identifies the request that wrote the object.
 pub(super) fn new_write_id() -> String {
     hex::encode(rand::random::<[u8; 16]>())
 }

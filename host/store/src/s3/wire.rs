@@ -1,9 +1,9 @@
-//! What goes over the wire, and what happens when it goes wrong: against a real server, through a proxy that is as
-//! strict as Google Cloud Storage and that injects faults.
+//! Tests of the requests on the wire and of their failures: against a real server, through a proxy that is as strict as
+//! Google Cloud Storage and injects faults.
 
 use super::*;
 use crate::suite::{self, PART_BYTES, Place, collected, impatient, key, noise, produce, streamed};
-use crate::{Config, Store};
+use crate::{Store, StoreConfig};
 use ::tests::gcs::{Fault, Gcs, Operation, Request, Transport};
 use base::error::Class;
 use base::secret::Source;
@@ -19,12 +19,12 @@ fn proxy(place: &Place) -> &Gcs {
 fn s3(place: &Place) -> &S3 {
     match &place.store {
         Store::S3(s3) => s3,
-        Store::Directory(_) | Store::Memory(_) => panic!("the place is no server"),
+        Store::Directory(_) | Store::Memory(_) => panic!("the place is not an S3 server"),
     }
 }
 
-/// One of everything that the store asks a server for.
-async fn ask_for_everything(store: &Store) {
+/// Sends every kind of request that the store uses.
+async fn send_every_request(store: &Store) {
     let (small, large, new) = (key("prod/a.json"), key("prod/db/a.dump"), key("prod/b.json"));
     store.put(&small, Bytes::from_static(b"{}")).await.unwrap();
     assert_eq!(store.create(&new, Bytes::new()).await.unwrap(), Created::Created);
@@ -46,7 +46,7 @@ fn assert_portable(request: &Request) {
     let has = |name: &str| request.header(name).is_some();
     let is_upload = matches!(request.method.as_str(), "PUT" | "POST");
     assert!(!is_upload || has("content-length"), "no length: {shown}");
-    assert!(!has("transfer-encoding"), "no length but chunks: {shown}");
+    assert!(!has("transfer-encoding"), "chunked instead of a length: {shown}");
     let wants_md5 = matches!(request.operation, Operation::PutObject | Operation::UploadPart);
     assert!(!wants_md5 || has("content-md5"), "no MD5: {shown}");
     assert!(!request.header("content-encoding").unwrap_or_default().contains("aws-chunked"), "a trailer: {shown}");
@@ -67,10 +67,10 @@ fn assert_portable(request: &Request) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_request_is_one_that_every_server_understands() {
+async fn every_request_is_portable() {
     for transport in [Transport::Plain, Transport::Tls] {
         let Some(place) = suite::on_garage(Some(transport)).await else { return };
-        ask_for_everything(&place.store).await;
+        send_every_request(&place.store).await;
         let seen = proxy(&place).seen();
         for request in &seen {
             assert_portable(request);
@@ -88,20 +88,20 @@ async fn every_request_is_one_that_every_server_understands() {
             O::PutObject,
             O::UploadPart,
         ] {
-            assert!(seen.iter().any(|request| request.operation == operation), "{operation:?} was never asked for");
+            assert!(seen.iter().any(|request| request.operation == operation), "{operation:?} was never requested");
         }
         let parts: Vec<_> = seen.iter().filter(|request| request.operation == O::UploadPart).collect();
         let full = parts.iter().filter(|part| part.header("content-length") == Some("8388608")).count();
-        assert!(full >= 2, "the parts before the last have one size: {parts:#?}");
+        assert!(full >= 2, "the parts before the last differ in size: {parts:#?}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_condition_is_sent_only_where_the_profile_honours_it() {
+async fn a_condition_is_only_sent_if_the_profile_supports_it() {
     use crate::profile::Profile;
     for profile in Profile::ALL {
         let Some(place) = proxied().await else { return };
-        let config = Config { profile, ..place.config.clone() };
+        let config = StoreConfig { profile, ..place.config.clone() };
         let store = suite::open(&config, impatient()).await.unwrap();
         store.create(&key("prod/a.json"), Bytes::from_static(b"{}")).await.unwrap();
         let seen = proxy(&place).seen();
@@ -114,11 +114,11 @@ async fn a_condition_is_sent_only_where_the_profile_honours_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn parts_carry_the_checksum_that_the_profiles_servers_compare() {
+async fn parts_carry_the_checksum_that_the_profiles_servers_verify() {
     use crate::profile::{PartChecksum, Profile};
     for profile in Profile::ALL {
         let Some(place) = proxied().await else { return };
-        let store = suite::open(&Config { profile, ..place.config.clone() }, impatient()).await.unwrap();
+        let store = suite::open(&StoreConfig { profile, ..place.config.clone() }, impatient()).await.unwrap();
         let content = noise(2 * PART_BYTES + 1);
         let store = Store::S3(store);
         store.put_stream(&key("prod/db/a.dump"), streamed(content.clone())).await.unwrap();
@@ -137,7 +137,7 @@ async fn parts_carry_the_checksum_that_the_profiles_servers_compare() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn garage_refuses_a_part_that_was_damaged_on_its_way() {
+async fn garage_refuses_a_part_that_was_damaged_in_transit() {
     let Some(place) = suite::on_garage(None).await else { return };
     let store = s3(&place);
     let (client, bucket, name) = (&store.0.client, &store.0.bucket, format!("{}damaged", store.0.prefix));
@@ -153,7 +153,7 @@ async fn garage_refuses_a_part_that_was_damaged_on_its_way() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_fault_that_passes_is_survived() {
+async fn a_temporary_fault_is_survived() {
     use Operation as O;
     let cut = Fault::ResetRequestAfter(100_000);
     let table = [
@@ -197,7 +197,7 @@ async fn a_fault_that_passes_is_survived() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_fault_that_stays_is_unavailable_and_leaves_nothing() {
+async fn a_permanent_fault_is_unavailable_and_leaves_nothing() {
     use Operation as O;
     let faults = [Fault::TooManyRequests, Fault::SlowDown, Fault::ResetRequestAfter(0)];
     for operation in [O::CreateMultipartUpload, O::UploadPart, O::CompleteMultipartUpload] {
@@ -219,7 +219,7 @@ async fn a_fault_that_stays_is_unavailable_and_leaves_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_falls_silent_is_given_up_in_time() {
+async fn a_silent_server_times_out() {
     let Some(place) = proxied().await else { return };
     let patience = Patience {
         attempt: Duration::from_millis(300),
@@ -239,10 +239,10 @@ async fn a_server_that_falls_silent_is_given_up_in_time() {
                 _ => store.list("").await.map(drop),
             }
         };
-        let error = tokio::time::timeout(Duration::from_secs(10), asked).await.expect("in time").unwrap_err();
+        let error = tokio::time::timeout(Duration::from_secs(10), asked).await.expect("a timely failure").unwrap_err();
         assert_eq!(error.class(), Class::Unavailable, "{operation:?}: {error:?}");
     }
-    // A stall that passes costs one attempt.
+    // A temporary stall costs one attempt.
     proxy(&place).inject(Operation::PutObject, stall, 1);
     store.put(&key("prod/a.json"), Bytes::from_static(b"{}")).await.unwrap();
 }
@@ -274,16 +274,16 @@ async fn a_refused_delete_is_retention_and_not_a_failure() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn only_the_uploads_and_keys_below_the_own_folder_are_touched() {
+async fn only_uploads_and_keys_below_the_given_folder_are_touched() {
     let Some(place) = suite::on_garage(None).await else { return };
     let store = s3(&place);
     let prefix = &store.0.prefix;
     for name in ["prod/db/a.dump", "prod/docs/b.tar.gz", "prod-1/db/c.dump", "prod/not a key"] {
-        // In this order: Garage forgets an unfinished upload when its key is written by another request.
-        let ask = store.0.client.put_object().bucket(&store.0.bucket).key(format!("{prefix}{name}"));
-        ask.send().await.unwrap();
-        let ask = store.0.client.create_multipart_upload().bucket(&store.0.bucket).key(format!("{prefix}{name}"));
-        ask.send().await.unwrap();
+        // The order matters: Garage drops an unfinished upload when another request writes its key.
+        let request = store.0.client.put_object().bucket(&store.0.bucket).key(format!("{prefix}{name}"));
+        request.send().await.unwrap();
+        let request = store.0.client.create_multipart_upload().bucket(&store.0.bucket).key(format!("{prefix}{name}"));
+        request.send().await.unwrap();
     }
     assert_eq!(suite::names(&place.store, "prod").await, ["prod/db/a.dump", "prod/docs/b.tar.gz"]);
     assert_eq!(place.store.abort_uploads("prod").await.unwrap(), 2);
@@ -296,7 +296,7 @@ async fn only_the_uploads_and_keys_below_the_own_folder_are_touched() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_wrong_at_the_start_is_said_with_a_hint_and_without_a_secret() {
+async fn errors_on_opening_have_a_hint_and_contain_no_secret() {
     let Some(place) = suite::on_garage(None).await else { return };
     let server = place.server.as_ref().unwrap();
     let folder = tempfile::tempdir().unwrap();
@@ -311,15 +311,23 @@ async fn what_is_wrong_at_the_start_is_said_with_a_hint_and_without_a_secret() {
     let good = place.config.clone();
     let canary = "hunter2-canary";
     let table = [
-        ("bucket", Config { url: "s3://no-such-bucket/erp".into(), ..good.clone() }, Class::Config),
-        ("secret", Config { credentials: credentials("a", server.key_id(), canary), ..good.clone() }, Class::Config),
-        ("key", Config { credentials: credentials("b", "GK0123456789", canary), ..good.clone() }, Class::Config),
-        ("no key", Config { credentials: None, ..good.clone() }, Class::Config),
-        ("no secret", Config { credentials: missing, ..good.clone() }, Class::Config),
-        ("region", Config { region: Some("elsewhere".into()), ..good.clone() }, Class::Config),
-        ("endpoint", Config { endpoint: Some("http://127.0.0.1:1".into()), ..good.clone() }, Class::Unavailable),
-        ("no endpoint", Config { endpoint: None, ..good.clone() }, Class::Config),
-        ("name", Config { endpoint: Some("http://no-such-host.invalid".into()), ..good.clone() }, Class::Unavailable),
+        ("bucket", StoreConfig { url: "s3://no-such-bucket/erp".into(), ..good.clone() }, Class::Config),
+        (
+            "secret",
+            StoreConfig { credentials: credentials("a", server.key_id(), canary), ..good.clone() },
+            Class::Config,
+        ),
+        ("key", StoreConfig { credentials: credentials("b", "GK0123456789", canary), ..good.clone() }, Class::Config),
+        ("no key", StoreConfig { credentials: None, ..good.clone() }, Class::Config),
+        ("no secret", StoreConfig { credentials: missing, ..good.clone() }, Class::Config),
+        ("region", StoreConfig { region: Some("elsewhere".into()), ..good.clone() }, Class::Config),
+        ("endpoint", StoreConfig { endpoint: Some("http://127.0.0.1:1".into()), ..good.clone() }, Class::Unavailable),
+        ("no endpoint", StoreConfig { endpoint: None, ..good.clone() }, Class::Config),
+        (
+            "name",
+            StoreConfig { endpoint: Some("http://no-such-host.invalid".into()), ..good.clone() },
+            Class::Unavailable,
+        ),
     ];
     for (what, config, class) in table {
         let error = suite::open(&config, Patience { attempts_max: 2, ..impatient() }).await.unwrap_err();
@@ -331,17 +339,17 @@ async fn what_is_wrong_at_the_start_is_said_with_a_hint_and_without_a_secret() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_whose_certificate_nobody_vouches_for_is_refused() {
+async fn an_untrusted_certificate_is_refused() {
     let Some(place) = suite::on_garage(Some(Transport::Tls)).await else { return };
     let other = Gcs::start(place.server.as_ref().unwrap().port(), Transport::Tls).unwrap();
-    let config = Config { ca_file: other.ca_file().map(std::path::Path::to_owned), ..place.config.clone() };
+    let config = StoreConfig { ca_file: other.ca_file().map(std::path::Path::to_owned), ..place.config.clone() };
     let error = suite::open(&config, impatient()).await.unwrap_err();
     assert_eq!(error.class(), Class::Config, "{error:?}");
     assert!(error.advice().unwrap().contains("ca_file"), "{error:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_key_that_rotates_is_read_again() {
+async fn a_rotated_key_is_read_again() {
     let Some(place) = suite::on_garage(None).await else { return };
     let server = place.server.as_ref().unwrap();
     let folder = tempfile::tempdir().unwrap();
@@ -350,7 +358,7 @@ async fn a_key_that_rotates_is_read_again() {
     write("AWS_SECRET_ACCESS_KEY", "stale");
     write("AWS_ENDPOINTS", &server.endpoint());
     let credentials = Some(Source { files: Some(folder.path().into()), ..Source::default() });
-    let config = Config { credentials, endpoint: None, ..place.config.clone() };
+    let config = StoreConfig { credentials, endpoint: None, ..place.config.clone() };
     assert_eq!(suite::open(&config, impatient()).await.unwrap_err().class(), Class::Config);
     write("AWS_SECRET_ACCESS_KEY", server.secret());
     let store = suite::open(&config, impatient()).await.unwrap();
@@ -361,7 +369,7 @@ async fn a_key_that_rotates_is_read_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_secret_is_in_what_a_store_shows_of_itself() {
+async fn debug_output_of_a_store_contains_no_secret() {
     let Some(place) = suite::on_garage(None).await else { return };
     let server = place.server.as_ref().unwrap();
     let store = s3(&place);
@@ -371,7 +379,7 @@ async fn no_secret_is_in_what_a_store_shows_of_itself() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_person_waits_for_less_than_an_upload_does() {
+async fn opening_a_store_gives_up_earlier_than_an_upload() {
     let Some(place) = proxied().await else { return };
     let patience = Patience { upload_attempts_max: 8, ..impatient() };
     let before = proxy(&place).count(Operation::ListObjects);
@@ -381,7 +389,7 @@ async fn a_person_waits_for_less_than_an_upload_does() {
     let opening = u32::try_from(proxy(&place).count(Operation::ListObjects) - before).unwrap();
     assert_eq!(opening, patience.opening_attempts_max);
 
-    // As many faults as one part has attempts but one, whichever parts they hit.
+    // One fault fewer than a part has attempts, whichever parts they hit.
     let store = Store::S3(suite::open(&place.config, patience).await.unwrap());
     store.put_stream(&key("prod/db/a.dump"), streamed(noise(PART_BYTES + 1))).await.unwrap();
     assert_eq!(proxy(&place).count(Operation::UploadPart), 2 + 7);

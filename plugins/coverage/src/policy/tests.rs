@@ -1,4 +1,4 @@
-//! Volumes, jobs and backups as they are met, and what each comes to.
+//! Volumes, jobs and backups as they occur, and the verdict on each.
 
 use super::*;
 
@@ -47,7 +47,7 @@ fn a_volume_in_the_group_default_is_uncovered_when_the_one_backup_job_serves_no_
     let judgement = judge(NOW, &Settings::default(), &seen(vec![job("nightly", "backup", &[])], vec![]));
     let docs = &judgement.findings[0];
     assert_eq!((docs.state, docs.last_backup, docs.served_by.len()), (State::Uncovered, None, 0));
-    for part in ["enrolled in the group `default` alone", "`nightly` serves no group", "never backed up"] {
+    for part in ["only in the group `default`", "`nightly` serves no group", "never backed up"] {
         assert!(docs.reason.contains(part), "{}", docs.reason);
     }
     let names = |remarks: &[Remark]| remarks.iter().map(|remark| remark.name.clone()).collect::<Vec<_>>();
@@ -55,7 +55,7 @@ fn a_volume_in_the_group_default_is_uncovered_when_the_one_backup_job_serves_no_
 }
 
 #[test]
-fn a_volume_is_covered_only_by_a_job_that_reaches_it_and_a_backup_that_is_there_and_young() {
+fn a_volume_is_covered_only_by_a_job_that_reaches_it_and_a_recent_backup() {
     let nightly = || job("nightly", "backup", &["default"]);
     let failed = Backup { completed: false, ..backup("docs", 1) };
     let deleted = |mut seen: Seen| {
@@ -74,7 +74,7 @@ fn a_volume_is_covered_only_by_a_job_that_reaches_it_and_a_backup_that_is_there_
         (seen(vec![nightly()], vec![]), State::Uncovered, "never backed up"),
         (seen(vec![nightly()], vec![backup("other", 1)]), State::Uncovered, "never backed up"),
         (seen(vec![nightly()], vec![failed]), State::Uncovered, "never backed up"),
-        (deleted(seen(vec![nightly()], vec![])), State::Uncovered, "none of its backups is there and complete"),
+        (deleted(seen(vec![nightly()], vec![])), State::Uncovered, "no complete backup of it exists"),
         (seen(vec![job("x", "snapshot", &["default"])], vec![]), State::Uncovered, "no backup job serves"),
         (seen(vec![job("x", "backup", &["defaults"])], vec![]), State::Uncovered, "no backup job serves"),
     ] {
@@ -85,7 +85,7 @@ fn a_volume_is_covered_only_by_a_job_that_reaches_it_and_a_backup_that_is_there_
 }
 
 #[test]
-fn what_longhorn_does_not_know_is_uncovered_and_says_why() {
+fn a_volume_that_longhorn_does_not_manage_is_uncovered_and_the_reason_says_why() {
     let good = seen(vec![], vec![]);
     let gone = Seen { longhorn: Some(vec![]), ..good.clone() };
     let unknown = Seen { volumes: vec![], ..good.clone() };
@@ -94,8 +94,8 @@ fn what_longhorn_does_not_know_is_uncovered_and_says_why() {
     for (seen, part) in [
         (gone, "Longhorn has no volume lh-docs"),
         (unknown, "its volume pv-docs does not exist"),
-        (Seen { volumes: vec![other], ..good.clone() }, "a volume of ebs.csi.aws.com"),
-        (Seen { volumes: vec![host_path], ..good.clone() }, "without a CSI driver"),
+        (Seen { volumes: vec![other], ..good.clone() }, "the volume belongs to ebs.csi.aws.com"),
+        (Seen { volumes: vec![host_path], ..good.clone() }, "no CSI driver"),
     ] {
         let finding = one(&seen);
         assert_eq!(finding.state, State::Uncovered);
@@ -107,7 +107,7 @@ fn what_longhorn_does_not_know_is_uncovered_and_says_why() {
 }
 
 #[test]
-fn a_claim_that_is_not_bound_or_left_out_is_no_alarm() {
+fn an_unbound_or_excluded_claim_raises_no_alarm() {
     let pending = Claim { volume: String::new(), phase: "Pending".into(), ..claim("new") };
     let seen = Seen { claims: vec![claim("docs"), pending], ..seen(vec![], vec![]) };
     let settings = Settings { exclude: vec!["erp/docs".into()], ..Settings::default() };
@@ -117,7 +117,7 @@ fn a_claim_that_is_not_bound_or_left_out_is_no_alarm() {
 }
 
 #[test]
-fn a_snapshot_covers_only_where_the_settings_say_so() {
+fn a_snapshot_covers_a_volume_only_if_the_settings_say_so() {
     let snapshot = |hours: i64, ready| Snapshot {
         namespace: "erp".into(),
         claim: "docs".into(),
@@ -137,11 +137,11 @@ fn a_snapshot_covers_only_where_the_settings_say_so() {
 }
 
 #[test]
-fn jobs_without_volumes_and_groups_without_jobs_are_named() {
+fn jobs_without_volumes_and_groups_without_jobs_are_reported() {
     let mut seen = seen(vec![job("a", "backup", &["erp"]), job("b", "snapshot", &["default"])], vec![]);
     let judgement = judge(NOW, &Settings::default(), &seen);
-    assert_eq!(judgement.jobs[0].problem, "serves `erp`, and no volume is enrolled there");
-    assert_eq!(judgement.groups[0].problem, "has 1 volume and no backup job, but snapshot alone");
+    assert_eq!(judgement.jobs[0].problem, "serves `erp`, but no volume is in it");
+    assert_eq!(judgement.groups[0].problem, "has 1 volume but no backup job, only snapshot");
     seen.longhorn.as_mut().unwrap().push(longhorn("more", &["erp"]));
     assert!(judge(NOW, &Settings::default(), &seen).jobs.is_empty());
 }

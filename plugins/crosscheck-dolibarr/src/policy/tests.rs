@@ -1,4 +1,4 @@
-//! Rows and folders as Dolibarr has them, and what becomes of them.
+//! Rows and folders as Dolibarr writes them, and the findings about them.
 
 use super::*;
 
@@ -12,7 +12,7 @@ fn named(path: &str) -> Noted {
     Noted { key: key(path), path: path.into(), elsewhere: None, md5: Some(MD5.into()) }
 }
 
-/// A row's key that tells paths apart.
+/// A row's key: a different one for each path.
 fn key(path: &str) -> i64 {
     path.bytes().fold(0, |key, byte| key * 31 + i64::from(byte))
 }
@@ -26,7 +26,7 @@ fn verdicts(comparison: &Comparison) -> Vec<(Check, Verdict)> {
 }
 
 #[test]
-fn a_row_names_a_path_and_further_companies_have_a_second_one() {
+fn a_row_names_one_path_and_for_other_companies_a_second_one() {
     for (entity, folder, name, path, elsewhere) in [
         ("1", "facture/FA2601-0001", "FA2601-0001.pdf", "facture/FA2601-0001/FA2601-0001.pdf", None),
         ("2", "2/facture/FA1", "FA1.pdf", "2/facture/FA1/FA1.pdf", None),
@@ -37,7 +37,7 @@ fn a_row_names_a_path_and_further_companies_have_a_second_one() {
         ("", "x", "é.pdf", "x/é.pdf", None),
         ("-1", "x", "a", "x/a", None),
         ("99999999999", "x", "a", "x/a", None),
-        // What leads out of the folder is asked for as it stands: the host has nothing there.
+        // A path that leads out of the folder is requested unchanged: the host finds nothing there.
         ("1", "../..", "etc/passwd", "../../etc/passwd", None),
     ] {
         let noted = noted(7, &row(entity, folder, name, MD5)).unwrap();
@@ -64,7 +64,7 @@ fn only_an_md5_is_compared_and_its_case_does_not_matter() {
 }
 
 #[test]
-fn nothing_at_all_agrees_and_every_document_that_agrees_is_known() {
+fn an_empty_comparison_passes_and_so_do_documents_that_agree() {
     let mut comparison = Comparison::new(Settings::default());
     let all_passed =
         |comparison: &Comparison| verdicts(comparison).iter().all(|(_, verdict)| *verdict == Verdict::Passed);
@@ -81,7 +81,7 @@ fn nothing_at_all_agrees_and_every_document_that_agrees_is_known() {
 }
 
 #[test]
-fn missing_altered_unreadable_and_orphaned_documents_are_told_apart() {
+fn missing_altered_unreadable_and_orphaned_documents_are_distinguished() {
     let mut comparison = Comparison::new(Settings::default());
     for (path, found) in [
         ("good", file()),
@@ -108,14 +108,14 @@ fn missing_altered_unreadable_and_orphaned_documents_are_told_apart() {
     assert_eq!(counts, [(3, 5), (2, 5), (1, 4)]);
 }
 
-/// No exclude pattern explains what is missing.
+/// Records that no exclude pattern explains the missing documents.
 fn none_left_out(comparison: &mut Comparison) {
     let missing = comparison.take_missing();
     comparison.missing(missing.into_iter().map(|(key, _)| (key, false)));
 }
 
 #[test]
-fn what_the_archive_leaves_out_is_noted_and_not_missing() {
+fn a_document_that_the_archive_leaves_out_is_noted_but_not_missing() {
     let mut comparison = Comparison::new(Settings::default());
     for path in ["gone", "a.log"] {
         comparison.settle(named(path), Found::Missing);
@@ -133,7 +133,7 @@ fn what_the_archive_leaves_out_is_noted_and_not_missing() {
 }
 
 #[test]
-fn a_document_of_a_further_company_is_looked_for_in_its_folder_too() {
+fn a_document_of_another_company_is_also_looked_for_in_the_companys_folder() {
     let mut comparison = Comparison::new(Settings::default());
     let noted = noted(7, &row("2", "facture/FA1", "FA1.pdf", MD5)).unwrap();
     let again = comparison.settle(noted, Found::Missing).expect("there is another place");
@@ -144,7 +144,7 @@ fn a_document_of_a_further_company_is_looked_for_in_its_folder_too() {
 }
 
 #[test]
-fn what_a_difference_means_is_a_setting_and_the_rest_is_noted() {
+fn settings_decide_what_a_difference_means_and_the_rest_is_noted() {
     let settings = Settings {
         missing: Meaning::Report,
         altered: Meaning::Report,
@@ -168,7 +168,7 @@ fn what_a_difference_means_is_a_setting_and_the_rest_is_noted() {
 }
 
 #[test]
-fn a_log_is_counted_and_headed_company_by_company() {
+fn a_log_is_counted_with_one_head_for_each_company() {
     let mut log = Log::default();
     assert_eq!(log.finding(0).verdict, Verdict::Skipped);
     for (key, company) in [(1, "1"), (2, "2"), (5, "1")] {
@@ -178,13 +178,13 @@ fn a_log_is_counted_and_headed_company_by_company() {
     assert_eq!(heads, [(2, 5), (1, 2)]);
     let finding = log.finding(3);
     assert_eq!((finding.verdict, finding.count, finding.total), (Verdict::Passed, 3, 3));
-    assert_eq!(log.finding(4).verdict, Verdict::Failed, "an entry was not read");
+    assert_eq!(log.finding(4).verdict, Verdict::Failed, "one entry was not read");
     log.entry(6, "1", false);
     assert_eq!(log.finding(4).verdict, Verdict::Failed, "an entry without a signature breaks the chain");
 }
 
 #[test]
-fn each_check_has_its_number_a_name_of_its_own_and_says_what_it_counts() {
+fn each_check_has_its_number_a_unique_name_and_says_what_it_counts() {
     let names: std::collections::BTreeSet<_> = Check::ALL.into_iter().map(Check::name).collect();
     assert_eq!(names.len(), Check::ALL.len());
     for (number, check) in Check::ALL.into_iter().enumerate() {

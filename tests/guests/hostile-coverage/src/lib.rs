@@ -1,5 +1,7 @@
 //! A coverage plugin that misbehaves as its settings say.
 
+#![cfg_attr(target_family = "wasm", expect(unsafe_code, reason = "the exports that wit-bindgen generates"))]
+
 wit_bindgen::generate!({ world: "coverage", path: "../../../wit", generate_all });
 
 use backup::host::kube_volumes::{self, Cluster};

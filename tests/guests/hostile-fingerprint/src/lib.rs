@@ -1,5 +1,7 @@
 //! A fingerprint plugin that misbehaves as its settings say.
 
+#![cfg_attr(target_family = "wasm", expect(unsafe_code, reason = "the exports that wit-bindgen generates"))]
+
 #[path = "../../misbehave.rs"]
 mod misbehave;
 

@@ -1,9 +1,9 @@
-//! What was measured, as a table and as a chart.
+//! The measurements, as a table and as a chart.
 
 use super::measure::Measured;
 use std::fmt::Write as _;
 
-/// Whose bars stand out in the chart, and to whom the others are compared.
+/// The program whose bars stand out in the chart and with which the others are compared.
 pub const OURS: &str = "dolibarr-backup";
 
 /// Another build of the same program.
@@ -19,7 +19,7 @@ const WIDTH: usize = 860;
 #[derive(Debug)]
 pub struct Board {
     pub title: String,
-    /// Lines below the title: what was measured, and what was left out and why.
+    /// Lines below the title: what was measured, what was left out, and why.
     pub notes: Vec<String>,
     works: Vec<Work>,
 }
@@ -43,13 +43,13 @@ impl Board {
         Self { title: title.into(), notes: Vec::new(), works: Vec::new() }
     }
 
-    /// Adds one run; the order of the first ones is that of the table.
+    /// Adds one run. The first runs determine the order of the table.
     pub fn add(&mut self, work: &str, who: &str, run: Measured) {
         eprintln!("{work}: {who} {:.2} s", run.seconds);
         self.series(work, who).runs.push(run);
     }
 
-    /// Says what is in the store after it.
+    /// Sets the size of the store after the work.
     pub fn stored(&mut self, work: &str, who: &str, bytes: u64) {
         self.series(work, who).stored_bytes = Some(bytes);
     }
@@ -96,7 +96,7 @@ impl Board {
         text
     }
 
-    /// Bars of the medians, one group a kind of work, each on a scale of its own.
+    /// Bars of the medians, grouped by kind of work. Each group has its own scale.
     pub fn svg(&self) -> String {
         let rows: usize = self.works.iter().map(|work| work.series.len()).sum();
         let height = rows * (BAR + 4) + self.works.len() * (GAP + 14) + 10;

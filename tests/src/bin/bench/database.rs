@@ -1,4 +1,4 @@
-//! The database half beside `pg_dump` itself.
+//! The database, compared with `pg_dump`.
 
 use super::board::{BASELINE, Board, OURS};
 use super::measure::{Measured, measured};
@@ -17,28 +17,28 @@ const UNCHANGED: &str = "Unchanged day";
 const RESTORE: &str = "Restore";
 const NEWER_DUMP: &str = "Dump with a newer pg_dump";
 
-/// Levels of gzip that pg_dump is measured with: the one that this program chooses, the default, the fastest.
+/// Gzip levels for pg_dump: the one that this program chooses, the default and the fastest.
 const LEVELS: [u8; 3] = [4, 6, 1];
 
-/// What the newer pg_dump is told: nothing, and what this program tells it.
+/// Compression arguments for the newer pg_dump: none, and the one that this program passes.
 const NEWER_COMPRESSIONS: [&str; 2] = ["", "--compress=zstd:3"];
 
-/// Bytes on disk that one unit of [`FILL`] makes, indexes included; found by measuring.
+/// Measured size on disk of one unit of [`FILL`], with indexes.
 const UNIT_MIB: u64 = 80;
 
-/// The tables that are large in a real installation, in the proportions that they have there.
+/// The tables that are large in a real installation, in the same proportions.
 const TABLES: &str = include_str!("database/tables.sql");
 
 /// Rows of one unit; `$UNIT` is its number.
 const FILL: &str = include_str!("database/fill.sql");
 
-/// The database that a restore makes.
+/// The database that a restore creates.
 const RESTORED: &str = "erp_restored";
 
-/// Unchanged days in one round beside a baseline: a fingerprint takes some seconds and varies by several per cent.
+/// Unchanged days in one round with a baseline. A fingerprint takes some seconds and varies by several per cent.
 const UNCHANGED_DAYS: usize = 4;
 
-/// A server with the database.
+/// Starts a server and fills the database.
 fn filled(mib: u64) -> Result<Server> {
     let server = Server::start().context("no PostgreSQL server is installed")?;
     server.create_database("erp", &[]);
@@ -57,30 +57,30 @@ fn configured(server: &Server, folder: &Path, store: &Path, lines: &str) -> Resu
     let login = folder.join("login");
     fs::create_dir_all(&login)?;
     fs::write(login.join("username"), "postgres")?;
-    // The socket asks for none, and an empty file would be a mistake.
+    // The socket needs no password, but an empty file is an error.
     fs::write(login.join("password"), "unused")?;
     let config = Config::directory_store(store);
     Ok(config.database(("prod", "db"), (&host, server.port()), "erp", &login, lines).write(folder)?)
 }
 
-/// The same work by one build and by another one, in turns.
-pub fn beside_baseline(folder: &Path, binary: &Path, baseline: &Path, mib: u64, rounds: usize) -> Result<Board> {
+/// Measures the same work with two builds in turns.
+pub fn with_baseline(folder: &Path, binary: &Path, baseline: &Path, mib: u64, rounds: usize) -> Result<Board> {
     let server = filled(mib)?;
-    let mut board = Board::new("Database beside a baseline");
+    let mut board = Board::new("Database compared with a baseline");
     board.notes.push(format!(
         "Medians of {rounds} rounds with {UNCHANGED_DAYS} unchanged days each, in turns. The baseline is {}.",
         baseline.display()
     ));
-    let of = |binary, name: &str| {
+    let configure = |binary, name: &str| {
         let own = folder.join(format!("database-{name}"));
         let store = own.join("store");
         let config = configured(&server, &own, &store, "")?;
-        found(binary, &config, &store)?;
+        init_empty(binary, &config, &store)?;
         Ok::<_, anyhow::Error>((binary, config))
     };
-    let mut pair = [(OURS, of(binary, "ours")?), (BASELINE, of(baseline, "baseline")?)];
+    let mut pair = [(OURS, configure(binary, "ours")?), (BASELINE, configure(baseline, "baseline")?)];
     for round in 0..rounds {
-        // The turns of one round are even in number, so that each round begins with another one.
+        // One round has an even number of turns, so each round starts with the other build.
         pair.rotate_left(round % 2);
         for time in 0..=UNCHANGED_DAYS {
             pair.reverse();
@@ -93,10 +93,10 @@ pub fn beside_baseline(folder: &Path, binary: &Path, baseline: &Path, mib: u64, 
                 board.add(FINGERPRINT, name, millis(&source, "fingerprint_millis")?);
                 if source["outcome"] == "saved" {
                     board.add(DUMP, name, millis(&source, "dump_millis")?);
-                    board.add(FIRST, name, Measured::of_millis(whole));
+                    board.add(FIRST, name, Measured::from_millis(whole));
                 } else {
                     ensure!(time > 0, "the first backup of a round saved nothing: {source}");
-                    board.add(UNCHANGED, name, Measured::of_millis(whole));
+                    board.add(UNCHANGED, name, Measured::from_millis(whole));
                 }
             }
         }
@@ -107,15 +107,15 @@ pub fn beside_baseline(folder: &Path, binary: &Path, baseline: &Path, mib: u64, 
             board.add(RESTORE, name, measured(&mut restore)?);
             server.psql("postgres", &format!("DROP DATABASE {RESTORED}"));
         }
-        // So that the next round has something to dump.
+        // The next round must have a change to dump.
         server.psql("erp", &format!("CREATE TABLE round_{round} ()"));
     }
     Ok(board)
 }
 
-/// The server as `--server` takes it.
+/// The server in the form of `--server`.
 fn address(server: &Server) -> Result<String> {
-    let socket = server.socket().to_str().context("the socket's folder is no text")?.replace('/', "%2F");
+    let socket = server.socket().to_str().context("the socket's folder is not UTF-8")?.replace('/', "%2F");
     Ok(format!("postgres://postgres@{socket}:{}/", server.port()))
 }
 
@@ -125,8 +125,9 @@ pub fn measure(folder: &Path, binary: &Path, mib: u64, rounds: usize) -> Result<
     let version = server.psql("erp", "SHOW server_version");
     let mut board = Board::new("Database");
     board.notes.push(format!(
-        "{} MiB on disk, PostgreSQL {}; medians of {rounds} rounds in turns. The peer is `pg_dump` to /dev/null, at several levels of gzip. Times of \
-         dolibarr-backup are those that its record names, but for the unchanged day, which is the whole run.",
+        "{} MiB on disk, PostgreSQL {}; medians of {rounds} rounds in turns. The peer is `pg_dump` to /dev/null, at \
+         several gzip levels. Times of dolibarr-backup come from its record, except for the unchanged day, which is \
+         the whole run.",
         size.trim(),
         version.trim()
     ));
@@ -134,7 +135,7 @@ pub fn measure(folder: &Path, binary: &Path, mib: u64, rounds: usize) -> Result<
     let newer = tests::postgres::newer();
     match &newer {
         Ok(_) => board.notes.push(format!(
-            "The newer pg_dump is of PostgreSQL {}, against the same server.",
+            "The newer pg_dump is that of PostgreSQL {}, with the same server.",
             tests::NEWER_POSTGRES_VERSION
         )),
         Err(why) => board.notes.push(format!("A newer pg_dump is left out: {why}.")),
@@ -149,7 +150,7 @@ pub fn measure(folder: &Path, binary: &Path, mib: u64, rounds: usize) -> Result<
     });
     let newer = newer.transpose()?;
     for round in 0..rounds {
-        found(binary, &several, &store)?;
+        init_empty(binary, &several, &store)?;
         let source = backup(binary, &several)?;
         board.add(DUMP, OURS, millis(&source, "dump_millis")?);
         board.stored(DUMP, OURS, source["object"]["bytes"].as_u64().context("no size")?);
@@ -168,7 +169,7 @@ pub fn measure(folder: &Path, binary: &Path, mib: u64, rounds: usize) -> Result<
         let source = backup(binary, &one)?;
         board.add(FINGERPRINT, "over one connection", millis(&source, "fingerprint_millis")?);
         let Some((program, config)) = &newer else { continue };
-        found(binary, config, &store)?;
+        init_empty(binary, config, &store)?;
         let source = backup(binary, config)?;
         board.add(NEWER_DUMP, OURS, millis(&source, "dump_millis")?);
         board.stored(NEWER_DUMP, OURS, source["object"]["bytes"].as_u64().context("no size")?);
@@ -194,15 +195,15 @@ fn verb(verb: &str, binary: &Path, config: &Path) -> Command {
     command
 }
 
-/// Makes the environment in a store that is empty from now on.
-fn found(binary: &Path, config: &Path, store: &Path) -> Result<()> {
+/// Empties the store and initialises the environment.
+fn init_empty(binary: &Path, config: &Path, store: &Path) -> Result<()> {
     drop(fs::remove_dir_all(store));
     measured(&mut verb("init", binary, config)).map(drop)
 }
 
-/// What the run says of the source.
+/// Runs a backup. Returns the source's entry in its report.
 fn backup(binary: &Path, config: &Path) -> Result<Value> {
-    // As before each peer.
+    // As before each run of a peer.
     rustix::fs::sync();
     let output = command(binary, config).stderr(Stdio::inherit()).output()?;
     ensure!(output.status.success(), "the backup ended with {}", output.status);
@@ -211,7 +212,7 @@ fn backup(binary: &Path, config: &Path) -> Result<Value> {
 }
 
 fn millis(source: &Value, name: &str) -> Result<Measured> {
-    Ok(Measured::of_millis(source[name].as_u64().with_context(|| format!("the run names no {name}: {source}"))?))
+    Ok(Measured::from_millis(source[name].as_u64().with_context(|| format!("the report has no {name}: {source}"))?))
 }
 
 fn pg_dump(server: &Server, program: &Path, compression: &str) -> Command {
@@ -220,7 +221,7 @@ fn pg_dump(server: &Server, program: &Path, compression: &str) -> Command {
     command
 }
 
-/// Bytes that a command writes.
+/// Runs a command and returns the size of its output in bytes.
 fn written(mut command: Command, folder: &Path) -> Result<u64> {
     let file = folder.join("peer.dump");
     let status = command.stdin(Stdio::null()).stdout(fs::File::create(&file)?).status()?;

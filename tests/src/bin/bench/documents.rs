@@ -1,4 +1,4 @@
-//! The documents half beside its peers.
+//! Documents, compared with the peers.
 
 mod baseline;
 mod s3;
@@ -29,7 +29,7 @@ impl<'a> Ours<'a> {
     pub fn new(binary: &'a Path, config: Config, tree: &Path, folder: &Path) -> Result<Self> {
         fs::create_dir_all(folder)?;
         let ours = Self { binary, config: config.documents(("prod", "docs"), tree).write(folder)? };
-        // A baseline may be so old that it has no such verb; whatever else is wrong, the backup says.
+        // An old baseline may not have this verb. The backup reports any other error.
         let _ = ours.run(&["init"]).stdout(Stdio::null()).status()?;
         Ok(ours)
     }
@@ -41,7 +41,7 @@ impl<'a> Ours<'a> {
     }
 }
 
-/// What one round works with.
+/// The folders and programs of one round.
 struct Round<'a> {
     folder: &'a Path,
     tree: &'a Path,
@@ -53,7 +53,7 @@ struct Round<'a> {
     number: usize,
 }
 
-pub use baseline::measure as beside_baseline;
+pub use baseline::measure as with_baseline;
 
 pub fn measure(folder: &Path, binary: &Path, mib: u64, rounds: usize) -> Result<Board> {
     let tree = folder.join(format!("documents-{mib}"));
@@ -65,22 +65,22 @@ pub fn measure(folder: &Path, binary: &Path, mib: u64, rounds: usize) -> Result<
         trees::files(&tree)?
     ));
     board.notes.push(
-        "The first backup finds the folder in the page cache, where `cat` has put it. By the day on which some files \
-         changed, the restores may have pushed it out, so that it is read from the disk."
+        "For the first backup, `cat` has put the folder into the page cache. Before the work with changed files, the \
+         restores may have evicted it, so that it is read from the disk."
             .to_owned(),
     );
     for program in ["restic", "rustic", "borg", "pigz", "aws"] {
         if !is_installed(program) {
-            board.notes.push(format!("`{program}` is not installed and left out."));
+            board.notes.push(format!("`{program}` is not installed and is left out."));
         }
     }
     let has_server = tests::garage::program().is_ok();
     board.notes.push(if has_server {
-        "The S3 server is a new Garage in each round, on the same machine; what was stored before it is removed first, \
-         so that its memory is as free for each peer, and one backup that is not measured warms it up."
+        "Each round starts a new Garage as the S3 server, on the same machine. Earlier stores are removed first, so \
+         that every peer has the same free memory, and one backup that is not measured warms the server up."
             .to_owned()
     } else {
-        "There is no Garage here, so nothing was measured on an S3 server.".to_owned()
+        "Garage is not installed, so nothing was measured on an S3 server.".to_owned()
     });
     let work = folder.join("round");
     for number in 0..rounds {
@@ -99,7 +99,7 @@ pub fn measure(folder: &Path, binary: &Path, mib: u64, rounds: usize) -> Result<
     Ok(board)
 }
 
-/// A folder with nothing in it.
+/// Empties a folder, or creates it.
 fn emptied(folder: &Path) -> Result<&Path> {
     if folder.exists() {
         fs::remove_dir_all(folder)?;
@@ -108,14 +108,14 @@ fn emptied(folder: &Path) -> Result<&Path> {
     Ok(folder)
 }
 
-/// Where somebody may restore to: the folder is not there, and what was restored before is gone.
-fn restored(folder: &Path, who: &str) -> Result<PathBuf> {
-    let above = folder.join("restored");
-    Ok(emptied(&above)?.join(who))
+/// A path to restore to that does not exist. Removes earlier restores.
+fn restore_target(folder: &Path, who: &str) -> Result<PathBuf> {
+    let parent = folder.join("restored");
+    Ok(emptied(&parent)?.join(who))
 }
 
-/// The folder, made.
-fn made(folder: PathBuf) -> Result<PathBuf> {
+/// Creates a folder and returns its path.
+fn created(folder: PathBuf) -> Result<PathBuf> {
     fs::create_dir_all(&folder)?;
     Ok(folder)
 }
@@ -199,8 +199,8 @@ impl<'a> Round<'a> {
     }
 
     fn restore(&self, board: &mut Board) -> Result<()> {
-        let into = |name: &str| made(restored(self.folder, name)?);
-        let text = restored(self.folder, "ours")?.display().to_string();
+        let into = |name: &str| created(restore_target(self.folder, name)?);
+        let text = restore_target(self.folder, "ours")?.display().to_string();
         board.add(RESTORE, OURS, measured(&mut self.ours.run(&["restore", "--source", "docs", "--into", &text]))?);
         let target = into("tar")?;
         board.add(

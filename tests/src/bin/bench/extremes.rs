@@ -1,4 +1,4 @@
-//! Documents folders out of the ordinary: they show how time and memory grow, not who is faster.
+//! Unusual documents folders. They show how time and memory grow, not which program is faster.
 
 use super::board::{Board, OURS};
 use super::documents::Ours;
@@ -14,17 +14,17 @@ const TINY_FILES: [u32; 2] = [100_000, 1_000_000];
 const SPARSE_GIB: u64 = 20;
 const UNIFORM_MIB: u64 = 1_024;
 
-/// Backups of each folder, of which the median counts.
+/// Backups of each folder. The median counts.
 const BACKUPS: u64 = 3;
 
 pub fn measure(folder: &Path, binary: &Path) -> Result<Board> {
-    let mut board = Board::new("Documents out of the ordinary");
-    let runs = "Medians of three backups; one run each of everything else. `tar` restores what it archived itself. Of many files \
-                nothing is removed until the end: ext4 does not hand out again what was removed in the last six minutes, and \
-                looks at all of it for each new file.";
+    let mut board = Board::new("Unusual documents folders");
+    let runs = "Medians of three backups; everything else ran once. `tar` restores its own archive. In the runs with \
+                many files, nothing is removed until the end: ext4 does not reuse what was removed in the last six \
+                minutes, and checks all of it for each new file.";
     board.notes.push(runs.to_owned());
     let all = folder.join("extremes");
-    // Not there as a rule.
+    // Usually this does not exist.
     drop(fs::remove_dir_all(&all));
     let name = format!("one sparse file of {SPARSE_GIB} GiB");
     extreme(&mut board, &all, binary, &name, |tree| trees::sparse(tree, SPARSE_GIB))?;

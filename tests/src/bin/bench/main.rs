@@ -1,7 +1,7 @@
-//! Measures the built binary side by side with its peers: the same input, the same store, in turns, in one run.
+//! Measures the built binary side by side with its peers: the same input and the same store, in turns, in one run.
 //!
-//! `cargo xtask bench` builds what it needs and starts it. It is no test: nothing fails on a number. What a peer needs
-//! and this machine lacks is left out, and the table says so.
+//! This is not a test, and no number makes it fail. `cargo xtask bench` builds what it needs and starts it. A peer that
+//! this machine lacks is left out, and the table notes it.
 
 mod board;
 mod database;
@@ -20,22 +20,22 @@ use std::path::PathBuf;
 /// What to measure, and where.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// Working folder, on the disk that is to be measured; it needs six times the documents' size
+    /// Working folder on the disk to measure; needs six times the size of the documents
     folder: PathBuf,
-    /// The binary, built for release
+    /// Release build of the binary
     binary: PathBuf,
-    /// Where the table and the chart go
+    /// Folder for the table and the chart
     results: PathBuf,
     /// What to measure
     what: What,
-    /// Another build of the binary, with its plugins beside it: what both do is measured in turns, without the peers, and the table is
-    /// shown and not kept
+    /// Another build of the binary, with its plugins beside it. Both builds are measured in turns, without the peers;
+    /// the table is printed but not kept
     #[arg(long)]
     baseline: Option<PathBuf>,
-    /// Size of the documents or of the database
+    /// Size of the documents or the database
     #[arg(long, default_value_t = 2_048)]
     mib: u64,
-    /// Times that each piece of work is done; medians are shown
+    /// How often to repeat each piece of work; the medians are shown
     #[arg(long, default_value_t = 3)]
     rounds: usize,
 }
@@ -44,11 +44,11 @@ struct Arguments {
 enum What {
     /// A realistic folder: first backup, unchanged day, some changes, restore, one document
     Documents,
-    /// Folders that are out of the ordinary: many files, a sparse one, nothing or everything compressible
+    /// Unusual folders: many files, a sparse file, nothing or everything compressible
     Extremes,
     /// A database: its dump and its fingerprint
     Database,
-    /// What loading, linking and calling the plugins adds
+    /// The cost of loading, linking and calling the plugins
     Plugins,
 }
 
@@ -59,10 +59,10 @@ fn main() -> Result<()> {
     let Arguments { folder, binary, results, what, baseline, mib, rounds } = arguments;
     if let Some(baseline) = baseline {
         let board = match what {
-            What::Documents => documents::beside_baseline(&folder, &binary, &baseline, mib, rounds)?,
-            What::Database => database::beside_baseline(&folder, &binary, &baseline, mib, rounds)?,
-            What::Plugins => plugins::beside_baseline(&folder, &binary, &baseline, rounds)?,
-            What::Extremes => bail!("folders that are out of the ordinary are measured without a baseline"),
+            What::Documents => documents::with_baseline(&folder, &binary, &baseline, mib, rounds)?,
+            What::Database => database::with_baseline(&folder, &binary, &baseline, mib, rounds)?,
+            What::Plugins => plugins::with_baseline(&folder, &binary, &baseline, rounds)?,
+            What::Extremes => bail!("unusual folders are measured without a baseline"),
         };
         print!("{}\n{}", measure::machine()?, board.markdown());
         return Ok(());

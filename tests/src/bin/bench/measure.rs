@@ -1,4 +1,4 @@
-//! One piece of work, done once: how long it took and how much memory it had.
+//! Measures the time and memory of one piece of work, done once.
 
 use anyhow::{Context, Result, ensure};
 use std::fs;
@@ -6,25 +6,25 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// How often a process's peak is read. The kernel keeps the peak, so only the last moment before the end can be missed.
+/// How often to read a process's peak memory. The kernel keeps the peak, so only the last moment can be missed.
 const PEAK_INTERVAL: Duration = Duration::from_millis(2);
 
-/// What one piece of work took.
+/// The time and memory of one piece of work.
 #[derive(Debug, Clone, Copy)]
 pub struct Measured {
     pub seconds: f64,
-    /// Largest resident memory of the process itself; none where several work together.
+    /// Largest resident memory of the process itself; `None` if several processes work together.
     pub peak_mib: Option<f64>,
 }
 
 impl Measured {
     /// A time that was measured elsewhere.
-    pub fn of_millis(millis: u64) -> Self {
+    pub fn from_millis(millis: u64) -> Self {
         Self { seconds: Duration::from_millis(millis).as_secs_f64(), peak_mib: None }
     }
 }
 
-/// Runs a command to its end, on a disk that is done with what others wrote before it.
+/// Runs a command to its end, after the disk has completed all earlier writes.
 pub fn measured(command: &mut Command) -> Result<Measured> {
     rustix::fs::sync();
     let began = Instant::now();
@@ -56,14 +56,14 @@ fn peak(child: &Child) -> u32 {
     line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
 }
 
-/// A pipeline of bash, in which every part has to succeed. `$1` and on are `arguments`.
+/// A bash pipeline in which every part must succeed. `arguments` are `$1` and so on.
 pub fn shell<'a>(script: &str, arguments: impl IntoIterator<Item = &'a Path>) -> Command {
     let mut command = Command::new("bash");
     command.args(["-o", "pipefail", "-c", script, "bench"]).args(arguments);
     command
 }
 
-/// Bytes of all files below a folder, or of a file.
+/// Size in bytes of a file, or of all files below a folder.
 pub fn bytes(path: &Path) -> u64 {
     let Ok(entries) = fs::read_dir(path) else { return fs::metadata(path).map_or(0, |meta| meta.len()) };
     let size = |entry: fs::DirEntry| match entry.file_type() {
@@ -73,7 +73,7 @@ pub fn bytes(path: &Path) -> u64 {
     entries.flatten().map(size).sum()
 }
 
-/// What the numbers were measured on.
+/// The machine on which the numbers were measured.
 pub fn machine() -> Result<String> {
     let cpu = fs::read_to_string("/proc/cpuinfo")?;
     let model = cpu.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("unknown");
@@ -85,7 +85,8 @@ pub fn machine() -> Result<String> {
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?;
     let cores = std::thread::available_parallelism()?;
     Ok(format!(
-        "{cores} cores ({}), {} GiB of memory, Linux {}; what is read is in the page cache, but where the kernel took it back\n",
+        "{cores} cores ({}), {} GiB of memory, Linux {}; files are read from the page cache unless the kernel evicted \
+         them\n",
         model.trim_start_matches([' ', '\t', ':']),
         kib.unwrap_or(0) >> 20,
         kernel.trim()

@@ -1,18 +1,18 @@
-//! The peers: how each is told to do the same work.
+//! The peers, and the commands with which each does the same work.
 
 use super::measure::shell;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use tests::garage::Garage;
 
-/// Whether a program is there.
+/// Whether a program is installed.
 pub fn is_installed(program: &str) -> bool {
     let mut which = Command::new("sh");
     which.args(["-c", "command -v \"$1\"", "which", program]).stdout(Stdio::null());
     which.status().is_ok_and(|status| status.success())
 }
 
-/// An S3 server and how a peer reaches it.
+/// An S3 server for peers.
 pub struct S3<'g>(pub &'g Garage);
 
 impl S3<'_> {
@@ -41,12 +41,12 @@ impl S3<'_> {
         command
     }
 
-    /// A restic repository on it.
+    /// A restic repository on the server.
     pub fn restic(&self, name: &str, cache: &Path) -> Restic {
         Restic { repository: format!("s3:{}/{}/{name}", self.0.endpoint(), Garage::BUCKET), cache: cache.into() }
     }
 
-    /// restic with the credentials.
+    /// Adds the credentials to a restic command.
     pub fn with_credentials(&self, mut command: Command) -> Command {
         self.env(&mut command);
         command
@@ -84,7 +84,7 @@ impl Rustic {
     }
 }
 
-/// borg: it deduplicates; without encryption here, with its default compression.
+/// borg: it deduplicates. Here without encryption and with its default compression.
 pub struct Borg {
     pub repository: PathBuf,
     pub base: PathBuf,

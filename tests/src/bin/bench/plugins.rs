@@ -1,4 +1,4 @@
-//! What the plugins cost: loading, linking and calling them, and a policy over a long history.
+//! The cost of the plugins: loading, linking and calling them, and a policy over a long history.
 
 use super::board::{BASELINE, Board, OURS};
 use super::measure::{Measured, measured};
@@ -14,18 +14,18 @@ use tests::binary::Config;
 const RUN: &str = "A whole run over an empty folder: three plugins loaded, linked and called";
 const AUDIT: &str = "`plugins audit`";
 const PYTHON: &str = "`list` with a retention plugin in Python";
-const FULL: &str = "First backup of the documents, and of it the plugins";
+const FULL: &str = "First backup of the documents";
 
-/// Snapshots of the long history: twenty-seven years of daily runs.
+/// Snapshots in the long history: twenty-seven years of daily runs.
 const SNAPSHOTS: u32 = 10_000;
 
-/// The first of them.
+/// The first run of the long history.
 const FIRST_RUN: &str = "1998-01-01T01:00:00Z";
 
 /// The component that `cargo xtask plugins --python` builds.
 const PYTHON_COMPONENT: &str = "plugins/examples/retention-python.wasm";
 
-/// A folder, an environment and a cache of its own.
+/// A configuration with its own cache.
 struct Place<'a> {
     binary: &'a Path,
     config: PathBuf,
@@ -40,47 +40,48 @@ impl Place<'_> {
         command
     }
 
-    /// Makes the environment in a store that is empty from now on.
-    fn found(&self, store: &Path) -> Result<()> {
-        // Not there before the first run.
+    /// Empties the store and initialises the environment.
+    fn init_empty(&self, store: &Path) -> Result<()> {
+        // Does not exist before the first run.
         drop(fs::remove_dir_all(store));
         measured(&mut self.run(&["init", "--env", "prod"])).map(drop)
     }
 
-    /// Makes the next run the first one on its machine.
+    /// Removes the cache, so that the next run is cold.
     fn forget_cache(&self) {
-        // Not there before the first run.
+        // Does not exist before the first run.
         drop(fs::remove_dir_all(&self.cache));
     }
 }
 
-/// Starts in one round beside a baseline: one takes a fraction of a second.
+/// Starts in one round with a baseline. One takes a fraction of a second.
 const STARTS: usize = 5;
 
-/// What one build takes to load, link and call its plugins, and another one, in turns.
-pub fn beside_baseline(folder: &Path, binary: &Path, baseline: &Path, rounds: usize) -> Result<Board> {
-    let mut board = Board::new("Plugins beside a baseline");
+/// Measures how long two builds take to load, link and call their plugins, in turns.
+pub fn with_baseline(folder: &Path, binary: &Path, baseline: &Path, rounds: usize) -> Result<Board> {
+    let mut board = Board::new("Plugins compared with a baseline");
     board.notes.push(format!(
-        "Medians of {rounds} rounds with {STARTS} starts each, in turns. Cold is with an empty cache of compiled components. The baseline is {}.",
+        "Medians of {rounds} rounds with {STARTS} starts each, in turns. A cold start has an empty cache of compiled \
+         components. The baseline is {}.",
         baseline.display()
     ));
     let empty = folder.join("empty");
     fs::create_dir_all(&empty)?;
-    let of = |binary, name: &str| -> Result<_> {
+    let configure = |binary, name: &str| -> Result<_> {
         let own = folder.join(format!("plugins-{name}"));
         let store = own.join("store");
         fs::create_dir_all(&own)?;
         let config = Config::directory_store(&store).documents(("prod", "docs"), &empty).write(&own)?;
         Ok((Place { binary, config, cache: own.join("cache") }, store))
     };
-    let mut pair = [(OURS, of(binary, "ours")?), (BASELINE, of(baseline, "baseline")?)];
+    let mut pair = [(OURS, configure(binary, "ours")?), (BASELINE, configure(baseline, "baseline")?)];
     for _ in 0..rounds * STARTS {
         pair.reverse();
         for (name, (build, store)) in &pair {
-            build.found(store)?;
+            build.init_empty(store)?;
             build.forget_cache();
             board.add(&format!("{RUN}, cold"), name, measured(&mut build.run(&["backup", "--env", "prod"]))?);
-            build.found(store)?;
+            build.init_empty(store)?;
             board.add(&format!("{RUN}, warm"), name, measured(&mut build.run(&["backup", "--env", "prod"]))?);
             board.add(AUDIT, name, measured(&mut build.run(&["plugins", "audit"]))?);
         }
@@ -91,8 +92,9 @@ pub fn beside_baseline(folder: &Path, binary: &Path, baseline: &Path, rounds: us
 pub fn measure(folder: &Path, binary: &Path, mib: u64, rounds: usize) -> Result<Board> {
     let mut board = Board::new("Plugins");
     board.notes.push(format!(
-        "Medians of {rounds} rounds. Cold is with an empty cache of compiled components, warm with the one that the run before it left. \
-         An empty folder costs nothing to archive, so the whole run is an upper bound of what the plugins add."
+        "Medians of {rounds} rounds. A cold start has an empty cache of compiled components, a warm start has the \
+         cache of the previous run. An empty folder costs nothing to archive, so the whole run is an upper bound for \
+         the cost of the plugins."
     ));
     let (empty, tree) = (folder.join("empty"), folder.join(format!("documents-{mib}")));
     fs::create_dir_all(&empty)?;
@@ -108,14 +110,14 @@ pub fn measure(folder: &Path, binary: &Path, mib: u64, rounds: usize) -> Result<
     let (full, full_store) = place("full", &tree, |config| config)?;
     for _ in 0..rounds {
         for (who, is_cold) in [("dolibarr-backup, cold", true), ("dolibarr-backup, warm", false)] {
-            run.found(&store)?;
+            run.init_empty(&store)?;
             if is_cold {
                 run.forget_cache();
             }
             board.add(RUN, who, measured(&mut run.run(&["backup", "--env", "prod"]))?);
         }
         board.add(AUDIT, OURS, measured(&mut run.run(&["plugins", "audit"]))?);
-        full.found(&full_store)?;
+        full.init_empty(&full_store)?;
         board.add(FULL, OURS, measured(&mut full.run(&["backup", "--env", "prod"]))?);
     }
     long_history(&mut board, &run, &store, rounds)?;
@@ -123,10 +125,10 @@ pub fn measure(folder: &Path, binary: &Path, mib: u64, rounds: usize) -> Result<
     Ok(board)
 }
 
-/// Ten thousand records made from the one that a real run wrote.
+/// Measures retention over ten thousand records, made from the record of a real run.
 fn long_history(board: &mut Board, run: &Place<'_>, store: &Path, rounds: usize) -> Result<()> {
     let records = store.join("prod/snapshots");
-    let one = fs::read_dir(&records)?.next().context("the run left no record")??.path();
+    let one = fs::read_dir(&records)?.next().context("the run wrote no record")??.path();
     let record: Value = serde_json::from_slice(&fs::read(&one)?)?;
     let first: Timestamp = FIRST_RUN.parse()?;
     for day in 0..SNAPSHOTS {
@@ -142,17 +144,17 @@ fn long_history(board: &mut Board, run: &Place<'_>, store: &Path, rounds: usize)
         let output = prune.output()?;
         ensure!(output.status.success(), "{prune:?} ended with {}", output.status);
         let document: Value = serde_json::from_slice(&output.stdout)?;
-        let millis = document["retention"]["plan_millis"].as_u64().context("the plan names no time")?;
-        board.add(&work, "`retention-tiered`", Measured::of_millis(millis));
+        let millis = document["retention"]["plan_millis"].as_u64().context("the plan has no time")?;
+        board.add(&work, "`retention-tiered`", Measured::from_millis(millis));
     }
     Ok(())
 }
 
-/// The start of an interpreter, cold and warm, beside a plugin that is none.
+/// Measures the start of a plugin with an interpreter, cold and warm, compared with a native plugin.
 fn python(board: &mut Board, binary: &Path, folder: &Path, empty: &Path, rounds: usize) -> Result<()> {
     let component = binary.with_file_name(PYTHON_COMPONENT);
     if !component.is_file() {
-        board.notes.push("There is no plugin in Python here: `cargo xtask plugins --python` builds it.".to_owned());
+        board.notes.push("The Python plugin is not built: run `cargo xtask plugins --python`.".to_owned());
         return Ok(());
     }
     let store = folder.join("plugins-store-python");
@@ -165,7 +167,7 @@ fn python(board: &mut Board, binary: &Path, folder: &Path, empty: &Path, rounds:
     };
     let interpreter = place("python", &component.display().to_string())?;
     let native = place("last", "retention-last.wasm")?;
-    native.found(&store)?;
+    native.init_empty(&store)?;
     measured(&mut native.run(&["backup", "--env", "prod"]))?;
     let list = ["list", "--env", "prod"];
     for _ in 0..rounds {

@@ -1,4 +1,4 @@
-//! Documents folders, the same at every run.
+//! Documents folders that are the same in every run.
 
 use anyhow::Result;
 use rand::rngs::StdRng;
@@ -7,11 +7,11 @@ use std::fs::{self, File};
 use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
 
-/// One of so many files changes between two days of which "one per cent changed" is said.
+/// One in this many files changes between two days of the work "one per cent changed".
 const CHANGED_ONE_IN: u32 = 100;
 
-/// Files as an instance of Dolibarr has them: invoices of 9 to 36 KB, scans of 30 to 300 KB, a few photographs, a
-/// little text; 74 KB each on average, of which gzip saves about two per cent.
+/// Files as in a real Dolibarr instance: invoices of 9 to 36 KB, scans of 30 to 300 KB, a few photographs and a little
+/// text. Their average size is 74 KB, and gzip saves about two per cent.
 pub fn realistic(tree: &Path, mib: u64) -> Result<()> {
     if tree.is_dir() {
         return Ok(());
@@ -43,7 +43,7 @@ pub fn realistic(tree: &Path, mib: u64) -> Result<()> {
     Ok(())
 }
 
-/// Changes one per cent of the files a little, as a day's work does.
+/// Makes small changes to one per cent of the files, as in a day's work.
 pub fn change(tree: &Path, day: usize) -> Result<u32> {
     let (mut seen, mut changed) = (0_u32, 0);
     visit(tree, &mut |file| {
@@ -58,7 +58,7 @@ pub fn change(tree: &Path, day: usize) -> Result<u32> {
     Ok(changed)
 }
 
-/// How many files there are.
+/// Number of files.
 pub fn files(tree: &Path) -> Result<u32> {
     let mut seen = 0;
     visit(tree, &mut |_| {
@@ -68,7 +68,7 @@ pub fn files(tree: &Path) -> Result<u32> {
     Ok(seen)
 }
 
-/// A file near the middle, below the tree.
+/// The path, relative to the tree, of a file near the middle.
 pub fn one(tree: &Path) -> Result<String> {
     let (middle, mut seen, mut found) = ((files(tree)? / 2).max(1), 0, String::new());
     visit(tree, &mut |file| {
@@ -105,7 +105,7 @@ pub fn tiny(tree: &Path, count: u32) -> Result<()> {
     Ok(())
 }
 
-/// One file with a little at its ends and a hole between them.
+/// One sparse file: a few bytes at each end and a hole between them.
 pub fn sparse(tree: &Path, gib: u64) -> Result<()> {
     if tree.is_dir() {
         return Ok(());
@@ -118,7 +118,7 @@ pub fn sparse(tree: &Path, gib: u64) -> Result<()> {
     Ok(())
 }
 
-/// Files of one kind alone.
+/// Files with only random or only repetitive content.
 pub fn uniform(tree: &Path, mib: u64, random: bool) -> Result<()> {
     if tree.is_dir() {
         return Ok(());

@@ -1,5 +1,5 @@
-//! The node's namespaces, and the shell that is their first process: it starts what it is told through a pipe, and ends
-//! when the pipe does. The kernel ends every other process of the namespaces with it.
+//! The node's namespaces. Their first process is a shell that runs commands from a pipe and ends when the pipe is
+//! closed. The kernel then ends every other process in the namespaces.
 
 use anyhow::{Context, Result, bail};
 use std::fs::{self, File};
@@ -9,23 +9,24 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// The bridge that pods are at.
+/// The bridge that pods are attached to.
 pub(super) const BRIDGE: &str = "pods";
 
-/// A bridge without an address of its own has its ports' lowest, another one whenever a pod comes or goes, and what the other pods
-/// send to the node is lost until they ask for it anew, most of a minute later.
+/// The bridge's MAC address. Without a fixed one, the bridge takes the lowest of its ports, so it changes when a pod
+/// comes or goes. The other pods then lose what they send to the node until they resolve it again, most of a minute
+/// later.
 const BRIDGE_ADDRESS: &str = "0a:58:0a:58:00:01";
 
-/// It is a matter of a few mounts.
+/// Entering takes only a few mounts.
 const ENTER_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Each is killed, so it is a matter of the kernel.
+/// Every process is killed, so only the kernel can delay the end.
 const END_TIMEOUT: Duration = Duration::from_secs(20);
 
 const UNSHARE: [&str; 6] = ["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"];
 
-/// What programs of a node write at fixed places lands in memory, and what the kubelet sets for the whole machine in files. Arguments
-/// by name: the folder, the node's address, that of the API server, the bridge and its address.
+/// Puts fixed paths that the node's programs write to in memory, and redirects the kubelet's machine-wide settings to
+/// files. Its variables are the folder, the node's address, the API server's address, the bridge and its MAC address.
 const SETUP: &str = "\
 set -e
 mount --make-rshared /
@@ -45,7 +46,7 @@ touch \"$folder/entered\"
 set +e
 ";
 
-/// Namespaces that hold processes. Dropped, they hold none, and nothing that was mounted in them is mounted any more.
+/// Namespaces with running processes. Dropping them ends the processes and removes the mounts.
 #[derive(Debug)]
 pub(super) struct Namespaces {
     first: Child,
@@ -53,22 +54,22 @@ pub(super) struct Namespaces {
     log: PathBuf,
 }
 
-/// Why there can be none.
+/// Checks that namespaces can be created. The error is the reason for skipping the test.
 pub(super) fn possible() -> Result<(), String> {
     let mut test = Command::new("unshare");
     test.args(UNSHARE).args(["ip", "link", "add", BRIDGE, "type", "bridge"]).stdin(Stdio::null());
     match test.output() {
         Ok(output) if output.status.success() => Ok(()),
         Ok(output) => {
-            let why = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-            Err(format!("a node of Kubernetes needs namespaces with a bridge, and this machine makes none: {why}"))
+            let reason = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+            Err(format!("a Kubernetes node needs namespaces with a bridge, which cannot be created here: {reason}"))
         }
-        Err(error) => Err(format!("a node of Kubernetes needs namespaces, and unshare cannot be started: {error}")),
+        Err(error) => Err(format!("a Kubernetes node needs namespaces, but unshare cannot be started: {error}")),
     }
 }
 
 impl Namespaces {
-    /// Makes them. What goes wrong in them is written to a log in the folder.
+    /// Creates the namespaces. Errors in them are written to a log in the folder.
     pub(super) fn enter(folder: &Path, node: Ipv4Addr, api: Ipv4Addr) -> Result<Self> {
         let log = folder.join("namespaces.log");
         let written = File::create(&log)?;
@@ -79,48 +80,48 @@ impl Namespaces {
         let commands = first.stdin.take();
         let mut entered = Self { first, commands, log };
         let folder_quoted = quoted(&folder.display().to_string());
-        let named =
+        let variables =
             format!("folder={folder_quoted} node={node} api={api} bridge={BRIDGE} bridge_address={BRIDGE_ADDRESS}\n");
-        entered.tell(&format!("{named}{SETUP}"))?;
+        entered.send(&format!("{variables}{SETUP}"))?;
         let start = Instant::now();
         while !folder.join("entered").exists() {
             entered.check()?;
             if start.elapsed() > ENTER_TIMEOUT {
-                bail!("no namespaces after {} s: {}", ENTER_TIMEOUT.as_secs(), entered.said());
+                bail!("no namespaces after {} s: {}", ENTER_TIMEOUT.as_secs(), entered.log_text());
             }
             std::thread::sleep(Duration::from_millis(20));
         }
         Ok(entered)
     }
 
-    /// The network namespace. `unshare` itself is in it too.
+    /// The network namespace, which `unshare` itself has entered too.
     pub(super) fn network(&self) -> Result<File> {
         let path = format!("/proc/{}/ns/net", self.first.id());
         File::open(&path).with_context(|| format!("cannot open {path}"))
     }
 
-    /// Starts a program in them that runs until they end.
+    /// Starts a program in the namespaces. It runs until they end.
     pub(super) fn start(&mut self, path: &str, program: &Path, arguments: &[String], log: &Path) -> Result<()> {
         let words: Vec<String> = arguments.iter().map(|argument| quoted(argument)).collect();
         let (program, log) = (quoted(&program.display().to_string()), quoted(&log.display().to_string()));
-        self.tell(&format!("PATH={} {program} {} > {log} 2>&1 < /dev/null &\n", quoted(path), words.join(" ")))
+        self.send(&format!("PATH={} {program} {} > {log} 2>&1 < /dev/null &\n", quoted(path), words.join(" ")))
     }
 
-    fn tell(&mut self, command: &str) -> Result<()> {
+    fn send(&mut self, command: &str) -> Result<()> {
         let commands = self.commands.as_mut().context("the namespaces have ended")?;
-        commands.write_all(command.as_bytes()).with_context(|| format!("the namespaces have ended: {}", self.said()))
+        let sent = commands.write_all(command.as_bytes());
+        sent.with_context(|| format!("the namespaces have ended: {}", self.log_text()))
     }
 
-    /// # Errors
-    /// When they have ended.
+    /// Fails if the namespaces have ended.
     pub(super) fn check(&mut self) -> Result<()> {
         match self.first.try_wait()? {
             None => Ok(()),
-            Some(status) => bail!("the namespaces ended with {status}: {}", self.said()),
+            Some(status) => bail!("the namespaces ended with {status}: {}", self.log_text()),
         }
     }
 
-    fn said(&self) -> String {
+    fn log_text(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 }
@@ -132,13 +133,13 @@ impl Drop for Namespaces {
         while matches!(self.first.try_wait(), Ok(None)) && start.elapsed() < END_TIMEOUT {
             std::thread::sleep(Duration::from_millis(20));
         }
-        // Fails where it has ended, as it should have.
+        // Fails if the process has ended, which is the normal case.
         drop(self.first.kill());
         drop(self.first.wait());
     }
 }
 
-/// One word for a shell.
+/// Quotes a word for a shell.
 fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }

@@ -1,4 +1,4 @@
-//! The image of the process that holds a pod's namespaces: one static program, which sleeps.
+//! The image of the process that holds a pod's namespaces: a single static program that sleeps.
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};

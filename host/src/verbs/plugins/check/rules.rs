@@ -1,5 +1,5 @@
-//! What every plugin of a world has to hold to, tried on made-up arguments: the same for those that ship and for those that somebody
-//! writes tonight. No rule hands a plugin a source, a store or a cluster.
+//! The rules for every plugin of a world, checked with made-up arguments. They are the same for shipped plugins and for
+//! new ones. No rule gives a plugin access to a source, a store or a cluster.
 
 use base::error::{Class, Error};
 use base::id::SnapshotId;
@@ -15,65 +15,64 @@ const NOW_SECOND: i64 = 1_782_820_800;
 /// A setting that no plugin has.
 const UNKNOWN_SETTING: &str = "no_plugin_has_this";
 
-/// Snapshots that a plan takes within its limits: one a day for ten years is a third of that.
+/// Number of snapshots that a plan must handle within its limits. One a day for ten years is a third of that.
 const MANY_SNAPSHOTS: i64 = 10_000;
 
-/// Zones that a plan is asked in: far east, far west, one with half an hour, one without summer time.
+/// Time zones for the plans: far east, far west, one with a half-hour offset, one without summer time.
 const ZONES: [&str; 5] = ["Europe/Paris", "Pacific/Kiritimati", "Pacific/Pago_Pago", "Asia/Kolkata", "UTC"];
 
-/// One rule, and how a plugin fared.
+/// One rule, and the result for a plugin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tried {
-    /// The rule, as what the plugin does.
+    /// The rule, as a phrase that describes what the plugin does.
     pub rule: &'static str,
-    /// Why it is one.
+    /// The reason for the rule.
     pub why: &'static str,
-    /// What was seen instead; none where it holds.
+    /// What the plugin did instead; `None` if it follows the rule.
     pub broken: Option<Error>,
 }
 
 impl Tried {
-    fn of(rule: &'static str, why: &'static str, result: Result<(), Error>) -> Self {
+    fn new(rule: &'static str, why: &'static str, result: Result<(), Error>) -> Self {
         Self { rule, why, broken: result.err() }
     }
 }
 
-/// Tries every rule of the plugin's world.
+/// Checks every rule of the plugin's world.
 pub async fn check(plugin: &Plugin, with_unknown_setting: &Plugin) -> Vec<Tried> {
     let mut found = vec![
-        Tried::of(
-            "exports a JSON Schema of its settings, and takes those that are configured",
-            "settings are compared with it before anything is dumped or forgotten",
+        Tried::new(
+            "exports a JSON Schema of its settings, and accepts the configured ones",
+            "settings are checked against the schema before anything is dumped or forgotten",
             plugin.check_settings().await,
         ),
-        Tried::of(
-            "has a schema that refuses a setting that it does not have",
-            "a mistyped setting would be ignored, and another rule be in force than its author means",
+        Tried::new(
+            "has a schema that refuses unknown settings",
+            "a mistyped setting would be ignored, and the plugin would follow another policy than intended",
             refuses(plugin, with_unknown_setting.check_settings().await),
         ),
     ];
     match plugin.role() {
-        Role::Retention => found.extend(of_retention(plugin, with_unknown_setting).await),
-        Role::Dump => found.extend(of_dump(plugin, with_unknown_setting).await),
-        // These decide nothing without the handles of a real call.
+        Role::Retention => found.extend(check_retention(plugin, with_unknown_setting).await),
+        Role::Dump => found.extend(check_dump(plugin, with_unknown_setting).await),
+        // These roles decide nothing without the handles of a real call.
         Role::Fingerprint | Role::Crosscheck | Role::Job | Role::Coverage => {}
     }
     found
 }
 
-/// Whether an unknown setting is the configuration's fault, and named.
+/// Checks that the plugin blames the configuration for an unknown setting, and names the setting.
 fn refuses<T>(plugin: &Plugin, result: Result<T, Error>) -> Result<(), Error> {
     match result {
-        Ok(_) => Err(plugin.refused(format!("it takes the setting `{UNKNOWN_SETTING}`"))),
+        Ok(_) => Err(plugin.refused(format!("it accepts the setting `{UNKNOWN_SETTING}`"))),
         Err(error) if error.class() == Class::Config && error.message().contains(UNKNOWN_SETTING) => Ok(()),
         Err(error) => Err(plugin.refused(format!(
-            "it does not name the setting `{UNKNOWN_SETTING}` in an error of the kind `denied`, but says: {error}"
+            "it does not report the setting `{UNKNOWN_SETTING}` in an error of the kind `denied`, but returns: {error}"
         ))),
     }
 }
 
-/// The name of [`check`]'s second plugin's only setting more.
-#[must_use]
+/// The additional setting of the second plugin that [`check`] takes.
 pub fn unknown_setting() -> (String, toml::Value) {
     (UNKNOWN_SETTING.to_owned(), toml::Value::Integer(1))
 }
@@ -82,7 +81,7 @@ fn now() -> Timestamp {
     Timestamp::from_second(NOW_SECOND).unwrap_or_default()
 }
 
-/// One complete snapshot a day up to a moment, the newest an hour before it.
+/// One complete snapshot a day, the newest one hour before `now`.
 pub(super) fn daily_until(now: Timestamp, days: i64) -> Vec<retaining::Snapshot> {
     (0..days)
         .rev()
@@ -111,48 +110,48 @@ async fn plan(
     plugin.plan_retention(now(), zone, snapshots).await.result
 }
 
-/// The ids that a plan keeps, once it is an answer to the question.
+/// The ids that a plan keeps, after a check that the plan answers for exactly these snapshots.
 async fn kept(plugin: &Plugin, zone: &str, snapshots: &[retaining::Snapshot]) -> Result<BTreeSet<String>, Error> {
     let plan = plan(plugin, zone, snapshots).await?;
     let known: BTreeSet<SnapshotId> = snapshots.iter().filter_map(|snapshot| snapshot.id.parse().ok()).collect();
     let answer = plan.decisions.into_iter().map(|decision| {
         let keep = decision.verdict == retaining::Verdict::Keep;
-        (decision.id, Decision { keep, reasons: decision.reasons })
+        (decision.id, Decision::of_plan(keep, decision.reasons))
     });
-    let matched = guard::match_up(&known, answer.collect()).map_err(|refusal| plugin.refused(refusal))?;
+    let matched = guard::pair_decisions(&known, answer.collect()).map_err(|refusal| plugin.refused(refusal))?;
     Ok(matched.into_iter().filter(|(_, decision)| decision.keep).map(|(id, _)| id.to_string()).collect())
 }
 
-async fn of_retention(plugin: &Plugin, with_unknown_setting: &Plugin) -> Vec<Tried> {
+async fn check_retention(plugin: &Plugin, with_unknown_setting: &Plugin) -> Vec<Tried> {
     vec![
-        Tried::of(
-            "names every snapshot that it is asked about exactly once, each with a reason",
-            "a plan that leaves one out does not say what becomes of it, so the host refuses all of it",
+        Tried::new(
+            "decides about every given snapshot exactly once, each time with a reason",
+            "a plan without a decision for a snapshot is incomplete, so the host refuses the whole plan",
             answers_all(plugin).await,
         ),
-        Tried::of(
-            "keeps the newest complete snapshot, every pinned one, and what is from the future",
-            "the guard keeps these whatever a plan says, so a plan that forgets them counts wrong",
+        Tried::new(
+            "keeps the newest complete snapshot, every pinned one, and those from the future",
+            "the guard keeps these in any case, so a plan that forgets them counts wrong",
             keeps_the_best(plugin).await,
         ),
-        Tried::of(
-            "decides the same for the same snapshots, in whatever order they come",
-            "a snapshot lies in the bin for days and is planned for on each of them: one that comes and goes never ends",
+        Tried::new(
+            "decides the same for the same snapshots in any order",
+            "a snapshot stays in the bin for days, planned anew each day: if decisions alternate, it is never deleted",
             is_deterministic(plugin).await,
         ),
-        Tried::of(
+        Tried::new(
             "plans in time zones from one end of the day to the other",
-            "an office may be anywhere, and a rule that counts days or weeks needs the rules of its zone",
+            "an office may be anywhere, and a policy that counts days or weeks depends on the office's time zone",
             plans_everywhere(plugin).await,
         ),
-        Tried::of(
+        Tried::new(
             "plans 10,000 snapshots within its limits",
-            "ten years of daily runs are 3,650, and an hourly schedule is more",
+            "ten years of daily runs make 3,650 snapshots, and an hourly schedule makes more",
             kept(plugin, "Europe/Paris", &daily(MANY_SNAPSHOTS)).await.map(drop),
         ),
-        Tried::of(
-            "refuses a setting that it does not have, and names it",
-            "the schema is for people and editors; the plugin has the last word",
+        Tried::new(
+            "refuses an unknown setting, and names it",
+            "the schema helps people and editors, but the plugin must check its settings itself",
             refuses(plugin, plan(with_unknown_setting, "Europe/Paris", &daily(3)).await),
         ),
     ]
@@ -165,7 +164,7 @@ async fn answers_all(plugin: &Plugin) -> Result<(), Error> {
             snapshot.complete = index % 7 != 0;
             snapshot.adopted = index % 5 == 0;
         }
-        kept(plugin, "Europe/Paris", &snapshots).await.map_err(|e| e.context(format!("of {days} snapshots")))?;
+        kept(plugin, "Europe/Paris", &snapshots).await.map_err(|e| e.context(format!("with {days} snapshots")))?;
     }
     Ok(())
 }
@@ -181,7 +180,7 @@ async fn keeps_the_best(plugin: &Plugin) -> Result<(), Error> {
         pinned.pinned = true;
         wanted.push(("a pinned one", pinned.id.clone()));
     }
-    // One that failed does not push it out.
+    // A failed snapshot must not displace the newest complete one.
     let failed = now() - SignedDuration::from_mins(10);
     let (id, taken) = (SnapshotId::at(failed).to_string(), failed.as_second());
     snapshots.push(retaining::Snapshot { id, taken, complete: false, ..newest });
@@ -197,18 +196,18 @@ async fn is_deterministic(plugin: &Plugin) -> Result<(), Error> {
     let mut snapshots = daily(300);
     let first = kept(plugin, "Europe/Paris", &snapshots).await?;
     if kept(plugin, "Europe/Paris", &snapshots).await? != first {
-        return Err(plugin.refused("it keeps others when it is asked the same once more"));
+        return Err(plugin.refused("it keeps other snapshots when it is asked the same again"));
     }
     snapshots.reverse();
     if kept(plugin, "Europe/Paris", &snapshots).await? != first {
-        return Err(plugin.refused("it keeps others when the same snapshots come newest first"));
+        return Err(plugin.refused("it keeps other snapshots when the same ones come newest first"));
     }
     Ok(())
 }
 
 async fn plans_everywhere(plugin: &Plugin) -> Result<(), Error> {
     let mut snapshots = daily(400);
-    // A leap day, and the first moment that a snapshot can have.
+    // A leap day, and the earliest possible time of a snapshot.
     for text in ["20240229T235959Z", "19700101T000000Z"] {
         let Ok(id) = text.parse::<SnapshotId>() else { continue };
         snapshots.push(retaining::Snapshot {
@@ -223,32 +222,32 @@ async fn plans_everywhere(plugin: &Plugin) -> Result<(), Error> {
     Ok(())
 }
 
-async fn of_dump(plugin: &Plugin, with_unknown_setting: &Plugin) -> Vec<Tried> {
+async fn check_dump(plugin: &Plugin, with_unknown_setting: &Plugin) -> Vec<Tried> {
     vec![
-        Tried::of(
-            "names every source exactly once",
-            "a source without a decision would not be saved",
+        Tried::new(
+            "decides about every source exactly once",
+            "a source without a decision would not be backed up",
             decides_all(plugin, false).await.map(drop),
         ),
-        Tried::of(
-            "dumps everything where a person forces it",
-            "`backup --force` is how what is damaged is saved anew",
+        Tried::new(
+            "dumps everything if the user forces it",
+            "`backup --force` is the way to replace damaged objects",
             forces(plugin).await,
         ),
-        Tried::of(
-            "dumps what nothing can be carried over for",
-            "an object that is not there cannot stand for a source",
+        Tried::new(
+            "dumps a source whose object is missing",
+            "a missing object cannot represent a source",
             dumps_what_is_lost(plugin).await,
         ),
-        Tried::of(
-            "refuses a setting that it does not have, and names it",
-            "the schema is for people and editors; the plugin has the last word",
+        Tried::new(
+            "refuses an unknown setting, and names it",
+            "the schema helps people and editors, but the plugin must check its settings itself",
             refuses(plugin, with_unknown_setting.plan_dumps(now(), false, &sources()).await.result),
         ),
     ]
 }
 
-/// A folder that did not change, and a database whose object is lost.
+/// An unchanged folder, and a database whose object is lost.
 fn sources() -> Vec<dumping::Source> {
     let source = |name: &str, kind, present| dumping::Source {
         name: name.into(),
@@ -264,7 +263,7 @@ async fn decides_all(plugin: &Plugin, force: bool) -> Result<Vec<dumping::Decisi
     let mut named: Vec<&str> = decisions.iter().map(|decision| decision.source.as_str()).collect();
     named.sort_unstable();
     if named != ["db", "docs"] {
-        return Err(plugin.refused(format!("of the sources db and docs it names {}", named.join(", "))));
+        return Err(plugin.refused(format!("the sources are db and docs, but it decides about: {}", named.join(", "))));
     }
     Ok(decisions)
 }
@@ -283,5 +282,5 @@ async fn dumps_what_is_lost(plugin: &Plugin) -> Result<(), Error> {
     if lost.is_some_and(|decision| decision.action == dumping::Action::Dump) {
         return Ok(());
     }
-    Err(plugin.refused("it does not dump db, of which the store has no object"))
+    Err(plugin.refused("it does not dump db, although the store has no object of it"))
 }

@@ -1,13 +1,14 @@
-//! One suite for every retention plugin, and what the engine does with the shipped components. They are real
-//! components, built by `cargo xtask plugins` beside the test's own binary.
+//! One suite for every retention plugin, and tests of the engine with the shipped components. They are real
+//! components, built by `cargo xtask plugins` beside the test binary.
 
 use super::rules;
 use base::error::{Class, Result};
+use futures::FutureExt;
 use jiff::Timestamp;
 use plugin::call::dumping;
 use plugin::grant::Grant;
 use plugin::{Component, component};
-use plugin::{Config, Engine, Plugin, Plugins, Role};
+use plugin::{Engine, Plugin, PluginConfig, Plugins, Role};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -18,7 +19,7 @@ fn folder() -> PathBuf {
     folder
 }
 
-/// Every component of the world `retention` that was built: those that ship, the examples, and whichever was added.
+/// Every built component of the world `retention`: the shipped ones, the examples, and any that were added.
 fn every_retention() -> Vec<String> {
     let files = [folder(), folder().join("examples")].into_iter().filter_map(|folder| folder.read_dir().ok()).flatten();
     let mut found: Vec<_> = files.map(|entry| entry.unwrap().path()).filter(|path| is_retention(path)).collect();
@@ -31,21 +32,25 @@ fn every_retention() -> Vec<String> {
 }
 
 fn is_retention(path: &Path) -> bool {
-    let config = Config { component: path.to_owned(), ..Config::default() };
+    let config = PluginConfig { component: path.to_owned(), ..PluginConfig::default() };
     path.extension().is_some_and(|end| end == "wasm")
         && component::read(Role::Retention, &config, false, None)
+            .now_or_never()
+            .expect("a file needs no network")
             .is_ok_and(|found| component::check(Role::Retention, &found, &config).is_ok())
 }
 
 fn plugins(role: Role, text: &str) -> Plugins {
-    let mut config: Config = toml::from_str(text).unwrap();
-    // Tests run in a process each, and an interpreter takes long to compile.
+    let mut config: PluginConfig = toml::from_str(text).unwrap();
+    // Each test runs in its own process, and an interpreter takes long to compile.
     config.places.cache = Some(plugin::cache::Cache::new(folder().with_file_name("component-cache")));
     Plugins::with(role, config)
 }
 
 fn load(role: Role, text: &str) -> Result<Plugin> {
     Plugin::load(&Engine::new().unwrap(), &plugins(role, text), role, Some(&folder()))
+        .now_or_never()
+        .expect("a file needs no network")
 }
 
 fn retention(component: &str, settings: &str) -> Plugin {
@@ -57,15 +62,15 @@ fn now() -> Timestamp {
 }
 
 #[tokio::test]
-async fn every_plugin_that_is_here_holds_to_the_rules_of_its_world() {
+async fn every_built_plugin_follows_the_rules_of_its_world() {
     let grants = "grants = [\"database-dump\", \"tree-archive\", \"object-write\"]";
     let all = every_retention().into_iter().map(|path| (Role::Retention, path, ""));
     for (role, component, grants) in all.chain([(Role::Dump, "dump.wasm".to_owned(), grants)]) {
-        let of = |settings: &str| {
+        let load_with = |settings: &str| {
             load(role, &format!("component = \"{component}\"\nsettings = {{ {settings} }}\n{grants}")).unwrap()
         };
         let unknown = format!("{} = 1", rules::unknown_setting().0);
-        let tried = rules::check(&of(""), &of(&unknown)).await;
+        let tried = rules::check(&load_with(""), &load_with(&unknown)).await;
         let broken: Vec<_> = tried.iter().filter(|tried| tried.broken.is_some()).collect();
         assert!(broken.is_empty(), "{component}: {broken:?}");
         assert!(tried.len() >= 6, "{component}: {} rules", tried.len());
@@ -73,7 +78,7 @@ async fn every_plugin_that_is_here_holds_to_the_rules_of_its_world() {
 }
 
 #[tokio::test]
-async fn a_wrong_setting_has_advice_that_names_where_it_stands() {
+async fn the_hint_for_a_wrong_setting_names_its_section() {
     for component in every_retention() {
         let plugin = retention(&component, "surprise = 1");
         let error = plugin.plan_retention(now(), "Europe/Paris", &[]).await.result.unwrap_err();
@@ -83,7 +88,7 @@ async fn a_wrong_setting_has_advice_that_names_where_it_stands() {
 }
 
 #[tokio::test]
-async fn the_dump_plugin_plans_databases_first_and_carries_only_what_is_there() {
+async fn the_dump_plugin_plans_databases_first_and_carries_only_existing_objects() {
     let plugin =
         load(Role::Dump, "component = \"dump.wasm\"\ngrants = [\"database-dump\", \"tree-archive\", \"object-write\"]")
             .unwrap();
@@ -103,7 +108,7 @@ async fn the_dump_plugin_plans_databases_first_and_carries_only_what_is_there() 
 }
 
 #[test]
-fn an_import_that_is_not_granted_is_named_with_the_line_to_add() {
+fn an_import_that_is_not_granted_is_reported_with_the_line_to_add() {
     let error =
         load(Role::Dump, "component = \"dump.wasm\"\ngrants = [\"database-dump\", \"tree-archive\"]").unwrap_err();
     assert_eq!(error.class(), Class::Config);
@@ -123,7 +128,10 @@ fn the_shipped_components_import_exactly_what_they_are_granted_by_default_and_no
     let plugins = Plugins::default();
     for role in Role::ALL {
         let config = plugins.of(role);
-        let component: Component = component::read(role, config, false, Some(&folder())).unwrap();
+        let component: Component = component::read(role, config, false, Some(&folder()))
+            .now_or_never()
+            .expect("a file needs no network")
+            .unwrap();
         let needed: BTreeSet<Grant> =
             component::imports(role, &component).unwrap().iter().filter_map(|import| import.needs).collect();
         assert_eq!(needed, config.grants.iter().collect(), "{}", role.name());
@@ -131,7 +139,7 @@ fn the_shipped_components_import_exactly_what_they_are_granted_by_default_and_no
 }
 
 #[test]
-fn a_component_of_another_version_is_told_from_one_of_another_role() {
+fn a_component_of_another_version_is_distinguished_from_one_of_another_role() {
     let bytes = std::fs::read(folder().join("retention-last.wasm")).unwrap();
     let mut newer = bytes.clone();
     let from = b"retaining@0.2.0";

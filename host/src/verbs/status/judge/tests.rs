@@ -1,9 +1,9 @@
-//! Stores in every state that matters, and what is said of each.
+//! Stores in every state that matters, and what is message of each.
 
 use super::*;
 use base::error::Error;
 use catalogue::configured::{Configured, Environment, SourceKind};
-use catalogue::environment::{EnvironmentFile, Stored};
+use catalogue::environment::{EnvironmentFile, StoredFile};
 use catalogue::record::Record;
 use std::collections::{BTreeMap, BTreeSet};
 use store::ObjectKey;
@@ -76,22 +76,23 @@ fn saved(minutes: i64) -> Snapshot {
 
 fn judged(snapshots: Vec<Snapshot>, proofs: Proofs, retention: Retention) -> EnvironmentStatus {
     let (environment, config) = inventory();
-    let guard = catalogue::guard::Config::default();
+    let guard = catalogue::guard::GuardConfig::default();
     let file = EnvironmentFile::first(&environment, &config, &BTreeMap::new(), &guard, "UTC", ago(0));
     let mut history = History::of(snapshots);
-    history.environment = Some(Stored { stamp: SnapshotId::at(ago(0)), sha256: String::new(), file });
+    history.environment = Some(StoredFile { stamp: SnapshotId::at(ago(0)), sha256: String::new(), file });
     let limits =
         Limits { max_age: SignedDuration::from_hours(26), max_unverified: SignedDuration::from_hours(35 * 24) };
-    let asked = Asked { environment: "prod", configured: &config, guard: &guard, time_zone: "UTC", retention: "r" };
-    judge(asked, &history, proofs, retention, limits, now())
+    let context =
+        QuestionContext { environment: "prod", configured: &config, guard: &guard, time_zone: "UTC", retention: "r" };
+    judge(context, &history, proofs, retention, limits, now())
 }
 
 fn alone(snapshots: Vec<Snapshot>) -> EnvironmentStatus {
     judged(snapshots, Proofs::default(), Retention::Applied)
 }
 
-fn said(status: &EnvironmentStatus) -> Vec<(Kind, Option<&str>, &str)> {
-    status.problems.iter().map(|problem| (problem.kind, problem.source.as_deref(), problem.said.as_str())).collect()
+fn message(status: &EnvironmentStatus) -> Vec<(Kind, Option<&str>, &str)> {
+    status.problems.iter().map(|problem| (problem.kind, problem.source.as_deref(), problem.message.as_str())).collect()
 }
 
 #[test]
@@ -99,8 +100,11 @@ fn what_is_configured_and_was_never_backed_up_is_seen_in_an_empty_store() {
     let status = alone(Vec::new());
     let never = Kind::Never;
     assert_eq!(
-        said(&status),
-        [(never, Some("db"), "db was never backed up whole"), (never, Some("docs"), "docs was never backed up whole"),]
+        message(&status),
+        [
+            (never, Some("db"), "db has never been backed up whole"),
+            (never, Some("docs"), "docs has never been backed up whole"),
+        ]
     );
     assert_eq!((status.complete, status.verification, status.proven), (None, None, None));
     assert!(!status.is_healthy());
@@ -113,7 +117,7 @@ fn a_source_is_stale_beyond_the_limit_and_not_at_it() {
         assert_eq!(status.is_healthy(), healthy, "{minutes} minutes: {:?}", status.problems);
     }
     let status = alone(vec![saved(50 * HOUR)]);
-    assert_eq!(said(&status)[0], (Kind::Stale, Some("db"), "the last whole backup of db is 2 days old"));
+    assert_eq!(message(&status)[0], (Kind::Stale, Some("db"), "the last whole backup of db is 2 days old"));
 }
 
 #[test]
@@ -151,8 +155,8 @@ fn what_the_store_lost_is_missing_and_no_state_to_restore() {
     let status = alone(vec![saved(100 * HOUR), damaged, lost]);
     let kinds: Vec<_> = status.problems.iter().map(|problem| (problem.kind, problem.source.as_deref())).collect();
     assert_eq!(kinds, [(Kind::Stale, Some("db")), (Kind::Missing, None), (Kind::Missing, None)]);
-    assert_eq!(status.problems[1].said, "1 snapshot lost an object: 20260630T110000Z");
-    assert_eq!(status.problems[2].said, "1 snapshot has a record that cannot be read: 20260630T100000Z");
+    assert_eq!(status.problems[1].message, "1 snapshot lost an object: 20260630T110000Z");
+    assert_eq!(status.problems[2].message, "1 snapshot has a record that cannot be read: 20260630T100000Z");
     assert!(
         status.problems[1..]
             .iter()
@@ -170,7 +174,10 @@ fn many_lost_snapshots_are_counted_and_the_first_named() {
     };
     let status = alone((1..=9).rev().map(|n| lost(n * HOUR)).collect());
     let missing = status.problems.iter().find(|problem| problem.kind == Kind::Missing).unwrap();
-    assert!(missing.said.starts_with("9 snapshots lost an object: ") && missing.said.ends_with(", …"), "{missing:?}");
+    assert!(
+        missing.message.starts_with("9 snapshots lost an object: ") && missing.message.ends_with(", …"),
+        "{missing:?}"
+    );
 }
 
 #[test]
@@ -192,11 +199,11 @@ fn a_proof_is_missed_only_once_the_first_snapshot_is_older_than_the_limit() {
     let daily = |days: i64| (0..=days).rev().map(|day| saved(day * DAY)).collect::<Vec<_>>();
     for (days, verified, drilled, expected) in [
         (35, None, None, None),
-        (36, None, None, Some("nothing was ever verified or drilled")),
+        (36, None, None, Some("nothing has ever been verified or drilled")),
         (400, Some(35), None, None),
-        (400, Some(36), None, Some("nothing was verified or drilled for 5 weeks")),
+        (400, Some(36), None, Some("nothing has been verified or drilled for 5 weeks")),
         (400, Some(300), Some(3), None),
-        (400, None, Some(60), Some("nothing was verified or drilled for 9 weeks")),
+        (400, None, Some(60), Some("nothing has been verified or drilled for 9 weeks")),
     ] {
         let of = |days: Option<i64>| days.map(|days| proof(days * DAY, true));
         let id = SnapshotId::at(ago(DAY));
@@ -207,7 +214,7 @@ fn a_proof_is_missed_only_once_the_first_snapshot_is_older_than_the_limit() {
             drill_passed: of(drilled).map(|proof| proof.at),
         };
         let status = judged(daily(days), proofs, Retention::Applied);
-        let unverified: Vec<_> = said(&status).into_iter().filter(|(kind, ..)| *kind == Kind::Unverified).collect();
+        let unverified: Vec<_> = message(&status).into_iter().filter(|(kind, ..)| *kind == Kind::Unverified).collect();
         let expected: Vec<_> = expected.map(|text| (Kind::Unverified, None, text)).into_iter().collect();
         assert_eq!(unverified, expected, "{days} days, {verified:?}, {drilled:?}");
     }
@@ -215,7 +222,7 @@ fn a_proof_is_missed_only_once_the_first_snapshot_is_older_than_the_limit() {
 
 #[test]
 fn a_proof_that_failed_is_a_problem_until_the_snapshot_passes_or_is_gone() {
-    let failed = |minutes| Snapshot { standing: Standing::Failed, ..saved(minutes) };
+    let failed = |minutes| Snapshot { verification_state: VerificationState::Failed, ..saved(minutes) };
     let snapshots = || vec![saved(25 * HOUR), saved(HOUR)];
     let status = judged(vec![failed(25 * HOUR), saved(HOUR)], Proofs::default(), Retention::Applied);
     assert_eq!(status.problems.len(), 1, "{status:?}");
@@ -227,7 +234,7 @@ fn a_proof_that_failed_is_a_problem_until_the_snapshot_passes_or_is_gone() {
     assert!(judged(snapshots(), Proofs::default(), Retention::Applied).is_healthy());
     let drilled = Proofs { drill: Some(proof(3, false)), drill_passed: Some(ago(99)), ..Proofs::default() };
     let status = judged(snapshots(), drilled, Retention::Applied);
-    assert_eq!(status.problems[0].said, "the last drill, of 2026-06-30T11:57:00Z, failed");
+    assert_eq!(status.problems[0].message, "the last drill (2026-06-30T11:57:00Z) failed");
 }
 
 #[test]
@@ -237,12 +244,12 @@ fn retention_that_does_not_do_its_work_is_a_problem_of_its_own() {
         (Retention::Applied, None),
         (Retention::Frozen, None),
         (Retention::Behind(3), Some("3 snapshots should have been put into the bin or deleted")),
-        (Retention::Refused("too many".into()), Some("retention is not done: too many")),
+        (Retention::Refused("too many".into()), Some("retention failed: too many")),
     ] {
         let status = judged(vec![saved(HOUR)], Proofs::default(), retention);
         let problem = status.problems.iter().find(|problem| problem.kind == Kind::Retention);
         assert_eq!(problem.is_some(), expected.is_some(), "{status:?}");
-        assert!(problem.is_none_or(|problem| problem.said.contains(expected.unwrap_or_default())), "{status:?}");
+        assert!(problem.is_none_or(|problem| problem.message.contains(expected.unwrap_or_default())), "{status:?}");
     }
 }
 
@@ -262,6 +269,6 @@ fn every_kind_of_problem_has_a_name_of_its_own_and_advice() {
         Kind::Retention,
     ];
     assert_eq!(all.iter().map(|kind| kind.name()).collect::<BTreeSet<_>>().len(), all.len());
-    let problem = |kind| Problem { kind, source: None, said: String::new(), command: "backup --env prod".into() };
+    let problem = |kind| Problem { kind, source: None, message: String::new(), command: "backup --env prod".into() };
     assert!(all.into_iter().all(|kind| problem(kind).advice().ends_with("run `backup --env prod`")));
 }

@@ -4,7 +4,7 @@ use super::super::board::{Board, OURS};
 use super::super::measure::measured;
 use super::super::peers::{S3, is_installed};
 use super::super::trees;
-use super::{Ours, made, restored};
+use super::{Ours, created, restore_target};
 use anyhow::Result;
 use std::path::Path;
 use tests::binary::Config;
@@ -14,13 +14,13 @@ const FIRST: &str = "First backup to an S3 server (Garage, http)";
 const RESTORE: &str = "Restore from an S3 server";
 const ONE: &str = "One document from an S3 server";
 
-/// Where this program's objects, those that are not measured, the peer's archive and restic's repository are in the bucket.
+/// Prefixes in the bucket: this program's objects, those of the warm-up, the peer's archive and restic's repository.
 const OURS_BELOW: &str = "ours";
 const WARM_UP_BELOW: &str = "warm-up";
 const ARCHIVE: &str = "peer.tar.gz";
 const RESTIC_BELOW: &str = "restic";
 
-/// One round on a server of its own. `folder` is empty.
+/// Measures one round on a new server. `folder` is empty.
 pub fn measure(board: &mut Board, folder: &Path, binary: &Path, tree: &Path) -> Result<()> {
     let garage = Garage::start()?;
     let ours_below = |prefix: &str| {
@@ -33,7 +33,7 @@ pub fn measure(board: &mut Board, folder: &Path, binary: &Path, tree: &Path) -> 
     let has_aws = is_installed("aws");
     let restic = is_installed("restic").then(|| server.restic(RESTIC_BELOW, &folder.join("restic-cache")));
 
-    // A server that has just started makes its folders, tables and memory on the way, and whoever comes first pays for it.
+    // A new server creates its folders and tables and allocates memory during the first requests, which are slower.
     measured(&mut ours_below(WARM_UP_BELOW)?.run(&["backup"]))?;
     board.add(FIRST, OURS, measured(&mut ours.run(&["backup"]))?);
     if has_aws {
@@ -44,14 +44,14 @@ pub fn measure(board: &mut Board, folder: &Path, binary: &Path, tree: &Path) -> 
         board.add(FIRST, "restic", measured(&mut server.with_credentials(restic.run(&["backup", "."], tree)))?);
     }
 
-    let target = restored(folder, "ours")?.display().to_string();
+    let target = restore_target(folder, "ours")?.display().to_string();
     board.add(RESTORE, OURS, measured(&mut ours.run(&["restore", "--source", "docs", "--into", &target]))?);
     if has_aws {
-        let target = made(restored(folder, "aws")?)?;
+        let target = created(restore_target(folder, "aws")?)?;
         board.add(RESTORE, "`aws s3 cp - \\| tar -xzf -`", measured(&mut server.tar_from(ARCHIVE, &target))?);
     }
     if let Some(restic) = &restic {
-        let target = restored(folder, "restic")?.display().to_string();
+        let target = restore_target(folder, "restic")?.display().to_string();
         let restore = restic.run(&["restore", "latest", "--target", &target], tree);
         board.add(RESTORE, "restic", measured(&mut server.with_credentials(restore))?);
     }

@@ -1,7 +1,7 @@
-//! What becomes of a Job whose follower is interrupted: in a terminal the person is asked, anywhere else it is stopped, or left
-//! where that was asked for in advance.
+//! Decides what happens to a Job when the command that follows it is interrupted. In a terminal the user is asked;
+//! otherwise the Job is stopped, or left running with `--leave-on-interrupt`.
 //!
-//! While the question stands, the Job is followed on, and its log is held back.
+//! While the question is shown, the Job is still followed, but its log lines are held back.
 
 use base::error::{Error, Result};
 use base::telemetry;
@@ -9,23 +9,23 @@ use std::io::{BufRead, IsTerminal, Write};
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// How long an answer is waited for: time to read four lines and to make up one's mind. Whoever closed the laptop in the
-/// meantime is not waited for by a Job.
+/// How long an answer is waited for: time to read four lines and to make up one's mind. Whoever closed the laptop in
+/// the meantime is not waited for by a Job.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Answers that are not understood. Somebody who leans on the keyboard is no reason to wait for ever.
+/// Number of invalid answers before the Job is stopped.
 const UNCLEAR_MAX: u32 = 3;
 
-/// What becomes of the Job.
+/// What to do with the Job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Decision {
+pub enum Interruption {
     /// It is deleted.
     Stop,
-    /// It goes on, and nobody here follows it.
+    /// It keeps running and is no longer followed.
     Leave,
 }
 
-/// What was answered.
+/// The user's answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Answer {
     Stop,
@@ -46,7 +46,7 @@ impl Signals {
     /// # Errors
     /// [`base::error::Class::Unexpected`] when the system has no room for it.
     pub fn listen() -> Result<Self> {
-        let failed = |e: std::io::Error| Error::unexpected(format!("signals cannot be listened to: {e}"));
+        let failed = |e: std::io::Error| Error::unexpected(format!("cannot listen for signals: {e}"));
         let interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
         Ok(Self { interrupt, terminate: signal(SignalKind::terminate()).map_err(failed)? })
     }
@@ -57,36 +57,36 @@ impl Signals {
     }
 }
 
-/// Resolves once it is decided that the Job is not followed any longer. Whoever is asked and wants to go on is asked again the
-/// next time.
-pub async fn decided(mut signals: Signals, job: &str, leave: bool) -> Decision {
+/// Resolves once it is decided that the Job is not followed any longer. Whoever is asked and wants to go on is asked
+/// again the next time.
+pub async fn decided(mut signals: Signals, job: &str, leave: bool) -> Interruption {
     loop {
-        let by_a_key = signals.next().await;
+        let is_ctrl_c = signals.next().await;
         if leave {
-            return Decision::Leave;
+            return Interruption::Leave;
         }
-        if !by_a_key || !is_attended() {
-            return Decision::Stop;
+        if !is_ctrl_c || !is_attended() {
+            return Interruption::Stop;
         }
         let _quiet = telemetry::hold_lines();
         let answer = tokio::select! {
             answer = ask(job) => answer,
             _ = signals.next() => Answer::Stop,
             () = tokio::time::sleep(ANSWER_TIMEOUT) => {
-                say(&format!("\nno answer within {} s\n", ANSWER_TIMEOUT.as_secs()));
+                print(&format!("\nno answer within {} s\n", ANSWER_TIMEOUT.as_secs()));
                 Answer::Stop
             }
         };
         match answer {
-            Answer::Stop => return Decision::Stop,
-            Answer::Leave => return Decision::Leave,
+            Answer::Stop => return Interruption::Stop,
+            Answer::Leave => return Interruption::Leave,
             Answer::Follow => {}
         }
     }
 }
 
-/// Whether there is a person to ask: a terminal to read from and to write to, and this process in front of it. One in the
-/// background that read from it would be stopped.
+/// Whether there is a person to ask: a terminal to read from and to write to, and this process in front of it. One in
+/// the background that read from it would be stopped.
 fn is_attended() -> bool {
     let input = std::io::stdin();
     let in_front = || rustix::termios::tcgetpgrp(&input).is_ok_and(|group| group == rustix::process::getpgrp());
@@ -95,11 +95,11 @@ fn is_attended() -> bool {
 
 async fn ask(job: &str) -> Answer {
     let (namespace, name) = job.split_once('/').unwrap_or_default();
-    say(&format!(
-        "\nthe Job {job} still goes on. What is to become of it?\n\
-         \u{20} s  stop it and clean up; so do Ctrl-C, and {} s without an answer\n\
-         \u{20} l  leave it running; `kubectl --namespace {namespace} logs --follow job/{name}` shows it\n\
-         \u{20} f  follow it further\n[s/l/f] ",
+    print(&format!(
+        "\nthe Job {job} is still running. What should happen to it?\n\
+         \u{20} s  stop it and clean up (also on Ctrl-C, or after {} s without an answer)\n\
+         \u{20} l  leave it running (follow it with `kubectl --namespace {namespace} logs --follow job/{name}`)\n\
+         \u{20} f  continue following it\n[s/l/f] ",
         ANSWER_TIMEOUT.as_secs()
     ));
     for _ in 0..UNCLEAR_MAX {
@@ -109,15 +109,15 @@ async fn ask(job: &str) -> Answer {
             std::io::stdin().lock().read_line(&mut line).ok().filter(|bytes| *bytes > 0).map(|_| line)
         });
         let Ok(Some(line)) = line.await else { return Answer::Stop };
-        match understood(&line) {
+        match parse_answer(&line) {
             Some(answer) => return answer,
-            None => say("answer s, l or f: "),
+            None => print("answer s, l or f: "),
         }
     }
     Answer::Stop
 }
 
-fn understood(line: &str) -> Option<Answer> {
+fn parse_answer(line: &str) -> Option<Answer> {
     match line.trim().to_lowercase().as_str() {
         "s" | "stop" => Some(Answer::Stop),
         "l" | "leave" => Some(Answer::Leave),
@@ -126,7 +126,7 @@ fn understood(line: &str) -> Option<Answer> {
     }
 }
 
-fn say(text: &str) {
+fn print(text: &str) {
     let mut err = std::io::stderr().lock();
     // Nobody is left to ask when the terminal is gone.
     drop(err.write_all(text.as_bytes()).and_then(|()| err.flush()));
@@ -147,7 +147,7 @@ mod tests {
             ("yes\n", None),
         ];
         for (line, expected) in table {
-            assert_eq!(understood(line), expected, "{line:?}");
+            assert_eq!(parse_answer(line), expected, "{line:?}");
         }
     }
 }

@@ -1,0 +1,294 @@
+//! Kubernetes from Debian's source package. Debian 12 has all of upstream's 1.20 with what it depends on; later releases of Debian have
+//! kubectl alone, and no release has packages of the servers.
+
+use crate::machine::{apt, as_root};
+use crate::run::{failure, quiet, succeeds, timed};
+use anyhow::{Context, Result};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The compiler. Newer ones refuse the source's list of vendored modules.
+const GO: &str = "golang-1.19-go";
+const GO_BINARIES: &str = "/usr/lib/go-1.19/bin";
+
+/// What marks a Go package whose types belong to the OpenAPI definitions.
+const OPENAPI_TAG: &str = "+k8s:openapi-gen=";
+
+/// The one generated file that the source package leaves out.
+const OPENAPI_FILE: &str = "pkg/generated/openapi/zz_generated.openapi.go";
+
+/// Packages with the version that a binary reports.
+const VERSION_PACKAGES: [&str; 2] = ["component-base/version", "client-go/pkg/version"];
+
+/// Builds components of Kubernetes into a folder, with etcd beside an API server. `work` keeps the source and the compiler's cache between two calls; it grows
+/// to about 2 GB.
+///
+/// # Errors
+/// Without apt, without the source package, and where the compiler fails.
+pub fn build(work: &Path, components: &[&str], into: &Path) -> Result<()> {
+    apt(&[GO, "dpkg-dev"])?;
+    let source = unpacked(work)?;
+    let go = Go { work };
+    go.generate_openapi(&source.folder)?;
+    for component in components {
+        timed(&format!("building {component} {}", source.release), || {
+            go.build(
+                &source.folder,
+                &linker_flags(&source.release),
+                &format!("./cmd/{component}"),
+                &into.join(component),
+            )
+        })?;
+    }
+    if components.contains(&"kube-apiserver") { etcd(work, into) } else { Ok(()) }
+}
+
+/// The unpacked source package.
+struct Source {
+    folder: PathBuf,
+    release: String,
+}
+
+/// Fetches and unpacks the source package, unless `work` has it. apt checks the archive's signature and the digests of the files.
+fn unpacked(work: &Path) -> Result<Source> {
+    let apt = Apt::new(work)?;
+    apt.run(&["apt-get", "update", "-q"])?;
+    let listed = apt.run(&["apt-cache", "showsrc", "--only-source", "kubernetes"])?;
+    let version = whole_version(&listed).ok_or_else(|| {
+        let hint = "set KUBEBUILDER_ASSETS to a folder with etcd, kube-apiserver, kube-controller-manager and kubectl";
+        failure("the archive of this system has no source package of the Kubernetes servers", hint)
+    })?;
+    // Go looks packages up by their place in GOPATH.
+    let folder = work.join("gopath/src/k8s.io/kubernetes");
+    let done = work.join("unpacked");
+    if !done.is_file() {
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir_all(folder.parent().unwrap_or(work))?;
+        apt.run(&["apt-get", "source", "-q", "--download-only", &format!("kubernetes={version}")])?;
+        let mut unpack = Command::new("sh");
+        let script = "dpkg-source --no-check -x kubernetes_*.dsc \"$1\"";
+        quiet(unpack.args(["-c", script, "unpack"]).arg(&folder).current_dir(work), "look at what the package holds")?;
+        fs::write(&done, &version)?;
+    }
+    Ok(Source { folder, release: release(&version) })
+}
+
+/// apt with lists of its own: the system's archives, asked for sources.
+struct Apt<'a> {
+    work: &'a Path,
+    options: Vec<String>,
+}
+
+impl<'a> Apt<'a> {
+    fn new(work: &'a Path) -> Result<Self> {
+        let own = work.join("apt");
+        for folder in ["sources", "lists/partial", "cache/archives/partial"] {
+            fs::create_dir_all(own.join(folder))?;
+        }
+        let system = Path::new("/etc/apt");
+        let listed =
+            fs::read_dir(system.join("sources.list.d")).into_iter().flatten().flatten().map(|entry| entry.path());
+        for (number, file) in listed.chain([system.join("sources.list")]).enumerate() {
+            // apt ignores every other file, such as a backup of a list.
+            let Some(kind) =
+                file.extension().and_then(|end| end.to_str()).filter(|end| ["sources", "list"].contains(end))
+            else {
+                continue;
+            };
+            let Ok(text) = fs::read_to_string(&file) else { continue };
+            fs::write(own.join(format!("sources/{number}.{kind}")), asking_for_sources(&text))?;
+        }
+        let user = quiet(Command::new("id").arg("-un"), "see why `id` fails")?;
+        let set = |name: &str, value: &Path| format!("{name}={}", value.display());
+        let options = vec![
+            set("Dir::Etc::sourcelist", Path::new("/dev/null")),
+            set("Dir::Etc::sourceparts", &own.join("sources")),
+            set("Dir::State::lists", &own.join("lists")),
+            set("Dir::Cache", &own.join("cache")),
+            format!("APT::Sandbox::User={}", user.trim()),
+        ];
+        Ok(Self { work, options })
+    }
+
+    fn run(&self, words: &[&str]) -> Result<String> {
+        let (program, arguments) = words.split_first().context("a command has a program")?;
+        let mut command = Command::new(program);
+        command.args(self.options.iter().flat_map(|option| ["-o", option])).args(arguments).current_dir(self.work);
+        quiet(&mut command, "check that the archives in /etc/apt can be reached")
+    }
+}
+
+/// The text of a list of archives that asks for sources in place of packages, in both of apt's forms.
+fn asking_for_sources(text: &str) -> String {
+    let line = |line: &str| match line.split_once(char::is_whitespace) {
+        Some(("deb", rest)) => Some(format!("deb-src {rest}")),
+        Some(("deb-src", _)) => None,
+        Some(("Types:", _)) => Some("Types: deb-src".to_owned()),
+        _ => Some(line.to_owned()),
+    };
+    text.lines().filter_map(line).map(|line| line + "\n").collect()
+}
+
+/// The newest version of the source package that still has the servers: `+ds` names one that was cut down.
+fn whole_version(showsrc: &str) -> Option<String> {
+    let versions = showsrc.lines().filter_map(|line| line.strip_prefix("Version: "));
+    let numbers = |version: &str| -> Vec<u64> {
+        version.split(|c: char| !c.is_ascii_digit()).filter_map(|part| part.parse().ok()).collect()
+    };
+    versions.filter(|version| !version.contains("+ds")).max_by_key(|version| numbers(version)).map(str::to_owned)
+}
+
+/// Upstream's release in a version of Debian's: `1.20.5+really1.20.2-1` is 1.20.2.
+fn release(version: &str) -> String {
+    let upstream = version.rsplit("really").next().unwrap_or(version);
+    upstream.split('-').next().unwrap_or(upstream).to_owned()
+}
+
+fn linker_flags(release: &str) -> String {
+    let minor = release.split('.').nth(1).unwrap_or_default();
+    let values = [
+        ("gitVersion", format!("v{release}+debian")),
+        ("gitMajor", "1".to_owned()),
+        ("gitMinor", minor.to_owned()),
+        ("gitTreeState", "archive".to_owned()),
+    ];
+    let mut flags = "-s -w".to_owned();
+    for package in VERSION_PACKAGES {
+        for (name, value) in &values {
+            flags.push_str(&format!(" -X k8s.io/kubernetes/vendor/k8s.io/{package}.{name}={value}"));
+        }
+    }
+    flags
+}
+
+/// The Go compiler in the mode that Kubernetes 1.20 was built in: packages by their place in GOPATH, without cgo.
+struct Go<'a> {
+    work: &'a Path,
+}
+
+impl Go<'_> {
+    fn command(&self, program: &Path, source: &Path) -> Command {
+        let mut command = Command::new(program);
+        command.current_dir(source).env("GOPATH", self.work.join("gopath")).env("GOCACHE", self.work.join("gocache"));
+        command.envs([("GO111MODULE", "off"), ("CGO_ENABLED", "0"), ("GOFLAGS", "")]);
+        command
+    }
+
+    fn build(&self, source: &Path, flags: &str, package: &str, into: &Path) -> Result<()> {
+        let mut go = self.command(&Path::new(GO_BINARIES).join("go"), source);
+        go.args(["build", "-trimpath", "-ldflags", flags, "-o"]).arg(into).arg(package);
+        quiet(&mut go, "look at what the compiler says above").map(drop)
+    }
+
+    /// Generates the OpenAPI definitions with the generator that the source vendors.
+    fn generate_openapi(&self, source: &Path) -> Result<()> {
+        if fs::metadata(source.join(OPENAPI_FILE)).is_ok_and(|meta| meta.len() > 0) {
+            return Ok(());
+        }
+        let generator = self.work.join("openapi-gen");
+        self.build(source, "", "./vendor/k8s.io/kube-openapi/cmd/openapi-gen", &generator)?;
+        let packages: Vec<String> = tagged_packages(source)?.into_iter().collect();
+        let mut generate = self.command(&generator, source);
+        generate.args(["--logtostderr", "-p", "k8s.io/kubernetes/pkg/generated/openapi", "-O", "zz_generated.openapi"]);
+        generate.args(["-h", "vendor/k8s.io/code-generator/hack/boilerplate.go.txt", "-i", &packages.join(",")]);
+        generate.arg("-r").arg(self.work.join("openapi-violations"));
+        timed("generating the OpenAPI definitions of Kubernetes", || {
+            quiet(&mut generate, "look at what the generator says above").map(drop)
+        })
+    }
+}
+
+/// The import paths of every package with the tag, in the order in which the generator wants them. Those of `staging` are vendored.
+fn tagged_packages(source: &Path) -> Result<BTreeSet<String>> {
+    let mut found = BTreeSet::new();
+    for folder in ["cmd", "pkg", "plugin", "staging/src/k8s.io"] {
+        collect_tagged(source, &source.join(folder), &mut found)?;
+    }
+    Ok(found)
+}
+
+fn collect_tagged(source: &Path, folder: &Path, found: &mut BTreeSet<String>) -> Result<()> {
+    for entry in fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))? {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if path.is_dir() && !path.is_symlink() {
+            // Both have a copy of their own definitions.
+            if !["code-generator", "sample-apiserver"].contains(&name) {
+                collect_tagged(source, &path, found)?;
+            }
+        } else if name.ends_with(".go")
+            && !name.ends_with("_test.go")
+            && fs::read_to_string(&path)?.contains(OPENAPI_TAG)
+        {
+            let below = folder.strip_prefix(source)?.to_string_lossy().replace("staging/src/", "vendor/");
+            found.insert(format!("k8s.io/kubernetes/{below}"));
+        }
+    }
+    Ok(())
+}
+
+/// Debian's etcd, unpacked and not installed: its package brings a service.
+fn etcd(work: &Path, into: &Path) -> Result<()> {
+    let folder = work.join("etcd");
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder)?;
+    let by_hand = "fetch it by hand: apt-get download etcd-server";
+    let download = || {
+        let mut command = Command::new("apt-get");
+        command.args(["download", "-q", "etcd-server"]).current_dir(&folder);
+        command
+    };
+    if !succeeds(&mut download()) {
+        quiet(&mut as_root(["apt-get", "update", "-q"]), by_hand)?;
+        quiet(&mut download(), by_hand)?;
+    }
+    let mut unpack = Command::new("sh");
+    quiet(unpack.args(["-c", "dpkg -x ./*.deb ."]).current_dir(&folder), by_hand)?;
+    fs::copy(folder.join("usr/bin/etcd"), into.join("etcd")).context("etcd-server has no usr/bin/etcd").map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_forms_of_a_list_of_archives_are_asked_for_sources() {
+        let old = "# main\ndeb [signed-by=/k] http://archive.example.org bookworm main\ndeb-src http://x y z\n";
+        let expected = "# main\ndeb-src [signed-by=/k] http://archive.example.org bookworm main\n";
+        assert_eq!(asking_for_sources(old), expected);
+        let new = "Types: deb\nURIs: http://archive.example.org\nSuites: bookworm\n";
+        assert_eq!(asking_for_sources(new), "Types: deb-src\nURIs: http://archive.example.org\nSuites: bookworm\n");
+        assert_eq!(asking_for_sources(""), "");
+    }
+
+    #[test]
+    fn the_newest_version_with_the_servers_is_taken() {
+        let shown = "Version: 1.20.5+really1.20.2-1.1\n\nVersion: 1.20.5+really1.20.2-1\n\nVersion: 1.31.4+ds-1\n";
+        assert_eq!(whole_version(shown).as_deref(), Some("1.20.5+really1.20.2-1.1"));
+        assert_eq!(whole_version("Version: 1.31.4+ds-1\n"), None);
+        assert_eq!(whole_version(""), None);
+        assert_eq!(release("1.20.5+really1.20.2-1.1"), "1.20.2");
+        assert_eq!(release("1.20.2-1"), "1.20.2");
+    }
+
+    #[test]
+    fn a_tagged_package_is_named_by_its_import_path() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let write = |file: &str, text: &str| {
+            let path = folder.path().join(file);
+            fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+            fs::write(path, text).expect("a file");
+        };
+        for empty in ["cmd", "plugin"] {
+            fs::create_dir_all(folder.path().join(empty)).expect("a folder");
+        }
+        write("pkg/apis/types.go", "// +k8s:openapi-gen=true\n");
+        write("pkg/other/types_test.go", "// +k8s:openapi-gen=true\n");
+        write("staging/src/k8s.io/api/core/v1/doc.go", "// +k8s:openapi-gen=true\n");
+        write("staging/src/k8s.io/sample-apiserver/doc.go", "// +k8s:openapi-gen=true\n");
+        let found: Vec<String> = tagged_packages(folder.path()).expect("packages").into_iter().collect();
+        assert_eq!(found, ["k8s.io/kubernetes/pkg/apis", "k8s.io/kubernetes/vendor/k8s.io/api/core/v1"]);
+    }
+}
