@@ -353,7 +353,7 @@ mod tests {
                 &some,
                 Some("2026-06-27"),
                 None,
-                "there is no complete snapshot from",
+                "there is no complete snapshot at or before",
                 "the first one is 20260628T010000Z",
             ),
             (&some, Some("yesterday"), None, "`yesterday` is not a valid time", "2026-06-30"),

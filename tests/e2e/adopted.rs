@@ -77,7 +77,7 @@ fn a_scripts_store_is_listed_restored_and_read_whatever_its_stamps() {
     same(&scene.documents, &at("newest"));
     let _ = restore("2026-06-29", &at("older")).expect_code(0);
     assert_eq!(std::fs::read(at("older").join(&invoice)).unwrap(), before);
-    complains(&restore("2026-06-27", &at("never")), 2, "no whole snapshot of docs is from");
+    complains(&restore("2026-06-27", &at("never")), 2, "no whole snapshot of docs at or before");
     let output = at("one.pdf");
     let got =
         ["get", "--env", "prod", "--snapshot", "20260628T010000Z", &invoice, "--output", output.to_str().unwrap()];

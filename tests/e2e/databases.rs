@@ -148,7 +148,7 @@ fn what_cannot_be_is_said_in_one_sentence_and_nothing_is_made() {
         (&["--into", "new", "--server", "lab", "--owner", "absent"], 64, "the role `absent` does not exist"),
         (&["--into", "new", "--server", "lab", "--scratch", small.to_str().unwrap()], 64, "absent"),
         (&["--into", "new", "--server", "lab", "--snapshot", "20260101T000000Z"], 2, "does not exist"),
-        (&["--into", "new", "--server", "lab", "--at", "2026-01-01"], 2, "no whole snapshot of db is from"),
+        (&["--into", "new", "--server", "lab", "--at", "2026-01-01"], 2, "no whole snapshot of db at or before"),
         (&["--into", "new", "--server", "lab", "--ignore-index"], 2, "has no index"),
         (&["--into", "new", "--server", &own_socket], 64, "password"),
     ];

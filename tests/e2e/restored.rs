@@ -224,7 +224,7 @@ fn a_document_goes_to_stdout_or_to_new_files_and_never_over_one_that_exists() {
     complains(&get(&["missing.pdf"]), 2, "no document `missing.pdf`");
     complains(&get(&["out"]), 2, "is a symbolic link to `/etc/passwd`");
     complains(&get(&["facture"]), 2, "is a folder");
-    complains(&get(&["--source", "db", "large"]), 2, "no such source as `db`");
+    complains(&get(&["--source", "db", "large"]), 2, "no source `db` of this kind");
     let both = get(&["--json", "large"]).expect_code(2);
     assert!(both.stderr.contains("cannot both be written to stdout"), "{}", both.stderr);
     let absent = folder.join("absent/large");
@@ -258,7 +258,7 @@ fn a_time_or_an_id_chooses_the_snapshot_and_what_is_not_there_is_said() {
     ] {
         assert_eq!(get(more).expect_code(0).stdout, expected, "{more:?}");
     }
-    complains(&get(&["--at", "2026-06-01"]), 2, "no whole snapshot of docs is from");
+    complains(&get(&["--at", "2026-06-01"]), 2, "no whole snapshot of docs at or before");
     let unknown = get(&["--snapshot", "20260629T020000Z"]);
     complains(&unknown, 2, "does not exist");
     assert!(unknown.stderr.contains("the nearest are 20260629T010000Z"), "{}", unknown.stderr);

@@ -130,7 +130,7 @@ impl OpenCredentials<'_> {
 fn read_file(path: &Path) -> Result<SecretString> {
     let shown = path.display();
     let meta = std::fs::metadata(path).map_err(|e| {
-        Error::config(format!("the credential file {shown} cannot be read: {}", e.kind()))
+        Error::config(format!("the credential file {shown} cannot be read: {}", crate::error::reason(&e)))
             .hint("check the path in `credentials` and the file's permissions")
     })?;
     if meta.len() > CREDENTIAL_BYTES_MAX {
@@ -138,7 +138,7 @@ fn read_file(path: &Path) -> Result<SecretString> {
             .hint("check the path in `credentials`"));
     }
     let text = std::fs::read_to_string(path).map_err(|e| {
-        Error::config(format!("the credential file {shown} cannot be read: {}", e.kind()))
+        Error::config(format!("the credential file {shown} cannot be read: {}", crate::error::reason(&e)))
             .hint("check the file's permissions and that it contains UTF-8 text")
     })?;
     let text = text.trim_end_matches(['\n', '\r']);

@@ -20,11 +20,11 @@ pub(super) fn read(path: &Path, bytes_max: u64) -> Result<Option<Vec<u8>>, Strin
         Err(Errno::NOENT) => return Ok(None),
         Err(errno) => return Err(std::io::Error::from(errno).kind().to_string()),
     };
-    if !opened.metadata().map_err(|error| error.kind().to_string())?.is_file() {
+    if !opened.metadata().map_err(|error| base::error::reason(&error))?.is_file() {
         return Err("it is not a regular file".to_owned());
     }
     let mut bytes = Vec::new();
-    opened.take(bytes_max.saturating_add(1)).read_to_end(&mut bytes).map_err(|error| error.kind().to_string())?;
+    opened.take(bytes_max.saturating_add(1)).read_to_end(&mut bytes).map_err(|error| base::error::reason(&error))?;
     if bytes.len() as u64 > bytes_max {
         return Err(format!("it is longer than {bytes_max} bytes"));
     }

@@ -16,9 +16,9 @@ const SCHEMA_BYTES_MAX: usize = 64 << 10;
 /// Patterns of one schema. The largest shipped one has two.
 const PATTERNS_MAX: usize = 100;
 
-/// Largest compiled form of one pattern, in bytes: a class of letters, repeated some thousand times. A short pattern can expand to
-/// gigabytes.
-const PATTERN_BYTES_MAX: usize = 256 << 10;
+/// Largest compiled form of one pattern, in bytes: twice what 255 characters of any kind need. A short pattern can expand
+/// to gigabytes.
+const PATTERN_BYTES_MAX: usize = 512 << 10;
 
 /// What the schema is called while it is compiled.
 const SCHEMA_URL: &str = "urn:settings";

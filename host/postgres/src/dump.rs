@@ -239,13 +239,13 @@ impl OpenDatabase {
 
     fn cannot_run(&self, name: &str, error: &std::io::Error) -> Error {
         let path = self.program.pg_dump.with_file_name(name);
-        Error::config(format!("{} cannot be run: {}", path.display(), error.kind()))
+        Error::config(format!("{} cannot be run: {}", path.display(), base::error::reason(error)))
             .hint("reinstall the PostgreSQL client programs")
     }
 }
 
 fn broken_pipe(error: &std::io::Error) -> Error {
-    Error::unexpected(format!("the output of pg_dump cannot be read: {}", error.kind()))
+    Error::unexpected(format!("the output of pg_dump cannot be read: {}", base::error::reason(error)))
 }
 
 /// Forwards the output of pg_dump in whole blocks, without copying.

@@ -72,7 +72,9 @@ impl Program {
         let output = Self::command(pg_dump).arg("--version").output();
         let output = match tokio::time::timeout(VERSION_TIMEOUT, output).await {
             Ok(Ok(output)) => output,
-            Ok(Err(e)) => return Err(Error::config(format!("{shown} cannot be run: {}", e.kind())).hint(hint)),
+            Ok(Err(e)) => {
+                return Err(Error::config(format!("{shown} cannot be run: {}", base::error::reason(&e))).hint(hint));
+            }
             Err(_) => return Err(Error::config(format!("{shown} --version does not exit")).hint(hint)),
         };
         let version = Version::parse(&String::from_utf8_lossy(&output.stdout))

@@ -88,7 +88,7 @@ fn own_certificate(config: &DatabaseConfig) -> Result<Option<(Vec<CertificateDer
             .hint("`ssl_key` needs an unencrypted key in PEM format: `openssl pkey -in KEY -out PLAIN`")
     };
     // Check the file mode now, because pg_dump would refuse it only at the end of the run.
-    let meta = std::fs::metadata(key).map_err(|error| unreadable(&error.kind()))?;
+    let meta = std::fs::metadata(key).map_err(|error| unreadable(&base::error::reason(&error)))?;
     let others = if meta.uid() == 0 { 0o037 } else { 0o077 };
     if meta.mode() & others != 0 {
         return Err(Error::config(format!(
@@ -105,7 +105,7 @@ fn read_certificates(path: &Path, setting: &str) -> Result<Vec<CertificateDer<'s
     let unreadable = |why: &dyn std::fmt::Display| {
         Error::config(format!("the certificates in {shown} cannot be read: {why}")).hint(format!("check `{setting}`"))
     };
-    let bytes = std::fs::metadata(path).map_err(|e| unreadable(&e.kind()))?.len();
+    let bytes = std::fs::metadata(path).map_err(|e| unreadable(&base::error::reason(&e)))?.len();
     if bytes > ROOTS_BYTES_MAX {
         return Err(unreadable(&format_args!("the file is longer than {ROOTS_BYTES_MAX} bytes")));
     }

@@ -186,10 +186,10 @@ async fn a_table_or_column_that_may_not_be_read_is_reported_with_the_setting() {
     };
     let says = "the plugin may not read the table `llx_ecm_files`: list it in [plugins.crosscheck.tables]";
     denied(scene.check("tables = {}").await.unwrap_err(), says);
-    let says = "the table `abc_ecm_files` may not be read";
+    let says = "the plugin may not read the table `abc_ecm_files`";
     denied(scene.check("settings = { prefix = \"abc_\" }").await.unwrap_err(), says);
     let narrow = "tables = { llx_ecm_files = [\"rowid\", \"filepath\", \"filename\", \"entity\"] }";
-    denied(scene.check(narrow).await.unwrap_err(), "the column `label` of llx_ecm_files may not be read");
+    denied(scene.check(narrow).await.unwrap_err(), "the plugin may not read the column `label` of llx_ecm_files");
     let keyless = "tables = { llx_ecm_files = [\"entity\", \"filepath\", \"filename\", \"label\"] }";
     denied(scene.check(keyless).await.unwrap_err(), "the column `entity` cannot be the key");
     denied(scene.check("grants = [\"documents-digests\"]").await.map(drop).unwrap_err(), "which it is not granted");

@@ -146,8 +146,11 @@ async fn retention_health(session: &Session, files: Files, history: &History, no
     let Some(newest) = runs().next() else { return Retention::Never };
     // Retention that an answer unblocked is left to the next run.
     let answered = history.environment.as_ref().is_some_and(|stored| stored.stamp > newest.id);
-    if answered || !obstacles(session.asked(), history, now).is_empty() {
+    if !obstacles(session.asked(), history, now).is_empty() {
         return Retention::Frozen;
+    }
+    if answered {
+        return Retention::Pending;
     }
     let plugin = match retention_plugin(session, files).await {
         Ok(plugin) => plugin,

@@ -114,7 +114,7 @@ fn somebody_who_connects_during_the_restore_costs_the_swap_and_nothing_else() {
     let ended = run.finish();
     assert_eq!(ended.code, Some(64), "{}", ended.stderr);
     assert!(
-        ended.stderr.contains("stays as `sandbox_new`") && ended.stderr.contains("stop Dolibarr"),
+        ended.stderr.contains("is kept as `sandbox_new`") && ended.stderr.contains("stop Dolibarr"),
         "{}",
         ended.stderr
     );

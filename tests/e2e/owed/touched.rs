@@ -142,7 +142,7 @@ fn a_status_of_a_store_that_is_not_there_does_not_say_that_nobody_ran_init() {
     std::fs::rename(office.at("store"), office.at("unmounted")).unwrap();
     std::fs::create_dir(office.at("store")).unwrap();
     let status = office.status("2026-06-05T02:00:00Z", 4);
-    assert!(status.to_string().contains("its disk is not mounted, or `url` is wrong"), "{status}");
+    assert!(status.to_string().contains("its disk is not mounted, `url` is wrong"), "{status}");
 }
 
 /// Nights until the record of the first of June has no follower that is there.

@@ -102,7 +102,7 @@ fn classify_local(error: &tokio_postgres::Error) -> (Class, &'static str) {
     }
     let text = error.to_string();
     if text.starts_with("invalid configuration") || text.starts_with("authentication error") {
-        return (Class::Config, "check that `credentials` contain the password that the server asks for");
+        return (Class::Config, "check the password: `credentials` name it, or PGPASSWORD for a server given as a URL");
     }
     if error.is_closed() || source_of::<std::io::Error>(error).is_some() || text.starts_with("timeout") {
         return (Class::Unavailable, HINT_UNREACHABLE);

@@ -78,14 +78,15 @@ impl Server {
         command.env("PGOPTIONS", format!("-c default_transaction_read_only=off{idle}"));
         let path = program.pg_restore();
         let mut child = command.spawn().map_err(|e| {
-            Error::config(format!("{} cannot be run: {}", path.display(), e.kind()))
+            Error::config(format!("{} cannot be run: {}", path.display(), base::error::reason(&e)))
                 .hint("reinstall the PostgreSQL client programs")
         })?;
         let Some(stderr) = child.stderr.take() else {
             return Err(Error::unexpected("pg_restore was started without output pipes"));
         };
-        let broken =
-            |e: std::io::Error| Error::unexpected(format!("the output of pg_restore cannot be read: {}", e.kind()));
+        let broken = |e: std::io::Error| {
+            Error::unexpected(format!("the output of pg_restore cannot be read: {}", base::error::reason(&e)))
+        };
         let stderr = collect(stderr).await.map_err(broken)?;
         let status = child.wait().await.map_err(broken)?;
         let secrets: Vec<_> = login.password.iter().collect();
@@ -107,7 +108,8 @@ impl Server {
     /// Writes the archive's table of contents, without some entries, to a file for `--use-list`.
     async fn list_without(&self, program: &Program, dump: &Path, left_out: &BTreeSet<i64>) -> Result<NamedTempFile> {
         let output = Program::command(&program.pg_restore()).arg("--list").arg(dump).output().await;
-        let output = output.map_err(|e| Error::config(format!("pg_restore cannot be run: {}", e.kind())))?;
+        let output =
+            output.map_err(|e| Error::config(format!("pg_restore cannot be run: {}", base::error::reason(&e))))?;
         if !output.status.success() {
             return judge(output.status, &String::from_utf8_lossy(&output.stderr)).and(Err(Error::unexpected("")));
         }

@@ -28,6 +28,8 @@ pub(super) enum Retention {
     Applied,
     /// A question is open or a source is not whole, so nothing is forgotten.
     Frozen,
+    /// What froze it was answered after the last run, so the next run goes on.
+    Pending,
     /// The number of snapshots that the last run should have put into the bin or deleted, but did not.
     Behind(usize),
     /// There is no plan.
@@ -348,7 +350,9 @@ fn unproven(
 /// A frozen retention is not a separate problem, because its cause already is one.
 fn neglected(environment: &str, retention: &Retention) -> Option<Problem> {
     let message = match retention {
-        Retention::Never | Retention::Applied | Retention::Frozen | Retention::Unseen(_) => return None,
+        Retention::Never | Retention::Applied | Retention::Frozen | Retention::Pending | Retention::Unseen(_) => {
+            return None;
+        }
         Retention::Behind(due) => {
             format!("retention was not carried out: {due} snapshots should have been put into the bin or deleted")
         }

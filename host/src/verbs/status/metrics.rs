@@ -154,7 +154,7 @@ fn metrics(subjects: &[Subject<'_>]) -> Vec<Metric> {
             "retention_ok",
             "0 if retention is frozen, refused or was not carried out, otherwise 1",
             &|status| match status.retention {
-                Retention::Applied | Retention::Never => Some(1),
+                Retention::Applied | Retention::Never | Retention::Pending => Some(1),
                 Retention::Frozen | Retention::Behind(_) | Retention::Refused(_) => Some(0),
                 Retention::Unseen(_) => None,
             },

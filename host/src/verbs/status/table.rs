@@ -49,11 +49,7 @@ fn row(status: &EnvironmentStatus, source: &SourceStatus, zone: &TimeZone, now: 
         right(source.saved.map_or_else(|| "-".to_owned(), |(_, bytes)| HumanBytes(bytes).to_string())),
         Cell::new(proof(status.verification, zone)),
         Cell::new(proof(status.drill, zone)),
-        Cell::new(match status.retention {
-            // The question that froze it has been answered since.
-            Retention::Frozen if status.is_healthy() => "with the next run".to_owned(),
-            ref retention => self::retention(retention),
-        }),
+        Cell::new(retention(&status.retention)),
     ]
 }
 
@@ -70,6 +66,7 @@ pub(super) fn retention(retention: &Retention) -> String {
         Retention::Never => "never".to_owned(),
         Retention::Applied => "applied".to_owned(),
         Retention::Frozen => "frozen".to_owned(),
+        Retention::Pending => "with the next run".to_owned(),
         Retention::Behind(due) => format!("behind by {due}"),
         Retention::Refused(_) => "refused".to_owned(),
         Retention::Unseen(_) => "unknown".to_owned(),
@@ -103,6 +100,7 @@ pub(super) fn value(status: &EnvironmentStatus) -> Value {
         Retention::Never => ("never", None, None),
         Retention::Applied => ("applied", Some(0), None),
         Retention::Frozen => ("frozen", None, None),
+        Retention::Pending => ("pending", None, None),
         Retention::Behind(due) => ("behind", Some(*due), None),
         Retention::Refused(error) => ("refused", None, Some(error)),
         Retention::Unseen(error) => ("unseen", None, Some(error)),

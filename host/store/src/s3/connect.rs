@@ -216,11 +216,12 @@ fn read_authorities(file: &Path) -> Result<Vec<u8>> {
     let invalid = |problem: String| {
         Error::config(format!("the certificate file {shown} {problem}")).hint("set `ca_file` to a PEM certificate file")
     };
-    let bytes = std::fs::metadata(file).map_err(|e| invalid(format!("cannot be read: {}", e.kind())))?.len();
+    let bytes =
+        std::fs::metadata(file).map_err(|e| invalid(format!("cannot be read: {}", base::error::reason(&e))))?.len();
     if bytes > CA_BYTES_MAX {
         return Err(invalid(format!("is larger than {CA_BYTES_MAX} bytes")));
     }
-    let pem = std::fs::read(file).map_err(|e| invalid(format!("cannot be read: {}", e.kind())))?;
+    let pem = std::fs::read(file).map_err(|e| invalid(format!("cannot be read: {}", base::error::reason(&e))))?;
     let mut roots = rustls::RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&pem) {
         let certificate = certificate.map_err(|e| invalid(format!("is not PEM: {e}")))?;

@@ -243,6 +243,7 @@ fn retention_that_does_not_do_its_work_is_a_problem_of_its_own() {
         (Retention::Never, None),
         (Retention::Applied, None),
         (Retention::Frozen, None),
+        (Retention::Pending, None),
         (Retention::Behind(3), Some("3 snapshots should have been put into the bin or deleted")),
         (Retention::Refused("too many".into()), Some("retention failed: too many")),
     ] {
