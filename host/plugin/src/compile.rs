@@ -36,7 +36,7 @@ pub const COMPILED_BYTES_MAX: u64 = 512 << 20;
 /// Bytes of the child's stderr that are read. The first line of it is shown.
 const COMPLAINT_BYTES_MAX: u64 = 4 << 10;
 
-/// Set by the program itself. Another program that uses this library does not call [`serve`], so it compiles components
+/// Set by the program itself. Another program that uses this library does not call [`run_child`], so it compiles components
 /// in its own process and must trust them.
 static BY_CHILD: OnceLock<()> = OnceLock::new();
 

@@ -24,7 +24,7 @@ pub struct Arguments {
     /// Whether what lies in the bin already has waited long enough: `--now` without a time.
     #[arg(skip)]
     pub at_once: bool,
-    /// Put more snapshots into the bin than `max_forget` of [guard] allows at once
+    /// Put more snapshots into the bin than `max_forget` allows at once
     #[arg(long)]
     no_limit: bool,
 }
@@ -38,7 +38,7 @@ impl Arguments {
 /// Plans the retention and carries it out: takes back, deletes what is due, and puts into the bin what may go.
 ///
 /// # Errors
-/// The plugin's, the store's, and the lease's; [`Class::RetentionIncomplete`] where something waits for an answer.
+/// The plugin's, the store's, and the lease's; [`base::error::Class::RetentionIncomplete`] where something waits for an answer.
 pub async fn run(session: &Session, arguments: &Arguments, interrupted: impl Future<Output = ()>) -> Result<Report> {
     let plugin = session.plugin(Role::Retention).await?;
     let now = session.clock.now();

@@ -9,7 +9,7 @@ use std::pin::Pin;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-/// Reads a stream on a thread that may block. Its errors wrap the producer's own; [`cause`] unwraps them.
+/// Reads a stream on a thread that may block. Its errors wrap the producer's own; [`producer_error`] unwraps them.
 #[derive(Debug)]
 pub struct BlockingReader {
     stream: ByteStream,
@@ -90,7 +90,7 @@ pub fn interrupted_error() -> Error {
 /// must not be polled again.
 ///
 /// # Errors
-/// The error of the work, or [`stopped`].
+/// The error of the work, or [`interrupted_error`].
 pub async fn run_until_interrupted<T>(
     interrupted: Pin<&mut impl Future<Output = ()>>,
     work: impl Future<Output = Result<T, Error>>,
