@@ -1,5 +1,6 @@
 //! Misbehaving guests: the components of `tests/guests`, and what no message about a guest may contain.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// A text in the panic messages of guests. No message of the host may repeat it.
@@ -41,4 +42,20 @@ pub fn assert_presentable(lines: &[&str]) {
         assert!(!text.contains(OWN_WORDS), "{text}");
         assert!(text.len() <= MESSAGE_BYTES_MAX, "{} bytes: {text}", text.len());
     }
+}
+
+/// Every file below a folder with its bytes.
+#[must_use]
+pub fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else {
+            // A temporary file may vanish between the two calls.
+            found.insert(path.clone(), std::fs::read(&path).unwrap_or_default());
+        }
+    }
+    found
 }

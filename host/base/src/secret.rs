@@ -119,7 +119,8 @@ impl OpenCredentials<'_> {
             Self::Place(source) => source,
         };
         match (&source.files, source.env) {
-            (Some(folder), _) if !folder.join(file).exists() => Ok(None),
+            // A file that may exist and cannot be looked at is not an absent one: reading it says why.
+            (Some(folder), _) if folder.join(file).try_exists().is_ok_and(|exists| !exists) => Ok(None),
             (Some(_), _) => self.read(file, variable).map(Some),
             (None, true) => Ok(environment_variable(variable).map(SecretString::from)),
             (None, false) => Ok(None),
@@ -164,6 +165,16 @@ pub fn redact(text: &str, secrets: &[&SecretString]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_optional_value_that_cannot_be_looked_at_is_not_taken_for_an_absent_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a file in place of the folder");
+        std::fs::write(&file, "x").unwrap();
+        let source = Source { files: Some(file), ..Source::default() };
+        let error = OpenCredentials::Place(&source).read_optional("password", "X").unwrap_err();
+        assert!(error.message().contains("cannot be read"), "{error}");
+    }
 
     #[test]
     fn secrets_are_redacted_in_debug_output_and_foreign_text() {

@@ -42,7 +42,7 @@ pub struct QuestionContext<'a> {
     pub retention: &'a str,
 }
 
-/// The sources that every run has to save. They come from the environment's file or, if there is none, from the
+/// The sources that every run has to save. They come from the environment's file, or without one from the
 /// configuration.
 pub fn expected<'a>(history: &'a History, configured: &'a Configured) -> BTreeSet<&'a str> {
     match &history.environment {

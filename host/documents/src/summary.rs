@@ -281,7 +281,7 @@ fn push_common(line: &mut Vec<u8>, entry: &Entry) {
     push_bytes(line, target);
 }
 
-/// Appends attributes. Appends nothing if there are none, so that entries without attributes keep the digest that they
+/// Appends attributes, and nothing for an entry without any, so that such an entry keeps the digest that it
 /// had before attributes were archived.
 fn push_attributes(line: &mut Vec<u8>, attributes: &Attributes) {
     let bytes = attributes.to_bytes();

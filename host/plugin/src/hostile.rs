@@ -14,13 +14,12 @@ use super::call::retaining;
 use super::*;
 use crate::capabilities::documents::{ArchiveTree, DigestTree, EvidenceTree};
 use crate::capabilities::store::Prefix;
-use ::tests::guests::{self, quoted};
+use ::tests::guests::{self, files, quoted};
 use base::error::Class;
 use base::id::SnapshotId;
 use documents::{self, Digests, Tree};
 use futures::FutureExt;
 use jiff::{SignedDuration, Timestamp};
-use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::Mutex;
 use std::time::Instant;
@@ -148,21 +147,6 @@ impl Log {
     fn text(&self) -> String {
         String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
     }
-}
-
-/// Every file below a folder with its bytes.
-fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let mut found = BTreeMap::new();
-    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-        let path = entry.path();
-        if path.is_dir() {
-            found.extend(files(&path));
-        } else {
-            // A temporary file may vanish between the two calls.
-            found.insert(path.clone(), std::fs::read(&path).unwrap_or_default());
-        }
-    }
-    found
 }
 
 fn now() -> Timestamp {

@@ -126,7 +126,7 @@ impl OpenDatabase {
     /// pg_dump immediately.
     ///
     /// # Errors
-    /// Class `PluginRefused` for an invalid level; `DatabaseConfig` for a compression that the installed pg_dump does not
+    /// Class `PluginRefused` for an invalid level; `Config` for a compression that the installed pg_dump does not
     /// support.
     pub fn dump(self: &Arc<Self>, options: DumpOptions) -> Result<ByteStream> {
         let argument = options.compression.argument(&self.program.version)?;

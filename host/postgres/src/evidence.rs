@@ -186,7 +186,7 @@ impl OpenDatabase {
     /// Hash, number and total size of the large objects.
     ///
     /// # Errors
-    /// Class `DatabaseConfig` if this user may not read one of them; see also [`OpenDatabase::open`].
+    /// Class `Config` if this user may not read one of them; see also [`OpenDatabase::open`].
     pub async fn large_objects(&self) -> Result<(String, u64, u64)> {
         let reader = self.reader().await?;
         let row = reader.query_one(LARGE_OBJECTS, &[]).await?;

@@ -281,7 +281,7 @@ impl OpenDatabase {
     /// environment and the source, such as `prod/db`.
     ///
     /// # Errors
-    /// Class `DatabaseConfig` if the configuration, the role's rights or a missing program are the cause; `Unavailable` if the
+    /// Class `Config` if the configuration, the role's rights or a missing program are the cause; `Unavailable` if the
     /// server cannot be reached, accepts no connections at the moment, or does not answer within `open_timeout`.
     /// Nothing has been written anywhere.
     pub async fn open(config: &DatabaseConfig, scope: String) -> Result<Arc<Self>> {

@@ -64,7 +64,7 @@ impl SessionAttrs {
     /// Checks that the server is of the wanted kind.
     ///
     /// # Errors
-    /// If it is not: class `Unavailable` if it is one of several, because another one may be; otherwise class `DatabaseConfig`.
+    /// If it is not: class `Unavailable` if it is one of several, because another one may be; otherwise class `Config`.
     pub(super) async fn check(self, connection: &Connection, is_one_of_several: bool) -> Result<()> {
         let is_wanted_standby = match self {
             Self::Any | Self::PreferStandby => return Ok(()),

@@ -103,7 +103,7 @@ pub(super) enum Installed {
 /// Finds the candidates, before anything connects to the server.
 ///
 /// # Errors
-/// Class `DatabaseConfig` if the configured program cannot be used.
+/// Class `Config` if the configured program cannot be used.
 pub(super) async fn installed(configured: Option<&Path>) -> Result<Installed> {
     if let Some(path) = configured {
         return Program::inspect(path).await.map(Installed::Configured);
@@ -139,7 +139,7 @@ fn is_version(name: &OsStr, prefix: &str) -> bool {
 /// one in `PATH`.
 ///
 /// # Errors
-/// Class `DatabaseConfig` if the server is newer than all of them, or if there is none.
+/// Class `Config` if the server is newer than all of them, or if none is installed.
 pub(super) async fn choose(installed: Installed, server_major: u32, server_version: &str) -> Result<Program> {
     let candidates = match installed {
         Installed::Configured(program) => vec![program],
@@ -173,7 +173,7 @@ pub(super) async fn choose(installed: Installed, server_major: u32, server_versi
 /// a newer one uses settings that an older server does not know; otherwise the one in `PATH`.
 ///
 /// # Errors
-/// Class `DatabaseConfig` if there is none.
+/// Class `Config` if none is installed.
 pub(super) async fn for_dump(dump_major: u32, dump_version: &str) -> Result<Program> {
     let Installed::Packaged(mut programs) = installed(None).await? else {
         return Err(Error::unexpected("the installed pg_restore programs were not listed"));

@@ -130,7 +130,7 @@ impl Server {
     /// databases.
     ///
     /// # Errors
-    /// Class `DatabaseConfig` if not.
+    /// Class `Config` if not.
     pub fn check(&self, origin: &Origin) -> Result<()> {
         let dumped = program::major(&origin.server_version).unwrap_or(0);
         if dumped > self.major {
@@ -157,7 +157,7 @@ impl Server {
     /// Checks that the role exists and that this user is a member of it.
     ///
     /// # Errors
-    /// Class `DatabaseConfig` if not.
+    /// Class `Config` if not.
     pub async fn check_owner(&self, owner: &str) -> Result<()> {
         let rows = self.connection.query(OWNER, &[(&owner, Type::TEXT)]).await?;
         let shown = base::text::printable(owner);
@@ -265,7 +265,7 @@ impl Server {
     /// Renames databases in one transaction: all of them or none.
     ///
     /// # Errors
-    /// Class `DatabaseConfig` while one of the databases has connections.
+    /// Class `Config` while one of the databases has connections.
     pub async fn rename(&self, names: &[(&str, &str)]) -> Result<()> {
         let statements: String = names
             .iter()
@@ -307,7 +307,7 @@ impl Server {
 /// Checks that a pg_restore that can read the dump is installed, before anything is created.
 ///
 /// # Errors
-/// Class `DatabaseConfig` if there is none.
+/// Class `Config` if none is installed.
 pub async fn check_program(origin: &Origin) -> Result<()> {
     program_for(origin).await.map(drop)
 }

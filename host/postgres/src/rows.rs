@@ -178,7 +178,7 @@ impl OpenDatabase {
     /// The readable part of a table. `None` if the database does not have the table.
     ///
     /// # Errors
-    /// Class `DatabaseConfig` if the first column is not a suitable key; see also [`OpenDatabase::open`].
+    /// Class `Config` if the first column is not a suitable key; see also [`OpenDatabase::open`].
     pub async fn shape(&self, table: &ReadableTable) -> Result<Option<Shape>> {
         let Some(columns) = self.readable_columns(table).await? else { return Ok(None) };
         let TableName { schema, name } = &table.name;
@@ -201,7 +201,7 @@ impl OpenDatabase {
     /// table.
     ///
     /// # Errors
-    /// Class `DatabaseConfig` for an unsuitable key or for a value that is too long; see also [`OpenDatabase::open`].
+    /// Class `Config` for an unsuitable key or for a value that is too long; see also [`OpenDatabase::open`].
     pub async fn rows(&self, table: &ReadableTable, after: Option<i64>, order: Order, count: u32) -> Result<Vec<Row>> {
         let Some(columns) = self.readable_columns(table).await? else { return Ok(Vec::new()) };
         let TableName { schema, name } = &table.name;

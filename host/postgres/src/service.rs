@@ -78,7 +78,7 @@ impl DatabaseConfig {
     /// The same configuration with the settings of its service, if it has one.
     ///
     /// # Errors
-    /// Class `DatabaseConfig` if the file cannot be read, has no such section, or has an invalid value.
+    /// Class `Config` if the file cannot be read, has no such section, or has an invalid value.
     pub(super) fn resolved(&self) -> Result<Self> {
         let Some(service) = &self.service else { return Ok(self.clone()) };
         let file = self.service_file.as_ref().ok_or_else(|| {

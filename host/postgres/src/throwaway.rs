@@ -83,7 +83,7 @@ impl Throwaway {
     /// installed one that is not older than the dumped server, so that it prints definitions as similarly as possible.
     ///
     /// # Errors
-    /// Class `DatabaseConfig` if no such server is installed or this process may not start one.
+    /// Class `Config` if no such server is installed or this process may not start one.
     pub async fn start(dumped_version: &str, scratch: &Path) -> Result<Self> {
         let wanted = program::major(dumped_version).unwrap_or(super::SERVER_MAJOR_MIN);
         let fitting = program::servers().await.into_iter().filter(|(major, _)| *major >= wanted);

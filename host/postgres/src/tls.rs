@@ -32,7 +32,7 @@ pub(super) fn is_system(config: &DatabaseConfig) -> bool {
 /// The TLS connector for this configuration.
 ///
 /// # Errors
-/// Class `DatabaseConfig` if the mode needs certificates that are missing or unreadable.
+/// Class `Config` if the mode needs certificates that are missing or unreadable.
 pub(super) fn connector(config: &DatabaseConfig) -> Result<MakeRustlsConnect> {
     let mode = config.ssl_mode;
     let used = !config.is_socket() && mode != SslMode::Disable;

@@ -7,6 +7,7 @@ use crate::session::Session;
 use crate::verbs::accept;
 use crate::verbs::backup;
 use crate::verbs::init;
+use ::tests::guests::files;
 use catalogue::history;
 use jiff::SignedDuration;
 
@@ -53,21 +54,6 @@ impl Scene {
             assert_eq!(report.failure, None);
         }
     }
-}
-
-/// Every file below a folder with its bytes.
-fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let mut found = BTreeMap::new();
-    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-        let path = entry.path();
-        if path.is_dir() {
-            found.extend(files(&path));
-        } else {
-            // A temporary file may vanish between the two calls.
-            found.insert(path.clone(), std::fs::read(&path).unwrap_or_default());
-        }
-    }
-    found
 }
 
 /// The time of the machine that holds the store.

@@ -63,7 +63,7 @@ struct Outcome {
 /// Drills, and stores the report.
 ///
 /// # Errors
-/// If there is no snapshot, or the store or the server fails. Problems with the snapshot are in the report, as a
+/// Without a snapshot, and when the store or the server fails. Problems with the snapshot are in the report, as a
 /// failure of class [`Class::Stale`].
 pub async fn run(session: &Session, arguments: &Arguments, interrupted: impl Future<Output = ()>) -> Result<Report> {
     let stop = CancellationToken::new();

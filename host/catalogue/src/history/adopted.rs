@@ -45,7 +45,7 @@ pub(super) enum Explained {
 }
 
 /// Finds out from certificates why objects exist that no record names. Reads only the certificates that could name such
-/// an object. If every prune finished, there are none.
+/// an object. After a prune that ended, no such object is left.
 ///
 /// # Errors
 /// Those of the store. An unreadable certificate is not an error: what it may name stays.

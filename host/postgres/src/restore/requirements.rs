@@ -94,7 +94,7 @@ impl Server {
     /// Plans the restore of a dump to this server, without changing anything.
     ///
     /// # Errors
-    /// Class `DatabaseConfig` if the server lacks something that the dump needs, with a hint; see also
+    /// Class `Config` if the server lacks something that the dump needs, with a hint; see also
     /// [`crate::OpenDatabase::open`].
     pub async fn plan(&self, contents: &Contents) -> Result<Plan> {
         let place = self.describe();

@@ -33,7 +33,7 @@ impl Throwaway {
     /// in.
     ///
     /// # Errors
-    /// Class `DatabaseConfig` for an extension that is not installed on this machine, or for a foreign data wrapper.
+    /// Class `Config` for an extension that is not installed on this machine, or for a foreign data wrapper.
     pub async fn plan(&self, server: &Server, contents: &Contents) -> Result<Plan> {
         let administrator = self.administrator("postgres").await?;
         for role in contents.roles() {

@@ -136,7 +136,7 @@ impl Line {
         }
     }
 
-    /// The class and the hint of the first problem; `None` if there is none.
+    /// The class and the hint of the first problem; `None` without a problem.
     fn failure(&self) -> Option<(Class, String)> {
         match &self.seen {
             Ok(status) => status.problems.first().map(|problem| (Class::Stale, problem.advice())),
