@@ -292,8 +292,8 @@ fn a_store_inside_of_what_it_saves_is_not_founded_and_told_where_it_is() {
     std::fs::write(path, moved).unwrap();
     // The dump plugin may leave it out, and what is saved elsewhere is saved in any case.
     let told = office.run(&["backup", "--env", "prod", "--now", "2026-06-02T01:00:00Z"]).expect_code(0).stderr;
-    assert!(told.contains("which the source docs saves"), "{told}");
+    assert!(told.contains("which the source docs backs up"), "{told}");
     std::fs::remove_dir_all(inside.join("prod")).unwrap();
     let refused = office.run(&["init", "--env", "prod", "--now", "2026-06-02T02:00:00Z"]).expect_code(64).stderr;
-    assert!(refused.contains("which the source docs saves") && refused.contains("hint:"), "{refused}");
+    assert!(refused.contains("which the source docs backs up") && refused.contains("hint:"), "{refused}");
 }
