@@ -68,7 +68,7 @@ fn shipped(target: &Path) -> Family {
 
 fn build_families(families: &[Family]) -> Result<()> {
     let root = machine::root();
-    let names: Vec<String> = families.iter().flat_map(|family| crate_names(&family.crates)).collect();
+    let names: Vec<String> = families.iter().flat_map(|family| component_names(&family.crates)).collect();
     let compiler = machine::wasm_compiler()?;
     let modules = cache::folder()?.join(format!("wasm-{}", compiler.version));
     // Held until the components are written: a build of another checkout writes other modules under the same names.
@@ -78,7 +78,7 @@ fn build_families(families: &[Family]) -> Result<()> {
     cache::claim(&modules, &root, &members)?;
     timed("building the plugins", || compile(&compiler, &modules, &names))?;
     for family in families {
-        for name in crate_names(&family.crates) {
+        for name in component_names(&family.crates) {
             let changed = deliver(&modules, &name, &family.components)?;
             if changed {
                 say(format_args!("wrote {name}.wasm to {}", family.components[0].display()));
@@ -110,6 +110,15 @@ fn crate_names(folder: &Path) -> Vec<String> {
     let crates = entries.filter(|entry| entry.path().join("Cargo.toml").is_file());
     let mut names: Vec<_> = crates.filter_map(|entry| entry.file_name().into_string().ok()).collect();
     names.sort();
+    names
+}
+
+/// The crates that become components: all but the library that they share.
+fn component_names(folder: &Path) -> Vec<String> {
+    let mut names = crate_names(folder);
+    names.retain(|name| {
+        fs::read_to_string(folder.join(name).join("Cargo.toml")).is_ok_and(|text| text.contains("\"cdylib\""))
+    });
     names
 }
 

@@ -5,8 +5,6 @@
 
 #![cfg_attr(target_family = "wasm", expect(unsafe_code, reason = "the exports that wit-bindgen generates"))]
 
-#[path = "../../panics.rs"]
-mod panics;
 mod policy;
 mod settings;
 
@@ -16,17 +14,18 @@ use backup::host::kube_volumes::{self, Cluster};
 use backup::host::log;
 use backup::host::types::{Error, Timestamp};
 use exports::backup::host::covering::{Finding, Guest, Judgement, Remark, Service, State};
+use kit::PluginSettings;
 use settings::Settings;
 
 struct Plugin;
 
 impl Guest for Plugin {
     fn settings_schema() -> String {
-        settings::SCHEMA.into()
+        Settings::SCHEMA.into()
     }
 
     fn judge(now: Timestamp, settings: String, cluster: &Cluster) -> Result<Judgement, Error> {
-        panics::report_to(|message| log::emit(log::Level::Error, message, &[]));
+        kit::panics::report_to(|message| log::emit(log::Level::Error, message, &[]));
         let settings = Settings::parse(&settings).map_err(Error::Denied)?;
         let seen = policy::Seen {
             claims: kube_volumes::claims(cluster)?.into_iter().map(policy::Claim::from).collect(),

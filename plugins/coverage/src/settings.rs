@@ -1,9 +1,7 @@
 //! The settings, their limits, and the messages for invalid ones.
 
+use kit::PluginSettings;
 use serde::{Deserialize, Serialize};
-
-/// JSON Schema of [`Settings`]; a test keeps the two in step.
-pub const SCHEMA: &str = include_str!("../settings.schema.json");
 
 /// Ten years; a larger value is a typing error.
 const MAX_AGE_HOURS_MAX: u32 = 87_600;
@@ -27,21 +25,9 @@ impl Default for Settings {
     }
 }
 
-impl Settings {
-    /// Reads the JSON text that the host passes. An empty text means the defaults.
-    ///
-    /// # Errors
-    ///
-    /// One lowercase sentence for the operator.
-    pub fn parse(json: &str) -> Result<Self, String> {
-        let json = if json.trim().is_empty() { "{}" } else { json };
-        let settings: Self =
-            serde_json::from_str(json).map_err(|error| format!("coverage settings: {}", without_position(&error)))?;
-        match settings.objection() {
-            Some(objection) => Err(format!("coverage settings: {objection}")),
-            None => Ok(settings),
-        }
-    }
+impl PluginSettings for Settings {
+    const PLUGIN: &'static str = "coverage";
+    const SCHEMA: &'static str = include_str!("../settings.schema.json");
 
     fn objection(&self) -> Option<String> {
         if !(1..=MAX_AGE_HOURS_MAX).contains(&self.max_age_hours) {
@@ -52,7 +38,9 @@ impl Settings {
         let invalid = self.exclude.iter().find(|claim| !valid(claim))?;
         Some(format!("`exclude` has `{invalid}`, expected namespace/name"))
     }
+}
 
+impl Settings {
     /// Whether a claim needs no backup.
     pub fn excludes(&self, namespace: &str, name: &str) -> bool {
         let mut patterns = self.exclude.iter().filter_map(|claim| claim.split_once('/'));
@@ -66,44 +54,24 @@ impl Settings {
     }
 }
 
-/// The error without its line and column. They refer to the host's JSON; the administrator wrote TOML.
-fn without_position(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    text.split(" at line ").next().unwrap_or_default().to_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::{Value, json};
 
     #[test]
     fn the_schema_names_exactly_the_settings_and_their_defaults() {
-        let schema: Value = serde_json::from_str(SCHEMA).unwrap();
-        let documented: serde_json::Map<_, _> = schema["properties"]
-            .as_object()
-            .unwrap()
-            .iter()
-            .map(|(name, property)| (name.clone(), property["default"].clone()))
-            .collect();
-        assert_eq!(Value::Object(documented), serde_json::to_value(Settings::default()).unwrap());
-        assert_eq!(schema["additionalProperties"], json!(false));
+        kit::checks::schema_matches::<Settings>(&[]);
+        kit::checks::defaults_are_valid::<Settings>();
     }
 
     #[test]
     fn invalid_settings_are_refused_with_one_sentence_that_names_the_setting() {
-        for (json, part) in [
+        kit::checks::refused::<Settings>(&[
             (r#"{"max_age": 1}"#, "unknown field `max_age`, expected one of"),
             (r#"{"max_age_hours": 0}"#, "`max_age_hours = 0` is not between 1 and 87600"),
             (r#"{"exclude": ["docs"]}"#, "`exclude` has `docs`, expected namespace/name"),
             (r#"{"exclude": ["a/b/c"]}"#, "expected namespace/name"),
-            ("null", "coverage settings"),
-        ] {
-            let sentence = Settings::parse(json).unwrap_err();
-            assert!(sentence.contains(part) && !sentence.contains('\n'), "{json}: {sentence}");
-            assert!(!sentence.contains(" line "), "{json}: {sentence}");
-        }
-        assert_eq!(Settings::parse("{}"), Ok(Settings::default()));
+        ]);
     }
 
     #[test]

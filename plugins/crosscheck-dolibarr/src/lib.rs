@@ -15,6 +15,7 @@ use backup::host::table_rows::{self as rows, Order, Row, Table};
 use backup::host::types::Error;
 use exports::backup::host::crosschecking as export;
 use exports::backup::host::crosschecking::{Guest, Readable, Report, RowName, ToCheck};
+use kit::PluginSettings;
 use policy::{Check, Comparison, DOCUMENT_COLUMNS, ENTITY, Finding, Found, Log, Noted, SIGNATURE, Verdict};
 use settings::Settings;
 
@@ -25,7 +26,7 @@ struct Plugin;
 
 impl Guest for Plugin {
     fn settings_schema() -> String {
-        settings::SCHEMA.into()
+        Settings::SCHEMA.into()
     }
 
     fn checks(settings: String, tables: Vec<Readable>) -> Result<Vec<ToCheck>, Error> {

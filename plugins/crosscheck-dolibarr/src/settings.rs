@@ -1,10 +1,8 @@
 //! The settings. The defaults list the documents that Dolibarr does not record in its database.
 
+use kit::PluginSettings;
 use serde::{Deserialize, Serialize};
 use wildmatch::WildMatch;
-
-/// JSON Schema of [`Settings`]; a test keeps the two in step.
-pub const SCHEMA: &str = include_str!("../settings.schema.json");
 
 /// Work folders, thumbnails and previews, logs, the installer's locks, and the templates and flags that it unpacks.
 /// Dolibarr creates them without recording them.
@@ -67,21 +65,9 @@ impl Default for Settings {
     }
 }
 
-impl Settings {
-    /// Reads the JSON text that the host passes. An empty text means the defaults.
-    ///
-    /// # Errors
-    ///
-    /// One lowercase sentence for the operator.
-    pub fn parse(json: &str) -> Result<Self, String> {
-        let json = if json.trim().is_empty() { "{}" } else { json };
-        let settings: Self =
-            serde_json::from_str(json).map_err(|error| format!("crosscheck settings: {}", without_position(&error)))?;
-        match settings.objection() {
-            Some(objection) => Err(format!("crosscheck settings: {objection}")),
-            None => Ok(settings),
-        }
-    }
+impl PluginSettings for Settings {
+    const PLUGIN: &'static str = "crosscheck";
+    const SCHEMA: &'static str = include_str!("../settings.schema.json");
 
     fn objection(&self) -> Option<String> {
         if self.shown > SHOWN_MAX {
@@ -122,43 +108,19 @@ impl Ignored {
     }
 }
 
-/// The error without its line and column. They refer to the host's JSON; the administrator wrote TOML.
-fn without_position(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    text.rsplit_once(" at line ").map_or(text.clone(), |(what, _)| what.to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::{Value, json};
 
     #[test]
     fn the_schema_names_exactly_the_settings_their_defaults_and_their_limits() {
-        let schema: Value = serde_json::from_str(SCHEMA).unwrap();
-        let documented: serde_json::Map<_, _> = schema["properties"]
-            .as_object()
-            .unwrap()
-            .iter()
-            .map(|(name, property)| (name.clone(), property["default"].clone()))
-            .collect();
-        assert_eq!(Value::Object(documented), serde_json::to_value(Settings::default()).unwrap());
-        assert_eq!(schema["additionalProperties"], json!(false));
-        assert_eq!(schema["properties"]["shown"]["maximum"], json!(SHOWN_MAX));
-    }
-
-    #[test]
-    fn empty_settings_are_the_defaults_and_the_defaults_are_valid() {
-        for json in ["", " ", "{}"] {
-            assert_eq!(Settings::parse(json), Ok(Settings::default()), "{json:?}");
-        }
-        let defaults = serde_json::to_string(&Settings::default()).unwrap();
-        assert_eq!(Settings::parse(&defaults), Ok(Settings::default()));
+        kit::checks::schema_matches::<Settings>(&[("shown", SHOWN_MAX as u64)]);
+        kit::checks::defaults_are_valid::<Settings>();
     }
 
     #[test]
     fn invalid_settings_are_refused_with_one_sentence_that_names_the_setting() {
-        for (json, part) in [
+        kit::checks::refused::<Settings>(&[
             (r#"{"prefx": "x"}"#, "unknown field `prefx`"),
             (r#"{"missing": "ignore"}"#, "unknown variant `ignore`, expected `fail` or `report`"),
             (r#"{"shown": -1}"#, "-1"),
@@ -166,12 +128,7 @@ mod tests {
             (r#"{"orphans_ignored": ["*.log", ""]}"#, "has an empty entry"),
             (r#"{"orphans_ignored": ["/"]}"#, "has an empty entry"),
             (r#"{"orphans_ignored": ["facture/temp/"]}"#, "`facture/temp/`"),
-            ("null", "crosscheck settings"),
-        ] {
-            let sentence = Settings::parse(json).unwrap_err();
-            assert!(sentence.contains(part) && !sentence.contains('\n'), "{json}: {sentence}");
-            assert!(!sentence.contains(" line "), "{json}: {sentence}");
-        }
+        ]);
     }
 
     #[test]

@@ -5,8 +5,6 @@
 
 #![cfg_attr(target_family = "wasm", expect(unsafe_code, reason = "the exports that wit-bindgen generates"))]
 
-#[path = "../../panics.rs"]
-mod panics;
 mod policy;
 mod settings;
 
@@ -16,13 +14,14 @@ use backup::host::kube_job::{self, Ended, Secret, Template};
 use backup::host::log;
 use backup::host::types::Error;
 use exports::backup::host::launching::{Guest, Request};
+use kit::PluginSettings;
 use settings::Settings;
 
 struct Plugin;
 
 impl Guest for Plugin {
     fn settings_schema() -> String {
-        settings::SCHEMA.into()
+        Settings::SCHEMA.into()
     }
 
     fn backup(
@@ -31,7 +30,7 @@ impl Guest for Plugin {
         from: &Template,
         secrets: Vec<(String, Secret)>,
     ) -> Result<Ended, Error> {
-        panics::report_to(|message| log::emit(log::Level::Error, message, &[]));
+        kit::panics::report_to(|message| log::emit(log::Level::Error, message, &[]));
         let settings = Settings::parse(&settings).map_err(Error::Denied)?;
         let lent: Vec<&str> = secrets.iter().map(|(place, _)| place.as_str()).collect();
         if let [first, ..] = policy::missing(&settings, &lent)[..] {

@@ -5,8 +5,6 @@
 
 #![cfg_attr(target_family = "wasm", expect(unsafe_code, reason = "the exports that wit-bindgen generates"))]
 
-#[path = "../../panics.rs"]
-mod panics;
 mod policy;
 mod settings;
 
@@ -18,24 +16,25 @@ use backup::host::object_write::{self, Prefix, Receipt};
 use backup::host::tree_archive::{self, Tree};
 use backup::host::types::{Error, Timestamp};
 use exports::backup::host::dumping::{Action, Decision, Evidence, Guest, Kind, Source};
+use kit::PluginSettings;
 use settings::{Compression, Settings, WhenUnreadable};
 
 struct Plugin;
 
 impl Guest for Plugin {
     fn settings_schema() -> String {
-        settings::SCHEMA.into()
+        Settings::SCHEMA.into()
     }
 
     fn plan(now: Timestamp, force: bool, settings: String, sources: Vec<Source>) -> Result<Vec<Decision>, Error> {
-        panics::report_to(|message| log::emit(log::Level::Error, message, &[]));
+        kit::panics::report_to(|message| log::emit(log::Level::Error, message, &[]));
         let settings = Settings::parse(&settings).map_err(Error::Denied)?;
         let sources = sources.into_iter().map(policy::Source::from).collect();
         Ok(policy::plan(now, force, &settings, sources).into_iter().map(Decision::from).collect())
     }
 
     fn dump_database(settings: String, stamp: String, db: &Database, into: &Prefix) -> Result<Receipt, Error> {
-        panics::report_to(|message| log::emit(log::Level::Error, message, &[]));
+        kit::panics::report_to(|message| log::emit(log::Level::Error, message, &[]));
         let compression = match Settings::parse(&settings).map_err(Error::Denied)?.compression {
             Compression::Automatic => database_dump::Compression::Automatic,
             Compression::None => database_dump::Compression::None,
@@ -48,7 +47,7 @@ impl Guest for Plugin {
     }
 
     fn dump_tree(settings: String, stamp: String, tree: &Tree, into: &Prefix) -> Result<Receipt, Error> {
-        panics::report_to(|message| log::emit(log::Level::Error, message, &[]));
+        kit::panics::report_to(|message| log::emit(log::Level::Error, message, &[]));
         let settings = Settings::parse(&settings).map_err(Error::Denied)?;
         let when_unreadable = match settings.when_unreadable {
             WhenUnreadable::Report => tree_archive::WhenUnreadable::Report,

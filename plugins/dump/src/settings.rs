@@ -1,39 +1,7 @@
 //! The settings, their limits, and the messages for invalid ones.
 
+use kit::PluginSettings;
 use serde::{Deserialize, Serialize};
-
-/// JSON Schema of [`Settings`]; a test keeps the two in step.
-pub const SCHEMA: &str = include_str!("../settings.schema.json");
-
-/// What Dolibarr generates and can generate again, for the main company and for those in numbered folders: logs beside
-/// the modules' folders, work folders of modules and users, page previews, its own archives of the documents (each
-/// would contain the earlier ones) and its database dumps. Users may create a file `server.log` or a folder `temp` in
-/// the file managers (`ecm`, `medias`), so these are saved.
-///
-/// The fingerprint plugin has the same list: the host trusts a fingerprint only for what the archive holds.
-pub const EXCLUDE: [&str; 21] = [
-    "/*.log",
-    "/[0-9]*/*.log",
-    "/[!em]*/temp/",
-    "/e[!c]*/temp/",
-    "/m[!e]*/temp/",
-    "/ec[!m]*/temp/",
-    "/me[!d]*/temp/",
-    "/[0-9]*/[!em]*/temp/",
-    "/[0-9]*/e[!c]*/temp/",
-    "/[0-9]*/m[!e]*/temp/",
-    "/[0-9]*/ec[!m]*/temp/",
-    "/[0-9]*/me[!d]*/temp/",
-    "/expedition/*/temp/",
-    "/reception/*/temp/",
-    "/users/*/temp/",
-    "/[0-9]*/users/*/temp/",
-    "*.pdf_preview-*.png",
-    "admin/documents",
-    "admin/backup",
-    "[0-9]*/admin/documents",
-    "[0-9]*/admin/backup",
-];
 
 /// A century; a larger value is a typing error.
 const FULL_AFTER_DAYS_MAX: u32 = 36_600;
@@ -81,7 +49,7 @@ pub enum WhenUnreadable {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            exclude: EXCLUDE.map(str::to_owned).to_vec(),
+            exclude: kit::dolibarr::EXCLUDE.map(str::to_owned).to_vec(),
             compression: Compression::Automatic,
             // A fingerprint is evidence, not proof. A new object each month limits the damage of a blind spot, and
             // ten years of snapshots never depend on a single object.
@@ -91,31 +59,15 @@ impl Default for Settings {
     }
 }
 
-impl Settings {
-    /// Reads the JSON text that the host passes. An empty text means the defaults.
-    ///
-    /// # Errors
-    ///
-    /// One lowercase sentence for the operator.
-    pub fn parse(json: &str) -> Result<Self, String> {
-        let json = if json.trim().is_empty() { "{}" } else { json };
-        let settings: Self =
-            serde_json::from_str(json).map_err(|error| format!("dump settings: {}", without_position(&error)))?;
-        match settings.objection() {
-            Some(objection) => Err(format!("dump settings: {objection}")),
-            None => Ok(settings),
-        }
-    }
+impl PluginSettings for Settings {
+    const PLUGIN: &'static str = "dump";
+    const SCHEMA: &'static str = include_str!("../settings.schema.json");
 
     fn objection(&self) -> Option<String> {
         if self.full_after_days > FULL_AFTER_DAYS_MAX {
             return Some(format!("`full_after_days = {}` is more than {FULL_AFTER_DAYS_MAX}", self.full_after_days));
         }
-        if self.exclude.iter().any(|glob| glob.trim().is_empty()) {
-            return Some("`exclude` has an empty entry".into());
-        }
-        let negated = self.exclude.iter().find(|glob| glob.starts_with(['!', '#']))?;
-        Some(format!("`exclude` has `{negated}`: a glob that begins with ! or # excludes nothing"))
+        kit::dolibarr::objection_to_exclude(&self.exclude)
     }
 }
 
@@ -159,33 +111,14 @@ impl From<Compression> for String {
     }
 }
 
-/// The error without its line and column. They refer to the host's JSON; the administrator wrote TOML.
-fn without_position(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    text.rsplit_once(" at line ").map_or(text.clone(), |(what, _)| what.to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::{Value, json};
 
     #[test]
     fn the_schema_names_exactly_the_settings_and_their_defaults() {
-        let schema: Value = serde_json::from_str(SCHEMA).unwrap();
-        let properties = schema["properties"].as_object().unwrap();
-        let documented: serde_json::Map<_, _> =
-            properties.iter().map(|(name, property)| (name.clone(), property["default"].clone())).collect();
-        assert_eq!(Value::Object(documented), serde_json::to_value(Settings::default()).unwrap());
-        assert_eq!(schema["additionalProperties"], json!(false));
-        assert_eq!(properties["full_after_days"]["maximum"], json!(FULL_AFTER_DAYS_MAX));
-    }
-
-    #[test]
-    fn empty_settings_are_the_defaults() {
-        for json in ["", " ", "{}"] {
-            assert_eq!(Settings::parse(json), Ok(Settings::default()), "{json:?}");
-        }
+        kit::checks::schema_matches::<Settings>(&[("full_after_days", FULL_AFTER_DAYS_MAX.into())]);
+        kit::checks::defaults_are_valid::<Settings>();
     }
 
     #[test]
@@ -205,7 +138,7 @@ mod tests {
 
     #[test]
     fn invalid_settings_are_refused_with_one_sentence_that_names_the_setting() {
-        for (json, part) in [
+        kit::checks::refused::<Settings>(&[
             (r#"{"excludes": []}"#, "unknown field `excludes`, expected one of `exclude`, `compression`"),
             (r#"{"compression": "gzip"}"#, "`compression = \"gzip\"` is not automatic, none, gzip:1"),
             (r#"{"compression": "gzip:0"}"#, "gzip:0"),
@@ -221,11 +154,6 @@ mod tests {
             (r#"{"when_unreadable": "skip"}"#, "unknown variant `skip`, expected `report` or `fail`"),
             (r#"{"exclude": [" "]}"#, "`exclude` has an empty entry"),
             (r##"{"exclude": ["#x"]}"##, "`#x`"),
-            ("null", "dump settings"),
-        ] {
-            let sentence = Settings::parse(json).unwrap_err();
-            assert!(sentence.contains(part) && !sentence.contains('\n'), "{json}: {sentence}");
-            assert!(!sentence.contains(" line "), "{json}: {sentence}");
-        }
+        ]);
     }
 }

@@ -6,8 +6,6 @@
 
 #![cfg_attr(target_family = "wasm", expect(unsafe_code, reason = "the exports that wit-bindgen generates"))]
 
-#[path = "../../panics.rs"]
-mod panics;
 mod policy;
 mod settings;
 
@@ -18,17 +16,18 @@ use backup::host::log::{self, Level, emit};
 use backup::host::tree_evidence::{self, Measure as TreeMeasure, Tree};
 use backup::host::types::Error;
 use exports::backup::host::fingerprinting::Guest;
+use kit::PluginSettings;
 use settings::{DatabaseMethod, Settings, TreeMethod};
 
 struct Plugin;
 
 impl Guest for Plugin {
     fn settings_schema() -> String {
-        settings::SCHEMA.into()
+        Settings::SCHEMA.into()
     }
 
     fn of_database(settings: String, db: &Database) -> Result<Vec<DatabaseMeasure>, Error> {
-        panics::report_to(|message| log::emit(log::Level::Error, message, &[]));
+        kit::panics::report_to(|message| log::emit(log::Level::Error, message, &[]));
         let settings = Settings::parse(&settings).map_err(Error::Denied)?;
         let tables: Vec<_> = evidence::tables(db)?.into_iter().map(policy::Table::from).collect();
         if !policy::prefix_is_used(&settings, &tables) {
@@ -65,7 +64,7 @@ impl Guest for Plugin {
     }
 
     fn of_tree(settings: String, tree: &Tree) -> Result<Vec<TreeMeasure>, Error> {
-        panics::report_to(|message| log::emit(log::Level::Error, message, &[]));
+        kit::panics::report_to(|message| log::emit(log::Level::Error, message, &[]));
         let settings = Settings::parse(&settings).map_err(Error::Denied)?;
         let measure = match settings.documents {
             TreeMethod::Metadata => tree_evidence::metadata(tree, &settings.exclude)?,

@@ -3,41 +3,9 @@
 //! Data is volatile if a login, a run of the scheduler or a statistics cache changes it on a day without business. The
 //! lists are short on purpose: one entry too many hides a change, one too few only costs a dump.
 
+use kit::PluginSettings;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-
-/// JSON Schema of [`Settings`]; a test keeps the two in step.
-pub const SCHEMA: &str = include_str!("../settings.schema.json");
-
-/// What Dolibarr generates and can generate again, for the main company and for those in numbered folders: logs beside
-/// the modules' folders, work folders of modules and users, page previews, its own archives of the documents (each
-/// would contain the earlier ones) and its database dumps. Users may create a file `server.log` or a folder `temp` in
-/// the file managers (`ecm`, `medias`), so these are saved.
-///
-/// The dump plugin has the same list: the host trusts a fingerprint only for what the archive holds.
-pub const EXCLUDE: [&str; 21] = [
-    "/*.log",
-    "/[0-9]*/*.log",
-    "/[!em]*/temp/",
-    "/e[!c]*/temp/",
-    "/m[!e]*/temp/",
-    "/ec[!m]*/temp/",
-    "/me[!d]*/temp/",
-    "/[0-9]*/[!em]*/temp/",
-    "/[0-9]*/e[!c]*/temp/",
-    "/[0-9]*/m[!e]*/temp/",
-    "/[0-9]*/ec[!m]*/temp/",
-    "/[0-9]*/me[!d]*/temp/",
-    "/expedition/*/temp/",
-    "/reception/*/temp/",
-    "/users/*/temp/",
-    "/[0-9]*/users/*/temp/",
-    "*.pdf_preview-*.png",
-    "admin/documents",
-    "admin/backup",
-    "[0-9]*/admin/documents",
-    "[0-9]*/admin/backup",
-];
 
 /// The log of logins, states and tokens of single sign-on (the scheduler renews them, and they are useless after a
 /// restore), and PHP sessions if they are kept in the database.
@@ -134,26 +102,14 @@ impl Default for Settings {
             volatile_columns: VOLATILE_COLUMNS.iter().map(|&(table, names)| (table.into(), owned(names))).collect(),
             volatile_constants: owned(&VOLATILE_CONSTANTS),
             volatile_events: owned(&VOLATILE_EVENTS),
-            exclude: owned(&EXCLUDE),
+            exclude: owned(&kit::dolibarr::EXCLUDE),
         }
     }
 }
 
-impl Settings {
-    /// Reads the JSON text that the host passes. An empty text means the defaults.
-    ///
-    /// # Errors
-    ///
-    /// One lowercase sentence for the operator.
-    pub fn parse(json: &str) -> Result<Self, String> {
-        let json = if json.trim().is_empty() { "{}" } else { json };
-        let settings: Self = serde_json::from_str(json)
-            .map_err(|error| format!("fingerprint settings: {}", without_position(&error)))?;
-        match settings.objection() {
-            Some(objection) => Err(format!("fingerprint settings: {objection}")),
-            None => Ok(settings),
-        }
-    }
+impl PluginSettings for Settings {
+    const PLUGIN: &'static str = "fingerprint";
+    const SCHEMA: &'static str = include_str!("../settings.schema.json");
 
     fn objection(&self) -> Option<String> {
         if self.timestamp_column.is_empty() {
@@ -163,7 +119,6 @@ impl Settings {
             ("volatile_tables", &self.volatile_tables),
             ("volatile_constants", &self.volatile_constants),
             ("volatile_events", &self.volatile_events),
-            ("exclude", &self.exclude),
         ];
         let lists = lists.into_iter().chain(self.volatile_columns.values().map(|names| ("volatile_columns", names)));
         for (list, entries) in lists {
@@ -179,42 +134,18 @@ impl Settings {
         if let Some(name) = self.volatile_tables.iter().chain(self.volatile_columns.keys()).find(has_prefix) {
             return Some(format!("write the table `{name}` without the prefix `{}`", self.prefix));
         }
-        let negated = self.exclude.iter().find(|glob| glob.starts_with(['!', '#']))?;
-        Some(format!("`exclude` has `{negated}`: a glob that begins with ! or # excludes nothing"))
+        kit::dolibarr::objection_to_exclude(&self.exclude)
     }
-}
-
-/// The error without its line and column. They refer to the host's JSON; the administrator wrote TOML.
-fn without_position(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    text.rsplit_once(" at line ").map_or(text.clone(), |(what, _)| what.to_owned())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::{Value, json};
 
     #[test]
     fn the_schema_names_exactly_the_settings_and_their_defaults() {
-        let schema: Value = serde_json::from_str(SCHEMA).unwrap();
-        let documented: serde_json::Map<_, _> = schema["properties"]
-            .as_object()
-            .unwrap()
-            .iter()
-            .map(|(name, property)| (name.clone(), property["default"].clone()))
-            .collect();
-        assert_eq!(Value::Object(documented), serde_json::to_value(Settings::default()).unwrap());
-        assert_eq!(schema["additionalProperties"], json!(false));
-    }
-
-    #[test]
-    fn empty_settings_are_the_defaults_and_the_defaults_are_valid() {
-        for json in ["", " ", "{}"] {
-            assert_eq!(Settings::parse(json), Ok(Settings::default()), "{json:?}");
-        }
-        let defaults = serde_json::to_string(&Settings::default()).unwrap();
-        assert_eq!(Settings::parse(&defaults), Ok(Settings::default()));
+        kit::checks::schema_matches::<Settings>(&[]);
+        kit::checks::defaults_are_valid::<Settings>();
     }
 
     #[test]
@@ -227,7 +158,7 @@ mod tests {
 
     #[test]
     fn invalid_settings_are_refused_with_one_sentence_that_names_the_setting() {
-        for (json, part) in [
+        kit::checks::refused::<Settings>(&[
             (r#"{"databse": "tms"}"#, "unknown field `databse`, expected one of `database`, `documents`, `prefix`"),
             (r#"{"database": "count"}"#, "unknown variant `count`, expected `content` or `tms`"),
             (r#"{"documents": 1}"#, "fingerprint settings"),
@@ -237,11 +168,6 @@ mod tests {
             (r#"{"volatile_columns": {"user": [""]}}"#, "`volatile_columns` has an empty entry"),
             (r#"{"volatile_constants": ["*"]}"#, "`*` would leave out every row"),
             (r#"{"volatile_tables": ["llx_events"]}"#, "write the table `llx_events` without the prefix `llx_`"),
-            ("null", "fingerprint settings"),
-        ] {
-            let sentence = Settings::parse(json).unwrap_err();
-            assert!(sentence.contains(part) && !sentence.contains('\n'), "{json}: {sentence}");
-            assert!(!sentence.contains(" line "), "{json}: {sentence}");
-        }
+        ]);
     }
 }

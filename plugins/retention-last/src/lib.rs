@@ -5,8 +5,6 @@
 
 #![cfg_attr(target_family = "wasm", expect(unsafe_code, reason = "the exports that wit-bindgen generates"))]
 
-#[path = "../../panics.rs"]
-mod panics;
 mod policy;
 mod settings;
 
@@ -15,13 +13,14 @@ wit_bindgen::generate!({ world: "retention", path: "../../wit", generate_all });
 use backup::host::log;
 use backup::host::types::{Error, Timestamp};
 use exports::backup::host::retaining::{self, Guest, RetentionPlan, Verdict};
+use kit::PluginSettings;
 use settings::Settings;
 
 struct Plugin;
 
 impl Guest for Plugin {
     fn settings_schema() -> String {
-        settings::SCHEMA.into()
+        Settings::SCHEMA.into()
     }
 
     fn plan(
@@ -30,7 +29,7 @@ impl Guest for Plugin {
         settings: String,
         snapshots: Vec<retaining::Snapshot>,
     ) -> Result<RetentionPlan, Error> {
-        panics::report_to(|message| log::emit(log::Level::Error, message, &[]));
+        kit::panics::report_to(|message| log::emit(log::Level::Error, message, &[]));
         let settings = Settings::parse(&settings).map_err(Error::Denied)?;
         let inputs: Vec<_> = snapshots
             .iter()

@@ -8,8 +8,6 @@
 
 mod calendar;
 mod history;
-#[path = "../../panics.rs"]
-mod panics;
 mod policy;
 mod settings;
 #[cfg(test)]
@@ -20,13 +18,15 @@ wit_bindgen::generate!({ world: "retention", path: "../../wit", generate_all });
 use backup::host::log;
 use backup::host::types::{Error, Timestamp};
 use exports::backup::host::retaining::{self, Guest, RetentionPlan, Verdict};
+use kit::PluginSettings;
+use settings::Settings;
 
 /// The component's exports. A native build decides the same, for tests and simulations.
 pub struct Plugin;
 
 impl Guest for Plugin {
     fn settings_schema() -> String {
-        settings::SCHEMA.into()
+        Settings::SCHEMA.into()
     }
 
     fn plan(
@@ -35,8 +35,8 @@ impl Guest for Plugin {
         settings: String,
         snapshots: Vec<retaining::Snapshot>,
     ) -> Result<RetentionPlan, Error> {
-        panics::report_to(|message| log::emit(log::Level::Error, message, &[]));
-        let settings = settings::Settings::parse(&settings).map_err(Error::Denied)?;
+        kit::panics::report_to(|message| log::emit(log::Level::Error, message, &[]));
+        let settings = Settings::parse(&settings).map_err(Error::Denied)?;
         let calendar = calendar(&time_zone, &settings).map_err(Error::Denied)?;
         let inputs: Vec<_> = snapshots
             .iter()
@@ -54,13 +54,13 @@ impl Guest for Plugin {
 
 /// The calendar, with the host's rules of the time zone.
 #[cfg(target_family = "wasm")]
-fn calendar(time_zone: &str, settings: &settings::Settings) -> Result<calendar::Calendar, String> {
+fn calendar(time_zone: &str, settings: &Settings) -> Result<calendar::Calendar, String> {
     calendar::Calendar::new(time_zone, &backup::host::business_zone::tzif(), settings)
 }
 
 /// The calendar of a native build, which has no host: with the rules that `jiff` bundles.
 #[cfg(not(target_family = "wasm"))]
-fn calendar(time_zone: &str, settings: &settings::Settings) -> Result<calendar::Calendar, String> {
+fn calendar(time_zone: &str, settings: &Settings) -> Result<calendar::Calendar, String> {
     let zone = jiff::tz::TimeZoneDatabase::bundled().get(time_zone).map_err(|error| error.to_string())?;
     Ok(calendar::Calendar::from_zone(zone, settings))
 }

@@ -1,10 +1,8 @@
 //! The settings, their limits, and the messages for invalid ones.
 
 use jiff::civil::Time;
+use kit::PluginSettings;
 use serde::{Deserialize, Serialize};
-
-/// JSON Schema of [`Settings`]; a test keeps the two in step.
-pub const SCHEMA: &str = include_str!("../settings.schema.json");
 
 /// Ten years of days: a daily tier longer than what the yearly tier covers is a typing error.
 const DAYS_MAX: u32 = 3_660;
@@ -48,25 +46,15 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Reads the JSON text that the host passes. An empty text means the defaults.
-    ///
-    /// # Errors
-    ///
-    /// One lowercase sentence for the operator.
-    pub fn parse(json: &str) -> Result<Self, String> {
-        let json = if json.trim().is_empty() { "{}" } else { json };
-        let settings: Self = serde_json::from_str(json)
-            .map_err(|error| format!("retention-tiered settings: {}", without_position(&error)))?;
-        match settings.objection() {
-            Some(objection) => Err(format!("retention-tiered settings: {objection}")),
-            None => Ok(settings),
-        }
-    }
-
     /// For how many days the record of a failed run is kept.
     pub fn incomplete_days(&self) -> u32 {
         self.incomplete_days.unwrap_or(self.daily)
     }
+}
+
+impl PluginSettings for Settings {
+    const PLUGIN: &'static str = "retention-tiered";
+    const SCHEMA: &'static str = include_str!("../settings.schema.json");
 
     fn objection(&self) -> Option<String> {
         let counts = [
@@ -149,37 +137,19 @@ fn two_numbers(text: &str, between: char) -> Option<(i8, i8)> {
     Some((number(first)?, number(second)?))
 }
 
-/// The error without its line and column. They refer to the host's JSON; the administrator wrote TOML.
-fn without_position(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    text.rsplit_once(" at line ").map_or(text.clone(), |(what, _)| what.to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::{Value, json};
 
     #[test]
     fn the_schema_names_exactly_the_settings_their_defaults_and_their_limits() {
-        let schema: Value = serde_json::from_str(SCHEMA).unwrap();
-        let properties = schema["properties"].as_object().unwrap();
-        let documented: serde_json::Map<_, _> =
-            properties.iter().map(|(name, property)| (name.clone(), property["default"].clone())).collect();
-        assert_eq!(Value::Object(documented), serde_json::to_value(Settings::default()).unwrap());
-        assert_eq!(schema["additionalProperties"], json!(false));
-        for (name, max) in
-            [("daily", DAYS_MAX), ("monthly", MONTHS_MAX), ("yearly", YEARS_MAX), ("incomplete_days", DAYS_MAX)]
-        {
-            assert_eq!(properties[name]["maximum"], json!(max), "{name}");
-        }
-    }
-
-    #[test]
-    fn empty_settings_are_the_defaults() {
-        for json in ["", " ", "{}"] {
-            assert_eq!(Settings::parse(json), Ok(Settings::default()), "{json:?}");
-        }
+        kit::checks::schema_matches::<Settings>(&[
+            ("daily", DAYS_MAX.into()),
+            ("monthly", MONTHS_MAX.into()),
+            ("yearly", YEARS_MAX.into()),
+            ("incomplete_days", DAYS_MAX.into()),
+        ]);
+        kit::checks::defaults_are_valid::<Settings>();
     }
 
     #[test]
@@ -195,7 +165,7 @@ mod tests {
 
     #[test]
     fn invalid_settings_are_refused_with_one_sentence_that_names_the_setting() {
-        for (json, part) in [
+        kit::checks::refused::<Settings>(&[
             (r#"{"dayly": 3}"#, "unknown field `dayly`, expected one of `daily`, `monthly`, `yearly`, `cutoff`"),
             (r#"{"daily": -1}"#, "-1"),
             (r#"{"daily": 3661}"#, "`daily = 3661` is more than 3660"),
@@ -211,12 +181,7 @@ mod tests {
             (r#"{"fiscal_year_end": "00-10"}"#, "is not a day of the year"),
             (r#"{"daily": 0, "monthly": 0, "yearly": 0}"#, "also need `keep_nothing = true`"),
             (r#"{"keep_nothing": true}"#, "also needs `daily = 0`"),
-            ("null", "retention-tiered settings"),
-        ] {
-            let sentence = Settings::parse(json).unwrap_err();
-            assert!(sentence.contains(part) && !sentence.contains('\n'), "{json}: {sentence}");
-            assert!(!sentence.contains(" line "), "{json}: {sentence}");
-        }
+        ]);
     }
 
     #[test]

@@ -22,7 +22,7 @@ static FINGERPRINT_RUST: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../plugins/
 static DUMP_RUST: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../plugins/dump");
 static RETENTION_PYTHON: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../plugins/examples/retention-python");
 static RETENTION_JAVASCRIPT: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../plugins/examples/retention-javascript");
-const PANICS: &str = include_str!("../../../../plugins/panics.rs");
+static KIT: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../plugins/kit");
 
 /// Defines the versions that a manifest in the repository inherits with `workspace = true`.
 const WORKSPACE: &str = include_str!("../../../../Cargo.toml");
@@ -174,16 +174,41 @@ fn collect(folder: &Dir<'_>, take: &mut impl FnMut(String, &str)) {
     }
 }
 
-/// Turns a member of the repository's workspace into a standalone crate.
+fn broken(why: &str) -> Error {
+    Error::unexpected(format!("the built-in template is broken: {why}"))
+}
+
+/// Turns a member of the repository's workspace into a standalone crate, with the kit as a crate in a folder of its own.
 fn make_crate(files: &mut BTreeMap<String, String>, name: &str) -> Result<()> {
-    let broken = |why: &str| Error::unexpected(format!("the built-in template is broken: {why}"));
-    let manifest = files.get("Cargo.toml").ok_or_else(|| broken("it has no manifest"))?;
+    collect(&KIT, &mut |path, text| drop(files.insert(format!("kit/{path}"), text.to_owned())));
+    let description = format!("A plugin of dolibarr-backup, WIT package {}", plugin::component::WORLD_VERSION);
+    for (path, name, description, ending) in [
+        ("Cargo.toml", name, &*description, PROFILE),
+        ("kit/Cargo.toml", "kit", "Reads a plugin's settings and reports its panics", ""),
+    ] {
+        let manifest = files.get(path).ok_or_else(|| broken("it has no manifest"))?;
+        let manifest = standalone_manifest(manifest, name, description)?;
+        files.insert(path.to_owned(), manifest + ending);
+    }
+    files.insert("Cargo.lock".to_owned(), LOCK.to_owned());
+    files.insert(".gitignore".to_owned(), "*.wasm\ntarget/\n".to_owned());
+    let lib = files.get_mut("src/lib.rs").ok_or_else(|| broken("it has no lib.rs"))?;
+    *lib = lib
+        .replace("path: \"../../wit\"", "path: \"wit\"")
+        .replace(" The smallest useful retention plugin, and the one to copy.", "");
+    Ok(())
+}
+
+/// A manifest without what it inherits from the repository's.
+fn standalone_manifest(manifest: &str, name: &str, description: &str) -> Result<String> {
     let mut manifest: toml::Table = toml::from_str(manifest).map_err(|e| broken(e.message()))?;
     let workspace: toml::Table = toml::from_str(WORKSPACE).map_err(|e| broken(e.message()))?;
     let versions = workspace.get("workspace").and_then(|workspace| workspace.get("dependencies"));
     for kind in ["dependencies", "dev-dependencies"] {
         for (dependency, wanted) in manifest.get_mut(kind).and_then(toml::Value::as_table_mut).into_iter().flatten() {
-            if wanted.get("workspace").is_some() {
+            if dependency == "kit" {
+                *wanted = toml::Value::Table([("path".to_owned(), "kit".into())].into_iter().collect());
+            } else if wanted.get("workspace").is_some() {
                 *wanted = versions
                     .and_then(|versions| versions.get(dependency))
                     .ok_or_else(|| broken("a dependency has no version"))?
@@ -192,23 +217,12 @@ fn make_crate(files: &mut BTreeMap<String, String>, name: &str) -> Result<()> {
         }
     }
     manifest.remove("lints");
-    let description = format!("A plugin of dolibarr-backup, WIT package {}", plugin::component::WORLD_VERSION);
-    let package = [("name", name), ("version", "0.1.0"), ("edition", "2024"), ("description", &description)];
+    let package = [("name", name), ("version", "0.1.0"), ("edition", "2024"), ("description", description)];
     let package = package.map(|(key, value)| (key.to_owned(), toml::Value::String(value.to_owned())));
     let mut package: toml::Table = package.into_iter().collect();
     package.insert("publish".to_owned(), toml::Value::Boolean(false));
     manifest.insert("package".to_owned(), toml::Value::Table(package));
-    let manifest = toml::to_string(&manifest).map_err(|e| broken(&e.to_string()))?;
-    files.insert("Cargo.toml".to_owned(), manifest + PROFILE);
-    files.insert("Cargo.lock".to_owned(), LOCK.to_owned());
-    files.insert("src/panics.rs".to_owned(), PANICS.to_owned());
-    files.insert(".gitignore".to_owned(), "*.wasm\ntarget/\n".to_owned());
-    let lib = files.get_mut("src/lib.rs").ok_or_else(|| broken("it has no lib.rs"))?;
-    *lib = lib
-        .replace("path: \"../../wit\"", "path: \"wit\"")
-        .replace("#[path = \"../../panics.rs\"]\n", "")
-        .replace(" The smallest useful retention plugin, and the one to copy.", "");
-    Ok(())
+    toml::to_string(&manifest).map_err(|e| broken(&e.to_string()))
 }
 
 /// The commands that build and check the plugin in its folder.
@@ -241,7 +255,7 @@ fn steps(world: World, language: Language, name: &str) -> Vec<String> {
 fn readme(world: World, language: Language, name: &str) -> String {
     let world = (world, world.role().name());
     let (rule, settings, glue) = match language {
-        Language::Rust => ("src/policy.rs", "src/settings.rs`, `settings.schema.json", "src/lib.rs`, `src/panics.rs"),
+        Language::Rust => ("src/policy.rs", "src/settings.rs`, `settings.schema.json", "src/lib.rs"),
         Language::Python => ("policy.py`, `test_plugin.py", "settings.py", "app.py"),
         Language::Javascript => ("policy.js`, `plugin.test.js", "settings.js", "plugin.js"),
     };
@@ -251,7 +265,7 @@ fn readme(world: World, language: Language, name: &str) -> String {
              | `requirements.txt` | the build tools |\n"
         }
         Language::Javascript => "| `build.js`, `package.json` | the build script and its tools |\n",
-        Language::Rust => "",
+        Language::Rust => "| `kit/` | a small crate that reads the settings and reports panics |\n",
     };
     let steps: String = steps(world.0, language, name).iter().map(|step| format!("{step}\n")).collect();
     format!(

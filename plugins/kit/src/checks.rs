@@ -1,0 +1,48 @@
+//! Checks for the tests of a plugin's settings. They panic with the difference.
+
+use crate::PluginSettings;
+use serde_json::{Map, Value, json};
+use std::fmt::Debug;
+
+/// Checks that the schema names exactly the settings, with their defaults and these limits, and allows no others.
+///
+/// # Panics
+///
+/// If it does not.
+pub fn schema_matches<T: PluginSettings>(maxima: &[(&str, u64)]) {
+    let schema: Value = serde_json::from_str(T::SCHEMA).expect("the schema is JSON");
+    let properties = schema["properties"].as_object().expect("the schema has properties");
+    let documented: Map<_, _> =
+        properties.iter().map(|(name, property)| (name.clone(), property["default"].clone())).collect();
+    let defaults = serde_json::to_value(T::default()).expect("settings are JSON");
+    assert_eq!(Value::Object(documented), defaults);
+    assert_eq!(schema["additionalProperties"], json!(false));
+    for (name, max) in maxima {
+        assert_eq!(properties[*name]["maximum"], json!(max), "{name}");
+    }
+}
+
+/// Checks that empty settings are the defaults, and that the defaults are valid when they are written out.
+///
+/// # Panics
+///
+/// If they are not.
+pub fn defaults_are_valid<T: PluginSettings + Debug + PartialEq>() {
+    let written = serde_json::to_string(&T::default()).expect("settings are JSON");
+    for json in ["", " ", "{}", &written] {
+        assert_eq!(T::parse(json), Ok(T::default()), "{json:?}");
+    }
+}
+
+/// Checks that each JSON text is refused with one sentence that contains the part beside it.
+///
+/// # Panics
+///
+/// If one is accepted, or refused in other words.
+pub fn refused<T: PluginSettings + Debug>(cases: &[(&str, &str)]) {
+    for (json, part) in [("null", T::PLUGIN)].iter().chain(cases) {
+        let sentence = T::parse(json).expect_err(json);
+        assert!(sentence.contains(part) && !sentence.contains('\n'), "{json}: {sentence}");
+        assert!(!sentence.contains(" line "), "{json}: {sentence}");
+    }
+}
