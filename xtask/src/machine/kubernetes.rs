@@ -6,7 +6,6 @@ use super::unpack;
 use crate::cache;
 use crate::run::timed;
 use anyhow::Result;
-use std::path::PathBuf;
 
 /// The cache folder of the control plane, named after its version.
 const CONTROL_PLANE: &str = "kubernetes-1.20";
@@ -14,8 +13,12 @@ const CONTROL_PLANE: &str = "kubernetes-1.20";
 /// The cache folder of a node's programs, of the same version.
 const NODE: &str = "kubernetes-1.20-node";
 
-/// The folder where both are built, one after the other. The process id is appended.
+/// The folder where both are built, one after the other. It stays until both are complete, so that a run that was
+/// ended goes on where it was.
 const WORK: &str = "kubernetes-1.20.work";
+
+/// Only one process builds at a time: it locks this folder.
+const LOCK: &str = "kubernetes-1.20.lock";
 
 /// The packages that run containers. They are not installed, because they contain services.
 const RUNTIME: [&str; 4] = ["containerd", "runc", "containernetworking-plugins", "busybox-static"];
@@ -33,18 +36,22 @@ pub fn control_plane() -> Result<()> {
 /// Provides a kubelet, a scheduler and a container runtime.
 pub fn node() -> Result<()> {
     let doing = "building a Kubernetes node, once on this machine, about 5 minutes on 2 cores";
-    let built = build(NODE, &["kube-scheduler", "kubelet"], doing);
-    // About 2 GB that are no longer needed.
-    let _ = std::fs::remove_dir_all(work_folder()?);
-    built?;
+    build(NODE, &["kube-scheduler", "kubelet"], doing)?;
     unpack("containerd", &RUNTIME, "fetching containerd for the tests")
 }
 
 fn build(folder: &str, components: &[&str], doing: &str) -> Result<()> {
-    let work = work_folder()?;
-    cache::once(folder, |into| timed(doing, || source::build(&work, components, into))).map(drop)
-}
-
-fn work_folder() -> Result<PathBuf> {
-    Ok(cache::folder()?.join(format!("{WORK}-{}", std::process::id())))
+    let cache = cache::folder()?;
+    let is_there = |folder: &str| cache.join(folder).is_dir();
+    if is_there(folder) {
+        return Ok(());
+    }
+    let _held = cache::lock(&cache.join(LOCK))?;
+    let work = cache.join(WORK);
+    cache::once(folder, |into| timed(doing, || source::build(&work, components, into)))?;
+    if is_there(CONTROL_PLANE) && is_there(NODE) {
+        // About 2 GB that are no longer needed.
+        let _ = std::fs::remove_dir_all(work);
+    }
+    Ok(())
 }

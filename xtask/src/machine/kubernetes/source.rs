@@ -1,7 +1,7 @@
 //! Kubernetes from Debian's source package. Debian 12 has all of upstream's 1.20 with what it depends on; later releases of Debian have
 //! kubectl alone, and no release has packages of the servers.
 
-use crate::machine::{apt, as_root};
+use crate::machine::{apt, as_root, on_path};
 use crate::run::{failure, quiet, succeeds, timed};
 use anyhow::{Context, Result};
 use std::collections::BTreeSet;
@@ -11,13 +11,10 @@ use std::process::Command;
 
 /// The compiler. Newer ones refuse the source's list of vendored modules.
 const GO: &str = "golang-1.19-go";
-const GO_BINARIES: &str = "/usr/lib/go-1.19/bin";
+const GO_ROOT: &str = "/usr/lib/go-1.19";
 
 /// What marks a Go package whose types belong to the OpenAPI definitions.
 const OPENAPI_TAG: &str = "+k8s:openapi-gen=";
-
-/// The one generated file that the source package leaves out.
-const OPENAPI_FILE: &str = "pkg/generated/openapi/zz_generated.openapi.go";
 
 /// Packages with the version that a binary reports.
 const VERSION_PACKAGES: [&str; 2] = ["component-base/version", "client-go/pkg/version"];
@@ -28,7 +25,9 @@ const VERSION_PACKAGES: [&str; 2] = ["component-base/version", "client-go/pkg/ve
 /// # Errors
 /// Without apt, without the source package, and where the compiler fails.
 pub fn build(work: &Path, components: &[&str], into: &Path) -> Result<()> {
-    apt(&[GO, "dpkg-dev"])?;
+    if !Path::new(GO_ROOT).join("bin/go").is_file() || on_path("dpkg-source").is_none() {
+        apt(&[GO, "dpkg-dev"])?;
+    }
     let source = unpacked(work)?;
     let go = Go { work };
     go.generate_openapi(&source.folder)?;
@@ -53,6 +52,12 @@ struct Source {
 
 /// Fetches and unpacks the source package, unless `work` has it. apt checks the archive's signature and the digests of the files.
 fn unpacked(work: &Path) -> Result<Source> {
+    // Go looks packages up by their place in GOPATH.
+    let folder = work.join("gopath/src/k8s.io/kubernetes");
+    let done = work.join("unpacked");
+    if let Some(version) = fs::read_to_string(&done).ok().filter(|version| !version.is_empty()) {
+        return Ok(Source { folder, release: release(&version) });
+    }
     let apt = Apt::new(work)?;
     apt.run(&["apt-get", "update", "-q"])?;
     let listed = apt.run(&["apt-cache", "showsrc", "--only-source", "kubernetes"])?;
@@ -60,18 +65,13 @@ fn unpacked(work: &Path) -> Result<Source> {
         let hint = "set KUBEBUILDER_ASSETS to a folder with etcd, kube-apiserver, kube-controller-manager and kubectl";
         failure("the archive of this system has no source package of the Kubernetes servers", hint)
     })?;
-    // Go looks packages up by their place in GOPATH.
-    let folder = work.join("gopath/src/k8s.io/kubernetes");
-    let done = work.join("unpacked");
-    if !done.is_file() {
-        let _ = fs::remove_dir_all(&folder);
-        fs::create_dir_all(folder.parent().unwrap_or(work))?;
-        apt.run(&["apt-get", "source", "-q", "--download-only", &format!("kubernetes={version}")])?;
-        let mut unpack = Command::new("sh");
-        let script = "dpkg-source --no-check -x kubernetes_*.dsc \"$1\"";
-        quiet(unpack.args(["-c", script, "unpack"]).arg(&folder).current_dir(work), "look at what the package holds")?;
-        fs::write(&done, &version)?;
-    }
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(folder.parent().unwrap_or(work))?;
+    apt.run(&["apt-get", "source", "-q", "--download-only", &format!("kubernetes={version}")])?;
+    let mut unpack = Command::new("sh");
+    let script = "dpkg-source --no-check -x kubernetes_*.dsc \"$1\"";
+    quiet(unpack.args(["-c", script, "unpack"]).arg(&folder).current_dir(work), "look at what the package holds")?;
+    fs::write(&done, &version)?;
     Ok(Source { folder, release: release(&version) })
 }
 
@@ -172,19 +172,21 @@ impl Go<'_> {
     fn command(&self, program: &Path, source: &Path) -> Command {
         let mut command = Command::new(program);
         command.current_dir(source).env("GOPATH", self.work.join("gopath")).env("GOCACHE", self.work.join("gocache"));
-        command.envs([("GO111MODULE", "off"), ("CGO_ENABLED", "0"), ("GOFLAGS", "")]);
+        // The generator reads the standard library's types, and looks nowhere else for them.
+        command.envs([("GOROOT", GO_ROOT), ("GO111MODULE", "off"), ("CGO_ENABLED", "0"), ("GOFLAGS", "")]);
         command
     }
 
     fn build(&self, source: &Path, flags: &str, package: &str, into: &Path) -> Result<()> {
-        let mut go = self.command(&Path::new(GO_BINARIES).join("go"), source);
+        let mut go = self.command(&Path::new(GO_ROOT).join("bin/go"), source);
         go.args(["build", "-trimpath", "-ldflags", flags, "-o"]).arg(into).arg(package);
         quiet(&mut go, "look at what the compiler says above").map(drop)
     }
 
-    /// Generates the OpenAPI definitions with the generator that the source vendors.
+    /// Generates the OpenAPI definitions, which the source package leaves out, with the generator that it vendors.
     fn generate_openapi(&self, source: &Path) -> Result<()> {
-        if fs::metadata(source.join(OPENAPI_FILE)).is_ok_and(|meta| meta.len() > 0) {
+        let done = self.work.join("generated");
+        if done.is_file() {
             return Ok(());
         }
         let generator = self.work.join("openapi-gen");
@@ -195,7 +197,8 @@ impl Go<'_> {
         generate.args(["-h", "vendor/k8s.io/code-generator/hack/boilerplate.go.txt", "-i", &packages.join(",")]);
         generate.arg("-r").arg(self.work.join("openapi-violations"));
         timed("generating the OpenAPI definitions of Kubernetes", || {
-            quiet(&mut generate, "look at what the generator says above").map(drop)
+            quiet(&mut generate, "look at what the generator says above")?;
+            fs::write(done, "").context("cannot write to the cache folder")
         })
     }
 }
