@@ -12,7 +12,6 @@ pub mod guests;
 pub mod helm;
 #[cfg(feature = "servers")]
 pub mod kubernetes;
-#[cfg(feature = "servers")]
 pub mod postgres;
 #[cfg(feature = "servers")]
 pub mod registry;

@@ -1,8 +1,10 @@
 //! A PostgreSQL server for tests that runs as long as its value exists: on a free loopback port and a socket, in a
 //! temporary folder, with every statement in a log. It is not durable.
 
+#[cfg(feature = "servers")]
+mod certificates;
+
 use anyhow::{Context, Result, bail, ensure};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use std::ffi::OsStr;
 use std::fs;
 use std::net::TcpListener;
@@ -26,10 +28,6 @@ const START_TIMEOUT: Duration = Duration::from_secs(60);
 const ACCESS: &str =
     "local all,replication postgres trust\nlocal all all scram-sha-256\nhost all all 127.0.0.1/32 scram-sha-256\n";
 
-/// An X.509 version 1 certificate and its key, because no Rust library creates one. They protect nothing.
-const VERSION_1: (&str, &str) =
-    (include_str!("../fixtures/x509-version-1/server.crt"), include_str!("../fixtures/x509-version-1/server.key"));
-
 /// How a server differs from the default.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
@@ -37,7 +35,7 @@ pub struct Options {
     pub settings: String,
     /// The complete `pg_hba.conf`.
     pub access: Option<String>,
-    /// Serve TLS with a certificate only for `localhost`.
+    /// Serve TLS with a certificate only for `localhost`. This needs the feature `servers`.
     pub tls: bool,
     /// With `tls`: the certificate is self-signed and an authority, as made by `openssl req -x509`.
     pub self_signed: bool,
@@ -114,7 +112,8 @@ impl Server {
         initdb.arg("--pgdata").arg(&data).args(["--username=postgres", "--auth=trust", "--encoding=UTF8"]);
         run(initdb.args(["--locale=C.UTF-8", "--no-sync"]))?;
         if options.tls {
-            certify(folder.path(), owner, options)?;
+            #[cfg(feature = "servers")]
+            certificates::write(folder.path(), owner, options)?;
         }
         fs::write(data.join("pg_hba.conf"), options.access.as_deref().unwrap_or(ACCESS))?;
         let shown = folder.path().display();
@@ -354,45 +353,4 @@ fn run(command: &mut Command) -> Result<String> {
     let stderr = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{command:?} ended with {}: {stderr}", output.status);
     Ok(String::from_utf8(output.stdout)?)
-}
-
-/// Writes `root.crt`, `server.crt` with `server.key`, and `stranger.crt`.
-fn certify(folder: &Path, owner: Option<(u32, u32)>, options: &Options) -> Result<()> {
-    let authority = |name: &str| -> Result<_> {
-        let mut params = CertificateParams::new(Vec::<String>::new())?;
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(rcgen::DnType::CommonName, name);
-        let key = KeyPair::generate()?;
-        let certificate = params.self_signed(&key)?;
-        Ok((certificate.pem(), Issuer::new(params, key)))
-    };
-    let ((root, issuer), (stranger, _)) = (authority("root")?, authority("stranger")?);
-    let key = KeyPair::generate()?;
-    let mut params = CertificateParams::new(vec!["localhost".to_owned()])?;
-    let server = if options.self_signed {
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.self_signed(&key)?
-    } else {
-        params.signed_by(&key, &issuer)?
-    };
-    let client_key = KeyPair::generate()?;
-    let mut client = CertificateParams::new(Vec::<String>::new())?;
-    client.distinguished_name = rcgen::DistinguishedName::new();
-    client.distinguished_name.push(rcgen::DnType::CommonName, "reader");
-    let client = client.signed_by(&client_key, &issuer)?;
-    let files = [
-        ("client.crt", client.pem()),
-        ("client.key", client_key.serialize_pem()),
-        ("root.crt", root),
-        ("stranger.crt", stranger),
-        ("server.crt", if options.version_1 { VERSION_1.0.to_owned() } else { server.pem() }),
-        ("server.key", if options.version_1 { VERSION_1.1.to_owned() } else { key.serialize_pem() }),
-    ];
-    for (name, text) in files {
-        let path = folder.join(name);
-        fs::write(&path, text)?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(if name.ends_with(".key") { 0o600 } else { 0o644 }))?;
-        give(&path, owner)?;
-    }
-    Ok(())
 }

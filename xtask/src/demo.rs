@@ -1,20 +1,26 @@
 //! Demonstrates the main commands on a throwaway PostgreSQL, with a folder as the store.
 //!
-//! It writes only below its own two folders, and always stops what it started. Real documents are read in place and
+//! It writes only below its own folder and a temporary one, and stops what it started. Real documents are read in place and
 //! never changed.
 
-mod server;
-
-use crate::run::{failure, loud, quiet, say, shown, timed};
+use crate::run::{failure, fed, loud, quiet, say, shown, timed};
 use crate::{cache, machine, plugins};
 use anyhow::{Context, Result};
-use server::Server;
-use std::fs;
+use std::fs::{self, File, Permissions};
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use tests::postgres::Server;
 
 /// The environment of the demonstration's configuration.
 const ENVIRONMENT: &str = "prod";
+
+/// The database's name.
+const DATABASE: &str = "dolibarr";
+
+/// The role that makes backups. It may only read.
+const READER: &str = "backup";
 
 /// The day on which retention is shown: late enough that the guard's `min_age` allows the first snapshots to be
 /// forgotten, and early enough that the time without a run raises no question.
@@ -39,6 +45,9 @@ pub struct Arguments {
     /// Documents of that database: a folder, which is read in place, or a .tar.gz, unpacked into the demo's folder
     #[arg(long, value_name = "DIR", requires = "dump")]
     documents: Option<PathBuf>,
+    /// Let the server run until Enter is pressed, to try more commands
+    #[arg(long)]
+    stay: bool,
 }
 
 /// The files of the demonstration.
@@ -53,19 +62,71 @@ struct Stage {
 /// Runs the demonstration.
 pub fn run(arguments: &Arguments) -> Result<()> {
     check(arguments)?;
-    let programs = machine::postgres()?;
+    machine::postgres()?;
     let target = machine::target_folder()?;
     plugins::build(&target)?;
     build_binary(&target)?;
     let folder = target.join("demo");
     let _held = cache::lock(&folder)?;
-    let server = Server::start(&programs, &folder)?;
-    let stage = prepare(arguments, &server, folder, target.join("release/dolibarr-backup"))?;
-    show(&stage, &server, arguments.dump.is_some())?;
-    let again = server.how_to_start();
-    server.stop()?;
-    print_next_steps(&stage, &again);
+    let database = Database::start(&folder)?;
+    let stage = prepare(arguments, &database, folder, target.join("release/dolibarr-backup"))?;
+    show(&stage, &database, arguments.dump.is_some())?;
+    print_next_steps(&stage);
+    if arguments.stay {
+        say("the server runs until you press Enter");
+        let _ = std::io::stdin().read_line(&mut String::new());
+    }
     Ok(())
+}
+
+/// A throwaway PostgreSQL with an empty database. It ends with this process.
+struct Database {
+    server: Server,
+    /// A folder with the files `username` and `password` of the role that makes backups.
+    credentials: PathBuf,
+}
+
+impl Database {
+    fn start(folder: &Path) -> Result<Self> {
+        let server = timed("starting a throwaway PostgreSQL", || {
+            Server::start().ok_or_else(|| failure("PostgreSQL was not found", "put initdb on the PATH"))
+        })?;
+        // The administrator needs no password there, and the database may be a real one.
+        fs::set_permissions(server.socket(), Permissions::from_mode(0o700))
+            .context("cannot close the server's folder")?;
+        let mut random = [0; 16];
+        File::open("/dev/urandom")
+            .and_then(|mut file| file.read_exact(&mut random))
+            .context("cannot read random bytes")?;
+        let password = hex::encode(random);
+        let credentials = folder.join("credentials");
+        fs::create_dir_all(&credentials)
+            .and_then(|()| fs::set_permissions(&credentials, Permissions::from_mode(0o700)))
+            .and_then(|()| fs::write(credentials.join("username"), READER))
+            .and_then(|()| fs::write(credentials.join("password"), &password))
+            .with_context(|| format!("cannot write {}", credentials.display()))?;
+        server.create_database(DATABASE, &[]);
+        let database = Self { server, credentials };
+        database.script(&format!("CREATE ROLE {READER} LOGIN PASSWORD '{password}' IN ROLE pg_read_all_data"))?;
+        Ok(database)
+    }
+
+    /// Runs SQL as the administrator.
+    fn script(&self, sql: &str) -> Result<()> {
+        let mut psql = self.server.client("psql");
+        psql.args(["--no-psqlrc", "--quiet", "--set", "ON_ERROR_STOP=1", "--dbname", DATABASE]);
+        fed(&mut psql, sql, "see the server's message above").map(drop)
+    }
+
+    /// Loads a dump in the custom format. Fails if any part of it cannot be restored.
+    fn restore(&self, dump: &Path) -> Result<()> {
+        let mut restore = self.server.client("pg_restore");
+        restore
+            .args(["--no-owner", "--no-acl", "--exit-on-error", "--single-transaction", "--dbname", DATABASE])
+            .arg(fs::canonicalize(dump)?);
+        quiet(&mut restore, "give --dump a file written by pg_dump -Fc of this PostgreSQL version or an older one")
+            .map(drop)
+    }
 }
 
 /// Checks the arguments before anything slow starts.
@@ -92,7 +153,7 @@ fn build_binary(target: &Path) -> Result<()> {
 }
 
 /// Loads the database, prepares the documents and writes the configuration.
-fn prepare(arguments: &Arguments, server: &Server, folder: PathBuf, binary: PathBuf) -> Result<Stage> {
+fn prepare(arguments: &Arguments, database: &Database, folder: PathBuf, binary: PathBuf) -> Result<Stage> {
     for part in ["documents", "store"] {
         let path = folder.join(part);
         if path.exists() {
@@ -100,14 +161,13 @@ fn prepare(arguments: &Arguments, server: &Server, folder: PathBuf, binary: Path
         }
     }
     timed("loading the database", || match &arguments.dump {
-        Some(dump) => server.restore(dump),
-        None => server.script(&tests::sample::sql()),
+        Some(dump) => database.restore(dump),
+        None => database.script(&tests::sample::sql()),
     })?;
-    server.grant_reading()?;
     let documents = prepare_documents(arguments.documents.as_deref(), &folder.join("documents"))?;
     let store = folder.join("store");
     fs::create_dir(&store).with_context(|| format!("cannot make {}", store.display()))?;
-    let config = configuration(&documents, &store, server);
+    let config = configuration(&documents, &store, database);
     let path = folder.join("dolibarr-backup.toml");
     fs::write(&path, config).with_context(|| format!("cannot write {}", path.display()))?;
     Ok(Stage { folder, documents, binary, config: "dolibarr-backup.toml" })
@@ -143,7 +203,7 @@ fn only_folder_in(folder: &Path) -> Result<PathBuf> {
     }
 }
 
-fn configuration(documents: &Path, store: &Path, server: &Server) -> String {
+fn configuration(documents: &Path, store: &Path, database: &Database) -> String {
     let text = |path: &Path| format!("{:?}", path.to_string_lossy());
     let url = format!("file://{}", store.display());
     format!(
@@ -158,7 +218,7 @@ kind = "postgres"
 host = "127.0.0.1"
 port = {port}
 ssl_mode = "disable"
-database = "{database}"
+database = "{DATABASE}"
 credentials = {{ files = {credentials} }}
 
 [env.{ENVIRONMENT}.sources.docs]
@@ -178,15 +238,14 @@ component = "retention-tiered.wasm"
 grants = []
 settings = {{ daily = 30, monthly = 12, yearly = 10, fiscal_year_end = "12-31" }}
 "#,
-        port = server.port(),
-        database = server::DATABASE,
-        credentials = text(server.credentials()),
+        port = database.server.port(),
+        credentials = text(&database.credentials),
         documents = text(documents),
     )
 }
 
 /// Shows the first backup, an unchanged day, a changed invoice, an empty folder with its question, the list, the bin.
-fn show(stage: &Stage, server: &Server, real: bool) -> Result<()> {
+fn show(stage: &Stage, database: &Database, real: bool) -> Result<()> {
     heading("initialise the environment once; backup refuses a store that was not initialised");
     stage.run(&["init"])?;
     heading("a first backup: both sources are new");
@@ -195,10 +254,10 @@ fn show(stage: &Stage, server: &Server, real: bool) -> Result<()> {
     stage.run(&["backup"])?;
     if real {
         heading("an invoice changes in the throwaway database");
-        server.script(CHANGE_REAL_INVOICE)?;
+        database.script(CHANGE_REAL_INVOICE)?;
     } else {
         heading("an invoice changes: its amount, its line in the ledger, its PDF");
-        server.script(tests::sample::CHANGE_INVOICE)?;
+        database.script(tests::sample::CHANGE_INVOICE)?;
         tests::sample::rewrite_invoice_pdf(&stage.documents).context("cannot rewrite the invoice's PDF")?;
     }
     stage.run(&["backup"])?;
@@ -277,13 +336,13 @@ fn from_here(path: &Path) -> PathBuf {
     relative.unwrap_or_else(|| path.to_path_buf())
 }
 
-fn print_next_steps(stage: &Stage, start_server: &str) {
+fn print_next_steps(stage: &Stage) {
     let folder = from_here(&stage.folder);
     let path = |name: &str| folder.join(name).display().to_string();
     let show = |verb: &[&str]| shown(&stage.command(verb));
     let force = show(&["backup", "--force"]);
     let list = show(&["list"]);
-    say("done; the server is stopped");
+    say("done");
     eprintln!(
         "
 configuration  {config}
@@ -296,9 +355,7 @@ Without the server:
   find {store} -type f
   tar -tzf {store}/{ENVIRONMENT}/docs/*.tar.gz | head
 
-With the server, which you start with
-  {start_server}
-try
+With the server, after `cargo xtask demo --stay`:
   {force}
   other settings in the configuration: retention-last.wasm with settings = {{ keep = 1 }}, or documents = \"content\"",
         config = path("dolibarr-backup.toml"),
