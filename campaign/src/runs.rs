@@ -5,11 +5,11 @@ use base::error::{Error, Result};
 use base::stream;
 use bytes::Bytes;
 use catalogue::guard::Decision;
-use catalogue::history::{self, History};
+use catalogue::history::History;
 use catalogue::judgement::{self, Judgement, Seen};
 use catalogue::lease::{Lease, Machine};
 use catalogue::questions;
-use catalogue::record::{Condition, FORMAT_VERSION, ObjectRecord, Outcome, PluginRecord, Record, SourceRecord};
+use catalogue::record::{Condition, ObjectRecord, Outcome, PluginRecord, Record, SourceRecord};
 use dolibarr_backup::config::Config;
 use dolibarr_backup::retention::{Candidate, Proposal, Propose};
 use dolibarr_backup::verbs::backup::course::{self, Course, Done, Save, Saved, When};
@@ -120,24 +120,12 @@ impl Save for Saver<'_> {
         let complete = sources.values().all(whole) && expected.iter().all(|name| sources.contains_key(*name));
         let id = when.id;
         let record = Record {
-            format_version: FORMAT_VERSION,
-            id,
-            environment: ENVIRONMENT.to_owned(),
-            started: id.taken(),
-            finished: id.taken(),
             time_zone: self.zone.to_owned(),
-            host_version: "simulated".to_owned(),
             complete,
             sources,
-            plugins: Vec::new(),
-            warnings: Vec::new(),
             store_time: Some(when.store_time),
             clock_doubt: when.clock_doubt,
-            met_ahead: history.met_ahead(id.taken()),
-            environment_file: history.environment.as_ref().map(|stored| stored.stamp),
-            environment_sha256: history.environment.as_ref().map(|stored| stored.sha256.clone()),
-            witnessed: history.witnessed(id.taken()),
-            previous: history.previous(id.taken()).and_then(history::Snapshot::link),
+            ..history.next_record(id, ENVIRONMENT)
         };
         Ok(Saved { record, failures })
     }
@@ -197,24 +185,7 @@ impl Saver<'_> {
 }
 
 fn blank(truth: &Truth, outcome: Outcome, condition: Condition) -> SourceRecord {
-    SourceRecord {
-        kind: truth.kind.to_owned(),
-        outcome,
-        reason: String::new(),
-        fingerprint: None,
-        basis: None,
-        selected: Vec::new(),
-        seals: Vec::new(),
-        object: None,
-        database: None,
-        fingerprint_millis: None,
-        dump_millis: None,
-        archive: None,
-        condition: Some(condition),
-        doubts: Vec::new(),
-        identity: None,
-        measure: None,
-    }
+    SourceRecord { condition: Some(condition), ..SourceRecord::blank(truth.kind, outcome) }
 }
 
 /// The shipped retention plugin as native code, or a plugin that forgets everything.

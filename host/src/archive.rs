@@ -43,12 +43,12 @@ pub async fn open(
     Ok(documents::Archive { object: archive, index })
 }
 
-fn stored(store: &Arc<Store>, key: &ObjectKey, bytes: u64, sha256: Option<String>) -> documents::Object {
+fn stored(store: &Arc<Store>, key: &ObjectKey, bytes: u64, sha256: Option<String>) -> documents::StoredObject {
     let (store, name) = (Arc::clone(store), key.to_string());
     let key = key.clone();
     let fetch: documents::Fetch = Arc::new(move |range| {
         let (store, key) = (Arc::clone(&store), key.clone());
         async move { store.read(&key, range).await }.boxed()
     });
-    documents::Object { name, bytes, sha256, fetch }
+    documents::StoredObject { name, bytes, sha256, fetch }
 }

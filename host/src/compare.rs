@@ -94,7 +94,7 @@ pub async fn database(
 pub async fn documents(
     environment: &Environment,
     place: &Path,
-    restored: &documents::restore::Restored,
+    restored: &documents::restore::RestoredFolder,
     history: &History,
     snapshot: &Snapshot,
     source: &str,

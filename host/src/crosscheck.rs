@@ -16,7 +16,7 @@ use crate::tally::plugin_record;
 use base::error::{Error, Result};
 use base::evidence::SealKey;
 use base::text::printable;
-use catalogue::proof::{CrosscheckReport, Finding, Head, PATHS_MAX, Paths, Verdict};
+use catalogue::proof::{CrosscheckReport, CrosscheckVerdict, Finding, Head, PATHS_MAX, Paths};
 use catalogue::record::PluginRecord;
 use documents::{Digests, Tree};
 use plugin::call::crosschecking;
@@ -216,10 +216,10 @@ impl Answer<'_> {
         }
         self.at_most("counts", total, self.handed.all(), "things")?;
         let verdict = match verdict {
-            crosschecking::Verdict::Passed => Verdict::Passed,
-            crosschecking::Verdict::Noted => Verdict::Noted,
-            crosschecking::Verdict::Failed => Verdict::Failed,
-            crosschecking::Verdict::Skipped => Verdict::Skipped,
+            crosschecking::Verdict::Passed => CrosscheckVerdict::Passed,
+            crosschecking::Verdict::Noted => CrosscheckVerdict::Noted,
+            crosschecking::Verdict::Failed => CrosscheckVerdict::Failed,
+            crosschecking::Verdict::Skipped => CrosscheckVerdict::Skipped,
         };
         let detail = printable(&format!("{count} of {total} {}", check.counts));
         Ok(Finding { name: printable(&check.name), verdict, detail })

@@ -4,13 +4,13 @@
 pub mod document;
 mod list;
 
-pub use list::{Shown, of_list};
+pub use list::{ListOptions, of_list};
 
 use crate::retention::{self, Applied, Planned, Steps};
 use base::error::{Class, Error};
 use base::id::SnapshotId;
 use catalogue::configured::Environment;
-use catalogue::guard::Plan;
+use catalogue::guard::Decisions;
 use catalogue::history::History;
 use catalogue::questions::Question;
 use catalogue::record::{Condition, Record, SourceRecord};
@@ -298,7 +298,7 @@ fn retention_text(planned: &Planned, applied: &Applied, history: &History) -> St
     text
 }
 
-fn retention_value(state: &str, plan: &Plan, planned: &Planned, applied: Option<&Applied>) -> Value {
+fn retention_value(state: &str, plan: &Decisions, planned: &Planned, applied: Option<&Applied>) -> Value {
     let decisions: Vec<Value> = plan
         .iter()
         .map(|(id, decision)| json!({ "id": id, "verdict": if decision.keep { "keep" } else { "forget" }, "reasons": decision.shown() }))

@@ -7,7 +7,7 @@ use base::id::SnapshotId;
 use catalogue::configured::Environment;
 use catalogue::configured::RESERVED;
 use catalogue::history::History;
-use catalogue::lease::{Abandoned, Lease, Mark};
+use catalogue::lease::{Abandoned, Lease, LeaseMark};
 use std::time::Duration;
 use store::{Deleted, ObjectKey, Store};
 
@@ -45,7 +45,7 @@ pub async fn sweep(
 }
 
 /// Deletes the objects that a mark names; returns whether all are gone. If in doubt, they are kept, and so is the mark.
-async fn clear_after(store: &Store, environment: &Environment, history: &History, mark: &Mark) -> Result<bool> {
+async fn clear_after(store: &Store, environment: &Environment, history: &History, mark: &LeaseMark) -> Result<bool> {
     if history.damaged().next().is_some() {
         tracing::warn!("a record cannot be read; it may name objects that an earlier run left, so they are kept");
         return Ok(false);

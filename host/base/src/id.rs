@@ -1,53 +1,92 @@
-//! Snapshot ids. A snapshot is named after the time at which its run began.
+//! Names that are moments: stamps, and the ids of snapshots.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
-/// Format of a snapshot id in object keys.
-const STAMP: &str = "%Y%m%dT%H%M%SZ";
+/// Format of a stamp.
+const FORMAT: &str = "%Y%m%dT%H%M%SZ";
 
-/// The time at which a run began, to the second. It names everything that the run created: `20260630T010000Z`.
+/// A moment to the second, as it stands in the names of objects: `20260630T010000Z`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SnapshotId(Timestamp);
+pub struct Stamp(Timestamp);
+
+/// A snapshot. Its id is the moment at which its run began, and names everything that the run created.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SnapshotId(Stamp);
 
 /// The text is not a valid snapshot id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not a valid snapshot id; expected one such as 20260630T010000Z")]
 pub struct InvalidSnapshotId(String);
 
-impl SnapshotId {
-    /// The id of a run that begins at `moment`.
+impl Stamp {
+    /// The second that contains `moment`.
     pub fn at(moment: Timestamp) -> Self {
         Self(Timestamp::from_second(moment.as_second()).unwrap_or(moment))
     }
 
-    /// When the run began.
-    pub const fn taken(self) -> Timestamp {
+    /// The moment.
+    pub const fn moment(self) -> Timestamp {
         self.0
     }
 
-    /// The id one second later; the last representable id stays the same.
-    #[must_use]
-    pub fn next(self) -> Self {
-        self.after(1)
-    }
-
-    /// The id `seconds` later, or the last representable id.
+    /// The stamp `seconds` later, or the last representable one.
     #[must_use]
     pub fn after(self, seconds: i64) -> Self {
         Self::at(self.0.checked_add(jiff::SignedDuration::from_secs(seconds)).unwrap_or(Timestamp::MAX))
     }
 }
 
-impl fmt::Display for SnapshotId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0.strftime(STAMP))
+impl SnapshotId {
+    /// The id of a run that begins at `moment`.
+    pub fn at(moment: Timestamp) -> Self {
+        Self(Stamp::at(moment))
+    }
+
+    /// The id of the snapshot that is named by a stamp.
+    pub const fn named(stamp: Stamp) -> Self {
+        Self(stamp)
+    }
+
+    /// When the run began.
+    pub const fn taken(self) -> Timestamp {
+        self.0.moment()
+    }
+
+    /// When the run began, as it stands in names.
+    pub const fn stamp(self) -> Stamp {
+        self.0
+    }
+
+    /// The id one second later; the last representable id stays the same.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0.after(1))
     }
 }
 
-impl FromStr for SnapshotId {
+impl From<SnapshotId> for Stamp {
+    fn from(id: SnapshotId) -> Self {
+        id.0
+    }
+}
+
+impl fmt::Display for Stamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0.strftime(FORMAT))
+    }
+}
+
+impl fmt::Display for SnapshotId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for Stamp {
     type Err = InvalidSnapshotId;
 
     /// Accepts only the format that [`fmt::Display`] writes.
@@ -56,7 +95,15 @@ impl FromStr for SnapshotId {
     }
 }
 
-impl SnapshotId {
+impl FromStr for SnapshotId {
+    type Err = InvalidSnapshotId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidSnapshotId> {
+        text.parse().map(Self)
+    }
+}
+
+impl Stamp {
     /// Parses digit by digit: a listing has thousands of ids, and a general parser would dominate its cost.
     fn parse_bytes(text: &[u8]) -> Option<Self> {
         let [date @ .., b'Z'] = text else { return None };
@@ -84,13 +131,13 @@ impl SnapshotId {
     }
 }
 
-impl Serialize for SnapshotId {
+impl Serialize for Stamp {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
 }
 
-impl<'de> Deserialize<'de> for SnapshotId {
+impl<'de> Deserialize<'de> for Stamp {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }

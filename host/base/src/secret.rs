@@ -20,7 +20,7 @@ const CREDENTIAL_BYTES_MAX: u64 = 64 << 10;
 /// Where credentials come from. They are read again at each use, because they rotate.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "snake_case")]
-pub struct Source {
+pub struct SecretSource {
     /// A folder with one file per value, as Kubernetes and Vault mount secrets.
     pub files: Option<PathBuf>,
     /// The standard environment variables.
@@ -65,12 +65,12 @@ impl Eq for Fetch {}
 #[derive(Debug)]
 pub enum OpenCredentials<'s> {
     /// Files or variables, which are read one by one.
-    Place(&'s Source),
+    Place(&'s SecretSource),
     /// The values of a Secret.
     Secret(Values),
 }
 
-impl Source {
+impl SecretSource {
     /// Opens the credentials. A Kubernetes Secret is fetched here, once for all its values.
     ///
     /// # Errors
@@ -171,7 +171,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("a file in place of the folder");
         std::fs::write(&file, "x").unwrap();
-        let source = Source { files: Some(file), ..Source::default() };
+        let source = SecretSource { files: Some(file), ..SecretSource::default() };
         let error = OpenCredentials::Place(&source).read_optional("password", "X").unwrap_err();
         assert!(error.message().contains("cannot be read"), "{error}");
     }
@@ -189,7 +189,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("password"), "s3cret\n").unwrap();
         std::fs::write(folder.path().join("username"), "\n").unwrap();
-        let source = Source { files: Some(folder.path().into()), ..Source::default() };
+        let source = SecretSource { files: Some(folder.path().into()), ..SecretSource::default() };
         let source = OpenCredentials::Place(&source);
         assert_eq!(source.read("password", "X").unwrap().expose_secret(), "s3cret");
         assert!(source.read("username", "X").unwrap_err().message().contains("is empty"));

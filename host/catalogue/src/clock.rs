@@ -1,6 +1,6 @@
 //! How far clocks may differ, and what records say about the clock under which a snapshot was made.
 
-use base::id::SnapshotId;
+use base::id::Stamp;
 use jiff::{SignedDuration, Timestamp};
 
 /// How far the machine's clock may differ from the store's. Synchronised clocks differ by less than a second. This
@@ -21,7 +21,7 @@ pub struct ClockFacts {
     pub skewed: bool,
 }
 
-/// Whether the time of a snapshot is in the future.
-pub fn is_ahead(id: SnapshotId, now: Timestamp) -> bool {
-    id.taken().duration_since(now) > SKEW_MAX
+/// Whether a time is in the future.
+pub fn is_ahead(at: impl Into<Stamp>, now: Timestamp) -> bool {
+    at.into().moment().duration_since(now) > SKEW_MAX
 }

@@ -18,7 +18,7 @@ use crate::guard;
 use crate::record::newer_format;
 use base::error::{Error, Result};
 use base::evidence::SealKey;
-use base::id::SnapshotId;
+use base::id::{SnapshotId, Stamp};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -133,7 +133,7 @@ pub struct EnvironmentFile {
 #[serde(deny_unknown_fields)]
 pub struct PreviousFile {
     /// Its stamp.
-    pub stamp: SnapshotId,
+    pub stamp: Stamp,
     /// SHA-256 of its bytes, in lower-case hexadecimal.
     pub sha256: String,
 }
@@ -155,7 +155,7 @@ pub struct KnownSource {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredFile {
     /// Its stamp.
-    pub stamp: SnapshotId,
+    pub stamp: Stamp,
     /// SHA-256 of its bytes.
     pub sha256: String,
     /// Its content.
@@ -314,7 +314,7 @@ impl EnvironmentFile {
     /// # Errors
     /// [`base::error::Class::Unexpected`] if it cannot be read or belongs to another environment;
     /// [`base::error::Class::Config`] if a newer version wrote it.
-    pub fn parse(bytes: &[u8], environment: &Environment, stamp: SnapshotId) -> Result<Self> {
+    pub fn parse(bytes: &[u8], environment: &Environment, stamp: Stamp) -> Result<Self> {
         let damaged = |why: String| {
             Error::unexpected(format!("the environment's file {environment}/{FOLDER}/{stamp}.json {why}"))
                 .hint("nothing is forgotten while it is damaged; put a copy back in its place")

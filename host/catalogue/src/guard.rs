@@ -100,7 +100,7 @@ impl Decision {
 }
 
 /// A plan by snapshot.
-pub type Plan = BTreeMap<SnapshotId, Decision>;
+pub type Decisions = BTreeMap<SnapshotId, Decision>;
 
 /// Why a plan is not carried out at all. This is always the plugin's fault.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -111,7 +111,7 @@ pub struct Refusal(String);
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Guarded {
     /// The decision for every snapshot.
-    pub plan: Plan,
+    pub plan: Decisions,
     /// Snapshots that may be forgotten but wait for a later run, because the number that enter the bin at once is
     /// limited.
     pub deferred: BTreeSet<SnapshotId>,
@@ -121,8 +121,8 @@ pub struct Guarded {
 ///
 /// # Errors
 /// A [`Refusal`] that names the first snapshot that violates this.
-pub fn pair_decisions(known: &BTreeSet<SnapshotId>, answer: Vec<(String, Decision)>) -> Result<Plan, Refusal> {
-    let mut plan = Plan::new();
+pub fn pair_decisions(known: &BTreeSet<SnapshotId>, answer: Vec<(String, Decision)>) -> Result<Decisions, Refusal> {
+    let mut plan = Decisions::new();
     for (id, decision) in answer {
         let shown = base::text::printable(&id);
         let parsed = id.parse::<SnapshotId>().ok().filter(|id| known.contains(id));
@@ -150,7 +150,7 @@ pub fn apply(
     time_zone: &TimeZone,
     now: Timestamp,
     subjects: &[Subject],
-    mut plan: Plan,
+    mut plan: Decisions,
 ) -> Guarded {
     for (id, rule) in protected(config, time_zone, now, subjects) {
         let Some(decision) = plan.get_mut(&id) else { continue };
@@ -287,7 +287,7 @@ mod tests {
         Subject { sources: [("db".to_owned(), db), ("docs".to_owned(), docs)].into(), ..subject(id) }
     }
 
-    pub(super) fn forget_all(subjects: &[Subject]) -> Plan {
+    pub(super) fn forget_all(subjects: &[Subject]) -> Decisions {
         subjects.iter().map(|s| (s.id, Decision::of_plan(false, vec!["test".into()]))).collect()
     }
 
@@ -456,7 +456,7 @@ mod tests {
                 },
                 ..subject("20260101T000000Z")
             }).collect();
-            let plan: Plan = subjects.iter().zip(&keeps)
+            let plan: Decisions = subjects.iter().zip(&keeps)
                 .map(|(s, keep)| (s.id, Decision::of_plan(*keep, vec!["x".into()]))).collect();
             let now = at(now_day);
             let guarded = apply(&GuardConfig::default(), true, &TimeZone::UTC, now, &subjects, plan.clone()).plan;

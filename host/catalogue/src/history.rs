@@ -19,10 +19,10 @@ pub use snapshot::{Object, Snapshot, State};
 use crate::environment::StoredFile;
 use crate::guard::{Serves, Subject};
 use crate::proof::{self, Mark, VerificationState};
-use crate::record::{Condition, Measure, ObjectRecord, Previous};
+use crate::record::{Condition, Measure, ObjectRecord, Previous, Record};
 use base::error::Error;
 use base::evidence::{SealKey, Selected};
-use base::id::SnapshotId;
+use base::id::{SnapshotId, Stamp};
 use jiff::{SignedDuration, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
 use store::ObjectKey;
@@ -56,23 +56,23 @@ pub enum FileDoubt {
     /// A run used a newer version, which is gone.
     Gone {
         /// The version that is gone.
-        stamp: SnapshotId,
+        stamp: Stamp,
         /// The run.
         run: SnapshotId,
     },
     /// It was changed after a run used it.
     Changed {
         /// Its stamp.
-        stamp: SnapshotId,
+        stamp: Stamp,
         /// The run.
         run: SnapshotId,
     },
     /// It does not follow the previous version. A copy of an older version looks like this.
     Unchained {
         /// The newest version.
-        stamp: SnapshotId,
+        stamp: Stamp,
         /// The previous version, which it does not name.
-        before: SnapshotId,
+        before: Stamp,
     },
 }
 
@@ -104,9 +104,9 @@ pub struct History {
     /// Kinds of all sources that the configuration, the environment's file or a record names.
     pub sources: BTreeMap<String, String>,
     /// The newest version of the environment's file, even if it cannot be read.
-    newest_file: Option<SnapshotId>,
+    newest_file: Option<Stamp>,
     /// Every time that a name in the store contains in this program's format.
-    stamps: BTreeSet<SnapshotId>,
+    stamps: BTreeSet<Stamp>,
 }
 
 impl History {
@@ -259,24 +259,24 @@ impl History {
 
     /// The newest time at which this program wrote anything, even if it is in the future. Snapshots that a person
     /// retired do not count.
-    pub fn newest_moment(&self) -> Option<SnapshotId> {
+    pub fn newest_moment(&self) -> Option<Stamp> {
         let recorded = self.snapshots.iter().rev().find(|snapshot| !snapshot.adopted && !snapshot.retired);
-        let founded = self.environment.as_ref().map(|stored| SnapshotId::at(stored.file.written));
-        recorded.map(|snapshot| snapshot.id).max(founded)
+        let founded = self.environment.as_ref().map(|stored| Stamp::at(stored.file.written));
+        recorded.map(|snapshot| snapshot.id.stamp()).max(founded)
     }
 
     /// The stamp of the newest version of the environment's file, even if it cannot be read.
-    pub const fn newest_file(&self) -> Option<SnapshotId> {
+    pub const fn newest_file(&self) -> Option<Stamp> {
         self.newest_file
     }
 
     /// The newest time before `now` that is not doubted. A doubted time cannot justify another jump of a clock to the
     /// same time.
-    pub fn newest_certain(&self, now: Timestamp) -> Option<SnapshotId> {
+    pub fn newest_certain(&self, now: Timestamp) -> Option<Stamp> {
         let certain = |snapshot: &&Snapshot| !snapshot.adopted && !snapshot.clock_doubted;
-        let recorded = self.past(now).find(certain).map(|snapshot| snapshot.id);
-        let founded = self.environment.as_ref().map(|stored| SnapshotId::at(stored.file.written));
-        recorded.max(founded.filter(|founded| founded.taken() <= now))
+        let recorded = self.past(now).find(certain).map(|snapshot| snapshot.id.stamp());
+        let founded = self.environment.as_ref().map(|stored| Stamp::at(stored.file.written));
+        recorded.max(founded.filter(|founded| founded.moment() <= now))
     }
 
     /// A recorded time; or, if it is still ahead, the id of the newest snapshot before now, because the time was
@@ -304,10 +304,22 @@ impl History {
     #[must_use]
     pub fn free_id(&self, now: Timestamp) -> SnapshotId {
         let mut id = SnapshotId::at(self.present(now));
-        while self.stamps.contains(&id) || self.knows(id) {
+        while self.stamps.contains(&id.stamp()) || self.knows(id) {
             id = id.next();
         }
         id
+    }
+
+    /// A record without sources that follows this history.
+    pub fn next_record(&self, id: SnapshotId, environment: &str) -> Record {
+        Record {
+            met_ahead: self.met_ahead(id.taken()),
+            environment_file: self.environment.as_ref().map(|stored| stored.stamp),
+            environment_sha256: self.environment.as_ref().map(|stored| stored.sha256.clone()),
+            witnessed: self.witnessed(id.taken()),
+            previous: self.previous(id.taken()).and_then(Snapshot::link),
+            ..Record::blank(id, environment)
+        }
     }
 
     fn past(&self, now: Timestamp) -> impl Iterator<Item = &Snapshot> {
@@ -323,7 +335,7 @@ impl History {
     #[must_use]
     pub fn proven_by(&self, moment: Timestamp) -> Self {
         let mut then = self.clone();
-        then.verifications.retain(|mark| mark.at.taken() <= moment);
+        then.verifications.retain(|mark| mark.at.moment() <= moment);
         for snapshot in &mut then.snapshots {
             snapshot.verification_state = proof::verification_state(&then.verifications, snapshot.id, moment);
         }

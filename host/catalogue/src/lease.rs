@@ -15,7 +15,7 @@
 mod mark;
 mod rivals;
 
-pub use mark::{Mark, read_mark};
+pub use mark::{LeaseMark, read_mark};
 
 use crate::configured::Environment;
 use crate::keys::key;
@@ -77,7 +77,7 @@ struct Held {
     store: Arc<Store>,
     key: ObjectKey,
     /// What the store should hold under the key. The lock is held while it is written.
-    mark: tokio::sync::Mutex<Mark>,
+    mark: tokio::sync::Mutex<LeaseMark>,
     nonce: String,
     fence: Fence,
 }
@@ -112,7 +112,7 @@ impl Machine {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Abandoned {
     /// The mark, which lists what the run was about to make.
-    pub mark: Mark,
+    pub mark: LeaseMark,
     key: ObjectKey,
 }
 
@@ -159,7 +159,7 @@ impl Lease {
         machine: Machine,
     ) -> Result<(Self, Vec<Abandoned>)> {
         let nonce = format!("{:032x}", (machine.draw)());
-        let mark = Mark::own(nonce.clone());
+        let mark = LeaseMark::own(nonce.clone());
         let body = Bytes::from(crate::record::to_bytes(&mark)?);
         let own = key(&format!("{environment}/leases/{nonce}.json"))?;
         for attempt in 1..=TRIES_MAX {
@@ -351,7 +351,7 @@ impl Held {
 
     /// [`Held::renew`] that continues even if its caller is cancelled: a request that was sent may still be carried
     /// out, and nothing else may write the mark until it is over.
-    async fn renew_uncancelled(self: &Arc<Self>, change: impl FnOnce(&mut Mark) + Send + 'static) -> Result<()> {
+    async fn renew_uncancelled(self: &Arc<Self>, change: impl FnOnce(&mut LeaseMark) + Send + 'static) -> Result<()> {
         let held = Arc::clone(self);
         let renewed = tokio::spawn(async move { held.renew(change).await }).await;
         renewed.map_err(|error| Error::unexpected(format!("renewing the lease: {error}")))?
@@ -359,7 +359,7 @@ impl Held {
 
     /// Writes the changed mark if the mark still exists. A missing mark was swept, because another run considered this
     /// one dead.
-    async fn renew(&self, change: impl FnOnce(&mut Mark)) -> Result<()> {
+    async fn renew(&self, change: impl FnOnce(&mut LeaseMark)) -> Result<()> {
         let mut mark = self.mark.lock().await;
         let mut changed = mark.clone();
         change(&mut changed);

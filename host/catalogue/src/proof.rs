@@ -5,13 +5,13 @@
 
 mod crosscheck;
 
-pub use crosscheck::{CrosscheckReport, Finding, Head, PATHS_MAX, Paths, Verdict};
+pub use crosscheck::{CrosscheckReport, CrosscheckVerdict, Finding, Head, PATHS_MAX, Paths};
 
 use crate::configured::Environment;
 use crate::keys::key;
 use crate::record::PluginRecord;
 use base::error::{Error, Result};
-use base::id::SnapshotId;
+use base::id::{SnapshotId, Stamp};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -78,7 +78,7 @@ pub struct Mark {
     /// The snapshot that was verified.
     pub snapshot: SnapshotId,
     /// When the verification began.
-    pub at: SnapshotId,
+    pub at: Stamp,
     /// How thoroughly.
     pub depth: Depth,
     /// Whether no problem was found.
@@ -94,7 +94,7 @@ impl Mark {
 
     /// Whether the clock of the verification was ahead of this one.
     pub fn is_from_the_future(self, now: Timestamp) -> bool {
-        self.at.taken().duration_since(now) > AHEAD_MAX
+        self.at.moment().duration_since(now) > AHEAD_MAX
     }
 
     /// Parses exactly what [`Mark::name`] writes.
@@ -197,7 +197,7 @@ pub struct Drill {
     /// See [`FORMAT_VERSION`].
     pub format_version: u32,
     /// The drill, identified by the time at which it began.
-    pub id: SnapshotId,
+    pub id: Stamp,
     /// The environment.
     pub environment: String,
     /// The snapshot that was restored.
@@ -247,7 +247,7 @@ pub struct Phase {
 
 impl Drill {
     /// Keys of its report: the JSON and the printable page.
-    pub fn keys(environment: &Environment, id: SnapshotId) -> Result<(ObjectKey, ObjectKey)> {
+    pub fn keys(environment: &Environment, id: Stamp) -> Result<(ObjectKey, ObjectKey)> {
         Ok((key(&format!("{environment}/drills/{id}.json"))?, key(&format!("{environment}/drills/{id}.html"))?))
     }
 

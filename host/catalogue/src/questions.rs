@@ -59,11 +59,11 @@ pub fn clock_doubt(now: Timestamp, store_now: Timestamp, history: &History) -> O
         return Some(ClockDoubt::Skew { seconds: skew.as_secs() });
     }
     let newest = history.newest_moment()?;
-    if now.duration_since(newest.taken()) < -SKEW_MAX {
+    if now.duration_since(newest.moment()) < -SKEW_MAX {
         return Some(ClockDoubt::Behind { newest });
     }
     let certain = history.newest_certain(now).unwrap_or(newest);
-    (now.duration_since(certain.taken()) > GAP_MAX).then_some(ClockDoubt::Gap { newest: certain })
+    (now.duration_since(certain.moment()) > GAP_MAX).then_some(ClockDoubt::Gap { newest: certain })
 }
 
 /// All questions that wait for a person.

@@ -5,7 +5,7 @@
 
 use base::error::{Error, Result};
 use base::evidence::Selected;
-use base::id::SnapshotId;
+use base::id::{SnapshotId, Stamp};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -57,7 +57,7 @@ pub struct Record {
     pub met_ahead: BTreeSet<SnapshotId>,
     /// The stamp of the version of the environment's file that the run used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub environment_file: Option<SnapshotId>,
+    pub environment_file: Option<Stamp>,
     /// SHA-256 of that version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub environment_sha256: Option<String>,
@@ -91,12 +91,12 @@ pub enum ClockDoubt {
     /// Nothing was recorded for so long that the clock may have jumped forward.
     Gap {
         /// The newest time that was known.
-        newest: SnapshotId,
+        newest: Stamp,
     },
     /// Something in the store has a later time than the run.
     Behind {
         /// The newest time that was known.
-        newest: SnapshotId,
+        newest: Stamp,
     },
 }
 
@@ -412,6 +412,28 @@ struct Versioned {
 const UNREADABLE_OF_VERSION_1: &str = "cannot be read";
 
 impl SourceRecord {
+    /// A record of a source of which nothing was stored.
+    pub fn blank(kind: &str, outcome: Outcome) -> Self {
+        Self {
+            kind: kind.to_owned(),
+            outcome,
+            reason: String::new(),
+            fingerprint: None,
+            basis: None,
+            selected: Vec::new(),
+            seals: Vec::new(),
+            object: None,
+            database: None,
+            fingerprint_millis: None,
+            dump_millis: None,
+            archive: None,
+            condition: None,
+            doubts: Vec::new(),
+            identity: None,
+            measure: None,
+        }
+    }
+
     /// How much of the source the object holds. Version 1 did not record it, so for an archive it follows from the
     /// problems. A carried-over object is judged by the record of the run that made it.
     pub fn condition(&self) -> Condition {
@@ -438,6 +460,30 @@ impl SourceRecord {
 }
 
 impl Record {
+    /// A record without sources that follows no other one.
+    pub fn blank(id: SnapshotId, environment: &str) -> Self {
+        Self {
+            format_version: FORMAT_VERSION,
+            id,
+            environment: environment.to_owned(),
+            started: id.taken(),
+            finished: id.taken(),
+            time_zone: "UTC".to_owned(),
+            host_version: env!("CARGO_PKG_VERSION").to_owned(),
+            complete: true,
+            sources: BTreeMap::new(),
+            plugins: Vec::new(),
+            warnings: Vec::new(),
+            store_time: None,
+            clock_doubt: None,
+            met_ahead: BTreeSet::new(),
+            environment_file: None,
+            environment_sha256: None,
+            witnessed: Vec::new(),
+            previous: None,
+        }
+    }
+
     /// Reads a stored record and checks that it belongs to its key.
     ///
     /// # Errors

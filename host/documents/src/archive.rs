@@ -9,7 +9,7 @@ use super::entry::{Entry, Kind, Meta};
 use super::exclude::Matcher;
 use super::header::{self, END};
 use super::index::reader::Reader;
-use super::index::{Digest, Index, Line, Member};
+use super::index::{self, Digest, Index, Line, Member};
 use super::member::{MEMBER_BYTES, Packer};
 use super::open::Folders;
 use super::pipeline::{self, Disconnected, Outlet};
@@ -27,6 +27,7 @@ use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use tempfile::SpooledTempFile;
+use tokio::sync::oneshot;
 
 /// What to archive and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,22 +38,31 @@ pub struct ArchiveOptions {
     pub when_unreadable: WhenUnreadable,
 }
 
-/// The results of an archive whose stream ended successfully.
-pub(super) struct Done {
-    pub(super) report: ArchiveReport,
-    /// `None` if its temporary file could not be written; the report then says so.
-    pub(super) index: Option<SpooledTempFile>,
+/// The outcome of an archive whose stream ended successfully.
+#[derive(Debug)]
+pub struct Archived {
+    /// What it holds, what was excluded and what went wrong.
+    pub report: ArchiveReport,
+    index: Option<SpooledTempFile>,
 }
 
-/// Starts an archive on its own threads. `done` is called right before the stream ends successfully. Dropping the
+impl Archived {
+    /// Takes the index, which is stored beside the archive. `docs/format.md` describes its format. `None` if its
+    /// temporary file could not be written, as the report then says, and on every later call.
+    pub fn take_index(&mut self) -> Option<ByteStream> {
+        self.index.take().map(index::stream)
+    }
+}
+
+/// Starts an archive on its own threads. Its outcome is sent right before the stream ends successfully. Dropping the
 /// stream stops every thread.
 pub(super) fn start(
     root: Arc<OwnedFd>,
     matcher: Matcher,
     options: ArchiveOptions,
     expected_bytes: Option<u64>,
-    done: impl FnOnce(Done) + Send + 'static,
-) -> Result<ByteStream> {
+) -> Result<(ByteStream, oneshot::Receiver<Archived>)> {
+    let (outcome, received) = oneshot::channel();
     let (writer, stream) = stream::channel(expected_bytes);
     let work = move || {
         let ledger = Ledger::new(options.exclude, options.when_unreadable);
@@ -72,7 +82,8 @@ pub(super) fn start(
             if let Err(error) = &index {
                 ledger.note(b"", &format!("has no index, because writing the index failed: {error}"));
             }
-            done(Done { report: ledger.finish(), index: index.unwrap_or_default() });
+            // Nobody has to wait for it.
+            outcome.send(Archived { report: ledger.finish(), index: index.unwrap_or_default() }).ok();
             // A consumer that is gone does not need the end of the stream.
             writer.blocking_finish().ok();
         }
@@ -81,7 +92,7 @@ pub(super) fn start(
         .name("archive".to_owned())
         .spawn(work)
         .map_err(|error| Error::unexpected(format!("failed to start a thread for the archive: {error}")))?;
-    Ok(stream)
+    Ok((stream, received))
 }
 
 /// Reads the index the way a restore does, before a record refers to it.

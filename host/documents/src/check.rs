@@ -8,7 +8,7 @@ use super::entry::Kind;
 use super::header::TAR_BLOCK_BYTES;
 use super::index::reader::{Item, Reader, Span};
 use super::index::{Digest, Line};
-use super::object::{Archive, Means, Object, blocking};
+use super::object::{Archive, Means, StoredObject, blocking};
 use super::path::shown;
 use super::restore::{
     Gunzip, Names, archive_unreadable, check_digest, damaged, described, next_entry, nothing_more, padding, skip,
@@ -151,7 +151,7 @@ impl Pass {
 }
 
 /// Checks any `tar.gz` in one pass: whether its headers are valid to the end and its checksums are right.
-fn by_pass(object: &Object, means: &Means) -> Result<Checked> {
+fn by_pass(object: &StoredObject, means: &Means) -> Result<Checked> {
     let reader = object.read(None, means, true)?;
     let mut input = BufReader::with_capacity(BUFFER_BYTES, Gunzip::new(reader));
     let (mut checked, mut names) = (Checked::default(), Names::default());

@@ -5,7 +5,7 @@
 use super::entry::Kind;
 use super::index::reader::{Item, Span};
 use super::index::{Digest, Line};
-use super::object::{Archive, Means, Object, blocking};
+use super::object::{Archive, Means, StoredObject, blocking};
 use super::path;
 use super::path::shown;
 use super::restore::{
@@ -271,7 +271,7 @@ fn not_a_file(path: &[u8], kind: &Kind) -> Option<Error> {
 
 /// Reads the archive twice: first to its end to find the entry, because a name may occur twice and the later entry
 /// counts, then again up to that entry.
-fn by_pass(object: &Object, wanted: Vec<u8>, target: Option<Target>, means: &Means) -> Result<Got> {
+fn by_pass(object: &StoredObject, wanted: Vec<u8>, target: Option<Target>, means: &Means) -> Result<Got> {
     let open = || object.read(None, means, false).map(|reader| BufReader::new(Gunzip::new(reader)));
     let mut names = Names::default();
     each_entry(&mut open()?, |entry| names.add(entry).map(|_| true))?;

@@ -30,13 +30,13 @@ mod walk;
 #[cfg(test)]
 mod tests;
 
-pub use archive::ArchiveOptions;
+pub use archive::{ArchiveOptions, Archived};
 pub use check::{Checked, check};
 pub use digests::{Digests, DocumentState, Listed, Listing};
 pub use get::{Content, Document, Got, Target, count_below, each, get, look_up, shown_path};
-pub use object::{Archive, Fetch, Object};
+pub use object::{Archive, Fetch, StoredObject};
 pub use report::{ArchiveReport, EXCLUDED_FOLDERS_MAX, PROBLEMS_MAX, Problem, UnreadableEntry, WhenUnreadable};
-pub use summary::{Depth, Summary};
+pub use summary::{Detail, Summary};
 
 use base::error::{Error, Result};
 use base::evidence::{Counts, Measured, Selected};
@@ -50,7 +50,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tempfile::SpooledTempFile;
+use tokio::sync::oneshot;
 
 /// Bytes that an archive may need for an entry in addition to its content: headers and padding. This is an upper
 /// estimate; a store chooses its part size from it.
@@ -86,8 +86,6 @@ struct Seen {
     unreadable: u64,
     /// The largest number of files that a summary counted, excluded files not included.
     files: u64,
-    report: Option<ArchiveReport>,
-    index: Option<SpooledTempFile>,
 }
 
 /// The patterns that were passed in during one run.
@@ -155,11 +153,11 @@ impl Tree {
     ///
     /// # Errors
     /// [`base::error::Class::PluginRefused`] for an invalid pattern, naming it.
-    pub async fn summarise(&self, exclude: &[String], depth: Depth) -> Result<Summary> {
+    pub async fn summarise(&self, exclude: &[String], detail: Detail) -> Result<Summary> {
         let matcher = Matcher::new(exclude)?;
         {
             let mut seen = self.seen();
-            seen.with_times |= depth == Depth::Metadata;
+            seen.with_times |= detail == Detail::Metadata;
             let lists = &mut seen.excludes.summarised;
             if lists.len() < LISTS_MAX {
                 lists.push(exclude.to_vec());
@@ -168,7 +166,7 @@ impl Tree {
         let root = Arc::clone(&self.root);
         let stop = Arc::new(AtomicBool::new(false));
         let _stop_on_drop = StopOnDrop(Arc::clone(&stop));
-        let summary = tokio::task::spawn_blocking(move || summary::summarise(root, matcher, depth, &stop))
+        let summary = tokio::task::spawn_blocking(move || summary::summarise(root, matcher, detail, &stop))
             .await
             .map_err(|error| Error::unexpected(format!("the documents could not be summarised: {error}")))?
             .ok_or_else(|| Error::unexpected("the summary of the documents was stopped"))?;
@@ -187,14 +185,14 @@ impl Tree {
     /// # Errors
     /// See [`Tree::summarise`].
     pub async fn measure(&self, selected: Selected) -> Result<Measured> {
-        let (exclude, depth) = match &selected {
-            Selected::TreeMetadata { exclude } => (exclude, Depth::Metadata),
-            Selected::TreeContent { exclude } => (exclude, Depth::Content),
+        let (exclude, detail) = match &selected {
+            Selected::TreeMetadata { exclude } => (exclude, Detail::Metadata),
+            Selected::TreeContent { exclude } => (exclude, Detail::Content),
             _ => {
                 return Err(Error::unexpected(format!("a folder has no {}", selected.name())));
             }
         };
-        let summary = self.summarise(exclude, depth).await?;
+        let summary = self.summarise(exclude, detail).await?;
         // The counts cover the whole folder: exclude patterns must not change them.
         let files = summary.files.saturating_add(summary.excluded_files);
         let bytes = summary.bytes.saturating_add(summary.excluded_bytes);
@@ -202,41 +200,21 @@ impl Tree {
         Ok(Measured { digest: summary.digest, counts, selected })
     }
 
-    /// Starts an archive. The end of the stream shows whether it succeeded. Dropping the stream stops the work.
+    /// Starts an archive. The end of the stream shows whether it succeeded; only then is there an outcome. Dropping the
+    /// stream stops the work.
     ///
     /// # Errors
     /// [`base::error::Class::PluginRefused`] for an invalid pattern, naming it.
-    pub fn archive(self: &Arc<Self>, options: ArchiveOptions) -> Result<ByteStream> {
+    pub fn archive(&self, options: ArchiveOptions) -> Result<(ByteStream, oneshot::Receiver<Archived>)> {
         let matcher = Matcher::new(&options.exclude)?;
         let expected_bytes = {
             let mut seen = self.seen();
             if seen.excludes.archived.len() < LISTS_MAX {
                 seen.excludes.archived.push(options.exclude.clone());
             }
-            seen.report = None;
-            seen.index = None;
             seen.expected_bytes
         };
-        let tree = Arc::clone(self);
-        let done = move |done: archive::Done| {
-            let mut seen = tree.seen();
-            seen.report = Some(done.report);
-            seen.index = done.index;
-        };
-        archive::start(Arc::clone(&self.root), matcher, options, expected_bytes, done)
-    }
-
-    /// The report of the last archive; `None` unless its stream ended successfully.
-    pub fn report(&self) -> Option<ArchiveReport> {
-        self.seen().report.clone()
-    }
-
-    /// Takes the index of the last archive, which is stored beside it. `None` unless the archive's stream ended
-    /// successfully, and on every later call. `docs/format.md` describes the format.
-    #[must_use]
-    pub fn index(&self) -> Option<ByteStream> {
-        let index = self.seen().index.take()?;
-        Some(index::stream(index))
+        archive::start(Arc::clone(&self.root), matcher, options, expected_bytes)
     }
 
     /// Whether a summary of this run included change times, which a copy of the folder cannot reproduce.
@@ -247,9 +225,8 @@ impl Tree {
     /// Why a fingerprint from this run's summaries does not describe its archive: entries were unreadable, or they
     /// disappeared in between, for example because a disk was unmounted.
     #[must_use]
-    pub fn difference_to_summary(&self) -> Option<String> {
+    pub fn difference_to_summary(&self, report: &ArchiveReport) -> Option<String> {
         let seen = self.seen();
-        let report = seen.report.as_ref()?;
         if seen.unreadable > 0 {
             return Some(format!("the summary could not read {} entries", seen.unreadable));
         }

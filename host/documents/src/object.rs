@@ -17,7 +17,7 @@ pub type Fetch = Arc<dyn Fn(Option<Range<u64>>) -> BoxFuture<'static, Result<Byt
 
 /// A stored object.
 #[derive(Clone)]
-pub struct Object {
+pub struct StoredObject {
     /// Its name in messages.
     pub name: String,
     /// Its size.
@@ -28,7 +28,7 @@ pub struct Object {
     pub fetch: Fetch,
 }
 
-impl fmt::Debug for Object {
+impl fmt::Debug for StoredObject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({} bytes)", self.name, self.bytes)
     }
@@ -38,9 +38,9 @@ impl fmt::Debug for Object {
 #[derive(Debug, Clone)]
 pub struct Archive {
     /// The `tar.gz`.
-    pub object: Object,
+    pub object: StoredObject,
     /// Its index.
-    pub index: Option<Object>,
+    pub index: Option<StoredObject>,
 }
 
 /// What a blocking thread needs to read objects.
@@ -50,7 +50,7 @@ pub(super) struct Means {
     pub(super) stop: CancellationToken,
 }
 
-impl Object {
+impl StoredObject {
     /// Opens the object for reading on a thread that may block.
     pub(super) fn read(&self, range: Option<Range<u64>>, means: &Means, hashed: bool) -> Result<BlockingReader> {
         let stream = means.runtime.block_on((self.fetch)(range))?;

@@ -63,7 +63,7 @@ pub struct Survey {
 
 /// What was restored.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Restored {
+pub struct RestoredFolder {
     /// Files, links and FIFOs.
     pub files: u64,
     /// Folders.
@@ -148,7 +148,7 @@ pub fn check_target(into: &Path, bytes: u64, entries: u64) -> Result<()> {
 /// # Errors
 /// [`base::error::Class::Stale`] for an archive that is damaged or leads out of the folder, naming the entry; see also
 /// [`check_target`]. On any error, the target is unchanged.
-pub async fn restore(archive: &Archive, into: PathBuf, id: String, stop: &CancellationToken) -> Result<Restored> {
+pub async fn restore(archive: &Archive, into: PathBuf, id: String, stop: &CancellationToken) -> Result<RestoredFolder> {
     let archive = archive.clone();
     blocking(stop, move |means| {
         let target = Target::begin(&into, &id)?;
@@ -292,12 +292,12 @@ impl Work {
     }
 
     /// Does the work that had to wait for all files.
-    fn finish(self) -> Result<(Restored, Option<Described>)> {
+    fn finish(self) -> Result<(RestoredFolder, Option<Described>)> {
         let mut sink = self.sink();
         let root = self.late.finish(&mut sink, |folder| note(&self.lacking, folder))?;
         let taken = |problems: Mutex<Problems>| problems.into_inner().unwrap_or_else(PoisonError::into_inner);
         let (skipped, lacking) = (taken(self.skipped), taken(self.lacking));
-        let restored = Restored {
+        let restored = RestoredFolder {
             files: self.files.into_inner(),
             folders: self.folders.into_inner(),
             bytes: self.bytes.into_inner(),

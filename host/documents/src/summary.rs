@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// How closely a tree is examined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Depth {
+pub enum Detail {
     /// Path, kind, mode, owner, size, modification and change time, link target.
     Metadata,
     /// Path, kind, mode, owner, link target and the SHA-256 of each file's bytes; no times.
@@ -54,11 +54,11 @@ const BATCH_BYTES_MAX: u64 = 4 << 20;
 pub(super) const READ_BYTES: usize = 256 << 10;
 
 /// Examines every entry below `root`; `None` if `stop` was set.
-pub(super) fn summarise(root: Arc<OwnedFd>, matcher: Matcher, depth: Depth, stop: &AtomicBool) -> Option<Summary> {
+pub(super) fn summarise(root: Arc<OwnedFd>, matcher: Matcher, detail: Detail, stop: &AtomicBool) -> Option<Summary> {
     let walk = Walk::new(Arc::clone(&root), matcher);
-    match depth {
-        Depth::Metadata => summarise_metadata(walk, stop),
-        Depth::Content => summarise_content(walk, &root, stop),
+    match detail {
+        Detail::Metadata => summarise_metadata(walk, stop),
+        Detail::Content => summarise_content(walk, &root, stop),
     }
 }
 
@@ -260,7 +260,7 @@ fn push_unreadable(line: &mut Vec<u8>, path: &[u8]) {
     push_bytes(line, path);
 }
 
-/// Appends the fields that are part of the digest at either depth.
+/// Appends the fields that are part of the digest with either detail.
 fn push_common(line: &mut Vec<u8>, entry: &Entry) {
     let meta = &entry.meta;
     let (letter, target) = match &meta.kind {

@@ -156,9 +156,14 @@ fn reporting(exclude: &[&str]) -> ArchiveOptions {
 }
 
 async fn archived(path: &Path, exclude: &[&str]) -> (Vec<u8>, ArchiveReport) {
-    let tree = tree(path);
-    let bytes = collected(tree.archive(reporting(exclude)).unwrap()).await.unwrap();
-    (bytes, tree.report().unwrap())
+    let (bytes, outcome) = finished(&tree(path), reporting(exclude)).await.unwrap();
+    (bytes, outcome.report)
+}
+
+/// The bytes of an archive and its outcome.
+async fn finished(tree: &Tree, options: ArchiveOptions) -> Result<(Vec<u8>, Archived)> {
+    let (stream, outcome) = tree.archive(options)?;
+    Ok((collected(stream).await?, outcome.await.unwrap()))
 }
 
 /// Whether a tool is installed. If it is not, notes that its test is skipped.

@@ -105,7 +105,7 @@ pub struct Backup {
 
 /// A VolumeSnapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Snapshot {
+pub struct VolumeSnapshot {
     /// Its namespace.
     pub namespace: String,
     /// Its name.
@@ -137,7 +137,7 @@ struct Lists {
     longhorn: Once<Option<Vec<LonghornVolume>>>,
     jobs: Once<Option<Vec<RecurringJob>>>,
     backups: Once<Option<Vec<Backup>>>,
-    snapshots: Once<Option<Vec<Snapshot>>>,
+    snapshots: Once<Option<Vec<VolumeSnapshot>>>,
 }
 
 impl Volumes {
@@ -187,11 +187,11 @@ impl Volumes {
     }
 
     /// VolumeSnapshots in the configured namespaces; `None` if the cluster does not have the resource.
-    pub async fn snapshots(&self) -> Result<Option<Vec<Snapshot>>> {
+    pub async fn snapshots(&self) -> Result<Option<Vec<VolumeSnapshot>>> {
         let request = async || {
             for kind in SNAPSHOTS {
                 if let Some(found) = self.list_in_namespaces(kind).await? {
-                    return Ok(Some(found.iter().map(Snapshot::from).collect()));
+                    return Ok(Some(found.iter().map(VolumeSnapshot::from).collect()));
                 }
             }
             Ok(None)

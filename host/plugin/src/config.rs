@@ -3,7 +3,7 @@
 use super::{Role, cache, signature};
 use crate::grant::Grant;
 use base::error::{Error, Result};
-use postgres::{Filters, Readable, Shown};
+use postgres::{Filters, Readable, ShownColumns};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use std::path::PathBuf;
@@ -70,7 +70,7 @@ impl Default for Plugins {
             coverage: shipped("coverage.wasm", &[Grant::KubeVolumes]),
             crosscheck: PluginConfig {
                 tables: Readable::of(&SHIPPED_TABLES).unwrap_or_default(),
-                shown: Shown::of(&SHIPPED_SHOWN),
+                shown: ShownColumns::of(&SHIPPED_SHOWN),
                 ..shipped("crosscheck-dolibarr.wasm", &[Grant::TableRows, Grant::DocumentsDigests])
             },
         }
@@ -99,7 +99,7 @@ pub struct PluginConfig {
     /// The columns of these tables that a report may show. Without them, it shows the row's key. Only for a crosscheck
     /// plugin.
     #[serde(default)]
-    pub shown: Shown,
+    pub shown: ShownColumns,
     /// The columns by which the grant `database-evidence` may leave out rows; by default those that the shipped plugin
     /// needs. Only for a fingerprint plugin.
     pub filters: Option<Filters>,

@@ -60,7 +60,7 @@ const MEASURES_MAX: usize = 16;
 
 /// Memory limit of one call of a plugin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Memory {
+pub struct MemoryLimit {
     /// Linear memory of all instances of the component together.
     pub bytes_max: usize,
 }
@@ -90,6 +90,9 @@ pub fn add_tally(total: &mut Tally, tally: Tally) {
     }
 }
 
+/// A plugin's answer: the value, or as much of the failure as the plugin may know.
+pub type Answer<T> = wasmtime::Result<Result<T, types::Error>>;
+
 /// One plugin call's state in the host.
 pub struct Context {
     /// The handles.
@@ -116,7 +119,7 @@ impl std::fmt::Debug for Context {
 
 impl Context {
     /// A context without handles.
-    pub fn new(plugin: Arc<str>, memory: Memory, wasi: Option<WasiCtx>) -> Self {
+    pub fn new(plugin: Arc<str>, memory: MemoryLimit, wasi: Option<WasiCtx>) -> Self {
         let mut table = ResourceTable::new();
         table.set_max_capacity(HANDLES_MAX);
         let limiter = Limiter::new(memory.bytes_max);
@@ -145,10 +148,7 @@ impl Context {
     ///
     /// # Errors
     /// A trap, such as [`LimitReached::Streams`].
-    pub fn open_stream(
-        &mut self,
-        open: impl FnOnce() -> Result<ByteStream, Error>,
-    ) -> wasmtime::Result<Result<Resource<ByteStream>, types::Error>> {
+    pub fn open_stream(&mut self, open: impl FnOnce() -> Result<ByteStream, Error>) -> Answer<Resource<ByteStream>> {
         self.streams = self.streams.saturating_add(1);
         if self.streams > STREAMS_MAX {
             return Err(LimitReached::Streams.into());
@@ -160,10 +160,7 @@ impl Context {
     ///
     /// # Errors
     /// A trap if the plugin holds too many handles.
-    pub fn hand_out<T: Send + 'static>(
-        &mut self,
-        value: Result<T, Error>,
-    ) -> wasmtime::Result<Result<Resource<T>, types::Error>> {
+    pub fn hand_out<T: Send + 'static>(&mut self, value: Result<T, Error>) -> Answer<Resource<T>> {
         let handle = match value {
             Ok(value) => Ok(self.table.push(value)?),
             Err(error) => Err(error),

@@ -194,7 +194,7 @@ pub struct Plugin {
     filters: Arc<Filters>,
     wall: Duration,
     compute: Duration,
-    memory: crate::context::Memory,
+    memory: crate::context::MemoryLimit,
     engine: Engine,
     linked: wasmtime::component::InstancePre<crate::context::Context>,
 }
@@ -234,7 +234,7 @@ impl Plugin {
             filters: Arc::new(config.filters()),
             wall: Duration::from_secs(config.limits.call_seconds.unwrap_or(role.wall_seconds())),
             compute: Duration::from_secs(config.limits.compute_seconds.unwrap_or(COMPUTE_SECONDS)),
-            memory: crate::context::Memory {
+            memory: crate::context::MemoryLimit {
                 bytes_max: config.limits.memory_mib.unwrap_or(MEMORY_MIB).saturating_mul(1 << 20),
             },
             engine: engine.clone(),

@@ -91,7 +91,7 @@ fn is_sha256(digits: &str) -> bool {
 
 /// A component fetched from a registry.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Fetched {
+pub struct FetchedComponent {
     /// Its bytes.
     pub component: Vec<u8>,
     /// The signature that was pushed with it, if it was requested.
@@ -107,7 +107,12 @@ pub struct Fetched {
 /// # Errors
 /// [`base::error::Class::Unavailable`] if the registry cannot be reached or fails;
 /// [`base::error::Class::Config`] if it denies access, does not have the component, or returns something else.
-pub async fn fetch(address: &Address, signed: bool, cache: Option<&Cache>, docker: Option<&Path>) -> Result<Fetched> {
+pub async fn fetch(
+    address: &Address,
+    signed: bool,
+    cache: Option<&Cache>,
+    docker: Option<&Path>,
+) -> Result<FetchedComponent> {
     if let Some(found) = cache.and_then(|cache| cached(address, signed, cache)) {
         return Ok(found);
     }
@@ -129,7 +134,7 @@ pub async fn fetch(address: &Address, signed: bool, cache: Option<&Cache>, docke
 struct Pulled {
     manifest: Vec<u8>,
     layers: Layers,
-    fetched: Fetched,
+    fetched: FetchedComponent,
 }
 
 /// The layers that a manifest names.
@@ -150,7 +155,7 @@ struct Layer {
 
 /// The component from the cache. The cache returns only bytes with the right digest, so a complete chain is as good as
 /// a pull.
-fn cached(address: &Address, signed: bool, cache: &Cache) -> Option<Fetched> {
+fn cached(address: &Address, signed: bool, cache: &Cache) -> Option<FetchedComponent> {
     let manifest = cache.find(&address.digest, MANIFEST_BYTES_MAX as u64)?;
     let layers = layers_of(address, &manifest).ok()?;
     let found = |layer: &Layer| cache.find(&layer.digest, layer.bytes_max);
@@ -158,7 +163,7 @@ fn cached(address: &Address, signed: bool, cache: &Cache) -> Option<Fetched> {
         Some(layer) => Some(found(&layer)?),
         None => None,
     };
-    Some(Fetched { component: found(&layers.component)?, signature })
+    Some(FetchedComponent { component: found(&layers.component)?, signature })
 }
 
 async fn pull(address: &Address, signed: bool, auth: &RegistryAuth) -> Result<Pulled> {
@@ -174,7 +179,7 @@ async fn pull(address: &Address, signed: bool, auth: &RegistryAuth) -> Result<Pu
         None => None,
     };
     let component = pull_layer(&client, address, &layers.component, auth).await?;
-    Ok(Pulled { manifest: manifest.to_vec(), layers, fetched: Fetched { component, signature } })
+    Ok(Pulled { manifest: manifest.to_vec(), layers, fetched: FetchedComponent { component, signature } })
 }
 
 async fn pull_layer(client: &Client, address: &Address, layer: &Layer, auth: &RegistryAuth) -> Result<Vec<u8>> {

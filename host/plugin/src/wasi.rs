@@ -79,7 +79,7 @@ pub fn context() -> WasiCtx {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::context::Memory;
+    use crate::context::MemoryLimit;
     use std::time::Instant;
     use wasmtime::Store;
     use wasmtime::component::Component;
@@ -121,7 +121,7 @@ mod tests {
         let component = Component::new(&engine.wasm, wat::parse_str(WATCH).unwrap()).unwrap();
         let mut linker = Linker::new(&engine.wasm);
         add_to_linker(&mut linker).unwrap();
-        let memory = Memory { bytes_max: 1 << 20 };
+        let memory = MemoryLimit { bytes_max: 1 << 20 };
         let mut store = Store::new(&engine.wasm, Context::new("watch".into(), memory, Some(context())));
         store.set_epoch_deadline(u64::MAX / 2);
         let began = Instant::now();

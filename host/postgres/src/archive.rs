@@ -104,7 +104,7 @@ pub struct Contents {
     pub origin: Origin,
     /// Objects that only some servers or users can create, and the settings of the database itself, in the archive's
     /// order.
-    pub special: Vec<Entry>,
+    pub special: Vec<DumpEntry>,
     /// Number of entries that grant rights.
     pub rights: usize,
     /// Tablespaces in use, except the default one.
@@ -113,7 +113,7 @@ pub struct Contents {
 
 /// An entry of the table of contents.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Entry {
+pub struct DumpEntry {
     /// The number of the entry in the archive.
     pub id: i64,
     /// The kind of object, in pg_dump's words.
@@ -126,7 +126,7 @@ pub struct Entry {
 
 impl Contents {
     /// The entries of one kind.
-    pub fn of_kind(&self, kind: &str) -> impl Iterator<Item = &Entry> {
+    pub fn of_kind(&self, kind: &str) -> impl Iterator<Item = &DumpEntry> {
         self.special.iter().filter(move |entry| entry.kind == kind)
     }
 
@@ -431,7 +431,7 @@ impl<'a> Reader<'a> {
             }
             if is_special(kind, name) {
                 let (kind, name, definition) = (text(kind), text(name), text(definition));
-                contents.special.push(Entry { id, kind, name, definition });
+                contents.special.push(DumpEntry { id, kind, name, definition });
             }
             if has_data {
                 awaited.insert(id);

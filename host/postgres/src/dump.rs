@@ -11,7 +11,7 @@ use self::remarks::Remarks;
 use super::archive::{Contents, Flaw, Scanner};
 use super::client::Notice;
 use super::program::{NOWHERE, Program, Version};
-use super::{Facts, OpenDatabase, Remarked};
+use super::{DatabaseFacts, OpenDatabase, Remarked};
 use base::error::{Class, Error, Result};
 use base::secret::redact;
 use base::stream::{ByteStream, Writer, channel};
@@ -316,7 +316,7 @@ struct Finished {
 impl Finished {
     /// Checks that this is a complete dump of the database. Each check has been missing from somebody's backup tool at
     /// some point.
-    fn check(&self, facts: &Facts, remarks: &Remarks) -> Result<()> {
+    fn check(&self, facts: &DatabaseFacts, remarks: &Remarks) -> Result<()> {
         if !self.status.success() {
             return Err(self.failure());
         }

@@ -6,7 +6,7 @@ use base::text::printable;
 
 /// Facts about a database and the pg_dump that reads it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Facts {
+pub struct DatabaseFacts {
     /// Version as the server reports it, such as `15.18 (Debian 15.18-0+deb12u1)`.
     pub server_version: String,
     /// Version as pg_dump reports it.
@@ -44,7 +44,7 @@ pub struct SetEverywhere {
     pub all: bool,
 }
 
-impl Facts {
+impl DatabaseFacts {
     /// What a dump of this database does not contain, one sentence for each item.
     pub fn left_out(&self) -> Vec<String> {
         let Self { subscriptions, unreadable_unlogged, unreadable_mappings, .. } = *self;

@@ -29,16 +29,16 @@ mod tests;
 pub use archive::{Contents, Flaw, Origin, Scanner};
 pub use dump::{Compression, DumpOptions};
 pub use evidence::{Column, Digest, Latest, RowFilter, Selection, Table, TableName};
-pub use facts::{Facts, SetEverywhere};
+pub use facts::{DatabaseFacts, SetEverywhere};
 pub use filters::Filters;
 pub use listing::Listing;
 pub use program::major;
-pub use rows::{Order, PAGE_ROWS_MAX, Readable, ReadableTable, Row, Shape, Shown};
+pub use rows::{Order, PAGE_ROWS_MAX, Readable, ReadableTable, Row, Shape, ShownColumns};
 pub use server::ServerConfig;
 pub use throwaway::Throwaway;
 
 use base::error::{Error, Result};
-use base::secret::Source;
+use base::secret::SecretSource;
 use client::{Connection, Dialer};
 use facts::{FACTS, identity, set_everywhere};
 use listing::Listings;
@@ -96,9 +96,9 @@ pub struct DatabaseConfig {
     /// PEM file with the unencrypted key of the client certificate. As in libpq, only its owner may read the file.
     pub ssl_key: Option<PathBuf>,
     /// `username` and `password` as files, or `PGUSER` and `PGPASSWORD`. They are read again for every connection.
-    pub credentials: Source,
+    pub credentials: SecretSource,
     /// Credentials for restoring to this server, of a user who may create databases.
-    pub restore_credentials: Option<Box<Source>>,
+    pub restore_credentials: Option<Box<SecretSource>>,
     /// The pg_dump to use; pg_restore must be in the same directory. Default: the installed pg_dump that fits the
     /// server best.
     pub pg_dump: Option<PathBuf>,
@@ -172,7 +172,7 @@ impl SslMode {
 
 impl DatabaseConfig {
     /// A database on the given server, with defaults for all other settings.
-    pub fn new(host: impl Into<String>, port: u16, database: impl Into<String>, credentials: Source) -> Self {
+    pub fn new(host: impl Into<String>, port: u16, database: impl Into<String>, credentials: SecretSource) -> Self {
         Self {
             host: host.into(),
             port,
@@ -235,7 +235,7 @@ impl DatabaseConfig {
 /// One database in one snapshot. The snapshot lives as long as this value.
 pub struct OpenDatabase {
     scope: String,
-    facts: Facts,
+    facts: DatabaseFacts,
     program: Program,
     dialer: Dialer,
     /// Holds the transaction whose snapshot the other connections import. It never runs a query that a plugin can make
@@ -311,7 +311,7 @@ impl OpenDatabase {
         }
         let program = program::choose(programs, server_major, &server_version).await?;
         dialer.check_program(&program)?;
-        let facts = Facts {
+        let facts = DatabaseFacts {
             server_version,
             pg_dump_version: program.version.text.clone(),
             database_bytes: u64::try_from(holder.read::<i64>(&row, 2)?).unwrap_or(0),
@@ -367,7 +367,7 @@ impl OpenDatabase {
     }
 
     /// What is known about the database and the pg_dump that reads it.
-    pub fn facts(&self) -> Facts {
+    pub fn facts(&self) -> DatabaseFacts {
         self.facts.clone()
     }
 

@@ -9,7 +9,7 @@ mod requirements;
 mod reworded;
 mod verdict;
 
-pub use requirements::Plan;
+pub use requirements::RestorePlan;
 
 use super::archive::{Contents, Origin};
 use super::client::{Connection, Dialer, Refused};
@@ -206,7 +206,7 @@ impl Server {
 
     /// Creates an empty database with the encoding, provider and locale of the dumped one. If the server does not have
     /// them, the database gets the server's own, and a note is returned.
-    async fn create(&self, fresh: Fresh<'_>, plan: &Plan) -> Result<Option<String>> {
+    async fn create(&self, fresh: Fresh<'_>, plan: &RestorePlan) -> Result<Option<String>> {
         let owner = fresh.owner.map(|owner| format!(" OWNER {}", quoted(owner))).unwrap_or_default();
         let base = format!("CREATE DATABASE {}{owner} TEMPLATE template0", quoted(fresh.name));
         let candidates = plan.properties.options();
@@ -239,7 +239,7 @@ impl Server {
 
     /// Applies the settings of the dumped database. Returns one sentence for each setting that could not be applied.
     /// This is the last step, because the settings apply to every later connection.
-    pub async fn finish(&self, database: &str, plan: &Plan) -> Vec<String> {
+    pub async fn finish(&self, database: &str, plan: &RestorePlan) -> Vec<String> {
         self.apply(database, &plan.properties).await
     }
 

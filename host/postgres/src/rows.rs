@@ -44,9 +44,9 @@ pub struct ReadableTable {
 
 /// `[plugins.crosscheck.shown]`: the readable columns that a report may show for a row that a plugin names.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-pub struct Shown(BTreeMap<String, Vec<String>>);
+pub struct ShownColumns(BTreeMap<String, Vec<String>>);
 
-impl Shown {
+impl ShownColumns {
     /// The columns for each table label.
     pub fn of(tables: &[(&str, &[&str])]) -> Self {
         let owned = |columns: &[&str]| columns.iter().map(|&column| column.to_owned()).collect();
@@ -117,7 +117,7 @@ impl Readable {
     ///
     /// # Errors
     /// One sentence for the author of the configuration.
-    pub fn showing(&self, shown: &Shown) -> Result<Self, String> {
+    pub fn showing(&self, shown: &ShownColumns) -> Result<Self, String> {
         let mut tables = self.clone();
         for (label, columns) in &shown.0 {
             let table = tables.0.iter_mut().find(|table| table.label == *label);

@@ -2,7 +2,7 @@
 
 use super::{DatabaseConfig, PORT_DEFAULT, SslMode};
 use base::error::{Class, Error, Result};
-use base::secret::Source;
+use base::secret::SecretSource;
 use serde::Deserialize;
 use std::path::PathBuf;
 use url::Url;
@@ -32,7 +32,7 @@ pub struct ServerConfig {
     /// PEM file with the unencrypted key of the client certificate.
     pub ssl_key: Option<PathBuf>,
     /// Credentials of a user who may create databases.
-    pub credentials: Source,
+    pub credentials: SecretSource,
 }
 
 fn maintenance_database() -> String {
@@ -91,7 +91,7 @@ impl ServerConfig {
             ssl_root_cert,
             ssl_cert,
             ssl_key,
-            credentials: Source { env: true, user, ..Source::default() },
+            credentials: SecretSource { env: true, user, ..SecretSource::default() },
         })
     }
 

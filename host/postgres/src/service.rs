@@ -5,7 +5,7 @@
 
 use super::{DatabaseConfig, PORT_DEFAULT, SessionAttrs, SslMode};
 use base::error::{Error, Result, reason};
-use base::secret::Source;
+use base::secret::SecretSource;
 use serde::Deserialize;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -29,8 +29,8 @@ pub(super) struct Written {
     ssl_root_cert: Option<PathBuf>,
     ssl_cert: Option<PathBuf>,
     ssl_key: Option<PathBuf>,
-    credentials: Source,
-    restore_credentials: Option<Box<Source>>,
+    credentials: SecretSource,
+    restore_credentials: Option<Box<SecretSource>>,
     pg_dump: Option<PathBuf>,
     connect_timeout: Option<u16>,
     open_timeout: Option<u16>,

@@ -11,7 +11,7 @@ mod rows;
 use super::{DatabaseConfig, Digest, DumpOptions, Listing, OpenDatabase, Selection, SessionAttrs, SslMode, TableName};
 use base::error::Result;
 use base::evidence::Selected;
-use base::secret::Source;
+use base::secret::SecretSource;
 use base::stream::ByteStream;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -39,7 +39,7 @@ async fn wait_for<T>(mut found: impl FnMut() -> Option<T>) -> T {
 
 /// A configuration for the administrator, who needs no password on the socket.
 fn config(server: &Server, database: &str) -> DatabaseConfig {
-    let administrator = Source { user: Some("postgres".to_owned()), ..Source::default() };
+    let administrator = SecretSource { user: Some("postgres".to_owned()), ..SecretSource::default() };
     let config = DatabaseConfig::new(server.socket().to_str().unwrap(), server.port(), database, administrator);
     DatabaseConfig { pg_dump: Some(server.bin().join("pg_dump")), ..config }
 }
@@ -56,7 +56,7 @@ fn credentials(user: &str, password: &str) -> tempfile::TempDir {
 fn reader_config(server: &Server, database: &str, credentials: &tempfile::TempDir) -> DatabaseConfig {
     DatabaseConfig {
         host: "127.0.0.1".to_owned(),
-        credentials: Source { files: Some(credentials.path().to_owned()), ..Source::default() },
+        credentials: SecretSource { files: Some(credentials.path().to_owned()), ..SecretSource::default() },
         ..config(server, database)
     }
 }

@@ -12,7 +12,7 @@ use super::program::{self, Program};
 use super::{DatabaseConfig, SslMode};
 use base::error::{Error, Result};
 use base::scratch::{self, LOCK};
-use base::secret::Source;
+use base::secret::SecretSource;
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::{File, Permissions};
@@ -114,7 +114,7 @@ impl Throwaway {
 
     fn config_as(&self, user: &str, database: &str) -> DatabaseConfig {
         let host = self.folder.path.join(SERVER).to_string_lossy().into_owned();
-        let credentials = Source { user: Some(user.to_owned()), ..Source::default() };
+        let credentials = SecretSource { user: Some(user.to_owned()), ..SecretSource::default() };
         DatabaseConfig { ssl_mode: SslMode::Disable, ..DatabaseConfig::new(host, PORT, database, credentials) }
     }
 

@@ -2,7 +2,7 @@
 
 use super::{Config, DEFAULT_FILE, File, in_file, text, toml_error};
 use base::error::{Error, Result};
-use base::secret::Source;
+use base::secret::SecretSource;
 use jiff::tz::TimeZone;
 use kubernetes::fleet::{self, Installed};
 use plugin::Limits;
@@ -61,7 +61,7 @@ impl Fleet {
                 Error::config("its ConfigMap does not name the Secret of its store")
                     .hint("upgrade the chart, or annotate it with dolibarr-backup/store-secret")
             })?;
-            store.credentials = Some(Source { kube_secret: Some(Box::new(secret)), ..Source::default() });
+            store.credentials = Some(SecretSource { kube_secret: Some(Box::new(secret)), ..SecretSource::default() });
             if store.ca_file.is_some() {
                 let ca_file = self.looked_at.ca_file.clone().ok_or_else(|| {
                     Error::config("its store uses its own certificate authority, whose file is only in its pods")

@@ -84,7 +84,7 @@ fn plugin(more: &str) -> Result<Plugin> {
         .expect("a file needs no network")
 }
 
-fn verdict(report: &CrosscheckReport, name: &str) -> Verdict {
+fn verdict(report: &CrosscheckReport, name: &str) -> CrosscheckVerdict {
     report.findings.iter().find(|finding| finding.name == name).unwrap_or_else(|| panic!("{report:?}")).verdict
 }
 
@@ -97,7 +97,7 @@ async fn a_database_and_the_documents_that_belong_to_it_agree() {
     assert!(report.passed(), "{report:?}");
     assert_eq!(report.compared, u64::from(sample::INVOICES));
     assert_eq!((report.missing.total, report.altered.total), (0, 0));
-    assert_eq!(verdict(&report, "documents known"), Verdict::Noted, "Dolibarr does not note every file");
+    assert_eq!(verdict(&report, "documents known"), CrosscheckVerdict::Noted, "Dolibarr does not note every file");
     assert!(report.orphaned.first.iter().any(|path| path == "users/1/signature.png"), "{report:?}");
     assert!(report.orphaned.first.iter().all(|path| !path.contains("temp/") && !path.ends_with(".log")), "{report:?}");
     let again = scene.check("").await.unwrap();
@@ -116,10 +116,10 @@ async fn an_excluded_document_is_distinguished_from_a_missing_one() {
          ('c', md5('x'), 2, 'ticket/TS2', 'other.log')",
     );
     let without = scene.check("").await.unwrap();
-    assert_eq!((without.missing.total, verdict(&without, "documents present")), (3, Verdict::Failed));
+    assert_eq!((without.missing.total, verdict(&without, "documents present")), (3, CrosscheckVerdict::Failed));
     let report = scene.check_without(&["*.log", "ecm/temp/"], "").await.unwrap();
     assert!(report.passed() && report.missing.total == 0, "{report:?}");
-    assert_eq!(verdict(&report, "documents left out"), Verdict::Noted);
+    assert_eq!(verdict(&report, "documents left out"), CrosscheckVerdict::Noted);
     let detail = &report.findings.iter().find(|finding| finding.name == "documents left out").unwrap().detail;
     assert!(detail.starts_with("3 of "), "{detail}");
     let one = scene.check_without(&["*.log"], "").await.unwrap();
@@ -150,7 +150,7 @@ async fn every_difference_between_database_and_documents_is_reported() {
     assert!(!report.orphaned.first.iter().any(|path| path.starts_with("2/") || path.contains("logo")), "{report:?}");
     let failed: Vec<&str> = report.failed().map(|finding| finding.name.as_str()).collect();
     assert_eq!(failed, ["documents present", "documents unaltered", "documents known"]);
-    assert_eq!(verdict(&report, "documents without digest"), Verdict::Noted);
+    assert_eq!(verdict(&report, "documents without digest"), CrosscheckVerdict::Noted);
     let lenient = scene.check("settings = { missing = \"report\", altered = \"report\" }").await.unwrap();
     assert!(lenient.passed() && lenient.missing.total == 3, "{lenient:?}");
 }
@@ -159,7 +159,7 @@ async fn every_difference_between_database_and_documents_is_reported() {
 async fn the_head_of_the_anti_fraud_log_moves_with_its_last_entry_company_by_company() {
     let Some(scene) = Scene::sample() else { return };
     scene.server.psql("erp", "TRUNCATE llx_blockedlog RESTART IDENTITY");
-    assert_eq!(verdict(&scene.check("").await.unwrap(), "anti-fraud log"), Verdict::Skipped);
+    assert_eq!(verdict(&scene.check("").await.unwrap(), "anti-fraud log"), CrosscheckVerdict::Skipped);
     scene.server.psql(
         "erp",
         "INSERT INTO llx_blockedlog (entity, amounts, signature) SELECT 1 + n % 2, 0, md5(n::text) FROM generate_series(1, 2500) AS n",
@@ -169,12 +169,12 @@ async fn the_head_of_the_anti_fraud_log_moves_with_its_last_entry_company_by_com
     assert_eq!(heads, [("llx_blockedlog, entity 1", 1_250, 2_500), ("llx_blockedlog, entity 2", 1_250, 2_499)]);
     let signature = scene.server.psql("erp", "SELECT signature FROM llx_blockedlog WHERE rowid = 2500");
     assert_eq!(report.heads[0].signature, signature.trim());
-    assert_eq!(verdict(&report, "anti-fraud log"), Verdict::Passed);
+    assert_eq!(verdict(&report, "anti-fraud log"), CrosscheckVerdict::Passed);
     scene.server.psql("erp", "DELETE FROM llx_blockedlog WHERE rowid = 2500");
     let older = scene.check("").await.unwrap();
     assert_eq!((older.heads[0].entries, older.heads[0].last), (1_249, 2_498));
     scene.server.psql("erp", "DROP TABLE llx_blockedlog");
-    assert_eq!(verdict(&scene.check("").await.unwrap(), "anti-fraud log"), Verdict::Skipped);
+    assert_eq!(verdict(&scene.check("").await.unwrap(), "anti-fraud log"), CrosscheckVerdict::Skipped);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -195,11 +195,11 @@ async fn a_table_or_column_that_may_not_be_read_is_reported_with_the_setting() {
     denied(scene.check("grants = [\"documents-digests\"]").await.map(drop).unwrap_err(), "which it is not granted");
     let alone = "tables = { llx_ecm_files = [\"rowid\", \"entity\", \"filepath\", \"filename\", \"label\"] }";
     let report = scene.check(alone).await.unwrap();
-    assert_eq!(verdict(&report, "anti-fraud log"), Verdict::Skipped);
+    assert_eq!(verdict(&report, "anti-fraud log"), CrosscheckVerdict::Skipped);
     assert!(report.passed() && report.heads.is_empty(), "{report:?}");
     scene.server.psql("erp", "DROP TABLE llx_ecm_files");
     let report = scene.check("").await.unwrap();
-    assert_eq!(verdict(&report, "documents noted"), Verdict::Failed, "a missing table is a failure");
+    assert_eq!(verdict(&report, "documents noted"), CrosscheckVerdict::Failed, "a missing table is a failure");
     let detail = &report.failed().next().unwrap().detail;
     assert_eq!(detail, "0 of 1 table named llx_ecm_files exists; check the setting `prefix`");
 }

@@ -18,7 +18,7 @@ use std::fmt::Write as _;
 
 /// How a list shows times.
 #[derive(Debug, Clone, Copy)]
-pub struct Shown<'a> {
+pub struct ListOptions<'a> {
     /// The business time zone.
     pub zone: &'a TimeZone,
     /// Days in the bin, as configured.
@@ -29,7 +29,7 @@ pub struct Shown<'a> {
 #[must_use]
 pub fn of_list(
     environment: &Environment,
-    shown: Shown<'_>,
+    shown: ListOptions<'_>,
     history: &History,
     plan: Result<Planned, Error>,
     questions: &[Question],
@@ -105,7 +105,7 @@ fn snapshot_value(snapshot: &Snapshot, plan: Option<&Planned>) -> Value {
     })
 }
 
-fn list_table(shown: Shown<'_>, history: &History, plan: Option<&Planned>, now: Timestamp) -> Table {
+fn list_table(shown: ListOptions<'_>, history: &History, plan: Option<&Planned>, now: Timestamp) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     let mut header =
@@ -140,7 +140,7 @@ fn source_cell(snapshot: &Snapshot, source: &str) -> String {
     }
 }
 
-fn kept_for(shown: Shown<'_>, history: &History, snapshot: &Snapshot, plan: Option<&Planned>) -> String {
+fn kept_for(shown: ListOptions<'_>, history: &History, snapshot: &Snapshot, plan: Option<&Planned>) -> String {
     let mut notes = Vec::new();
     if snapshot.damage.is_some() {
         notes.push("damaged record".to_owned());

@@ -5,7 +5,7 @@ use base::error::{Error, Result};
 use base::id::SnapshotId;
 use base::text::printable;
 use catalogue::guard::Serves;
-use catalogue::guard::{self, Decision, Guarded, Plan, Subject};
+use catalogue::guard::{self, Decision, Decisions, Guarded, Subject};
 use catalogue::history::{History, Snapshot};
 use catalogue::record::PluginRecord;
 use jiff::Timestamp;
@@ -21,7 +21,7 @@ const RANKS: [Serves; 4] = [Serves::First, Serves::Disproved, Serves::Doubtful, 
 #[derive(Debug, Clone, Default)]
 pub struct Planned {
     /// Every snapshot with its verdict, after the guard.
-    pub plan: Plan,
+    pub plan: Decisions,
     /// Snapshots that may be forgotten, but only by a later run.
     pub deferred: BTreeSet<SnapshotId>,
     /// Notes of the plugin for the operator.

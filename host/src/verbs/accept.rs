@@ -7,7 +7,7 @@ use crate::report::{self, Report};
 use crate::session::Session;
 use crate::verbs::verify;
 use base::error::{Class, Error, Result};
-use base::id::SnapshotId;
+use base::id::{SnapshotId, Stamp};
 use catalogue::environment::{self, AcceptedState, EnvironmentFile};
 use catalogue::history::{self, FileDoubt, History};
 use catalogue::lease::Lease;
@@ -183,7 +183,7 @@ async fn failures(session: &Session, history: &History) -> Result<BTreeMap<Snaps
 
 /// By which version of the environment's file each state was accepted, the last time that it was, as far as they can be
 /// read.
-async fn accepted_in(session: &Session) -> Result<BTreeMap<AcceptedState, SnapshotId>> {
+async fn accepted_in(session: &Session) -> Result<BTreeMap<AcceptedState, Stamp>> {
     let mut found = BTreeMap::new();
     for version in environment::versions(&session.store, &session.environment).await? {
         let accepted = version.file.accepted;

@@ -18,7 +18,7 @@ use base::stream::run_until_interrupted;
 use bytes::Bytes;
 use catalogue::configured::SourceKind;
 use catalogue::history::{History, Snapshot};
-use catalogue::proof::{CrosscheckReport, Verdict};
+use catalogue::proof::{CrosscheckReport, CrosscheckVerdict};
 use catalogue::proof::{Depth, Drill, FORMAT_VERSION, SourceProof};
 use catalogue::record::{PluginRecord, to_bytes};
 use documents::{self, Tree};
@@ -268,12 +268,12 @@ fn problems(drill: &Drill) -> Vec<String> {
 }
 
 /// A verdict for people.
-const fn verdict(verdict: Verdict) -> &'static str {
+const fn verdict(verdict: CrosscheckVerdict) -> &'static str {
     match verdict {
-        Verdict::Passed => "passed",
-        Verdict::Noted => "noted",
-        Verdict::Failed => "FAILED",
-        Verdict::Skipped => "skipped",
+        CrosscheckVerdict::Passed => "passed",
+        CrosscheckVerdict::Noted => "noted",
+        CrosscheckVerdict::Failed => "FAILED",
+        CrosscheckVerdict::Skipped => "skipped",
     }
 }
 

@@ -29,7 +29,7 @@ pub async fn run(session: &Session) -> Result<Report> {
     let questions = questions::questions(session.asked(), &history, now);
     Ok(report::of_list(
         &session.environment,
-        report::Shown { zone: &session.time_zone, bin_days: session.guard.bin_days },
+        report::ListOptions { zone: &session.time_zone, bin_days: session.guard.bin_days },
         &history,
         plan,
         &questions,

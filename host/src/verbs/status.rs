@@ -145,7 +145,7 @@ async fn retention_health(session: &Session, files: Files, history: &History, no
         || history.snapshots.iter().rev().filter(|run| run.record.is_some() && run.id.taken() <= history.present(now));
     let Some(newest) = runs().next() else { return Retention::Never };
     // Retention that an answer unblocked is left to the next run.
-    let answered = history.environment.as_ref().is_some_and(|stored| stored.stamp > newest.id);
+    let answered = history.environment.as_ref().is_some_and(|stored| stored.stamp > newest.id.stamp());
     if !obstacles(session.asked(), history, now).is_empty() {
         return Retention::Frozen;
     }

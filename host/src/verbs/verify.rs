@@ -15,7 +15,7 @@ use crate::rehearsal::{Rehearsal, Stage};
 use crate::report::{self, Report};
 use crate::session::Session;
 use base::error::{Class, Error, Result};
-use base::id::SnapshotId;
+use base::id::{SnapshotId, Stamp};
 use base::stream::run_until_interrupted;
 use bytes::Bytes;
 use catalogue::configured::{Environment, SourceKind};
@@ -109,10 +109,10 @@ pub async fn run(session: &Session, arguments: &Arguments, interrupted: impl Fut
 
 /// The moment of a verification that begins now: after every other one, so that two in one second are in order. One
 /// from the future was made under a wrong clock and is passed over.
-pub fn moment(history: &History, now: Timestamp) -> SnapshotId {
+pub fn moment(history: &History, now: Timestamp) -> Stamp {
     let others = history.verifications.iter().filter(|mark| !mark.is_from_the_future(now)).map(|mark| mark.at);
     let newest = others.max();
-    SnapshotId::at(now).max(newest.map_or(SnapshotId::at(now), SnapshotId::next))
+    Stamp::at(now).max(newest.map_or(Stamp::at(now), |newest| newest.after(1)))
 }
 
 /// The selected snapshots, newest first.
@@ -225,7 +225,7 @@ fn proofs(snapshot: &Snapshot, found: &ReadObjects, restored: &RestoredStates) -
 pub fn conclude(
     session: &Session,
     snapshot: &Snapshot,
-    at: SnapshotId,
+    at: Stamp,
     depth: Depth,
     sources: BTreeMap<String, SourceProof>,
     chain: &Chain,
@@ -238,7 +238,7 @@ pub fn conclude(
         format_version: FORMAT_VERSION,
         snapshot: snapshot.id,
         environment: session.environment.to_string(),
-        started: at.taken(),
+        started: at.moment(),
         finished: session.clock.now(),
         host_version: env!("CARGO_PKG_VERSION").to_owned(),
         depth,
@@ -251,7 +251,7 @@ pub fn conclude(
 
 /// Stores what was found, so that the guard knows of it; not what a person knows already, which would be asked about
 /// anew.
-pub async fn store(session: &Session, history: &History, at: SnapshotId, verification: &Verification) -> Result<()> {
+pub async fn store(session: &Session, history: &History, at: Stamp, verification: &Verification) -> Result<()> {
     if found_nothing_new(history, verification) {
         return Ok(());
     }

@@ -114,7 +114,7 @@ pub struct StoreConfig {
     #[serde(default)]
     pub profile: profile::Profile,
     /// The access key.
-    pub credentials: Option<base::secret::Source>,
+    pub credentials: Option<base::secret::SecretSource>,
     /// PEM certificates of the authorities to trust for the endpoint, instead of the system's.
     pub ca_file: Option<PathBuf>,
 }

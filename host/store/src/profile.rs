@@ -29,7 +29,7 @@ pub enum Profile {
 
 /// What a profile's servers support.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Facts {
+pub struct ProfileFacts {
     /// PutObject with `If-None-Match: *` fails if the object exists. Other servers ignore or reject the header.
     pub conditional_create: bool,
     /// Default region; `None` if the configuration must set it.
@@ -72,8 +72,8 @@ impl Profile {
     }
 
     /// What its servers support.
-    pub const fn facts(self) -> Facts {
-        const BASELINE: Facts = Facts {
+    pub const fn facts(self) -> ProfileFacts {
+        const BASELINE: ProfileFacts = ProfileFacts {
             conditional_create: false,
             region: Some("auto"),
             endpoint: None,
@@ -81,15 +81,15 @@ impl Profile {
             part_checksum: PartChecksum::Md5,
         };
         match self {
-            Self::Aws => Facts { conditional_create: true, region: None, regional_endpoint: true, ..BASELINE },
-            Self::Gcs => Facts { endpoint: Some("https://storage.googleapis.com"), ..BASELINE },
-            Self::Minio => Facts { conditional_create: true, region: Some("us-east-1"), ..BASELINE },
-            Self::Garage => Facts { region: Some("garage"), part_checksum: PartChecksum::Crc32c, ..BASELINE },
+            Self::Aws => ProfileFacts { conditional_create: true, region: None, regional_endpoint: true, ..BASELINE },
+            Self::Gcs => ProfileFacts { endpoint: Some("https://storage.googleapis.com"), ..BASELINE },
+            Self::Minio => ProfileFacts { conditional_create: true, region: Some("us-east-1"), ..BASELINE },
+            Self::Garage => ProfileFacts { region: Some("garage"), part_checksum: PartChecksum::Crc32c, ..BASELINE },
             // Releases differ in how they treat a precondition.
-            Self::Ceph => Facts { region: Some("default"), ..BASELINE },
-            Self::R2 => Facts { conditional_create: true, ..BASELINE },
+            Self::Ceph => ProfileFacts { region: Some("default"), ..BASELINE },
+            Self::R2 => ProfileFacts { conditional_create: true, ..BASELINE },
             // B2 answers a precondition with 501.
-            Self::B2 => Facts { region: None, ..BASELINE },
+            Self::B2 => ProfileFacts { region: None, ..BASELINE },
             Self::Generic => BASELINE,
         }
     }

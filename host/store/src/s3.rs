@@ -14,7 +14,7 @@ mod wire;
 
 pub use connect::Patience;
 
-use super::profile::Facts;
+use super::profile::ProfileFacts;
 use super::{Created, Deleted, GET_BYTES_MAX, LIST_KEYS_MAX, Meta, ObjectKey, StoreConfig, Stored};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
@@ -56,7 +56,7 @@ struct Inner {
     prefix: String,
     /// For messages.
     endpoint: String,
-    facts: Facts,
+    facts: ProfileFacts,
     patience: Patience,
     keys: Arc<connect::Keys>,
     /// Running aborts of dropped uploads.

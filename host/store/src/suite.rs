@@ -71,9 +71,9 @@ pub(super) async fn on_garage(transport: Option<Transport>) -> Option<Place> {
         endpoint: Some(proxy.as_ref().map_or_else(|| server.endpoint(), Gcs::endpoint)),
         region: Some(Garage::REGION.to_owned()),
         profile,
-        credentials: Some(base::secret::Source {
+        credentials: Some(base::secret::SecretSource {
             files: Some(server.credentials()),
-            ..base::secret::Source::default()
+            ..base::secret::SecretSource::default()
         }),
         ca_file: proxy.as_ref().and_then(|proxy| proxy.ca_file().map(std::path::Path::to_owned)),
     };

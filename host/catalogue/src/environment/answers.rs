@@ -1,6 +1,6 @@
 //! Persisted answers of a person about snapshots.
 
-use base::id::SnapshotId;
+use base::id::{SnapshotId, Stamp};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,7 +19,7 @@ pub struct AcceptedState {
 #[serde(deny_unknown_fields)]
 pub struct KnownFailure {
     /// The newest failed verification at the time of the answer. A later one is not acknowledged.
-    pub at: SnapshotId,
+    pub at: Stamp,
     /// What it found, each as `source: problem`. The same finding in a later verification is acknowledged too.
     pub problems: BTreeSet<String>,
 }

@@ -45,9 +45,9 @@ fn a_shorter_wait_applies_only_to_snapshots_that_enter_the_bin_later() {
 
 #[test]
 fn a_newer_an_edited_or_another_environments_file_is_refused() {
-    let stamp: SnapshotId = "20260630T010000Z".parse().unwrap();
+    let stamp: Stamp = "20260630T010000Z".parse().unwrap();
     let environment = Environment::new("prod").unwrap();
-    let file = first(stamp.taken());
+    let file = first(stamp.moment());
     assert_eq!(file.sources["docs"].kind, "directory");
     let text = String::from_utf8(to_bytes(&file).unwrap()).unwrap();
     assert_eq!(EnvironmentFile::parse(text.as_bytes(), &environment, stamp).unwrap(), file);

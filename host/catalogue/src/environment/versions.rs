@@ -6,14 +6,14 @@ use crate::keys::key;
 use crate::record::to_bytes;
 use base::error::{Error, Result};
 use base::evidence::SealKey;
-use base::id::SnapshotId;
+use base::id::Stamp;
 use bytes::Bytes;
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use store::{Created, ObjectKey, Store};
 
 /// Key of one version.
-pub fn file_key(environment: &Environment, stamp: SnapshotId) -> Result<ObjectKey> {
+pub fn file_key(environment: &Environment, stamp: Stamp) -> Result<ObjectKey> {
     key(&format!("{environment}/{FOLDER}/{stamp}.json"))
 }
 
@@ -40,13 +40,13 @@ pub async fn write(
     store: &Store,
     environment: &Environment,
     before: Option<&StoredFile>,
-    gone: Option<SnapshotId>,
+    gone: Option<Stamp>,
     mut file: EnvironmentFile,
     now: Timestamp,
 ) -> Result<StoredFile> {
     // The newest version is valid, so a clock that was set back must not put this one before the one that it replaces.
-    let after = before.map(|before| before.stamp).max(gone).map(SnapshotId::next);
-    let stamp = after.map_or(SnapshotId::at(now), |after| after.max(SnapshotId::at(now)));
+    let after = before.map(|before| before.stamp).max(gone).map(|before| before.after(1));
+    let stamp = after.map_or(Stamp::at(now), |after| after.max(Stamp::at(now)));
     if gone.is_some_and(|gone| stamp <= gone) {
         let last = file_key(environment, stamp)?;
         return Err(Error::config(format!("{last} has the highest possible name, so no version can follow it"))

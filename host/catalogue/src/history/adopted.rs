@@ -10,7 +10,7 @@ use crate::configured::{Configured, Environment};
 use crate::keys::certificate_key;
 use crate::record::{Certificate, Condition, Measure, Outcome};
 use base::error::Result;
-use base::id::SnapshotId;
+use base::id::{SnapshotId, Stamp};
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 use store::{ObjectKey, Store};
@@ -20,8 +20,8 @@ use store::{ObjectKey, Store};
 const SECONDS_APART_MAX: i64 = 60;
 
 /// The ids that a snapshot with this time in its name can get, in order of preference.
-fn candidate_ids(moment: SnapshotId) -> impl Iterator<Item = SnapshotId> {
-    (0..=SECONDS_APART_MAX).map(move |seconds| moment.after(seconds))
+fn candidate_ids(moment: Stamp) -> impl Iterator<Item = SnapshotId> {
+    (0..=SECONDS_APART_MAX).map(move |seconds| SnapshotId::named(moment.after(seconds)))
 }
 
 /// Why an object without a record exists.
@@ -70,7 +70,7 @@ pub(super) async fn explain(
                 tracing::warn!("the certificate of {id} of {environment} cannot be read: {error}");
                 // The snapshot is or was in the bin. Objects with this time stay listed, and the certificate is
                 // rewritten before they are deleted.
-                let own = free.iter().filter(|(_, found)| found.moment == id);
+                let own = free.iter().filter(|(_, found)| found.moment == id.stamp());
                 explained.extend(own.map(|(key, _)| ((*key).clone(), Explained::Binned { id, since })));
                 continue;
             }
@@ -82,7 +82,7 @@ pub(super) async fn explain(
         // Version 1 named no objects. A certificate of this version names none if its record could not be read. Objects
         // with this time stay listed.
         if certificate.record_sha256.is_some() && certificate.due.is_none() && certificate.objects.is_empty() {
-            let own = free.iter().filter(|(_, found)| found.own && found.moment == id);
+            let own = free.iter().filter(|(_, found)| found.own && found.moment == id.stamp());
             explained.extend(own.map(|(key, _)| ((*key).clone(), Explained::Unclear)));
         }
         explained.extend(certificate.objects.into_iter().map(|key| (key, named)));
@@ -148,15 +148,15 @@ type Group = BTreeMap<String, Object>;
 
 fn object(key: &ObjectKey, found: &Found) -> Object {
     let present = found.bytes > 0;
-    Object { key: key.clone(), bytes: found.bytes, sha256: None, made: found.moment.taken(), present }
+    Object { key: key.clone(), bytes: found.bytes, sha256: None, made: found.moment.moment(), present }
 }
 
 /// Groups the objects of each time, one object per source. Another object of the same source starts another group.
 /// Names in this program's own format come first.
-fn group_by_moment<'a>(free: impl Iterator<Item = (&'a ObjectKey, &'a Found)>) -> BTreeMap<SnapshotId, Vec<Group>> {
+fn group_by_moment<'a>(free: impl Iterator<Item = (&'a ObjectKey, &'a Found)>) -> BTreeMap<Stamp, Vec<Group>> {
     let mut free: Vec<_> = free.collect();
     free.sort_by_key(|(key, found)| (found.moment, !found.own, *key));
-    let mut moments: BTreeMap<SnapshotId, Vec<Group>> = BTreeMap::new();
+    let mut moments: BTreeMap<Stamp, Vec<Group>> = BTreeMap::new();
     for (key, found) in free {
         let object = object(key, found);
         let groups = moments.entry(found.moment).or_default();
@@ -170,16 +170,14 @@ fn group_by_moment<'a>(free: impl Iterator<Item = (&'a ObjectKey, &'a Found)>) -
 
 /// Gives each group an id. The first group of a time gets that time, unless it is taken. The others get the next free
 /// second. A group without a free second is not listed.
-fn assign_ids(
-    moments: BTreeMap<SnapshotId, Vec<Group>>,
-    mut taken: BTreeSet<SnapshotId>,
-) -> BTreeMap<SnapshotId, Group> {
+fn assign_ids(moments: BTreeMap<Stamp, Vec<Group>>, mut taken: BTreeSet<SnapshotId>) -> BTreeMap<SnapshotId, Group> {
     let mut named = BTreeMap::new();
     let mut others = Vec::new();
     for (moment, groups) in moments {
         let mut groups = groups.into_iter();
-        if taken.insert(moment) {
-            named.extend(groups.next().map(|first| (moment, first)));
+        let id = SnapshotId::named(moment);
+        if taken.insert(id) {
+            named.extend(groups.next().map(|first| (id, first)));
         }
         others.extend(groups.map(|group| (moment, group)));
     }

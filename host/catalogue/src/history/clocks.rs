@@ -24,7 +24,7 @@ pub fn found_ahead_by<'s>(run: &'s Snapshot, snapshots: impl Iterator<Item = &'s
         let Some(other_record) = &other.record else { return false };
         let fell_back = matches!(other_record.clock_doubt, Some(ClockDoubt::Behind { .. }));
         let is_earlier_version = other_record.environment_file <= record.environment_file;
-        other.id > run.id && other.id <= newest && !fell_back && is_earlier_version
+        other.id > run.id && other.id.stamp() <= newest && !fell_back && is_earlier_version
     };
     snapshots.filter(was_there).map(|other| other.id).collect()
 }

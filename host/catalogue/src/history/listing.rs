@@ -3,7 +3,7 @@
 
 use crate::configured::{Environment, RESERVED};
 use crate::proof::Mark;
-use base::id::SnapshotId;
+use base::id::{SnapshotId, Stamp};
 use jiff::civil::{Date, DateTime};
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ZonedDateTime};
@@ -56,14 +56,14 @@ pub(super) struct Keys {
     /// Certificates that are empty, as a full disk leaves them.
     pub empty_certificates: BTreeSet<SnapshotId>,
     /// Versions of the environment's file.
-    pub environment_files: BTreeSet<SnapshotId>,
+    pub environment_files: BTreeSet<Stamp>,
     pub verified: Vec<Mark>,
     /// Lease marks of runs that hold the lease, or held it when they were killed.
     pub leases: Vec<ObjectKey>,
     /// What may be an object of a source.
     pub objects: BTreeMap<ObjectKey, Found>,
     /// Every time that a name contains in this program's own format. No run uses one of them as its id.
-    pub stamps: BTreeSet<SnapshotId>,
+    pub stamps: BTreeSet<Stamp>,
 }
 
 /// What may be an object of a source: it is in a folder that no other kind of file uses.
@@ -74,7 +74,7 @@ pub(super) struct Found {
     /// The kind of source that has such objects.
     pub kind: &'static str,
     /// The time in its name.
-    pub moment: SnapshotId,
+    pub moment: Stamp,
     /// Whether the time is in this program's own format, so that the run of that time can have made it.
     pub own: bool,
 }
@@ -91,15 +91,16 @@ pub(super) fn sort_keys(environment: &Environment, listed: impl Iterator<Item = 
         if first != environment.as_str() {
             continue;
         }
-        let own = name.split('.').next().and_then(|stem| stem.parse::<SnapshotId>().ok());
+        let own = name.split('.').next().and_then(|stem| stem.parse::<Stamp>().ok());
         if folder == "snapshots" || folder == "forgotten" || !RESERVED.contains(&folder) {
             keys.stamps.extend(own);
         }
-        let id = |name: &str| name.strip_suffix(".json").and_then(|stem| stem.parse::<SnapshotId>().ok());
-        match (folder, id(name)) {
+        let stamp = name.strip_suffix(".json").and_then(|stem| stem.parse::<Stamp>().ok());
+        match (folder, stamp) {
             ("leases", _) => keys.leases.push(key),
-            ("snapshots", Some(id)) => drop(keys.records.insert(id, modified)),
-            ("forgotten", Some(id)) => {
+            ("snapshots", Some(stamp)) => drop(keys.records.insert(SnapshotId::named(stamp), modified)),
+            ("forgotten", Some(stamp)) => {
+                let id = SnapshotId::named(stamp);
                 keys.certificates.insert(id, modified);
                 keys.empty_certificates.extend((bytes == 0).then_some(id));
             }
@@ -122,7 +123,7 @@ pub(super) fn sort_keys(environment: &Environment, listed: impl Iterator<Item = 
 
 /// Parses the time in an object's name. The format must match exactly: formatting the time again must give the same
 /// text.
-fn parse_moment(stem: &str) -> Option<SnapshotId> {
+fn parse_moment(stem: &str) -> Option<Stamp> {
     if let Ok(own) = stem.parse() {
         return Some(own);
     }
@@ -144,7 +145,7 @@ fn parse_moment(stem: &str) -> Option<SnapshotId> {
         (zoned.strftime(format).to_string() == stem).then(|| zoned.timestamp())
     };
     let plain = STAMPS.iter().find_map(date_time).or_else(|| DAYS.iter().find_map(day)).and_then(utc);
-    plain.or_else(|| ZONED_STAMPS.iter().find_map(zoned)).map(SnapshotId::at)
+    plain.or_else(|| ZONED_STAMPS.iter().find_map(zoned)).map(Stamp::at)
 }
 
 /// The kind of source whose main objects have this extension. The index of an archive is not a main object.

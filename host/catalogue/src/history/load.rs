@@ -196,7 +196,7 @@ async fn recheck_objects(
             Some(meta) => {
                 if let Some(id) = ids.first().copied() {
                     let source = key.as_str().split('/').nth(1).unwrap_or_default().to_owned();
-                    let found = Found { bytes: meta.bytes, source, kind: "", moment: id, own: false };
+                    let found = Found { bytes: meta.bytes, source, kind: "", moment: id.stamp(), own: false };
                     keys.objects.insert(key, found);
                 }
             }
@@ -234,7 +234,7 @@ async fn missing_records(
     let mut missing = BTreeSet::new();
     let mut wanted: BTreeSet<SnapshotId> = links(records).map(|previous| previous.id).collect();
     // A snapshot that was adopted from a script's objects had no record.
-    let was_adopted = |id: &SnapshotId| keys.objects.values().any(|found| found.moment == *id);
+    let was_adopted = |id: &SnapshotId| keys.objects.values().any(|found| found.moment == id.stamp());
     wanted.extend(keys.empty_certificates.iter().filter(|id| !was_adopted(id)));
     wanted.retain(|id| !is_known(id));
     // A snapshot that was verified and left nothing else had a record, or was adopted from a script's objects, which
@@ -344,7 +344,8 @@ pub(super) fn build(keys: &Keys, records: Vec<Read>, facts: Facts<'_>) -> Histor
     // they belong to.
     let announced = &facts.announced;
     let under_way = |key: &ObjectKey, found: &Found| {
-        announced.keys.contains(key) || found.own && (announced.unclear || announced.runs.contains(&found.moment))
+        announced.keys.contains(key)
+            || found.own && (announced.unclear || announced.runs.contains(&SnapshotId::named(found.moment)))
     };
     let free: Vec<(&ObjectKey, &Found)> =
         keys.objects.iter().filter(|(key, found)| !referenced.contains(key) && !under_way(key, found)).collect();

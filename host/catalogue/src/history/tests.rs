@@ -5,7 +5,7 @@ use super::listing::{Keys, sort_keys};
 use super::load::{Announced, Facts, build, known_sources};
 use super::*;
 use crate::configured::{Configured, Environment, SourceKind};
-use crate::record::{FORMAT_VERSION, Outcome, Record, SourceRecord};
+use crate::record::{Outcome, Record, SourceRecord};
 use base::error::Result;
 use store::Meta;
 
@@ -67,45 +67,14 @@ fn record(id: &str, objects: &[(&str, &str, u64)]) -> Record {
         let object =
             ObjectRecord { key: ObjectKey::parse(key).unwrap(), bytes: *bytes, sha256: "00".into(), made: id.taken() };
         let source = SourceRecord {
-            kind: "postgres".into(),
-            outcome: Outcome::Saved,
-            reason: "test".into(),
             fingerprint: Some("f".into()),
-            basis: None,
-            selected: Vec::new(),
-            seals: Vec::new(),
             object: Some(object),
-            database: None,
-            fingerprint_millis: None,
-            dump_millis: None,
-            archive: None,
             condition: Some(Condition::Whole),
-            doubts: vec![],
-            identity: None,
-            measure: None,
+            ..SourceRecord::blank("postgres", Outcome::Saved)
         };
         ((*name).to_owned(), source)
     };
-    Record {
-        format_version: FORMAT_VERSION,
-        id,
-        environment: "prod".into(),
-        started: id.taken(),
-        finished: id.taken(),
-        time_zone: "UTC".into(),
-        host_version: "0".into(),
-        complete: true,
-        sources: objects.iter().map(source).collect(),
-        plugins: vec![],
-        warnings: vec![],
-        store_time: None,
-        clock_doubt: None,
-        environment_file: None,
-        environment_sha256: None,
-        met_ahead: BTreeSet::new(),
-        witnessed: Vec::new(),
-        previous: None,
-    }
+    Record { sources: objects.iter().map(source).collect(), ..Record::blank(id, "prod") }
 }
 
 #[test]

@@ -11,7 +11,7 @@ const FORMAT_VERSION: u32 = 2;
 /// The owner of a lease. Stored only as long as the run lasts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Mark {
+pub struct LeaseMark {
     pub(super) format_version: u32,
     /// Drawn by the run, so that a mark that was swept and rewritten by another run is recognised.
     #[serde(default)]
@@ -37,11 +37,11 @@ pub(super) struct Process {
 }
 
 /// Reads a mark; `None` if it cannot be read.
-pub fn read_mark(bytes: &[u8]) -> Option<Mark> {
-    serde_json::from_slice::<Mark>(bytes).ok().filter(|mark| mark.format_version <= FORMAT_VERSION)
+pub fn read_mark(bytes: &[u8]) -> Option<LeaseMark> {
+    serde_json::from_slice::<LeaseMark>(bytes).ok().filter(|mark| mark.format_version <= FORMAT_VERSION)
 }
 
-impl Mark {
+impl LeaseMark {
     /// A new mark of this process that names no run yet.
     pub(super) fn own(nonce: String) -> Self {
         let (host, process) = (hostname(), Process::own());

@@ -1,6 +1,6 @@
 //! Other runs that want the lease, or had it.
 
-use super::mark::{Mark, read_mark};
+use super::mark::{LeaseMark, read_mark};
 use super::{Abandoned, LIFE};
 use crate::configured::Environment;
 use base::error::{Class, Error, Result};
@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use store::{Meta, ObjectKey, Store};
 
 pub(super) struct Rival {
-    mark: Option<Mark>,
+    mark: Option<LeaseMark>,
     pub(super) age: SignedDuration,
 }
 
@@ -19,7 +19,7 @@ pub(super) struct Rivals {
     pub(super) abandoned: Vec<Abandoned>,
     /// Marks that are younger than this run's by more than a lease's life, because the store's clock was set back.
     /// Their age does not show whether they are renewed.
-    pub(super) from_the_future: Vec<(ObjectKey, Timestamp, Option<Mark>)>,
+    pub(super) from_the_future: Vec<(ObjectKey, Timestamp, Option<LeaseMark>)>,
 }
 
 impl Rivals {
@@ -50,7 +50,7 @@ pub(super) async fn find(store: &Store, environment: &Environment, own: &ObjectK
         let Some(bytes) = store.get(&key).await? else { continue };
         let mark = read_mark(&bytes);
         let age = now.duration_since(modified);
-        let dead = age > LIFE || mark.as_ref().is_some_and(Mark::is_of_a_dead_process);
+        let dead = age > LIFE || mark.as_ref().is_some_and(LeaseMark::is_of_a_dead_process);
         match (dead, mark) {
             (true, Some(mark)) => rivals.abandoned.push(Abandoned { mark, key }),
             (true, None) => warn_unreadable(&key),

@@ -43,7 +43,7 @@ pub struct Finding {
     /// What was checked, as a short phrase.
     pub name: String,
     /// The result.
-    pub verdict: Verdict,
+    pub verdict: CrosscheckVerdict,
     /// One line for people.
     pub detail: String,
 }
@@ -51,7 +51,7 @@ pub struct Finding {
 /// The result of one check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Verdict {
+pub enum CrosscheckVerdict {
     /// No problem was found.
     Passed,
     /// Worth knowing, but not a failure.
@@ -84,6 +84,6 @@ impl CrosscheckReport {
 
     /// The findings that failed.
     pub fn failed(&self) -> impl Iterator<Item = &Finding> {
-        self.findings.iter().filter(|finding| finding.verdict == Verdict::Failed)
+        self.findings.iter().filter(|finding| finding.verdict == CrosscheckVerdict::Failed)
     }
 }

@@ -9,7 +9,7 @@ use crate::history::{History, Snapshot};
 use crate::judgement::collapsed;
 use crate::proof::VerificationState;
 use crate::record::ClockDoubt;
-use base::id::SnapshotId;
+use base::id::{SnapshotId, Stamp};
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,7 +32,7 @@ pub struct Answer {
     pub withdraw: BTreeSet<SnapshotId>,
     /// The version of the environment's file in which each state was accepted, as far as the versions can be read.
     /// States that one answer accepted are withdrawn together.
-    pub accepted_in: BTreeMap<AcceptedState, SnapshotId>,
+    pub accepted_in: BTreeMap<AcceptedState, Stamp>,
     /// A snapshot whose time is right, and with it the times of all snapshots that were made under the same clock. If
     /// it is set, nothing else is answered.
     pub right_time: Option<SnapshotId>,
@@ -215,7 +215,7 @@ pub fn answer(
             changes.push(format!("the failed verification of {} is acknowledged", count_and_ids(&failed)));
         }
         for id in failed {
-            let at = last_failure(history, id, now).unwrap_or(SnapshotId::at(now));
+            let at = last_failure(history, id, now).unwrap_or(Stamp::at(now));
             let known = next.known_failures.entry(id).or_insert(KnownFailure { at, problems: BTreeSet::new() });
             known.at = at;
             known.problems.extend(answer.failures.get(&id).into_iter().flatten().cloned());
@@ -247,7 +247,7 @@ pub fn answer(
 
 /// The newest failed verification of a snapshot. One from the future, made under a wrong clock, must not cover later
 /// failures.
-fn last_failure(history: &History, id: SnapshotId, now: Timestamp) -> Option<SnapshotId> {
+fn last_failure(history: &History, id: SnapshotId, now: Timestamp) -> Option<Stamp> {
     let failed = history.verifications.iter().filter(|mark| mark.snapshot == id && !mark.passed);
     failed.map(|mark| mark.at).filter(|at| !is_ahead(*at, now)).max()
 }

@@ -100,9 +100,9 @@ fn recorded_pairs(history: &History) -> Vec<RivalClocks> {
         let Some(ClockDoubt::Behind { newest }) = run.record.as_ref().and_then(|record| record.clock_doubt) else {
             continue;
         };
-        let pair = pairs.entry(newest).or_default();
+        let pair = pairs.entry(SnapshotId::named(newest)).or_default();
         pair.since.insert(run.id);
-        let is_there = |id: &SnapshotId| *id <= newest && history.snapshot(*id).is_some();
+        let is_there = |id: &SnapshotId| id.stamp() <= newest && history.snapshot(*id).is_some();
         pair.ahead.extend(found_ahead_by(run, history.snapshots.iter()).into_iter().filter(is_there));
     }
     let mut pairs: Vec<RivalClocks> = pairs.into_values().collect();
@@ -195,7 +195,7 @@ pub fn arrived(history: &History, now: Timestamp) -> Option<Arrived> {
     // Each answer is a version of the environment's file, and versions increase whatever the clock shows.
     let is_later = |snapshot: &&&Snapshot| {
         let doubt = snapshot.record.as_ref().and_then(|record| record.clock_doubt);
-        let met = matches!(doubt, Some(ClockDoubt::Behind { newest }) if id_set.contains(&newest));
+        let met = matches!(doubt, Some(ClockDoubt::Behind { newest }) if id_set.contains(&SnapshotId::named(newest)));
         met || file_version(snapshot) > newest_version
     };
     let others: Vec<&Snapshot> = history

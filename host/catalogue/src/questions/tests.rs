@@ -5,6 +5,7 @@ use crate::configured::Environment;
 use crate::configured::SourceKind;
 use crate::environment::StoredFile;
 use crate::record::Record;
+use base::id::Stamp;
 use jiff::SignedDuration;
 use std::collections::BTreeMap;
 use store::ObjectKey;
@@ -55,27 +56,8 @@ fn snapshot(id: &str, docs: Condition, doubt: Option<ClockDoubt>) -> Snapshot {
     };
     let sources: BTreeMap<_, _> =
         [("docs".to_owned(), state("docs", docs)), ("mails".to_owned(), state("mails", Condition::Whole))].into();
-    let record = Record {
-        format_version: 2,
-        id,
-        environment: "prod".into(),
-        started: id.taken(),
-        finished: id.taken(),
-        time_zone: "UTC".into(),
-        host_version: String::new(),
-        complete: docs == Condition::Whole,
-        sources: BTreeMap::new(),
-        plugins: Vec::new(),
-        warnings: Vec::new(),
-        store_time: None,
-        clock_doubt: doubt,
-        environment_file: None,
-        environment_sha256: None,
-        met_ahead: BTreeSet::new(),
-        witnessed: Vec::new(),
-        previous: None,
-    };
     let complete = docs == Condition::Whole;
+    let record = Record { complete, clock_doubt: doubt, ..Record::blank(id, "prod") };
     let blank = Snapshot::of_one_source(id, "docs", docs, None);
     Snapshot { record: Some(record), complete, sources, clock_doubted: doubt.is_some(), ..blank }
 }
@@ -89,7 +71,7 @@ fn history(snapshots: Vec<Snapshot>) -> History {
     let environment = Environment::new("prod").unwrap();
     let file = EnvironmentFile::first(&environment, &configured, &BTreeMap::new(), &guard, "UTC", now());
     let mut history = History::of(snapshots);
-    history.environment = Some(StoredFile { stamp: SnapshotId::at(now()), sha256: String::new(), file });
+    history.environment = Some(StoredFile { stamp: Stamp::at(now()), sha256: String::new(), file });
     history
 }
 
@@ -171,7 +153,7 @@ fn each_question_names_the_command_that_answers_and_closes_it() {
         (
             "gap",
             all(),
-            doubted("20260630T010000Z", Gap { newest: id("20260101T000000Z") }),
+            doubted("20260630T010000Z", Gap { newest: id("20260101T000000Z").stamp() }),
             &plain,
             QuestionKind::Clock,
             accept,
@@ -179,7 +161,7 @@ fn each_question_names_the_command_that_answers_and_closes_it() {
         (
             "behind",
             all(),
-            doubted("20260629T010000Z", Behind { newest: id("20260630T010000Z") }),
+            doubted("20260629T010000Z", Behind { newest: id("20260630T010000Z").stamp() }),
             &plain,
             QuestionKind::Clock,
             accept,
@@ -250,14 +232,14 @@ fn a_future_time_waits_a_gap_is_trusted_and_an_unclear_time_is_doubted() {
         (has(&next.retired_ahead), has(&next.trusted_times), has(&next.doubted_times))
     };
     let (waits, trusted, second) = ((true, false, false), (false, true, false), (false, false, true));
-    assert_eq!(judged("20360101T000000Z", Gap { newest: id("20260620T010000Z") }), waits);
+    assert_eq!(judged("20360101T000000Z", Gap { newest: id("20260620T010000Z").stamp() }), waits);
     assert_eq!(judged("20260629T000000Z", Skew { seconds: 30 * 86_400 }), second);
     assert_eq!(judged("20260629T010000Z", Skew { seconds: 3_600 }), trusted);
     assert_eq!(judged("20260629T003000Z", Skew { seconds: 3_600 }), second, "it was the day before");
     assert_eq!(judged("20260628T233000Z", Skew { seconds: -3_600 }), second, "it was the day after");
-    assert_eq!(judged("20260629T000000Z", Gap { newest: id("20260101T000000Z") }), trusted);
-    assert_eq!(judged("20260629T000000Z", Behind { newest: id("20360101T000000Z") }), trusted);
-    assert_eq!(judged("20260622T000000Z", Behind { newest: id("20260629T000000Z") }), second);
+    assert_eq!(judged("20260629T000000Z", Gap { newest: id("20260101T000000Z").stamp() }), trusted);
+    assert_eq!(judged("20260629T000000Z", Behind { newest: id("20360101T000000Z").stamp() }), trusted);
+    assert_eq!(judged("20260622T000000Z", Behind { newest: id("20260629T000000Z").stamp() }), second);
 }
 
 #[test]

@@ -28,27 +28,7 @@ fn an_id_drops_fractions_of_a_second() {
 }
 
 fn record() -> Record {
-    let id: SnapshotId = "20260630T010000Z".parse().unwrap();
-    Record {
-        format_version: FORMAT_VERSION,
-        id,
-        environment: "prod".into(),
-        started: id.taken(),
-        finished: id.taken(),
-        time_zone: "Europe/Paris".into(),
-        host_version: "0.1.0".into(),
-        complete: true,
-        sources: BTreeMap::new(),
-        plugins: Vec::new(),
-        warnings: Vec::new(),
-        store_time: None,
-        clock_doubt: None,
-        environment_file: None,
-        environment_sha256: None,
-        met_ahead: BTreeSet::new(),
-        witnessed: Vec::new(),
-        previous: None,
-    }
+    Record { time_zone: "Europe/Paris".into(), ..Record::blank("20260630T010000Z".parse().unwrap(), "prod") }
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::entry::Kind;
 use crate::header::TAR_BLOCK_BYTES;
 use crate::index::reader::{Item, Span};
 use crate::index::{Digest, Line};
-use crate::object::{Archive, Object};
+use crate::object::{Archive, StoredObject};
 use crate::path::shown;
 use crate::pipeline;
 use base::error::{Error, Result};
@@ -185,7 +185,7 @@ impl Member {
 }
 
 /// Fetches a few runs ahead and passes their members on in order.
-async fn fetch(object: &Object, work: &Work, runs: mpsc::Receiver<Run>, ready: mpsc::Sender<Job>) -> Result<()> {
+async fn fetch(object: &StoredObject, work: &Work, runs: mpsc::Receiver<Run>, ready: mpsc::Sender<Job>) -> Result<()> {
     let runs = futures::stream::unfold(runs, |mut runs| async { runs.recv().await.map(|run| (run, runs)) });
     let mut fetched = std::pin::pin!(runs.map(|run| read(object, run)).buffered(READS_IN_FLIGHT_MAX));
     loop {
@@ -211,7 +211,7 @@ async fn fetch(object: &Object, work: &Work, runs: mpsc::Receiver<Run>, ready: m
     }
 }
 
-async fn read(object: &Object, run: Run) -> Result<(Run, Bytes)> {
+async fn read(object: &StoredObject, run: Run) -> Result<(Run, Bytes)> {
     let (Some(first), Some(last)) = (run.members.first(), run.members.last()) else { return Ok((run, Bytes::new())) };
     let range = first.span.offset..last.span.offset + last.span.packed_bytes as u64;
     let length = usize::try_from(range.end - range.start).unwrap_or_default();

@@ -11,7 +11,7 @@ use super::sparse::Expanded;
 use super::write::{self, Sink, io_failure};
 use crate::entry::Kind;
 use crate::header::TAR_BLOCK_BYTES;
-use crate::object::Object;
+use crate::object::StoredObject;
 use crate::pipeline;
 use base::error::Result;
 use base::stream::{BlockingReader, interrupted_error};
@@ -31,7 +31,7 @@ type Input = BufReader<Gunzip<BlockingReader>>;
 type Small = (File, Described, Vec<u8>);
 
 /// Restores everything except what has to wait for the end ([`super::late`]).
-pub(super) fn run(object: &Object, work: &Work) -> Result<()> {
+pub(super) fn run(object: &StoredObject, work: &Work) -> Result<()> {
     let workers = pipeline::workers();
     let (files, queue) = bounded::<Small>(workers);
     std::thread::scope(|scope| {
@@ -64,7 +64,7 @@ fn small_files(work: &Work, queue: &Receiver<Small>) -> Result<()> {
     Ok(())
 }
 
-fn read(object: &Object, work: &Work, files: &Sender<Small>) -> Result<()> {
+fn read(object: &StoredObject, work: &Work, files: &Sender<Small>) -> Result<()> {
     let reader = object.read(None, &work.means, true)?;
     let mut input: Input = BufReader::with_capacity(BUFFER_BYTES, Gunzip::new(reader));
     let mut sink = work.sink();

@@ -23,8 +23,7 @@ async fn changed_meanwhile(
     when_unreadable: WhenUnreadable,
     change: impl FnOnce(),
 ) -> (Result<Vec<u8>>, Option<ArchiveReport>) {
-    let tree = tree(base);
-    let mut stream = tree.archive(ArchiveOptions { exclude: Vec::new(), when_unreadable }).unwrap();
+    let (mut stream, outcome) = tree(base).archive(ArchiveOptions { exclude: Vec::new(), when_unreadable }).unwrap();
     let mut all = stream.next().await.unwrap().unwrap().to_vec();
     change();
     let rest = collected(stream).await;
@@ -32,7 +31,7 @@ async fn changed_meanwhile(
         all.extend_from_slice(&rest);
         all
     });
-    (bytes, tree.report())
+    (bytes, outcome.await.ok().map(|outcome| outcome.report))
 }
 
 fn problem(report: &ArchiveReport, path: &str) -> Option<String> {
@@ -176,13 +175,13 @@ async fn dropping_the_stream_ends_every_thread() {
     }
     for blocks in [0, 1, 20] {
         let tree = tree(base.path());
-        let mut stream = tree.archive(reporting(&[])).unwrap();
+        let (mut stream, outcome) = tree.archive(reporting(&[])).unwrap();
         for _ in 0..blocks {
             stream.next().await.unwrap().unwrap();
         }
         drop(stream);
         assert_threads_end(&tree, &format!("after {blocks} blocks")).await;
-        assert_eq!(tree.report(), None);
+        assert!(outcome.await.is_err());
     }
 }
 
@@ -190,7 +189,7 @@ async fn dropping_the_stream_ends_every_thread() {
 async fn dropping_a_summary_ends_every_thread() {
     let base = held_back();
     let tree = tree(base.path());
-    let summary = tokio::time::timeout(Duration::from_millis(5), tree.summarise(&[], Depth::Content)).await;
+    let summary = tokio::time::timeout(Duration::from_millis(5), tree.summarise(&[], Detail::Content)).await;
     assert!(summary.is_err(), "48 MiB were hashed within 5 ms");
     assert_threads_end(&tree, "a summary").await;
 }
@@ -216,21 +215,20 @@ async fn entries_without_read_permission_are_reported() {
         std::fs::set_permissions(base.path().join(name), std::fs::Permissions::from_mode(0o0)).unwrap();
     }
     let tree = tree(base.path());
-    let bytes = collected(tree.archive(reporting(&[])).unwrap()).await.unwrap();
-    let report = tree.report().unwrap();
+    let (bytes, Archived { report, .. }) = finished(&tree, reporting(&[])).await.unwrap();
     assert_eq!(problem(&report, "closed").as_deref(), Some("cannot be read: permission denied"));
     assert_eq!(problem(&report, "file").as_deref(), Some("cannot be read: permission denied"));
     assert_eq!(report.files, 1);
     let names: Vec<_> = unpacked_names(&bytes);
     assert_eq!(names, ["./", "closed/", "open"]);
 
-    let metadata = tree.summarise(&[], Depth::Metadata).await.unwrap();
+    let metadata = tree.summarise(&[], Detail::Metadata).await.unwrap();
     assert_eq!(metadata.unreadable, 1, "the content of the folder");
-    let content = tree.summarise(&[], Depth::Content).await.unwrap();
+    let content = tree.summarise(&[], Detail::Content).await.unwrap();
     assert_eq!(content.unreadable, 2, "and the file's bytes");
 
     let options = ArchiveOptions { exclude: Vec::new(), when_unreadable: WhenUnreadable::Fail };
-    let error = collected(tree.archive(options).unwrap()).await.unwrap_err();
+    let error = finished(&tree, options).await.unwrap_err();
     assert!(error.message().contains("`closed` cannot be read: permission denied"), "{error}");
 
     let closed = Tree::open(&FolderConfig { path: base.path().join("closed") }, "prod/docs".to_owned()).unwrap_err();

@@ -5,11 +5,9 @@ use std::io::Read;
 
 /// The archive and the lines of its index.
 async fn indexed(path: &Path) -> (Vec<u8>, Vec<Vec<String>>) {
-    let tree = tree(path);
-    assert!(tree.index().is_none(), "there is no archive yet");
-    let archive = collected(tree.archive(reporting(&[])).unwrap()).await.unwrap();
-    let index = collected(tree.index().unwrap()).await.unwrap();
-    assert!(tree.index().is_none(), "the index can be taken only once");
+    let (archive, mut outcome) = finished(&tree(path), reporting(&[])).await.unwrap();
+    let index = collected(outcome.take_index().unwrap()).await.unwrap();
+    assert!(outcome.take_index().is_none(), "the index can be taken only once");
     let mut text = String::new();
     flate2::read::MultiGzDecoder::new(&index[..]).read_to_string(&mut text).unwrap();
     let lines = text.lines().map(|line| line.split('\t').map(str::to_owned).collect()).collect();
@@ -154,9 +152,7 @@ async fn the_commands_in_the_description_restore_a_document() {
     for size in [36_211, 0, 1 << 20, (3 << 20) + 1] {
         std::fs::write(&document, noise(size, 5)).unwrap();
         std::fs::write(base.path().join("tree/later"), noise(700_000, 6)).unwrap();
-        let tree = tree(&base.path().join("tree"));
-        let archive = collected(tree.archive(reporting(&[])).unwrap()).await.unwrap();
-        let index = collected(tree.index().unwrap()).await.unwrap();
+        let (archive, index) = super::unpacking::saved(&base.path().join("tree")).await;
         std::fs::write(base.path().join("20260630T010000Z.tar.gz"), archive).unwrap();
         std::fs::write(base.path().join("20260630T010000Z.index"), index).unwrap();
         run(Command::new("sh").args(["-euc", script]).current_dir(base.path()));

@@ -23,14 +23,13 @@ async fn files_that_all_grow_after_planning_do_not_make_an_oversized_member() {
     for file in &files {
         std::fs::write(file, "small").unwrap();
     }
-    let tree = tree(&root);
-    let mut stream = tree.archive(reporting(&[])).unwrap();
+    let (mut stream, outcome) = tree(&root).archive(reporting(&[])).unwrap();
     let mut archive = stream.next().await.unwrap().unwrap().to_vec();
     for file in &files {
         std::fs::write(file, noise(1_000_000, 3)).unwrap();
     }
     archive.extend_from_slice(&collected(stream).await.unwrap());
-    let index = collected(tree.index().unwrap()).await.unwrap();
+    let index = collected(outcome.await.unwrap().take_index().unwrap()).await.unwrap();
     let mut text = String::new();
     std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(&index[..]), &mut text).unwrap();
     let members = text.lines().filter_map(|line| line.strip_prefix("m\t")?.split('\t').nth(2)?.parse::<usize>().ok());
@@ -52,12 +51,11 @@ async fn entries_too_deep_to_restore_are_reported_and_do_not_affect_others() {
     std::fs::write(below(path::DEPTH_MAX - 1).join("last"), "last").unwrap();
     std::fs::write(below(path::DEPTH_MAX).join("beyond"), "lost").unwrap();
     std::fs::write(root.join("other"), "other").unwrap();
-    let tree = tree(&root);
-    let archive = collected(tree.archive(reporting(&[])).unwrap()).await.unwrap();
-    let report = tree.report().unwrap();
+    let (archive, mut outcome) = finished(&tree(&root), reporting(&[])).await.unwrap();
+    let report = &outcome.report;
     assert_eq!((report.unreadable_total, report.problems_total), (2, 2), "the folder below and the file beside it");
     assert!(report.problems[0].reason.contains("deeper than 499 folders"), "{:?}", report.problems);
-    let index = collected(tree.index().unwrap()).await.unwrap();
+    let index = collected(outcome.take_index().unwrap()).await.unwrap();
     let archive = stored(archive, Some(index));
     assert_eq!(checked(&archive).await.unwrap().files, 2);
     let into = base.path().join("into");
@@ -66,7 +64,7 @@ async fn entries_too_deep_to_restore_are_reported_and_do_not_affect_others() {
         std::fs::read_to_string(into.join(vec!["d"; path::DEPTH_MAX - 1].join("/")).join("last")).unwrap(),
         "last"
     );
-    assert_eq!(tree.summarise(&[], Depth::Content).await.unwrap().unreadable, 2, "the summary counts them too");
+    assert_eq!(tree(&root).summarise(&[], Detail::Content).await.unwrap().unreadable, 2, "the summary counts them too");
 }
 
 #[tokio::test]
@@ -323,14 +321,14 @@ async fn a_changed_acl_changes_the_digest_and_a_restore_inherits_no_acl_from_its
     std::fs::write(root.join("facture/one"), "one").unwrap();
     let list = acl::from_text("user::rwx,user:33:rwx,group::---,mask::rwx,other::---").unwrap().0;
     let digest = async |depth| tree(&root).summarise(&[], depth).await.unwrap().digest;
-    let before = (digest(Depth::Metadata).await, digest(Depth::Content).await);
+    let before = (digest(Detail::Metadata).await, digest(Detail::Content).await);
     if !set_attribute(&root.join("facture"), acl::DEFAULT, &list) {
         return;
     }
-    let after = (digest(Depth::Metadata).await, digest(Depth::Content).await);
+    let after = (digest(Detail::Metadata).await, digest(Detail::Content).await);
     assert!(before.0 != after.0 && before.1 != after.1, "the default list of new documents has changed");
     if set_attribute(&root.join("facture/one"), "user.comment", b"x") {
-        assert_ne!(digest(Depth::Content).await, after.1);
+        assert_ne!(digest(Detail::Content).await, after.1);
     }
     let before = facts(&root);
     let (archive, index) = saved(&root).await;

@@ -265,10 +265,8 @@ async fn a_socket_is_reported_as_a_problem() {
     let base = tempfile::tempdir().unwrap();
     let _socket = std::os::unix::net::UnixListener::bind(base.path().join("a\nb.sock")).unwrap();
     std::fs::write(base.path().join("z"), "").unwrap();
-    let tree = tree(base.path());
     let options = ArchiveOptions { exclude: Vec::new(), when_unreadable: WhenUnreadable::Fail };
-    let bytes = collected(tree.archive(options).unwrap()).await.unwrap();
-    let report = tree.report().unwrap();
+    let (bytes, Archived { report, .. }) = finished(&tree(base.path()), options).await.unwrap();
     assert_eq!(report.files, 1);
     assert_eq!(report.problems_total, 1);
     assert_eq!(report.problems[0].path, "a\\x0ab.sock");

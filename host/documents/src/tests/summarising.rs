@@ -5,8 +5,8 @@ use super::*;
 async fn digests(path: &Path, exclude: &[&str]) -> (String, String) {
     let exclude: Vec<String> = exclude.iter().map(|p| (*p).to_owned()).collect();
     let tree = tree(path);
-    let metadata = tree.summarise(&exclude, Depth::Metadata).await.unwrap();
-    let content = tree.summarise(&exclude, Depth::Content).await.unwrap();
+    let metadata = tree.summarise(&exclude, Detail::Metadata).await.unwrap();
+    let content = tree.summarise(&exclude, Detail::Content).await.unwrap();
     assert_eq!(metadata.digest.len(), 64);
     assert_eq!(Summary { digest: content.digest.clone(), ..metadata.clone() }, content, "both count alike");
     (metadata.digest, content.digest)
@@ -74,7 +74,7 @@ async fn excluded_entries_do_not_change_the_digest_but_are_counted() {
     std::fs::write(base.path().join("dolibarr.log"), "123").unwrap();
     assert_eq!(digests(base.path(), &exclude).await, before);
     assert_ne!(digests(base.path(), &[]).await, before);
-    let summary = tree(base.path()).summarise(&exclude.map(str::to_owned), Depth::Metadata).await.unwrap();
+    let summary = tree(base.path()).summarise(&exclude.map(str::to_owned), Detail::Metadata).await.unwrap();
     assert_eq!((summary.excluded_files, summary.excluded_bytes), (2, 8));
     assert_eq!((summary.files, summary.bytes, summary.unreadable), (3, 11, 0));
 }
@@ -105,7 +105,7 @@ async fn large_and_many_files_hash_to_the_same_digest_every_time() {
     std::fs::write(base.path().join("large"), noise(9 << 20, 1)).unwrap();
     let first = digests(base.path(), &[]).await;
     assert_eq!(digests(base.path(), &[]).await, first);
-    let summary = tree(base.path()).summarise(&[], Depth::Content).await.unwrap();
+    let summary = tree(base.path()).summarise(&[], Detail::Content).await.unwrap();
     assert_eq!((summary.files, summary.bytes), (1_501, 150_000 + (9 << 20)));
 }
 
@@ -114,9 +114,9 @@ async fn a_run_remembers_its_patterns_and_finds_those_that_only_a_summary_exclud
     let base = small_tree();
     let tree = tree(base.path());
     assert_eq!(tree.excludes().blind(), Vec::<&str>::new());
-    tree.summarise(&["temp".to_owned(), "*.log".to_owned()], Depth::Metadata).await.unwrap();
+    tree.summarise(&["temp".to_owned(), "*.log".to_owned()], Detail::Metadata).await.unwrap();
     assert_eq!(tree.excludes().blind(), Vec::<&str>::new(), "there is no archive yet");
-    let stream = tree.archive(reporting(&["*.log", "*.tmp", "temp"])).unwrap();
+    let (stream, _) = tree.archive(reporting(&["*.log", "*.tmp", "temp"])).unwrap();
     assert!(stream.expected_bytes().unwrap() > 11);
     assert_eq!(tree.excludes().blind(), Vec::<&str>::new(), "an archive may exclude more");
     drop(tree.archive(reporting(&["*.log"])).unwrap());
@@ -128,7 +128,7 @@ async fn a_run_remembers_its_patterns_and_finds_those_that_only_a_summary_exclud
 async fn an_invalid_pattern_is_refused_by_name() {
     let base = tempfile::tempdir().unwrap();
     let tree = tree(base.path());
-    let error = tree.summarise(&["a[".to_owned()], Depth::Metadata).await.unwrap_err();
+    let error = tree.summarise(&["a[".to_owned()], Detail::Metadata).await.unwrap_err();
     assert!(error.message().contains("`a[`"), "{error}");
     let error = tree.archive(reporting(&["ok", "!no"])).unwrap_err();
     assert!(error.message().contains("`!no`"), "{error}");

@@ -3,7 +3,7 @@
 
 use super::restoring::{awkward, times};
 use super::*;
-use crate::restore::{Restored, restore, survey};
+use crate::restore::{RestoredFolder, restore, survey};
 use base::error::Class;
 use base::stream;
 use proptest::prelude::*;
@@ -13,7 +13,7 @@ use std::sync::atomic::AtomicUsize;
 use tokio_util::sync::CancellationToken;
 
 /// An object in memory, and a counter of its reads.
-pub(super) fn object(name: &str, bytes: Vec<u8>) -> (Object, Arc<AtomicUsize>) {
+pub(super) fn object(name: &str, bytes: Vec<u8>) -> (StoredObject, Arc<AtomicUsize>) {
     let reads = Arc::new(AtomicUsize::new(0));
     let (length, sha256, counter) = (bytes.len() as u64, Some(sha256(&bytes)), Arc::clone(&reads));
     let bytes = bytes::Bytes::from(bytes);
@@ -35,15 +35,13 @@ pub(super) fn object(name: &str, bytes: Vec<u8>) -> (Object, Arc<AtomicUsize>) {
             Ok(stream)
         })
     });
-    (Object { name: name.to_owned(), bytes: length, sha256, fetch }, reads)
+    (StoredObject { name: name.to_owned(), bytes: length, sha256, fetch }, reads)
 }
 
 /// An archive of a tree and its index, as bytes.
 pub(super) async fn saved(path: &Path) -> (Vec<u8>, Vec<u8>) {
-    let tree = tree(path);
-    let archive = collected(tree.archive(reporting(&[])).unwrap()).await.unwrap();
-    let index = collected(tree.index().unwrap()).await.unwrap();
-    (archive, index)
+    let (archive, mut outcome) = finished(&tree(path), reporting(&[])).await.unwrap();
+    (archive, collected(outcome.take_index().unwrap()).await.unwrap())
 }
 
 pub(super) fn stored(archive: Vec<u8>, index: Option<Vec<u8>>) -> Archive {
@@ -51,7 +49,7 @@ pub(super) fn stored(archive: Vec<u8>, index: Option<Vec<u8>>) -> Archive {
     Archive { object: object("docs.tar.gz", archive).0, index }
 }
 
-pub(super) async fn restored(archive: &Archive, into: &Path) -> Result<Restored> {
+pub(super) async fn restored(archive: &Archive, into: &Path) -> Result<RestoredFolder> {
     restore(archive, into.to_owned(), "x".to_owned(), &CancellationToken::new()).await
 }
 

@@ -24,16 +24,15 @@ fn documents() -> tempfile::TempDir {
 }
 
 /// Makes another archive. Returns its report, and the unreadable paths with whether each is a folder.
-async fn report(tree: &Arc<Tree>) -> (ArchiveReport, Vec<(String, bool)>) {
-    collected(tree.archive(reporting(&["temp", "*.log"])).unwrap()).await.unwrap();
-    let report = tree.report().unwrap();
+async fn report(tree: &Tree) -> (ArchiveReport, Vec<(String, bool)>) {
+    let (_, Archived { report, .. }) = finished(tree, reporting(&["temp", "*.log"])).await.unwrap();
     let unreadable = report.unreadable.iter().map(|entry| (path::shown(&entry.path), entry.is_folder)).collect();
     (report, unreadable)
 }
 
 async fn summarised(tree: &Tree, exclude: &[&str]) -> u64 {
     let exclude: Vec<String> = exclude.iter().map(|pattern| (*pattern).to_owned()).collect();
-    tree.summarise(&exclude, Depth::Metadata).await.unwrap().unreadable
+    tree.summarise(&exclude, Detail::Metadata).await.unwrap().unreadable
 }
 
 #[tokio::test]
@@ -56,7 +55,7 @@ async fn unreadable_folders_and_files_are_counted_by_path() {
     assert_eq!(unreadable, [("facture/FA1".to_owned(), true)]);
     assert_eq!((found.unreadable_total, found.vanished_total, found.problems_total, found.files), (1, 0, 1, 6));
     assert_eq!(
-        tree.difference_to_summary(),
+        tree.difference_to_summary(&found),
         None,
         "the summary had different patterns, and the unreadable entries are reported anyway"
     );
@@ -86,7 +85,7 @@ async fn unreadable_folders_and_files_are_counted_by_path() {
     assert_eq!(summarised(&tree, &[]).await, 0);
     let (found, unreadable) = report(&tree).await;
     assert_eq!((unreadable, found.problems_total, found.files), (Vec::new(), 0, 11));
-    assert_eq!(tree.difference_to_summary().unwrap(), "the summary could not read 1 entries");
+    assert_eq!(tree.difference_to_summary(&found).unwrap(), "the summary could not read 1 entries");
 }
 
 #[tokio::test]
@@ -94,22 +93,22 @@ async fn an_archive_with_fewer_files_than_its_summary_is_reported_as_different()
     let base = documents();
     let whole = tree(base.path());
     assert_eq!(summarised(&whole, &["temp", "*.log"]).await, 0);
-    let _ = report(&whole).await;
-    assert_eq!(whole.difference_to_summary(), None);
+    let (found, _) = report(&whole).await;
+    assert_eq!(whole.difference_to_summary(&found), None);
 
     // Like a disk below the folder that is unmounted in between: there is no error.
     let shrunk = tree(base.path());
     assert_eq!(summarised(&shrunk, &["temp", "*.log"]).await, 0);
     std::fs::remove_file(base.path().join("facture/note")).unwrap();
-    let _ = report(&shrunk).await;
-    let difference = shrunk.difference_to_summary().unwrap();
+    let (found, _) = report(&shrunk).await;
+    let difference = shrunk.difference_to_summary(&found).unwrap();
     assert_eq!(difference, "the archive has 10 files, but the summary before it had 11");
 
     // Different patterns do not count as a difference.
     let other = tree(base.path());
     assert_eq!(summarised(&other, &["propale/"]).await, 0);
-    let _ = report(&other).await;
-    assert_eq!(other.difference_to_summary(), None);
+    let (found, _) = report(&other).await;
+    assert_eq!(other.difference_to_summary(&found), None);
 }
 
 #[tokio::test]
@@ -126,9 +125,9 @@ async fn excluded_entries_that_cannot_be_read_do_not_count_as_unreadable() {
     allow(&base.path().join("propale/dolibarr.log"), 0o0);
     let tree = tree(base.path());
     let exclude = ["temp".to_owned(), "*.log".to_owned()];
-    let before = tree.summarise(&exclude, Depth::Content).await.unwrap().digest;
+    let before = tree.summarise(&exclude, Detail::Content).await.unwrap().digest;
     allow(&temp, 0o0);
-    let after = tree.summarise(&exclude, Depth::Content).await.unwrap();
+    let after = tree.summarise(&exclude, Detail::Content).await.unwrap();
     assert_eq!((after.digest, after.unreadable), (before, 0));
     let (found, unreadable) = report(&tree).await;
     assert_eq!((unreadable, found.unreadable_total, found.files), (Vec::new(), 0, 11));

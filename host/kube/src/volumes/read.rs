@@ -1,6 +1,6 @@
 //! Reads fields of the API server's objects. Missing fields are empty, and all text is made printable.
 
-use super::{Backup, Claim, LonghornVolume, RecurringJob, Snapshot, Volume};
+use super::{Backup, Claim, LonghornVolume, RecurringJob, Volume, VolumeSnapshot};
 use base::text::printable;
 use jiff::Timestamp;
 use serde_json::Value;
@@ -72,7 +72,7 @@ impl From<&Value> for Backup {
     }
 }
 
-impl From<&Value> for Snapshot {
+impl From<&Value> for VolumeSnapshot {
     fn from(object: &Value) -> Self {
         Self {
             namespace: text(object, "/metadata/namespace"),

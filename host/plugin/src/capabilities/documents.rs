@@ -1,13 +1,13 @@
 //! The capabilities `tree-evidence`, `tree-archive` and `documents-digests`: measures of a folder, its archive as a
 //! stream that a plugin cannot read, and single documents by name and digest.
 
-use crate::context::{Context, types};
-use base::error::Result;
+use crate::context::{Answer, Context};
 use base::evidence::{Measured, Selected};
 use base::stream::ByteStream;
-use documents::{ArchiveOptions, Digests, DocumentState, Tree, WhenUnreadable};
+use documents::{ArchiveOptions, Archived, Digests, DocumentState, Tree, WhenUnreadable};
 use std::sync::Arc;
-use wasmtime::component::{HasSelf, Linker, Resource};
+use tokio::sync::{mpsc, oneshot};
+use wasmtime::component::Resource;
 
 pub(crate) mod bindings {
     wasmtime::component::bindgen!({
@@ -40,31 +40,44 @@ pub struct EvidenceTree(pub Arc<Tree>);
 #[derive(Debug)]
 pub struct TreeMeasure(pub Measured);
 
-/// The handle behind `tree-archive.tree`.
+/// The handle behind `tree-archive.tree`. It hands the outcome of each archive to the caller of the plugin.
 #[derive(Debug, Clone)]
-pub struct ArchiveTree(pub Arc<Tree>);
+pub struct ArchiveTree {
+    tree: Arc<Tree>,
+    outcomes: mpsc::UnboundedSender<oneshot::Receiver<Archived>>,
+}
+
+/// The outcomes of the archives that a plugin opened.
+#[derive(Debug)]
+pub struct Outcomes(mpsc::UnboundedReceiver<oneshot::Receiver<Archived>>);
+
+impl ArchiveTree {
+    /// A handle to one folder.
+    pub fn new(tree: Arc<Tree>) -> (Self, Outcomes) {
+        let (outcomes, received) = mpsc::unbounded_channel();
+        (Self { tree, outcomes }, Outcomes(received))
+    }
+}
+
+impl Outcomes {
+    /// The outcome of the archive whose stream ended successfully. At most one is stored.
+    pub fn finished(mut self) -> Option<Archived> {
+        std::iter::from_fn(|| self.0.try_recv().ok()).filter_map(|mut outcome| outcome.try_recv().ok()).last()
+    }
+}
 
 /// The handle behind `documents-digests.tree`.
 #[derive(Debug, Clone)]
 pub struct DigestTree(pub Arc<Digests>);
 
-/// Links `tree-evidence`.
-pub fn link_evidence(linker: &mut Linker<Context>) -> wasmtime::Result<()> {
-    tree_evidence::add_to_linker::<_, HasSelf<_>>(linker, |context| context)
+interfaces! {
+    /// Links `tree-evidence`.
+    link_evidence: tree_evidence { HostMeasure => TreeMeasure, HostTree => EvidenceTree }
+    /// Links `tree-archive`.
+    link_archive: tree_archive { HostTree => ArchiveTree }
+    /// Links `documents-digests`.
+    link_digests: documents_digests { HostTree => DigestTree }
 }
-
-/// Links `tree-archive`.
-pub fn link_archive(linker: &mut Linker<Context>) -> wasmtime::Result<()> {
-    tree_archive::add_to_linker::<_, HasSelf<_>>(linker, |context| context)
-}
-
-/// Links `documents-digests`.
-pub fn link_digests(linker: &mut Linker<Context>) -> wasmtime::Result<()> {
-    documents_digests::add_to_linker::<_, HasSelf<_>>(linker, |context| context)
-}
-
-/// A plugin's answer: the value, or as much of the failure as the plugin may know.
-type Answer<T> = wasmtime::Result<Result<T, types::Error>>;
 
 impl tree_evidence::Host for Context {
     async fn metadata(&mut self, tree: Resource<EvidenceTree>, exclude: Vec<String>) -> Answer<Resource<TreeMeasure>> {
@@ -97,41 +110,25 @@ impl Context {
     }
 }
 
-impl tree_evidence::HostMeasure for Context {
-    async fn drop(&mut self, measure: Resource<TreeMeasure>) -> wasmtime::Result<()> {
-        self.table.delete(measure)?;
-        Ok(())
-    }
-}
-
-impl tree_evidence::HostTree for Context {
-    async fn drop(&mut self, tree: Resource<EvidenceTree>) -> wasmtime::Result<()> {
-        self.table.delete(tree)?;
-        Ok(())
-    }
-}
-
 impl tree_archive::Host for Context {
     async fn open(
         &mut self,
         tree: Resource<ArchiveTree>,
         options: tree_archive::Options,
-    ) -> wasmtime::Result<Result<Resource<ByteStream>, types::Error>> {
-        let ArchiveTree(tree) = self.table.get(&tree)?.clone();
+    ) -> Answer<Resource<ByteStream>> {
+        let ArchiveTree { tree, outcomes } = self.table.get(&tree)?.clone();
         let when_unreadable = match options.when_unreadable {
             tree_archive::WhenUnreadable::Report => WhenUnreadable::Report,
             tree_archive::WhenUnreadable::Fail => WhenUnreadable::Fail,
         };
         // The bytes of the stream are counted where they are stored.
         self.count("tree-archive.open", tree.scope(), 0, 0);
-        self.open_stream(|| tree.archive(ArchiveOptions { exclude: options.exclude, when_unreadable }))
-    }
-}
-
-impl tree_archive::HostTree for Context {
-    async fn drop(&mut self, tree: Resource<ArchiveTree>) -> wasmtime::Result<()> {
-        self.table.delete(tree)?;
-        Ok(())
+        self.open_stream(|| {
+            let (stream, outcome) = tree.archive(ArchiveOptions { exclude: options.exclude, when_unreadable })?;
+            // Nobody has to wait for it.
+            outcomes.send(outcome).ok();
+            Ok(stream)
+        })
     }
 }
 
@@ -140,18 +137,14 @@ impl documents_digests::Host for Context {
         &mut self,
         tree: Resource<DigestTree>,
         paths: Vec<String>,
-    ) -> wasmtime::Result<Result<Vec<documents_digests::Document>, types::Error>> {
+    ) -> Answer<Vec<documents_digests::Document>> {
         let DigestTree(tree) = self.table.get(&tree)?.clone();
         let states = tree.look_up(paths).await;
         self.count("documents-digests.digests", tree.scope(), states.iter().flatten().count() as u64, 0);
         Ok(self.answer(states.map(|states| states.into_iter().map(documents_digests::Document::from).collect())))
     }
 
-    async fn left_out(
-        &mut self,
-        tree: Resource<DigestTree>,
-        paths: Vec<String>,
-    ) -> wasmtime::Result<Result<Vec<bool>, types::Error>> {
+    async fn left_out(&mut self, tree: Resource<DigestTree>, paths: Vec<String>) -> Answer<Vec<bool>> {
         let DigestTree(tree) = self.table.get(&tree)?.clone();
         let left_out = tree.left_out(&paths);
         self.count("documents-digests.left-out", tree.scope(), left_out.iter().flatten().count() as u64, 0);
@@ -163,7 +156,7 @@ impl documents_digests::Host for Context {
         tree: Resource<DigestTree>,
         after: Option<String>,
         count: u32,
-    ) -> wasmtime::Result<Result<documents_digests::Listing, types::Error>> {
+    ) -> Answer<documents_digests::Listing> {
         let DigestTree(tree) = self.table.get(&tree)?.clone();
         let listing = tree.list(after, count).await;
         let listed = listing.as_ref().map_or(0, |listing| listing.documents.len());
@@ -175,13 +168,6 @@ impl documents_digests::Host for Context {
             unreadable: listing.unreadable,
             next: listing.next,
         })))
-    }
-}
-
-impl documents_digests::HostTree for Context {
-    async fn drop(&mut self, tree: Resource<DigestTree>) -> wasmtime::Result<()> {
-        self.table.delete(tree)?;
-        Ok(())
     }
 }
 

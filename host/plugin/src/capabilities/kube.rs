@@ -1,11 +1,11 @@
 //! The capabilities `kube-job` and `kube-volumes`.
 
-use crate::context::{Context, types};
+use crate::context::{Answer, Context};
 use jiff::Timestamp;
 use kubernetes::follow::Ended;
 use kubernetes::job::{Lent, OneShot};
 use kubernetes::volumes::{self, Volumes};
-use wasmtime::component::{HasSelf, Linker, Resource};
+use wasmtime::component::Resource;
 
 pub(crate) mod bindings {
     wasmtime::component::bindgen!({
@@ -32,14 +32,11 @@ use bindings::backup::host::{kube_job, kube_volumes};
 #[derive(Debug)]
 pub struct Run(OneShot);
 
-/// Links `kube-job`.
-pub fn link_job(linker: &mut Linker<Context>) -> wasmtime::Result<()> {
-    kube_job::add_to_linker::<_, HasSelf<_>>(linker, |context| context)
-}
-
-/// Links `kube-volumes`.
-pub fn link_volumes(linker: &mut Linker<Context>) -> wasmtime::Result<()> {
-    kube_volumes::add_to_linker::<_, HasSelf<_>>(linker, |context| context)
+interfaces! {
+    /// Links `kube-job`.
+    link_job: kube_job { HostTemplate => OneShot, HostSecret => Lent }
+    /// Links `kube-volumes`.
+    link_volumes: kube_volumes { HostCluster => Volumes }
 }
 
 impl From<Ended> for kube_job::Ended {
@@ -54,7 +51,7 @@ impl kube_job::Host for Context {
         what: Resource<OneShot>,
         args: Vec<String>,
         secrets: Vec<(String, Resource<Lent>)>,
-    ) -> wasmtime::Result<Result<Resource<Run>, types::Error>> {
+    ) -> Answer<Resource<Run>> {
         let job = self.table.get(&what)?.clone();
         let mut lent = Vec::new();
         for (place, secret) in secrets {
@@ -67,25 +64,11 @@ impl kube_job::Host for Context {
         }
     }
 
-    async fn follow(&mut self, what: Resource<Run>) -> wasmtime::Result<Result<kube_job::Ended, types::Error>> {
+    async fn follow(&mut self, what: Resource<Run>) -> Answer<kube_job::Ended> {
         let Run(job) = self.table.delete(what)?;
         self.count("kube-job.follow", job.scope(), 0, 0);
         let ended = job.follow().await;
         Ok(self.answer(ended.map(kube_job::Ended::from)))
-    }
-}
-
-impl kube_job::HostTemplate for Context {
-    async fn drop(&mut self, template: Resource<OneShot>) -> wasmtime::Result<()> {
-        self.table.delete(template)?;
-        Ok(())
-    }
-}
-
-impl kube_job::HostSecret for Context {
-    async fn drop(&mut self, secret: Resource<Lent>) -> wasmtime::Result<()> {
-        self.table.delete(secret)?;
-        Ok(())
     }
 }
 
@@ -98,45 +81,30 @@ impl kube_job::HostRun for Context {
 }
 
 impl kube_volumes::Host for Context {
-    async fn claims(
-        &mut self,
-        of: Resource<Volumes>,
-    ) -> wasmtime::Result<Result<Vec<kube_volumes::Claim>, types::Error>> {
+    async fn claims(&mut self, of: Resource<Volumes>) -> Answer<Vec<kube_volumes::Claim>> {
         let volumes = self.count_volumes_call("kube-volumes.claims", &of)?;
-        let found = volumes.claims().await.map(|found| {
-            let claim = |claim: volumes::Claim| kube_volumes::Claim {
-                namespace: claim.namespace,
-                name: claim.name,
-                phase: claim.phase,
-                storage_class: claim.storage_class,
-                volume: claim.volume,
-                bytes: claim.bytes,
-            };
-            found.into_iter().map(claim).collect()
-        });
-        Ok(self.answer(found))
+        let claim = |claim: volumes::Claim| kube_volumes::Claim {
+            namespace: claim.namespace,
+            name: claim.name,
+            phase: claim.phase,
+            storage_class: claim.storage_class,
+            volume: claim.volume,
+            bytes: claim.bytes,
+        };
+        Ok(self.answer(volumes.claims().await.map(|found| found.into_iter().map(claim).collect())))
     }
 
-    async fn volumes(
-        &mut self,
-        of: Resource<Volumes>,
-    ) -> wasmtime::Result<Result<Vec<kube_volumes::Volume>, types::Error>> {
+    async fn volumes(&mut self, of: Resource<Volumes>) -> Answer<Vec<kube_volumes::Volume>> {
         let volumes = self.count_volumes_call("kube-volumes.volumes", &of)?;
-        let found = volumes.volumes().await.map(|found| {
-            let volume = |volume: volumes::Volume| kube_volumes::Volume {
-                name: volume.name,
-                driver: volume.driver,
-                handle: volume.handle,
-            };
-            found.into_iter().map(volume).collect()
-        });
-        Ok(self.answer(found))
+        let volume = |volume: volumes::Volume| kube_volumes::Volume {
+            name: volume.name,
+            driver: volume.driver,
+            handle: volume.handle,
+        };
+        Ok(self.answer(volumes.volumes().await.map(|found| found.into_iter().map(volume).collect())))
     }
 
-    async fn longhorn_volumes(
-        &mut self,
-        of: Resource<Volumes>,
-    ) -> wasmtime::Result<Result<Option<Vec<kube_volumes::LonghornVolume>>, types::Error>> {
+    async fn longhorn_volumes(&mut self, of: Resource<Volumes>) -> Answer<Option<Vec<kube_volumes::LonghornVolume>>> {
         let volumes = self.count_volumes_call("kube-volumes.longhorn-volumes", &of)?;
         let found = volumes.longhorn_volumes().await.map(|found| {
             map_all(found, |volume| kube_volumes::LonghornVolume {
@@ -149,10 +117,7 @@ impl kube_volumes::Host for Context {
         Ok(self.answer(found))
     }
 
-    async fn recurring_jobs(
-        &mut self,
-        of: Resource<Volumes>,
-    ) -> wasmtime::Result<Result<Option<Vec<kube_volumes::RecurringJob>>, types::Error>> {
+    async fn recurring_jobs(&mut self, of: Resource<Volumes>) -> Answer<Option<Vec<kube_volumes::RecurringJob>>> {
         let volumes = self.count_volumes_call("kube-volumes.recurring-jobs", &of)?;
         let found = volumes.recurring_jobs().await.map(|found| {
             map_all(found, |job| kube_volumes::RecurringJob {
@@ -165,10 +130,7 @@ impl kube_volumes::Host for Context {
         Ok(self.answer(found))
     }
 
-    async fn longhorn_backups(
-        &mut self,
-        of: Resource<Volumes>,
-    ) -> wasmtime::Result<Result<Option<Vec<kube_volumes::LonghornBackup>>, types::Error>> {
+    async fn longhorn_backups(&mut self, of: Resource<Volumes>) -> Answer<Option<Vec<kube_volumes::LonghornBackup>>> {
         let volumes = self.count_volumes_call("kube-volumes.longhorn-backups", &of)?;
         let found = volumes.backups().await.map(|found| {
             map_all(found, |backup| kube_volumes::LonghornBackup {
@@ -180,10 +142,7 @@ impl kube_volumes::Host for Context {
         Ok(self.answer(found))
     }
 
-    async fn volume_snapshots(
-        &mut self,
-        of: Resource<Volumes>,
-    ) -> wasmtime::Result<Result<Option<Vec<kube_volumes::VolumeSnapshot>>, types::Error>> {
+    async fn volume_snapshots(&mut self, of: Resource<Volumes>) -> Answer<Option<Vec<kube_volumes::VolumeSnapshot>>> {
         let volumes = self.count_volumes_call("kube-volumes.volume-snapshots", &of)?;
         let found = volumes.snapshots().await.map(|found| {
             map_all(found, |snapshot| kube_volumes::VolumeSnapshot {
@@ -195,13 +154,6 @@ impl kube_volumes::Host for Context {
             })
         });
         Ok(self.answer(found))
-    }
-}
-
-impl kube_volumes::HostCluster for Context {
-    async fn drop(&mut self, cluster: Resource<Volumes>) -> wasmtime::Result<()> {
-        self.table.delete(cluster)?;
-        Ok(())
     }
 }
 

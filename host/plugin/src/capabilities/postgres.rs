@@ -3,7 +3,7 @@
 //!
 //! The size of everything that a plugin sends is checked here before it is processed.
 
-use crate::context::{Context, types};
+use crate::context::{Answer, Context};
 use base::error::{Class, Error, Result};
 use base::evidence::{Measured, RowFilter, Selected, SelectedTables};
 use base::stream::ByteStream;
@@ -11,7 +11,7 @@ use postgres::evidence::{TableName, is_name};
 use postgres::{Compression, DumpOptions, Filters, OpenDatabase, Order, ReadableTable, Row};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use wasmtime::component::{HasSelf, Linker, Resource};
+use wasmtime::component::Resource;
 
 pub(crate) mod bindings {
     wasmtime::component::bindgen!({
@@ -81,23 +81,14 @@ pub struct RowsTable {
     pub table: Arc<ReadableTable>,
 }
 
-/// Links `database-evidence`.
-pub fn link_evidence(linker: &mut Linker<Context>) -> wasmtime::Result<()> {
-    wit::add_to_linker::<_, HasSelf<_>>(linker, |context| context)
+interfaces! {
+    /// Links `database-evidence`.
+    link_evidence: wit { HostMeasure => DatabaseMeasure, HostDatabase => EvidenceDatabase }
+    /// Links `database-dump`.
+    link_dump: database_dump { HostDatabase => DumpDatabase }
+    /// Links `table-rows`.
+    link_rows: table_rows { HostTable => RowsTable }
 }
-
-/// Links `database-dump`.
-pub fn link_dump(linker: &mut Linker<Context>) -> wasmtime::Result<()> {
-    database_dump::add_to_linker::<_, HasSelf<_>>(linker, |context| context)
-}
-
-/// Links `table-rows`.
-pub fn link_rows(linker: &mut Linker<Context>) -> wasmtime::Result<()> {
-    table_rows::add_to_linker::<_, HasSelf<_>>(linker, |context| context)
-}
-
-/// A plugin's answer: the value, or as much of the failure as the plugin may know.
-type Answer<T> = wasmtime::Result<Result<T, types::Error>>;
 
 impl wit::Host for Context {
     async fn tables(&mut self, database: Resource<EvidenceDatabase>) -> Answer<Vec<wit::Table>> {
@@ -193,20 +184,6 @@ impl Context {
     }
 }
 
-impl wit::HostMeasure for Context {
-    async fn drop(&mut self, measure: Resource<DatabaseMeasure>) -> wasmtime::Result<()> {
-        self.table.delete(measure)?;
-        Ok(())
-    }
-}
-
-impl wit::HostDatabase for Context {
-    async fn drop(&mut self, database: Resource<EvidenceDatabase>) -> wasmtime::Result<()> {
-        self.table.delete(database)?;
-        Ok(())
-    }
-}
-
 impl database_dump::Host for Context {
     async fn open(
         &mut self,
@@ -216,13 +193,6 @@ impl database_dump::Host for Context {
         let DumpDatabase(database) = self.table.get(&database)?.clone();
         self.count("database-dump.open", database.scope(), 0, 0);
         self.open_stream(|| database.dump(DumpOptions { compression: options.compression.into() }))
-    }
-}
-
-impl database_dump::HostDatabase for Context {
-    async fn drop(&mut self, database: Resource<DumpDatabase>) -> wasmtime::Result<()> {
-        self.table.delete(database)?;
-        Ok(())
     }
 }
 
@@ -253,13 +223,6 @@ impl table_rows::Host for Context {
         self.count("table-rows.page", database.scope(), rows.iter().flatten().count() as u64, bytes);
         let answer = |Row { key, values }: Row| table_rows::Row { key, values };
         Ok(self.answer(rows.map(|rows| rows.into_iter().map(answer).collect())))
-    }
-}
-
-impl table_rows::HostTable for Context {
-    async fn drop(&mut self, table: Resource<RowsTable>) -> wasmtime::Result<()> {
-        self.table.delete(table)?;
-        Ok(())
     }
 }
 

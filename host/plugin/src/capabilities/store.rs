@@ -1,13 +1,13 @@
 //! The capability `object-write`: new objects under one source's prefix, named with the run's stamp.
 
-use crate::context::{Context, types};
+use crate::context::{Answer, Context};
 use base::error::{Class, Error, Result};
 use base::id::SnapshotId;
 use base::stream::ByteStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use store::{Fencing, ObjectKey, Store, Stored};
-use wasmtime::component::{HasSelf, Linker, Resource};
+use wasmtime::component::Resource;
 
 pub(crate) mod bindings {
     wasmtime::component::bindgen!({
@@ -94,9 +94,9 @@ impl Prefix {
     }
 }
 
-/// Links `object-write`.
-pub fn add_to_linker(linker: &mut Linker<Context>) -> wasmtime::Result<()> {
-    object_write::add_to_linker::<_, HasSelf<_>>(linker, |context| context)
+interfaces! {
+    /// Links `object-write`.
+    add_to_linker: object_write { HostPrefix => Prefix }
 }
 
 impl object_write::Host for Context {
@@ -105,7 +105,7 @@ impl object_write::Host for Context {
         under: Resource<Prefix>,
         name: String,
         content: Resource<ByteStream>,
-    ) -> wasmtime::Result<Result<object_write::Receipt, types::Error>> {
+    ) -> Answer<object_write::Receipt> {
         let prefix = self.table.get(&under)?.clone();
         let content = self.table.delete(content)?;
         let stored = prefix.put(&name, content).await;
@@ -115,13 +115,6 @@ impl object_write::Host for Context {
             bytes: stored.bytes,
             sha256: stored.sha256,
         })))
-    }
-}
-
-impl object_write::HostPrefix for Context {
-    async fn drop(&mut self, prefix: Resource<Prefix>) -> wasmtime::Result<()> {
-        self.table.delete(prefix)?;
-        Ok(())
     }
 }
 

@@ -4,7 +4,7 @@ use super::*;
 use crate::capabilities::postgres::DumpDatabase;
 use ::tests::garage::{self, Garage};
 use ::tests::postgres::Server;
-use base::secret::{ExposeSecret, SecretString, Source};
+use base::secret::{ExposeSecret, SecretSource, SecretString};
 use postgres::{self, OpenDatabase};
 
 const USER: &str = "user-canary-4be1";
@@ -31,7 +31,7 @@ async fn a_guest_finds_its_arguments_in_memory_but_no_credentials() {
     let place = Place::new().await;
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("password"), format!("{PASSWORD}\n")).unwrap();
-    let source = Source { files: Some(folder.path().to_owned()), ..Source::default() };
+    let source = SecretSource { files: Some(folder.path().to_owned()), ..SecretSource::default() };
     let secret: SecretString = source.open().await.unwrap().read("password", "UNSET").unwrap();
     for role in ROLES {
         let settings = "\"do\":\"look\"";
@@ -49,7 +49,7 @@ async fn no_guest_finds_the_credentials_of_its_store() {
     for secret in [server.key_id(), server.secret()] {
         let into = Prefix::new(store.clone(), "prod/docs".to_owned(), stamp(), store::Fencing::none());
         let plugin = search_for(Role::Dump, secret);
-        let called = plugin.dump_tree(&stamp().to_string(), ArchiveTree(place.tree.clone()), into.clone()).await;
+        let called = plugin.dump_tree(&stamp().to_string(), ArchiveTree::new(place.tree.clone()).0, into.clone()).await;
         assert!(!found(called.result, |_| String::new()));
         let [(key, _)] = into.stored().try_into().unwrap();
         store.delete(&key).await.unwrap();

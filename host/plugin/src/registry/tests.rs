@@ -14,7 +14,7 @@ fn cache(folder: &tempfile::TempDir) -> Cache {
 }
 
 /// Fetches as a command does, on a runtime.
-fn fetched(address: &Address, signed: bool, cache: Option<&Cache>, docker: Option<&Path>) -> Result<Fetched> {
+fn fetched(address: &Address, signed: bool, cache: Option<&Cache>, docker: Option<&Path>) -> Result<FetchedComponent> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(fetch(address, signed, cache, docker))
 }
@@ -161,8 +161,10 @@ fn a_signature_is_another_layer_and_is_pulled_and_cached_only_on_request() {
     let address = parse(&text).unwrap();
     let kept = || std::fs::read_dir(folder.path().join("cache/sha256")).unwrap().count();
     let fetch = |signed| fetched(&address, signed, Some(&cache(&folder)), None);
-    let with =
-        |signature: Option<&[u8]>| Fetched { component: COMPONENT.to_vec(), signature: signature.map(<[u8]>::to_vec) };
+    let with = |signature: Option<&[u8]>| FetchedComponent {
+        component: COMPONENT.to_vec(),
+        signature: signature.map(<[u8]>::to_vec),
+    };
     assert_eq!(fetch(false).unwrap(), with(None));
     assert_eq!(kept(), 2, "manifest and component");
     assert_eq!(fetch(true).unwrap(), with(Some(b"four lines")), "it is pulled when requested later");

@@ -1,7 +1,7 @@
 //! Fills a database with pg_restore: with several parallel jobs, and if that fails, with one.
 
 use super::verdict::judge;
-use super::{Fresh, IDLE_TIMEOUT_MAJOR_MIN, Plan, Server, WITHOUT_LIMITS, conninfo, program_for};
+use super::{Fresh, IDLE_TIMEOUT_MAJOR_MIN, RestorePlan, Server, WITHOUT_LIMITS, conninfo, program_for};
 use crate::archive::Origin;
 use crate::client::Dialer;
 use crate::dump::collect;
@@ -28,7 +28,7 @@ impl Server {
         dump: &Path,
         origin: &Origin,
         jobs: usize,
-        plan: &Plan,
+        plan: &RestorePlan,
         prepare: F,
     ) -> Result<Option<String>>
     where
@@ -53,7 +53,14 @@ impl Server {
         Ok(note)
     }
 
-    async fn fill(&self, fresh: Fresh<'_>, dump: &Path, origin: &Origin, jobs: usize, plan: &Plan) -> Result<()> {
+    async fn fill(
+        &self,
+        fresh: Fresh<'_>,
+        dump: &Path,
+        origin: &Origin,
+        jobs: usize,
+        plan: &RestorePlan,
+    ) -> Result<()> {
         let program = program_for(origin).await?;
         let listed = match plan.left_out.is_empty() {
             true => None,

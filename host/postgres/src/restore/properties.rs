@@ -219,14 +219,14 @@ const CONTEXT: &str = "SELECT (SELECT context FROM pg_settings WHERE lower(name)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::archive::Entry;
+    use crate::archive::DumpEntry;
 
     fn contents(creation: &str, properties: &str, rights: &str) -> Contents {
-        let entry = |kind: &str, name: &str, definition: &str| Entry {
+        let entry = |kind: &str, name: &str, definition: &str| DumpEntry {
             kind: kind.to_owned(),
             name: name.to_owned(),
             definition: definition.to_owned(),
-            ..Entry::default()
+            ..DumpEntry::default()
         };
         let special = vec![
             entry("DATABASE", "erp", creation),

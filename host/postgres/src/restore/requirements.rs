@@ -2,7 +2,7 @@
 //! for some objects. This is checked before anything is created, so that a restore that cannot succeed does not start.
 
 use super::{Server, properties::Properties};
-use crate::archive::{Contents, Entry};
+use crate::archive::{Contents, DumpEntry};
 use crate::statements::statements;
 use base::error::{Error, Result};
 use base::text::printable;
@@ -20,7 +20,7 @@ const LABEL: &str = "SECURITY LABEL";
 
 /// How a dump is restored to one server.
 #[derive(Debug, Clone, Default)]
-pub struct Plan {
+pub struct RestorePlan {
     pub(super) properties: Properties,
     /// Entries that pg_restore leaves out.
     pub(super) left_out: BTreeSet<i64>,
@@ -46,9 +46,9 @@ impl Contents {
     }
 
     /// The entries of [`SUPERUSER_KINDS`], with their comments and labels.
-    pub(crate) fn superuser_entries(&self) -> impl Iterator<Item = &Entry> {
+    pub(crate) fn superuser_entries(&self) -> impl Iterator<Item = &DumpEntry> {
         let matches =
-            |entry: &&Entry| SUPERUSER_KINDS.iter().any(|kind| entry.kind == *kind || is_attached_to(entry, kind));
+            |entry: &&DumpEntry| SUPERUSER_KINDS.iter().any(|kind| entry.kind == *kind || is_attached_to(entry, kind));
         self.special.iter().filter(matches)
     }
 
@@ -61,23 +61,23 @@ impl Contents {
     }
 }
 
-fn names(entry: &Entry, begin: &str, keyword: &str) -> Vec<String> {
+fn names(entry: &DumpEntry, begin: &str, keyword: &str) -> Vec<String> {
     let found = statements(&entry.definition).unwrap_or_default();
     found.into_iter().filter(|statement| statement.begins(begin)).flat_map(|s| s.names_after(keyword)).collect()
 }
 
 /// Whether an entry is a comment or label on an object of this kind.
-fn is_attached_to(entry: &Entry, kind: &str) -> bool {
+fn is_attached_to(entry: &DumpEntry, kind: &str) -> bool {
     COMMENT_OR_LABEL.contains(&entry.kind.as_str())
         && entry.name.strip_prefix(kind).is_some_and(|name| name.starts_with(' '))
 }
 
-fn is_of_event_trigger(entry: &Entry) -> bool {
+fn is_of_event_trigger(entry: &DumpEntry) -> bool {
     entry.kind == "EVENT TRIGGER" || is_attached_to(entry, "EVENT TRIGGER")
 }
 
 /// Whether only a superuser may create the entry. The owner of the tables may create a publication of single tables.
-fn needs_superuser(entry: &Entry) -> bool {
+fn needs_superuser(entry: &DumpEntry) -> bool {
     match entry.kind.as_str() {
         "COMMENT" | LABEL | "PUBLICATION TABLE" => false,
         "PUBLICATION" => statements(&entry.definition).is_none_or(|all| all.iter().any(|s| s.has("FOR ALL TABLES"))),
@@ -96,7 +96,7 @@ impl Server {
     /// # Errors
     /// Class `Config` if the server lacks something that the dump needs, with a hint; see also
     /// [`crate::OpenDatabase::open`].
-    pub async fn plan(&self, contents: &Contents) -> Result<Plan> {
+    pub async fn plan(&self, contents: &Contents) -> Result<RestorePlan> {
         let place = self.describe();
         let roles = contents.roles();
         let missing = self.missing(ROLES, roles.iter().map(String::as_str).collect()).await?;
@@ -112,7 +112,7 @@ impl Server {
             .hint(hint));
         }
         // An event trigger that already exists would fire while materialized views are filled.
-        let event_triggers: Vec<&Entry> =
+        let event_triggers: Vec<&DumpEntry> =
             contents.superuser_entries().filter(|entry| is_of_event_trigger(entry)).collect();
         let mut plan = self.plan_with(contents, event_triggers.iter().map(|entry| entry.id).collect()).await?;
         let made = event_triggers.iter().filter(|entry| !(plan.without_labels && entry.kind == LABEL));
@@ -126,7 +126,7 @@ impl Server {
     ///
     /// # Errors
     /// As [`Server::plan`].
-    pub(crate) async fn plan_with(&self, contents: &Contents, left_out: BTreeSet<i64>) -> Result<Plan> {
+    pub(crate) async fn plan_with(&self, contents: &Contents, left_out: BTreeSet<i64>) -> Result<RestorePlan> {
         let place = self.describe();
         let missing = self.missing(EXTENSIONS, contents.extensions()).await?;
         if !missing.is_empty() {
@@ -134,7 +134,8 @@ impl Server {
             return Err(Error::config(format!("the dump needs the extensions {missing}, which {place} does not have"))
                 .hint("install their packages on that server, or restore to a server that has them"));
         }
-        let mut plan = Plan { properties: Properties::from_contents(contents), left_out, ..Plan::default() };
+        let mut plan =
+            RestorePlan { properties: Properties::from_contents(contents), left_out, ..RestorePlan::default() };
         let missing = self.missing(TABLESPACES, contents.tablespaces.iter().map(String::as_str).collect()).await?;
         if !missing.is_empty() {
             plan.without_tablespaces = true;

@@ -8,7 +8,7 @@ async fn connection_errors_name_the_server_and_never_the_password() {
     let Some(server) = sample() else { return };
     let (good, bad) = (credentials("reader", CANARY), credentials("reader", "canary-wrong"));
     let (nobody, only_user) =
-        (credentials("nobody", CANARY), Source { user: Some("reader".into()), ..Source::default() });
+        (credentials("nobody", CANARY), SecretSource { user: Some("reader".into()), ..SecretSource::default() });
     let right = || reader_config(&server, "sample", &good);
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -208,7 +208,7 @@ async fn certificates_that_cannot_be_used_are_named() {
         (SslMode::VerifyFull, None, "ssl_root_cert"),
     ];
     for (ssl_mode, ssl_root_cert, text) in cases {
-        let source = Source { user: Some("u".into()), ..Source::default() };
+        let source = SecretSource { user: Some("u".into()), ..SecretSource::default() };
         let written = "host = \"127.0.0.1\"\nport = 1\ndatabase = \"d\"\nconnect_timeout = 1\nopen_timeout = 60\ncredentials = {}";
         let config =
             DatabaseConfig { ssl_mode, ssl_root_cert, credentials: source, ..toml::from_str(written).unwrap() };
@@ -347,7 +347,7 @@ async fn the_first_acceptable_host_of_several_is_used() {
     assert!(error.class() == Class::Unavailable && error.message().contains("127.0.0.2"), "{error}");
     let wrong = credentials("reader", "canary-wrong");
     let denied = DatabaseConfig {
-        credentials: Source { files: Some(wrong.path().to_owned()), ..Source::default() },
+        credentials: SecretSource { files: Some(wrong.path().to_owned()), ..SecretSource::default() },
         ..host("127.0.0.1,127.0.0.2")
     };
     assert!(
@@ -412,7 +412,7 @@ async fn a_client_certificate_logs_in_and_only_its_owner_may_read_the_key() {
         ssl_root_cert: Some(server.root_certificate()),
         ssl_cert: certificate.map(own),
         ssl_key: key.map(own),
-        credentials: Source { user: Some("reader".into()), ..Source::default() },
+        credentials: SecretSource { user: Some("reader".into()), ..SecretSource::default() },
         ..config(&server, "sample")
     };
     allow(0o600);

@@ -8,9 +8,9 @@
 //! administrator never connects to the database again.
 
 use super::{ADMINISTRATOR, Throwaway, USER};
-use crate::archive::{Contents, Entry};
+use crate::archive::{Contents, DumpEntry};
 use crate::client::{Connection, Dialer};
-use crate::restore::{Plan, Server, literal, quoted};
+use crate::restore::{RestorePlan, Server, literal, quoted};
 use crate::statements::{Statement, statements};
 use base::error::{Error, Result};
 
@@ -34,7 +34,7 @@ impl Throwaway {
     ///
     /// # Errors
     /// Class `Config` for an extension that is not installed on this machine, or for a foreign data wrapper.
-    pub async fn plan(&self, server: &Server, contents: &Contents) -> Result<Plan> {
+    pub async fn plan(&self, server: &Server, contents: &Contents) -> Result<RestorePlan> {
         let administrator = self.administrator("postgres").await?;
         for role in contents.roles() {
             let statement = format!("CREATE ROLE {} NOLOGIN", quoted(&role));
@@ -131,12 +131,12 @@ fn published_schemas(contents: &Contents) -> impl Iterator<Item = (String, Strin
 }
 
 /// The schema that an extension is created in.
-fn schema_of(extension: &Entry) -> Option<String> {
+fn schema_of(extension: &DumpEntry) -> Option<String> {
     statements(&extension.definition)?.iter().find_map(|statement| statement.name_after("WITH SCHEMA"))
 }
 
 /// The schemas of the dump that extensions are created in. They must exist before the extensions.
-fn schemas_of_extensions(contents: &Contents) -> impl Iterator<Item = &Entry> {
+fn schemas_of_extensions(contents: &Contents) -> impl Iterator<Item = &DumpEntry> {
     let wanted: Vec<String> = contents.of_kind("EXTENSION").filter_map(schema_of).collect();
     contents.of_kind("SCHEMA").filter(move |schema| schema.name != "public" && wanted.contains(&schema.name))
 }

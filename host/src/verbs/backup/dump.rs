@@ -8,10 +8,11 @@ use crate::sweep::{delete, still_held};
 use base::error::{Error, Result};
 use base::evidence::{SealKey, Selected};
 use base::id::SnapshotId;
+use base::stream::ByteStream;
 use catalogue::history::History;
 use catalogue::lease::Lease;
 use catalogue::record::{ObjectRecord, SourceRecord};
-use documents;
+use documents::{ArchiveReport, Archived};
 use plugin::call::dumping;
 use plugin::capabilities::documents::ArchiveTree;
 use plugin::capabilities::postgres::DumpDatabase;
@@ -122,12 +123,13 @@ async fn dump_in_time(
 ) -> Result<Dump> {
     let began = session.clock.now();
     let dumping = async {
-        let object = dump_one(session, plugins, lease, source, opened, id, tallies).await?;
+        let (object, mut archived) = dump_one(session, plugins, lease, source, opened, id, tallies).await?;
         let millis = session.clock.millis_since(began);
         let seals = seals(source, opened, history.seal_key()).await;
-        let index = store_index(session, lease, source, opened, id).await;
-        let below_unreadable = below_unreadable(session, source, opened, history, id).await;
-        Ok(Dump { object, seals, index, below_unreadable, millis })
+        let index = store_index(session, lease, source, archived.as_mut().and_then(Archived::take_index), id).await;
+        let report = archived.map(|archived| archived.report);
+        let below_unreadable = below_unreadable(session, source, report.as_ref(), history, id).await;
+        Ok(Dump { object, seals, index, report, below_unreadable, millis })
     };
     let late = |_| {
         Err(Error::unavailable(format!("{} was not saved within its share of the run's time limit", source.name))
@@ -164,13 +166,18 @@ async fn dump_one(
     opened: &Opened,
     id: SnapshotId,
     tallies: &mut Tallies,
-) -> Result<ObjectRecord> {
+) -> Result<(ObjectRecord, Option<Archived>)> {
     let scope = format!("{}/{}", session.environment, source.name);
     let into = Prefix::new(session.store.clone(), scope, id, lease.fencing(id));
     let stamp = id.to_string();
-    let called = match opened.clone() {
-        Opened::Database(database) => plugins.dump.dump_database(&stamp, DumpDatabase(database), into.clone()).await,
-        Opened::Tree(tree) => plugins.dump.dump_tree(&stamp, ArchiveTree(tree), into.clone()).await,
+    let (called, archived) = match opened.clone() {
+        Opened::Database(database) => {
+            (plugins.dump.dump_database(&stamp, DumpDatabase(database), into.clone()).await, None)
+        }
+        Opened::Tree(tree) => {
+            let (tree, outcomes) = ArchiveTree::new(tree);
+            (plugins.dump.dump_tree(&stamp, tree, into.clone()).await, outcomes.finished())
+        }
     };
     add_tally(&mut tallies.dump, called.tally);
     let stored = into.stored();
@@ -186,7 +193,7 @@ async fn dump_one(
     if checked.is_err() && still_held(lease).await {
         delete(&session.store, stored.iter().map(|(key, _)| key)).await;
     }
-    checked
+    checked.map(|object| (object, archived))
 }
 
 /// Stores the archive's index beside it. It makes one document quick to find and is not needed to restore, so a
@@ -195,11 +202,10 @@ async fn store_index(
     session: &Session,
     lease: &Lease,
     source: &Work,
-    opened: &Opened,
+    index: Option<ByteStream>,
     id: SnapshotId,
 ) -> Option<ObjectRecord> {
-    let Opened::Tree(tree) = opened else { return None };
-    let index = tree.index()?;
+    let index = index?;
     let stored = async {
         let key = catalogue::keys::key(&format!("{}/{}/{id}.index", session.environment, source.name))?;
         let stored = lease.fencing(id).put_stream(&session.store, &key, index).await?;
@@ -218,12 +224,11 @@ async fn store_index(
 async fn below_unreadable(
     session: &Session,
     source: &Work,
-    opened: &Opened,
+    report: Option<&ArchiveReport>,
     history: &History,
     id: SnapshotId,
 ) -> Option<u64> {
-    let Opened::Tree(tree) = opened else { return None };
-    let folders: Vec<_> = tree.report()?.unreadable.into_iter().map(|entry| entry.path).collect();
+    let folders: Vec<_> = report?.unreadable.iter().map(|entry| entry.path.clone()).collect();
     if folders.is_empty() {
         return None;
     }

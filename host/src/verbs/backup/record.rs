@@ -5,12 +5,12 @@ use super::{Opened, Plugins, Tallies, Work};
 use crate::session::Session;
 use crate::tally::plugin_record;
 use base::error::Error;
-use catalogue::history::{self, History};
+use catalogue::history::History;
 use catalogue::judgement::{self, Judgement};
 use catalogue::record::{
-    ArchiveRecord, Condition, DatabaseRecord, FORMAT_VERSION, ObjectRecord, Outcome, ProblemRecord, Record,
-    SourceRecord,
+    ArchiveRecord, Condition, DatabaseRecord, ObjectRecord, Outcome, ProblemRecord, Record, SourceRecord,
 };
+use documents::ArchiveReport;
 use jiff::Timestamp;
 use plugin::context::Tally;
 use std::collections::BTreeMap;
@@ -21,6 +21,8 @@ pub(super) struct Dump {
     /// A seal of each measurement of the fingerprint; `None` for one that changed while the object was made.
     pub(super) seals: Vec<Option<String>>,
     pub(super) index: Option<ObjectRecord>,
+    /// What an archive holds; `None` for a database.
+    pub(super) report: Option<ArchiveReport>,
     pub(super) below_unreadable: Option<u64>,
     pub(super) millis: u64,
 }
@@ -70,7 +72,11 @@ pub(super) fn saved(
     history: &History,
     now: Timestamp,
 ) -> SourceRecord {
-    let archive = archive(opened, dump.index, dump.below_unreadable);
+    let difference = match (opened, &dump.report) {
+        (Opened::Tree(tree), Some(report)) => tree.difference_to_summary(report),
+        _ => None,
+    };
+    let archive = dump.report.map(|report| archive(report, dump.index, dump.below_unreadable));
     let seen = super::seen::seen(opened, archive.as_ref());
     let Judgement { condition, doubts } = judgement::judge(&source.name, &seen, history, now);
     let judgement::Seen { identity, measure, .. } = seen;
@@ -95,7 +101,7 @@ pub(super) fn saved(
     }
     if let Opened::Tree(tree) = opened {
         // Carried over on its word, what is missing would be missing for as long as nothing changes.
-        if let Some(why) = tree.difference_to_summary() {
+        if let Some(why) = difference {
             tracing::warn!(source = %source.name, "{why}; the fingerprint is not trusted, and the next run saves the source again");
             (record.fingerprint, record.seals) = (None, Vec::new());
         }
@@ -114,24 +120,15 @@ pub(super) fn saved(
 }
 
 fn blank(source: &Work) -> SourceRecord {
-    SourceRecord {
-        kind: source.kind.to_owned(),
-        outcome: Outcome::Failed,
-        reason: String::new(),
-        fingerprint: source.fingerprint.as_ref().map(|f| f.value.clone()),
-        basis: source.fingerprint.as_ref().map(|f| f.basis.clone()),
-        selected: source.fingerprint.as_ref().map(|f| f.selected.clone()).unwrap_or_default(),
-        seals: source.fingerprint.as_ref().map(|f| f.seals.iter().cloned().map(Some).collect()).unwrap_or_default(),
-        object: None,
-        database: None,
-        fingerprint_millis: source.fingerprint_millis,
-        dump_millis: None,
-        archive: None,
-        condition: None,
-        doubts: Vec::new(),
-        identity: None,
-        measure: None,
+    let mut blank = SourceRecord::blank(source.kind, Outcome::Failed);
+    blank.fingerprint_millis = source.fingerprint_millis;
+    if let Some(fingerprint) = &source.fingerprint {
+        blank.fingerprint = Some(fingerprint.value.clone());
+        blank.basis = Some(fingerprint.basis.clone());
+        blank.selected.clone_from(&fingerprint.selected);
+        blank.seals = fingerprint.seals.iter().cloned().map(Some).collect();
     }
+    blank
 }
 
 fn database(opened: &Opened) -> Option<DatabaseRecord> {
@@ -154,10 +151,8 @@ fn notes(opened: &Opened) -> Vec<String> {
     }
 }
 
-fn archive(opened: &Opened, index: Option<ObjectRecord>, below_unreadable: Option<u64>) -> Option<ArchiveRecord> {
-    let Opened::Tree(tree) = opened else { return None };
-    let report = tree.report()?;
-    Some(ArchiveRecord {
+fn archive(report: ArchiveReport, index: Option<ObjectRecord>, below_unreadable: Option<u64>) -> ArchiveRecord {
+    ArchiveRecord {
         files: report.files,
         bytes: report.bytes,
         excluded_files: report.excluded_files,
@@ -176,7 +171,7 @@ fn archive(opened: &Opened, index: Option<ObjectRecord>, below_unreadable: Optio
         unreadable_total: report.unreadable_total,
         below_unreadable,
         vanished_total: report.vanished_total,
-    })
+    }
 }
 
 /// Makes the record.
@@ -204,13 +199,8 @@ pub(super) fn record(
         warnings.push(format!("the time of this run is doubted: {}", catalogue::questions::describe(doubt)));
     }
     Record {
-        format_version: FORMAT_VERSION,
-        id,
-        environment: session.environment.to_string(),
-        started: id.taken(),
         finished: session.clock.now(),
         time_zone: session.time_zone_name().to_owned(),
-        host_version: env!("CARGO_PKG_VERSION").to_owned(),
         complete,
         sources,
         plugins: vec![
@@ -221,10 +211,6 @@ pub(super) fn record(
         warnings,
         store_time: Some(store_time),
         clock_doubt,
-        met_ahead: history.met_ahead(id.taken()),
-        environment_file: history.environment.as_ref().map(|stored| stored.stamp),
-        environment_sha256: history.environment.as_ref().map(|stored| stored.sha256.clone()),
-        witnessed: history.witnessed(id.taken()),
-        previous: history.previous(id.taken()).and_then(history::Snapshot::link),
+        ..history.next_record(id, session.environment.as_str())
     }
 }

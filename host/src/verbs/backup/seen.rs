@@ -8,7 +8,7 @@ use catalogue::record::{ArchiveRecord, Measure};
 pub(super) fn seen(opened: &Opened, archive: Option<&ArchiveRecord>) -> Seen {
     Seen {
         identity: identity(opened),
-        measure: measure(opened),
+        measure: measure(opened, archive),
         unreadable: archive.map_or(0, |archive| archive.unreadable_total),
         below_unreadable: archive.and_then(|archive| archive.below_unreadable),
         lacking: match opened {
@@ -27,18 +27,15 @@ pub(super) fn identity(opened: &Opened) -> Option<String> {
 }
 
 /// How much an open source holds, as far as this run counted it.
-fn measure(opened: &Opened) -> Measure {
+fn measure(opened: &Opened, archive: Option<&ArchiveRecord>) -> Measure {
     match opened {
         Opened::Database(database) => {
             Measure { tables: Some(database.facts().tables), rows: database.rows_read(), ..Measure::default() }
         }
-        Opened::Tree(tree) => {
-            let report = tree.report();
-            Measure {
-                files: report.as_ref().map(|report| report.files),
-                bytes: report.as_ref().map(|report| report.bytes),
-                ..Measure::default()
-            }
-        }
+        Opened::Tree(_) => Measure {
+            files: archive.map(|archive| archive.files),
+            bytes: archive.map(|archive| archive.bytes),
+            ..Measure::default()
+        },
     }
 }

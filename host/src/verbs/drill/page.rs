@@ -20,7 +20,7 @@ code{font-size:.85em;word-break:break-all}footer{margin-top:2em;font-size:.85em}
 
 /// The page.
 pub(super) fn of(drill: &Drill, zone: &TimeZone) -> String {
-    let when = report::local(drill.id.taken(), zone);
+    let when = report::local(drill.id.moment(), zone);
     let taken = report::local(drill.snapshot.taken(), zone);
     let problems = problems(drill);
     let page = html! {
@@ -136,7 +136,7 @@ fn phase_row(phase: &Phase) -> Markup {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use catalogue::proof::{Finding, Head, Verdict};
+    use catalogue::proof::{CrosscheckVerdict, Finding, Head};
     use catalogue::record::PluginRecord;
     use jiff::Timestamp;
 
@@ -170,7 +170,11 @@ mod tests {
                 missing: Paths { total: 2, first: vec![evil.clone()] },
                 altered: Paths { total: 0, first: Vec::new() },
                 orphaned: Paths { total: 1, first: vec![evil.clone()] },
-                findings: vec![Finding { name: evil.clone(), verdict: Verdict::Failed, detail: evil.clone() }],
+                findings: vec![Finding {
+                    name: evil.clone(),
+                    verdict: CrosscheckVerdict::Failed,
+                    detail: evil.clone(),
+                }],
                 heads: vec![Head { log: evil.clone(), entries: 1, last: 1, signature: evil.clone() }],
                 plugin: PluginRecord {
                     name: evil.clone(),

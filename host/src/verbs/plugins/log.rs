@@ -4,7 +4,7 @@
 use crate::report::{FORMAT_VERSION, Report};
 use crate::session::Session;
 use base::error::{Error, Result};
-use base::id::SnapshotId;
+use base::id::{SnapshotId, Stamp};
 use base::text::printable;
 use catalogue::guard::Age;
 use catalogue::history::{self, History};
@@ -62,7 +62,7 @@ fn parse_age(text: &str) -> std::result::Result<Age, String> {
 /// One occasion on which plugins did something.
 #[derive(Debug)]
 struct Occasion {
-    at: SnapshotId,
+    at: Stamp,
     kind: Kind,
     plugins: Vec<PluginRecord>,
 }
@@ -88,8 +88,8 @@ struct Sum {
     calls: u64,
     items: u64,
     bytes: u64,
-    first: SnapshotId,
-    last: SnapshotId,
+    first: Stamp,
+    last: Stamp,
 }
 
 /// Adds up the tallies. Records that cannot be read are left out and listed in the report.
@@ -105,7 +105,7 @@ pub(super) async fn run(session: &Session, arguments: &Arguments) -> Result<Repo
     occasions.iter_mut().for_each(|occasion| occasion.plugins.retain(wanted));
     occasions.sort_by_key(|occasion| occasion.at);
     let unusual = unusual(&occasions, from);
-    occasions.retain(|occasion| occasion.at.taken() >= from && !occasion.plugins.is_empty());
+    occasions.retain(|occasion| occasion.at.moment() >= from && !occasion.plugins.is_empty());
     let count = |kind: Kind| occasions.iter().filter(|occasion| occasion.kind == kind).count();
     let (runs, plans, drills) = (count(Kind::Run), count(Kind::Plan), count(Kind::Drill));
     let sums = sum(&occasions);
@@ -160,17 +160,18 @@ pub(super) async fn run(session: &Session, arguments: &Arguments) -> Result<Repo
 /// All occasions in the store.
 async fn occasions(session: &Session, history: &History) -> Result<Vec<Occasion>> {
     let records = history.snapshots.iter().filter_map(|snapshot| snapshot.record.as_ref());
-    let mut occasions: Vec<Occasion> =
-        records.map(|record| Occasion { at: record.id, kind: Kind::Run, plugins: record.plugins.clone() }).collect();
+    let mut occasions: Vec<Occasion> = records
+        .map(|record| Occasion { at: record.id.stamp(), kind: Kind::Run, plugins: record.plugins.clone() })
+        .collect();
     let binned = history.snapshots.iter().filter(|snapshot| snapshot.binned.is_some()).map(|snapshot| snapshot.id);
     let ids: Vec<SnapshotId> = history.forgotten.keys().copied().chain(binned).collect();
     // One plan can put several snapshots into the bin, and the certificate of each contains it.
     let mut plans = BTreeSet::new();
     for (id, certificate) in certificates(session, ids).await? {
         if history.forgotten.contains_key(&id) && !certificate.plugins.is_empty() {
-            occasions.push(Occasion { at: id, kind: Kind::Run, plugins: certificate.plugins });
+            occasions.push(Occasion { at: id.stamp(), kind: Kind::Run, plugins: certificate.plugins });
         }
-        let at = SnapshotId::at(certificate.forgotten);
+        let at = Stamp::at(certificate.forgotten);
         if let Some(plugin) = certificate.planned_by.filter(|_| plans.insert(at)) {
             occasions.push(Occasion { at, kind: Kind::Plan, plugins: vec![plugin] });
         }
@@ -232,7 +233,7 @@ fn unusual(occasions: &[Occasion], from: Timestamp) -> Vec<String> {
     for occasion in occasions {
         for ((plugin, sha256, function, scope), done) in occasion.plugins.iter().flat_map(deeds) {
             let usual = before.entry((plugin.clone(), function.clone(), scope.clone())).or_default();
-            if usual.len() >= USUAL_MIN && occasion.at.taken() >= from {
+            if usual.len() >= USUAL_MIN && occasion.at.moment() >= from {
                 for (number, what) in ["calls", "items", "bytes"].into_iter().enumerate() {
                     let (now, median) = (done.get(number).copied().unwrap_or(0), median(usual, number));
                     if now > median.saturating_mul(UNUSUAL_TIMES) && now > UNUSUAL_TIMES {

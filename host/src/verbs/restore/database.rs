@@ -15,7 +15,7 @@ use base::{scratch, telemetry};
 use indicatif::HumanBytes;
 use jiff::{SignedDuration, Timestamp};
 use postgres::restore::{
-    Existing, Fresh, HINT_IN_USE, JOBS_DEFAULT_MAX, NAME_BYTES_MAX, Plan as Fit, Server, check_program,
+    Existing, Fresh, HINT_IN_USE, JOBS_DEFAULT_MAX, NAME_BYTES_MAX, RestorePlan, Server, check_program,
 };
 use postgres::{self, Origin};
 use serde_json::{Value, json};
@@ -54,7 +54,7 @@ struct Plan {
     jobs: usize,
     scratch: PathBuf,
     /// How the server takes it, and what will not be as it was.
-    fit: Fit,
+    fit: RestorePlan,
     accept_different: bool,
     notes: Vec<String>,
 }

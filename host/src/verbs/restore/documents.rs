@@ -155,5 +155,5 @@ fn observed(archive: documents::Archive, bar: indicatif::ProgressBar) -> documen
         let (read, bar) = (fetch(range), bar.clone());
         Box::pin(async move { Ok(read.await?.observed(bar)) })
     });
-    documents::Archive { object: documents::Object { fetch, ..archive.object }, index: archive.index }
+    documents::Archive { object: documents::StoredObject { fetch, ..archive.object }, index: archive.index }
 }

@@ -48,7 +48,7 @@ pub(super) async fn load(
     let proves = |mark: &&Mark| {
         mark.passed && history.snapshot(mark.snapshot).is_none_or(|snapshot| snapshot.complete && !snapshot.retired)
     };
-    let passed = marks.iter().filter(proves).map(|mark| mark.at.taken()).max();
+    let passed = marks.iter().filter(proves).map(|mark| mark.at.moment()).max();
     let mut proofs = Proofs { verifications: last_of_each(&marks), passed, ..Proofs::default() };
     let drills = store.list(&format!("{environment}/drills/")).await?;
     let id = |name: &str| name.strip_suffix(".json")?.parse::<SnapshotId>().ok();
@@ -78,7 +78,7 @@ fn last_of_each(marks: &[Mark]) -> Vec<(SnapshotId, Proof)> {
             *known = mark;
         }
     }
-    let proof = |mark: &Mark| Proof { at: mark.at.taken(), passed: mark.passed };
+    let proof = |mark: &Mark| Proof { at: mark.at.moment(), passed: mark.passed };
     let mut last: Vec<_> = last.into_iter().map(|(snapshot, mark)| (snapshot, proof(mark))).collect();
     last.sort_by_key(|(_, proof)| proof.at);
     last

@@ -4,7 +4,7 @@
 //! detected by the record after it.
 
 use base::error::{Error, Result};
-use base::id::SnapshotId;
+use base::id::{SnapshotId, Stamp};
 use catalogue::configured::Environment;
 use catalogue::history::History;
 use catalogue::proof::{Mark, Verification};
@@ -44,7 +44,7 @@ struct Link {
 
 /// The findings of an earlier verification.
 struct Seen {
-    at: SnapshotId,
+    at: Stamp,
     record_sha256: Option<String>,
 }
 
@@ -153,7 +153,7 @@ fn compare(
     chain: &mut Chain,
 ) {
     for (id, seen) in seen {
-        let at = seen.at.taken();
+        let at = seen.at.moment();
         let known = links.contains_key(id) || damaged.contains(id) || history.knows(*id);
         let problem = match (links.get(id), &seen.record_sha256) {
             (Some(link), Some(sha256)) if link.sha256 != *sha256 => {

@@ -17,7 +17,7 @@ use aws_sdk_s3::error::BoxError;
 use aws_smithy_http_client::tls::{self, TlsContext, TrustStore, rustls_provider::CryptoMode};
 use aws_smithy_runtime_api::client::interceptors::context::InterceptorContext;
 use base::error::{Error, Result};
-use base::secret::{ExposeSecret, OpenCredentials, SecretString, Source};
+use base::secret::{ExposeSecret, OpenCredentials, SecretSource, SecretString};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use std::path::Path;
@@ -167,7 +167,7 @@ pub(super) async fn connect(config: &StoreConfig, patience: &Patience) -> Result
 }
 
 /// The endpoint that comes with the credentials, under the names that Longhorn and the AWS tools use.
-async fn endpoint_in_credentials(source: &Source) -> Result<Option<String>> {
+async fn endpoint_in_credentials(source: &SecretSource) -> Result<Option<String>> {
     let credentials = source.open().await?;
     let endpoint = credentials.read_optional("AWS_ENDPOINTS", "AWS_ENDPOINTS")?;
     let endpoint = match endpoint {
@@ -236,7 +236,7 @@ fn read_authorities(file: &Path) -> Result<Vec<u8>> {
 /// The access key. It is read at each use, or once a minute from a Kubernetes Secret.
 #[derive(Debug)]
 pub(super) struct Keys {
-    source: Source,
+    source: SecretSource,
     /// The secrets that were read last, for redacting servers' messages.
     known: Mutex<Vec<SecretString>>,
     /// The credentials last read from a Kubernetes Secret, and when.
@@ -244,7 +244,7 @@ pub(super) struct Keys {
 }
 
 impl Keys {
-    fn new(source: Source) -> Self {
+    fn new(source: SecretSource) -> Self {
         Self { source, known: Mutex::new(Vec::new()), cached: tokio::sync::Mutex::new(None) }
     }
 

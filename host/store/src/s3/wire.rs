@@ -6,7 +6,7 @@ use crate::suite::{self, PART_BYTES, Place, collected, impatient, key, noise, pr
 use crate::{Store, StoreConfig};
 use ::tests::gcs::{Fault, Gcs, Operation, Request, Transport};
 use base::error::Class;
-use base::secret::Source;
+use base::secret::SecretSource;
 
 async fn proxied() -> Option<Place> {
     suite::on_garage(Some(Transport::Plain)).await
@@ -305,9 +305,9 @@ async fn errors_on_opening_have_a_hint_and_contain_no_secret() {
         std::fs::create_dir(&at).unwrap();
         std::fs::write(at.join("AWS_ACCESS_KEY_ID"), id).unwrap();
         std::fs::write(at.join("AWS_SECRET_ACCESS_KEY"), secret).unwrap();
-        Some(Source { files: Some(at), ..Source::default() })
+        Some(SecretSource { files: Some(at), ..SecretSource::default() })
     };
-    let missing = Some(Source { files: Some(folder.path().join("none")), ..Source::default() });
+    let missing = Some(SecretSource { files: Some(folder.path().join("none")), ..SecretSource::default() });
     let good = place.config.clone();
     let canary = "hunter2-canary";
     let table = [
@@ -357,7 +357,7 @@ async fn a_rotated_key_is_read_again() {
     write("AWS_ACCESS_KEY_ID", server.key_id());
     write("AWS_SECRET_ACCESS_KEY", "stale");
     write("AWS_ENDPOINTS", &server.endpoint());
-    let credentials = Some(Source { files: Some(folder.path().into()), ..Source::default() });
+    let credentials = Some(SecretSource { files: Some(folder.path().into()), ..SecretSource::default() });
     let config = StoreConfig { credentials, endpoint: None, ..place.config.clone() };
     assert_eq!(suite::open(&config, impatient()).await.unwrap_err().class(), Class::Config);
     write("AWS_SECRET_ACCESS_KEY", server.secret());

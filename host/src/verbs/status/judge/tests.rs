@@ -2,6 +2,7 @@
 
 use super::*;
 use base::error::Error;
+use base::id::Stamp;
 use catalogue::configured::{Configured, Environment, SourceKind};
 use catalogue::environment::{EnvironmentFile, StoredFile};
 use catalogue::record::Record;
@@ -45,28 +46,7 @@ fn snapshot(minutes: i64, db: (Outcome, i64), docs: (Outcome, i64)) -> Snapshot 
 
 /// The same with a record, of which only that it is there counts.
 fn recorded(snapshot: Snapshot) -> Snapshot {
-    let moment = snapshot.id.taken();
-    let record = Record {
-        format_version: 2,
-        id: snapshot.id,
-        environment: "prod".into(),
-        started: moment,
-        finished: moment,
-        time_zone: "UTC".into(),
-        host_version: String::new(),
-        complete: true,
-        sources: BTreeMap::new(),
-        plugins: Vec::new(),
-        warnings: Vec::new(),
-        store_time: None,
-        clock_doubt: None,
-        environment_file: None,
-        environment_sha256: None,
-        met_ahead: BTreeSet::new(),
-        witnessed: Vec::new(),
-        previous: None,
-    };
-    Snapshot { record: Some(record), ..snapshot }
+    Snapshot { record: Some(Record::blank(snapshot.id, "prod")), ..snapshot }
 }
 
 /// Both sources saved at that moment.
@@ -79,7 +59,7 @@ fn judged(snapshots: Vec<Snapshot>, proofs: Proofs, retention: Retention) -> Env
     let guard = catalogue::guard::GuardConfig::default();
     let file = EnvironmentFile::first(&environment, &config, &BTreeMap::new(), &guard, "UTC", ago(0));
     let mut history = History::of(snapshots);
-    history.environment = Some(StoredFile { stamp: SnapshotId::at(ago(0)), sha256: String::new(), file });
+    history.environment = Some(StoredFile { stamp: Stamp::at(ago(0)), sha256: String::new(), file });
     let limits =
         Limits { max_age: SignedDuration::from_hours(26), max_unverified: SignedDuration::from_hours(35 * 24) };
     let context =
