@@ -69,7 +69,6 @@ const EVENT_EVERY_DAYS: u32 = 9;
 const MISTAKE_DAYS_MAX: u16 = 5;
 
 /// The events in the years of a seed.
-#[must_use]
 pub fn schedule(seed: u64, years: u16) -> Vec<Scheduled> {
     let mut random = StdRng::seed_from_u64(seed);
     let mut events = Vec::new();

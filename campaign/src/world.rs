@@ -122,7 +122,6 @@ pub struct World {
 
 impl World {
     /// The world of a seed.
-    #[must_use]
     pub fn new(seed: u64) -> Self {
         let mut random = StdRng::seed_from_u64(seed ^ 0x5eed);
         runs::seed_chance(seed ^ 0xc4a9ce);

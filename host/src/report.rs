@@ -53,7 +53,6 @@ pub enum Retention {
 }
 
 /// A run that committed its snapshot.
-#[must_use]
 pub fn of_backup(
     environment: &Environment,
     record: Record,
@@ -156,7 +155,6 @@ fn frozen_failure(environment: &Environment, why: &[String]) -> Error {
 }
 
 /// What a run would do.
-#[must_use]
 pub fn of_preview<'a>(
     environment: &Environment,
     id: SnapshotId,
@@ -205,7 +203,6 @@ pub fn questions_value(questions: &[Question]) -> Value {
 }
 
 /// What a prune would do. `obstacles` are the reasons that would freeze it.
-#[must_use]
 pub fn of_prune_preview(
     environment: &Environment,
     history: &History,
@@ -255,7 +252,6 @@ pub fn of_prune_preview(
 }
 
 /// What a prune did.
-#[must_use]
 pub fn of_prune(environment: &Environment, history: &History, planned: &Planned, applied: &Applied) -> Report {
     let text = retention_text(planned, applied, history);
     let value = retention_value("applied", &planned.plan, planned, Some(applied));

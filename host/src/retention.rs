@@ -14,7 +14,6 @@ pub use plan::{Candidate, Planned, Proposal, Propose, Rules, plan, plan_of};
 use base::error::{Class, Error};
 
 /// The failure if retention is frozen, with the reasons.
-#[must_use]
 pub fn frozen(why: &[String]) -> Error {
     let more = match why.len() {
         0 | 1 => String::new(),

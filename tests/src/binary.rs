@@ -50,7 +50,6 @@ impl Run {
     ///
     /// # Panics
     /// If the binary is not built.
-    #[must_use]
     pub fn new<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Self {
         Self::with_program(program(), arguments)
     }

@@ -45,7 +45,6 @@ pub fn assert_presentable(lines: &[&str]) {
 }
 
 /// Every file below a folder with its bytes.
-#[must_use]
 pub fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {

@@ -61,7 +61,6 @@ impl Helm {
     ///
     /// # Panics
     /// If the checkout is incomplete.
-    #[must_use]
     pub fn installed() -> Option<Self> {
         let name = cache_name().expect("the list of packages");
         let helm = crate::cache_folder().map(|cache| Self::at(&cache.join(name)))?;
@@ -114,7 +113,6 @@ impl Helm {
 }
 
 /// Prometheus' promtool. If it is not installed, returns `None` and records the skip.
-#[must_use]
 pub fn promtool() -> Option<PathBuf> {
     let installed = Path::new("/usr/bin/promtool").to_path_buf();
     let fetched = crate::cache_folder().map(|cache| cache.join("prometheus/usr/bin/promtool"));

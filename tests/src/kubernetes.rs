@@ -78,7 +78,6 @@ impl Kubernetes {
     ///
     /// # Panics
     /// If it is installed but does not start.
-    #[must_use]
     pub fn shared() -> Option<Arc<Self>> {
         static SHARED: Mutex<Weak<Kubernetes>> = Mutex::new(Weak::new());
         let programs = match programs() {
@@ -184,7 +183,6 @@ impl Kubernetes {
     ///
     /// # Panics
     /// If it cannot be written.
-    #[must_use]
     pub fn kubeconfig(&self, user: &str) -> PathBuf {
         let made = certificates::write_user(self.folder.path(), user)
             .and_then(|()| self.write_kubeconfig(user, &format!("{user}.kubeconfig")));
@@ -237,7 +235,6 @@ impl Kubernetes {
     ///
     /// # Panics
     /// If it is not ready in time.
-    #[must_use]
     pub fn namespace(&self) -> String {
         let name = format!("erp-{:08x}", rand::random::<u32>());
         self.kubectl(&["create", "namespace", &name], "");
@@ -269,7 +266,6 @@ impl Kubernetes {
     /// # Panics
     /// If they cannot be listed.
     #[track_caller]
-    #[must_use]
     pub fn list(&self, kind: &str, namespace: &str) -> Vec<Value> {
         let listed = self.kubectl(&["get", kind, "--namespace", namespace, "--output", "json"], "");
         let listed: Value = serde_json::from_str(&listed).expect("JSON");
@@ -293,7 +289,6 @@ impl Kubernetes {
     }
 
     /// Every answered request of a user, with the objects sent in both directions.
-    #[must_use]
     pub fn audit(&self, user: &str) -> Vec<Value> {
         // The file does not exist before the first request of someone other than an administrator.
         let text = fs::read_to_string(self.path("audit.log")).unwrap_or_default();

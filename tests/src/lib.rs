@@ -52,7 +52,6 @@ pub fn workspace_root() -> PathBuf {
 }
 
 /// The optional folder with real data beside the checkout. If it does not exist, the skip is recorded.
-#[must_use]
 pub fn shared() -> Option<PathBuf> {
     let folder = workspace_root().parent()?.join("shared");
     if folder.join("dolibarr").is_dir() {

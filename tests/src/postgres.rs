@@ -60,7 +60,6 @@ impl Server {
     ///
     /// # Panics
     /// If it is installed but does not start.
-    #[must_use]
     pub fn start() -> Option<Self> {
         Self::start_with(&Options::default())
     }
@@ -69,7 +68,6 @@ impl Server {
     ///
     /// # Panics
     /// If it is installed but does not start.
-    #[must_use]
     pub fn start_with(options: &Options) -> Option<Self> {
         let Some(bin) = programs() else {
             crate::skip("no PostgreSQL server is installed");
@@ -82,7 +80,6 @@ impl Server {
     ///
     /// # Panics
     /// If it is installed but does not start.
-    #[must_use]
     pub fn start_newer() -> Option<Self> {
         let launched = |bin: &Path| {
             let copy = tempfile::Builder::new().prefix("pg-").tempdir()?;
@@ -133,7 +130,6 @@ impl Server {
     ///
     /// # Panics
     /// If it does not start.
-    #[must_use]
     pub fn standby(&self) -> Self {
         let started = || {
             let folder = tempfile::Builder::new().prefix("pg-").tempdir()?;

@@ -69,7 +69,6 @@ impl Registry {
     ///
     /// # Panics
     /// If it is installed but does not start.
-    #[must_use]
     pub fn start() -> Option<Self> {
         Self::launch(RegistryAuth::Anonymous)
     }
@@ -78,7 +77,6 @@ impl Registry {
     ///
     /// # Panics
     /// As [`Registry::start`].
-    #[must_use]
     pub fn start_with_password() -> Option<Self> {
         Self::launch(RegistryAuth::Basic(USER.into(), PASSWORD.into()))
     }
@@ -149,7 +147,6 @@ impl Registry {
     ///
     /// # Panics
     /// If the registry refuses it.
-    #[must_use]
     pub fn push(&self, repository: &str, artifact: &Artifact<'_>) -> String {
         let reference = Reference::with_tag(self.host(), repository.into(), "latest".into());
         let pushed = std::thread::scope(|scope| {
@@ -209,7 +206,6 @@ async fn push_blob(client: &Client, to: &Reference, media_type: &str, bytes: &[u
 ///
 /// # Panics
 /// If it cannot be written.
-#[must_use]
 pub fn docker_config(folder: &Path, host: &str, user: &str, password: &str) -> PathBuf {
     use base64::Engine as _;
     let auth = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));

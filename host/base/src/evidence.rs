@@ -134,7 +134,6 @@ pub struct Fingerprint {
 
 impl Fingerprint {
     /// Whether another fingerprint was sealed with the same key.
-    #[must_use]
     pub fn is_sealed_as(&self, other: &str) -> bool {
         let key = |value: &str| value.rsplit(':').next().and_then(|seal| Some(seal.split_once('-')?.0.to_owned()));
         key(&self.value) == key(other)
@@ -170,7 +169,6 @@ impl<'de> Deserialize<'de> for SealKey {
 
 impl SealKey {
     /// A new random key.
-    #[must_use]
     pub fn generate() -> Self {
         let mut key = [0; KEY_BYTES];
         rand::rng().fill(&mut key);
@@ -178,14 +176,12 @@ impl SealKey {
     }
 
     /// A name that distinguishes keys without revealing anything about them.
-    #[must_use]
     pub fn name(&self) -> String {
         let hash = <Sha256 as sha2::Digest>::digest([b"name of a key", self.0.as_slice()].concat());
         hex::encode(hash.first_chunk::<NAME_BYTES>().unwrap_or(&[0; NAME_BYTES]))
     }
 
     /// A stable pseudonym for a value. Without the key, it cannot be linked to the value.
-    #[must_use]
     pub fn pseudonym(&self, value: &str) -> String {
         let mut mac = mac_of(&self.0);
         // No fingerprint's seal begins with this length, so a pseudonym never equals one.
@@ -195,20 +191,17 @@ impl SealKey {
     }
 
     /// Whether a fingerprint has this version's seal.
-    #[must_use]
     pub fn is_current(fingerprint: &str) -> bool {
         fingerprint.rsplit(':').nth(1) == Some(SEAL_VERSION.to_string().as_str())
     }
 
     /// Whether a fingerprint was sealed with this key.
-    #[must_use]
     pub fn sealed(&self, fingerprint: &str) -> bool {
         let seal = fingerprint.rsplit(':').next().unwrap_or_default();
         seal.split_once('-').is_some_and(|(name, _)| name == self.name())
     }
 
     /// The fingerprint of everything that was measured. It does not depend on the order of the measurements.
-    #[must_use]
     pub fn seal(&self, mut measured: Vec<Measured>) -> Fingerprint {
         measured.sort_by(|a, b| a.selected.cmp(&b.selected));
         measured.dedup_by(|a, b| a.selected == b.selected);

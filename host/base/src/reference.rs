@@ -17,7 +17,6 @@ pub struct Namespace(String);
 
 impl Namespace {
     /// A namespace whose name is a constant of the program.
-    #[must_use]
     pub fn literal(name: &'static str) -> Self {
         debug_assert!(is_label(name), "`{name}` cannot name a namespace");
         Self(name.to_owned())

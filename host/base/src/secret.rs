@@ -150,7 +150,6 @@ fn read_file(path: &Path) -> Result<SecretString> {
 }
 
 /// Replaces every occurrence of the secrets in foreign text, such as a message from a server or a child process.
-#[must_use]
 pub fn redact(text: &str, secrets: &[&SecretString]) -> String {
     let mut text = text.to_owned();
     for secret in secrets {

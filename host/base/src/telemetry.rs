@@ -44,7 +44,6 @@ pub fn init() {
 }
 
 /// A progress bar for transferred bytes; hidden unless stderr is a terminal.
-#[must_use]
 pub fn bar(name: &str, expected_bytes: Option<u64>) -> ProgressBar {
     let (bar, template) = match expected_bytes {
         Some(bytes) => (
@@ -57,7 +56,6 @@ pub fn bar(name: &str, expected_bytes: Option<u64>) -> ProgressBar {
 }
 
 /// A spinner for work of unknown length.
-#[must_use]
 pub fn spinner(name: &str) -> ProgressBar {
     let bar = show(ProgressBar::new_spinner(), name, "{prefix:16} {spinner} {elapsed}");
     if std::io::stderr().is_terminal() {

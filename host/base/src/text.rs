@@ -5,7 +5,6 @@ const TEXT_BYTES_MAX: usize = 1_000;
 
 /// Makes foreign text (from a plugin, a server, a file name) safe for a terminal, a log or a record: replaces control
 /// characters and cuts the text at [`TEXT_BYTES_MAX`] bytes.
-#[must_use]
 pub fn printable(text: &str) -> String {
     let mut line = String::new();
     for c in text.chars().map(|c| if is_printable(c) { c } else { '\u{fffd}' }) {
@@ -20,7 +19,6 @@ pub fn printable(text: &str) -> String {
 }
 
 /// Like [`printable`], but keeps line breaks and tabs and does not cut: for whole messages that quote foreign text.
-#[must_use]
 pub fn printable_lines(text: &str) -> String {
     text.chars().map(|c| if is_printable(c) || matches!(c, '\n' | '\t') { c } else { '\u{fffd}' }).collect()
 }

@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 /// The value of an environment variable; `None` if it is unset, empty or not UTF-8.
-#[must_use]
 #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
 pub fn environment_variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())

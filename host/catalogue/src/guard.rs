@@ -143,7 +143,6 @@ pub fn pair_decisions(known: &BTreeSet<SnapshotId>, answer: Vec<(String, Decisio
 }
 
 /// Applies the rules to a plan. `allow_more` lifts the limit on how many snapshots enter the bin at once.
-#[must_use]
 pub fn apply(
     config: &GuardConfig,
     allow_more: bool,

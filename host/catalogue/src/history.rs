@@ -118,7 +118,6 @@ impl History {
     /// The newest recorded object of a source, with its state, if the state is whole. The object may be lost. Excluded
     /// are snapshots from the future, which a wrong clock made and which would hide every later state; adopted objects,
     /// whose expected content is unknown; and objects that a verification found damaged.
-    #[must_use]
     pub fn carried(&self, source: &str, now: Timestamp) -> Option<(&State, ObjectRecord)> {
         let newest = self.holder(source, now)?;
         let state =
@@ -237,7 +236,6 @@ impl History {
     /// Existing records that no record outside the bin names, except the one that the next record will name as its
     /// previous record. What is in the bin leaves the store some days later, so naming these records now keeps every
     /// record named by another one.
-    #[must_use]
     pub fn witnessed(&self, now: Timestamp) -> Vec<Previous> {
         let records = || self.snapshots.iter().filter_map(|snapshot| Some((snapshot, snapshot.record.as_ref()?)));
         let stays = records().filter(|(snapshot, _)| snapshot.binned.is_none());
@@ -301,7 +299,6 @@ impl History {
     /// A free id for a run that begins now. No name in the store contains this second, and the id comes after the
     /// newest snapshot. So a run that waited, or that starts in the same second as a run that was cleaned up, never
     /// stores a later state under an earlier name. A clock that is far behind the newest snapshot is doubted instead.
-    #[must_use]
     pub fn free_id(&self, now: Timestamp) -> SnapshotId {
         let mut id = SnapshotId::at(self.present(now));
         while self.stamps.contains(&id.stamp()) || self.knows(id) {
@@ -332,7 +329,6 @@ impl History {
     }
 
     /// The same history, with only the verifications that existed at the given time.
-    #[must_use]
     pub fn proven_by(&self, moment: Timestamp) -> Self {
         let mut then = self.clone();
         then.verifications.retain(|mark| mark.at.moment() <= moment);
@@ -364,7 +360,6 @@ impl History {
     }
 
     /// What the guard needs to know.
-    #[must_use]
     pub fn subjects(&self) -> Vec<Subject> {
         let file = self.environment.as_ref().map(|stored| &stored.file);
         let may_age = |id: SnapshotId| file.is_some_and(|file| file.may_age(id));
@@ -388,7 +383,6 @@ impl History {
 
     /// Objects that nothing would refer to once some snapshots are gone. Empty while a record cannot be read, because
     /// it may refer to any of them.
-    #[must_use]
     pub fn unreferenced_without(&self, gone: &BTreeSet<SnapshotId>) -> Vec<(ObjectKey, u64)> {
         if self.damaged().next().is_some() {
             return Vec::new();

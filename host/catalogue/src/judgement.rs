@@ -63,13 +63,11 @@ fn identity_change<'a>(
 }
 
 /// Whether the source's name now refers to another database than before.
-#[must_use]
 pub fn is_another(identity: Option<&str>, name: &str, history: &History, now: Timestamp) -> bool {
     identity_change(identity, name, history, now).is_some()
 }
 
 /// Judges a source that was dumped in this run.
-#[must_use]
 pub fn judge(name: &str, seen: &Seen, history: &History, now: Timestamp) -> Judgement {
     if seen.unreadable > 0 {
         let below = match seen.below_unreadable {

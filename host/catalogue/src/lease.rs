@@ -129,13 +129,11 @@ impl Fence {
     }
 
     /// Whether the lease still holds.
-    #[must_use]
     pub fn holds(&self) -> bool {
         self.holds_for(Duration::ZERO)
     }
 
     /// Whether there is enough time to commit or delete something under the lease.
-    #[must_use]
     pub fn allows_a_change(&self) -> bool {
         self.holds_for(MARGIN)
     }
@@ -227,7 +225,6 @@ impl Lease {
     }
 
     /// A fence for code that cannot wait for the store.
-    #[must_use]
     pub fn fence(&self) -> Fence {
         self.held.fence.clone()
     }
@@ -241,7 +238,6 @@ impl Lease {
     }
 
     /// The calls that a capability makes around every object that it makes for a run.
-    #[must_use]
     pub fn fencing(&self, run: SnapshotId) -> Fencing {
         let (held, fence) = (Arc::clone(&self.held), self.fence());
         let announce = move |key: ObjectKey| {

@@ -58,7 +58,6 @@ const AHEAD_MAX: SignedDuration = SignedDuration::from_mins(15);
 
 /// The overall result of the verifications of a snapshot. A failure is cleared only by a later pass that was at least
 /// as thorough. Of two in the same second, the failure counts. A pass with a future time proves nothing.
-#[must_use]
 pub fn verification_state(marks: &[Mark], snapshot: SnapshotId, now: Timestamp) -> VerificationState {
     let own = || marks.iter().filter(|mark| mark.snapshot == snapshot);
     let passed = || own().filter(|mark| mark.passed && !mark.is_from_the_future(now));

@@ -52,7 +52,6 @@ pub fn expected<'a>(history: &'a History, configured: &'a Configured) -> BTreeSe
 }
 
 /// Why the time of a run may be wrong. `store_now` is the same moment by the store's clock.
-#[must_use]
 pub fn clock_doubt(now: Timestamp, store_now: Timestamp, history: &History) -> Option<ClockDoubt> {
     let skew = now.duration_since(store_now);
     if skew.abs() > SKEW_MAX {
@@ -67,7 +66,6 @@ pub fn clock_doubt(now: Timestamp, store_now: Timestamp, history: &History) -> O
 }
 
 /// All questions that wait for a person.
-#[must_use]
 pub fn questions(context: QuestionContext<'_>, history: &History, now: Timestamp) -> Vec<Question> {
     let now = history.present(now);
     let environment = context.environment;

@@ -224,7 +224,6 @@ impl Tree {
 
     /// Why a fingerprint from this run's summaries does not describe its archive: entries were unreadable, or they
     /// disappeared in between, for example because a disk was unmounted.
-    #[must_use]
     pub fn difference_to_summary(&self, report: &ArchiveReport) -> Option<String> {
         let seen = self.seen();
         if seen.unreadable > 0 {

@@ -4,7 +4,7 @@
 //! guest held, however the call ended.
 
 use super::compile::Failure;
-use super::{Engine, Plugin, PluginConfig, Role, cache};
+use super::{Engine, Plugin, PluginConfig, Role, cache, component};
 use crate::capabilities;
 use crate::context::{self, Context, LimitReached, Tally, types};
 use crate::grant::Grant;
@@ -35,6 +35,9 @@ const COPIED_BYTES_MAX: usize = 64 << 20;
 
 /// Handles in a guest's own tables. The context limits the host's handles.
 const GUEST_HANDLES_MAX: usize = 256;
+
+/// The function that every role exports.
+const SETTINGS_SCHEMA: &str = "settings-schema";
 
 /// The only function that receives rows.
 const CHECK: &str = "check";
@@ -126,33 +129,15 @@ impl Plugin {
 
     /// Asks any plugin for the schema of its settings.
     pub(super) async fn settings_schema(&self) -> Called<String> {
-        self.call("settings-schema", async |store, linked| {
-            let schema = match self.role {
-                Role::Fingerprint => {
-                    let plugin = fingerprint::FingerprintPre::new(linked)?.instantiate_async(&mut *store).await?;
-                    plugin.backup_host_fingerprinting().call_settings_schema(store).await?
-                }
-                Role::Dump => {
-                    let plugin = dump::DumpPre::new(linked)?.instantiate_async(&mut *store).await?;
-                    plugin.backup_host_dumping().call_settings_schema(store).await?
-                }
-                Role::Retention => {
-                    let plugin = retention::RetentionPre::new(linked)?.instantiate_async(&mut *store).await?;
-                    plugin.backup_host_retaining().call_settings_schema(store).await?
-                }
-                Role::Job => {
-                    let plugin = job::JobPre::new(linked)?.instantiate_async(&mut *store).await?;
-                    plugin.backup_host_launching().call_settings_schema(store).await?
-                }
-                Role::Coverage => {
-                    let plugin = coverage::CoveragePre::new(linked)?.instantiate_async(&mut *store).await?;
-                    plugin.backup_host_covering().call_settings_schema(store).await?
-                }
-                Role::Crosscheck => {
-                    let plugin = crosscheck::CrosscheckPre::new(linked)?.instantiate_async(&mut *store).await?;
-                    plugin.backup_host_crosschecking().call_settings_schema(store).await?
-                }
-            };
+        self.call(SETTINGS_SCHEMA, async |store, linked| {
+            let instance = linked.instantiate_async(&mut *store).await?;
+            let missing = || wasmtime::format_err!("it exports no function `{SETTINGS_SCHEMA}`");
+            let interface = component::full_name(self.role.export());
+            let interface = instance.get_export_index(&mut *store, None, &interface).ok_or_else(missing)?;
+            let function = instance.get_export_index(&mut *store, Some(&interface), SETTINGS_SCHEMA);
+            let function = function.ok_or_else(missing)?;
+            let function = instance.get_typed_func::<(), (String,)>(&mut *store, function)?;
+            let (schema,) = function.call_async(&mut *store, ()).await?;
             Ok(Ok(schema))
         })
         .await

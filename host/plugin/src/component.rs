@@ -21,6 +21,11 @@ const CORE_MODULE: &[u8] = b"\0asm\x01\0\0\0";
 /// Version of that package.
 pub const WORLD_VERSION: &str = "0.2.0";
 
+/// The full name of an interface of the host's package, as it stands in a component.
+pub(super) fn full_name(name: &str) -> String {
+    format!("{PACKAGE}/{name}@{WORLD_VERSION}")
+}
+
 /// One imported interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Import {
@@ -195,7 +200,7 @@ pub fn inspect(file: &Path, key: Option<&Key>) -> Result<Inspected> {
     }
     let (resolve, world) = decode_bytes(&bytes, &file.display().to_string())?;
     let exports = names(&resolve, world, |w| &w.exports);
-    let is_role = |role: &Role| exports.contains(&format!("{PACKAGE}/{}@{WORLD_VERSION}", role.export()));
+    let is_role = |role: &Role| exports.contains(&full_name(role.export()));
     Ok(Inspected {
         digest: hex::encode(Sha256::digest(&bytes)),
         bytes: bytes.len(),
@@ -228,7 +233,7 @@ pub(super) fn decode_bytes(bytes: &[u8], what: &str) -> Result<(Resolve, WorldId
 }
 
 fn check_export(role: Role, component: &Component, resolve: &Resolve, world: WorldId) -> Result<()> {
-    let expected = format!("{PACKAGE}/{}@{WORLD_VERSION}", role.export());
+    let expected = full_name(role.export());
     let exports: Vec<String> = names(resolve, world, |w| &w.exports);
     if exports.contains(&expected) {
         return Ok(());
@@ -282,7 +287,7 @@ fn grant_for(interface: &str) -> Option<Grant> {
     if interface.starts_with("wasi:") {
         return Some(Grant::Wasi);
     }
-    Grant::ALL.into_iter().find(|grant| interface == format!("{PACKAGE}/{grant}@{WORLD_VERSION}"))
+    Grant::ALL.into_iter().find(|grant| interface == full_name(grant.name()))
 }
 
 /// Whether an interface needs no grant: the log, or notices for a plugin that sees rows; the business time zone for a
@@ -291,7 +296,7 @@ pub fn is_free(role: Role, interface: &str) -> bool {
     let messages = if role.sees_rows() { "notices" } else { "log" };
     let zone = (role == Role::Retention).then_some("business-zone");
     let mut free = [messages, "types", "bytes"].into_iter().chain(zone);
-    free.any(|free| interface == format!("{PACKAGE}/{free}@{WORLD_VERSION}"))
+    free.any(|free| interface == full_name(free))
 }
 
 fn unknown_import(role: Role, component: &Component, import: &Import) -> Error {

@@ -48,7 +48,6 @@ impl Filters {
     }
 
     /// Whether rows of a table may be left out by this column.
-    #[must_use]
     pub fn allow(&self, table: &TableName, column: &str) -> bool {
         self.0.get(table).is_some_and(|allowed| allowed == column)
     }

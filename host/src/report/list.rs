@@ -26,7 +26,6 @@ pub struct ListOptions<'a> {
 }
 
 /// The snapshots in the store. `plan` has the reasons why they are kept; if it failed, the list has no reasons.
-#[must_use]
 pub fn of_list(
     environment: &Environment,
     shown: ListOptions<'_>,

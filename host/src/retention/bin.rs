@@ -69,7 +69,6 @@ pub enum Wait {
 impl Planned {
     /// The steps of the plan now. `store_now` is the time of the store's clock, which decides what is due; without it
     /// nothing is due. `expected` are the sources that a whole run saves.
-    #[must_use]
     pub fn steps(
         &self,
         history: &History,

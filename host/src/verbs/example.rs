@@ -5,7 +5,6 @@ use crate::report::{FORMAT_VERSION, Report};
 use serde_json::json;
 
 /// Prints the example.
-#[must_use]
 pub fn run() -> Report {
     Report {
         document: json!({ "format_version": FORMAT_VERSION, "example": EXAMPLE }),

@@ -221,7 +221,6 @@ fn proofs(snapshot: &Snapshot, found: &ReadObjects, restored: &RestoredStates) -
 }
 
 /// Makes the record of one verification.
-#[must_use]
 pub fn conclude(
     session: &Session,
     snapshot: &Snapshot,
@@ -358,7 +357,6 @@ pub fn source_text(name: &str, source: &SourceProof) -> String {
 }
 
 /// The failure if a restore was not possible here, although no problem was found.
-#[must_use]
 pub fn untried<'p>(proofs: impl Iterator<Item = &'p SourceProof>) -> Option<Error> {
     let why: BTreeSet<&String> = proofs.filter_map(|proof| proof.untried.as_ref()).collect();
     let first = why.first()?;

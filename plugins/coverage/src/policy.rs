@@ -4,6 +4,8 @@
 //! without volumes; each looks right from its own side. So the policy compares both sides, and then checks the
 //! backups themselves.
 
+use crate::backup::host::kube_volumes::{Claim, LonghornBackup, LonghornVolume, RecurringJob, Volume, VolumeSnapshot};
+use crate::exports::backup::host::covering::{Finding, Judgement, Remark, Service, State};
 use crate::settings::Settings;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,58 +15,8 @@ const DRIVER: &str = "driver.longhorn.io";
 /// Tasks of a recurring job that store a backup outside the volume.
 const BACKUP_TASKS: [&str; 2] = ["backup", "backup-force-create"];
 
-/// A PersistentVolumeClaim.
-#[derive(Debug, Clone)]
-pub struct Claim {
-    pub namespace: String,
-    pub name: String,
-    pub phase: String,
-    /// Empty if the claim is not bound.
-    pub volume: String,
-}
-
-/// A PersistentVolume.
-#[derive(Debug, Clone)]
-pub struct Volume {
-    pub name: String,
-    pub driver: String,
-    pub handle: String,
-}
-
-/// A Longhorn Volume.
-#[derive(Debug, Clone)]
-pub struct LonghornVolume {
-    pub name: String,
-    pub groups: Vec<String>,
-    pub jobs: Vec<String>,
-    /// In seconds since 1970; `None` if there has never been one.
-    pub last_backup: Option<i64>,
-}
-
-/// A Longhorn RecurringJob.
-#[derive(Debug, Clone)]
-pub struct Job {
-    pub name: String,
-    pub task: String,
-    pub groups: Vec<String>,
-}
-
-/// A Longhorn Backup.
-#[derive(Debug, Clone)]
-pub struct Backup {
-    pub volume: String,
-    pub completed: bool,
-    pub created: Option<i64>,
-}
-
-/// A VolumeSnapshot.
-#[derive(Debug, Clone)]
-pub struct Snapshot {
-    pub namespace: String,
-    pub claim: String,
-    pub ready: bool,
-    pub created: Option<i64>,
-}
+/// The state of a Longhorn Backup that is whole.
+const COMPLETED: &str = "Completed";
 
 /// Everything the cluster reports. A list is `None` if the cluster does not know the kind.
 #[derive(Debug, Clone, Default)]
@@ -72,56 +24,12 @@ pub struct Seen {
     pub claims: Vec<Claim>,
     pub volumes: Vec<Volume>,
     pub longhorn: Option<Vec<LonghornVolume>>,
-    pub jobs: Option<Vec<Job>>,
-    pub backups: Option<Vec<Backup>>,
-    pub snapshots: Vec<Snapshot>,
-}
-
-/// The verdict on a volume.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
-    Covered,
-    Uncovered,
-    Excluded,
-}
-
-/// A job that reaches a volume.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Service {
-    pub job: String,
-    /// `None` if the volume names the job directly.
-    pub group: Option<String>,
-}
-
-/// The verdict on one claim, with its reason.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
-    pub namespace: String,
-    pub claim: String,
-    pub state: State,
-    pub reason: String,
-    pub served_by: Vec<Service>,
-    pub last_backup: Option<i64>,
-}
-
-/// A problem with a job or a group.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Remark {
-    pub name: String,
-    pub problem: String,
-}
-
-/// All findings about a cluster.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Judgement {
-    pub findings: Vec<Finding>,
-    pub jobs: Vec<Remark>,
-    pub groups: Vec<Remark>,
-    pub notes: Vec<String>,
+    pub jobs: Option<Vec<RecurringJob>>,
+    pub backups: Option<Vec<LonghornBackup>>,
+    pub snapshots: Vec<VolumeSnapshot>,
 }
 
 /// Judges every claim, job and group.
-#[must_use]
 pub fn judge(now: i64, settings: &Settings, seen: &Seen) -> Judgement {
     let jobs = seen.jobs.as_deref().unwrap_or_default();
     let enrolled = seen.longhorn.as_deref().unwrap_or_default();
@@ -139,7 +47,7 @@ pub fn judge(now: i64, settings: &Settings, seen: &Seen) -> Judgement {
     }
 }
 
-fn is_backup(job: &Job) -> bool {
+fn is_backup(job: &RecurringJob) -> bool {
     BACKUP_TASKS.contains(&job.task.as_str())
 }
 
@@ -205,7 +113,7 @@ fn judge_longhorn(
 }
 
 /// Why no backup job reaches a volume: its groups, and a backup job that serves no group.
-fn unserved(volume: &LonghornVolume, jobs: &[Job], last_backup: Option<i64>, now: i64) -> String {
+fn unserved(volume: &LonghornVolume, jobs: &[RecurringJob], last_backup: Option<i64>, now: i64) -> String {
     let mut reason = match volume.groups.as_slice() {
         [] => "it is in no group and names no backup job".to_owned(),
         [group] => format!("it is only in the group `{group}`, which no backup job serves"),
@@ -228,7 +136,7 @@ fn quoted(words: &[String]) -> String {
 }
 
 /// Backup jobs that reach a volume. Those that the volume names come first.
-fn services(volume: &LonghornVolume, jobs: &[Job]) -> Vec<Service> {
+fn services(volume: &LonghornVolume, jobs: &[RecurringJob]) -> Vec<Service> {
     let named = jobs
         .iter()
         .filter(|job| is_backup(job) && volume.jobs.contains(&job.name))
@@ -242,9 +150,9 @@ fn services(volume: &LonghornVolume, jobs: &[Job]) -> Vec<Service> {
 
 /// The time of the newest complete backup that exists. The time that Longhorn records on the volume counts only if
 /// backups cannot be listed, because Longhorn keeps it after the backup is deleted.
-fn last_backup(volume: &LonghornVolume, backups: Option<&[Backup]>) -> Option<i64> {
+fn last_backup(volume: &LonghornVolume, backups: Option<&[LonghornBackup]>) -> Option<i64> {
     let Some(backups) = backups else { return volume.last_backup };
-    let of_volume = backups.iter().filter(|backup| backup.completed && backup.volume == volume.name);
+    let of_volume = backups.iter().filter(|backup| backup.state == COMPLETED && backup.volume == volume.name);
     of_volume.filter_map(|backup| backup.created).max()
 }
 
@@ -253,13 +161,13 @@ fn snapshot_age(now: i64, settings: &Settings, seen: &Seen, claim: &Claim) -> Op
     if !settings.snapshots_count {
         return None;
     }
-    let of_claim = |s: &&Snapshot| s.ready && s.namespace == claim.namespace && s.claim == claim.name;
+    let of_claim = |s: &&VolumeSnapshot| s.ready && s.namespace == claim.namespace && s.claim == claim.name;
     let newest = seen.snapshots.iter().filter(of_claim).filter_map(|snapshot| snapshot.created).max()?;
     let age = now.saturating_sub(newest);
     (age <= i64::from(settings.max_age_hours) * 3_600).then_some(age)
 }
 
-fn remark_on_job(job: &Job, volumes: &[LonghornVolume]) -> Option<Remark> {
+fn remark_on_job(job: &RecurringJob, volumes: &[LonghornVolume]) -> Option<Remark> {
     let named = volumes.iter().filter(|volume| volume.jobs.contains(&job.name)).count();
     let grouped = |volume: &&LonghornVolume| volume.groups.iter().any(|group| job.groups.contains(group));
     let problem = match (job.groups.as_slice(), named) {
@@ -273,7 +181,7 @@ fn remark_on_job(job: &Job, volumes: &[LonghornVolume]) -> Option<Remark> {
     Some(Remark { name: job.name.clone(), problem })
 }
 
-fn remarks_on_groups(jobs: &[Job], volumes: &[LonghornVolume]) -> Vec<Remark> {
+fn remarks_on_groups(jobs: &[RecurringJob], volumes: &[LonghornVolume]) -> Vec<Remark> {
     let mut sizes: BTreeMap<&str, usize> = BTreeMap::new();
     for group in volumes.iter().flat_map(|volume| &volume.groups) {
         *sizes.entry(group).or_default() += 1;

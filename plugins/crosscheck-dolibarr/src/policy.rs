@@ -51,7 +51,6 @@ pub enum Found {
 }
 
 /// Reads a row of `ecm_files`, in the order of [`DOCUMENT_COLUMNS`]. Returns `None` if the row names no document.
-#[must_use]
 pub fn noted(key: i64, values: &[Option<String>; 4]) -> Option<Noted> {
     let [entity, folder, name, label] = values.each_ref().map(|value| value.as_deref().unwrap_or_default());
     let parts = folder.split('/').filter(|part| !matches!(*part, "" | "."));
@@ -197,7 +196,6 @@ impl Comparison {
     }
 
     /// The findings about the documents.
-    #[must_use]
     pub fn findings(&self) -> Vec<Finding> {
         let Totals { compared, without_digest, nameless, missing, left_out, altered, orphaned, existing, unseen } =
             &self.totals;
@@ -357,7 +355,6 @@ impl Log {
     }
 
     /// The finding about the log. `rows` is the number of rows that the database counts.
-    #[must_use]
     pub fn finding(&self, rows: u64) -> Finding {
         let entries: u64 = self.companies.values().map(|head| head.entries).sum();
         let verdict = match (entries, self.signed) {

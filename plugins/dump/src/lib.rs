@@ -15,7 +15,7 @@ use backup::host::log;
 use backup::host::object_write::{self, Prefix, Receipt};
 use backup::host::tree_archive::{self, Tree};
 use backup::host::types::{Error, Timestamp};
-use exports::backup::host::dumping::{Action, Decision, Evidence, Guest, Kind, Source};
+use exports::backup::host::dumping::{Decision, Guest, Source};
 use kit::PluginSettings;
 use settings::{Compression, Settings, WhenUnreadable};
 
@@ -29,8 +29,7 @@ impl Guest for Plugin {
     fn plan(now: Timestamp, force: bool, settings: String, sources: Vec<Source>) -> Result<Vec<Decision>, Error> {
         kit::panics::report_to(|message| log::emit(log::Level::Error, message, &[]));
         let settings = Settings::parse(&settings).map_err(Error::Denied)?;
-        let sources = sources.into_iter().map(policy::Source::from).collect();
-        Ok(policy::plan(now, force, &settings, sources).into_iter().map(Decision::from).collect())
+        Ok(policy::plan(now, force, &settings, sources))
     }
 
     fn dump_database(settings: String, stamp: String, db: &Database, into: &Prefix) -> Result<Receipt, Error> {
@@ -55,34 +54,6 @@ impl Guest for Plugin {
         };
         let content = tree_archive::open(tree, &tree_archive::Options { exclude: settings.exclude, when_unreadable })?;
         object_write::put(into, &format!("{stamp}.tar.gz"), content)
-    }
-}
-
-impl From<Source> for policy::Source {
-    fn from(source: Source) -> Self {
-        let kind = match source.kind {
-            Kind::Database => policy::Kind::Database,
-            Kind::Tree => policy::Kind::Tree,
-        };
-        let carried = source.carried.map(|carried| policy::Carried {
-            made: carried.made,
-            bytes: carried.bytes,
-            present: carried.present,
-        });
-        let evidence = match source.evidence {
-            Evidence::Unchanged => policy::Evidence::Unchanged,
-            Evidence::Changed => policy::Evidence::Changed,
-            Evidence::Incomparable => policy::Evidence::Incomparable,
-            Evidence::Missing => policy::Evidence::Missing,
-        };
-        Self { name: source.name, kind, evidence, carried }
-    }
-}
-
-impl From<policy::Decision> for Decision {
-    fn from(decision: policy::Decision) -> Self {
-        let action = if decision.carry { Action::Carry } else { Action::Dump };
-        Self { source: decision.source, action, reason: decision.reason }
     }
 }
 

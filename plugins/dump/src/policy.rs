@@ -3,79 +3,23 @@
 //! A source is carried over only if everything proves that it may be: its fingerprint is equal, the store holds the
 //! object, and the object's age is known and within the limit. If any proof is missing, the source is dumped.
 
+use crate::exports::backup::host::dumping::{Action, Decision, Evidence, Source};
 use crate::settings::Settings;
 use jiff::Timestamp;
 use jiff::tz::Offset;
 
 const DAY_SECONDS: i64 = 86_400;
 
-/// The kind of a source. Databases are dumped first, so that the later archive holds every document that they name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
-    /// A database.
-    Database,
-    /// A folder.
-    Tree,
-}
-
-/// The object that held a source's state in the previous run.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Carried {
-    /// Seconds since 1970-01-01T00:00:00Z.
-    pub made: i64,
-    /// Its recorded size.
-    pub bytes: u64,
-    /// Whether the store holds it now with that size.
-    pub present: bool,
-}
-
-/// The comparison of a source's fingerprint with the one recorded for its object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Evidence {
-    /// Both were measured in the same way and are equal.
-    Unchanged,
-    /// Both were measured in the same way and differ.
-    Changed,
-    /// They were measured in different ways.
-    Incomparable,
-    /// One of the two does not exist.
-    Missing,
-}
-
-/// A source in this run.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Source {
-    /// Its name in the configuration.
-    pub name: String,
-    /// Database or folder.
-    pub kind: Kind,
-    /// Whether it changed.
-    pub evidence: Evidence,
-    /// The object of the previous run, if there is one.
-    pub carried: Option<Carried>,
-}
-
-/// The decision for one source.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Decision {
-    /// The source's name.
-    pub source: String,
-    /// Whether the earlier object is carried over.
-    pub carry: bool,
-    /// One line for the output and the record.
-    pub reason: String,
-}
-
-/// Decides for every source, in dump order: databases before folders, each kind by name.
-#[must_use]
+/// Decides for every source, in dump order: databases before folders, so that the later archive holds every document
+/// that they name; each kind by name.
 pub fn plan(now: i64, force: bool, settings: &Settings, mut sources: Vec<Source>) -> Vec<Decision> {
     sources.sort_by(|a, b| (a.kind, &a.name).cmp(&(b.kind, &b.name)));
     let decisions = sources.into_iter().map(|source| {
-        let (carry, reason) = match unchanged(now, force, settings, &source) {
-            Ok(since) => (true, since),
-            Err(reason) => (false, reason),
+        let (action, reason) = match unchanged(now, force, settings, &source) {
+            Ok(since) => (Action::Carry, since),
+            Err(reason) => (Action::Dump, reason),
         };
-        Decision { source: source.name, carry, reason }
+        Decision { source: source.name, action, reason }
     });
     decisions.collect()
 }
@@ -124,6 +68,7 @@ fn in_days(days: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::exports::backup::host::dumping::{Carried, Kind};
     use proptest::prelude::*;
 
     fn at(text: &str) -> i64 {
@@ -145,27 +90,27 @@ mod tests {
     fn decide(force: bool, full_after_days: u32, source: Source) -> (bool, String) {
         let settings = Settings { full_after_days, ..Settings::default() };
         let decision = plan(now(), force, &settings, vec![source]).pop().unwrap();
-        (decision.carry, decision.reason)
+        (decision.action == Action::Carry, decision.reason)
     }
 
     #[test]
     fn each_case_leads_to_its_decision_with_its_reason() {
         let june = carried("2026-06-30T01:00:00Z");
         let with = |change: fn(&mut Carried)| {
-            let mut carried = june.clone();
+            let mut carried = june;
             change(&mut carried);
             source(Some(carried))
         };
-        let found = |evidence| Source { evidence, ..source(Some(june.clone())) };
+        let found = |evidence| Source { evidence, ..source(Some(june)) };
         for (expected, reason, force, full_after_days, source) in [
-            (true, "unchanged since 2026-06-30 (4 days)", false, 30, source(Some(june.clone()))),
+            (true, "unchanged since 2026-06-30 (4 days)", false, 30, source(Some(june))),
             (true, "unchanged since 2026-07-03 (1 day)", false, 30, source(Some(carried("2026-07-03T01:00:00Z")))),
             (true, "unchanged since 2026-07-04 (0 days)", false, 1, source(Some(carried("2026-07-04T01:00:00Z")))),
             (true, "unchanged since 2026-06-04 (29 days)", false, 30, source(Some(carried("2026-06-04T01:00:01Z")))),
             (false, "the carried object is 30 days old", false, 30, source(Some(carried("2026-06-04T01:00:00Z")))),
             (false, "the carried object is 1 day old", false, 1, source(Some(carried("2026-07-03T01:00:00Z")))),
             (true, "unchanged since 2016-07-04 (3652 days)", false, 0, source(Some(carried("2016-07-04T01:00:00Z")))),
-            (false, "forced", true, 30, source(Some(june.clone()))),
+            (false, "forced", true, 30, source(Some(june))),
             (false, "forced", true, 30, source(None)),
             (false, "no earlier object", false, 30, source(None)),
             (false, "no fingerprint", false, 30, found(Evidence::Missing)),
@@ -212,7 +157,7 @@ mod tests {
             let settings = Settings { full_after_days, ..Settings::default() };
             let decision = plan(now, force, &settings, vec![source]).pop().unwrap();
             prop_assert!(!decision.reason.is_empty());
-            if decision.carry {
+            if decision.action == Action::Carry {
                 prop_assert!(!force && present && bytes > 0 && evidence == Evidence::Unchanged && made <= now);
             }
         }

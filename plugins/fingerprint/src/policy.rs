@@ -33,14 +33,12 @@ pub struct Selection {
 }
 
 /// What counts of each table: every table that is not volatile, without its volatile columns and rows.
-#[must_use]
 pub fn selections(settings: &Settings, tables: &[Table]) -> Vec<Selection> {
     tables.iter().filter(|table| !is_volatile(settings, table)).map(|table| selection(settings, table)).collect()
 }
 
 /// The tables whose timestamps count. A table with a volatile timestamp is left out entirely, because its row count
 /// alone says almost nothing.
-#[must_use]
 pub fn dated_tables<'a>(settings: &Settings, tables: &'a [Table]) -> Vec<&'a Table> {
     let column = &settings.timestamp_column;
     let durable = tables.iter().filter(|table| !is_volatile(settings, table));
@@ -49,14 +47,12 @@ pub fn dated_tables<'a>(settings: &Settings, tables: &'a [Table]) -> Vec<&'a Tab
 }
 
 /// The tables whose sequences do not count, because rows that do not count advance them too.
-#[must_use]
 pub fn uncounted<'a>(settings: &Settings, tables: &'a [Table]) -> Vec<&'a Table> {
     let skips_rows = |table: &&Table| is_volatile(settings, table) || selection(settings, table).skip_rows.is_some();
     tables.iter().filter(skips_rows).collect()
 }
 
 /// Whether any table has the application's prefix. If none has, the prefix or the database is wrong.
-#[must_use]
 pub fn prefix_is_used(settings: &Settings, tables: &[Table]) -> bool {
     tables.iter().any(|table| bare_name(settings, table).is_some())
 }

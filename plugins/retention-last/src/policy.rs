@@ -28,7 +28,6 @@ pub enum Decision {
 /// The business time zone, an IANA name, is for rules that count days; this rule does not.
 ///
 /// A snapshot taken after `now` is kept and not counted: one wrong clock must not push out the real last N.
-#[must_use]
 pub fn plan(now: i64, _time_zone: &str, settings: &Settings, snapshots: &[Snapshot]) -> Vec<Decision> {
     let mut newest_first: Vec<usize> = (0..snapshots.len()).collect();
     newest_first.sort_by_key(|&at| std::cmp::Reverse((snapshots[at].taken, at)));

@@ -60,7 +60,6 @@ impl Calendar {
     }
 
     /// The business day of an instant. Instants outside the calendar belong to its first or last day.
-    #[must_use]
     pub fn day_of(&self, instant: i64) -> Date {
         let instant = instant.clamp(Timestamp::MIN.as_second(), Timestamp::MAX.as_second());
         let timestamp = Timestamp::from_second(instant).unwrap_or_default();
@@ -78,7 +77,6 @@ impl Calendar {
 
     /// The first second of a business day. If a clock change skips the cut-off, it moves to just after the gap; if the
     /// cut-off occurs twice, the first one counts.
-    #[must_use]
     pub fn begin(&self, day: Date) -> i64 {
         let beyond = || if day.year() < 0 { Timestamp::MIN } else { Timestamp::MAX };
         let begin = self.zone.to_ambiguous_timestamp(day.to_datetime(self.cutoff)).compatible();
@@ -87,7 +85,6 @@ impl Calendar {
 
     /// The current period of a tier and the `count` ended ones before it, newest first. A day that the zone skipped, as
     /// Samoa did in 2011, is not a period.
-    #[must_use]
     pub fn periods(&self, tier: Tier, count: u32, today: Date) -> Vec<Period> {
         let mut first = match tier {
             Tier::Day => Some(today),

@@ -31,7 +31,6 @@ impl History {
     }
 
     /// Positions in `complete` that are followed by at least one ended period without a snapshot.
-    #[must_use]
     pub fn gaps<'a>(&self, now: i64, periods: impl Iterator<Item = &'a Period>) -> BTreeSet<usize> {
         let ended = periods.filter(|period| period.ends <= now);
         let empty = ended.filter(|period| self.before(period.begins) == self.before(period.ends));

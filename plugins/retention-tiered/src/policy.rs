@@ -45,7 +45,6 @@ pub struct Plan {
 /// Decides for every snapshot. Of two taken in the same second, the later one in the list counts as newer.
 ///
 /// A snapshot taken after `now` is kept but serves nothing: one wrong clock must not push out the real history.
-#[must_use]
 pub fn plan(now: i64, calendar: &Calendar, settings: &Settings, snapshots: &[Snapshot]) -> Plan {
     let mut reasons: Vec<Vec<String>> = vec![Vec::new(); snapshots.len()];
     let mut notes = Vec::new();

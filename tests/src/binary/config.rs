@@ -32,14 +32,12 @@ impl Plugin {
 
 impl Config {
     /// A configuration with a folder as the store.
-    #[must_use]
     pub fn directory_store(folder: &Path) -> Self {
         Self::store(&format!("url = {}\n", quoted(&format!("file://{}", folder.display()))))
     }
 
     /// A configuration with an S3 server as the store: `s3://bucket/prefix`, its endpoint, and a folder with credential
     /// files.
-    #[must_use]
     pub fn s3_store(url: &str, endpoint: &str, region: &str, profile: &str, credentials: &Path) -> Self {
         let mut store = String::new();
         for (key, value) in [("url", url), ("endpoint", endpoint), ("region", region), ("profile", profile)] {

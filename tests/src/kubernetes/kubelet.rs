@@ -37,7 +37,6 @@ impl Kubelet {
     ///
     /// # Panics
     /// If it cannot be created.
-    #[must_use]
     pub fn start(cluster: &Arc<Kubernetes>) -> Self {
         Self::try_start(cluster).unwrap_or_else(|error| panic!("no kubelet: {error:#}"))
     }
@@ -66,7 +65,6 @@ impl Kubelet {
     /// # Panics
     /// If no pod appears in time.
     #[track_caller]
-    #[must_use]
     pub fn pod_of(&self, namespace: &str) -> Value {
         self.cluster.wait("pod", || self.cluster.list("pods", namespace).into_iter().next())
     }

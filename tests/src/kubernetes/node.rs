@@ -65,7 +65,6 @@ impl Node {
     ///
     /// # Panics
     /// If the machine can run one but it does not start.
-    #[must_use]
     pub fn start() -> Option<Self> {
         match Requirements::find() {
             Ok(needed) => Some(Self::try_start(&needed).unwrap_or_else(|error| panic!("no node: {error:#}"))),

@@ -44,7 +44,6 @@ impl GuardRules {
     }
 
     /// These rules, strengthened by a configuration; `None` if it strengthens nothing.
-    #[must_use]
     pub fn strengthened_by(&self, config: &guard::GuardConfig) -> Option<Self> {
         let new = Self::of(config);
         let both = Self {

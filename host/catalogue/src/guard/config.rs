@@ -47,7 +47,6 @@ impl Default for GuardConfig {
 
 impl GuardConfig {
     /// The last days of the completed fiscal years that are protected as of the given day, newest first.
-    #[must_use]
     pub fn completed_years(&self, today: Date) -> Vec<Date> {
         let Some(running) = fiscal_year(self.fiscal_year_end, today) else { return Vec::new() };
         let back = 1..=i16::try_from(self.legal_years).unwrap_or(i16::MAX);

@@ -66,7 +66,6 @@ pub(super) fn mark_disowned(snapshots: &mut BTreeMap<SnapshotId, Snapshot>) {
 impl History {
     /// The snapshots that a run at this time finds ahead of itself, and those that earlier runs found. Records are
     /// forgotten, but this must not be.
-    #[must_use]
     pub fn met_ahead(&self, at: Timestamp) -> BTreeSet<SnapshotId> {
         let recorded = || self.snapshots.iter().filter(|snapshot| !snapshot.adopted);
         let is_behind = recorded().any(|snapshot| !snapshot.retired && is_ahead(snapshot.id, at));

@@ -153,7 +153,6 @@ impl Snapshot {
     }
 
     /// The same as [`Self::serves`], as if its time were right.
-    #[must_use]
     pub fn holds(&self, source: &str) -> Serves {
         let Some(state) = self.sources.get(source).filter(|state| state.is_restorable() && !self.retired) else {
             return Serves::Nothing;

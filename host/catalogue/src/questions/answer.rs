@@ -80,7 +80,6 @@ impl Answer {
 }
 
 /// Applies an answer to the environment's file. Returns the new file and what changes, one sentence each.
-#[must_use]
 pub fn answer(
     context: QuestionContext<'_>,
     history: &History,

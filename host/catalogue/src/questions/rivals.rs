@@ -230,7 +230,6 @@ fn is_known(history: &History, first: SnapshotId, last_since: Option<&SnapshotId
 
 /// The doubted run under a clock that fell back which a snapshot follows without a hole. The snapshot may have been
 /// made under the same clock, although nothing was ahead of it any more.
-#[must_use]
 pub fn follows_doubted(history: &History, id: SnapshotId) -> Option<SnapshotId> {
     let recorded: Vec<&Snapshot> = history.snapshots.iter().filter(|snapshot| snapshot.record.is_some()).collect();
     let usual = usual_gap(&recorded, id)?;

@@ -20,7 +20,6 @@ pub fn expect_recorded(file: &mut EnvironmentFile, history: &History, now: Times
 /// that weakening them later becomes a question. The retention is recorded if none was. Lost objects and records that
 /// are back are no longer given up, so that losing them again is a new loss. The limit by which earlier versions let
 /// adopted snapshots age is converted to a list of snapshots.
-#[must_use]
 pub fn taken_silently(
     file: &EnvironmentFile,
     guard: &guard::GuardConfig,

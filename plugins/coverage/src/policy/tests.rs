@@ -6,7 +6,8 @@ const NOW: i64 = 1_782_781_200;
 const HOUR: i64 = 3_600;
 
 fn claim(name: &str) -> Claim {
-    Claim { namespace: "erp".into(), name: name.into(), phase: "Bound".into(), volume: format!("pv-{name}") }
+    let (namespace, phase, volume) = ("erp".into(), "Bound".into(), format!("pv-{name}"));
+    Claim { namespace, name: name.into(), phase, storage_class: String::new(), volume, bytes: 0 }
 }
 
 fn volume(name: &str) -> Volume {
@@ -18,16 +19,17 @@ fn longhorn(name: &str, groups: &[&str]) -> LonghornVolume {
     LonghornVolume { name: format!("lh-{name}"), groups, jobs: vec![], last_backup: None }
 }
 
-fn job(name: &str, task: &str, groups: &[&str]) -> Job {
-    Job { name: name.into(), task: task.into(), groups: groups.iter().map(|group| (*group).to_owned()).collect() }
+fn job(name: &str, task: &str, groups: &[&str]) -> RecurringJob {
+    let groups = groups.iter().map(|group| (*group).to_owned()).collect();
+    RecurringJob { name: name.into(), task: task.into(), cron: String::new(), groups }
 }
 
-fn backup(name: &str, hours: i64) -> Backup {
-    Backup { volume: format!("lh-{name}"), completed: true, created: Some(NOW - hours * HOUR) }
+fn backup(name: &str, hours: i64) -> LonghornBackup {
+    LonghornBackup { volume: format!("lh-{name}"), state: COMPLETED.into(), created: Some(NOW - hours * HOUR) }
 }
 
 /// One documents volume in the group `default`.
-fn seen(jobs: Vec<Job>, backups: Vec<Backup>) -> Seen {
+fn seen(jobs: Vec<RecurringJob>, backups: Vec<LonghornBackup>) -> Seen {
     Seen {
         claims: vec![claim("docs")],
         volumes: vec![volume("docs")],
@@ -57,7 +59,7 @@ fn a_volume_in_the_group_default_is_uncovered_when_the_one_backup_job_serves_no_
 #[test]
 fn a_volume_is_covered_only_by_a_job_that_reaches_it_and_a_recent_backup() {
     let nightly = || job("nightly", "backup", &["default"]);
-    let failed = Backup { completed: false, ..backup("docs", 1) };
+    let failed = LonghornBackup { state: "Error".into(), ..backup("docs", 1) };
     let deleted = |mut seen: Seen| {
         seen.longhorn.as_mut().unwrap()[0].last_backup = Some(NOW - HOUR);
         seen
@@ -118,8 +120,9 @@ fn an_unbound_or_excluded_claim_raises_no_alarm() {
 
 #[test]
 fn a_snapshot_covers_a_volume_only_if_the_settings_say_so() {
-    let snapshot = |hours: i64, ready| Snapshot {
+    let snapshot = |hours: i64, ready| VolumeSnapshot {
         namespace: "erp".into(),
+        name: "s".into(),
         claim: "docs".into(),
         ready,
         created: Some(NOW - hours * HOUR),
