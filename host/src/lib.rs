@@ -23,3 +23,4 @@ pub mod session;
 pub mod sweep;
 pub mod tally;
 pub mod verbs;
+pub mod verification;

@@ -5,7 +5,7 @@ mod only;
 use crate::exclusive::{check_clock, check_file, check_formats, exclusively};
 use crate::report::{self, Report};
 use crate::session::Session;
-use crate::verbs::verify;
+use crate::verification;
 use base::error::{Class, Error, Result};
 use base::id::{SnapshotId, Stamp};
 use catalogue::environment::{self, AcceptedState, EnvironmentFile};
@@ -161,7 +161,7 @@ async fn answer(
 
 /// Where the chain of records is broken: what `verify` would say of it.
 async fn breaks(session: &Session, history: &History) -> Result<BTreeMap<SnapshotId, Option<String>>> {
-    let chain = verify::check_chain(&session.store, &session.environment, history).await?;
+    let chain = verification::check_chain(&session.store, &session.environment, history).await?;
     Ok(chain.problems.into_iter().map(|(id, _)| (id, chain.hashes.get(&id).cloned())).collect())
 }
 

@@ -12,7 +12,7 @@ use crate::crosscheck;
 use crate::rehearsal::{Place, Rehearsal, Stage};
 use crate::report::{self, Report};
 use crate::session::Session;
-use crate::verbs::verify::{self, Chain};
+use crate::verification::{self, Chain};
 use base::error::{Class, Error, Result};
 use base::stream::run_until_interrupted;
 use bytes::Bytes;
@@ -69,17 +69,17 @@ pub async fn run(session: &Session, arguments: &Arguments, interrupted: impl Fut
     let stop = CancellationToken::new();
     let _stop_on_drop = stop.clone().drop_guard();
     let history = session.history(session.clock.now()).await?;
-    let id = verify::moment(&history, session.clock.now());
+    let id = verification::moment(&history, session.clock.now());
     let snapshot = chosen(session, &history, arguments.oldest)?;
-    let chain = verify::check_chain(&session.store, &session.environment, &history).await?;
+    let chain = verification::check_chain(&session.store, &session.environment, &history).await?;
     let mut rehearsal = Rehearsal::begin(session, &arguments.stage)?;
     let work = rehearse(session, &history, snapshot, &mut rehearsal, &stop);
     let done = run_until_interrupted(pin!(interrupted), work).await;
     // What was restored is always removed; the first failure is reported.
     let ended = rehearsal.end().await;
     let (outcome, phases) = (done?, ended?);
-    let verification = verify::conclude(session, snapshot, id, Depth::Deep, outcome.sources, &chain);
-    verify::store(session, &history, id, &verification).await?;
+    let verification = verification::conclude(session, snapshot, id, Depth::Deep, outcome.sources, &chain);
+    verification::store(session, &history, id, &verification).await?;
     let shrunk_logs = match &outcome.crosscheck {
         Some(crosscheck) => shrunk_logs(session, snapshot, crosscheck).await?,
         None => Vec::new(),
@@ -135,7 +135,7 @@ async fn rehearse(
     for (source, state) in &snapshot.sources {
         let Some(object) = &state.object else { continue };
         let name = format!("read {source}");
-        let reading = verify::read(session, history, source, object, stop);
+        let reading = verification::read(session, history, source, object, stop);
         let mut proof = rehearsal.time(&name, Some(object.bytes), reading).await?;
         if proof.problems.is_empty()
             && let Some(kind) = history.sources.get(source)
@@ -288,7 +288,7 @@ fn report(zone: &TimeZone, drill: &Drill, chain: &Chain) -> Report {
         let _ = writeln!(text, "  {:<22} {:>9}{bytes}{failure}", phase.name, span(phase.millis));
     }
     for (name, source) in &drill.sources {
-        text.push_str(&verify::source_text(name, source));
+        text.push_str(&verification::source_text(name, source));
     }
     if let Some(crosscheck) = &drill.crosscheck {
         let _ = writeln!(text, "  {:<10} {} documents compared with the database", "together", crosscheck.compared);
@@ -314,7 +314,7 @@ fn report(zone: &TimeZone, drill: &Drill, chain: &Chain) -> Report {
     }
     let _ = writeln!(text, "the report is in the store: {}/drills/{}.json and .html", drill.environment, drill.id);
     let problems = problems(drill);
-    let untried = verify::untried(drill.sources.values()).filter(|_| problems.is_empty());
+    let untried = verification::untried(drill.sources.values()).filter(|_| problems.is_empty());
     let failure = (!drill.passed && untried.is_none()).then(|| {
         let first = problems.first().map_or("the snapshot is incomplete", String::as_str);
         Error::new(Class::Stale, format!("the drill of {} failed: {first}", drill.environment))

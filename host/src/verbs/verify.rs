@@ -4,26 +4,17 @@
 //! `--deep` it also restores each source to a temporary location and compares it. It takes no lease, and writes only
 //! the record of its findings.
 
-mod chain;
-mod objects;
-
-pub use chain::{Chain, check as check_chain};
-pub use objects::read;
-
 use crate::choice::{self, Wanted, Which};
 use crate::rehearsal::{Rehearsal, Stage};
 use crate::report::{self, Report};
 use crate::session::Session;
+use crate::verification::{self, Chain};
 use base::error::{Class, Error, Result};
-use base::id::{SnapshotId, Stamp};
 use base::stream::run_until_interrupted;
-use bytes::Bytes;
 use catalogue::configured::{Environment, SourceKind};
-use catalogue::environment::{KnownFailure, StoredFile};
-use catalogue::history::{self, History, Snapshot, State};
-use catalogue::proof::{Depth, FORMAT_VERSION, Mark, SourceProof, Verification, finding};
-use catalogue::record::{Condition, to_bytes};
-use jiff::Timestamp;
+use catalogue::history::{self, History, Snapshot};
+use catalogue::proof::{Depth, SourceProof, Verification};
+use catalogue::record::Condition;
 use jiff::tz::TimeZone;
 use rand::seq::IndexedRandom;
 use serde_json::json;
@@ -72,9 +63,9 @@ pub async fn run(session: &Session, arguments: &Arguments, interrupted: impl Fut
     let _stop_on_drop = stop.clone().drop_guard();
     let mut interrupted = pin!(interrupted);
     let history = session.history(session.clock.now()).await?;
-    let at = moment(&history, session.clock.now());
+    let at = verification::moment(&history, session.clock.now());
     let chosen = chosen(session, &history, arguments)?;
-    let chain = check_chain(&session.store, &session.environment, &history).await?;
+    let chain = verification::check_chain(&session.store, &session.environment, &history).await?;
     let found = run_until_interrupted(interrupted.as_mut(), read_all(session, &history, &chosen, &stop)).await?;
     let (depth, restored) = if arguments.deep {
         let mut rehearsal = Rehearsal::begin(session, &arguments.stage)?;
@@ -100,19 +91,11 @@ pub async fn run(session: &Session, arguments: &Arguments, interrupted: impl Fut
             tracing::info!(snapshot = %snapshot.id, "was forgotten in the meantime");
             continue;
         }
-        let verification = conclude(session, snapshot, at, depth, sources, &chain);
-        store(session, &history, at, &verification).await?;
+        let verification = verification::conclude(session, snapshot, at, depth, sources, &chain);
+        verification::store(session, &history, at, &verification).await?;
         verifications.push(verification);
     }
     Ok(report(&session.environment, &session.time_zone, &history, &verifications, &chain))
-}
-
-/// The moment of a verification that begins now: after every other one, so that two in one second are in order. One
-/// from the future was made under a wrong clock and is passed over.
-pub fn moment(history: &History, now: Timestamp) -> Stamp {
-    let others = history.verifications.iter().filter(|mark| !mark.is_from_the_future(now)).map(|mark| mark.at);
-    let newest = others.max();
-    Stamp::at(now).max(newest.map_or(Stamp::at(now), |newest| newest.after(1)))
 }
 
 /// The selected snapshots, newest first.
@@ -152,7 +135,7 @@ async fn read_all(
             continue;
         }
         tracing::info!(object = %object.key, "reading");
-        found.insert(object.key.clone(), read(session, history, source, object, stop).await?);
+        found.insert(object.key.clone(), verification::read(session, history, source, object, stop).await?);
     }
     Ok(found)
 }
@@ -220,71 +203,6 @@ fn proofs(snapshot: &Snapshot, found: &ReadObjects, restored: &RestoredStates) -
     snapshot.sources.iter().map(|(name, state)| (name.clone(), proof_of(state))).collect()
 }
 
-/// Makes the record of one verification.
-pub fn conclude(
-    session: &Session,
-    snapshot: &Snapshot,
-    at: Stamp,
-    depth: Depth,
-    sources: BTreeMap<String, SourceProof>,
-    chain: &Chain,
-) -> Verification {
-    let own = chain.problems.iter().any(|(id, _)| *id == snapshot.id);
-    // What could not be tried was read to its end, and no more is known of it.
-    let depth = if sources.values().any(|source| source.untried.is_some()) { Depth::Read } else { depth };
-    let whole = snapshot.damage.is_none() && sources.values().all(|source| source.problems.is_empty());
-    Verification {
-        format_version: FORMAT_VERSION,
-        snapshot: snapshot.id,
-        environment: session.environment.to_string(),
-        started: at.moment(),
-        finished: session.clock.now(),
-        host_version: env!("CARGO_PKG_VERSION").to_owned(),
-        depth,
-        passed: whole && !own,
-        record_sha256: snapshot.record_sha256.clone(),
-        sources,
-        chain: chain.problems.iter().map(|(_, problem)| problem.clone()).collect(),
-    }
-}
-
-/// Stores what was found, so that the guard knows of it; not what a person knows already, which would be asked about
-/// anew.
-pub async fn store(session: &Session, history: &History, at: Stamp, verification: &Verification) -> Result<()> {
-    if found_nothing_new(history, verification) {
-        return Ok(());
-    }
-    let Verification { snapshot, depth, passed, .. } = *verification;
-    let key = Mark { snapshot, at, depth, passed }.key(&session.environment)?;
-    // One that exists was made in the same second of the same snapshot, and says the same.
-    session.store.create(&key, Bytes::from(to_bytes(verification)?)).await.map(drop)
-}
-
-/// Whether a problem was accepted before: the object is given up and still missing, or an accepted verification found
-/// the same problem.
-fn is_accepted(history: &History, snapshot: SnapshotId, source: &str, problem: &str) -> bool {
-    let Some(StoredFile { file, .. }) = &history.environment else { return false };
-    let known = file.known_failures.get(&snapshot);
-    let is_there = history.snapshot(snapshot).and_then(|of| of.sources.get(source)).is_some_and(State::is_restorable);
-    // What was sound in between is damaged anew.
-    let was_sound = |known: &KnownFailure| {
-        history.verifications.iter().any(|mark| mark.snapshot == snapshot && mark.passed && mark.at > known.at)
-    };
-    let known = known.filter(|known| !was_sound(known));
-    (file.has_given_up(snapshot, source) && !is_there)
-        || known.is_some_and(|known| known.problems.contains(&finding(source, problem)))
-}
-
-/// Whether every problem that a verification found was accepted before.
-fn found_nothing_new(history: &History, verification: &Verification) -> bool {
-    let Verification { snapshot, sources, passed, chain, .. } = verification;
-    let own = chain.is_empty() && history.snapshot(*snapshot).is_some_and(|snapshot| snapshot.damage.is_none());
-    let known = |(name, source): (&String, &SourceProof)| {
-        source.problems.iter().all(|problem| is_accepted(history, *snapshot, name, problem))
-    };
-    !passed && own && sources.iter().all(known)
-}
-
 fn report(
     environment: &Environment,
     zone: &TimeZone,
@@ -303,8 +221,8 @@ fn report(
         let taken = report::local(verification.snapshot.taken(), zone);
         let _ = writeln!(text, "snapshot {} of {}, taken {taken}: {verdict}", verification.snapshot, environment);
         for (name, source) in &verification.sources {
-            text.push_str(&source_text(name, source));
-            let known = |problem: &String| is_accepted(history, verification.snapshot, name, problem);
+            text.push_str(&verification::source_text(name, source));
+            let known = |problem: &String| verification::is_accepted(history, verification.snapshot, name, problem);
             if !source.problems.is_empty() && source.problems.iter().all(known) {
                 let _ = writeln!(text, "  {:<10} note: known (accepted)", "");
             }
@@ -335,41 +253,6 @@ fn report(
     Report { document, text, failure }
 }
 
-/// A source's lines in a report.
-pub fn source_text(name: &str, source: &SourceProof) -> String {
-    let mut text = String::new();
-    let key = source.object.as_ref().map_or("-", ObjectKey::as_str);
-    let holds = source.holds.as_deref().map(|holds| format!(": {holds}")).unwrap_or_default();
-    let _ = writeln!(text, "  {name:<10} {key}{holds}");
-    if let Some(comparison) = &source.comparison {
-        let _ = writeln!(text, "  {:<10} {comparison}", "");
-    }
-    for note in &source.notes {
-        let _ = writeln!(text, "  {:<10} note: {note}", "");
-    }
-    if let Some(why) = &source.untried {
-        let _ = writeln!(text, "  {:<10} could not be restored here: {why}", "");
-    }
-    for problem in &source.problems {
-        let _ = writeln!(text, "  {:<10} wrong: {problem}", "");
-    }
-    text
-}
-
-/// The failure if a restore was not possible here, although no problem was found.
-pub fn untried<'p>(proofs: impl Iterator<Item = &'p SourceProof>) -> Option<Error> {
-    let why: BTreeSet<&String> = proofs.filter_map(|proof| proof.untried.as_ref()).collect();
-    let first = why.first()?;
-    let others = match why.len() - 1 {
-        0 => String::new(),
-        count => format!(" (and {count} more)"),
-    };
-    Some(
-        Error::config(format!("the restore could not be tested: {first}{others}"))
-            .hint("the objects that were read are whole; run the restore where the missing programs are installed, or name a server with --server"),
-    )
-}
-
 fn failure(
     environment: &Environment,
     history: &History,
@@ -380,12 +263,14 @@ fn failure(
         verifications.iter().flat_map(|of| of.sources.iter().map(|(name, source)| (of.snapshot, name, source)));
     let problems =
         sources.flat_map(|(id, name, source)| source.problems.iter().map(move |problem| (id, name, problem)));
-    let open = problems.filter(|(id, name, problem)| !is_accepted(history, *id, name, problem));
+    let open = problems.filter(|(id, name, problem)| !verification::is_accepted(history, *id, name, problem));
     let of_objects: BTreeSet<&String> = open.map(|(_, _, problem)| problem).collect();
     let is_whole = of_objects.is_empty();
     let problems: BTreeSet<&String> =
         of_objects.into_iter().chain(chain.problems.iter().map(|(_, problem)| problem)).collect();
-    let Some(first) = problems.first() else { return untried(verifications.iter().flat_map(|of| of.sources.values())) };
+    let Some(first) = problems.first() else {
+        return verification::untried(verifications.iter().flat_map(|of| of.sources.values()));
+    };
     let text = match problems.len() {
         1 => format!("the verification of {environment} failed: {first}"),
         count => format!("the verification of {environment} found {count} problems, first: {first}"),
