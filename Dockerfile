@@ -1,9 +1,9 @@
-# For those who have Docker. `cargo xtask image` makes a smaller image of the same programs, without Docker, and with a bill
-# of materials.
+# Builds the image with Docker. `cargo xtask image` builds a smaller image of the same programs without Docker, and adds
+# a bill of materials.
 #
 #   docker build --tag dolibarr-backup .
 #
-# POSTGRES lists the major versions whose programs go in. Debian 12 has 15; others come from PostgreSQL's own packages:
+# POSTGRES lists the PostgreSQL major versions to include. Debian 12 has 15; others come from PostgreSQL's own packages:
 #   docker build --build-arg POSTGRES="14 15 16 17" --tag dolibarr-backup .
 
 FROM rust:1-bookworm AS build

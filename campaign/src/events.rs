@@ -10,7 +10,7 @@ pub enum Event {
     Outage { database: bool, days: u16 },
     /// Entries of the documents cannot be read.
     Unreadable { days: u16 },
-    /// A source is empty: its disk is not mounted or, if `meant`, somebody started again from nothing.
+    /// A source is empty: its disk is not mounted or, if `meant`, somebody deliberately started from scratch.
     Emptied { database: bool, days: u16, meant: bool },
     /// The name leads to another database.
     OtherDatabase { days: u16 },

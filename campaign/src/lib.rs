@@ -85,7 +85,7 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Most attempts to find a smaller history.
+/// Maximum number of attempts to find a smaller history.
 const SHRINKS_MAX: usize = 60;
 
 /// Simulates the history of a seed.

@@ -1,4 +1,5 @@
-//! Executes the run of a night step by step, with its troubles, and checks whether the run's claims are true.
+//! Executes the run of a night step by step, with the events that disturb it, and checks whether the run's claims are
+//! true.
 
 use crate::events::Event;
 use crate::oracle::Violation;
@@ -26,7 +27,7 @@ const NAP: Duration = Duration::from_millis(500);
 
 type Running = Pin<Box<dyn Future<Output = Result<Done>>>>;
 
-/// A trouble of a night's run.
+/// An event that disturbs a night's run.
 #[derive(Debug, Clone, Copy)]
 enum Trouble {
     Kill,
@@ -50,7 +51,7 @@ impl World {
         }
     }
 
-    /// Executes the run of a night, with its troubles.
+    /// Executes the run of a night, with the events that disturb it.
     pub(crate) async fn night(&mut self, troubles: &[Event]) -> Result<(), Violation> {
         let mut machine = self.now();
         let mut trouble = None;

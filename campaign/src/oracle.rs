@@ -7,7 +7,6 @@ use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use store::ObjectKey;
 
 /// The default policy owes the ends of this many past days, months and calendar years.
@@ -15,22 +14,17 @@ const DAYS_OWED: i32 = 30;
 const MONTHS_OWED: i32 = 12;
 const YEARS_OWED: i32 = 10;
 
-/// Runs that may commit while an object exists that nothing explains.
+/// Number of runs that may commit while an object exists that nothing explains.
 const UNEXPLAINED_RUNS_MAX: u32 = 1;
 
 /// A rule that was broken.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, derive_more::Display)]
+#[display("on day {day}: {what}")]
 pub struct Violation {
     /// The day of the simulation.
     pub day: u32,
     /// The broken rule, with details.
     pub what: String,
-}
-
-impl fmt::Display for Violation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "on day {}: {}", self.day, self.what)
-    }
 }
 
 /// A state of a source, from a record.
@@ -229,7 +223,7 @@ impl Oracle {
         !self.retired.contains(&state.id) && (state.condition == "whole" || state.condition == "suspect" && accepted())
     }
 
-    /// Checks that something explains every object, at the latest one run after it was first seen without.
+    /// Checks that every object is explained, at the latest one run after it was first seen unexplained.
     pub fn unexplained(&mut self, day: u32, objects: &BTreeMap<ObjectKey, Bytes>) -> Result<(), Violation> {
         let mut announced = BTreeSet::new();
         for (key, bytes) in objects {
@@ -267,7 +261,7 @@ impl Oracle {
     }
 }
 
-/// The owed ends, each with the first moment after it.
+/// The owed ends of periods, each with the first moment after it.
 fn owed(today: Date, zone: &TimeZone) -> Vec<(String, Timestamp)> {
     let start = |day: Date| day.to_zoned_datetime(zone.clone()).expect("a day").timestamp();
     let days = (0..DAYS_OWED).map(|back| today.saturating_sub(back.days()));

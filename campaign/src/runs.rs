@@ -162,7 +162,7 @@ impl Saver<'_> {
         let (writer, content) = stream::channel(None);
         // Both fit into the buffer of a stream, so neither waits.
         let sent = writer.send(Bytes::from(fingerprint.clone())).await.is_ok() && writer.finish().await.is_ok();
-        assert!(sent, "the other half is right here");
+        assert!(sent, "the reader still exists");
         let stored = lease.fencing(id).put_stream(self.store, &key, content).await?;
         let seen = Seen {
             identity: truth.identity.clone(),

@@ -20,7 +20,8 @@ use store::{ObjectKey, Store};
 /// The earliest start of a history: 2014-06-01T01:00:00Z. Each starts up to a year later.
 const BEGIN: i64 = 1_401_584_400;
 
-/// Nights with a normal plugin before it is wild again, so that snapshots it put into the bin come back.
+/// Nights with a normal plugin between two wild phases, so that the snapshots that the wild plugin put into the bin
+/// come back.
 const NIGHTS_BETWEEN: u32 = 3;
 
 /// The real content of a source.
@@ -244,7 +245,7 @@ impl World {
             Event::Outage { database, days } => drop(self.lasting.out.insert(label(database), until(days))),
             Event::Unreadable { days } => self.lasting.unreadable = until(days),
             Event::Emptied { database, days, meant } => {
-                // A source that was restarted from nothing misses nothing when it is empty.
+                // A source that was deliberately started from scratch loses nothing when it is empty.
                 let began_anew = self.lasting.empty.get(label(database)) == Some(&u32::MAX);
                 let until = if meant || began_anew { u32::MAX } else { until(days) };
                 self.lasting.empty.insert(label(database), until);
@@ -258,7 +259,7 @@ impl World {
             Event::Added => self.has_mails = true,
             Event::TimeZone { days } => self.lasting.zone = until(days),
             Event::WeakGuard { days } => self.lasting.weak_guard = until(days),
-            // Without nights in between, two of these would last longer than a snapshot stays in the bin.
+            // Without nights in between, two such events would last longer than a snapshot stays in the bin.
             Event::WildPlugin { days } if self.behaved >= NIGHTS_BETWEEN && self.lasting.wild < self.day => {
                 self.lasting.wild = until(days);
             }

@@ -42,7 +42,7 @@ fn the_fourth_hundred_and_twenty_five_years_lose_nothing() {
     part(3);
 }
 
-/// Each kind of event alone, at every step of a run where it has one.
+/// Each kind of event that happens at a step, alone and at every step of a run.
 #[test]
 fn every_trouble_at_every_step_of_a_run_loses_nothing() {
     let kinds: [fn(u16) -> Event; 7] = [
@@ -55,7 +55,7 @@ fn every_trouble_at_every_step_of_a_run_loses_nothing() {
         |step| Event::ScriptMeanwhile { step },
     ];
     for kind in kinds {
-        // A month in which nothing else happens fills the bin; then one step a day.
+        // A month without events fills the bin. Then each day tests the next step.
         let events: Vec<Scheduled> =
             (0..60).map(|step| Scheduled { day: 45 + u32::from(step), event: kind(step) }).collect();
         let tally = replay(7, 1, &events).unwrap_or_else(|violation| panic!("{:?}: {violation}", kind(0)));
@@ -63,7 +63,8 @@ fn every_trouble_at_every_step_of_a_run_loses_nothing() {
     }
 }
 
-/// Found by seed 57: the bin went on ripening under a question, for what nobody wanted to be forgotten any more.
+/// Found by seed 57: while a question was open, the time in the bin went on even for snapshots that the plan wanted to
+/// keep again.
 #[test]
 fn what_is_wanted_again_leaves_the_bin_while_something_waits_for_an_answer() {
     let scheduled = |day, event| Scheduled { day, event };
@@ -77,7 +78,8 @@ fn what_is_wanted_again_leaves_the_bin_while_something_waits_for_an_answer() {
     }
 }
 
-/// Found by seeds 1000051 and 1000140: a snapshot of a doubted time was kept in place of a whole one whose verification failed.
+/// Found by seeds 1000051 and 1000140: a snapshot whose time is doubted was kept instead of a whole one whose
+/// verification had failed.
 #[test]
 fn a_run_under_a_clock_that_is_behind_takes_no_place_of_a_snapshot_that_was_disproved() {
     let scheduled = |day, event| Scheduled { day, event };
@@ -91,7 +93,7 @@ fn a_run_under_a_clock_that_is_behind_takes_no_place_of_a_snapshot_that_was_disp
     }
 }
 
-/// Found by seed 76: a clock that was ahead, and one that fell behind all of that before its time came.
+/// Found by seed 76: a clock was ahead, and before the time of its runs came, another clock fell behind all of them.
 #[test]
 fn a_third_clock_does_not_say_which_of_two_was_right() {
     let scheduled = |day, hours| Scheduled { day, event: Event::Clock { hours } };
@@ -99,8 +101,9 @@ fn a_third_clock_does_not_say_which_of_two_was_right() {
     let _ = replay(76, 2, &events).unwrap_or_else(|violation| panic!("{violation}"));
 }
 
-/// Found by seeds 49 and 95: `accept` called the end of a month right. A year later it doubted every run since another clock, that one too.
-/// It stays owed; what it had replaced does not become owed again.
+/// Found by seeds 49 and 95: `accept` confirmed the time of the snapshot at the end of a month. A year later it doubted
+/// every run since another clock was in use, including that snapshot. That snapshot stays owed; the one that it had
+/// replaced does not become owed again.
 #[test]
 fn what_was_called_right_and_is_doubted_again_stays() {
     let scheduled = |day, event| Scheduled { day, event };
@@ -118,7 +121,8 @@ fn what_was_called_right_and_is_doubted_again_stays() {
     let _ = replay(95, 4, &emptied).unwrap_or_else(|violation| panic!("{violation}"));
 }
 
-/// Found by seed 2000007: a run that was paused right before its commit left a record whose objects the other one had cleared.
+/// Found by seed 2000007: a run that was paused right before its commit left a record whose objects another run had
+/// deleted.
 #[test]
 fn a_run_that_is_paused_anywhere_leaves_no_record_without_its_objects() {
     for seed in 500..504 {
@@ -132,7 +136,8 @@ fn a_run_that_is_paused_anywhere_leaves_no_record_without_its_objects() {
     }
 }
 
-/// Found by seed 4000003: a source that was unreadable since it got its name and then was emptied had nothing to be compared with.
+/// Found by seed 4000003: a source had been unreadable since it got its name. When it was then emptied, there was
+/// nothing to compare it with.
 #[test]
 fn what_never_was_whole_is_held_against_what_was_read_of_it() {
     let scheduled = |day, event| Scheduled { day, event };
@@ -146,7 +151,7 @@ fn what_never_was_whole_is_held_against_what_was_read_of_it() {
     }
 }
 
-/// A failure is worth as much as it can be had again.
+/// A failure is useful only if it can be reproduced.
 #[test]
 fn a_seed_gives_the_same_history_every_time() {
     for seed in [5, 43] {

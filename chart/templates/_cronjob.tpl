@@ -1,5 +1,5 @@
 {{/*
-A CronJob for one verb. Its arguments are those of dolibarr-backup.job, and schedule.
+A CronJob for one verb. It takes the arguments of dolibarr-backup.job, and also schedule.
 */}}
 {{- define "dolibarr-backup.cronjob" -}}
 {{- $v := .it.v -}}
@@ -27,25 +27,25 @@ spec:
       {{- include "dolibarr-backup.job" . | nindent 6 }}
 {{- end -}}
 
-{{/* The spec of a Job: its deadline, its retries, and its pod. Its arguments are those of dolibarr-backup.pod, and deadline. */}}
+{{/* The spec of a Job: its deadline, its retries and its pod. It takes the arguments of dolibarr-backup.pod, and also deadline. */}}
 {{- define "dolibarr-backup.job" -}}
 {{- $v := .it.v -}}
 activeDeadlineSeconds: {{ int64 .deadline }}
 backoffLimit: {{ int64 $v.backup.retries }}
 podFailurePolicy:
   rules:
-    # A drained node is nobody's failure.
+    # A pod that is evicted because its node is drained does not count as a failure.
     - action: Ignore
       onPodConditions:
         - type: DisruptionTarget
           status: "True"
-    # 75 says that a service was unavailable, which alone is worth a retry.
+    # Exit code 75 means that a service was unavailable. No other exit code is worth a retry.
     - action: FailJob
       onExitCodes:
         containerName: {{ .component }}
         operator: NotIn
         values: [75]
-      # The schema that Kubernetes 1.27 publishes asks for it in every rule.
+      # The published schema of Kubernetes 1.27 requires this field in every rule.
       onPodConditions: []
 template:
   metadata:

@@ -22,17 +22,17 @@ what all other templates use, and refuses incomplete values and instances that s
 {{- .Values.fullnameOverride | default $both -}}
 {{- end -}}
 
-{{/* Shortens a name, because Kubernetes appends to the name of a CronJob. A long name ends with a part of its digest. */}}
+{{/* Shortens a long name, because Kubernetes appends to the name of a CronJob. A shortened name ends with part of its digest. */}}
 {{- define "dolibarr-backup.bounded" -}}
 {{- if le (len .) 42 }}{{ . }}{{ else }}{{ . | trunc 33 | trimSuffix "-" }}-{{ sha256sum . | trunc 8 }}{{ end -}}
 {{- end -}}
 
-{{/* Returns a number less than `below`, always the same for the same text. */}}
+{{/* Returns a number less than `below`. The same text always gives the same number. */}}
 {{- define "dolibarr-backup.pick" -}}
 {{- mod (int64 (printf "0x%s" (sha256sum .text | trunc 7))) (int64 .below) -}}
 {{- end -}}
 
-{{/* Sets the schedules that an entry of the fleet does not set itself. They are spread over nights, weeks and months. */}}
+{{/* Sets the schedules that an entry of the fleet does not set itself. Spreads them over the night, the week and the month. */}}
 {{- define "dolibarr-backup.spread" -}}
 {{- $at := splitList ":" .values.spread.from -}}
 {{- $from := add (mul 60 (int64 (first $at | trimPrefix "0" | default "0"))) (int64 (last $at | trimPrefix "0" | default "0")) -}}
@@ -78,7 +78,7 @@ what all other templates use, and refuses incomplete values and instances that s
 {{- end -}}
 {{- end -}}
 
-{{/* Everything that only this instance may use, by its description. */}}
+{{/* Everything that this instance may not share with another one, with its description as the key. */}}
 {{- define "dolibarr-backup.own" -}}
 {{- $v := .v -}}
 {{- $own := dict

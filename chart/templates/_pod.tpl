@@ -25,14 +25,14 @@ restartPolicy: Never
 serviceAccountName: {{ .account | default .it.serviceAccount }}
 automountServiceAccountToken: {{ default false .token }}
 enableServiceLinks: false
-# A run ends cleanly within seconds of SIGTERM: it aborts its uploads and gives its lease back.
+# A run ends cleanly within seconds of SIGTERM: it aborts its uploads and releases its lease.
 terminationGracePeriodSeconds: 60
 securityContext:
   runAsNonRoot: true
   runAsUser: {{ int64 $v.pod.runAsUser }}
   runAsGroup: {{ int64 $v.pod.runAsGroup }}
   {{- if .scratch }}
-  # Only where no volume of the instance is mounted: Kubernetes would hand its files to this group.
+  # Only if no volume of the instance is mounted: Kubernetes would change the group of all its files.
   fsGroup: {{ int64 $v.pod.runAsGroup }}
   {{- end }}
   seccompProfile:

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
-/// What the script saved, one file at a time, with a stamp of its own fashion.
+/// A shell script that saves one file at a time, with its own format of time stamps.
 struct Script<'s>(&'s Scene);
 
 impl Script<'_> {
@@ -18,7 +18,7 @@ impl Script<'_> {
 
     fn docs(&self, stamp: &str) {
         let target = self.target(&format!("prod/docs/{stamp}.tar.gz"));
-        // GNU tar takes a colon for a host.
+        // GNU tar takes the part before a colon for a host name.
         succeed(
             Command::new("tar").arg("--force-local").arg("-czf").arg(target).arg("-C").arg(&self.0.documents).arg("."),
         );
@@ -87,7 +87,7 @@ fn a_scripts_store_is_listed_restored_and_read_whatever_its_stamps() {
     scene.server.create_database("again", &[]);
     scene.server.restore("again", &dump);
     assert_eq!(scene.contents("again"), scene.contents(crate::scene::DATABASE));
-    assert_eq!(scene.stored(), untouched, "nothing of that changes the store");
+    assert_eq!(scene.stored(), untouched, "none of this may change the store");
     let now = ["--now", "2026-07-02T12:00:00Z"];
     let status = || scene.run(["--json", "status"].into_iter().chain(now));
     let before_init = status().expect_code(4).json();
@@ -96,7 +96,7 @@ fn a_scripts_store_is_listed_restored_and_read_whatever_its_stamps() {
     assert!(init.stdout.contains("5 adopted from objects without a record"), "{}", init.stdout);
     assert_eq!(status().expect_code(0).json()["environments"][0]["snapshots"]["adopted"], 5);
 
-    // Nobody recorded what they should be, so it is read whether they are whole.
+    // No record describes these objects, so `verify` reads them to check whether they are whole.
     let verify = |code| {
         scene.run(["--json", "verify", "--env", "prod", "--all", "--now", "2026-07-02T12:00:00Z"]).expect_code(code)
     };
@@ -132,12 +132,12 @@ fn a_scripts_store_enters_retention_without_losing_anything() {
     }
     let by_script = scene.stored();
     let adopted = ids(&scene.list()).len();
-    assert_eq!(adopted, 12, "a day and a moment each");
+    assert_eq!(adopted, 12, "a snapshot of the date and one of the exact time, for each day");
 
-    // Runs and prunes leave all of it, until somebody says that it is meant.
+    // Runs and prunes keep all of it, until somebody accepts that it may age.
     let first = scene.backup(&["--now", "2026-06-16T01:00:00Z"]);
     assert_eq!(first["retention"]["state"], "applied", "{first}");
-    assert_eq!(first["snapshot"]["sources"]["docs"]["outcome"], "saved", "an adopted object is no proof");
+    assert_eq!(first["snapshot"]["sources"]["docs"]["outcome"], "saved", "adopted objects prove nothing");
     let _ = scene.backup(&["--now", "2026-06-17T01:00:00Z"]);
     let now = ["--now", "2026-06-18T12:00:00Z"];
     let prune = |more: &[&'static str]| {
@@ -155,8 +155,8 @@ fn a_scripts_store_enters_retention_without_losing_anything() {
     assert_eq!(planned["retention"]["would_bin"].as_array().unwrap().len(), adopted, "{planned}");
     let binned = prune(&[]);
     assert_eq!(binned["retention"]["binned"].as_array().unwrap().len(), adopted, "{binned}");
-    assert_eq!(ids(&scene.list()).len(), adopted + 2, "what lies in the bin is there");
-    assert_eq!(prune(&[])["retention"]["forgotten"].as_array().unwrap().len(), 0, "and for a week");
+    assert_eq!(ids(&scene.list()).len(), adopted + 2, "snapshots in the bin are still listed");
+    assert_eq!(prune(&[])["retention"]["forgotten"].as_array().unwrap().len(), 0, "they stay for a week");
     let pruned = scene.empty_bin(now[1]);
     assert_eq!(pruned["retention"]["forgotten"].as_array().unwrap().len(), adopted, "{pruned}");
     assert_eq!(ids(&scene.list()), ["20260617T010000Z", "20260616T010000Z"]);
@@ -178,9 +178,9 @@ fn a_scripts_store_enters_retention_without_losing_anything() {
     let expected = by_script.keys().filter(|key| key.ends_with("-010000.dump") && key.starts_with("prod/"));
     let expected: BTreeSet<String> =
         expected.chain(by_script.keys().filter(|key| key.ends_with(".tar.gz"))).cloned().collect();
-    assert_eq!(named, expected, "a certificate names what it explains");
+    assert_eq!(named, expected, "the certificates name the objects that they explain");
 
-    // A name of a moment that was forgotten under another spelling is new, and stays.
+    // An object counts as new, and stays, even if a forgotten one had the same time in another format.
     script.db("2026-06-10-010000");
     let listed = scene.list();
     assert_eq!(ids(&listed), ["20260617T010000Z", "20260616T010000Z", "20260610T010001Z"]);
@@ -194,7 +194,7 @@ fn a_script_that_still_runs_beside_the_program_loses_nothing_to_it() {
     let Some(scene) = Scene::small() else { return };
     scene.backup(&["--now", "2026-06-30T01:00:00Z"]);
     let script = Script(&scene);
-    // The same second, in another spelling.
+    // The same second in another format.
     script.db("20260630-010000");
     script.docs("20260630-010000");
     let list = scene.list();

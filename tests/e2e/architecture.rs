@@ -15,7 +15,7 @@ struct Room {
     owns: &'static [&'static str],
 }
 
-/// Bottom up. No capability knows another, and `plugin` alone knows wasm.
+/// From the bottom up. No capability depends on another, and only `plugin` owns the wasm libraries.
 const ROOMS: [Room; 8] = [
     Room { folder: "host/base", knows: &[], owns: &["secrecy", "tracing-subscriber"] },
     Room {
@@ -39,22 +39,22 @@ const ROOMS: [Room; 8] = [
     },
 ];
 
-/// Names that say nothing about what a module upholds.
+/// Module names that say nothing about what the module is for.
 const EMPTY_NAMES: [&str; 4] = ["util", "types", "models", "manager"];
 
-/// Words that no function of the package may have: a plugin reads no bytes and deletes nothing.
+/// Words that no function name of the WIT package may contain: a plugin reads no bytes and deletes nothing.
 const FORBIDDEN_WORDS: [&str; 6] = ["delete", "remove", "read", "overwrite", "unlink", "truncate"];
 
 /// A package of the workspace, as Cargo reads its manifest.
 struct Package {
     name: String,
-    /// The folder, from the checkout's root.
+    /// The folder, relative to the checkout's root.
     folder: String,
     dependencies: Vec<Dependency>,
 }
 
 struct Dependency {
-    /// The name in the manifest.
+    /// The package's own name, or for one of ours its name in the manifest.
     name: String,
     /// Whether it is another package of the workspace.
     is_ours: bool,
@@ -65,12 +65,14 @@ fn packages() -> Vec<Package> {
     let mut cargo = Command::new("cargo");
     cargo.args(["metadata", "--no-deps", "--offline", "--format-version", "1"]).current_dir(root());
     let output = cargo.output().expect("cargo starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let metadata: Value = serde_json::from_slice(&output.stdout).expect("cargo prints JSON");
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let dependency = |value: &Value| Dependency {
-        name: text(if value["rename"].is_null() { &value["name"] } else { &value["rename"] }),
-        is_ours: !value["path"].is_null(),
-        is_for_tests: value["kind"] == "dev",
+    let dependency = |value: &Value| {
+        let is_ours = !value["path"].is_null();
+        let is_renamed = is_ours && !value["rename"].is_null();
+        let name = text(&value[if is_renamed { "rename" } else { "name" }]);
+        Dependency { name, is_ours, is_for_tests: value["kind"] == "dev" }
     };
     let package = |value: &Value| {
         let manifest = PathBuf::from(text(&value["manifest_path"]));
@@ -86,7 +88,7 @@ fn packages() -> Vec<Package> {
     packages
 }
 
-/// What a crate of the host depends on and may not. Tests of a crate may start anything.
+/// The dependencies of a crate of the host that it must not have. Its tests may depend on anything.
 fn strangers<'a>(room: &Room, dependencies: &'a [Dependency]) -> Vec<&'a str> {
     let of_others = ROOMS.iter().filter(|other| other.folder != room.folder).flat_map(|other| other.owns);
     let foreign: BTreeSet<&str> = of_others.copied().chain(["anyhow"]).collect();
@@ -100,13 +102,13 @@ fn root() -> PathBuf {
     tests::workspace_root()
 }
 
-/// The files below a folder with an extension, as their paths from the root and their text.
+/// The files below a folder with an extension, each as its path from the root and its text.
 fn files(folder: &str, extension: &str) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let mut folders = vec![root().join(folder)];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).into_iter().flatten().map(|entry| entry.expect("an entry").path()) {
-            if entry.is_dir() {
+            if entry.is_dir() && !entry.ends_with("target") {
                 folders.push(entry);
             } else if entry.extension().is_some_and(|end| end == extension) {
                 let file = entry.strip_prefix(root()).expect("below the root").to_string_lossy().into_owned();
@@ -122,7 +124,7 @@ fn files(folder: &str, extension: &str) -> Vec<(String, String)> {
 fn the_arrows_between_the_hosts_crates_run_downward_and_each_library_has_one_owner() {
     let packages = packages();
     let host: Vec<_> = packages.iter().filter(|package| package.folder.starts_with("host")).collect();
-    assert_eq!(host.len(), ROOMS.len(), "a crate of the host has no line in this test");
+    assert_eq!(host.len(), ROOMS.len(), "a crate of the host is missing from `ROOMS`");
     for package in host {
         let room = ROOMS.iter().find(|room| room.folder == package.folder).expect(&package.folder);
         assert_eq!(strangers(room, &package.dependencies), Vec::<&str>::new(), "{}", package.folder);
@@ -145,7 +147,8 @@ fn a_stranger_is_seen() {
     }
 }
 
-/// The room of a file within its crate: the first folder or file below `src`, and for a verb the one below `verbs`.
+/// The room of a file, which is its top-level module: the first folder or file below `src`, or below `verbs` for a
+/// verb.
 fn room_of(path: &str) -> String {
     let mut parts = path.trim_end_matches(".rs").split('/');
     let first = parts.next().unwrap_or_default();
@@ -155,7 +158,7 @@ fn room_of(path: &str) -> String {
     }
 }
 
-/// Which rooms of a crate each of its rooms names, tests left out.
+/// For each room of a crate, the rooms of the same crate that its code names. Tests are left out.
 fn named_rooms(folder: &str) -> BTreeMap<String, BTreeSet<String>> {
     let below = format!("{folder}/src/");
     let mut named: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
@@ -192,7 +195,7 @@ fn no_two_rooms_of_a_crate_name_each_other_on_any_way_round() {
     for room in &ROOMS {
         let named = named_rooms(room.folder);
         assert!(named.len() > 1, "{}: the check looked at nothing", room.folder);
-        assert_eq!(circle(named), Vec::<String>::new(), "a circle in {}", room.folder);
+        assert_eq!(circle(named), Vec::<String>::new(), "a dependency cycle in {}", room.folder);
     }
 }
 
@@ -221,7 +224,10 @@ fn module_names_say_what_they_hold() {
 /// The build finds a plugin by its folder's name.
 #[test]
 fn a_plugin_is_named_as_its_folder_is_and_knows_the_wit_and_the_kit_alone() {
-    for plugin in packages().iter().filter(|package| package.folder.starts_with("plugins/")) {
+    let packages = packages();
+    let plugins: Vec<_> = packages.iter().filter(|package| package.folder.starts_with("plugins/")).collect();
+    assert!(plugins.iter().any(|plugin| plugin.dependencies.iter().any(|one| one.is_ours)), "the kit was not seen");
+    for plugin in plugins {
         assert_eq!(plugin.folder, format!("plugins/{}", plugin.name));
         let ours = plugin.dependencies.iter().filter(|one| one.is_ours && one.name != "kit");
         assert_eq!(ours.map(|one| &*one.name).collect::<Vec<_>>(), Vec::<&str>::new(), "{}", plugin.name);
@@ -241,11 +247,11 @@ fn a_wit_file_holds_the_one_interface_it_is_named_after() {
         let stem = Path::new(&file).file_stem().and_then(|stem| stem.to_str()).expect("a name");
         let interfaces: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("interface ")).collect();
         if stem == "worlds" {
-            assert!(interfaces.is_empty(), "{file}: it holds worlds alone");
+            assert!(interfaces.is_empty(), "{file}: it must contain only worlds");
             continue;
         }
-        let [one] = interfaces[..] else { panic!("{file}: one file holds one interface, not {interfaces:?}") };
-        assert_eq!(one.trim_end_matches([' ', '{']), stem, "{file}: it is named after its interface");
+        let [one] = interfaces[..] else { panic!("{file}: expected one interface, found {interfaces:?}") };
+        assert_eq!(one.trim_end_matches([' ', '{']), stem, "{file}: it must be named after its interface");
     }
 }
 

@@ -58,7 +58,7 @@ fn write_difficult_files(root: &Path) {
         let file = std::fs::File::create(folder.join(name)).unwrap();
         file.set_modified(time).unwrap();
     }
-    // More than a member of the archive, and compressible.
+    // Larger than one member of the archive, and compressible.
     std::fs::write(folder.join("large"), "invoice line\n".repeat(700_000)).unwrap();
 }
 
@@ -143,7 +143,7 @@ fn a_carried_object_that_is_missing_or_has_another_size_is_dumped_anew() {
     std::fs::remove_file(&objects[0]).unwrap();
     let file = std::fs::File::options().append(true).open(&objects[1]).unwrap();
     file.set_len(file.metadata().unwrap().len() - 1).unwrap();
-    // What is saved is saved; that an object is lost waits for an answer.
+    // The run saves both sources again, but asks a question about the lost objects.
     let second = scene.run(["--json", "backup", "--env", "prod"]).expect_code(3).json();
     for source in ["db", "docs"] {
         let source = &second["snapshot"]["sources"][source];

@@ -44,11 +44,11 @@ fn one_row_in_any_table_is_a_change() {
             &format!("BEGIN; SET LOCAL session_replication_role = replica; DELETE FROM {table} WHERE ctid = (SELECT min(ctid) FROM {table}); COMMIT"),
         );
         let dry = scene.run(["--json", "backup", "--env", "prod", "--dry-run"]).expect_code(0).json();
-        assert_eq!(dry["sources"]["db"]["action"], "dump", "a row less in {table} was not seen");
+        assert_eq!(dry["sources"]["db"]["action"], "dump", "a deleted row in {table} was not detected");
         scene.backup(&[]);
         changed += 1;
     }
-    assert!(changed >= 15, "only {changed} tables had a row to take away");
+    assert!(changed >= 15, "only {changed} tables had a row to delete");
 }
 
 #[test]
@@ -60,7 +60,7 @@ fn an_update_that_leaves_count_and_tms_alone_is_seen_by_content_and_not_by_tms()
     scene.server.psql(DATABASE, update);
     assert_eq!(outcome(&scene, "db"), "saved");
     scene.config = scene.config.fingerprint_settings("database = \"tms\"");
-    assert_eq!(outcome(&scene, "db"), "saved", "another method is another fingerprint");
+    assert_eq!(outcome(&scene, "db"), "saved", "another method gives another fingerprint");
     scene.server.psql(DATABASE, update);
     assert_eq!(
         outcome(&scene, "db"),
@@ -110,7 +110,7 @@ fn what_counts_as_a_change_is_explained_from_the_records_alone() {
     }
     let lines: Vec<&str> = text.lines().collect();
     let naming: Vec<usize> = (0..lines.len()).filter(|at| lines[*at].contains("llx_events")).collect();
-    let [at] = naming.as_slice() else { panic!("a table that does not count: {text}") };
+    let [at] = naming.as_slice() else { panic!("llx_events must be named exactly once: {text}") };
     assert!(lines[at - 1].contains("the values of the sequences, except those of"), "{text}");
     let value = scene.run([&["--json"], &explain[..]].concat()).expect_code(0).json();
     let db = value["sources"].as_array().unwrap().iter().find(|source| source["source"] == "db").unwrap();

@@ -14,10 +14,10 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use tests::helm::{self, Helm};
 
-/// The oldest Kubernetes that the chart is for, the last without image volumes, and newer ones.
+/// The oldest Kubernetes that the chart supports, the last one without image volumes, and newer ones.
 const KUBERNETES: [&str; 5] = ["1.27", "1.30", "1.31", "1.34", "1.37"];
 
-/// Values of one instance to which nothing is missing.
+/// Complete values of one instance.
 fn prod() -> Value {
     json!({
         "environment": "prod",
@@ -29,7 +29,7 @@ fn prod() -> Value {
     })
 }
 
-/// The same with changes: a path such as `store.url`, and the value there.
+/// The same values with changes, each as a path such as `store.url` and the new value.
 fn prod_with(changes: &[(&str, Value)]) -> Value {
     changes.iter().fold(prod(), |values, (path, value)| with(values, path, value.clone()))
 }
@@ -47,13 +47,13 @@ fn request(helm: u8, values: &Value) -> Value {
     json!({"helm": helm, "name": "erp", "namespace": "erp", "values": values})
 }
 
-/// One answer of Helm 4.
+/// Renders values with Helm 4 and returns its answer.
 #[track_caller]
 fn render(engine: &Helm, values: &Value) -> Value {
     engine.ask(&json!([request(4, values)])).unwrap().remove(0)
 }
 
-/// What is rendered, which has to succeed.
+/// Renders values, which must succeed, and returns the documents.
 #[track_caller]
 fn documents(engine: &Helm, values: &Value) -> Vec<Value> {
     let mut answer = render(engine, values);
@@ -129,7 +129,7 @@ fn every_case_renders_as_it_is_kept_with_both_helms() {
     for case in engine.cases().unwrap() {
         assert_eq!(case.helm3, case.helm4, "{}: Helm 3 and Helm 4 differ", case.name);
         let kept = std::fs::read_to_string(&case.golden).unwrap_or_default();
-        assert!(case.helm4 == kept, "{} is not as {} has it; {advice}", case.name, case.golden.display());
+        assert!(case.helm4 == kept, "{} differs from {}; {advice}", case.name, case.golden.display());
     }
 }
 
@@ -137,7 +137,7 @@ fn every_case_renders_as_it_is_kept_with_both_helms() {
 fn everything_rendered_fits_the_published_schemas() {
     let Some(engine) = Helm::installed() else { return };
     let requests = helm::case_names().unwrap().into_iter().map(|name| {
-        // Volumes from images have their own test; no Kubernetes before 1.31 has them.
+        // This case uses image volumes, which Kubernetes has only since 1.31. They have their own test.
         let versions = if name == "everything" { &KUBERNETES[2..] } else { &KUBERNETES[..] };
         json!({"helm": 4, "name": "erp", "namespace": "erp", "file": format!("values/{name}.yaml"), "schemas": versions})
     });
@@ -166,7 +166,7 @@ fn everything_rendered_fits_the_published_schemas() {
 
 #[test]
 fn a_misspelt_field_does_not_fit_the_schemas() {
-    // The test above passes for nothing if the validator takes anything.
+    // If the validator accepted everything, the test above would prove nothing.
     let Some(engine) = Helm::installed() else { return };
     let values = prod_with(&[("networkPolicy.store.to", json!([{"podSelector": {"matchLabel": {"a": "b"}}}]))]);
     let mut request = request(4, &values);
@@ -188,5 +188,5 @@ fn volumes_from_images_need_a_kubernetes_that_has_them() {
     assert!(error.contains("plugins.image needs Kubernetes 1.31 or newer") && error.contains("1.30.4"), "{error}");
     assert!(at("1.31.0")["text"].as_str().unwrap().contains("reference: registry.example.org/plugins:1"));
     let error = at("1.26.9")["error"].to_string();
-    assert!(error.contains("1.27.0"), "an older Kubernetes than the chart is for: {error}");
+    assert!(error.contains("1.27.0"), "this Kubernetes is older than the chart supports: {error}");
 }

@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use tests::binary::{Config, Outcome, Run};
 use tests::registry::{Artifact, PASSWORD, Registry, USER, docker_config};
 
-/// A folder of documents, a folder as the store, and a home that the cache and the credentials are in.
+/// A documents folder, a folder as the store, and a home with the cache and the credentials.
 struct Desk {
     folder: TempDir,
 }
@@ -25,7 +25,7 @@ impl Desk {
         self.folder.path().join(name)
     }
 
-    /// `prune --dry-run` with a retention plugin: it loads the plugin, asks it, and changes nothing.
+    /// Runs `prune --dry-run` with a retention plugin, which loads and calls the plugin but changes nothing.
     fn run(&self, component: &str, edit: impl Fn(String) -> String) -> Outcome {
         self.verb(&["--json", "prune", "--env", "prod", "--dry-run"], component, edit)
     }
@@ -48,7 +48,7 @@ impl Desk {
 
     fn text(&self, component: &str) -> Outcome {
         let outcome = self.prune(component);
-        // One JSON object with the sentence and the hint; as text they are two lines.
+        // JSON has the sentence and the hint in one object; as text they are two lines.
         let error: serde_json::Value = serde_json::from_str(outcome.stderr.lines().last().unwrap()).unwrap();
         let stderr =
             format!("error: {}\nhint: {}\n", error["error"].as_str().unwrap(), error["hint"].as_str().unwrap());
@@ -60,7 +60,7 @@ fn built(name: &str) -> PathBuf {
     tests::binary::program().parent().unwrap().join("plugins").join(name)
 }
 
-/// The plugin in Python, or a line that says why a test does without.
+/// The plugin in Python. If it is not built, returns `None` and records the skip.
 fn python() -> Option<PathBuf> {
     let component = built("examples/retention-python.wasm");
     if !component.is_file() {
@@ -86,7 +86,7 @@ fn a_component_of_a_registry_is_pulled_once_and_then_needs_no_registry() {
     let pinned =
         |text: String| text.replace("[plugins.retention]", "[plugins]\nrequire_digest = true\n[plugins.retention]");
     let only_retention = desk.run(&address, pinned);
-    assert_eq!(only_retention.code, Some(0), "an address has a digest: {}", only_retention.stderr);
+    assert_eq!(only_retention.code, Some(0), "the address has a digest: {}", only_retention.stderr);
     registry.stop();
     assert!(desk.prune(&address).expect_code(0).json().is_object());
     let kept = desk.at("home/.cache/dolibarr-backup/components/sha256");
@@ -121,7 +121,7 @@ fn what_a_registry_refuses_or_does_not_have_ends_with_a_sentence() {
     complains(&desk.text(&fingerprint), 64, "instead of");
 }
 
-/// The answer without the time that it took.
+/// The JSON output without the time that the plan took.
 fn plan(outcome: &Outcome) -> serde_json::Value {
     let mut document = outcome.json();
     assert!(document["retention"]["plan_millis"].take().is_u64(), "{document}");
@@ -135,7 +135,7 @@ fn what_a_large_component_compiles_to_is_kept_and_never_loaded_when_it_was_chang
     let desk = Desk::new();
     let first = desk.prune(component).expect_code(0);
     let [compiled] = &files(&desk.at("home/.cache/dolibarr-backup/components/compiled"))[..] else {
-        panic!("one compiled component");
+        panic!("expected exactly one compiled component");
     };
     let mode = std::fs::metadata(compiled).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode, 0o600, "{mode:o}");
@@ -165,14 +165,14 @@ fn a_cache_that_cannot_be_trusted_or_made_costs_time_and_a_warning() {
     std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o777)).unwrap();
     let open = desk.prune(component).expect_code(0);
     assert!(open.stderr.contains("others may write to it"), "{}", open.stderr);
-    assert!(files(&folder).is_empty(), "nothing is written there");
+    assert!(files(&folder).is_empty(), "the untrusted folder must stay empty");
     let file =
         format!("[plugins]\ncache = \"{}/below\"\n[plugins.retention]", desk.at("dolibarr-backup.toml").display());
     let none = desk.run(component, |text| text.replace("[plugins.retention]", &file)).expect_code(0);
     assert_eq!(none.stderr.matches("the component cache is not used").count(), 1, "{}", none.stderr);
 }
 
-/// A key of a builder, and what it signs.
+/// A builder's signing key.
 struct Signer(minisign::KeyPair);
 
 impl Signer {
@@ -180,7 +180,7 @@ impl Signer {
         Self(minisign::KeyPair::generate_unencrypted_keypair().unwrap())
     }
 
-    /// As `signed_by` names it.
+    /// The public key in the form of `signed_by`.
     fn key(&self) -> String {
         self.0.pk.to_base64()
     }
@@ -211,7 +211,7 @@ fn a_component_that_has_to_be_signed_is_verified_before_anything_of_it_is_parsed
     std::fs::write(&signature, other.sign(&bytes)).unwrap();
     refused("was signed with another key");
     std::fs::write(&signature, signer.sign(&bytes)).unwrap();
-    // What a parser would refuse in other words.
+    // A parser would refuse this file with another message.
     std::fs::write(&component, b"\0asm\x0d\0\x01\0\x07\xff\xff\xff\xff\x0f").unwrap();
     refused("does not match its signature");
     std::fs::write(&component, &bytes).unwrap();
@@ -259,5 +259,5 @@ fn a_signature_in_a_registry_is_a_layer_beside_the_component() {
         }
     }
     registry.stop();
-    assert!(run(&signed).expect_code(0).json().is_object(), "both are cached");
+    assert!(run(&signed).expect_code(0).json().is_object(), "the component and its signature must be cached");
 }

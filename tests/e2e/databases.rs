@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tests::binary::{Outcome, Run};
 
-/// A scene whose configuration has a server to restore to, and a sandbox on the same one.
+/// A scene whose configuration has a server to restore to, and a sandbox on the same server.
 fn scene() -> Option<Scene> {
     with_targets(Scene::small()?)
 }
@@ -112,7 +112,7 @@ fn prod_goes_into_the_sandbox_and_the_old_one_is_kept() {
         databases(&scene)
     );
 
-    // Two that would be kept under the same second's name are kept under two.
+    // If the name with this second is taken, the replaced database gets the name with the next second.
     scene.server.create_database("sandbox_before_20360630T235959Z", &[]);
     let planned = [&swap[..], &["--dry-run", "--now", "2036-06-30T23:59:59Z"]].concat();
     let planned = restore(&scene, &planned).expect_code(0).json();
@@ -157,7 +157,7 @@ fn what_cannot_be_is_said_in_one_sentence_and_nothing_is_made() {
         let run = scene.run(arguments);
         complains(&run, code, says);
         assert!(!run.stderr.contains("canary"), "{}", run.stderr);
-        assert_eq!(databases(&scene), before, "{more:?} made something");
+        assert_eq!(databases(&scene), before, "{more:?} created a database");
     }
     let documents = ["restore", "--env", "prod", "--source", "docs", "--into"];
     let own = scene.documents.to_str().unwrap();
@@ -172,7 +172,7 @@ fn a_dump_of_a_newer_server_or_pg_dump_is_refused_before_anything_is_fetched() {
     let made = scene.backup(&[]);
     let dump = std::fs::read(scene.store.join(key(&made["snapshot"]["sources"], "db"))).unwrap();
     let before = databases(&scene);
-    // As a shell script leaves it, with no record that says what it should be.
+    // A store as a shell script leaves it, without a record of the dump.
     std::fs::remove_dir_all(&scene.store).unwrap();
     for folder in ["prod/db", "prod/docs"] {
         std::fs::create_dir_all(scene.store.join(folder)).unwrap();

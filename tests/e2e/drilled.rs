@@ -24,7 +24,7 @@ fn a_drill_restores_both_halves_and_leaves_a_dated_report_and_nothing_else() {
     std::fs::create_dir(&scratch).unwrap();
     scene.backup(&["--now", "2025-12-31T01:00:00Z"]);
     scene.server.psql(DATABASE, tests::sample::CHANGE_INVOICE);
-    // Half a year without a run waits for an answer.
+    // After half a year without a run, the run asks a question.
     let _ = scene.run(["backup", "--env", "prod", "--now", "2026-06-30T01:00:00Z"]).expect_code(3);
     let databases = scene.server.psql("postgres", "SELECT datname FROM pg_database ORDER BY 1");
 
@@ -112,7 +112,7 @@ fn halves_that_do_not_belong_together_and_a_log_that_shrank_are_told() {
     assert!(first("altered").contains(&tests::sample::invoice(3)), "{report}");
     let page = &reports(&scene)[0].1;
     assert!(page.contains("Failed") && page.contains(&tests::sample::invoice(2)), "{page}");
-    assert_eq!(report["sources"]["docs"]["problems"], Value::Null, "each half by itself is whole");
+    assert_eq!(report["sources"]["docs"]["problems"], Value::Null, "the documents by themselves are whole");
 
     std::fs::write(invoice(2), gone).unwrap();
     std::fs::write(invoice(3), altered).unwrap();

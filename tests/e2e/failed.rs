@@ -4,7 +4,7 @@ use crate::scene::{PASSWORD, Scene, complains};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-/// A folder with a pg_dump of the test's own and the real pg_restore.
+/// Creates a folder with a fake pg_dump and the real pg_restore, and returns the path of the pg_dump.
 fn fake_pg_dump(scene: &Scene, name: &str, script: &str) -> PathBuf {
     let folder = scene.folder.path().join(name);
     std::fs::create_dir(&folder).unwrap();
@@ -30,7 +30,7 @@ fn objects(scene: &Scene, folder: &str) -> Vec<String> {
 #[test]
 fn a_pg_dump_that_fails_leaves_no_object_no_claim_and_a_frozen_retention() {
     let Some(mut scene) = Scene::small() else { return };
-    // A plan that would forget everything but the last: the freeze is all that keeps the rest.
+    // A plan that would forget everything but the last, so that only the freeze keeps the rest.
     scene.config = scene.config.retention("retention-last.wasm", "keep = 1").guard("min_age = \"0m\"");
     scene.backup(&["--now", "2026-06-01T01:00:00Z"]);
     let scripts = [
@@ -53,7 +53,7 @@ fn a_pg_dump_that_fails_leaves_no_object_no_claim_and_a_frozen_retention() {
         let result = run.json();
         assert_eq!(result["snapshot"]["complete"], false, "{name}");
         assert_eq!(result["snapshot"]["sources"]["db"]["outcome"], "failed", "{name}");
-        assert_eq!(result["snapshot"]["sources"]["docs"]["outcome"], "saved", "{name}: the other half was not saved");
+        assert_eq!(result["snapshot"]["sources"]["docs"]["outcome"], "saved", "{name}: the documents were not saved");
         assert_eq!(result["retention"]["state"], "frozen", "{name}");
         assert_eq!(objects(&scene, "prod/db/"), before, "{name} left an object");
     }

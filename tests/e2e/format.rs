@@ -54,7 +54,7 @@ fn a_store_of_format_1_is_read_verified_restored_and_carried_on() {
     scene.server.restore("old", &dump);
     assert_eq!(scene.server.psql("old", "SELECT count(*) FROM llx_facture").trim(), "21");
 
-    // Carried on: a run saves, forgets nothing and says so, until somebody runs `init`.
+    // Carried on: until somebody runs `init`, a run saves, forgets nothing and says so.
     let status = run(&["--json", "status"]).expect_code(4).json();
     assert_eq!(status["environments"][0]["problems"][0]["command"], "init --env prod", "{status}");
     let first = backup(&scene, "2026-06-07T01:00:00Z", 3);
@@ -70,7 +70,7 @@ fn a_store_of_format_1_is_read_verified_restored_and_carried_on() {
     let again = scene.run(["init", "--env", "prod", "--now", "2026-06-07T03:00:00Z"]).expect_code(0);
     assert!(again.stdout.contains("is already initialised"), "{}", again.stdout);
 
-    // From then on the retention works, in two steps.
+    // From then on, retention works, in two steps.
     let second = backup(&scene, "2026-06-08T01:00:00Z", 0);
     assert_eq!(second["retention"]["state"], "applied", "{second}");
     assert!(kept(&scene.stored()), "the retention deleted something in one step");

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use tempfile::TempDir;
 
-/// Who runs in the image: the owner of documents in Debian, whom the chart runs as.
+/// The user that runs the image: the owner of the documents in Debian, and the user of the chart's pods.
 const USER: &str = "33";
 
 /// Runs a program on its own read-only root, with what a container runtime adds: `/proc`, `/dev/null`, a `/tmp`, and
@@ -63,7 +63,7 @@ impl Image {
         Some(Self { files })
     }
 
-    /// A blob whose size and digest are those of its descriptor.
+    /// A blob. Asserts that its size and digest match its descriptor.
     #[track_caller]
     fn blob(&self, descriptor: &Descriptor) -> &[u8] {
         let digest = descriptor.as_digest_sha256().expect("a SHA-256");
@@ -75,7 +75,7 @@ impl Image {
 
     fn manifest(&self) -> ImageManifest {
         let index = ImageIndex::from_reader(&self.files["index.json"][..]).unwrap();
-        let [manifest] = &index.manifests()[..] else { panic!("not one manifest: {index:?}") };
+        let [manifest] = &index.manifests()[..] else { panic!("expected exactly one manifest: {index:?}") };
         assert_eq!(manifest.media_type(), &MediaType::ImageManifest);
         assert_eq!(manifest.platform().as_ref().unwrap().os(), &Os::Linux);
         ImageManifest::from_reader(self.blob(manifest)).unwrap()
@@ -150,7 +150,7 @@ fn the_layout_is_whole_and_says_who_runs_what() {
     let digests: Vec<_> =
         image.layers().iter().map(|layer| format!("sha256:{}", hex::encode(Sha256::digest(layer)))).collect();
     assert_eq!(config.rootfs().diff_ids(), &digests);
-    // Nothing lies in the archive that nothing names, and an older Docker finds the same.
+    // The archive has no unreferenced blob, and an older Docker finds the same configuration and layers.
     assert_eq!(image.files.keys().filter(|path| path.starts_with("blobs/sha256/") && path.len() > 13).count(), 4);
     let docker: serde_json::Value = serde_json::from_slice(&image.files["manifest.json"]).unwrap();
     assert!(image.files.contains_key(docker[0]["Config"].as_str().unwrap()));
@@ -168,7 +168,7 @@ fn nothing_in_the_image_lends_rights_or_belongs_to_anyone_but_root() {
             let path = entry.path().unwrap().to_string_lossy().into_owned();
             assert_eq!((header.uid().unwrap(), header.gid().unwrap()), (0, 0), "{path}");
             let mode = header.mode().unwrap();
-            assert_eq!(mode & 0o6000, 0, "{path} is set to another user");
+            assert_eq!(mode & 0o6000, 0, "{path} is setuid or setgid");
             let writable = mode & 0o022 != 0 && !header.entry_type().is_symlink();
             assert!(!writable || matches!(path.as_str(), "tmp/" | "var/tmp/"), "{path}: {mode:o}");
             let shell = path.strip_prefix("usr/bin/").is_some_and(|name| name.ends_with("sh"));
@@ -230,7 +230,7 @@ fn a_throwaway_server_can_be_made_in_the_image() {
     let mut majors = root.path().join("usr/lib/postgresql").read_dir().unwrap().map(|entry| entry.unwrap().file_name());
     let bin = format!("/usr/lib/postgresql/{}/bin", majors.next().unwrap().to_str().unwrap());
     let initdb = format!("{bin}/initdb");
-    // initdb starts the server several times on its way.
+    // initdb starts the server several times.
     let made = contain(
         root.path(),
         &[],
@@ -254,7 +254,7 @@ fn the_authorities_are_those_of_debian() {
     assert_eq!(count("-----BEGIN CERTIFICATE-----"), count("-----END CERTIFICATE-----"));
 }
 
-/// One instance that is backed up from within the image.
+/// The configuration of an instance that is backed up from within the image.
 fn configuration(scene: &Scene) -> String {
     format!(
         "time_zone = \"Europe/Paris\"\n[store]\nurl = \"file:///srv/backup/erp\"\n\
@@ -301,12 +301,12 @@ fn a_backup_from_within_the_image_is_whole() {
     let unchanged: serde_json::Value =
         serde_json::from_str(&expect_success(&run(&["--json", "backup", "--env", "prod"]))).unwrap();
     assert_eq!(unchanged["snapshot"]["sources"]["db"]["outcome"], "unchanged", "{unchanged}");
-    // With everything in the image, and nothing of the database or the documents.
+    // The drill needs only the image and the store: the credentials and the documents are not mounted.
     let drilled =
         contain(root.path(), &volumes[..2], &["/usr/bin/dolibarr-backup", config, "--json", "drill", "--env", "prod"]);
     expect_success(&drilled);
     let reports = store.join("erp/prod/drills").read_dir().unwrap().count();
-    assert_eq!(reports, 2, "one for machines, one to print");
+    assert_eq!(reports, 2, "one report as JSON, one as HTML");
     // The stock tools of this machine read what the image wrote.
     let readable = at("copied.dump");
     std::fs::copy(&dump, &readable).unwrap();

@@ -125,7 +125,7 @@ fn a_hostile_plugin_ends_with_its_exit_code_and_costs_its_own_work_alone() {
         complains(&run, code, &format!("`{role}`"));
         let newest = &scene.list()[0];
         for (name, source) in newest["sources"].as_object().unwrap() {
-            // Without a fingerprint a source is saved all the same; without a dump plugin it is not.
+            // Without a fingerprint, a source is still saved; without a working dump plugin, it is not.
             let expected = if role == "fingerprint" { "whole" } else { "failed" };
             assert_eq!(source["condition"], expected, "{role} {behaviour}: {name} of {newest}");
             assert!(role != "fingerprint" || source["fingerprint"] == "", "{source}");
@@ -139,8 +139,7 @@ fn a_hostile_plugin_ends_with_its_exit_code_and_costs_its_own_work_alone() {
     }
 }
 
-/// Role, behaviour as the guests' README names it, exit code. A retention that misbehaves is met after the commit, so
-/// it ends with 3 and the snapshot stays; `prune` has its own code.
+/// Role, behaviour as named in the guests' README, exit code.
 const HOSTILE: [(&str, &str, i32); 5] = [
     ("dump", "plan = { do = \"carry-all\" }", 71),
     ("fingerprint", "do = \"panic\"", 70),

@@ -17,14 +17,14 @@ use tempfile::TempDir;
 use tests::binary::Run;
 use tests::kubernetes::{Kubelet, Kubernetes};
 
-/// What the borrowed Secret holds. It may occur nowhere but in Secrets.
+/// The values in the borrowed Secret. They may occur only in Secrets.
 const KEY_ID: &str = "canary-key-id-31c7";
 const KEY: &str = "canary-key-9d0e";
-/// The same as the API server has it.
+/// The same values in Base64, as the API server has them.
 const KEY_ID_SEALED: &str = "Y2FuYXJ5LWtleS1pZC0zMWM3";
 const KEY_SEALED: &str = "Y2FuYXJ5LWtleS05ZDBl";
 
-/// What a laptop that launches Jobs may do where they run; docs/kubernetes.md has the same list.
+/// The rights of a laptop that launches Jobs, in the namespace where they run. docs/kubernetes.md has the same list.
 const JOB_RULES: &str = "\
 - { apiGroups: [batch], resources: [cronjobs], verbs: [get] }
 - { apiGroups: [batch], resources: [jobs], verbs: [create, get, patch, delete] }
@@ -32,7 +32,7 @@ const JOB_RULES: &str = "\
 - { apiGroups: [''], resources: [pods, events], verbs: [list] }
 - { apiGroups: [''], resources: [pods/log], verbs: [get] }";
 
-/// One laptop, one user, one namespace with a CronJob, and one with the Secret that is borrowed.
+/// One laptop, one user, one namespace with a CronJob, and one with the borrowed Secret.
 struct Laptop {
     cluster: Arc<Kubernetes>,
     kubelet: Kubelet,
@@ -44,7 +44,7 @@ struct Laptop {
 }
 
 impl Laptop {
-    /// None, with a line that says so, without Kubernetes.
+    /// If Kubernetes is not installed, returns `None` and records the skip.
     fn new() -> Option<Self> {
         let cluster = Kubernetes::shared()?;
         Some(Self::on(&cluster))
@@ -146,7 +146,7 @@ spec:
         names(&self.cluster.list("jobs", &self.namespace))
     }
 
-    /// Names of the Secrets that are no token of a service account.
+    /// Names of the Secrets, without the tokens of service accounts.
     fn secrets(&self) -> Vec<String> {
         let mut all = self.cluster.list("secrets", &self.namespace);
         all.retain(|secret| secret["type"] != "kubernetes.io/service-account-token");

@@ -17,16 +17,16 @@ use tests::kubernetes::{Kubernetes, Node};
 /// The backup's CronJob and account, of a release named `erp`.
 const BACKUP: &str = "erp-dolibarr-backup";
 
-/// Begins the names of Jobs that are started by hand.
+/// The prefix of the names of Jobs that are started by hand.
 const BY_HAND: &str = "by-hand-";
 
-/// Who may launch the backup's Job from elsewhere.
+/// The user who may launch the backup's Job from a laptop.
 const LAUNCHER: &str = "lea";
 
-/// Whom the chart's pods run as: the owner of the documents.
+/// The user and group of the chart's pods: the owner of the documents.
 const USER: &str = "33:33";
 
-/// Prints what the kernel says of the process, and whether it can write where it must not.
+/// Prints the kernel's status of the process, and the places that it can write to.
 const CONFESS: &str = "\
 while read -r line; do echo \"$line\"; done < /proc/self/status
 for place in / /etc/dolibarr-backup /run/secrets/db /var/www/documents /tmp; do
@@ -40,7 +40,7 @@ struct Cluster {
     scene: Scene,
     node: Node,
     namespace: String,
-    /// Where the Secret is that a laptop lends.
+    /// The namespace of the Secret that a laptop lends.
     storage: String,
 }
 
@@ -51,7 +51,7 @@ struct Ended {
 }
 
 impl Ended {
-    /// The result that the run printed. A log has what went to stderr too, and there a failure is an object as well.
+    /// The result that the run printed. The log also contains stderr, where a failure is a JSON object too.
     #[track_caller]
     fn result(&self) -> Value {
         let mut objects = self.log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
@@ -67,7 +67,7 @@ impl Ended {
 }
 
 impl Cluster {
-    /// None, with a line that says so, where a part of it is missing.
+    /// If any part of it is not installed, returns `None` and records the skip.
     fn new() -> Option<Self> {
         let engine = Helm::installed()?;
         let image = crate::image::file()?;
@@ -99,7 +99,7 @@ impl Cluster {
         text.split("url = \"").nth(1).unwrap().split('"').next().unwrap().to_owned()
     }
 
-    /// What others bring: the volume, and the Secrets.
+    /// Creates what the chart expects to exist: the volume with its claim, and the Secrets.
     fn furnish(&self) {
         let size = json!({ "storage": "1Gi" });
         let volume = json!({
@@ -135,7 +135,7 @@ impl Cluster {
         self.api().apply(&json!({ "apiVersion": "v1", "kind": "List", "items": items }).to_string());
     }
 
-    /// Renders the chart and hands it to the API server. Its CronJobs wait to be started by hand.
+    /// Renders the chart and applies it. Its CronJobs are suspended; tests start their Jobs by hand.
     fn install(&self, engine: &Helm) {
         let endpoint = format!("http://{}:{}", Node::ADDRESS, self.garage().port());
         let values = json!({
@@ -157,18 +157,18 @@ impl Cluster {
         let mut answer = engine.ask(&request).unwrap().remove(0);
         assert!(answer["error"].is_null(), "{answer}");
         let mut items: Vec<Value> = serde_json::from_value(answer["documents"].take()).unwrap();
-        // The one hook that belongs to an installation; the other is Helm's own test.
+        // Keeps the hook of the installation. The other hook is for `helm test`.
         let is_init = |item: &Value| item["metadata"]["name"] == format!("{BACKUP}-init");
         items.retain(|item| item["metadata"]["annotations"]["helm.sh/hook"].is_null() || is_init(item));
         for item in items.iter_mut().filter(|item| item["kind"] == "CronJob") {
             item["apiVersion"] = "batch/v1beta1".into();
         }
-        // As Helm does: accounts before what uses them.
+        // As Helm does: accounts before the objects that use them.
         items.sort_by_key(|item| item["kind"] != "ServiceAccount");
         self.api().apply(&json!({ "apiVersion": "v1", "kind": "List", "items": items }).to_string());
         let init = self.see_to_its_end(&format!("{BACKUP}-init")).expect_code(0);
         assert!(init.log.contains("prod in s3://") && init.log.contains("is initialised"), "{}", init.log);
-        // Its pod goes after its Job; what is left afterwards is compared with what is there from here on.
+        // The pod is removed after its Job. Later checks compare the remaining objects with those that exist now.
         let is_gone = || self.left().iter().all(|name| !name.contains("-init")).then_some(());
         self.api().wait("end of the init's pod", is_gone);
     }
@@ -181,7 +181,7 @@ impl Cluster {
         self.see_to_its_end(&job)
     }
 
-    /// Waits for the end of a Job's first pod, and takes the Job away.
+    /// Waits for the end of a Job's first pod, and deletes the Job.
     #[track_caller]
     fn see_to_its_end(&self, job: &str) -> Ended {
         let ended = |pod: Value| {
@@ -197,7 +197,7 @@ impl Cluster {
         Ended { exit_code, log }
     }
 
-    /// The backup's pod, but with another program in it.
+    /// Runs the backup's pod with a script instead of its program.
     fn run_instead(&self, script: &str) -> Ended {
         let path = format!("/apis/batch/v1beta1/namespaces/{}/cronjobs/{BACKUP}", self.namespace);
         let cron_job: Value = serde_json::from_str(&self.api().kubectl(&["get", "--raw", &path], "")).unwrap();
@@ -210,7 +210,7 @@ impl Cluster {
         self.see_to_its_end(&name)
     }
 
-    /// Names of what a Job consists of, but for those that were started by hand.
+    /// Names of the Jobs, pods and Secrets, except those of Jobs that were started by hand.
     fn left(&self) -> Vec<String> {
         let names = |kind: &'static str| {
             let objects = self.api().list(kind, &self.namespace).into_iter();
@@ -220,7 +220,7 @@ impl Cluster {
         all.filter(|name| !name.contains(BY_HAND)).collect()
     }
 
-    /// What an account has asked of the API server, as `verb resource`, without repetitions.
+    /// The requests of an account to the API server, as `verb resource`, without duplicates.
     #[track_caller]
     fn asked_by(&self, account: &str) -> Vec<String> {
         let audit = self.api().audit(&format!("system:serviceaccount:{}:{account}", self.namespace));
@@ -241,7 +241,7 @@ fn by_hand() -> String {
     format!("{BY_HAND}{:08x}", rand::random::<u32>())
 }
 
-/// One cluster for all of it: its start takes longer than any part.
+/// One cluster for all parts, because its start takes longer than any of them.
 #[test]
 fn the_charts_jobs_and_a_laptops_run_on_a_real_node_and_what_they_store_comes_back() {
     let Some(cluster) = Cluster::new() else { return };
@@ -280,11 +280,11 @@ fn a_run_saves_and_the_next_one_finds_nothing_new(cluster: &Cluster) {
             assert_eq!(report["snapshot"]["sources"][source]["outcome"], outcome, "{report}");
         }
     }
-    // With the pod's own token, and what the chart's Role allows.
+    // The run used the pod's own token, and only the rights of the chart's Role.
     assert_eq!(cluster.asked_by(BACKUP), ["create leases", "get leases", "update leases"]);
     let path = format!("/apis/coordination.k8s.io/v1/namespaces/{}/leases/dolibarr-backup-prod", cluster.namespace);
     let lease: Value = serde_json::from_str(&cluster.api().kubectl(&["get", "--raw", &path], "")).unwrap();
-    assert!(lease["spec"]["holderIdentity"].as_str().unwrap_or_default().is_empty(), "not given back: {lease}");
+    assert!(lease["spec"]["holderIdentity"].as_str().unwrap_or_default().is_empty(), "not released: {lease}");
 }
 
 fn what_looks_at_the_store_agrees(cluster: &Cluster) {
@@ -292,7 +292,7 @@ fn what_looks_at_the_store_agrees(cluster: &Cluster) {
     let drilled = cluster.run(&format!("{BACKUP}-drill")).expect_code(0).result();
     assert_eq!(drilled["drill"]["passed"], true, "{drilled}");
     assert_eq!(drilled["drill"]["sources"]["db"]["compared"], "equal", "{drilled}");
-    // The laptop's last job failed, and it stays so until a run has the database whole again.
+    // The laptop's last Job failed, and the status reports that until a run saves the whole database again.
     let status = cluster.run(&format!("{BACKUP}-status")).expect_code(4).result();
     assert_eq!(status["environments"][0]["problems"][0]["kind"], "failed", "{status}");
     let _ = cluster.run(BACKUP).expect_code(0);

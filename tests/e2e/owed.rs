@@ -27,14 +27,15 @@ use std::path::PathBuf;
 use tempfile::TempDir;
 use tests::binary::{Outcome, Run};
 
-/// Keeps the last so many and nothing else, so that only the program itself stands between a mistake and a loss.
+/// A policy that keeps only the last `keep` snapshots, so that nothing but the program itself prevents a loss after a
+/// mistake.
 fn keep_last(keep: usize, guard: &str) -> String {
     format!(
         "[plugins.retention]\ncomponent = \"retention-last.wasm\"\nsettings = {{ keep = {keep} }}\n[guard]\nmin_age = \"0m\"\n{guard}\n"
     )
 }
 
-/// One environment of folders alone, `prod`.
+/// The environment `prod`, whose sources are folders.
 struct Office {
     folder: TempDir,
     /// Whether the harness has initialised it. A person must repair any later damage to the environment's file.
@@ -42,7 +43,7 @@ struct Office {
 }
 
 impl Office {
-    /// With these sources, each a folder of its own with three documents in it, and more lines of configuration.
+    /// Creates these sources, each a folder with three documents, and a configuration with the lines `more`.
     fn new(sources: &[&str], more: &str) -> Self {
         let office = Self { folder: tempfile::tempdir().unwrap(), founded: Cell::new(false) };
         for source in sources {
@@ -56,7 +57,7 @@ impl Office {
         office
     }
 
-    /// Sources by name, each with the folder that it is.
+    /// Writes a configuration with these sources, each as its name and its folder.
     fn configure(&self, sources: &[(&str, &str)], more: &str) {
         let of = |(name, folder): &(&str, &str)| {
             let path = self.documents(folder);
@@ -81,7 +82,7 @@ impl Office {
         std::fs::write(self.documents(source).join(name), text).unwrap();
     }
 
-    /// A folder that is not mounted for a night: what was in it is out of the way, and nothing is in its place.
+    /// Moves the folder of a source away, as if it were not mounted.
     fn hide(&self, source: &str) {
         std::fs::rename(self.documents(source), self.at("hidden")).unwrap();
     }
@@ -109,7 +110,7 @@ impl Office {
         if outcome.stdout.is_empty() { Value::Null } else { outcome.json() }
     }
 
-    /// A night's backup, with whatever is there.
+    /// A night's backup of the documents as they are.
     #[track_caller]
     fn backup(&self, now: &str, code: i32) -> Value {
         self.verb(&["backup"], now, code)
@@ -122,7 +123,7 @@ impl Office {
         self.backup(now, code)
     }
 
-    /// A day's work on every source that is there.
+    /// A day's work on every existing source.
     fn work(&self, now: &str) {
         for entry in std::fs::read_dir(self.at("documents")).unwrap() {
             std::fs::write(entry.unwrap().path().join("a"), now).unwrap();
@@ -134,7 +135,7 @@ impl Office {
         self.verb(&["status"], now, code)["environments"][0].clone()
     }
 
-    /// Nothing is wrong.
+    /// Asserts that `status` shows no problem.
     #[track_caller]
     fn is_green(&self, now: &str) {
         let status = self.status(now, 0);
@@ -145,25 +146,25 @@ impl Office {
         self.verb(&["list"], now, 0)["snapshots"].as_array().unwrap().clone()
     }
 
-    /// Names of the snapshots, newest first.
+    /// Ids of the snapshots, newest first.
     fn ids(&self, now: &str) -> Vec<String> {
         self.snapshots(now).iter().map(|snapshot| snapshot["id"].as_str().unwrap().to_owned()).collect()
     }
 
-    /// Whether `list` says that the time of a snapshot is doubted.
+    /// Whether `list` shows the time of a snapshot as doubted.
     #[track_caller]
     fn is_doubted(&self, id: &str, now: &str) -> bool {
         let found = self.snapshots(now).into_iter().find(|found| found["id"] == id);
         found.unwrap_or_else(|| panic!("{id} is gone"))["time_doubted"].as_bool().unwrap()
     }
 
-    /// What the first document of a source says in a restored state; `which` is `--at` or `--snapshot` and its value.
+    /// The content of a source's first document after a restore; `which` is `--at` or `--snapshot` and its value.
     #[track_caller]
     fn restored(&self, source: &str, which: [&str; 2], now: &str) -> String {
         self.restored_saying(source, &which, now).0
     }
 
-    /// The same, and what the restore said meanwhile; without `which` it takes the newest.
+    /// The same, and the restore's stderr. Without `which`, it restores the newest state.
     #[track_caller]
     fn restored_saying(&self, source: &str, which: &[&str], now: &str) -> (String, String) {
         let into = tempfile::tempdir_in(self.folder.path()).unwrap();
@@ -186,17 +187,18 @@ impl Office {
         entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
     }
 
-    /// How many certificates there are: one for each snapshot that is in the bin or was deleted.
+    /// The number of certificates: one for each snapshot that is in the bin or was deleted.
     fn certificates(&self) -> usize {
         std::fs::read_dir(self.at("store/prod/forgotten")).map_or(0, Iterator::count)
     }
 
-    /// As if everything in the bin had entered it so many days earlier, and the last run were of today.
+    /// Changes file times as if everything in the bin had entered it this many days earlier, and the last run were
+    /// today.
     fn age_bin(&self, days: u64) {
         age_all(&self.at("store/prod"), days, 1);
     }
 
-    /// As if everything had been written so many days earlier.
+    /// Changes file times as if the bin and all records had been written this many days earlier.
     fn pass(&self, days: u64) {
         age_all(&self.at("store/prod"), days, 0);
     }
@@ -207,7 +209,7 @@ impl Office {
         std::fs::write(path, bytes).unwrap();
     }
 
-    /// Twenty snapshots: nine ends of years, with gaps that the administrator confirmed, and eleven days.
+    /// Makes twenty snapshots: the ends of nine years, with gaps that the administrator accepts, and eleven days.
     #[track_caller]
     fn old(&self) {
         for year in 2016..=2024 {
@@ -222,7 +224,7 @@ impl Office {
         assert_eq!((self.ids("2025-01-11T23:00:00Z").len(), self.certificates()), (20, 0));
     }
 
-    /// Every state of [`Office::old`] is there.
+    /// Asserts that every state of [`Office::old`] can be restored.
     #[track_caller]
     fn has_all_of_old(&self, source: &str, now: &str) {
         let years = (2016..=2024).map(|year| format!("{year}-12-31"));
@@ -238,14 +240,17 @@ fn problems(status: &Value) -> Vec<(&str, Option<&str>)> {
     problems.map(|problem| (problem["kind"].as_str().unwrap(), problem["source"].as_str())).collect()
 }
 
-/// What each problem of a kind is answered with.
+/// The command that each problem of a kind names.
 fn commands<'s>(status: &'s Value, kind: &str) -> Vec<&'s str> {
     let problems = status["problems"].as_array().unwrap().iter().filter(|problem| problem["kind"] == kind);
     problems.map(|problem| problem["command"].as_str().unwrap()).collect()
 }
 
-/// The ids in a list of a retention's result.
+/// The ids in one list of a run's retention result.
 fn listed(result: &Value, what: &str) -> Vec<String> {
-    let list = result["retention"][what].as_array();
+    let retention = &result["retention"];
+    // Frozen, the retention changes nothing and lists nothing.
+    assert!(retention[what].is_array() || retention["state"] == "frozen", "no list `{what}`: {result}");
+    let list = retention[what].as_array();
     list.into_iter().flatten().map(|id| id.as_str().unwrap().to_owned()).collect()
 }

@@ -5,7 +5,7 @@ use serde_json::Value;
 use std::path::Path;
 use tests::binary::Run;
 
-/// Documents alone, so that no database has to be there.
+/// A folder with a configuration that has only documents, so that no database is needed.
 fn folder_with(plugins: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir(folder.path().join("documents")).unwrap();
@@ -45,7 +45,7 @@ fn an_audit_shows_every_function_its_grant_and_what_that_reaches() {
     assert!(plugin("retention")["lines"].as_array().unwrap().iter().all(|l| l["verdict"] == "free"), "{audit}");
     assert_eq!(plugin("dump")["sha256"].as_str().unwrap().len(), 64);
     assert!(!folder.path().join("store").exists(), "an audit opens no store");
-    // What it does with that follows from its settings.
+    // The audit also shows the settings, because they decide what a plugin does with its grants.
     let last = "[plugins.retention]\ncomponent = \"retention-last.wasm\"\n";
     let folder = folder_with(&format!("{last}settings = {{ keep = 3 }}\nlimits = {{ call_seconds = 9 }}\n"));
     let shown = run(&folder, &["plugins", "audit"]).expect_code(0).stdout;
@@ -59,7 +59,7 @@ fn what_is_not_granted_is_denied_and_what_is_not_used_fails_a_strict_audit() {
     complains(&denied, 64, "of backup:host/tree-evidence@0.2.0");
     assert!(denied.stdout.contains("DENIED"), "{}", denied.stdout);
     assert_eq!(run(&folder, &["plugins", "audit", "--write"]).code, Some(64));
-    assert!(!folder.path().join("capabilities.lock").exists(), "nothing that is denied is written down as reviewed");
+    assert!(!folder.path().join("capabilities.lock").exists(), "a denied import was recorded as reviewed");
 
     let folder = folder_with("[plugins.retention]\ncomponent = \"retention-last.wasm\"\ngrants = [\"wasi\"]\n");
     let _ = run(&folder, &["plugins", "audit"]).expect_code(0);
@@ -117,7 +117,7 @@ fn a_list_of_imports_that_grew_since_it_was_reviewed_fails() {
     std::fs::write(&lock, other).unwrap();
     complains(&run(&folder, &["plugins", "audit"]), 64, "has sha256");
 
-    // What cannot be read is said, and written anew by who reviewed it.
+    // An unreadable lock is reported, and the reviewer can write it again.
     std::fs::write(&lock, &reviewed[..reviewed.len() / 2]).unwrap();
     complains(&run(&folder, &["plugins", "audit"]), 64, "cannot be read");
     let _ = run(&folder, &["plugins", "audit", "--write"]).expect_code(0);
@@ -304,10 +304,10 @@ fn the_log_adds_up_what_each_digest_did_in_the_runs_of_a_span() {
     assert_eq!(of(&all, "database-evidence.content", "prod/db")["times"], 3);
     assert!(
         of(&all, "database-evidence.content", "prod/db")["items"].as_u64().unwrap() > 10,
-        "tables that were selected"
+        "the number of selected tables"
     );
     let idle = |deed: &Value| deed["plugin"] == "retention" && deed["function"] == "-";
-    assert!(all["deeds"].as_array().unwrap().iter().any(idle), "a plugin that called nothing is listed: {all}");
+    assert!(all["deeds"].as_array().unwrap().iter().any(idle), "a plugin that called nothing must be listed: {all}");
     let put = of(&all, "put", "prod/docs");
     assert_eq!((put["times"].as_u64(), put["calls"].as_u64()), (Some(1), Some(1)), "two days were unchanged");
     assert!(put["bytes"].as_u64().unwrap() > 10_000);
@@ -386,14 +386,18 @@ fn a_new_plugin_in_rust_is_built_outside_of_the_repository_packed_and_holds_to_e
         let twice = Run::new(new).folder(folder.path()).finish();
         complains(&twice, 64, "already exists");
         let own = folder.path().join(&name);
-        let built = std::process::Command::new("cargo")
-            .args(["build", "--quiet", "--release", "--target", target])
-            .current_dir(&own)
-            .env("CARGO_TARGET_DIR", folder.path().join("target"))
-            .env_remove("RUSTFLAGS")
-            .output()
-            .unwrap();
-        assert!(built.status.success(), "{world}: {}", String::from_utf8_lossy(&built.stderr));
+        let cargo = |arguments: &[&str]| {
+            let mut cargo = std::process::Command::new("cargo");
+            cargo.args(arguments).current_dir(&own).env("CARGO_TARGET_DIR", folder.path().join("target"));
+            let output = cargo.env_remove("RUSTFLAGS").output().unwrap();
+            assert!(output.status.success(), "{world}: {}", String::from_utf8_lossy(&output.stderr));
+            String::from_utf8_lossy(&output.stdout).into_owned()
+        };
+        cargo(&["build", "--quiet", "--release", "--target", target]);
+        // The other templates' tests need more crates.
+        if world == "fingerprint" {
+            assert!(cargo(&["test", "--quiet"]).contains("test result: ok"));
+        }
         let module = folder.path().join("target").join(target).join("release").join(format!("{world}_of_a_test.wasm"));
         let component = own.join("plugin.wasm");
         let (module, component) = (module.to_str().unwrap(), component.to_str().unwrap());

@@ -31,12 +31,13 @@ pub struct Scene {
     pub documents: PathBuf,
     /// Where the store is, if it is a folder.
     pub store: PathBuf,
-    /// Where it is, if it is a server.
+    /// The server with the store, if the store is not a folder.
     pub garage: Option<Arc<Garage>>,
 }
 
 impl Scene {
-    /// The sample Dolibarr and a folder as the store. None, with a line that says so, without PostgreSQL.
+    /// The sample Dolibarr and a folder as the store. If PostgreSQL is not installed, returns `None` and records the
+    /// skip.
     pub fn small() -> Option<Self> {
         Server::start().map(Self::on)
     }
@@ -65,7 +66,7 @@ impl Scene {
 
     fn made(server: Server, sql: String, documents_at: impl FnOnce(&Path)) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        // The server's own tools run as its user and read what was fetched.
+        // The server's own tools run as its user and must be able to read fetched objects.
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
         let at = |name: &str| folder.path().join(name);
         server.create_database(DATABASE, &[]);
@@ -133,13 +134,13 @@ impl Scene {
         Run::new(all).folder(self.folder.path()).env("XDG_CACHE_HOME", COMPILED)
     }
 
-    /// The same to its end.
+    /// The same, run to its end.
     #[track_caller]
     pub fn run_edited(&self, edit: impl Fn(&str) -> String, arguments: &[&str]) -> Outcome {
         self.edited(edit, arguments).finish()
     }
 
-    /// A run to its end.
+    /// Runs these arguments to the end.
     #[track_caller]
     pub fn run<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> Outcome {
         self.command(arguments).finish()
@@ -165,19 +166,19 @@ impl Scene {
         age_all(&self.store.join(environment), days, 2);
     }
 
-    /// Deletes what lies in the bin, as a prune does after a week.
+    /// Deletes what is in the bin, as a prune does after a week.
     #[track_caller]
     pub fn empty_bin(&self, now: &str) -> serde_json::Value {
         self.age_bin("prod", 8);
         self.run(["--json", "prune", "--env", "prod", "--now", now]).expect_code(0).json()
     }
 
-    /// Every file of a store that is a folder, by its path below it, but for the environment's own.
+    /// Every file of a folder store by its path, except the environment's own files.
     pub fn data(&self) -> BTreeMap<String, Vec<u8>> {
         self.stored().into_iter().filter(|(key, _)| !key.contains("/environment/")).collect()
     }
 
-    /// Every file of a store that is a folder, by its path below it.
+    /// Every file of a folder store by its path.
     pub fn stored(&self) -> BTreeMap<String, Vec<u8>> {
         let mut files = BTreeMap::new();
         collect(&self.store, &self.store, &mut files);
@@ -217,14 +218,14 @@ impl Scene {
     }
 }
 
-/// One sentence and one hint, and nothing of how the program is made.
+/// Asserts the exit code, and that the message is one sentence and one hint without internals.
 #[track_caller]
 pub fn complains(outcome: &Outcome, code: i32, says: &str) {
     let stderr = &outcome.stderr;
     assert_eq!(outcome.code, Some(code), "{stderr}");
     let of = |kind: &str| stderr.lines().filter(|line| line.starts_with(kind)).collect::<Vec<_>>();
     let (errors, hints) = (of("error: "), of("hint: "));
-    assert!(errors.len() == 1 && hints.len() == 1, "not one sentence and one hint: {stderr}");
+    assert!(errors.len() == 1 && hints.len() == 1, "expected one sentence and one hint: {stderr}");
     assert!(errors[0].contains(says), "`{}` does not say `{says}`", errors[0]);
     assert!(!stderr.contains("panicked at") && !stderr.contains("stack backtrace"), "{stderr}");
 }
@@ -246,14 +247,14 @@ pub fn age_all(environment: &Path, days: u64, but: usize) {
     }
 }
 
-/// As if a file had been written so much earlier.
+/// Changes a file's time as if it had been written this much earlier.
 #[track_caller]
 pub fn age(path: &Path, by: std::time::Duration) {
     let file = std::fs::File::options().write(true).open(path).unwrap();
     file.set_modified(file.metadata().unwrap().modified().unwrap() - by).unwrap();
 }
 
-/// Sends a signal to a process, which must be there.
+/// Sends a signal to a process, which must exist.
 #[track_caller]
 pub fn signal(pid: u32, signal: rustix::process::Signal) {
     let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
@@ -285,13 +286,13 @@ fn collect(root: &Path, folder: &Path, files: &mut BTreeMap<String, Vec<u8>>) {
             collect(root, &path, files);
         } else {
             let name = path.strip_prefix(root).unwrap().to_string_lossy().into_owned();
-            // A file may go between the listing and the read while a run is at work.
+            // During a run, a file may disappear between the listing and the read.
             files.extend(std::fs::read(&path).ok().map(|bytes| (name, bytes)));
         }
     }
 }
 
-/// What the shipped excludes leave out, said a second time and without globs.
+/// What the shipped exclude patterns leave out, implemented a second time and without globs.
 pub fn excluded(path: &Path, folder: bool) -> bool {
     let name = path.file_name().unwrap().as_bytes();
     let depth = path.components().count();
@@ -342,7 +343,7 @@ fn line(root: &Path, path: &Path, meta: &std::fs::Metadata) -> Vec<u8> {
     line
 }
 
-/// Extended attributes by name, access control lists among them; none of a link.
+/// Extended attributes by name, including access control lists. A symbolic link has none.
 fn attributes(path: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut names = vec![0; 64 << 10];
     let length = rustix::fs::llistxattr(path, &mut names[..]).unwrap_or(0);
@@ -356,7 +357,7 @@ fn attributes(path: &Path) -> BTreeMap<String, Vec<u8>> {
     names.filter(|name| !name.starts_with(b"security.")).map(value).collect()
 }
 
-/// A name from bytes that are no text.
+/// A file name from bytes, which need not be UTF-8.
 pub fn raw(name: &[u8]) -> &OsStr {
     OsStr::from_bytes(name)
 }

@@ -3,7 +3,7 @@
 use crate::scene::{PASSWORD, Scene};
 use std::collections::BTreeSet;
 
-/// Every argument list of the machine, read while a run is at work.
+/// The argument lists of all processes on the machine, for tests that search them during a run.
 pub fn arguments() -> BTreeSet<Vec<u8>> {
     let mut all = BTreeSet::new();
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {
@@ -15,7 +15,7 @@ pub fn arguments() -> BTreeSet<Vec<u8>> {
     all
 }
 
-/// Whether bytes hold a text.
+/// Whether bytes contain a text.
 pub fn holds(bytes: &[u8], secret: &str) -> bool {
     bytes.windows(secret.len()).any(|window| window == secret.as_bytes())
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use tempfile::TempDir;
 use tests::binary::{Outcome, Run};
 
-/// Two environments of documents alone, the second never backed up where `more` names it.
+/// An environment with only documents. `more` may add another environment, which is never backed up.
 struct Office(TempDir);
 
 impl Office {
@@ -98,7 +98,7 @@ fn what_is_configured_and_was_never_backed_up_is_seen_and_neither_source_is_open
     assert!(alone.stdout.contains("all is well"), "{}", alone.stdout);
 }
 
-/// Of several runs in one second each is named a second later, and none of them is from the future.
+/// Of several runs in one second, each is named one second after the previous one, but none counts as from the future.
 #[test]
 fn what_a_run_found_is_said_in_the_same_second() {
     let office = Office::new("");
@@ -210,7 +210,7 @@ fn retention_that_was_not_carried_out_is_seen_until_it_is() {
     office.configure(&keep(2, ""));
     let _ = office.run(&["accept", "--env", "prod", "--now", "2026-06-05T12:01:00Z"]).expect_code(0);
     office.backup("2026-06-05T12:02:00Z");
-    // As if the store had refused what went into the bin.
+    // As if the store had refused the certificates of the snapshots that went into the bin.
     std::fs::remove_dir_all(office.at("store/prod/forgotten")).unwrap();
     let now = "2026-06-05T12:03:00Z";
     let behind = office.status(4, now, &[]);
@@ -220,11 +220,11 @@ fn retention_that_was_not_carried_out_is_seen_until_it_is() {
     assert_eq!(
         office.status(4, now, &[])["environments"][0]["retention"]["due"],
         1,
-        "the oldest, and the others later"
+        "only the oldest is due; the others follow later"
     );
     let _ = office.run(&["prune", "--env", "prod", "--now", now]).expect_code(0);
     let one = office.status(4, now, &[]);
-    assert_eq!(one["environments"][0]["retention"]["due"], 1, "the next one");
+    assert_eq!(one["environments"][0]["retention"]["due"], 1, "the next one is due");
     let _ = office.run(&["prune", "--env", "prod", "--no-limit", "--now", now]).expect_code(0);
     let binned = office.status(0, now, &[]);
     assert_eq!(binned["environments"][0]["snapshots"]["in_bin"], 4, "{binned}");
@@ -319,12 +319,12 @@ fn metrics_are_valid_stable_and_say_never_as_zero() {
             named.push(name);
             continue;
         }
-        let (sample, value) = line.rsplit_once(' ').unwrap_or_else(|| panic!("no sample: {line:?}"));
+        let (sample, value) = line.rsplit_once(' ').unwrap_or_else(|| panic!("not a sample: {line:?}"));
         let (name, labels) = sample.split_once('{').unwrap();
         assert_eq!(named.last(), Some(&name), "samples follow their type");
         assert!(labels.ends_with("\"}") && labels.starts_with("env=\""), "{line}");
         assert!(value.parse::<i64>().is_ok(), "{line}");
-        assert!(samples.insert(sample.to_owned(), value.to_owned()).is_none(), "twice: {line}");
+        assert!(samples.insert(sample.to_owned(), value.to_owned()).is_none(), "a sample occurs twice: {line}");
     }
     assert_eq!(
         named,

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use tests::binary::program;
 
-/// What a refusal may take: a file of the largest size is read whole, and once more to be decoded.
+/// The memory that a refusal may take: a file of the largest size is read completely, and once more for decoding.
 const REFUSAL_BYTES_MAX: u64 = 256 << 20;
 const REFUSAL_TIME_MAX: Duration = Duration::from_secs(10);
 
@@ -18,7 +18,7 @@ const FILE_BYTES_MAX: usize = 64 << 20;
 const COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
 const MODULE: &[u8] = b"\0asm\x01\0\0\0";
 
-/// A number as WebAssembly writes it.
+/// A number in WebAssembly's encoding.
 fn number(mut value: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     while value >= 0x80 {
@@ -52,7 +52,7 @@ fn custom(called: &str, content: &[u8]) -> Vec<u8> {
 }
 
 /// Files of the largest allowed size, each of which costs the most work in one step: decoding, validating or reading to
-/// the end. The number is how many entries fill `bytes`.
+/// the end. The number of entries is chosen to fill `bytes`.
 fn greedy(bytes: usize) -> Vec<(&'static str, Vec<u8>)> {
     let types = |entry: Vec<u8>| component(&[section(7, &vector(bytes / entry.len(), |_| entry.clone()))]);
     let labels = |count: usize| vector(count, |i| name(&format!("a{i}")));
@@ -172,7 +172,7 @@ fn fourteen_bytes_that_claim_four_gigabytes_are_refused_with_a_reason_and_a_plac
 fn no_file_takes_much_memory_or_time_to_be_refused() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("greedy.wasm");
-    // As much as is read at all, and what is just below the limit on declarations and so reaches the decoder.
+    // The largest size that is read at all, and one just below the limit on declarations, which reaches the decoder.
     for bytes in [FILE_BYTES_MAX - 1_000, (2 << 20) - 300_000] {
         for (what, content) in greedy(bytes) {
             assert!(content.len() <= FILE_BYTES_MAX, "{what}: {}", content.len());
@@ -250,7 +250,7 @@ fn compile_after(wait: Duration, component: &[u8]) -> std::process::ExitStatus {
         .spawn()
         .unwrap();
     std::thread::sleep(wait);
-    // It may have ended.
+    // The process may already have ended.
     drop(child.stdin.take().map(|mut stdin| stdin.write_all(component)));
     child.wait().unwrap()
 }
@@ -259,7 +259,7 @@ fn compile_after(wait: Duration, component: &[u8]) -> std::process::ExitStatus {
 fn a_machine_that_is_busy_with_something_else_refuses_no_component_and_waits_for_none_for_ever() {
     let honest = std::fs::read(program().parent().unwrap().join("plugins/retention-last.wasm")).unwrap();
     let late = compile_after(Duration::from_millis(2_500), &honest);
-    assert!(late.success(), "{late}: time in which it did not compile counted");
+    assert!(late.success(), "{late}: time before the compilation was counted");
     let never = compile_after(Duration::from_millis(4_500), &honest);
     assert_eq!(never.signal(), Some(rustix::process::Signal::ALARM.as_raw()), "{never}");
 }
@@ -277,7 +277,7 @@ fn limits_that_this_program_has_already_stay_where_they_are_lower() {
     let mut child = command.spawn().unwrap();
     let limits = || std::fs::read_to_string(format!("/proc/{}/limits", child.id())).unwrap_or_default();
     let begun = Instant::now();
-    // The last one that it sets beside that on memory, before it reads.
+    // Apart from the limit on memory, this is the last limit that the process sets before it reads.
     while !limits().lines().any(|line| line.starts_with("Max core file size") && line.contains(" 0 ")) {
         assert!(begun.elapsed() < Duration::from_secs(10), "{}", limits());
         std::thread::sleep(Duration::from_millis(5));
@@ -287,7 +287,7 @@ fn limits_that_this_program_has_already_stay_where_they_are_lower() {
     let processor = found.lines().find(|line| line.starts_with("Max cpu time")).unwrap_or_default().to_owned();
     child.kill().unwrap();
     child.wait().unwrap();
-    // Below the maximum, at which it would end without a word.
+    // The limit is below the maximum, at which the process would end without a message.
     let (current, maximum) = ("99", "100");
     assert!(processor.split_whitespace().any(|word| word == current) && processor.contains(maximum), "{processor}");
 }
@@ -331,7 +331,7 @@ fn whoever_compiles_sees_no_environment_and_does_not_outlive_the_run() {
     };
     let begun = Instant::now();
     while !is_gone() {
-        assert!(begun.elapsed() < Duration::from_secs(10), "it goes on without a parent");
+        assert!(begun.elapsed() < Duration::from_secs(10), "the compiling process outlives its parent");
         std::thread::sleep(Duration::from_millis(10));
     }
 }

@@ -20,7 +20,7 @@ fn verify(scene: &Scene, more: &[&str]) -> Outcome {
     scene.run(["--json", "verify", "--env", "prod"].into_iter().chain(more.iter().copied()))
 }
 
-/// What was wrong, in the words of the result.
+/// The problems that the result names. Asserts that there are any.
 #[track_caller]
 fn problems(outcome: &Outcome) -> String {
     assert_eq!(outcome.code, Some(4), "stdout:\n{}\nstderr:\n{}", outcome.stdout, outcome.stderr);
@@ -32,12 +32,12 @@ fn problems(outcome: &Outcome) -> String {
     of_sources.chain(of_chain).map(|problem| format!("{}\n", problem.as_str().unwrap())).collect()
 }
 
-/// A file system of its own with so little room.
+/// A separate small file system.
 pub struct SmallDisk {
     pub path: PathBuf,
 }
 
-/// Mounts one; none, with a line that says so, where a test may not.
+/// Mounts a file system of this size. If a test may not mount one, returns `None` and records the skip.
 pub fn small_disk(scene: &Scene, size: &str) -> Option<SmallDisk> {
     let path = scene.folder.path().join("small");
     std::fs::create_dir(&path).unwrap();
@@ -98,7 +98,7 @@ fn a_whole_store_passes_and_the_guard_learns_of_it() {
 
     for day in ["02", "03", "04", "12", "13"] {
         if day == "12" {
-            // What lies in the bin waits for a week, and for the two nights after it.
+            // Snapshots stay in the bin for a week, and for the two nights after it.
             age_all(&scene.store.join("prod"), 8, 0);
         }
         scene.server.psql(DATABASE, tests::sample::CHANGE_INVOICE);
@@ -111,7 +111,7 @@ fn a_whole_store_passes_and_the_guard_learns_of_it() {
     let deep = verify(&scene, &["--all", "--deep", "--server", "lab"]).expect_code(0).json();
     let compared: Vec<_> =
         deep["verifications"].as_array().unwrap().iter().map(|v| &v["sources"]["db"]["compared"]).collect();
-    assert_eq!(compared, ["equal"; 4], "also of the two that lie in the bin: {deep}");
+    assert_eq!(compared, ["equal"; 4], "the two in the bin are verified too: {deep}");
     let all = verify(&scene, &["--all"]).expect_code(0).json();
     assert_eq!((&all["chain"]["records"], &all["chain"]["certificates"]), (&4.into(), &2.into()));
     assert_eq!(verify(&scene, &["--sample", "5"]).expect_code(0).json()["verifications"].as_array().unwrap().len(), 4);
@@ -126,7 +126,7 @@ fn a_store_without_a_snapshot_has_nothing_to_verify() {
     complains(&scene.run(["verify", "--env", "prod", "--all"]), 2, "no snapshot to verify");
 }
 
-/// What a restore of either source says where its object is damaged; the target must not be touched.
+/// Asserts that a restore of a source with a damaged object fails and does not touch the target.
 #[track_caller]
 fn restore_refuses(scene: &Scene, source: &str, code: i32) {
     let into =
@@ -207,7 +207,6 @@ fn what_is_cut_off_swapped_emptied_or_gone_is_named() {
             std::fs::write(&path, &whole).unwrap();
         }
     }
-    // A day whose halves are another day's, sizes and all: only the digest tells.
     let _ = verify(&scene, &["--all"]).expect_code(0);
     let index = scene.store.join(of(&second, "docs").replace(".tar.gz", ".index"));
     std::fs::remove_file(&index).unwrap();
@@ -260,7 +259,7 @@ fn a_record_that_was_edited_moved_or_removed_is_named_across_certificates() {
     assert!(problems(&verify(&scene, &[])).contains("the record of 20260602T010000Z, which 20260603T010000Z names"));
     restore();
 
-    // No later record names the newest one; only the verification that saw it can prove it.
+    // No later record names the newest one, so only the verification that saw it can prove a change.
     let sixth = std::fs::read_to_string(at(6)).unwrap();
     std::fs::write(at(6), sixth.replace("\"host_version\": \"", "\"host_version\": \"9")).unwrap();
     assert!(problems(&verify(&scene, &[])).contains("the record of 20260606T010000Z is not the one that was verified"));
@@ -280,7 +279,7 @@ fn an_incomplete_run_is_no_restore_point_and_no_damage() {
     );
     assert_eq!(failed.code, Some(75), "{}", failed.stderr);
     let only = verify(&scene, &["--all"]).expect_code(0).json();
-    assert_eq!(only["verifications"][0]["passed"], true, "what it holds is whole: {only}");
+    assert_eq!(only["verifications"][0]["passed"], true, "what the run saved is whole: {only}");
     assert_eq!((&scene.list()[0]["complete"], &scene.list()[0]["verified"]), (&false.into(), &true.into()));
     complains(&scene.run(["verify", "--env", "prod"]), 2, "there is no complete snapshot");
 }
@@ -302,7 +301,7 @@ fn a_database_that_is_not_the_recorded_one_does_not_pass_the_deep_look() {
     let Some(scene) = scene() else { return };
     let scratch = scratch(&scene);
     let made = scene.backup(&["--now", "2026-06-01T01:00:00Z"]);
-    // A dump that is whole and recorded, of another content: nothing but restoring it shows.
+    // A dump that is whole and recorded but has another content. Only a restore shows that.
     scene.server.psql(DATABASE, tests::sample::CHANGE_INVOICE);
     let other = scene.backup(&["--now", "2026-06-02T01:00:00Z"]);
     let record = scene.store.join("prod/snapshots/20260602T010000Z.json");
@@ -353,7 +352,7 @@ fn a_deep_look_that_is_killed_leaves_what_the_next_one_sweeps() {
     assert!(servers().is_empty());
     let begun = Instant::now();
     while left.iter().any(|pid| Path::new(&format!("/proc/{pid}")).exists()) {
-        assert!(begun.elapsed() < Duration::from_secs(20), "the server of the killed run lives on");
+        assert!(begun.elapsed() < Duration::from_secs(20), "the server of the killed run is still running");
         std::thread::sleep(Duration::from_millis(50));
     }
 
@@ -376,7 +375,7 @@ fn a_deep_look_without_room_or_server_says_so_and_condemns_nothing() {
     complains(&scene.run(["verify", "--env", "prod", "--deep", "--server", "absent"]), 2, "has no server `absent`");
     let elsewhere = ["verify", "--env", "prod", "--deep", "--server", "postgres://postgres@127.0.0.1:1/"];
     complains(&scene.run(elsewhere), 75, "127.0.0.1:1");
-    assert!(!scene.stored().keys().any(|key| key.contains("failed")), "a snapshot was condemned");
+    assert!(!scene.stored().keys().any(|key| key.contains("failed")), "a snapshot was recorded as damaged");
     let mut begun = scene.command(["verify", "--env", "prod", "--deep", "--server", "lab"]).start();
     let before =
         scene.server.psql("postgres", "SELECT datname FROM pg_database WHERE datname NOT LIKE '%scratch%' ORDER BY 1");
@@ -387,7 +386,7 @@ fn a_deep_look_without_room_or_server_says_so_and_condemns_nothing() {
     assert_eq!(
         scene.server.psql("postgres", "SELECT datname FROM pg_database ORDER BY 1"),
         before,
-        "an interruption left it"
+        "the interrupted run left its database"
     );
     let named = verify(&scene, &["--deep", "--server", "lab"]).expect_code(0).json();
     assert_eq!(named["verifications"][0]["sources"]["db"]["compared"], "equal", "{named}");
@@ -408,8 +407,8 @@ fn what_a_killed_deep_verification_leaves_is_removed_by_the_next() {
         })
     };
     let killed = scene.command(deep).start().kill_when(|| places().any(holds_a_dump));
-    assert_eq!(killed.signal, Some(9), "it ended before a dump was there: {}", killed.stderr);
-    assert!(entries(&scratch) > 0, "nothing was left");
+    assert_eq!(killed.signal, Some(9), "it ended before it had fetched a dump: {}", killed.stderr);
+    assert!(entries(&scratch) > 0, "the killed run left nothing to remove");
     let next = scene.run(deep).expect_code(0);
     assert_eq!(entries(&scratch), 0, "{}", next.stderr);
     assert!(next.stderr.contains("which an interrupted run left"), "{}", next.stderr);

@@ -1,5 +1,5 @@
-//! A strict proxy in front of an S3 server: it refuses what Google Cloud Storage refuses, leaves out what that leaves
-//! out, and injects faults.
+//! A strict proxy in front of an S3 server: it refuses what Google Cloud Storage refuses, omits what Google Cloud
+//! Storage omits, and injects faults.
 //!
 //! It forwards requests unchanged, with the client's Host header, so that the client's signature stays valid. Each
 //! connection serves one request. The proxy never repairs a request and never answers from memory.

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use std::ffi::OsStr;
 use std::fs;
 use std::net::TcpListener;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -33,6 +33,8 @@ const ACCESS: &str =
 pub struct Options {
     /// Lines to add to `postgresql.conf`.
     pub settings: String,
+    /// See [`Server::start_private`].
+    pub home: Option<PathBuf>,
     /// The complete `pg_hba.conf`.
     pub access: Option<String>,
     /// Serve TLS with a certificate only for `localhost`. This needs the feature `servers`.
@@ -99,9 +101,24 @@ impl Server {
         }
     }
 
+    /// Starts a default server for real data. `home` is made anew, only its owner may enter it, and the cluster is in it.
+    /// The server ends with the calling thread, however that ends.
+    ///
+    /// # Errors
+    /// If `home` belongs to somebody else, or the server does not start.
+    pub fn start_private(bin: PathBuf, home: &Path) -> Result<Self> {
+        Self::launch(bin, &Options { home: Some(home.to_owned()), ..Options::default() })
+    }
+
     fn launch(bin: PathBuf, options: &Options) -> Result<Self> {
         let owner = if rustix::process::geteuid().is_root() { Some(system_user()?) } else { None };
-        let folder = tempfile::Builder::new().prefix("pg-").tempdir()?;
+        let folder = match &options.home {
+            None => tempfile::Builder::new().prefix("pg-").tempdir()?,
+            Some(home) => {
+                make_private(home, owner).with_context(|| format!("cannot make the folder {}", home.display()))?;
+                tempfile::Builder::new().prefix("pg-").tempdir_in(home)?
+            }
+        };
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
         give(folder.path(), owner)?;
         let data = folder.path().join("data");
@@ -123,7 +140,7 @@ impl Server {
             String::new()
         };
         let settings = format!("{tls}{}", options.settings);
-        Self::serve(bin, owner, folder, &settings)
+        Self::serve(bin, owner, folder, &settings, options.home.is_some())
     }
 
     /// Starts a standby that follows this server as long as both run.
@@ -140,13 +157,13 @@ impl Server {
             run(copy
                 .args(["--checkpoint=fast", "--no-sync", "--write-recovery-conf", "--pgdata"])
                 .arg(folder.path().join("data")))?;
-            Self::serve(self.bin.clone(), self.owner, folder, "")
+            Self::serve(self.bin.clone(), self.owner, folder, "", false)
         };
         started().expect("the standby does not start")
     }
 
-    /// Starts a server on an existing data folder.
-    fn serve(bin: PathBuf, owner: Option<(u32, u32)>, folder: TempDir, more: &str) -> Result<Self> {
+    /// Starts a server on an existing data folder. If `is_bound`, it ends with the calling thread.
+    fn serve(bin: PathBuf, owner: Option<(u32, u32)>, folder: TempDir, more: &str, is_bound: bool) -> Result<Self> {
         let (data, shown) = (folder.path().join("data"), folder.path().display().to_string());
         let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
         let settings = format!(
@@ -158,7 +175,13 @@ impl Server {
         file.push_str(&settings);
         fs::write(data.join("postgresql.conf"), file)?;
         let log = fs::File::create(folder.path().join("log"))?;
-        let mut postgres = as_owner(bin.join("postgres"), owner);
+        let mut postgres = if is_bound {
+            let mut bound = as_owner("setpriv", owner);
+            bound.args(["--pdeathsig", "INT", "--"]).arg(bin.join("postgres"));
+            bound
+        } else {
+            as_owner(bin.join("postgres"), owner)
+        };
         // The extensions of a copy need the libraries shipped with it, not the system's older ones.
         postgres.env("LD_LIBRARY_PATH", bin.join("../lib"));
         let process = postgres.arg("-D").arg(&data).stdout(Stdio::null()).stderr(log).spawn()?;
@@ -335,6 +358,17 @@ fn as_owner(program: impl AsRef<OsStr>, owner: Option<(u32, u32)>) -> Command {
 /// A database name in a form that libpq does not take for another connection string.
 fn connection_string(database: &str) -> String {
     format!("dbname='{}'", database.replace('\\', "\\\\").replace('\'', "\\'"))
+}
+
+/// Makes an empty folder that only the owner may enter, in place of an earlier one.
+fn make_private(home: &Path, owner: Option<(u32, u32)>) -> std::io::Result<()> {
+    if let Err(error) = fs::remove_dir_all(home)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        return Err(error);
+    }
+    fs::DirBuilder::new().mode(0o700).create(home)?;
+    if let Some((user, group)) = owner { chown(home, Some(user), Some(group)) } else { Ok(()) }
 }
 
 fn give(path: &Path, owner: Option<(u32, u32)>) -> Result<()> {

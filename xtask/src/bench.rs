@@ -8,22 +8,22 @@ use clap::ValueEnum;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// Peers, each with its Debian package.
+/// Other backup tools to compare with, each with its Debian package.
 const PEERS: [(&str, &str); 4] = [("restic", "restic"), ("borg", "borgbackup"), ("pigz", "pigz"), ("aws", "awscli")];
 
-/// What `cargo xtask bench` takes.
+/// Arguments of `cargo xtask bench`.
 #[derive(clap::Args)]
 pub struct Arguments {
     /// What to measure; by default everything
     what: Vec<What>,
-    /// Another release build of the binary, with its plugins beside it, such as one of the previous commit. Documents,
-    /// database and plugins are measured with both builds in turns, without the peers; tables are printed but not kept
+    /// Another release build of the binary, with its plugins beside it, such as one of the previous commit. Measures
+    /// documents, database and plugins with both builds in turns, without the peers; prints the tables but keeps none
     #[arg(long, value_name = "PATH")]
     baseline: Option<PathBuf>,
     /// Size of the documents or the database; by default 2048 for documents and 1024 for the database
     #[arg(long)]
     mib: Option<u64>,
-    /// How often to repeat each piece of work
+    /// How often to repeat each measurement
     #[arg(long, default_value_t = 3)]
     rounds: usize,
 }

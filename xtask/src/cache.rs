@@ -7,7 +7,7 @@ use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
 /// An environment variable; `None` if it is unset or empty.
-#[expect(clippy::disallowed_methods, reason = "the edge of this tool: the one place that reads the environment")]
+#[expect(clippy::disallowed_methods, reason = "this is the only place in this tool that reads the environment")]
 pub fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
@@ -55,12 +55,13 @@ pub fn lock(folder: &Path) -> Result<File> {
     Ok(file)
 }
 
-/// Makes a target folder that several checkouts share safe for this one. Cargo compares only the age of files, so the
-/// members that another checkout built are forgotten and built again. The caller holds the folder's [`lock`].
+/// Makes a target folder that several checkouts share safe for this one. Cargo compares only the age of files, so this
+/// removes the fingerprints of members that another checkout built, and Cargo builds them again. The caller holds the
+/// folder's [`lock`].
 pub fn claim(target: &Path, checkout: &Path, members: &[String]) -> Result<()> {
     use std::os::unix::fs::MetadataExt;
     let root = fs::metadata(checkout).with_context(|| format!("cannot read {}", checkout.display()))?;
-    // With the inode, because a fresh clone often has the path of an older one.
+    // The inode is included because a fresh clone often has the path of an older one.
     let claim = format!("{} {} {}\n", checkout.display(), root.dev(), root.ino());
     let mark = target.join(".xtask-checkout");
     if fs::read_to_string(&mark).is_ok_and(|last| last == claim) {
@@ -73,7 +74,7 @@ pub fn claim(target: &Path, checkout: &Path, members: &[String]) -> Result<()> {
     fs::write(&mark, claim).with_context(|| format!("cannot write {}", mark.display()))
 }
 
-/// `.fingerprint` of every profile, with and without a target triple above it.
+/// The `.fingerprint` folder of every profile, with or without a target triple above it.
 fn fingerprint_folders(target: &Path) -> Vec<PathBuf> {
     let folders = |path: &Path| -> Vec<PathBuf> {
         let entries = fs::read_dir(path).into_iter().flatten().flatten();

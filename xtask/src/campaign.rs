@@ -1,10 +1,10 @@
-//! Simulates years: the host's real code, all faults, and an oracle.
+//! Simulates years of backups with the host's real code, all faults, and an oracle that checks the result.
 
 use crate::machine;
 use crate::run::loud;
 use anyhow::Result;
 
-/// What `cargo xtask campaign` takes.
+/// Arguments of `cargo xtask campaign`.
 #[derive(clap::Args)]
 pub struct Arguments {
     /// Number of histories

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Command;
 use tests::helm::{self, Case, Helm};
 
-/// What `cargo xtask chart` takes.
+/// Arguments of `cargo xtask chart`.
 #[derive(clap::Args)]
 pub struct Arguments {
     /// Replace the golden files with the current renderings; check the diff before committing it

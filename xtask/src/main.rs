@@ -32,7 +32,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Back up a throwaway PostgreSQL to a folder, and show each step
+    /// Demonstrate the main commands with a throwaway PostgreSQL, and a folder as the store
     Demo(demo::Arguments),
     /// Install missing tools, then run every check: format, clippy, docs, dependencies, plugins, all tests
     Test(test::Arguments),
@@ -44,11 +44,11 @@ enum Task {
     Image(image::Arguments),
     /// Build an archive of the binary and the plugins, with a bill of materials for each and optional signatures
     Release(release::Arguments),
-    /// Start a one-node Kubernetes cluster that runs pods and has the image, until Ctrl-C
+    /// Start a one-node Kubernetes cluster that runs pods and has the image; it runs until Ctrl-C
     Node(node::Arguments),
-    /// Simulate years with all faults, and check on each day that every owed state can be restored
+    /// Simulate years with all faults, and check each day that everything that retention must keep can be restored
     Campaign(campaign::Arguments),
-    /// Measure time, memory and size side by side with other tools in one run, and write tables and charts
+    /// Compare time, memory and size with those of other tools, and write tables and charts
     Bench(bench::Arguments),
 }
 

@@ -1,11 +1,11 @@
-//! Starts a one-node cluster on this machine that has the image, until Ctrl-C: to try chart values or a kubeconfig by
-//! hand.
+//! Starts a one-node cluster on this machine that has the image, to try chart values or a kubeconfig by hand. The
+//! cluster runs until Ctrl-C.
 
 use crate::run::{failure, loud, say, timed};
 use crate::{image, machine, plugins};
 use anyhow::Result;
 
-/// What `cargo xtask node` takes.
+/// Arguments of `cargo xtask node`.
 #[derive(clap::Args)]
 pub struct Arguments {
     /// Port of this machine's loopback address that pods may reach, such as a database's port; repeatable

@@ -24,7 +24,7 @@ struct Family {
     components: Vec<PathBuf>,
 }
 
-/// What `cargo xtask plugins` takes.
+/// Arguments of `cargo xtask plugins`.
 #[derive(clap::Args)]
 pub struct Arguments {
     /// Also build the Python examples, into the plugins' folder `examples`; installs componentize-py once
@@ -73,7 +73,7 @@ fn build_families(families: &[Family]) -> Result<()> {
     let modules = cache::folder()?.join(format!("wasm-{}", compiler.version));
     // Held until the components are written: a build of another checkout writes other modules under the same names.
     let _held = cache::lock(&modules)?;
-    // All of them, also those that this build leaves out: another checkout's must not stay.
+    // Includes the plugins that this build leaves out, so that no module of another checkout stays.
     let members = ["plugins", "tests/guests"].map(|folder| crate_names(&root.join(folder))).concat();
     cache::claim(&modules, &root, &members)?;
     timed("building the plugins", || compile(&compiler, &modules, &names))?;
@@ -113,7 +113,7 @@ fn crate_names(folder: &Path) -> Vec<String> {
     names
 }
 
-/// The crates that become components: all but the library that they share.
+/// The crates that become components, which is all but the library that they share.
 fn component_names(folder: &Path) -> Vec<String> {
     let mut names = crate_names(folder);
     names.retain(|name| {
@@ -168,7 +168,7 @@ fn place(component: &[u8], name: &str, folders: &[PathBuf]) -> Result<bool> {
 
 fn componentize(module: &[u8]) -> Result<Vec<u8>> {
     ComponentEncoder::default().validate(true).module(module)?.encode().map_err(|error| {
-        let hint = "the core module may only import what wit-bindgen generates from wit/: no WASI, no JavaScript";
+        let hint = "the core module may only import what wit-bindgen generates from wit/, not WASI or JavaScript";
         error.context(failure("its core module does not fit the interfaces", hint))
     })
 }

@@ -1,7 +1,7 @@
 //! Builds plugins written in Python: folders below `plugins/examples` with an `app.py`.
 //!
-//! componentize-py packs an interpreter with the plugin and puts new random numbers into each build. So builds are
-//! cached by their sources, and on one machine the same sources give the same component.
+//! componentize-py packs an interpreter with the plugin and puts new random numbers into each build. Builds are
+//! therefore cached by their sources, so that on one machine the same sources give the same component.
 
 use crate::run::{failure, quiet, succeeds, timed};
 use crate::{cache, machine};

@@ -20,7 +20,7 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Digests of all files, in the format of `sha256sum --check`.
 const SUMS: &str = "SHA256SUMS";
 
-/// What `cargo xtask release` takes.
+/// Arguments of `cargo xtask release`.
 #[derive(clap::Args)]
 pub struct Arguments {
     /// Sign with this minisign secret key. `minisign -G -s FILE` makes one and prints the public key for `signed_by`

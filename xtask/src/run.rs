@@ -46,7 +46,7 @@ pub fn say(line: impl fmt::Display) {
     eprintln!("xtask: {line}");
 }
 
-/// Prints what starts, does it, and prints the duration if it was long.
+/// Prints what starts, runs it, and prints the duration if it took long.
 pub fn timed<T>(doing: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     say(doing);
     let started = Instant::now();

@@ -15,7 +15,7 @@ use summary::{Skipped, Tally};
 /// Optional archive readers that tests compare with.
 const ARCHIVE_READERS: [(&str, &str); 2] = [("bsdtar", "libarchive-tools"), ("7z", "p7zip-full")];
 
-/// What `cargo xtask test` takes.
+/// Arguments of `cargo xtask test`.
 #[derive(clap::Args)]
 pub struct Arguments {
     /// Skip the documentation and the check of dependencies; skipped checks are listed
@@ -51,7 +51,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     checks.tests()
 }
 
-/// CI starts with a fresh clone every time, so it builds in the cache, where an earlier run built the dependencies.
+/// The folder to build in. CI starts with a fresh clone every time, so it builds in the cache, where an earlier run
+/// built the dependencies.
 fn target_folder() -> Result<PathBuf> {
     if cache::variable("CI").is_none() || cache::variable("CARGO_TARGET_DIR").is_some() {
         return machine::target_folder();
@@ -125,7 +126,7 @@ impl Checks {
         })
     }
 
-    /// Every dependency is used, and none is forbidden or known to be unsafe.
+    /// Checks that every dependency is used, and that none is forbidden or has a known vulnerability.
     fn dependencies(&mut self) -> Result<()> {
         match machine::cargo_machete() {
             Ok(machete) => timed("looking for unused dependencies", || {
@@ -143,7 +144,7 @@ impl Checks {
         }
     }
 
-    /// Licences, bans and sources need no network; advisories do.
+    /// Checks licences, bans and sources, which needs no network, and advisories, which needs one.
     fn rules_of_dependencies(&mut self, deny: &Path) -> Result<()> {
         let check = |what: &[&str]| {
             let mut command = Command::new(deny);
@@ -205,7 +206,7 @@ impl Checks {
 
 /// Runs the tests with their output on this terminal, and counts them.
 fn follow(command: &mut Command) -> Result<(Tally, bool)> {
-    // The summaries of both runners are recognised by their form, on either stream.
+    // Either runner may print its summary to either stream. It is recognised by its format.
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     let stdout = child.stdout.take().context("the output of the runner is not captured")?;
     let stderr = child.stderr.take().context("the output of the runner is not captured")?;

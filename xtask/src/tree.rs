@@ -31,7 +31,7 @@ pub struct Tree {
 }
 
 impl Tree {
-    /// An empty tree with the links that Debian's programs are linked against.
+    /// An otherwise empty tree with the links, such as `lib`, that Debian's programs expect.
     pub fn merged() -> Self {
         let mut tree = Self::default();
         for name in MERGED {

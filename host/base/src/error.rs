@@ -62,7 +62,8 @@ impl Class {
 }
 
 /// A failure: one lowercase sentence that reads well after "error: ", and a hint.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, derive_more::Display)]
+#[display("{message}")]
 pub struct Error {
     class: Class,
     message: String,
@@ -152,12 +153,6 @@ impl Error {
     /// The hint, if there is one.
     pub fn advice(&self) -> Option<&str> {
         self.hint.as_deref()
-    }
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
     }
 }
 

@@ -2,20 +2,25 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use std::fmt;
 use std::str::FromStr;
 
 /// Format of a stamp.
 const FORMAT: &str = "%Y%m%dT%H%M%SZ";
 
 /// A moment to the second, as it stands in the names of objects: `20260630T010000Z`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, derive_more::Display)]
+#[display("{}", _0.strftime(FORMAT))]
 pub struct Stamp(Timestamp);
 
 /// A snapshot. Its id is the moment at which its run began, and names everything that the run created.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, derive_more::Display)]
 #[serde(transparent)]
 pub struct SnapshotId(Stamp);
+
+/// The text is not a valid stamp.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a valid moment; expected one such as 20260630T010000Z")]
+pub struct InvalidStamp(String);
 
 /// The text is not a valid snapshot id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -74,24 +79,12 @@ impl From<SnapshotId> for Stamp {
     }
 }
 
-impl fmt::Display for Stamp {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0.strftime(FORMAT))
-    }
-}
-
-impl fmt::Display for SnapshotId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
 impl FromStr for Stamp {
-    type Err = InvalidSnapshotId;
+    type Err = InvalidStamp;
 
-    /// Accepts only the format that [`fmt::Display`] writes.
-    fn from_str(text: &str) -> Result<Self, InvalidSnapshotId> {
-        Self::parse_bytes(text.as_bytes()).ok_or_else(|| InvalidSnapshotId(text.to_owned()))
+    /// Accepts only the format that [`std::fmt::Display`] writes.
+    fn from_str(text: &str) -> Result<Self, InvalidStamp> {
+        Self::parse_bytes(text.as_bytes()).ok_or_else(|| InvalidStamp(text.to_owned()))
     }
 }
 
@@ -99,7 +92,7 @@ impl FromStr for SnapshotId {
     type Err = InvalidSnapshotId;
 
     fn from_str(text: &str) -> Result<Self, InvalidSnapshotId> {
-        text.parse().map(Self)
+        text.parse().map(Self).map_err(|InvalidStamp(text)| InvalidSnapshotId(text))
     }
 }
 

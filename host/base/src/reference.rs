@@ -2,7 +2,6 @@
 
 use crate::text::printable;
 use serde::Deserialize;
-use std::fmt;
 
 /// Longest name of an object.
 const NAME_BYTES_MAX: usize = 253;
@@ -11,7 +10,7 @@ const NAME_BYTES_MAX: usize = 253;
 pub const LABEL_BYTES_MAX: usize = 63;
 
 /// A namespace's name.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize, derive_more::Display)]
 #[serde(try_from = "String")]
 pub struct Namespace(String);
 
@@ -28,12 +27,6 @@ impl Namespace {
     }
 }
 
-impl fmt::Display for Namespace {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
 impl TryFrom<String> for Namespace {
     type Error = String;
 
@@ -43,7 +36,8 @@ impl TryFrom<String> for Namespace {
 }
 
 /// An object in a namespace: `namespace/name`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, derive_more::Display)]
+#[display("{namespace}/{name}")]
 #[serde(try_from = "String")]
 pub struct Reference {
     /// Its namespace.
@@ -62,12 +56,6 @@ impl TryFrom<String> for Reference {
             return Err(invalid());
         }
         Ok(Self { namespace: namespace.to_owned().try_into().map_err(|_| invalid())?, name: name.to_owned() })
-    }
-}
-
-impl fmt::Display for Reference {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
     }
 }
 

@@ -4,7 +4,6 @@ use base::error::{Error, Result};
 use base::id::SnapshotId;
 use base::text::printable;
 use std::collections::BTreeMap;
-use std::fmt;
 
 /// Longest name of an environment or a source. Both become parts of keys.
 const NAME_BYTES_MAX: usize = 63;
@@ -13,7 +12,7 @@ const NAME_BYTES_MAX: usize = 63;
 pub const RESERVED: [&str; 6] = ["snapshots", "forgotten", "verified", "drills", "leases", "environment"];
 
 /// An environment's name.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, derive_more::Display)]
 pub struct Environment(String);
 
 impl Environment {
@@ -28,12 +27,6 @@ impl Environment {
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
-    }
-}
-
-impl fmt::Display for Environment {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
     }
 }
 

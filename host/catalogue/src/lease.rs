@@ -129,11 +129,13 @@ impl Fence {
     }
 
     /// Whether the lease still holds.
+    #[must_use]
     pub fn holds(&self) -> bool {
         self.holds_for(Duration::ZERO)
     }
 
     /// Whether there is enough time to commit or delete something under the lease.
+    #[must_use]
     pub fn allows_a_change(&self) -> bool {
         self.holds_for(MARGIN)
     }

@@ -15,7 +15,6 @@ use base::id::{SnapshotId, Stamp};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fmt;
 use store::ObjectKey;
 
 /// Version of both formats. Increment it when a field is added, dropped or read differently. Version 2 added what could
@@ -23,22 +22,14 @@ use store::ObjectKey;
 pub const FORMAT_VERSION: u32 = 2;
 
 /// How thoroughly a snapshot was checked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, derive_more::Display)]
+#[display(rename_all = "lowercase")]
 #[serde(rename_all = "lowercase")]
 pub enum Depth {
     /// Every object was read completely and compared with its record.
     Read,
     /// In addition, every source was restored to a temporary place and checked there.
     Deep,
-}
-
-impl fmt::Display for Depth {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Read => "read",
-            Self::Deep => "deep",
-        })
-    }
 }
 
 /// The overall result of the verifications of a snapshot.

@@ -9,7 +9,6 @@ use base::id::{SnapshotId, Stamp};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use store::ObjectKey;
 
 /// Version of the record's format. Increment it when a field is added, dropped or read differently. Version 2 added the
@@ -108,7 +107,8 @@ impl ClockDoubt {
 }
 
 /// How much of a source its object holds. The condition of a snapshot is the worst of its sources.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, derive_more::Display)]
+#[display(rename_all = "lowercase")]
 #[serde(rename_all = "lowercase")]
 pub enum Condition {
     /// Everything was read.
@@ -119,17 +119,6 @@ pub enum Condition {
     Suspect,
     /// There is no object.
     Failed,
-}
-
-impl fmt::Display for Condition {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Whole => "whole",
-            Self::Partial => "partial",
-            Self::Suspect => "suspect",
-            Self::Failed => "failed",
-        })
-    }
 }
 
 /// How much a source held, as far as it was counted. Runs compare their counts with those of earlier runs.
@@ -151,7 +140,8 @@ pub struct Measure {
 }
 
 /// What happened to a source in a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, derive_more::Display)]
+#[display(rename_all = "lowercase")]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
     /// Dumped to a new object.
@@ -162,17 +152,6 @@ pub enum Outcome {
     Adopted,
     /// Neither dumped nor carried over.
     Failed,
-}
-
-impl fmt::Display for Outcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Saved => "saved",
-            Self::Unchanged => "unchanged",
-            Self::Adopted => "adopted",
-            Self::Failed => "failed",
-        })
-    }
 }
 
 /// One source in a record.
@@ -460,7 +439,7 @@ impl SourceRecord {
 }
 
 impl Record {
-    /// A record without sources that follows no other one.
+    /// A record without sources that follows no other one, and is not complete.
     pub fn blank(id: SnapshotId, environment: &str) -> Self {
         Self {
             format_version: FORMAT_VERSION,
@@ -470,7 +449,7 @@ impl Record {
             finished: id.taken(),
             time_zone: "UTC".to_owned(),
             host_version: env!("CARGO_PKG_VERSION").to_owned(),
-            complete: true,
+            complete: false,
             sources: BTreeMap::new(),
             plugins: Vec::new(),
             warnings: Vec::new(),

@@ -130,6 +130,15 @@ impl Plugin {
     /// Asks any plugin for the schema of its settings.
     pub(super) async fn settings_schema(&self) -> Called<String> {
         self.call(SETTINGS_SCHEMA, async |store, linked| {
+            // A function with another type is found before any of them is called.
+            match self.role {
+                Role::Fingerprint => drop(fingerprint::FingerprintPre::new(linked.clone())?),
+                Role::Dump => drop(dump::DumpPre::new(linked.clone())?),
+                Role::Retention => drop(retention::RetentionPre::new(linked.clone())?),
+                Role::Job => drop(job::JobPre::new(linked.clone())?),
+                Role::Coverage => drop(coverage::CoveragePre::new(linked.clone())?),
+                Role::Crosscheck => drop(crosscheck::CrosscheckPre::new(linked.clone())?),
+            }
             let instance = linked.instantiate_async(&mut *store).await?;
             let missing = || wasmtime::format_err!("it exports no function `{SETTINGS_SCHEMA}`");
             let interface = component::full_name(self.role.export());

@@ -12,8 +12,10 @@ use crate::Role;
 use base::error::{Class, Error};
 use base::stream::ByteStream;
 use base::text::printable;
+use documents::Archived;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use tokio::sync::oneshot;
 use wasmtime::component::{HasSelf, Linker, Resource, ResourceTable};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
@@ -32,7 +34,7 @@ mod bindings {
         path: "../../wit",
         imports: { default: async | trappable },
         additional_derives: [PartialEq],
-        with: { "backup:host/bytes.stream": base::stream::ByteStream },
+        with: { "backup:host/bytes.stream": super::Content },
     });
 }
 pub use bindings::backup::host::{business_zone, bytes, log, notices, types};
@@ -90,8 +92,17 @@ pub fn add_tally(total: &mut Tally, tally: Tally) {
     }
 }
 
-/// A plugin's answer: the value, or as much of the failure as the plugin may know.
-pub type Answer<T> = wasmtime::Result<Result<T, types::Error>>;
+/// What a call returns to the plugin: the value, or as much of the failure as the plugin may know.
+pub type GuestResult<T> = wasmtime::Result<Result<T, types::Error>>;
+
+/// The bytes that a plugin hands on without seeing them, with the outcome of the archive that they are.
+#[derive(Debug)]
+pub struct Content {
+    /// The bytes.
+    pub bytes: ByteStream,
+    /// Arrives before the stream ends; `None` for a dump.
+    pub archived: Option<oneshot::Receiver<Archived>>,
+}
 
 /// One plugin call's state in the host.
 pub struct Context {
@@ -148,7 +159,7 @@ impl Context {
     ///
     /// # Errors
     /// A trap, such as [`LimitReached::Streams`].
-    pub fn open_stream(&mut self, open: impl FnOnce() -> Result<ByteStream, Error>) -> Answer<Resource<ByteStream>> {
+    pub fn open_stream(&mut self, open: impl FnOnce() -> Result<Content, Error>) -> GuestResult<Resource<Content>> {
         self.streams = self.streams.saturating_add(1);
         if self.streams > STREAMS_MAX {
             return Err(LimitReached::Streams.into());
@@ -160,7 +171,7 @@ impl Context {
     ///
     /// # Errors
     /// A trap if the plugin holds too many handles.
-    pub fn hand_out<T: Send + 'static>(&mut self, value: Result<T, Error>) -> Answer<Resource<T>> {
+    pub fn hand_out<T: Send + 'static>(&mut self, value: Result<T, Error>) -> GuestResult<Resource<T>> {
         let handle = match value {
             Ok(value) => Ok(self.table.push(value)?),
             Err(error) => Err(error),
@@ -276,7 +287,7 @@ impl business_zone::Host for Context {
 impl bytes::Host for Context {}
 
 impl bytes::HostStream for Context {
-    async fn drop(&mut self, stream: Resource<ByteStream>) -> wasmtime::Result<()> {
+    async fn drop(&mut self, stream: Resource<Content>) -> wasmtime::Result<()> {
         self.table.delete(stream)?;
         Ok(())
     }

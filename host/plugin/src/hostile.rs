@@ -87,7 +87,7 @@ impl Place {
             }
             Role::Dump => {
                 let stamp = stamp().to_string();
-                let called = plugin.dump_tree(&stamp, ArchiveTree::new(self.tree.clone()).0, self.prefix());
+                let called = plugin.dump_tree(&stamp, ArchiveTree(self.tree.clone()), self.prefix());
                 called.await.result.map(|receipt| receipt.key)
             }
             Role::Job | Role::Coverage => panic!("these need a cluster"),

@@ -17,7 +17,8 @@ pub const MEDIA_TYPE: &str = "application/x-minisig";
 pub const BYTES_MAX: u64 = 16 << 10;
 
 /// A minisign public key.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, derive_more::Display)]
+#[display("{text}")]
 #[serde(try_from = "String")]
 pub struct Key {
     text: String,
@@ -42,12 +43,6 @@ impl std::str::FromStr for Key {
 
     fn from_str(text: &str) -> std::result::Result<Self, Self::Err> {
         text.to_owned().try_into()
-    }
-}
-
-impl std::fmt::Display for Key {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.text)
     }
 }
 

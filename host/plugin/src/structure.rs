@@ -41,18 +41,13 @@ const LOCALS_MAX: u64 = 1_000_000;
 const PARAMETER_BYTES: usize = 32;
 
 /// A flaw of a file, and its position.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, derive_more::Display)]
+#[display("{reason} at byte {offset}")]
 pub struct Flaw {
     /// A phrase, such as `unexpected end-of-file`.
     pub reason: String,
     /// Position in bytes from the start of the file.
     pub offset: u64,
-}
-
-impl fmt::Display for Flaw {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} at byte {}", self.reason, self.offset)
-    }
 }
 
 impl From<BinaryReaderError> for Flaw {

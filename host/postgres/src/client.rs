@@ -8,7 +8,6 @@ use super::program::{NOWHERE, Program};
 use super::{DatabaseConfig, SessionAttrs, SslMode, tls};
 use base::error::{Class, Error, Result};
 use base::secret::{ExposeSecret, SecretString};
-use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -52,19 +51,13 @@ const PINS_OF_NEWER_SERVERS: &str = "SELECT set_config(name, '0', true) FROM pg_
      WHERE name IN ('transaction_timeout', 'idle_session_timeout')";
 
 /// A database, host and user for messages.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, derive_more::Display)]
+#[display("database `{database}` on {host}:{port} as user `{user}`")]
 pub(super) struct Target {
     host: String,
     port: u16,
     database: String,
     user: String,
-}
-
-impl fmt::Display for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { host, port, database, user } = self;
-        write!(f, "database `{database}` on {host}:{port} as user `{user}`")
-    }
 }
 
 /// Credentials for one login. They are read again for each connection.

@@ -115,7 +115,7 @@ async fn a_lent_secret_never_enters_a_guests_memory() {
         let error = scene.run_job(&format!("do = \"look\", masked = \"{masked}\"")).await.unwrap_err();
         assert!(error.message().ends_with("clean"), "{error}");
     }
-    // The search does find a text that is there.
+    // The search finds a text that is in the guest's memory.
     let masked: String = "Completed".bytes().map(|byte| format!("{:02x}", byte ^ 0x5a)).collect();
     let error = scene.run_job(&format!("do = \"look\", masked = \"{masked}\"")).await.unwrap_err();
     assert!(error.message().ends_with("found"), "{error}");

@@ -20,7 +20,6 @@ use base::stream::ByteStream;
 use bytes::Bytes;
 use location::{Location, locate};
 use serde::Deserialize;
-use std::fmt;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -36,7 +35,7 @@ const LIST_KEYS_MAX: usize = 1_000_000;
 
 /// An object's path below the store's root: `prod/db/20260630T010000Z.dump`. Cheap to clone, because a history holds
 /// thousands of copies.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, derive_more::Display)]
 pub struct ObjectKey(Arc<str>);
 
 impl ObjectKey {
@@ -53,12 +52,6 @@ impl ObjectKey {
     /// The key as text.
     pub fn as_str(&self) -> &str {
         &self.0
-    }
-}
-
-impl fmt::Display for ObjectKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
     }
 }
 

@@ -1,7 +1,6 @@
 //! Reports which volumes are covered by a backup and which are not.
 //!
-//! `settings.rs` reads the settings, `policy.rs` decides, and this file translates between them and the world
-//! `coverage`.
+//! `settings.rs` reads the settings, `policy.rs` decides, and this file connects them to the world `coverage`.
 
 #![cfg_attr(target_family = "wasm", expect(unsafe_code, reason = "the exports that wit-bindgen generates"))]
 

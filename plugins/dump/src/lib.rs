@@ -1,7 +1,6 @@
 //! Dumps the sources that changed, with a reason for each decision.
 //!
-//! `settings.rs` reads the settings, `policy.rs` decides, and this file translates between them and the world
-//! `dump`. It only combines handles: the host moves the bytes, and the plugin sees none of them.
+//! `settings.rs` reads the settings, `policy.rs` decides, and this file connects them to the world `dump`. It only combines handles: the host moves the bytes, and the plugin sees none of them.
 
 #![cfg_attr(target_family = "wasm", expect(unsafe_code, reason = "the exports that wit-bindgen generates"))]
 

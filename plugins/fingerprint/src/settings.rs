@@ -119,6 +119,7 @@ impl PluginSettings for Settings {
             ("volatile_tables", &self.volatile_tables),
             ("volatile_constants", &self.volatile_constants),
             ("volatile_events", &self.volatile_events),
+            ("exclude", &self.exclude),
         ];
         let lists = lists.into_iter().chain(self.volatile_columns.values().map(|names| ("volatile_columns", names)));
         for (list, entries) in lists {

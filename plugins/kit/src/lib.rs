@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 
 /// The settings of a plugin, which the host passes as JSON text.
 pub trait PluginSettings: Default + Serialize + DeserializeOwned {
-    /// The plugin's name. Every message begins with it.
+    /// The name that every message begins with.
     const PLUGIN: &'static str;
 
     /// The JSON Schema that the host shows and checks. [`checks::schema_matches`] compares it with the code.

@@ -12,7 +12,7 @@ wit_bindgen::generate!({ world: "retention", path: "../../wit", generate_all });
 
 use backup::host::log;
 use backup::host::types::{Error, Timestamp};
-use exports::backup::host::retaining::{self, Guest, RetentionPlan, Verdict};
+use exports::backup::host::retaining::{self, Guest, RetentionPlan};
 use kit::PluginSettings;
 use settings::Settings;
 
@@ -31,17 +31,11 @@ impl Guest for Plugin {
     ) -> Result<RetentionPlan, Error> {
         kit::panics::report_to(|message| log::emit(log::Level::Error, message, &[]));
         let settings = Settings::parse(&settings).map_err(Error::Denied)?;
-        let inputs: Vec<_> = snapshots
-            .iter()
-            .map(|s| policy::Snapshot { taken: s.taken, complete: s.complete, pinned: s.pinned })
-            .collect();
-        let decisions = policy::plan(now, &time_zone, &settings, &inputs);
-        let decisions = snapshots.into_iter().zip(decisions).map(|(snapshot, decision)| {
-            let (verdict, reason) = match decision {
-                policy::Decision::Keep(reason) => (Verdict::Keep, reason),
-                policy::Decision::Forget(reason) => (Verdict::Forget, reason),
-            };
-            retaining::Decision { id: snapshot.id, verdict, reasons: vec![reason.into()] }
+        let decisions = policy::plan(now, &time_zone, &settings, &snapshots);
+        let decisions = snapshots.into_iter().zip(decisions).map(|(snapshot, (verdict, reason))| retaining::Decision {
+            id: snapshot.id,
+            verdict,
+            reasons: vec![reason.into()],
         });
         Ok(RetentionPlan { decisions: decisions.collect(), notes: vec![] })
     }

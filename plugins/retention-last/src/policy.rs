@@ -1,27 +1,11 @@
 //! Decides which snapshots to keep: the last N complete ones. A pure function of its arguments; it never sees a clock,
 //! an object or a store.
 
+use crate::exports::backup::host::retaining::{Snapshot, Verdict};
 use crate::settings::Settings;
 
-/// The parts of a snapshot that the rule uses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Snapshot {
-    /// Seconds since 1970-01-01T00:00:00Z.
-    pub taken: i64,
-    /// Every source can be restored from it.
-    pub complete: bool,
-    /// Never forgotten, whatever the rule decides.
-    pub pinned: bool,
-}
-
 /// The decision for one snapshot, with its reason.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Decision {
-    /// Keep the snapshot.
-    Keep(&'static str),
-    /// Forget the snapshot.
-    Forget(&'static str),
-}
+pub type Decision = (Verdict, &'static str);
 
 /// Decides for each snapshot. The decisions have the order of the snapshots.
 ///
@@ -32,18 +16,18 @@ pub fn plan(now: i64, _time_zone: &str, settings: &Settings, snapshots: &[Snapsh
     let mut newest_first: Vec<usize> = (0..snapshots.len()).collect();
     newest_first.sort_by_key(|&at| std::cmp::Reverse((snapshots[at].taken, at)));
 
-    let mut decisions = vec![Decision::Forget("older than the complete snapshots to keep"); snapshots.len()];
+    let mut decisions = vec![(Verdict::Forget, "older than the complete snapshots to keep"); snapshots.len()];
     let mut left = settings.keep;
     for at in newest_first {
-        let snapshot = snapshots[at];
+        let snapshot = &snapshots[at];
         let counts = snapshot.complete && snapshot.taken <= now;
         decisions[at] = match snapshot {
-            Snapshot { taken, .. } if taken > now => Decision::Keep("taken in the future"),
-            _ if counts && left > 0 => Decision::Keep("one of the last complete snapshots"),
-            Snapshot { pinned: true, .. } => Decision::Keep("pinned"),
+            Snapshot { taken, .. } if *taken > now => (Verdict::Keep, "taken in the future"),
+            _ if counts && left > 0 => (Verdict::Keep, "one of the last complete snapshots"),
+            Snapshot { pinned: true, .. } => (Verdict::Keep, "pinned"),
             // The record of a failed run is kept as long as the complete snapshots around it.
-            Snapshot { complete: false, .. } if left > 0 => Decision::Keep("incomplete, not older than what is kept"),
-            Snapshot { complete: false, .. } => Decision::Forget("incomplete, older than what is kept"),
+            Snapshot { complete: false, .. } if left > 0 => (Verdict::Keep, "incomplete, not older than what is kept"),
+            Snapshot { complete: false, .. } => (Verdict::Forget, "incomplete, older than what is kept"),
             _ => continue,
         };
         left = left.saturating_sub(u32::from(counts));
@@ -59,7 +43,8 @@ mod tests {
     const NOW: i64 = 1_000;
 
     fn complete(taken: i64) -> Snapshot {
-        Snapshot { taken, complete: true, pinned: false }
+        let id = taken.to_string();
+        Snapshot { id, taken, complete: true, bytes: 1, pinned: false, verified: false, adopted: false }
     }
 
     fn incomplete(taken: i64) -> Snapshot {
@@ -73,7 +58,7 @@ mod tests {
     fn kept(keep: u32, snapshots: &[Snapshot]) -> Vec<i64> {
         let settings = Settings { keep, keep_nothing: keep == 0 };
         let decisions = plan(NOW, "Europe/Paris", &settings, snapshots);
-        let kept = snapshots.iter().zip(decisions).filter(|(_, decision)| matches!(decision, Decision::Keep(_)));
+        let kept = snapshots.iter().zip(decisions).filter(|(_, decision)| matches!(decision, (Verdict::Keep, _)));
         kept.map(|(snapshot, _)| snapshot.taken).collect()
     }
 
@@ -107,7 +92,7 @@ mod tests {
     fn of_two_snapshots_in_the_same_second_the_later_in_the_list_is_newer() {
         let decisions =
             plan(NOW, "Europe/Paris", &Settings { keep: 1, keep_nothing: false }, &[complete(5), complete(5)]);
-        assert!(matches!(decisions[..], [Decision::Forget(_), Decision::Keep(_)]), "{decisions:?}");
+        assert!(matches!(decisions[..], [(Verdict::Forget, _), (Verdict::Keep, _)]), "{decisions:?}");
     }
 
     proptest! {
@@ -116,7 +101,7 @@ mod tests {
             keep in 1..5_u32,
             snapshots in prop::collection::vec(
                 (0..NOW + 9, any::<bool>(), any::<bool>())
-                    .prop_map(|(taken, complete, pinned)| Snapshot { taken, complete, pinned }),
+                    .prop_map(|(taken, is_complete, pinned)| Snapshot { complete: is_complete, pinned, ..complete(taken) }),
                 0..30,
             ),
         ) {
@@ -128,7 +113,7 @@ mod tests {
                 });
                 let owed = snapshot.complete && snapshot.taken <= NOW && newer.count() <= keep as usize;
                 if owed || snapshot.pinned || snapshot.taken > NOW {
-                    prop_assert!(matches!(decision, Decision::Keep(_)), "{:?} {:?}", snapshot, decision);
+                    prop_assert!(matches!(decision, (Verdict::Keep, _)), "{:?} {:?}", snapshot, decision);
                 }
             }
         }

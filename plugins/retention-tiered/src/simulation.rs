@@ -10,8 +10,6 @@ use jiff::ToSpan;
 use jiff::civil::{Date, date};
 use jiff::tz::TimeZoneDatabase;
 use proptest::prelude::*;
-use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
 
 const ZONES: [&str; 8] = [
     "Europe/Paris",
@@ -42,6 +40,23 @@ enum Pattern {
 }
 
 const PATTERNS: [Pattern; 5] = [Pattern::Nightly, Pattern::Office, Pattern::Failing, Pattern::Holes, Pattern::Busy];
+
+/// SplitMix64: reproducible, so that a failure can be replayed from its seed.
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (mixed ^ (mixed >> 31)) % bound
+    }
+
+    fn one_in(&mut self, bound: u64) -> bool {
+        self.below(bound) == 0
+    }
+}
 
 #[derive(Debug, Clone)]
 struct Scenario {
@@ -96,33 +111,30 @@ impl Ends {
 }
 
 /// One day's runs as (taken, complete), and when the day's prune happens.
-fn runs(scenario: &Scenario, number: i32, begins: i64, chance: &mut StdRng) -> (Vec<(i64, bool)>, i64) {
-    let night = begins + 3_600 + chance.random_range(0..600);
+fn runs(scenario: &Scenario, number: i32, begins: i64, chance: &mut Chance) -> (Vec<(i64, bool)>, i64) {
+    let night = begins + 3_600 + chance.below(600).cast_signed();
     let nightly = vec![(night, true)];
     let taken = match scenario.pattern {
         Pattern::Nightly => nightly,
         Pattern::Office if number % 7 < 5 => vec![(begins + 19 * 3_600, true)],
         Pattern::Office => vec![],
-        Pattern::Failing if chance.random_ratio(1, 5) && chance.random_ratio(1, 2) => vec![],
-        Pattern::Failing => vec![(night, !chance.random_ratio(1, 6))],
+        Pattern::Failing if chance.one_in(5) && chance.one_in(2) => vec![],
+        Pattern::Failing => vec![(night, !chance.one_in(6))],
         Pattern::Holes => {
-            let hole = matches!(number % 400, 20..29 | 100..175)
-                || matches!(number, 1_500..1_950)
-                || chance.random_ratio(1, 40);
+            let hole = matches!(number % 400, 20..29 | 100..175) || matches!(number, 1_500..1_950) || chance.one_in(40);
             if hole { vec![] } else { vec![(night, true), (night + 40_000, true)] }
         }
         Pattern::Busy => {
-            let mut taken: Vec<_> =
-                (0..chance.random_range(0..4)).map(|_| chance.random_range(0..86_400) + begins).collect();
-            taken.extend(chance.random_ratio(1, 4).then_some(begins));
-            taken.extend(taken.first().copied().filter(|_| chance.random_ratio(1, 4)));
-            let skew = if chance.random_ratio(1, 50) { 3 * 86_400 } else { 0 };
+            let mut taken: Vec<_> = (0..chance.below(4)).map(|_| chance.below(86_400).cast_signed() + begins).collect();
+            taken.extend(chance.one_in(4).then_some(begins));
+            taken.extend(taken.first().copied().filter(|_| chance.one_in(4)));
+            let skew = if chance.one_in(50) { 3 * 86_400 } else { 0 };
             taken.sort_unstable();
-            taken.into_iter().map(|at| (at + skew, true)).map(|(at, _)| (at, !chance.random_ratio(1, 8))).collect()
+            taken.into_iter().map(|at| (at + skew, true)).map(|(at, _)| (at, !chance.one_in(8))).collect()
         }
     };
     let last = taken.iter().map(|&(at, _)| at).filter(|&at| at < begins + 90_000).max();
-    let prune = last.unwrap_or(begins + 3_600) + chance.random_range(0..30);
+    let prune = last.unwrap_or(begins + 3_600) + chance.below(30).cast_signed();
     (taken, prune)
 }
 
@@ -131,7 +143,7 @@ fn play(scenario: &Scenario) -> (usize, usize) {
     let settings = &scenario.settings;
     let calendar = Calendar::from_zone(TimeZoneDatabase::bundled().get(scenario.zone).unwrap(), settings);
     let ends = Ends::from_scenario(scenario);
-    let mut chance = StdRng::seed_from_u64(scenario.seed);
+    let mut chance = Chance(scenario.seed);
     let mut history: Vec<(i64, usize)> = Vec::new();
     let mut alive: Vec<(usize, Snapshot)> = Vec::new();
     let (mut number_of_runs, mut most, mut clock) = (0, 0, i64::MIN);

@@ -7,10 +7,10 @@ use std::path::Path;
 use std::process::Command;
 use tests::helm::{self, Helm};
 
-/// Questions that wait where any does.
+/// The number of waiting questions in the tests in which any wait.
 const QUESTIONS: &str = "2";
 
-/// The CronJob of the backup, as the metrics have it.
+/// The labels of the backup's CronJob in the metrics.
 const OF: &str = "namespace=\"erp\",cronjob=\"erp-dolibarr-backup\"";
 
 #[test]
@@ -40,14 +40,14 @@ fn the_alerts_watch_the_cron_jobs_that_are_rendered() {
         let expression = rule["expr"].as_str().unwrap();
         let watched = expression.split("cronjob=\"").skip(1).map(|rest| rest.split('"').next().unwrap());
         for cronjob in watched {
-            assert!(jobs.contains(cronjob), "{cronjob} of {expression} is none of {jobs:?}");
+            assert!(jobs.contains(cronjob), "{cronjob} in {expression} is not one of {jobs:?}");
         }
         let open = |c: char| expression.matches(c).count();
         assert!(open('(') == open(')') && open('{') == open('}'), "{expression}");
     }
 }
 
-/// The rules of a rendering.
+/// The rendered alert rules.
 fn rules(engine: &Helm) -> Value {
     let monitoring = json!({"prometheusRule": {"enabled": true}});
     let values = prod_with(&[("monitoring", monitoring), ("coverage", json!({"enabled": true}))]);
@@ -62,7 +62,8 @@ fn promtool(program: &Path, arguments: &[&str], folder: &Path) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&text));
 }
 
-/// A test of one alert: what there is to see from time 0 on, a minute each, and whether it fires after some hours.
+/// A promtool test of one alert: the input series, one value a minute from time 0, and whether the alert fires after
+/// this many hours.
 fn fires(rules: &Value, series: &[&(String, &str)], alert: &str, hours: u32, fires: bool) -> Value {
     let all = rules["groups"][0]["rules"].as_array().unwrap();
     let rule = all.iter().find(|rule| rule["alert"] == alert).unwrap_or_else(|| panic!("no alert {alert}"));
@@ -132,7 +133,7 @@ fn alerts_fire_when_they_should_and_not_before() {
     test_rules(&program, &rules, &tests);
 }
 
-/// Has the rules checked, and tested.
+/// Checks the rules with promtool, and runs the tests.
 #[track_caller]
 fn test_rules(program: &Path, rules: &Value, tests: &[Value]) {
     let folder = tempfile::tempdir().unwrap();
@@ -153,7 +154,7 @@ fn alerts_on_what_the_store_shows_fire_where_its_metrics_are_collected_and_nowhe
     let database = whole("env=\"prod\",source=\"db\"", "1x3000");
     let documents = whole("env=\"prod\",source=\"docs\"", "0x3000");
     let mended = whole("env=\"prod\",source=\"docs\"", "0x10 1x3000");
-    // What the collector's own scrape adds, and what a whole fleet's metrics have.
+    // With the labels that the collector's scrape adds, and with those that a fleet's metrics have.
     let scraped = whole("env=\"prod\",source=\"docs\",namespace=\"monitoring\",job=\"node\"", "0x3000");
     let of_fleet = whole("env=\"prod\",source=\"docs\",namespace=\"erp\",cronjob=\"erp-dolibarr-backup\"", "0x3000");
     let of_another = whole("env=\"prod\",source=\"docs\",namespace=\"x\",cronjob=\"x-dolibarr-backup\"", "0x3000");
@@ -216,7 +217,7 @@ fn the_dashboard_is_json_whose_panels_do_not_overlap() {
     for panel in json["panels"].as_array().unwrap() {
         let at = |key: &str| panel["gridPos"][key].as_u64().unwrap();
         for (x, y) in (at("x")..at("x") + at("w")).flat_map(|x| (at("y")..at("y") + at("h")).map(move |y| (x, y))) {
-            assert!(x < 24 && cells.insert((x, y)), "{} lies on another", panel["title"]);
+            assert!(x < 24 && cells.insert((x, y)), "{} overlaps another panel", panel["title"]);
         }
         assert!(panel["targets"][0]["expr"].as_str().is_some_and(|expr| !expr.is_empty()), "{}", panel["title"]);
     }

@@ -1,11 +1,11 @@
-//! Instances never cross: releases of two environments, and the entries of a fleet.
+//! Instances share nothing: neither releases of two environments nor the entries of a fleet.
 
 use super::{documents, of_kind, prod, prod_with, render, with};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use tests::helm::Helm;
 
-/// Instances of the fleet whose spread is checked.
+/// Number of instances in the fleet whose schedules are checked for their spread.
 const FLEET: usize = 50;
 
 /// Everything that a rendering owns or refers to, by kind: names of objects and Secrets with their namespace, Vault
@@ -13,7 +13,7 @@ const FLEET: usize = 50;
 fn belongings(documents: &[Value]) -> BTreeSet<String> {
     let mut all = BTreeSet::new();
     for document in documents {
-        // What belongs to the whole cluster has none.
+        // Cluster-wide objects have no namespace.
         let namespace = document["metadata"]["namespace"].as_str().unwrap_or_default();
         all.insert(format!("{} {namespace}/{}", document["kind"], document["metadata"]["name"]));
         referred(document, namespace, &mut all);
@@ -83,7 +83,7 @@ fn entries_of_a_fleet_share_nothing_and_render_what_a_release_would() {
     let jobs = |name: &str| of_kind(&by_instance[name], "CronJob").len();
     assert_eq!((jobs("prod"), jobs("sandbox"), jobs("bakery")), (4, 3, 4), "sandbox has switched its drill off");
     let bakery = of_kind(&by_instance["bakery"], "CronJob")[0];
-    assert_eq!(bakery["spec"]["schedule"], "0 23 * * *", "its own time stays");
+    assert_eq!(bakery["spec"]["schedule"], "0 23 * * *", "the instance keeps its own schedule");
 }
 
 fn entry(name: &str) -> Value {
@@ -154,7 +154,7 @@ fn a_fleet_of_fifty_is_spread_and_no_time_depends_on_the_others() {
         .collect();
     let (from, length) = (30, 270);
     assert!(minutes.iter().all(|minute| (from..from + length).contains(minute)), "{minutes:?}");
-    // Fifty random draws in six parts of the window: a part with fewer than two or more than eighteen is not a spread.
+    // Fifty random draws over six parts of the window: fewer than two or more than eighteen in a part is not a spread.
     for part in 0..6 {
         let within = minutes.iter().filter(|minute| (**minute - from) / 45 == part).count();
         assert!((2..=18).contains(&within), "{within} in part {part}: {minutes:?}");
@@ -165,10 +165,10 @@ fn a_fleet_of_fifty_is_spread_and_no_time_depends_on_the_others() {
         let of = all.iter().filter(|(name, _)| name.ends_with(kind));
         of.map(|(_, schedule)| schedule.split(' ').nth(field).unwrap().to_owned()).collect()
     };
-    assert_eq!(days("-verify", 4).len(), 7, "every day of the week");
-    assert!(days("-drill", 2).len() > 15, "most days of the month");
+    assert_eq!(days("-verify", 4).len(), 7, "the verifications use every day of the week");
+    assert!(days("-drill", 2).len() > 15, "the drills use most days of the month");
     let fewer = schedules(&fleet[..FLEET / 2]);
-    assert!(fewer.iter().all(|(name, schedule)| all[name] == *schedule), "the others moved a time");
+    assert!(fewer.iter().all(|(name, schedule)| all[name] == *schedule), "fewer instances changed a schedule");
 }
 
 #[test]

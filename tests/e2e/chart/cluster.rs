@@ -14,7 +14,7 @@ const INIT: &str = "erp-dolibarr-backup-init";
 /// The Secrets that a release refers to.
 const SECRETS: [&str; 2] = ["erp-dolibarr-backup-store", "vso-db-credentials"];
 
-/// Renders a release of an environment and hands it to the API server. What it does not know yet, it is not given.
+/// Renders a release of an environment and applies it, without what the API server does not know yet.
 fn install(engine: &Helm, cluster: &Kubernetes, environment: &str, namespace: &str) {
     let values = prod_with(&[
         ("environment", environment.into()),
@@ -26,7 +26,7 @@ fn install(engine: &Helm, cluster: &Kubernetes, environment: &str, namespace: &s
     let request = json!([{"helm": 4, "name": "erp", "namespace": namespace, "values": values}]);
     let answer = engine.ask(&request).unwrap().remove(0);
     let documents = answer["documents"].as_array().unwrap_or_else(|| panic!("{answer}"));
-    // As Helm does: accounts before what uses them.
+    // As Helm does: accounts before the objects that use them.
     let mut items: Vec<_> = documents.iter().filter_map(known).collect();
     items.sort_by_key(|item| item["kind"] != "ServiceAccount");
     cluster.apply(&json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string());
@@ -78,7 +78,7 @@ fn the_api_server_takes_the_objects_and_makes_the_pods() {
         let token = pod["spec"]["volumes"].as_array().unwrap().iter().any(|volume| {
             volume["name"].as_str().is_some_and(|name| name.contains("token") || name.contains("kube-api-access"))
         });
-        assert_eq!(token, [ACCOUNT, INIT].contains(&job.as_str()), "{job}: a token, or none");
+        assert_eq!(token, [ACCOUNT, INIT].contains(&job.as_str()), "{job}: whether its pod has a token");
     }
 }
 
@@ -138,7 +138,7 @@ fn the_sandboxs_accounts_can_read_and_change_nothing_of_prods() {
             assert!(!may(who, verb, what, &prod), "{who} may {verb} {what} in prod's namespace");
         }
     }
-    assert!(!may(&whoami, "get", "leases.coordination.k8s.io/other", &sandbox), "a lease of another name");
+    assert!(!may(&whoami, "get", "leases.coordination.k8s.io/other", &sandbox), "the account may read another lease");
     assert!(
         may(&coverage, "list", "persistentvolumeclaims", &sandbox)
             && may(&coverage, "list", "persistentvolumes", &sandbox)

@@ -7,7 +7,7 @@ use std::path::Path;
 use tests::binary::Run;
 use tests::helm::{self, Helm};
 
-/// The one configuration of a rendering.
+/// The one configuration in rendered documents.
 fn config(documents: &[Value]) -> String {
     let maps = of_kind(documents, "ConfigMap").into_iter();
     let texts: Vec<_> = maps.filter_map(|map| map["data"]["dolibarr-backup.toml"].as_str()).collect();
@@ -70,7 +70,7 @@ fn values_reach_the_configuration_as_they_are() {
     assert_eq!(database["target_session_attrs"].as_str(), Some("prefer-standby"));
 }
 
-/// The files of the one ConfigMap, in a folder as a pod has it.
+/// Writes the files of the ConfigMap with the configuration to a folder, as a pod mounts them.
 fn mounted(folder: &Path, documents: &[Value]) {
     let maps = of_kind(documents, "ConfigMap");
     let map = maps.iter().find(|map| map["data"]["dolibarr-backup.toml"].is_string()).unwrap();
@@ -134,7 +134,7 @@ fn a_run_ends_by_itself_before_its_job_is_killed() {
     for (job, run) in table {
         let values = prod_with(&[("backup", json!({"enabled": true, "activeDeadlineSeconds": job}))]);
         let parsed: toml::Table = config(&documents(&engine, &values)).parse().unwrap();
-        assert_eq!(parsed["deadlines"]["run"].as_str(), Some(run), "of a Job's {job} s");
+        assert_eq!(parsed["deadlines"]["run"].as_str(), Some(run), "the run's deadline in a Job with {job} s");
     }
 }
 
@@ -154,7 +154,7 @@ fn the_defaults_of_the_chart_are_those_of_the_binary() {
     let guard: toml::Table = text.parse().unwrap();
     let expected =
         json!({"legal_years": 10, "fiscal_year_end": "12-31", "min_age": "24h", "max_forget": 50, "bin_days": 7});
-    assert_eq!(serde_json::to_value(&guard["guard"]).unwrap(), expected, "as host/src/guard.rs has them");
+    assert_eq!(serde_json::to_value(&guard["guard"]).unwrap(), expected, "the defaults in host/src/guard.rs");
 }
 
 #[test]

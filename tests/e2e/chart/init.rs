@@ -4,10 +4,10 @@ use super::{documents, name, of_kind, prod, prod_with, render};
 use serde_json::{Value, json};
 use tests::helm::Helm;
 
-/// The annotations of the one Job of a rendering.
+/// The annotations of the one rendered Job.
 fn annotations(engine: &Helm, values: &Value) -> Value {
     let documents = documents(engine, values);
-    let [job] = of_kind(&documents, "Job")[..] else { panic!("not one Job") };
+    let [job] = of_kind(&documents, "Job")[..] else { panic!("expected exactly one Job") };
     job["metadata"]["annotations"].clone()
 }
 
@@ -39,7 +39,7 @@ fn nothing_is_initialised_where_that_is_switched_off() {
     assert!(of_kind(&documents, "Job").is_empty());
     let notes = answer["notes"].as_str().unwrap();
     for line in [
-        "This installation does not run `init`: prod.",
+        "This installation does not run `init` for prod.",
         "create job erp-dolibarr-backup-by-hand --from=cronjob/erp-dolibarr-backup --dry-run=client",
         "\"init\",\"--env\",\"prod\"",
     ] {
@@ -63,7 +63,7 @@ fn its_pod_is_the_backups_with_another_verb() {
         let config = "/etc/dolibarr-backup/dolibarr-backup.toml";
         assert_eq!(*arguments, json!(["--config", config, "init", "--env", "prod"]));
         assert_ne!(init["activeDeadlineSeconds"], backup["activeDeadlineSeconds"]);
-        // Everything else is the same once these are.
+        // Apart from these fields, the two are equal.
         for place in [
             "/activeDeadlineSeconds",
             "/podFailurePolicy/rules/1/onExitCodes/containerName",

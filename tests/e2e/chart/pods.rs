@@ -1,11 +1,11 @@
-//! What the chart's pods are and may do.
+//! The properties and rights of the chart's pods.
 
 use super::{documents, name, of_kind, prod, prod_with};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use tests::helm::{self, Helm};
 
-/// The pods of every CronJob, of `init` and of `helm test`, by the object that makes them.
+/// The pods of every CronJob, of `init` and of `helm test`, each with the name of the object that creates it.
 fn pods(documents: &[Value]) -> Vec<(&str, &Value)> {
     let made = of_kind(documents, "CronJob")
         .into_iter()
@@ -15,7 +15,7 @@ fn pods(documents: &[Value]) -> Vec<(&str, &Value)> {
     made.chain(of_jobs).chain(of_test).collect()
 }
 
-/// What the restricted Pod Security Standard asks for, and what the chart promises beyond it.
+/// Asserts what the restricted Pod Security Standard requires and what the chart promises in addition.
 fn hold_restricted(of: &str, pod: &Value) {
     let security = &pod["securityContext"];
     assert_eq!(security["runAsNonRoot"], true, "{of}");
@@ -72,7 +72,7 @@ fn no_pod_has_a_token_unless_a_capability_needs_one() {
     let api = documents(&engine, &prod_with(&[("kubernetesApi", json!({"enabled": true}))]));
     let with: Vec<_> = tokens(&api).into_iter().collect();
     let expected = ["erp-dolibarr-backup", "erp-dolibarr-backup-init", "erp-dolibarr-backup-test"];
-    assert_eq!(with, expected, "what only reads the store needs none");
+    assert_eq!(with, expected, "pods that only read the store need no token");
     let rules = of_kind(&api, "Role")[0]["rules"].as_array().unwrap().clone();
     for rule in &rules {
         assert_eq!((&rule["apiGroups"], &rule["resources"]), (&json!(["coordination.k8s.io"]), &json!(["leases"])));
@@ -152,7 +152,7 @@ fn documents_and_secrets_are_mounted_read_only_and_only_where_they_are_needed() 
         assert!(volume("store").is_some(), "{of}");
         if let Some(volume) = volume("documents") {
             assert_eq!(volume["persistentVolumeClaim"]["readOnly"], true, "{of}");
-            assert!(pod["securityContext"]["fsGroup"].is_null(), "{of} would be handed all documents");
+            assert!(pod["securityContext"]["fsGroup"].is_null(), "{of} would change all documents' group");
         }
         for mount in pod["containers"][0]["volumeMounts"].as_array().unwrap() {
             let writable = ["tmp", "scratch"].map(Value::from).contains(&mount["name"]);
@@ -179,10 +179,10 @@ fn a_run_is_retried_after_75_and_after_nothing_else() {
     for template in made.chain(of_kind(&documents, "Job").into_iter().map(|job| &job["spec"])) {
         assert!(template["activeDeadlineSeconds"].is_u64() && template["backoffLimit"].is_u64());
         let pod = &template["template"]["spec"];
-        assert_eq!(pod["restartPolicy"], "Never", "a policy on failed pods needs it");
+        assert_eq!(pod["restartPolicy"], "Never", "a pod failure policy requires it");
         let rules = template["podFailurePolicy"]["rules"].as_array().unwrap();
         let fatal: Vec<_> = rules.iter().filter(|rule| rule["action"] == "FailJob").collect();
-        let [rule] = fatal[..] else { panic!("not one rule that fails the Job: {rules:?}") };
+        let [rule] = fatal[..] else { panic!("expected exactly one rule that fails the Job: {rules:?}") };
         let codes = json!({"containerName": pod["containers"][0]["name"], "operator": "NotIn", "values": [75]});
         assert_eq!(rule["onExitCodes"], codes);
     }
@@ -215,7 +215,7 @@ fn network_policies_let_pods_reach_what_they_need_and_nothing_else() {
             assert_eq!(policy["spec"]["policyTypes"], json!(["Ingress", "Egress"]));
             assert_eq!(policy["spec"]["ingress"], json!([]));
         }
-        // Every pod is selected by exactly one of them.
+        // Exactly one policy selects each pod.
         let selects = |policy: &Value, pod: &Value| {
             let selector = &policy["spec"]["podSelector"];
             let components = selector["matchExpressions"][0]["values"].as_array().unwrap();
@@ -259,7 +259,7 @@ fn names_stay_within_what_a_cron_job_may_be_called() {
     for document in documents {
         assert!(
             names.insert((document["kind"].as_str().unwrap(), name(document))),
-            "{} is there twice",
+            "{} is rendered twice",
             name(document)
         );
     }

@@ -1,4 +1,4 @@
-//! What a release can reach in the store, with the configuration that the chart gives it and against a real S3 server.
+//! What a release can reach in the store, with the configuration that the chart renders and a real S3 server.
 
 use super::{documents, of_kind, prod_with};
 use crate::scene::{DATABASE, Scene, complains};
@@ -8,7 +8,7 @@ use tests::binary::Run;
 use tests::garage::Garage;
 use tests::helm::Helm;
 
-/// The bucket of the sandbox, with a key that may do nothing elsewhere.
+/// The bucket of the sandbox. Its key has no rights in any other bucket.
 const SANDBOX: &str = "sandbox-backup";
 
 /// One release's configuration, as a file.
@@ -17,7 +17,7 @@ struct Release {
 }
 
 impl Release {
-    /// Renders a release of an environment for a bucket, and puts its mounts where the scene has them.
+    /// Renders a release of an environment for a bucket, and replaces its mount paths with the scene's folders.
     fn new(engine: &Helm, scene: &Scene, environment: &str, bucket: &str, credentials: &Path) -> Self {
         let garage = scene.garage.as_ref().unwrap();
         let values = prod_with(&[
@@ -52,7 +52,7 @@ impl Release {
         Run::new(all).finish()
     }
 
-    /// The first backup, and what the installation does before it.
+    /// Runs `init`, as the installation does, and then the first backup.
     #[track_caller]
     fn backup(&self, environment: &str) {
         let _ = self.run(&["init", "--env", environment]).expect_code(0);
@@ -81,7 +81,7 @@ fn the_sandboxs_release_can_neither_read_nor_write_what_is_prods() {
     for verb in [&["backup", "--env", "prod"][..], &["list", "--env", "prod"], &["prune", "--env", "prod"]] {
         complains(&sandbox.run(verb), 64, "unknown environment `prod`");
     }
-    // Whoever changes the sandbox's ConfigMap still has the sandbox's key alone.
+    // Whoever changes the sandbox's ConfigMap still has only the sandbox's key.
     let text = std::fs::read_to_string(&sandbox.file).unwrap();
     std::fs::write(&sandbox.file, text.replace(SANDBOX, Garage::BUCKET).replace("\"sandbox\"", "\"prod\"")).unwrap();
     for verb in [&["init", "--env", "prod"][..], &["backup", "--env", "prod"], &["list", "--env", "prod"]] {
@@ -95,7 +95,7 @@ fn two_environments_in_one_bucket_see_their_own_prefix_alone() {
     let Some(engine) = Helm::installed() else { return };
     let Some(scene) = Scene::small().and_then(Scene::on_garage) else { return };
     let garage = scene.garage.clone().unwrap();
-    // One environment's name begins as the other's does.
+    // One environment's name is a prefix of the other's.
     let release = |environment: &str| Release::new(&engine, &scene, environment, Garage::BUCKET, &garage.credentials());
     let (one, other) = (release("shop-1"), release("shop-11"));
     one.backup("shop-1");

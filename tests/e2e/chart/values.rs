@@ -1,4 +1,4 @@
-//! Values: which are refused, and whether the README agrees with `values.yaml`.
+//! Which values are refused, and whether the README agrees with `values.yaml`.
 
 use super::{prod_with, render};
 use serde_json::{Value, json};
@@ -59,15 +59,15 @@ fn nonsense_is_refused_by_name() {
     ];
     for (path, value, says) in table {
         let answer = render(&engine, &prod_with(&[(path, value.clone())]));
-        let error = answer["error"].as_str().unwrap_or_else(|| panic!("{path}: {value} is taken"));
+        let error = answer["error"].as_str().unwrap_or_else(|| panic!("{path}: {value} is accepted"));
         assert!(error.contains("schema") || error.contains("at '"), "{path}: not refused by the schema: {error}");
         assert!(error.contains(says), "{path}: {value}: {error}");
     }
 }
 
-/// Every leaf of the values by its path, as JSON. An empty object or list is one.
+/// Every leaf of the values by its path, as JSON. An empty object or list is a leaf.
 fn leaves(values: &Value, path: &str, into: &mut BTreeMap<String, String>) {
-    // Labels are one value, whatever their names.
+    // A set of labels is one value.
     let whole = path.ends_with(".labels");
     match values.as_object().filter(|object| !object.is_empty() && !whole) {
         Some(object) => {

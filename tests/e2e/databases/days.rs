@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Changes in both halves; every third day a document is rewritten and another one goes.
+/// Changes the database and the documents. Every third day one document is rewritten and another one deleted.
 fn live_a_day(scene: &Scene, day: u32) {
     let sql = format!(
         "UPDATE llx_facture SET note_public = 'day {day}', total_ht = total_ht + {day} WHERE rowid % 10 = {};\
@@ -18,7 +18,7 @@ fn live_a_day(scene: &Scene, day: u32) {
     }
 }
 
-/// Lives ten days, and restores both halves of each.
+/// Backs up ten days of changes, and restores the database and the documents of each day.
 fn ten_days(scene: &Scene) {
     let mut days = Vec::new();
     for day in 1..=10 {

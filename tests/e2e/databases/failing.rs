@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Makes the scene's database slow to restore: each row of one table takes a while anywhere but in its own database.
+/// Makes the scene's database slow to restore: a check delays each row of one table in every database but the original.
 fn slow_down(scene: &Scene, rows: u32) {
     let sql = format!(
         "CREATE FUNCTION slowly(i int) RETURNS boolean LANGUAGE sql AS \
@@ -13,7 +13,7 @@ fn slow_down(scene: &Scene, rows: u32) {
     scene.server.psql(DATABASE, &sql);
 }
 
-/// The pg_restore that a run has started.
+/// The process id of the pg_restore that a run has started.
 fn pg_restore_of(parent: u32) -> Option<u32> {
     let entries = std::fs::read_dir("/proc").unwrap().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
@@ -68,7 +68,7 @@ fn a_restore_that_fails_half_way_leaves_what_was_there_as_it_was() {
     }
     assert_eq!(scene.contents(DATABASE), contents);
 
-    // A SIGKILL leaves a database that says what it is, and the next restore names it.
+    // A SIGKILL leaves a database whose name shows what it is, and the next restore reports it.
     let scratch = scene.folder.path().join("scratch");
     std::fs::create_dir(&scratch).unwrap();
     let at = ["--server", "lab", "--jobs", "1", "--scratch", scratch.to_str().unwrap()];
@@ -91,7 +91,7 @@ fn a_restore_that_fails_half_way_leaves_what_was_there_as_it_was() {
     ]);
     assert!(planned.expect_code(0).stdout.contains(&left[0]));
 
-    // And it leaves the dump, which the next restore removes. One that is only planned changes nothing.
+    // A SIGKILL also leaves the dump, which the next restore removes. A dry run removes nothing.
     let entries = || std::fs::read_dir(&scratch).unwrap().count();
     let _ = restore(&scene, &[&["--into", "after", "--dry-run"][..], &at].concat()).expect_code(0);
     assert_eq!(entries(), 1);
@@ -125,7 +125,7 @@ fn somebody_who_connects_during_the_restore_costs_the_swap_and_nothing_else() {
     assert_eq!(scene.server.psql("postgres", restoring).trim(), "0");
 }
 
-/// A check that reads another table counts on the order of the dump, which several jobs at once do not keep.
+/// A check constraint that reads another table depends on the order of the dump, which parallel jobs do not keep.
 #[test]
 fn what_fails_with_several_jobs_at_once_is_restored_by_one() {
     let Some(scene) = scene() else { return };
@@ -135,7 +135,7 @@ fn what_fails_with_several_jobs_at_once_is_restored_by_one() {
              INSERT INTO {table} SELECT i, 20 FROM generate_series(1, 100) AS i; GRANT SELECT ON {table} TO {ROLE};"
         )
     };
-    // It comes first and is slow, and no other session sees a row of it before it is complete.
+    // This table is restored first and slowly, and no other session sees its rows before it is complete.
     let rates = "CREATE TABLE aa_rates (rate int); INSERT INTO aa_rates SELECT generate_series(1, 800000); \
                  CREATE FUNCTION known(r int) RETURNS boolean LANGUAGE sql STABLE AS \
                  $$ SELECT EXISTS (SELECT FROM public.aa_rates WHERE rate = r) $$;";
@@ -180,7 +180,7 @@ fn a_disk_that_fills_up_half_way_leaves_what_was_there_as_it_was() {
     if let Some((user, group)) = scene.server.owner() {
         std::os::unix::fs::chown(&disk.path, Some(user), Some(group)).unwrap();
     }
-    // A new database is made where its template is.
+    // A new database is created in the tablespace of its template.
     scene.server.psql("postgres", &format!("CREATE TABLESPACE small LOCATION '{}'", disk.path.display()));
     scene.server.psql("postgres", "ALTER DATABASE template0 SET TABLESPACE small");
     let before = databases(&scene);
@@ -196,7 +196,7 @@ fn a_disk_that_fills_up_half_way_leaves_what_was_there_as_it_was() {
 #[test]
 fn a_disk_that_fills_up_under_documents_leaves_no_folder() {
     let Some(scene) = scene() else { return };
-    // Nobody counted what is in an archive of another tool.
+    // For an archive of another tool, no record has the size of its content.
     let folder = scene.folder.path().join("tree");
     std::fs::create_dir(&folder).unwrap();
     std::fs::write(folder.join("large"), vec![b'x'; 20 << 20]).unwrap();

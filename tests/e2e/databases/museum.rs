@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use tests::binary::Config;
 
-/// Kinds of object that every role may make.
+/// The kinds of object that every role may create.
 const MUSEUM: &str = include_str!("museum.sql");
 
-/// The same, of versions that came later.
+/// The kinds of object that later versions added.
 const SINCE_14: &str = include_str!("museum-14.sql");
 const SINCE_17: &str = include_str!("museum-17.sql");
 
-/// What depends on the server: roles, extensions, a tablespace, and what only a superuser makes.
+/// Objects that depend on the server: roles, extensions, a tablespace, and what only a superuser may create.
 const OF_THE_SERVER: &str = "CREATE ROLE \"Odd, role\" NOLOGIN; \
      CREATE POLICY odd ON invoice FOR UPDATE TO \"Odd, role\", CURRENT_USER USING (status IN ('draft', 'sent')); \
      CREATE SCHEMA trigrams; CREATE EXTENSION pg_trgm SCHEMA trigrams; CREATE EXTENSION pg_stat_statements; CREATE EXTENSION postgres_fdw; \
@@ -35,7 +35,7 @@ const OF_THE_SERVER: &str = "CREATE ROLE \"Odd, role\" NOLOGIN; \
      GRANT SELECT ON invoice TO \"Odd, role\"; \
      ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO \"Odd, role\"";
 
-/// What a provider of labels says of things, once it is loaded.
+/// Security labels. They need a loaded label provider.
 const LABELS: &str = "SECURITY LABEL FOR museum ON DATABASE museum IS 'the whole'; SECURITY LABEL FOR museum ON TABLE invoice IS 'it''s secret'; \
      SECURITY LABEL FOR museum ON COLUMN invoice.ref IS 'a column'; SECURITY LABEL FOR museum ON SCHEMA \"Œuvres & Co\" IS 'a schema'; \
      SECURITY LABEL FOR museum ON FUNCTION touch() IS 'a function'; SECURITY LABEL FOR museum ON AGGREGATE joined(text) IS 'an aggregate'; \
@@ -46,7 +46,7 @@ const LABELS: &str = "SECURITY LABEL FOR museum ON DATABASE museum IS 'the whole
      SECURITY LABEL FOR museum ON EVENT TRIGGER watching IS 'an event trigger'; SECURITY LABEL FOR museum ON PUBLICATION sold IS 'a publication'; \
      SECURITY LABEL FOR museum ON SUBSCRIPTION drawn IS 'in no dump'; SECURITY LABEL FOR museum ON ROLE \"Odd, role\" IS 'of the server'";
 
-/// What the database itself is set to.
+/// The settings of the database itself.
 const SETTINGS: &str = "ALTER DATABASE museum SET search_path TO public, \"Œuvres & Co\"; ALTER DATABASE museum SET statement_timeout = '5min'; \
      ALTER DATABASE museum SET lc_monetary = 'C'; ALTER DATABASE museum SET own.setting = 'it''s; odd'; \
      ALTER DATABASE museum CONNECTION LIMIT 50; ALTER ROLE \"Odd, role\" IN DATABASE museum SET work_mem = '8MB'; \
@@ -54,7 +54,7 @@ const SETTINGS: &str = "ALTER DATABASE museum SET search_path TO public, \"Œuvr
      ALTER ROLE ALL SET own.common = 'of all'; ALTER ROLE ALL IN DATABASE museum SET own.other = 'of everybody'; \
      REVOKE CONNECT ON DATABASE museum FROM PUBLIC; GRANT CONNECT ON DATABASE museum TO \"Odd, role\", backup";
 
-/// A museum, and what its databases are made with.
+/// A scene with a museum, and the `createdb` arguments of its databases.
 struct Museum {
     scene: Scene,
     creation: &'static [&'static str],
@@ -68,7 +68,7 @@ impl std::ops::Deref for Museum {
     }
 }
 
-/// A database `museum` of ICU's provider in the scene's server, which `prod/db` backs up.
+/// A database `museum` with the locale provider ICU on the scene's server, which `prod/db` backs up.
 fn museum() -> Option<Museum> {
     let scene = Scene::small()?;
     scene.server.psql(
@@ -80,7 +80,7 @@ fn museum() -> Option<Museum> {
     built(scene, creation, &[MUSEUM, SINCE_14, OF_THE_SERVER, SETTINGS, LABELS])
 }
 
-/// One of PostgreSQL's own provider on the newest server that can be had here, which is built without ICU.
+/// A museum with PostgreSQL's builtin locale provider, on the newest available server, which is built without ICU.
 fn newest() -> Option<(Museum, PathBuf)> {
     let scene = Scene::on(tests::postgres::Server::start_newer()?);
     let bin = scene.server.bin().to_owned();
@@ -92,7 +92,7 @@ fn newest() -> Option<(Museum, PathBuf)> {
     Some((made, bin))
 }
 
-/// A library that the server loads into each session.
+/// Builds the label provider, a library that the server loads into each session.
 fn label_provider(scene: &Scene) -> PathBuf {
     let library = scene.server.socket().join("label_provider.so");
     let version = scene.server.psql("postgres", "SHOW server_version_num");
@@ -126,26 +126,26 @@ fn built(mut scene: Scene, creation: &'static [&'static str], content: &[&str]) 
     Some(Museum { scene, creation })
 }
 
-/// Rights on large objects, which no role has that reads everything.
+/// Grants on large objects, because `pg_read_all_data` does not include them.
 fn rights() -> String {
     [70001, 70002, 70003].map(|id| format!("GRANT SELECT ON LARGE OBJECT {id} TO {ROLE}; ")).concat()
 }
 
-/// What stock pg_dump says of a database's definitions.
+/// The definitions of a database as stock pg_dump prints them.
 fn schema(scene: &Scene, database: &str) -> String {
     let mut dump = scene.server.client("pg_dump");
     dump.args(["--schema-only", "--no-owner", "--no-acl", "--no-subscriptions", "--dbname", database]);
     let output = dump.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout).unwrap();
-    // Each output has a key of its own since PostgreSQL 15.14.
+    // Since PostgreSQL 15.14 each output has its own key.
     text.lines()
         .filter(|line| !line.starts_with("\\restrict") && !line.starts_with("\\unrestrict"))
         .map(|line| format!("{line}\n"))
         .collect()
 }
 
-/// The same after one more stock dump and restore.
+/// The same after one more dump and restore with stock tools.
 fn schema_of_second_round(scene: &Museum, database: &str) -> String {
     let again = format!("{database}_again");
     let file = scene.server.socket().join("again.dump");
@@ -162,7 +162,7 @@ fn run(command: &mut Command) {
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// What is in a database beside its definitions: rows, large objects, sequences, comments, security labels.
+/// The content of a database apart from its definitions: rows, large objects, sequences, comments, security labels.
 fn content(scene: &Scene, database: &str) -> String {
     let rows = "SELECT table_schema, table_name, md5(query_to_xml(format('SELECT * FROM ONLY %I.%I AS t ORDER BY t::text COLLATE \"C\"', \
          table_schema, table_name), true, false, '')::text) FROM information_schema.tables \
@@ -176,7 +176,7 @@ fn content(scene: &Scene, database: &str) -> String {
     [rows, objects, sequences, comments, labels].map(|sql| scene.server.psql(database, sql)).concat()
 }
 
-/// What the database itself is.
+/// The properties of the database itself.
 fn properties(scene: &Scene, database: &str) -> String {
     // PostgreSQL 17 has one column for the locales of two providers.
     let has_one = scene.server.psql(
@@ -238,13 +238,13 @@ fn a_museum_comes_back_and_what_does_not_is_listed() {
     assert_eq!(schema(&scene, "museum_new"), schema_of_second_round(&scene, "museum_new"));
     assert_eq!(content(&scene, "museum_new"), content(&scene, "museum"));
     assert_eq!(properties(&scene, "museum_new"), properties(&scene, "museum"));
-    assert_eq!(content(&scene, "museum_new").matches("|museum|").count(), 15, "not every label is there");
+    assert_eq!(content(&scene, "museum_new").matches("|museum|").count(), 15, "a label is missing");
     let sorted = "SELECT string_agg(x, ',' ORDER BY x) FROM (VALUES ('Étienne'), ('Zoé'), ('alice')) AS v (x)";
     assert_eq!(scene.server.psql("museum_new", sorted), scene.server.psql("museum", sorted));
     let analyzed = "SELECT count(*) FROM pg_stats WHERE tablename = 'invoice'";
-    assert_ne!(scene.server.psql("museum_new", analyzed).trim(), "0", "nobody gathered statistics");
+    assert_ne!(scene.server.psql("museum_new", analyzed).trim(), "0", "no statistics were gathered");
 
-    // In place of the one that is there, and again from what is in place then.
+    // Replaces the existing database, and then backs up and restores the replacement.
     scene.server.psql("postgres", "ALTER DATABASE museum CONNECTION LIMIT 7");
     let swap = ["--into", "museum_next", "--swap", "museum", "--same-environment", "--server", "lab"];
     let done = restore(&scene, &swap).expect_code(0).json();
@@ -252,7 +252,7 @@ fn a_museum_comes_back_and_what_does_not_is_listed() {
     assert_eq!(properties(&scene, "museum"), properties(&scene, "museum_new"));
     scene.server.psql("museum", &format!("GRANT SELECT ON ALL TABLES IN SCHEMA public TO {ROLE}; {}", rights()));
     let again = scene.backup(&[]);
-    assert_eq!(again["snapshot"]["sources"]["db"]["outcome"], "saved", "its rights and words are others now: {again}");
+    assert_eq!(again["snapshot"]["sources"]["db"]["outcome"], "saved", "its rights and texts differ now: {again}");
     let second = restore(&scene, &["--into", "museum_2", "--server", "lab"]).expect_code(0).json();
     assert_eq!(second["restored"]["compared"], "equal", "{second}");
     assert_eq!(schema(&scene, "museum_2"), schema(&scene, "museum_new"));
@@ -433,7 +433,7 @@ fn no_dump_makes_a_throwaway_server_run_what_it_says() {
     let Some(scene) = Scene::small() else { return };
     let scene = with_targets(scene).unwrap();
     let trace = scene.server.socket().join("run-by-a-dump");
-    // A wrapper without its validator runs programs for anyone who may use it.
+    // Through a wrapper without its validator, anyone who may use it can run programs.
     scene.server.psql(
         crate::scene::DATABASE,
         &format!(

@@ -1,5 +1,5 @@
-//! Commands that read a store with credentials borrowed from the cluster. The credentials exist only in memory, and
-//! only that one Secret is requested from the API server.
+//! Commands that read a store with credentials borrowed from the cluster. The credentials exist only in memory, and a
+//! command requests only the Secrets that it needs from the API server.
 
 use super::Laptop;
 use crate::scene::{DATABASE, Scene, complains, manifest};
@@ -12,7 +12,7 @@ use tests::binary::{Outcome, Run};
 use tests::garage::Garage;
 use tests::kubernetes::Kubernetes;
 
-/// The password of the role that restores.
+/// The password of the role that restores databases.
 const LAB_PASSWORD: &str = "canary-lab-c83e1f";
 
 /// A laptop whose configuration has every credential in a Secret, and a store with one backup.
@@ -23,7 +23,7 @@ struct Borrower {
 }
 
 impl Borrower {
-    /// None, with a line that says so, without Kubernetes, PostgreSQL or Garage.
+    /// If Kubernetes, PostgreSQL or Garage is not installed, returns `None` and records the skip.
     fn new() -> Option<Self> {
         let cluster = Kubernetes::shared()?;
         let scene = Scene::small().and_then(Scene::on_garage)?;
@@ -53,7 +53,7 @@ impl Borrower {
         self.laptop.cluster.grant(&self.laptop.user, Some(&self.laptop.storage), &rule);
     }
 
-    /// A run whose every credential is in the cluster. The database's own is one that may not be read.
+    /// A run with all its credentials in the cluster. It may not read the credentials of the source database.
     fn run(&self, arguments: &[&str]) -> Run {
         let of_secret = |name: &str| format!("{{ kube_secret = \"{}/{name}\" }}", self.laptop.storage);
         let files = |folder: &Path| format!("{{ files = \"{}\" }}", folder.display());
@@ -71,7 +71,7 @@ impl Borrower {
         self.scene.edited(edit, arguments).env("DOLIBARR_BACKUP_LOG", "debug")
     }
 
-    /// Runs to the end, and looks on the way at every argument list and at the run's own environment.
+    /// Runs to the end, and meanwhile searches every argument list and the run's environment for the secrets.
     #[track_caller]
     fn watched(&self, arguments_of_run: &[&str]) -> Outcome {
         let run = self.run(arguments_of_run).start();
@@ -83,19 +83,19 @@ impl Borrower {
             false
         });
         let seen: Vec<u8> = seen.into_iter().flatten().collect();
-        assert!(holds(&seen, "--env") && holds(&seen, "DOLIBARR_BACKUP_LOG"), "nothing was looked at");
+        assert!(holds(&seen, "--env") && holds(&seen, "DOLIBARR_BACKUP_LOG"), "no process was searched");
         for secret in [self.garage.secret(), LAB_PASSWORD] {
             let sealed = base64_of(secret);
             for value in [secret, sealed.as_str()] {
                 assert!(!holds(&seen, value), "{arguments_of_run:?}: in an argument or the environment");
                 let said = [&outcome.stdout, &outcome.stderr].iter().any(|text| text.contains(value));
-                assert!(!said, "{arguments_of_run:?}: in what it says");
+                assert!(!said, "{arguments_of_run:?}: in its output");
             }
         }
         outcome
     }
 
-    /// What was asked of the API server since so many requests: verb, resource and name.
+    /// The requests to the API server after the first `before` ones, as verb, resource and name.
     fn asked_since(&self, before: usize) -> BTreeSet<(String, String, String)> {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let events = self.laptop.cluster.audit(&self.laptop.user);
@@ -140,7 +140,7 @@ fn verify_restore_and_status_read_the_one_secret_that_they_need_and_show_it_nowh
     }
     let (restored, all) =
         [Path::new(&documents), &borrower.scene.documents].map(|root| manifest(root, |_, _| false)).into();
-    assert!(!restored.is_empty() && restored.is_subset(&all), "what came back is what was there");
+    assert!(!restored.is_empty() && restored.is_subset(&all), "the restored documents are not those of the source");
     assert_eq!(borrower.scene.contents("erp_new"), borrower.scene.contents(DATABASE));
     let left = borrower.scene.folder.path().read_dir().unwrap().flatten();
     for file in left.filter(|entry| entry.path().is_file()) {
@@ -148,7 +148,7 @@ fn verify_restore_and_status_read_the_one_secret_that_they_need_and_show_it_nowh
         assert!(!holds(&text, LAB_PASSWORD), "{} holds a password", file.path().display());
     }
 
-    // A key that is withdrawn is told as what it is, and nothing is restored with the old one.
+    // A withdrawn key is reported with the bucket's name, and nothing is restored with the old key.
     borrower.put("s3", &[("AWS_ACCESS_KEY_ID", borrower.garage.key_id()), ("AWS_SECRET_ACCESS_KEY", "withdrawn")]);
     for command in [
         &["status", "--env", "prod"][..],

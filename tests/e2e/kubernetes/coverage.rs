@@ -5,7 +5,7 @@ use crate::scene::complains;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What `coverage` may do; docs/kubernetes.md has the same list.
+/// The rights of `coverage`. docs/kubernetes.md has the same list.
 const RULES: &str = "\
 - { apiGroups: [''], resources: [persistentvolumeclaims, persistentvolumes], verbs: [list] }
 - { apiGroups: [longhorn.io], resources: [volumes, recurringjobs, backups], verbs: [list] }
@@ -35,7 +35,7 @@ impl Laptop {
         self.cluster.apply(&claim.to_string());
     }
 
-    /// Longhorn with one volume in the group `default`, one backup job, and backups.
+    /// Serves Longhorn's objects: one volume in the group `default`, one backup job, and backups.
     fn longhorn(&self, groups: &Value, backups: &[Value]) {
         let docs = format!("{}-docs", self.namespace);
         let labels = json!({ "recurring-job-group.longhorn.io/default": "enabled", "longhornvolume": docs });
@@ -93,7 +93,7 @@ fn a_volume_that_no_backup_covers_is_found_and_named() {
     assert_eq!(uncovered.len(), 2, "{uncovered:?}");
     complains(&laptop.command(["coverage"]).finish(), 4, &format!("no backup covers {}/docs", laptop.namespace));
 
-    // Mended, and backed up; the other one is left out by name.
+    // The job now serves the group, and the other volume is excluded by name.
     laptop.longhorn(&json!(["default"]), &[]);
     let excluded = format!(
         "{longhorn}[plugins.coverage]\ncomponent = \"coverage.wasm\"\ngrants = [\"kube-volumes\"]\n\
@@ -118,7 +118,7 @@ fn a_volume_that_no_backup_covers_is_found_and_named() {
     let audit = laptop.cluster.audit(&laptop.user);
     assert!(
         audit.len() > 10 && audit.iter().all(|event| event["verb"] == "list"),
-        "it asks for lists and nothing else"
+        "every request must be a list request"
     );
 }
 

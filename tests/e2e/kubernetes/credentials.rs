@@ -55,14 +55,14 @@ fn a_store_and_a_database_are_reached_with_credentials_of_a_secret_and_a_rotatio
     );
 
     scene.server.psql(DATABASE, &format!("ALTER ROLE {ROLE} PASSWORD '{ROTATED}'"));
-    assert_ne!(run(&backup).code, Some(0), "the old password is not kept");
+    assert_ne!(run(&backup).code, Some(0), "the run succeeded although the Secret has the old password");
     put("db", &format!("username: {ROLE}, password: {ROTATED}"));
     let rotated = run(&backup).expect_code(0);
     for text in [&saved.stdout, &saved.stderr, &rotated.stdout, &rotated.stderr] {
         assert!(![PASSWORD, ROTATED, garage.secret()].iter().any(|secret| text.contains(secret)), "{text}");
     }
 
-    // A run that waits for a lock is in the middle: its snapshot is open, and pg_dump has yet to log in.
+    // A run that waits for a lock is halfway: its database snapshot is open, but pg_dump has not logged in yet.
     let lock = "BEGIN; LOCK TABLE llx_user IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(100)";
     let mut locking = scene.server.client("psql");
     locking.args(["--dbname", DATABASE, "--command", lock]).stdout(Stdio::null()).stderr(Stdio::null());
@@ -84,7 +84,7 @@ fn a_store_and_a_database_are_reached_with_credentials_of_a_secret_and_a_rotatio
     let refused = audit.iter().filter(|event| event["responseStatus"]["code"] == 403).count();
     assert!(audit.iter().all(|event| event["verb"] == "get" && event["objectRef"]["resource"] == "secrets"));
     let of_store = audit.iter().filter(|event| event["objectRef"]["name"] == "s3").count() - refused;
-    assert!(of_store <= 15, "the API server is asked once a minute for the store, not at every request: {of_store}");
+    assert!(of_store <= 15, "the store's Secret should be read once a minute, not for every request: {of_store}");
 
     cluster.kubectl(&["delete", "secret", "s3", "--namespace", &laptop.storage], "");
     complains(&run(&["list", "--env", "prod"]), 64, &format!("has no Secret {}/s3", laptop.storage));

@@ -13,14 +13,14 @@ use tests::garage::Garage;
 use tests::helm::Helm;
 use tests::kubernetes::Kubernetes;
 
-/// When the laptop looks.
+/// The time at which the laptop runs `status`.
 const NOW: &str = "2026-06-30T12:00:00Z";
 
 /// The instances: one is backed up every day, one no longer is, one has lost its store, one has the key of another by
 /// mistake, and the laptop's user has no rights for the last.
 const INSTANCES: [&str; 5] = ["good", "stale", "gone", "wrong", "locked"];
 
-/// Where the pods of one have a plugin that the laptop does not have.
+/// The folder of a plugin that exists in the pods of one instance but not on the laptop.
 const OF_THE_PODS: &str = "/plugins/config-map/";
 
 /// One release of the chart with all instances, and the laptop.
@@ -34,7 +34,7 @@ struct Fleet {
 }
 
 impl Fleet {
-    /// None, with a line that says so, without Helm, Kubernetes, PostgreSQL or Garage.
+    /// If Helm, Kubernetes, PostgreSQL or Garage is not installed, returns `None` and records the skip.
     fn new() -> Option<Self> {
         let engine = Helm::installed()?;
         let cluster = Kubernetes::shared()?;
@@ -131,7 +131,7 @@ impl Fleet {
         let _ = Run::new(["--config", &file, "backup", "--env", name, "--now", at]).finish().expect_code(0);
     }
 
-    /// A look at the namespaces of some instances.
+    /// Runs `status --fleet` on the namespaces of some instances.
     fn look(&self, names: &[&str], more: &[&str]) -> Outcome {
         let namespaces: Vec<&String> = names.iter().map(|name| &self.namespaces[name]).collect();
         let text = format!(
@@ -149,7 +149,7 @@ impl Fleet {
         outcome
     }
 
-    /// The instances of a look as JSON, by namespace.
+    /// The instances in the JSON output of `status --fleet`, by namespace.
     #[track_caller]
     fn seen(outcome: &Outcome) -> BTreeMap<String, Value> {
         let document = outcome.json();
@@ -224,7 +224,7 @@ fn every_instance_is_a_line_and_none_hides_another() {
         assert_eq!(
             metrics.contains(&retention),
             name == "good",
-            "what is not seen is neither well nor wrong: {metrics}"
+            "an unknown retention state must be reported neither as good nor as bad: {metrics}"
         );
     }
 }
@@ -248,7 +248,7 @@ fn the_exit_code_is_that_of_the_worst_and_the_laptop_asks_for_no_more_than_its_r
     let expected = [("get", "secrets", "store"), ("list", "configmaps", "")];
     assert_eq!(asked, expected.map(|(a, b, c)| (a.to_owned(), b.to_owned(), c.to_owned())).into());
 
-    // Without a configuration every namespace is looked into, which somebody has to allow.
+    // Without a configuration, the command searches every namespace, which needs a right in the whole cluster.
     let folder = tempfile::tempdir().unwrap();
     let bare = || {
         let run = Run::new(["--json", "status", "--fleet", "--now", NOW]).folder(folder.path());
@@ -331,8 +331,8 @@ fn a_config_map_that_somebody_wrote_reaches_no_secret_of_another_namespace() {
 /// How many stores are read at once, as documented in docs/kubernetes.md.
 const AT_A_TIME: usize = 8;
 
-/// A server that accepts connections but never answers. It drops them once there are `until` of them, or after some
-/// seconds, and counts the most at once.
+/// A server that accepts connections but never answers. It drops them once `until` of them are open, or after some
+/// seconds, and counts how many were open at most.
 fn silent_server(until: usize) -> (u16, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -348,7 +348,7 @@ fn silent_server(until: usize) -> (u16, Arc<AtomicUsize>) {
                 while most.load(Ordering::SeqCst) < until && since.elapsed() < Duration::from_secs(10) {
                     std::thread::sleep(Duration::from_millis(10));
                 }
-                // Who connects too late to be counted beside the others is given a while to be counted all the same.
+                // Stays open a little longer, so that a connection that comes late is still counted as simultaneous.
                 std::thread::sleep(Duration::from_millis(300));
                 open.fetch_sub(1, Ordering::SeqCst);
                 drop(connection);

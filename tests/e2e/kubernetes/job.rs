@@ -45,9 +45,9 @@ fn a_backup_runs_as_a_job_of_the_installed_cron_job_and_leaves_nothing_behind() 
     assert_eq!(spec["restartPolicy"], "Never");
     assert_eq!((&job["spec"]["backoffLimit"], &job["spec"]["activeDeadlineSeconds"]), (&json!(0), &json!(7200)));
     assert!(job["spec"]["ttlSecondsAfterFinished"].as_i64().is_some_and(|seconds| seconds <= 3_600), "{job}");
-    let [secret] = &secrets[..] else { panic!("not one Secret: {secrets:?}") };
+    let [secret] = &secrets[..] else { panic!("expected exactly one Secret: {secrets:?}") };
     let volumes: Vec<&Value> = spec["volumes"].as_array().unwrap().iter().filter(|v| !v["secret"].is_null()).collect();
-    assert_eq!(volumes.len(), 1, "the operator's Secret gave way: {volumes:?}");
+    assert_eq!(volumes.len(), 1, "the borrowed Secret must replace the operator's: {volumes:?}");
     assert_eq!(
         (&volumes[0]["secret"]["secretName"], &volumes[0]["secret"]["defaultMode"]),
         (&json!(secret), &json!(288))
@@ -75,7 +75,7 @@ fn a_backup_runs_as_a_job_of_the_installed_cron_job_and_leaves_nothing_behind() 
     let done: BTreeSet<(String, String)> = audit.iter().map(asked).collect();
     let allowed: BTreeSet<(String, String)> = ALLOWED.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect();
     assert_eq!(done, allowed, "docs/kubernetes.md lists another set");
-    // Older servers know CronJobs by an older version, and say so once.
+    // Older servers have CronJobs only in an older API version, and answer 404 once.
     let codes: BTreeSet<u64> = audit.iter().filter_map(|event| event["responseStatus"]["code"].as_u64()).collect();
     assert!(codes.iter().all(|code| *code < 300 || *code == 404), "something was refused: {codes:?}");
     let carrying: Vec<_> = audit.iter().filter(|event| holds_a_value(&event["requestObject"])).map(asked).collect();
@@ -138,7 +138,7 @@ fn a_job_ends_with_its_own_exit_code_and_one_that_is_interrupted_is_stopped_or_l
             );
             laptop.assert_nothing_is_left();
         } else {
-            // A pod that a node runs is the node's to end.
+            // Only its node can remove a pod that runs there. The test does it instead.
             let name = pod["metadata"]["name"].as_str().unwrap();
             laptop.cluster.wait("deletion of the pod", || {
                 let pods = laptop.cluster.list("pods", &laptop.namespace);

@@ -3,7 +3,7 @@
 use super::Laptop;
 use serde_json::Value;
 
-/// What the process has done when it is killed, by the verb and resource in the audit log.
+/// The request after which the process is killed, as verb and resource in the audit log.
 const STEPS: [(&str, &str); 4] = [("create", "jobs"), ("create", "secrets"), ("patch", "jobs"), ("list", "pods")];
 
 #[test]
@@ -18,17 +18,17 @@ fn a_laptop_that_is_killed_leaves_nothing_after_the_job_has_ended() {
         let killed = laptop.command(["backup", "--env", "prod"]).start().kill_when(done);
         assert_eq!(killed.signal, Some(9), "it ended before {verb} {resource}: {}", killed.stderr);
         let jobs = laptop.cluster.list("jobs", &laptop.namespace);
-        let [job] = &jobs[..] else { panic!("not one Job after {verb} {resource}: {jobs:?}") };
+        let [job] = &jobs[..] else { panic!("expected exactly one Job after {verb} {resource}: {jobs:?}") };
         end(&laptop, job);
         laptop.assert_nothing_is_left();
     }
 }
 
-/// Lets the Job end normally, but sooner: its pod finishes or, if it was given no more time, it reaches its deadline.
+/// Lets the Job end as usual, but sooner: its pod finishes or, if its deadline was never extended, it reaches that.
 fn end(laptop: &Laptop, job: &Value) {
     let deadline = job["spec"]["activeDeadlineSeconds"].as_i64().expect("a Job always has a deadline");
     let started = deadline == 7_200;
-    assert!(started || deadline <= 120, "a Job whose Secret never came lives for {deadline} s");
+    assert!(started || deadline <= 120, "a Job without its Secret has a deadline of {deadline} s");
     assert!(job["spec"]["ttlSecondsAfterFinished"].as_i64().is_some_and(|seconds| seconds <= 600), "{job}");
     let sooner = if started {
         let pod = laptop.kubelet.pod_of(&laptop.namespace);

@@ -14,7 +14,7 @@ impl Laptop {
         Some(serde_json::from_str(&text).unwrap())
     }
 
-    /// Somebody else holds it.
+    /// Makes another run the holder of the lease.
     fn hold(&self, renewed: u32) {
         let lease = json!({
             "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
@@ -44,10 +44,10 @@ fn a_lease_in_the_cluster_is_held_renewed_given_back_and_taken_over_from_the_dea
     laptop.cluster.grant(&laptop.user, Some(&laptop.namespace), RULES);
     let _ = backup().finish().expect_code(0);
     let lease = laptop.lease().unwrap();
-    assert!(lease["spec"]["holderIdentity"].as_str().unwrap_or_default().is_empty(), "not given back: {lease}");
+    assert!(lease["spec"]["holderIdentity"].as_str().unwrap_or_default().is_empty(), "not released: {lease}");
     assert_eq!(lease["spec"]["leaseTransitions"], 0);
 
-    // Somebody who renews lives, whatever the clock of the machine says.
+    // A holder that renews its lease is alive, whatever time its clock shows.
     laptop.hold(1);
     let before = laptop.cluster.audit(&laptop.user).len();
     let run = backup().start();
@@ -57,7 +57,7 @@ fn a_lease_in_the_cluster_is_held_renewed_given_back_and_taken_over_from_the_dea
     complains(&held, 11, "another-run holds the lease");
     assert!(held.elapsed < Duration::from_secs(20), "{:?}", held.elapsed);
 
-    // Somebody who does not is dead.
+    // A holder that does not renew its lease is dead.
     let taken_over = backup().finish().expect_code(0);
     assert!(taken_over.stderr.contains("taking it over"), "{}", taken_over.stderr);
     assert_eq!(laptop.lease().unwrap()["spec"]["leaseTransitions"], 3);

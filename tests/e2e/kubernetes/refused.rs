@@ -98,7 +98,7 @@ fn what_is_missing_or_not_allowed_is_named_before_anything_is_made() {
     refused("create jobs.batch");
     allow(&laptop.namespace, "- { apiGroups: [batch], resources: [jobs], verbs: [create, get, patch, delete] }");
     refused("create secrets");
-    assert!(laptop.jobs().is_empty(), "the Job without its Secret is taken away");
+    assert!(laptop.jobs().is_empty(), "the Job without its Secret was not deleted");
 
     laptop.configure(
         "secrets.more = { from = \"STORAGE/none\", mount = \"/x\" }".replace("STORAGE", &laptop.storage).as_str(),
@@ -146,7 +146,7 @@ fn a_cluster_that_is_not_there_or_not_known_is_told_apart() {
     complains(&laptop.command(BACKUP).finish(), 64, "no Kubernetes cluster is known");
 }
 
-/// Runs a backup and does something to its pod.
+/// Runs a backup, and calls `act` with its pod.
 fn with_pod(laptop: &Laptop, act: impl FnOnce(&Value)) -> Outcome {
     let run = laptop.command(BACKUP).start();
     let pod = laptop.cluster.wait("new pod", || {
@@ -156,7 +156,7 @@ fn with_pod(laptop: &Laptop, act: impl FnOnce(&Value)) -> Outcome {
     act(&pod);
     let outcome = run.finish();
     let name = pod["metadata"]["name"].as_str().unwrap();
-    // A pod that a node has is the node's to end.
+    // Only its node can remove a pod. The test does it instead.
     drop(
         laptop
             .cluster

@@ -8,10 +8,10 @@ use tests::binary::{CTRL_C, Outcome, Terminal};
 /// The end of the question.
 const QUESTION: &str = "[s/l/f] ";
 
-/// How long an answer is waited for, as the question says it.
+/// How long the program waits for an answer, as the question says.
 const ANSWER_SECONDS: u64 = 30;
 
-/// A backup that is followed from a terminal, its pod at work.
+/// Starts a backup in a terminal that follows its running pod.
 fn followed(laptop: &Laptop) -> (Terminal, Value) {
     let mut terminal = laptop.command(["backup", "--env", "prod"]).start_in_terminal();
     let pod = laptop.kubelet.pod_of(&laptop.namespace);
@@ -27,7 +27,7 @@ fn interrupted(outcome: Outcome, says: &str) -> Outcome {
     outcome
 }
 
-/// The node ends the pod that is to go, and nothing is left.
+/// Removes the deleted pod as its node would, and waits until nothing is left.
 fn clear(laptop: &Laptop, pod: &Value) {
     let name = pod["metadata"]["name"].as_str().unwrap();
     laptop.cluster.wait("deletion of the pod", || {
@@ -53,7 +53,7 @@ fn whoever_presses_ctrl_c_is_asked_and_may_follow_further_or_leave_the_job() {
         assert!(asked.contains(says), "`{says}` is not in {asked}");
     }
 
-    // What the Job writes meanwhile does not push the question away.
+    // Output that the Job writes meanwhile does not hide the question.
     laptop.kubelet.run(&pod, &["dumping", "hashing"]);
     std::thread::sleep(Duration::from_secs(3));
     assert!(terminal.shown().ends_with(QUESTION), "{}", terminal.shown());
@@ -67,8 +67,8 @@ fn whoever_presses_ctrl_c_is_asked_and_may_follow_further_or_leave_the_job() {
     terminal.wait_for(QUESTION, 2);
     terminal.press("l\n");
     let _ = interrupted(terminal.finish(), "keeps running");
-    assert_eq!(laptop.jobs(), [job.as_str()], "the Job is left");
-    assert_eq!(laptop.secrets().len(), 1, "with what it needs");
+    assert_eq!(laptop.jobs(), [job.as_str()], "the Job keeps running");
+    assert_eq!(laptop.secrets().len(), 1, "the Job keeps its Secret");
     laptop.kubelet.end(&pod, 0, "Completed", &["dumping", "hashing"]);
     let shorter = r#"{"spec": {"ttlSecondsAfterFinished": 1}}"#;
     let patch = ["patch", "job", &job, "--namespace", &laptop.namespace, "--type=merge", "--patch", shorter];

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use tests::binary::{Outcome, Run};
 use tests::garage::Garage;
 
-/// A pull that cannot succeed is told of long before the limit of 120 s.
+/// A pull that cannot succeed must be reported within this time, well before the limit of 120 s.
 const PULL_REPORT_MAX: Duration = Duration::from_secs(30);
 
 pub struct Laptop<'a> {
@@ -56,7 +56,7 @@ impl<'a> Laptop<'a> {
         Run::new(arguments.iter().copied()).folder(self.folder.path()).without_init().finish()
     }
 
-    /// Waits until nothing is there but what was before.
+    /// Waits until only the objects of `before` are left.
     #[track_caller]
     pub fn assert_left(&self, before: &[String]) {
         self.cluster.api().wait("end of what a Job leaves", || (self.cluster.left() == before).then_some(()));
@@ -89,14 +89,14 @@ impl<'a> Laptop<'a> {
         complains(&refused, 64, "ended with 64 (Error)");
         let document = as_json.json();
         assert_eq!((&document["job"]["exit_code"], &document["error"]), (&json!(64), &Value::Null), "{document}");
-        // The run's own sentence, and this process's.
+        // The error of the run, and that of this process.
         for said in ["password", "ended with 64 (Error)"] {
             assert!(as_json.stderr.contains(said), "no `{said}` in {}", as_json.stderr);
         }
         self.assert_left(&before);
     }
 
-    /// Its pod takes the kubelet half a minute to end; [`Self::assert_left`] is for later.
+    /// The kubelet takes half a minute to end its pod, so the caller uses [`Self::assert_left`] later.
     pub fn says_that_an_image_cannot_be_had(&self) {
         let namespace = &self.cluster.namespace;
         let get = ["get", "cronjobs.v1beta1.batch", BACKUP, "--namespace", namespace, "--output", "json"];
@@ -131,7 +131,7 @@ impl<'a> Laptop<'a> {
         let _ = self.run(&database).expect_code(0);
         assert_eq!(scene.contents("erp_new"), scene.contents(DATABASE));
 
-        // The same with stock tools alone.
+        // The same with stock tools only.
         let dump = scene.fetch(&key(&newest["sources"], "db"), "fetched.dump");
         scene.server.create_database("by_stock_tools", &[]);
         scene.server.restore("by_stock_tools", &dump);

@@ -27,8 +27,8 @@ fn adopted_years_stay_when_a_source_is_added_until_a_person_says_that_they_may_a
     };
     let _ = office.worked("2026-06-01T22:00:00Z", 0);
     let _ = office.worked("2026-06-02T22:00:00Z", 0);
-    assert_eq!(office.certificates(), 1, "the first run may go, and no adopted one");
-    // A source is added, and what was adopted never had it.
+    assert_eq!(office.certificates(), 1, "the first run may go, but no adopted snapshot");
+    // A source is added, which no adopted snapshot contains.
     office.configure(&[("docs", "docs"), ("mail", "mail")], &policy);
     let _ = office.worked("2026-06-03T22:00:00Z", 3);
     let _ = office.verb(&["accept"], "2026-06-04T08:00:00Z", 0);
@@ -42,7 +42,7 @@ fn adopted_years_stay_when_a_source_is_added_until_a_person_says_that_they_may_a
     let again = office.verb(&["prune", "--no-limit"], "2026-06-08T09:00:00Z", 0);
     for result in [&pruned, &again] {
         let touched = [listed(result, "binned"), listed(result, "forgotten")].concat();
-        assert!(touched.iter().all(|id| id.starts_with("202606")), "an adopted one was touched: {result}");
+        assert!(touched.iter().all(|id| id.starts_with("202606")), "an adopted snapshot was touched: {result}");
     }
     assert_eq!(there(&office), script.len());
     assert_eq!(office.restored("docs", ["--at", "2016-12-31T23:30:00Z"], "2026-06-08T09:00:00Z"), "20161231-230000");
@@ -50,8 +50,8 @@ fn adopted_years_stay_when_a_source_is_added_until_a_person_says_that_they_may_a
     let _ = office.verb(&["accept", "--adopted"], "2026-06-08T10:00:00Z", 0);
     let binned = office.verb(&["prune"], "2026-06-08T11:00:00Z", 0);
     assert_eq!(listed(&binned, "binned").len(), script.len(), "{binned}");
-    assert_eq!(there(&office), script.len(), "what lies in the bin is there");
-    // What the script leaves from now on is not what the person spoke of.
+    assert_eq!(there(&office), script.len(), "objects of snapshots in the bin still exist");
+    // The acceptance does not cover what the script stores from now on.
     by_script(&office, "docs", "20260608-235900");
     let _ = office.worked("2026-06-09T22:00:00Z", 0);
     let _ = office.worked("2026-06-10T22:00:00Z", 0);

@@ -3,7 +3,7 @@
 use super::{Office, commands, keep_last, listed, problems};
 use serde_json::Value;
 
-/// What is asked, by its text.
+/// Asserts that `status` asks a question that contains this text.
 #[track_caller]
 fn asks(office: &Office, now: &str, says: &str) -> Value {
     let status = office.status(now, 4);
@@ -15,7 +15,8 @@ fn asks(office: &Office, now: &str, says: &str) -> Value {
 fn an_answer_under_a_clock_that_fell_back_by_years_retires_nothing_for_good() {
     let office = Office::new(&["docs"], "");
     office.old();
-    // The machine and its folder forget the year; what is there is from the future, and status names the command.
+    // The clocks of the machine and of the store fall back by years. The snapshots are then from the future, and
+    // `status` names the command.
     let status = asks(&office, "2014-01-01T01:00:00Z", "from the future");
     assert!(commands(&status, "clock").contains(&"accept --env prod"), "{status}");
     let _ = office.verb(&["accept"], "2014-01-01T02:00:00Z", 0);
@@ -75,7 +76,7 @@ fn another_retention_or_other_settings_of_it_forget_nothing_before_they_are_acce
         "the retention changes from retention-tiered {} to retention-last {\\\"keep\\\":2}",
     );
     assert!(commands(&status, "waiting").contains(&"accept --env prod"), "{status}");
-    // Undone, it is as if it had never been.
+    // If the change is undone, it leaves no trace.
     office.configure(&[("docs", "docs")], "[guard]\nmin_age = \"0m\"\nlegal_years = 0\n");
     let _ = office.worked("2026-06-09T01:00:00Z", 0);
     office.is_green("2026-06-09T02:00:00Z");

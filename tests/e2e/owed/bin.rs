@@ -12,7 +12,7 @@ fn id(day: u32) -> String {
     format!("202606{day:02}T010000Z")
 }
 
-/// The office after so many days' work, of which the last two are kept.
+/// An office after this many days' work, with a policy that keeps the last two snapshots.
 fn office(days: u32) -> Office {
     let office = Office::new(&["docs"], &keep_last(2, "legal_years = 0"));
     for day in 1..=days {
@@ -37,7 +37,7 @@ fn what_may_go_is_restorable_for_a_week_and_two_whole_runs_and_is_shown() {
     let line = shown.lines().find(|line| line.contains(&id(1))).unwrap();
     assert!(line.contains("bin"), "{shown}");
 
-    // Two runs and six days are not enough, and eight days and no run are not either.
+    // Neither six days with two runs nor eight days without a further run are enough.
     office.pass(6);
     let _ = office.worked(&at(4), 0);
     let _ = office.worked(&at(5), 0);
@@ -46,7 +46,7 @@ fn what_may_go_is_restorable_for_a_week_and_two_whole_runs_and_is_shown() {
     let pruned = office.verb(&["prune"], "2026-06-05T02:00:00Z", 0);
     assert_eq!(listed(&pruned, "forgotten"), Vec::<String>::new(), "{pruned}");
     let one = office.worked(&at(6), 0);
-    assert_eq!(listed(&one, "forgotten"), Vec::<String>::new(), "one run after its time: {one}");
+    assert_eq!(listed(&one, "forgotten"), Vec::<String>::new(), "only one run since its time came: {one}");
     assert_eq!(office.restored("docs", ["--snapshot", &id(1)], now), at(1));
     let two = office.worked(&at(7), 0);
     assert_eq!(listed(&two, "forgotten"), [id(1)], "{two}");
@@ -106,7 +106,7 @@ fn a_snapshot_is_taken_out_of_the_bin_and_kept_until_it_is_released() {
     assert!(gone.stderr.contains("is deleted"), "{}", gone.stderr);
 }
 
-/// The present less so many days, as `date` says it.
+/// 01:00 UTC this many days ago, according to `date`.
 fn days_ago(days: u32) -> String {
     let output = Command::new("date").args(["-u", "-d", &format!("-{days} days"), "+%Y-%m-%dT01:00:00Z"]).output();
     String::from_utf8(output.unwrap().stdout).unwrap().trim().to_owned()
@@ -147,7 +147,7 @@ fn a_policy_that_is_changed_and_changed_back_within_the_week_loses_nothing() {
     office.pass(6);
     let _ = office.worked(&at(13), 0);
     office.configure(&own, "");
-    // It is asked about again, and what is wanted again leaves the bin without an answer.
+    // The change raises a question again, but what the policy keeps again leaves the bin without an answer.
     let back = office.worked(&at(14), 3);
     assert_eq!(listed(&back, "forgotten"), Vec::<String>::new(), "{back}");
     assert!(listed(&back, "taken_back").len() >= 10, "{back}");
@@ -168,7 +168,7 @@ fn only_so_many_enter_the_bin_in_a_night_the_oldest_first_until_all_that_may_go_
     }
     office.configure(&[("docs", "docs")], &keep_last(3, "legal_years = 0\nmax_forget = 2"));
     let _ = office.verb(&["accept"], "2026-06-08T02:00:00Z", 0);
-    // A night adds one that may go, so the queue gets shorter by one.
+    // Each night puts two into the bin and adds one that may go, so the queue gets shorter by one.
     for (day, oldest) in [(9, [1, 2]), (10, [3, 4]), (11, [5, 6]), (12, [7, 8])] {
         let night = office.worked(&at(day), 0);
         assert_eq!(listed(&night, "binned"), oldest.map(id), "{night}");

@@ -2,7 +2,8 @@
 
 use super::{Office, commands, listed};
 
-/// The night after [`Office::old`] under a wrong clock, the next ones under the right one, and the answer of a person.
+/// The night after [`Office::old`] runs under a wrong clock and the next ones under the right one. Then a person
+/// answers.
 fn a_wrong_clock(wrong: &str, retires: bool) {
     let office = Office::new(&["docs"], "");
     office.old();
@@ -66,12 +67,12 @@ fn one_run_under_a_clock_that_is_ten_years_behind_forgets_nothing() {
     a_wrong_clock("2015-01-12T22:00:00Z", false);
 }
 
-/// A run of a night that never was must not answer for a year's end, which is what an auditor asks for.
+/// A run with a wrong date must not stand for the end of a year, which is what an auditor asks for.
 #[test]
 fn a_run_under_a_clock_that_is_behind_does_not_take_the_place_of_a_year_end() {
     let office = Office::new(&["docs"], "");
     office.old();
-    // Half an hour after the real one, in the same year by Paris's time.
+    // Half an hour after the real run, and still in the same year in Paris.
     let _ = office.worked("2023-12-31T22:30:00Z", 3);
     let _ = office.worked("2025-01-12T22:00:00Z", 3);
     let _ = office.verb(&["accept"], "2025-01-13T09:00:00Z", 0);
@@ -112,11 +113,11 @@ fn an_answer_under_a_clock_that_is_behind_deletes_nothing_once_the_clock_is_righ
     for day in 2..=3 {
         let _ = office.worked(&format!("2024-02-0{day}T22:00:00Z"), 0);
     }
-    assert_eq!(office.ids("2024-02-03T23:00:00Z").len(), 23, "what is from the future waits until its time has come");
-    // A folder's time goes with the machine's: all of that was dated a year too early.
+    assert_eq!(office.ids("2024-02-03T23:00:00Z").len(), 23, "snapshots from the future stay until their time");
+    // A folder store has the machine's time, so everything was dated a year too early.
     office.pass(365);
     for day in 12..=15 {
-        // Which of the two clocks was wrong is asked once more.
+        // The first run asks once more which of the two clocks was wrong.
         let night = office.worked(&format!("2025-01-{day}T22:00:00Z"), if day == 12 { 3 } else { 0 });
         if day == 12 {
             let _ = office.verb(&["accept"], "2025-01-13T08:00:00Z", 0);

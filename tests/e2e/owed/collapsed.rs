@@ -46,17 +46,17 @@ fn an_empty_folder_that_is_accepted_counts_from_then_on() {
     let into = office.at("restored");
     let restore = ["restore", "--source", "docs", "--at", "2026-05-31T22:00:00Z", "--into", into.to_str().unwrap()];
     let _ = office.verb(&restore, "2026-06-01T23:00:00Z", 0);
-    assert_eq!(std::fs::read_dir(into).unwrap().count(), 0, "the accepted state is not what is restored");
+    assert_eq!(std::fs::read_dir(into).unwrap().count(), 0, "the restore did not use the accepted state");
 }
 
-/// With a server to restore to as its administrator.
+/// A scene with a server to restore to as its administrator.
 fn scene() -> Option<Scene> {
     let mut scene = Scene::small()?;
     scene.config = scene.config.server("lab", scene.server.socket(), scene.server.port());
     Some(scene)
 }
 
-/// The state of a database that a restore would take.
+/// The snapshot from which a restore would take the database.
 fn chosen(scene: &Scene, edit: impl Fn(&str) -> String, now: &str, more: &[&str]) -> String {
     let words = [
         "--json",
@@ -83,7 +83,7 @@ fn chosen(scene: &Scene, edit: impl Fn(&str) -> String, now: &str, more: &[&str]
     find(&report).unwrap_or_else(|| panic!("{report}")).to_owned()
 }
 
-/// A night with a database that is not what it was, the same again, and a person who says that it is meant.
+/// Two nights with a database that is not the same as before, and then a person who accepts it.
 fn another_database(scene: &Scene, edit: impl Fn(&str) -> String, says: &str) {
     let unedited = |text: &str| text.to_owned();
     for now in ["2025-12-31T22:00:00Z", "2026-01-01T22:00:00Z"] {
@@ -177,7 +177,7 @@ fn a_store_that_is_not_mounted_is_refused_and_nothing_is_written_to_its_place() 
         let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
         entries.map(|path| if path.is_dir() { files(&path) } else { 1 }).sum()
     }
-    assert_eq!(files(&office.at("store")), 0, "something was written to where the disk should be");
+    assert_eq!(files(&office.at("store")), 0, "something was written to the mount point");
     std::fs::remove_dir_all(office.at("store")).unwrap();
     std::fs::rename(office.at("unmounted"), office.at("store")).unwrap();
     let _ = run().expect_code(0);
@@ -197,14 +197,14 @@ fn an_environment_is_founded_once_however_often_init_is_run() {
     assert_eq!(office.verb(&["init"], "2026-06-01T21:00:00Z", 0)["made"], false);
     let night = office.worked("2026-06-01T22:00:00Z", 0);
     assert_eq!(listed(&night, "binned"), Vec::<String>::new());
-    // Not by another configuration either: that is for `accept`.
+    // `init` does not apply a changed configuration either. That needs `accept`.
     office.configure(&[("docs", "docs")], "[guard]\nlegal_years = 1\n");
     assert_eq!(office.verb(&["init"], "2026-06-02T21:00:00Z", 0)["made"], false);
     assert_eq!((file(), first.len()), (first, 1));
 }
 
-/// A restore in place is intended, so the next run does not ask about it. One to another place does not concern the
-/// source.
+/// A restore in place is intended, so the next run does not ask about it. A restore to another place does not concern
+/// the source.
 #[test]
 fn only_a_restore_into_the_source_itself_says_that_less_is_meant() {
     for in_place in [true, false] {
@@ -238,7 +238,7 @@ fn only_a_restore_into_the_source_itself_says_that_less_is_meant() {
     }
 }
 
-/// So many documents of their own name each.
+/// Replaces the documents with this many, each with a name of its own.
 fn fill(office: &Office, count: usize) {
     let folder = office.documents("docs");
     std::fs::remove_dir_all(&folder).unwrap();
@@ -259,7 +259,7 @@ fn a_source_that_lost_most_of_it_is_not_whole_again_when_half_of_it_is_back() {
         assert_eq!(condition(&night), expected, "{count}: {night}");
     }
     fill(&office, 95);
-    assert_eq!(condition(&office.backup("2026-01-01T22:00:00Z", 0)), "whole", "a tenth may be tidied up meanwhile");
+    assert_eq!(condition(&office.backup("2026-01-01T22:00:00Z", 0)), "whole", "the loss of a tenth is tolerated");
     office.is_green("2026-01-01T23:00:00Z");
 }
 
@@ -272,7 +272,7 @@ fn a_loss_does_not_hide_behind_a_smaller_one_on_each_day() {
         let night = office.backup(&format!("2025-12-{day}T22:00:00Z"), if expected == "whole" { 0 } else { 3 });
         assert_eq!(condition(&night), expected, "{count}: {night}");
     }
-    // What somebody accepts is the measure from then on.
+    // From then on, runs are compared with the accepted state.
     let _ = office.verb(&["accept"], "2026-01-01T08:00:00Z", 0);
     for (day, count) in [(1, 290), (2, 200)] {
         fill(&office, count);
@@ -290,7 +290,7 @@ fn a_store_inside_of_what_it_saves_is_not_founded_and_told_where_it_is() {
     let text = std::fs::read_to_string(&path).unwrap();
     let moved = text.replace(&office.at("store").display().to_string(), &inside.display().to_string());
     std::fs::write(path, moved).unwrap();
-    // The dump plugin may leave it out, and what is saved elsewhere is saved in any case.
+    // A run only warns, because the dump plugin may leave the store out, and the other documents are saved in any case.
     let told = office.run(&["backup", "--env", "prod", "--now", "2026-06-02T01:00:00Z"]).expect_code(0).stderr;
     assert!(told.contains("which the source docs backs up"), "{told}");
     std::fs::remove_dir_all(inside.join("prod")).unwrap();

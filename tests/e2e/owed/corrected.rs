@@ -96,7 +96,7 @@ fn retiring_a_source_accepts_none_of_its_states() {
     assert!(!retired["changes"].to_string().contains("is accepted as it is"), "{retired}");
     let status = office.status("2027-01-01T08:20:00Z", 4);
     let left: Vec<String> = commands(&status, "waiting").into_iter().map(str::to_owned).collect();
-    assert_eq!(left, ["accept --env prod"], "nobody asks about the source that is retired: {status}");
+    assert_eq!(left, ["accept --env prod"], "no question about the retired source may be left: {status}");
     let _ = office.verb(&["accept"], "2027-01-01T08:30:00Z", 0);
     nights(&office, "2027-01", 1..=31, 0);
     office.configure(&[("papers", "docs"), ("docs", "gone")], &keep_last(3, SHORT));
@@ -121,8 +121,8 @@ fn a_source_that_is_called_as_a_question_is_no_other_question() {
     assert!(!answered.stdout.contains("is accepted as it is in"), "{} {}", waiting[0], answered.stdout);
 }
 
-/// The right clock until 3 January, then one that fell back by weeks and is trusted for four nights, then the right
-/// one.
+/// The clock is right until 3 January. Then it falls back by weeks and is trusted for four nights. Then it is right
+/// again.
 fn two_clocks(more: &str) -> Office {
     let office = Office::new(&["docs"], more);
     nights(&office, "2026-12", 1..=31, 0);
@@ -133,7 +133,7 @@ fn two_clocks(more: &str) -> Office {
         office.age_bin(2);
         let now = format!("2026-12-{day:02}T23:00:00Z");
         office.write("docs", "a", &now);
-        // Whether the other clock's nights of then are there to be asked about, depends on the retention.
+        // The exit code depends on the retention: it may have left snapshots of the other clock to ask about, or not.
         let _ = office.run(&["--json", "backup", "--env", "prod", "--now", &now]);
     }
     nights(&office, "2027-01", 8..=8, 3);
@@ -164,12 +164,12 @@ fn taking_the_answer_about_two_clocks_back_takes_it_back_of_both_sides() {
         let status = office.status("2027-01-09T08:20:00Z", 4);
         let asked = status.to_string();
         assert!(asked.contains("which `accept` took to be from the future"), "{of}: {taken} {status}");
-        assert!(!asked.contains("the time of 20261207T230000Z has come"), "it never was from the future: {status}");
+        assert!(!asked.contains("the time of 20261207T230000Z has come"), "it was never from the future: {status}");
         let _ = office.verb(&["accept"], "2027-01-09T08:30:00Z", 0);
         nights(&office, "2027-01", 9..=31, 0);
         let ids = office.ids("2027-01-31T23:00:00Z");
         for kept in ["20261231T220000Z", "20270103T220000Z", "20261205T230000Z", "20261208T230000Z"] {
-            assert!(ids.iter().any(|id| id == kept), "{of}: {kept} of {ids:?}");
+            assert!(ids.iter().any(|id| id == kept), "{of}: {kept} is not in {ids:?}");
         }
     }
 }
@@ -264,10 +264,10 @@ fn a_flag_of_accept_answers_nothing_that_went_wrong_since() {
     }
     let status = office.status("2026-06-04T23:10:00Z", 4);
     let left = commands(&status, "waiting").len() + commands(&status, "suspect").len();
-    assert_eq!(left, 2, "mail is retired, and the guard and docs wait: {status}");
+    assert_eq!(left, 2, "only the questions about the guard and docs are left: {status}");
 }
 
-/// Two jumps ahead, each of one night: what ran in between is on the same side of both.
+/// The clock jumps ahead twice, each time for one night. The runs in between are on the same side of both jumps.
 #[test]
 fn what_is_of_two_pairs_of_clocks_is_decided_in_both() {
     let office = Office::new(&["docs"], "");
@@ -276,7 +276,7 @@ fn what_is_of_two_pairs_of_clocks_is_decided_in_both() {
     nights(&office, "2026-11", 6..=6, 3);
     let _ = office.verb(&["accept"], "2026-11-06T23:00:00Z", 0);
     nights(&office, "2026-11", 7..=7, 0);
-    // It has reached the time of the first jump, and nobody has said which clock was right.
+    // This run is past the time of the first jump, and nobody has said which clock was right.
     let _ = office.worked("2026-12-10T23:00:00Z", 3);
     nights(&office, "2026-11", 8..=8, 3);
     let _ = office.verb(&["accept"], "2026-11-08T23:00:00Z", 0);

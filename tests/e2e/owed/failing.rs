@@ -7,7 +7,7 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-/// One source failed, the other one is whole, and the record in the store says so.
+/// Asserts that one source failed, that the other one is whole, and that the record in the store says so.
 #[track_caller]
 fn half(scene: &Scene, night: &Value, failed: &str, says: &str) {
     let key = format!("prod/snapshots/{}.json", night["snapshot"]["id"].as_str().unwrap());
@@ -73,13 +73,13 @@ fn a_fingerprint_that_traps_costs_the_fingerprint_and_not_the_night() {
             "{name}"
         );
     }
-    // Nothing is carried over on the word of a plugin that fails.
+    // A failing plugin cannot cause a source to be carried over.
     let again = scene.run_edited(hostile, &arguments("2026-06-02T01:00:00Z"));
     assert_eq!(again.code, Some(70), "{}", again.stderr);
     assert_eq!(again.json()["snapshot"]["sources"]["db"]["outcome"], "saved");
 }
 
-/// A proxy in front of a server that passes everything on until the login is done, and then swallows what comes.
+/// A proxy in front of a server. It forwards everything until the login is done, and then discards the server's data.
 fn silent_after_login(server: u16) -> u16 {
     /// `ReadyForQuery`, idle.
     const READY: [u8; 6] = [b'Z', 0, 0, 0, 5, b'I'];
@@ -101,7 +101,7 @@ fn silent_after_login(server: u16) -> u16 {
             let _ = to.shutdown(Shutdown::Write);
         }
     };
-    // It ends with the test's process.
+    // The thread ends with the test's process.
     std::thread::spawn(move || {
         for client in listener.incoming().map_while(Result::ok) {
             let Ok(server) = TcpStream::connect(("127.0.0.1", server)) else { return };
@@ -139,12 +139,12 @@ fn a_dump_that_hangs_ends_with_the_runs_deadline_and_costs_the_database_alone() 
     std::os::unix::fs::symlink(real.join("pg_restore"), tools.join("pg_restore")).unwrap();
     let hangs = |text: &str| {
         let line = format!("kind = \"postgres\"\npg_dump = \"{}\"", program.display());
-        // A minute of it is kept for the commit and the retention.
+        // The run reserves a minute of it for the commit and the retention.
         format!("{}\n[deadlines]\nrun = \"66s\"\n", text.replacen("kind = \"postgres\"", &line, 1))
     };
     let night = scene.run_edited(hangs, &["--json", "backup", "--env", "prod", "--now", "2026-06-01T01:00:00Z"]);
     assert_eq!(night.code, Some(75), "{}", night.stderr);
     assert!(night.elapsed < Duration::from_secs(40), "it took {:?}", night.elapsed);
     half(&scene, &night.json(), "db", "was not saved within");
-    assert!(!scene.stored().keys().any(|key| key.starts_with("prod/db/")), "something is left of the dump");
+    assert!(!scene.stored().keys().any(|key| key.starts_with("prod/db/")), "a part of the dump was left");
 }

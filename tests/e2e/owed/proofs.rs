@@ -6,7 +6,7 @@ fn mark(office: &Office, snapshot: &str, at: &str, verdict: &str) {
     office.put(&format!("prod/verified/{snapshot}-{at}-{verdict}.json"), b"{}");
 }
 
-/// Turns one bit in the middle of an object.
+/// Flips one bit in the middle of an object.
 fn damage(office: &Office, key: &str) {
     let path = office.at("store").join(key);
     let mut bytes = std::fs::read(&path).unwrap();
@@ -52,7 +52,7 @@ fn a_verification_of_2036_proves_nothing() {
     assert!(office.snapshots(now).iter().all(|snapshot| snapshot["verified"] == false));
     mark(&office, "20260710T010000Z", "20260710T013000Z", "read-failed");
     mark(&office, "20260710T010000Z", "20360101T000000Z", "read-passed");
-    assert!(problems(&office.status(now, 4)).contains(&("disproved", None)), "it undid a failure");
+    assert!(problems(&office.status(now, 4)).contains(&("disproved", None)), "it must not undo a failure");
     let _ = office.verb(&["verify"], "2026-07-10T03:00:00Z", 0);
     office.is_green("2026-07-10T04:00:00Z");
 }
@@ -161,5 +161,5 @@ fn a_dump_that_was_fingerprinted_under_another_key_is_restored_and_not_called_an
     assert!(db["comparison"].as_str().unwrap().contains("sealed with a key"), "{verified}");
     let after = scene.backup(&["--now", "2026-06-02T01:00:00Z"]);
     let made = |run: &serde_json::Value| run["snapshot"]["sources"]["db"]["object"]["key"].clone();
-    assert_ne!(made(&before), made(&after), "nobody knows whether it is unchanged");
+    assert_ne!(made(&before), made(&after), "it must be saved again, because nothing shows that it is unchanged");
 }

@@ -28,7 +28,7 @@ fn a_source_that_is_renamed_removed_or_absent_from_one_configuration_costs_nothi
         assert!(named.iter().any(retires), "{what}: {status}");
         let new = named.iter().any(|command| !command.contains("--retire"));
         assert_eq!(new, what == "renamed", "{what}: {status}");
-        // The name comes back, and no further answer is needed.
+        // The name is configured again, and no further answer is needed.
         office.configure(&BOTH, "");
         let mended = office.worked(&at(1), 0);
         assert_eq!(mended["retention"]["state"], "applied", "{what}: {mended}");
@@ -51,7 +51,7 @@ fn a_source_that_is_retired_for_a_new_one_goes_on_and_its_year_ends_stay() {
     let next = office.worked("2025-01-13T22:00:00Z", 0);
     assert_eq!(next["retention"]["state"], "applied", "{next}");
     office.is_green("2025-01-13T23:00:00Z");
-    // Three months later its days have aged, as those of any source, and its years have not.
+    // Three months later its daily states have aged, as for any source, but its year ends have not.
     for day in ["2025-02-20", "2025-03-25", "2025-03-26", "2025-04-20", "2025-04-21", "2025-04-22"] {
         let _ = office.worked(&format!("{day}T22:00:00Z"), 0);
         office.age_bin(8);
@@ -61,9 +61,9 @@ fn a_source_that_is_retired_for_a_new_one_goes_on_and_its_year_ends_stay() {
         let key = format!("{year}1231T220000Z.tar.gz");
         assert!(objects.contains_key(&key), "{key} is gone: {:?}", objects.keys());
     }
-    assert!(!objects.contains_key("20250105T220000Z.tar.gz"), "nothing of it aged: {:?}", objects.keys());
+    assert!(!objects.contains_key("20250105T220000Z.tar.gz"), "none of its daily states aged: {:?}", objects.keys());
     assert_eq!(office.restored("mail", ["--at", "2018-12-31"], "2025-04-22T23:00:00Z"), "2018-12-31T22:00:00Z");
-    // It can be read as long as somebody configures it.
+    // It can be restored once somebody configures it again.
     office.configure(&BOTH, "");
     assert_eq!(office.restored("docs", ["--at", "2018-12-31"], "2025-04-22T23:00:00Z"), "2018-12-31T22:00:00Z");
 }
@@ -97,7 +97,7 @@ fn a_folder_of_objects_that_is_away_for_a_night_costs_nothing() {
 #[test]
 fn a_source_that_is_down_over_the_years_end_does_not_cost_the_other_one_its_year() {
     let few_days = "[plugins.retention]\ncomponent = \"retention-tiered.wasm\"\nsettings = { daily = 3, monthly = 1, yearly = 0 }\n";
-    // With and without a policy that knows of years: then it is the guard that does.
+    // One policy knows years and the other does not. In both cases the guard keeps the end of the year.
     for policy in [few_days.to_owned(), keep_last(3, "")] {
         let office = Office::new(&["docs", "mail"], &policy);
         for day in ["2025-12-02", "2025-12-03", "2025-12-04"] {
@@ -146,6 +146,6 @@ fn a_source_that_is_down_freezes_forgetting_and_forgetting_goes_on_when_it_is_ba
     assert_eq!(office.certificates(), 0);
     office.show("mail");
     let back = office.worked("2026-06-05T22:00:00Z", 0);
-    // Two states of each source are kept, so the last one of before the outage stays too.
+    // Two states of each source are kept, so the last one before the outage stays too.
     assert_eq!(listed(&back, "binned"), ["20260601T220000Z"], "{back}");
 }

@@ -18,7 +18,7 @@ fn nothing(_: &Office) {}
 
 const OWN: [(&str, &str); 2] = [("docs", "docs"), ("mail", "mail")];
 
-/// Every day but the first two begins with a green office of five days' work.
+/// Every day begins with a green office after five days' work.
 const DAYS: [Day; 18] = [
     day("stale", |office| assert!(office.certificates() == 0), nothing),
     day(
@@ -84,7 +84,7 @@ const DAYS: [Day; 18] = [
             office.configure(&OWN, &keep_last(1, "min_age = \"24h\"").replace("min_age = \"0m\"\n", ""));
             drop(office.verb(&["accept"], "2026-06-05T01:30:00Z", 0));
             drop(office.worked("2026-06-05T01:40:00Z", 0));
-            // As if the store had refused what went into the bin.
+            // As if the store had refused the certificates of the snapshots that went into the bin.
             std::fs::remove_dir_all(office.at("store/prod/forgotten")).unwrap();
         },
         nothing,
@@ -102,7 +102,8 @@ fn lines(status: &Value) -> Vec<String> {
     problems.map(|problem| format!("{} {} {}", problem["kind"], problem["source"], problem["command"])).collect()
 }
 
-/// Runs the command of the first red line, minute by minute, until no line is red. A line whose command ran must go.
+/// Runs the command of the first red line until no line is red, and returns the commands. Each command must clear its
+/// line.
 #[track_caller]
 fn obey(office: &Office, what: &str, morning: &str) -> Vec<String> {
     let mut ran = Vec::new();
@@ -148,7 +149,7 @@ fn every_red_line_names_the_command_that_makes_it_go() {
         mend(&office);
         let ran = obey(&office, &what, morning);
         assert!(ran.len() <= 4, "{what}: {ran:?}");
-        // And from then on a night is a night again.
+        // From then on, a night succeeds as usual.
         let next = office.run(&["--json", "backup", "--env", "prod", "--now", "2026-06-10T01:00:00Z"]);
         assert_eq!(next.code, Some(0), "{what}: {}", next.stderr);
         office.is_green("2026-06-10T02:00:00Z");
@@ -177,7 +178,7 @@ fn a_time_zone_and_a_long_silence_are_answered_by_the_command_of_their_line() {
     assert_eq!(ran, ["accept --env prod", "verify --env prod"]);
 }
 
-/// What a record that cannot be read was for is still there, whatever a person says of the record.
+/// The objects of an unreadable record still exist, even if a person gives the record up.
 #[test]
 fn the_objects_of_a_record_that_is_given_up_stay_listed_and_restorable() {
     let office = Office::new(&["docs"], "");
@@ -195,7 +196,8 @@ fn the_objects_of_a_record_that_is_given_up_stay_listed_and_restorable() {
     assert_eq!(office.restored("docs", ["--snapshot", &adopted], now), "2026-06-02T01:00:00Z");
 }
 
-/// The newest version of the environment's file is damaged: `init` goes on from the one before, and from no blank one.
+/// The newest version of the environment's file is damaged: `init` continues from the previous version, not from an
+/// empty one.
 #[test]
 fn what_was_answered_before_still_holds_after_the_newest_version_of_the_file_was_damaged() {
     let office = Office::new(&["docs", "mail"], "");
@@ -204,7 +206,7 @@ fn what_was_answered_before_still_holds_after_the_newest_version_of_the_file_was
     }
     let _ = office.verb(&["unforget", "20260601T010000Z"], "2026-06-03T09:00:00Z", 0);
     office.put("prod/environment/20260603T100000Z.json", b"{");
-    // A configuration with half of the sources must not become all that there is.
+    // A configuration with half of the sources must not become the complete list of sources.
     office.configure(&OWN[..1], "");
     let _ = office.verb(&["init"], "2026-06-03T11:00:00Z", 0);
     let status = office.status("2026-06-03T12:00:00Z", 4);
@@ -229,7 +231,7 @@ fn init_gives_an_environment_of_version_1_the_key_of_its_fingerprints_and_until_
     std::fs::write(&file, without.replace("\"format_version\": 2", "\"format_version\": 1")).unwrap();
     let outcome = |now: &str| office.backup(now, 0)["snapshot"]["sources"]["docs"]["outcome"].clone();
     for day in 1..=3 {
-        assert_eq!(outcome(&format!("2026-06-0{day}T01:00:00Z")), "saved", "nothing is sealed without a key");
+        assert_eq!(outcome(&format!("2026-06-0{day}T01:00:00Z")), "saved", "without a key no fingerprint is sealed");
     }
     let _ = office.verb(&["init"], "2026-06-03T11:00:00Z", 0);
     assert_eq!(outcome("2026-06-04T01:00:00Z"), "saved");
@@ -237,7 +239,7 @@ fn init_gives_an_environment_of_version_1_the_key_of_its_fingerprints_and_until_
     office.is_green("2026-06-05T02:00:00Z");
 }
 
-/// An older version that meets what a newer one wrote, for one night, must not answer for it.
+/// An older version that runs for one night must not give up what a newer one wrote.
 #[test]
 fn what_a_newer_version_wrote_is_given_up_by_no_older_one() {
     let newer = b"{ \"format_version\": 99, \"what\": \"nobody knows\" }";

@@ -12,7 +12,7 @@ fn id(day: u32) -> String {
     format!("202606{day:02}T010000Z")
 }
 
-/// Five days' work, of which three lie in the bin.
+/// An office after five days' work, of which three are in the bin.
 fn office() -> Office {
     let office = Office::new(&["docs"], &keep_last(2, "legal_years = 0"));
     for day in 1..=5 {
@@ -21,7 +21,8 @@ fn office() -> Office {
     office
 }
 
-/// The question is red, freezes forgetting whatever time passes, and goes with its own command.
+/// Asserts that the question is red, that it freezes forgetting however much time passes, and that its command clears
+/// it.
 #[track_caller]
 fn is_asked(office: &Office, says: &str, answer: &[&str]) {
     let now = "2026-06-05T03:00:00Z";
@@ -110,7 +111,7 @@ fn what_is_lost_and_given_up_fails_no_verification_from_then_on() {
         assert!(verified.contains("(accepted)"), "{verified}");
         office.is_green(&format!("2026-06-05T{hour:02}:10:00Z"));
     }
-    // Another object is another matter.
+    // The answer does not cover another object.
     std::fs::remove_file(office.at("store/prod/docs").join(format!("{}.tar.gz", id(5)))).unwrap();
     let _ = office.verb(&["verify", "--all"], "2026-06-05T06:00:00Z", 4);
     assert!(!problems(&office.status("2026-06-05T06:10:00Z", 4)).is_empty());
@@ -145,7 +146,7 @@ fn a_status_of_a_store_that_is_not_there_does_not_say_that_nobody_ran_init() {
     assert!(status.to_string().contains("its disk is not mounted, `url` is wrong"), "{status}");
 }
 
-/// Nights until the record of the first of June has no follower that is there.
+/// An office that kept the snapshot of 1 June but forgot the one that followed it.
 fn old_office() -> Office {
     let office = Office::new(&["docs"], &keep_last(2, "legal_years = 0"));
     let _ = office.worked(&at(1), 0);
@@ -186,7 +187,7 @@ fn a_record_whose_follower_is_forgotten_is_missed_and_an_edit_of_it_is_seen() {
 fn what_was_verified_and_is_gone_without_a_trace_is_missed() {
     let office = office();
     let _ = office.verb(&["verify"], "2026-06-05T02:00:00Z", 0);
-    // The newest nights go as if an old copy of two folders had been put back.
+    // The newest night disappears, as if an old copy of two folders had been put back.
     for path in [format!("store/prod/snapshots/{}.json", id(5)), format!("store/prod/docs/{}.tar.gz", id(5))] {
         std::fs::remove_file(office.at(&path)).unwrap();
     }
@@ -248,7 +249,7 @@ fn an_adopted_snapshot_in_the_bin_whose_certificate_is_damaged_stays_listed_and_
     assert!(office.objects("docs").contains_key(&format!("{}.tar.gz", id(2))));
 }
 
-/// An old version of the program founded the environment, and `init` gives it what it had not.
+/// An old version of the program created the environment, and `init` adds what that version did not write.
 #[test]
 fn init_goes_over_no_version_of_the_environments_file_that_is_gone() {
     let office = Office::new(&["docs"], SHORT_GUARD);

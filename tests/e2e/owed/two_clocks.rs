@@ -5,7 +5,7 @@ use super::undone::{SHORT_GUARD, nights};
 use super::{Office, commands};
 use std::ops::RangeInclusive;
 
-/// Nights of work at half past eleven at night in Paris, by a clock that is wrong.
+/// Nights of work under a wrong clock, at half past eleven in the evening in Paris.
 fn wrong_nights(office: &Office, month: &str, days: RangeInclusive<u32>, code: i32) {
     for day in days {
         office.age_bin(2);
@@ -13,7 +13,7 @@ fn wrong_nights(office: &Office, month: &str, days: RangeInclusive<u32>, code: i
     }
 }
 
-/// Nights of work after which somebody answers whatever is asked.
+/// Nights of work. After each one, somebody accepts whatever is asked.
 fn answered_nights(office: &Office, month: &str, days: RangeInclusive<u32>, time: &str) {
     for day in days {
         office.age_bin(2);
@@ -25,13 +25,13 @@ fn answered_nights(office: &Office, month: &str, days: RangeInclusive<u32>, time
     }
 }
 
-/// As many quiet months as it takes until everything that may be deleted is.
+/// Two quiet months, after which everything that may be deleted has been deleted.
 fn much_later(office: &Office) {
     nights(office, "2027-03", 1..=31, 0);
     nights(office, "2027-04", 1..=30, 0);
 }
 
-/// What a snapshot holds, whatever `--at` takes.
+/// Asserts the content of a snapshot, whichever one `--at` selects.
 fn holds(office: &Office, id: &str, content: &str) {
     let now = "2027-05-01T08:00:00Z";
     let ids = office.ids(now);
@@ -39,7 +39,7 @@ fn holds(office: &Office, id: &str, content: &str) {
     assert_eq!(office.restored("docs", ["--snapshot", id], now), content);
 }
 
-/// The snapshots of which `list` says that their time is doubted.
+/// The snapshots whose time `list` shows as doubted.
 fn doubted(office: &Office, now: &str) -> Vec<String> {
     let listed = office.snapshots(now).into_iter().filter(|snapshot| snapshot["time_doubted"] == true);
     listed.map(|snapshot| snapshot["id"].as_str().unwrap().to_owned()).collect()
@@ -49,7 +49,7 @@ fn at_years_end(office: &Office) -> String {
     office.restored("docs", ["--at", "2026-12-31"], "2027-05-01T08:00:00Z")
 }
 
-/// A week ahead for ten nights, so that some of them lie before the first right one.
+/// The clock is a week ahead for ten nights, so some of their dates lie before the first night under the right clock.
 fn ten_nights_a_week_ahead(office: &Office) {
     nights(office, "2026-12", 1..=16, 0);
     wrong_nights(office, "2026-12", 24..=31, 0);
@@ -117,7 +117,7 @@ fn a_third_clock_takes_no_year_end() {
     }
 }
 
-/// One night is missed, later the clock falls back to it and goes on.
+/// One night is missed. Later the clock falls back to that night and goes on from there.
 #[test]
 fn a_clock_that_fell_to_a_missed_night_takes_no_month() {
     let office = Office::new(&["docs"], SHORT_GUARD);
@@ -157,7 +157,7 @@ fn nights_after_a_closure_are_not_retired_under_a_clock_that_fell_back() {
     wrong_nights(&office, "2027-01", 13..=13, 3);
     let _ = office.verb(&["accept"], "2027-01-13T23:00:00Z", 0);
     wrong_nights(&office, "2027-01", 14..=25, 0);
-    // It is right again.
+    // The clock is right again.
     nights(&office, "2027-02", 17..=18, 3);
     let _ = office.verb(&["accept"], "2027-02-18T23:00:00Z", 0);
     nights(&office, "2027-02", 19..=28, 0);
@@ -165,7 +165,8 @@ fn nights_after_a_closure_are_not_retired_under_a_clock_that_fell_back() {
     holds(&office, "20270131T220000Z", "2027-01-31T22:00:00Z");
 }
 
-/// Five days behind for twelve nights: the last seven of them meet nothing that is ahead of them any more.
+/// The clock is five days behind for twelve nights. The last seven of them find no snapshot that is ahead of them any
+/// more.
 #[test]
 fn what_follows_a_clock_that_fell_back_without_a_hole_says_so() {
     let office = Office::new(&["docs"], SHORT_GUARD);
@@ -183,7 +184,7 @@ fn what_follows_a_clock_that_fell_back_without_a_hole_says_so() {
     assert!(!right.contains("directly follows"), "{right}");
 }
 
-/// The clock was ahead on the first two nights of all, so that nothing says that a hole is before them.
+/// The clock was ahead on the very first two nights, so that no earlier snapshot shows a gap before them.
 #[test]
 fn no_run_overturns_what_a_person_said_of_two_clocks() {
     let office = Office::new(&["docs"], SHORT_GUARD);
@@ -197,7 +198,7 @@ fn no_run_overturns_what_a_person_said_of_two_clocks() {
     assert_eq!(doubted(&office, "2027-03-11T08:00:00Z"), ["20270302T223000Z", "20270301T223000Z"]);
 }
 
-/// What a clock that fell back met is asked about once, also when most of it is gone.
+/// Snapshots that were ahead of a clock that fell back are asked about once, even if most of them are gone.
 #[test]
 fn a_clock_that_fell_back_and_was_answered_for_is_not_asked_about_again() {
     let office = Office::new(&["docs"], SHORT_GUARD);
@@ -210,7 +211,7 @@ fn a_clock_that_fell_back_and_was_answered_for_is_not_asked_about_again() {
     much_later(&office);
 }
 
-/// A dead battery: one run says the year 2000.
+/// The clock's battery is dead: one run has the year 2000.
 #[test]
 fn a_clock_of_the_year_2000_puts_nothing_else_in_doubt() {
     let office = Office::new(&["docs"], SHORT_GUARD);

@@ -5,7 +5,7 @@ use super::{Office, keep_last};
 use serde_json::Value;
 use std::ops::RangeInclusive;
 
-/// Nights of work in several months: `2026-12`, and the days.
+/// Nights of work in several months, each as `2026-12` and its days.
 fn months(office: &Office, months: &[(&str, RangeInclusive<u32>)]) {
     for (month, days) in months {
         for day in days.clone() {
@@ -19,14 +19,14 @@ fn changes(answered: &Value) -> String {
     answered["changes"].to_string()
 }
 
-/// A run under a clock that was ahead by eleven days, and nights until its time has come.
+/// A run under a clock that was eleven days ahead, and nights until its time has come.
 fn ahead_until_the_years_end(office: &Office) {
     nights(office, "2026-12", 16..=19, 0);
     let _ = office.worked("2026-12-31T22:30:00Z", 0);
     nights(office, "2026-12", 21..=31, 3);
 }
 
-/// What the true last day of the year held stands for it, for as long as the year is owed.
+/// Asserts that weeks later the year's end is still the true state of its last day.
 fn year_end_is_true(office: &Office) {
     months(office, &[("2027-01", 2..=28), ("2027-02", 1..=20)]);
     assert_eq!(office.restored("docs", ["--at", "2026-12-31"], "2027-02-21T08:00:00Z"), "2026-12-31T22:00:00Z");
@@ -49,7 +49,8 @@ fn a_clock_that_nobody_answered_for_in_time_does_not_answer_for_the_year() {
 fn an_answer_to_one_half_of_the_question_about_a_clock_leaves_the_other_half() {
     let office = Office::new(&["docs"], SHORT_GUARD);
     ahead_until_the_years_end(&office);
-    // The runs that met it are right; what they met is not answered, and its time comes.
+    // The answer says that the later runs are right. The question about the snapshot that is ahead stays open until its
+    // time comes.
     let _ = office.verb(&["accept", "--only", "clock"], "2026-12-31T22:05:00Z", 4);
     let _ = office.worked("2027-01-01T22:00:00Z", 3);
     let _ = office.verb(&["accept"], "2027-01-02T08:00:00Z", 0);
@@ -69,7 +70,7 @@ fn one_snapshot_names_all_of_its_clock_before_the_time_of_the_others_has_come_to
     let decided = changes(&office.verb(&right, "2026-06-11T08:00:00Z", 0));
     assert!(decided.contains("the time of 3 snapshots") && decided.contains("3 snapshots (20260710"), "{decided}");
     nights(&office, "2026-06", 11..=12, 0);
-    // And the other way round, on both sides.
+    // The opposite answer changes both sides too.
     let other = ["accept", "--right-time", "20260711T220000Z"];
     let decided = changes(&office.verb(&other, "2026-06-13T08:00:00Z", 0));
     assert!(decided.contains("(20260608T220000Z") && decided.contains("the time is wrong"), "{decided}");
@@ -77,7 +78,8 @@ fn one_snapshot_names_all_of_its_clock_before_the_time_of_the_others_has_come_to
     assert!(status.to_string().contains("3 snapshots are from the future"), "{status}");
 }
 
-/// Two jumps ahead, the second one nearer: what was called wrong of it stands among the runs that met the first.
+/// The clock jumps ahead twice, the second time less far. The snapshot of the second jump, which an answer calls wrong,
+/// is then among the runs that found the first one.
 #[test]
 fn what_one_answer_called_wrong_stays_wrong_beside_a_third_clock() {
     for answer in [["--right-time", "20270114T220000Z"], ["--withdraw", "20270115T230000Z"]] {
@@ -112,7 +114,7 @@ fn what_is_from_the_future_is_not_taken_for_the_newest() {
     let (content, said) = newest("2026-06-07T08:00:00Z");
     assert_eq!(content, "2026-06-06T22:00:00Z");
     assert!(said.contains("skipping 20301231T220000Z because it is dated in the future"), "{said}");
-    // One night under a clock that is ahead, which nobody answers.
+    // One night under a clock that is ahead. Nobody answers the question about it.
     let _ = office.worked("2026-08-06T22:00:00Z", 3);
     nights(&office, "2026-06", 8..=12, 3);
     assert_eq!(newest("2026-06-13T08:00:00Z").0, "2026-06-12T22:00:00Z");
@@ -132,7 +134,7 @@ fn what_is_kept_of_the_future_freezes_nothing_and_serves_nothing_before_its_time
     assert_eq!(office.restored("docs", ["--at", "2026-06-09"], "2026-06-09T08:00:00Z"), "2026-06-08T22:00:00Z");
 }
 
-/// The mount is missing for a night, and then most of it is tidied away.
+/// The mount is missing for a night. Then somebody deletes most of the documents.
 #[test]
 fn an_answer_about_the_newest_state_accepts_no_earlier_night_that_had_lost_far_more() {
     let office = Office::new(&["docs"], SHORT_GUARD);
@@ -163,7 +165,7 @@ fn what_was_answered_of_a_record_stands_while_it_is_out_of_reach() {
     let _ = office.verb(&["accept", "--lost"], "2026-06-04T09:00:00Z", 0);
     std::fs::rename(office.at("away"), &record).unwrap();
     nights(&office, "2026-06", 4..=12, 0);
-    assert!(record.is_file(), "a person keeps it");
+    assert!(record.is_file(), "a person keeps this snapshot, so its record must stay");
 }
 
 #[test]

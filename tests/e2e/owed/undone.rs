@@ -3,13 +3,13 @@
 
 use super::{Office, commands, keep_last, listed, problems};
 
-/// Every snapshot is kept that the plugin has to keep, and what leaves it is gone after a day in the bin.
+/// Lines for `keep_last`: what the plugin no longer keeps is deleted after a day in the bin.
 pub(super) const SHORT: &str = "bin_days = 1";
 
-/// The same for the retention that ships.
+/// The same as a section, for the shipped retention.
 pub(super) const SHORT_GUARD: &str = "[guard]\nbin_days = 1\n";
 
-/// Nights of work from one day on, all with this exit code.
+/// Nights of work on these days, all with this exit code.
 pub(super) fn nights(office: &Office, year_and_month: &str, days: std::ops::RangeInclusive<u32>, code: i32) {
     for day in days {
         office.age_bin(2);
@@ -56,7 +56,7 @@ fn what_ran_under_a_clock_that_fell_back_does_not_keep_the_place_of_the_true_yea
     let office = Office::new(&["docs"], &keep_last(5, SHORT));
     nights(&office, "2025-12", 20..=31, 0);
     nights(&office, "2026-01", 1..=19, 0);
-    // The clock falls back by weeks, to just after the year's end, and somebody believes it.
+    // The clock falls back by weeks, to just after the last run of the year, and somebody accepts it.
     let _ = office.worked("2025-12-31T22:30:00Z", 3);
     let _ = office.verb(&["accept"], "2025-12-31T22:40:00Z", 0);
     let _ = office.worked("2026-01-01T22:30:00Z", 0);
@@ -64,10 +64,10 @@ fn what_ran_under_a_clock_that_fell_back_does_not_keep_the_place_of_the_true_yea
     let answered = office.verb(&["accept"], "2026-01-31T08:00:00Z", 0);
     assert!(answered["changes"].to_string().contains("used only where no other snapshot is available"), "{answered}");
     nights(&office, "2026-02", 1..=12, 0);
-    // Both sides are there until somebody decides.
+    // Both sides are kept until somebody decides.
     let ids = office.ids("2026-02-12T23:00:00Z");
     for kept in ["20251231T223000Z", "20260101T223000Z", "20260119T220000Z"] {
-        assert!(ids.iter().any(|id| id == kept), "{kept} of {ids:?}");
+        assert!(ids.iter().any(|id| id == kept), "{kept} is not in {ids:?}");
     }
     let decided = office.verb(&["accept", "--right-time", "20260119T220000Z"], "2026-02-12T23:05:00Z", 0);
     let changes = decided["changes"].to_string();
@@ -101,7 +101,7 @@ fn a_clock_that_jumps_to_the_same_wrong_place_twice_is_doubted_twice() {
     for day in 2..=6 {
         office.age_bin(2);
         let night = office.worked(&format!("2040-01-{day:02}T22:00:00Z"), 3);
-        assert_eq!(listed(&night, "deleted"), Vec::<String>::new(), "{night}");
+        assert_eq!(listed(&night, "forgotten"), Vec::<String>::new(), "{night}");
     }
     assert_eq!(office.restored("docs", ["--at", "2025-12-31"], "2026-01-03T01:00:00Z"), "2025-12-31T22:00:00Z");
 }
@@ -118,7 +118,7 @@ fn what_was_whole_only_because_of_an_answer_is_suspect_once_that_is_taken_back()
     assert!(taken["changes"].to_string().contains("2 snapshots (20251230T220000Z, 20251231T220000Z)"), "{taken}");
     let status = office.status("2026-01-01T09:00:00Z", 4);
     assert!(problems(&status).iter().any(|(_, source)| *source == Some("docs")), "{status}");
-    // The folder is empty still: nothing is carried over from what is in doubt.
+    // The folder is still empty. Nothing is carried over from a snapshot in doubt.
     let night = office.backup("2026-01-01T22:00:00Z", 3);
     assert_eq!(night["snapshot"]["sources"]["docs"]["condition"], "suspect", "{night}");
     office.show("docs");
@@ -204,7 +204,7 @@ fn a_list_of_known_failures_as_earlier_versions_wrote_it_is_read() {
         std::fs::write(&file, text.replace("\"known_failures\": {}", "\"known_failures\": []")).unwrap();
         assert!(text.contains("\"known_failures\": {}"), "{text}");
     }
-    // It is another file than the one that runs went by, and readable.
+    // The file differs from the one that the runs used, but it can be read.
     let status = office.run(&["--json", "status", "--now", "2026-06-02T01:00:00Z"]).stdout;
     assert!(!status.contains("cannot be read"), "{status}");
     assert!(office.snapshots("2026-06-02T02:00:00Z")[0].to_string().contains("\"pinned\":true"));
@@ -258,8 +258,8 @@ fn a_damaged_record_from_the_future_waits_for_its_own_answer_and_then_prunes_go_
     let _ = office.verb(&["accept", "--lost"], "2026-06-06T08:00:00Z", 0);
     nights(&office, "2026-06", 6..=14, 0);
     is_green(&office, "2026-06-14T23:00:00Z");
-    assert!(!record.exists(), "it left the store as everything else does");
-    assert!(office.objects("docs").len() < 20, "objects are deleted again: {:?}", office.objects("docs").keys());
+    assert!(!record.exists(), "the record must be deleted like any other");
+    assert!(office.objects("docs").len() < 20, "objects are still not deleted: {:?}", office.objects("docs").keys());
 }
 
 #[test]

@@ -65,7 +65,7 @@ fn a_folder_that_cannot_be_read_is_partial_every_day_until_it_can() {
         let partial = night(&office, &format!("{day}T22:00:00Z"), 3);
         let docs = &partial["snapshot"]["sources"]["docs"];
         assert_eq!((docs["condition"].as_str(), docs["outcome"].as_str()), (Some("partial"), Some("saved")), "{docs}");
-        // Two documents, and one in a folder further down.
+        // Two documents, and one in a subfolder.
         let said = docs["doubts"][0].as_str().unwrap();
         assert!(said.contains("1 entries could not be read, and 3 that the last whole archive has below"), "{said}");
         assert_eq!(partial["retention"]["state"], "frozen", "{partial}");
@@ -89,7 +89,7 @@ fn a_folder_that_cannot_be_read_is_partial_every_day_until_it_can() {
     let _ = restore(&["--snapshot", "20251231T220000Z", "--allow-partial"]).expect_code(0);
     assert!(into.join("a").exists() && !into.join("facture/FA1.pdf").exists());
     std::fs::remove_dir_all(&into).unwrap();
-    // Nobody named a snapshot, so it is the last whole one, on the last day of the year too.
+    // If no snapshot is named, the restore uses the last whole one, even for the last day of the year.
     for more in [&[][..], &["--at", "2025-12-31"]] {
         let _ = restore(more).expect_code(0);
         assert_eq!(std::fs::read_to_string(into.join("b")).unwrap(), "b of docs", "{more:?}");

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 
-/// Most headers in one head.
+/// Maximum number of headers in one head.
 const HEADERS_MAX: usize = 64;
 
 /// The operation of a request.

@@ -5,7 +5,7 @@ use super::{Fault, Operation, Request, State};
 /// Smallest part of a multipart upload, except the last.
 const PART_BYTES_MIN: u64 = 5 << 20;
 
-/// Most keys in one DeleteObjects.
+/// Maximum number of keys in one DeleteObjects.
 const DELETE_KEYS_MAX: usize = 1_000;
 
 /// The response, if Google Cloud Storage refuses a request because of its head.

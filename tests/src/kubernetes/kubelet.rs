@@ -13,7 +13,7 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Most header lines of a request that are read.
+/// Maximum number of header lines to read from a request.
 const REQUEST_LINES_MAX: usize = 100;
 
 /// A node. Dropping it stops serving logs.

@@ -1,5 +1,5 @@
 //! Debian's packages for the image: which are needed, where they come from, and which of their files are used. Apt
-//! reports the version and digest of each and downloads it. Nothing is installed, and no package script runs.
+//! reports the version and digest of each package and downloads it. Nothing is installed, and no package script runs.
 
 use crate::run::{failure, quiet};
 use crate::tree::Tree;
@@ -22,12 +22,12 @@ const POSTGRES_MAJOR_MIN: u32 = 13;
 const UNUSED: [(&str, &str); 12] = [
     ("debconf*", "asks questions during installation"),
     ("libllvm*", "compiles long queries of a server, and is larger than everything else together"),
-    ("libpam*", "modules; a throwaway server asks for no password"),
+    ("libpam*", "authentication modules; a throwaway server asks for no password"),
     ("libreadline*", "for psql, which is left out"),
     ("locales", "C.UTF-8 is in libc-bin"),
     ("openssl", "only its library is used"),
     ("perl*", "for the wrappers of postgresql-client-common"),
-    ("postgresql-client-common", "wrappers that choose a version; the host chooses itself"),
+    ("postgresql-client-common", "wrappers that choose a version; the host chooses the version itself"),
     ("postgresql-common", "manages a machine's services and clusters"),
     ("gcc-*-base", "documentation"),
     ("sensible-utils", "an editor for psql"),
@@ -150,8 +150,8 @@ struct Listed {
 fn listing(names: &BTreeSet<String>) -> Result<Vec<Listed>> {
     let mut print = Command::new("apt-get");
     print.args(["download", "--print-uris", "-q"]).args(names);
-    let text = quiet(&mut print, "check that apt's sources have it")?;
-    text.lines().map(|line| parse_listed(line).with_context(|| format!("unexpected line of apt: {line:?}"))).collect()
+    let text = quiet(&mut print, "check that apt's sources have the packages")?;
+    text.lines().map(|line| parse_listed(line).with_context(|| format!("unexpected line from apt: {line:?}"))).collect()
 }
 
 /// Reads `'URI' NAME_VERSION_ARCHITECTURE.deb SIZE SHA256:DIGEST`.
@@ -180,7 +180,7 @@ fn package(folder: &Path, line: Listed) -> Result<Package> {
     Ok(Package { name: line.name, version, architecture, sha256: line.sha256, file, depends })
 }
 
-/// Names in a `Depends` field. Of several alternatives only the first counts.
+/// Names in a `Depends` field. If there are alternatives, only the first one counts.
 fn parse_depends(field: &str) -> Vec<String> {
     let first = |clause: &str| {
         let name = clause.split(['|', '(', ':']).next().unwrap_or_default().trim();
@@ -189,7 +189,7 @@ fn parse_depends(field: &str) -> Vec<String> {
     field.split(',').filter_map(first).collect()
 }
 
-/// Adds the used files of all packages to a tree, with the bundle of authorities that ca-certificates would create.
+/// Adds the used files of all packages to a tree, with the bundle of CA certificates that ca-certificates would create.
 pub fn unpack(packages: &[Package], tree: &mut Tree) -> Result<()> {
     let mut authorities = Tree::default();
     for package in packages {
@@ -209,7 +209,7 @@ pub fn unpack(packages: &[Package], tree: &mut Tree) -> Result<()> {
     }
     tree.file("etc/ssl/certs/ca-certificates.crt", 0o644, bundle);
     tree.link("usr/bin/sh", "dash");
-    // OpenSSL, and so libpq, looks for the system's authorities here.
+    // OpenSSL, and so libpq, looks for the system's CA certificates here.
     tree.link("usr/lib/ssl/cert.pem", "/etc/ssl/certs/ca-certificates.crt");
     Ok(())
 }

@@ -13,14 +13,14 @@ const CONTROL_PLANE: &str = "kubernetes-1.20";
 /// The cache folder of a node's programs, of the same version.
 const NODE: &str = "kubernetes-1.20-node";
 
-/// The folder where both are built, one after the other. It stays until both are complete, so that a run that was
-/// ended goes on where it was.
+/// The folder where both are built, one after the other. It is kept until both are complete, so that a run continues
+/// where an interrupted one stopped.
 const WORK: &str = "kubernetes-1.20.work";
 
 /// Only one process builds at a time: it locks this folder.
 const LOCK: &str = "kubernetes-1.20.lock";
 
-/// The packages that run containers. They are not installed, because they contain services.
+/// Packages with the programs that run containers. They are not installed, because they contain services.
 const RUNTIME: [&str; 4] = ["containerd", "runc", "containernetworking-plugins", "busybox-static"];
 
 /// Provides a control plane for the tests: the one in `KUBEBUILDER_ASSETS`, else the one in the cache, which is
@@ -42,16 +42,17 @@ pub fn node() -> Result<()> {
 
 fn build(folder: &str, components: &[&str], doing: &str) -> Result<()> {
     let cache = cache::folder()?;
-    let is_there = |folder: &str| cache.join(folder).is_dir();
-    if is_there(folder) {
+    let work = cache.join(WORK);
+    // The node is built last. If a run was interrupted while it removed the work folder, this run removes the rest.
+    let is_last = folder == NODE;
+    if cache.join(folder).is_dir() && !(is_last && work.exists()) {
         return Ok(());
     }
     let _held = cache::lock(&cache.join(LOCK))?;
-    let work = cache.join(WORK);
     cache::once(folder, |into| timed(doing, || source::build(&work, components, into)))?;
-    if is_there(CONTROL_PLANE) && is_there(NODE) {
+    if is_last {
         // About 2 GB that are no longer needed.
-        let _ = std::fs::remove_dir_all(work);
+        source::remove(&work);
     }
     Ok(())
 }

@@ -30,8 +30,8 @@ impl Tally {
         self.passed + self.failed == 0
     }
 
-    /// `N passed, N failed, N skipped`. A test that skipped itself passed for its runner; here it only counts as
-    /// skipped.
+    /// `N passed, N failed, N skipped`. The runner counts a test that skipped itself as passed; this line counts it
+    /// only as skipped.
     pub fn closing_line(&self, skipped: usize) -> String {
         format!("{} passed, {} failed, {skipped} skipped", self.passed.saturating_sub(skipped), self.failed)
     }

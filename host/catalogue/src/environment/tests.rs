@@ -38,7 +38,8 @@ fn a_shorter_wait_applies_only_to_snapshots_that_enter_the_bin_later() {
     };
     assert_eq!(take(7, 5), [7, 7, 7, 7]);
     assert_eq!(take(2, 10), [7, 7, 2, 2]);
-    // The longest earlier promise still holds, and a longer wait applies to all.
+    // Snapshots that are already in the bin keep the longest wait that they were promised. A longer wait applies to
+    // all.
     assert_eq!(take(1, 20), [7, 7, 7, 1]);
     assert_eq!(take(30, 25), [30, 30, 30, 30]);
 }

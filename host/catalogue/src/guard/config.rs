@@ -78,7 +78,8 @@ impl TryFrom<String> for Age {
 }
 
 /// The last day of a fiscal year. February 29 means the last day of February in every year.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, derive_more::Display)]
+#[display("{month:02}-{day:02}")]
 #[serde(try_from = "String")]
 pub struct FiscalYearEnd {
     month: i8,
@@ -95,12 +96,6 @@ impl TryFrom<String> for FiscalYearEnd {
         // Checked in a leap year, which has every possible day.
         Date::new(2024, month, day).map_err(|_| invalid())?;
         Ok(Self { month, day })
-    }
-}
-
-impl std::fmt::Display for FiscalYearEnd {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:02}-{:02}", self.month, self.day)
     }
 }
 

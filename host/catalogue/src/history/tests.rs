@@ -74,7 +74,7 @@ fn record(id: &str, objects: &[(&str, &str, u64)]) -> Record {
         };
         ((*name).to_owned(), source)
     };
-    Record { sources: objects.iter().map(source).collect(), ..Record::blank(id, "prod") }
+    Record { complete: true, sources: objects.iter().map(source).collect(), ..Record::blank(id, "prod") }
 }
 
 #[test]
@@ -117,7 +117,7 @@ fn objects_of_a_script_are_adopted_and_carry_over_what_the_script_skipped() {
     assert!(history.orphans.is_empty());
 }
 
-/// Ids, keys of the database and whether each was found at that moment.
+/// For each snapshot its id, and the key and outcome of its database.
 fn databases(history: &History) -> Vec<(String, &str, Outcome)> {
     let states = history.snapshots.iter().filter_map(|snapshot| Some((snapshot.id, snapshot.sources.get("db")?)));
     states.map(|(id, state)| (id.to_string(), state.object.as_ref().unwrap().key.as_str(), state.outcome)).collect()

@@ -28,7 +28,11 @@ fn an_id_drops_fractions_of_a_second() {
 }
 
 fn record() -> Record {
-    Record { time_zone: "Europe/Paris".into(), ..Record::blank("20260630T010000Z".parse().unwrap(), "prod") }
+    Record {
+        complete: true,
+        time_zone: "Europe/Paris".into(),
+        ..Record::blank("20260630T010000Z".parse().unwrap(), "prod")
+    }
 }
 
 #[test]

@@ -159,7 +159,7 @@ async fn a_file_that_is_written_to_all_the_time_is_still_archived() {
         assert!(report.problems.iter().all(|p| p.path == "app.log"), "{:?}", report.problems);
         let after = unpacked(&bytes);
         assert_eq!(after[&b"z"[..]].content, sha256(b"after"));
-        assert_eq!(after[&b"app.log"[..]].size % 16, 0, "whole appends");
+        assert_eq!(after[&b"app.log"[..]].size % 16, 0, "only complete appends are archived");
     }
     stop.store(true, Ordering::Relaxed);
     writer.join().unwrap();

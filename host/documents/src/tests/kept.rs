@@ -53,7 +53,7 @@ async fn entries_too_deep_to_restore_are_reported_and_do_not_affect_others() {
     std::fs::write(root.join("other"), "other").unwrap();
     let (archive, mut outcome) = finished(&tree(&root), reporting(&[])).await.unwrap();
     let report = &outcome.report;
-    assert_eq!((report.unreadable_total, report.problems_total), (2, 2), "the folder below and the file beside it");
+    assert_eq!((report.unreadable_total, report.problems_total), (2, 2), "the folder below it and the file beside it");
     assert!(report.problems[0].reason.contains("deeper than 499 folders"), "{:?}", report.problems);
     let index = collected(outcome.take_index().unwrap()).await.unwrap();
     let archive = stored(archive, Some(index));
@@ -229,7 +229,7 @@ async fn any_archive_from_tar_is_checked_and_restored_alike() {
         let document = get(&archive, b"holes", None, &CancellationToken::new()).await.unwrap();
         assert_eq!(document.document.size_bytes, 9 << 20, "{what}");
     }
-    // GNU's own format stores no attributes, and stores the map in headers.
+    // GNU's own format stores no attributes, and stores the map of the holes in headers.
     let archive = stored(made(&[&["-c", "-S", "--format=gnu"]], 0), None);
     checked(&archive).await.unwrap();
     restored(&archive, &base.path().join("gnu")).await.unwrap();

@@ -8,7 +8,7 @@ async fn digests(path: &Path, exclude: &[&str]) -> (String, String) {
     let metadata = tree.summarise(&exclude, Detail::Metadata).await.unwrap();
     let content = tree.summarise(&exclude, Detail::Content).await.unwrap();
     assert_eq!(metadata.digest.len(), 64);
-    assert_eq!(Summary { digest: content.digest.clone(), ..metadata.clone() }, content, "both count alike");
+    assert_eq!(Summary { digest: content.digest.clone(), ..metadata.clone() }, content, "the counts are the same");
     (metadata.digest, content.digest)
 }
 

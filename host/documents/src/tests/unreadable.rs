@@ -96,7 +96,7 @@ async fn an_archive_with_fewer_files_than_its_summary_is_reported_as_different()
     let (found, _) = report(&whole).await;
     assert_eq!(whole.difference_to_summary(&found), None);
 
-    // Like a disk below the folder that is unmounted in between: there is no error.
+    // As if a disk below the folder were unmounted in between: there is no error.
     let shrunk = tree(base.path());
     assert_eq!(summarised(&shrunk, &["temp", "*.log"]).await, 0);
     std::fs::remove_file(base.path().join("facture/note")).unwrap();

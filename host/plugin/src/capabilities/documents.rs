@@ -1,12 +1,10 @@
 //! The capabilities `tree-evidence`, `tree-archive` and `documents-digests`: measures of a folder, its archive as a
 //! stream that a plugin cannot read, and single documents by name and digest.
 
-use crate::context::{Answer, Context};
+use crate::context::{Content, Context, GuestResult};
 use base::evidence::{Measured, Selected};
-use base::stream::ByteStream;
-use documents::{ArchiveOptions, Archived, Digests, DocumentState, Tree, WhenUnreadable};
+use documents::{ArchiveOptions, Digests, DocumentState, Tree, WhenUnreadable};
 use std::sync::Arc;
-use tokio::sync::{mpsc, oneshot};
 use wasmtime::component::Resource;
 
 pub(crate) mod bindings {
@@ -40,31 +38,9 @@ pub struct EvidenceTree(pub Arc<Tree>);
 #[derive(Debug)]
 pub struct TreeMeasure(pub Measured);
 
-/// The handle behind `tree-archive.tree`. It hands the outcome of each archive to the caller of the plugin.
+/// The handle behind `tree-archive.tree`.
 #[derive(Debug, Clone)]
-pub struct ArchiveTree {
-    tree: Arc<Tree>,
-    outcomes: mpsc::UnboundedSender<oneshot::Receiver<Archived>>,
-}
-
-/// The outcomes of the archives that a plugin opened.
-#[derive(Debug)]
-pub struct Outcomes(mpsc::UnboundedReceiver<oneshot::Receiver<Archived>>);
-
-impl ArchiveTree {
-    /// A handle to one folder.
-    pub fn new(tree: Arc<Tree>) -> (Self, Outcomes) {
-        let (outcomes, received) = mpsc::unbounded_channel();
-        (Self { tree, outcomes }, Outcomes(received))
-    }
-}
-
-impl Outcomes {
-    /// The outcome of the archive whose stream ended successfully. At most one is stored.
-    pub fn finished(mut self) -> Option<Archived> {
-        std::iter::from_fn(|| self.0.try_recv().ok()).filter_map(|mut outcome| outcome.try_recv().ok()).last()
-    }
-}
+pub struct ArchiveTree(pub Arc<Tree>);
 
 /// The handle behind `documents-digests.tree`.
 #[derive(Debug, Clone)]
@@ -80,13 +56,21 @@ interfaces! {
 }
 
 impl tree_evidence::Host for Context {
-    async fn metadata(&mut self, tree: Resource<EvidenceTree>, exclude: Vec<String>) -> Answer<Resource<TreeMeasure>> {
+    async fn metadata(
+        &mut self,
+        tree: Resource<EvidenceTree>,
+        exclude: Vec<String>,
+    ) -> GuestResult<Resource<TreeMeasure>> {
         let EvidenceTree(tree) = self.table.get(&tree)?.clone();
         let selected = Selected::TreeMetadata { exclude };
         self.measured_tree("tree-evidence.metadata", &tree, selected).await
     }
 
-    async fn content(&mut self, tree: Resource<EvidenceTree>, exclude: Vec<String>) -> Answer<Resource<TreeMeasure>> {
+    async fn content(
+        &mut self,
+        tree: Resource<EvidenceTree>,
+        exclude: Vec<String>,
+    ) -> GuestResult<Resource<TreeMeasure>> {
         let EvidenceTree(tree) = self.table.get(&tree)?.clone();
         let selected = Selected::TreeContent { exclude };
         self.measured_tree("tree-evidence.content", &tree, selected).await
@@ -100,7 +84,7 @@ impl Context {
         function: &'static str,
         tree: &Tree,
         selected: Selected,
-    ) -> Answer<Resource<TreeMeasure>> {
+    ) -> GuestResult<Resource<TreeMeasure>> {
         let measured = match self.begin_measure() {
             Ok(()) => tree.measure(selected).await,
             Err(error) => Err(error),
@@ -115,8 +99,8 @@ impl tree_archive::Host for Context {
         &mut self,
         tree: Resource<ArchiveTree>,
         options: tree_archive::Options,
-    ) -> Answer<Resource<ByteStream>> {
-        let ArchiveTree { tree, outcomes } = self.table.get(&tree)?.clone();
+    ) -> GuestResult<Resource<Content>> {
+        let ArchiveTree(tree) = self.table.get(&tree)?.clone();
         let when_unreadable = match options.when_unreadable {
             tree_archive::WhenUnreadable::Report => WhenUnreadable::Report,
             tree_archive::WhenUnreadable::Fail => WhenUnreadable::Fail,
@@ -124,10 +108,8 @@ impl tree_archive::Host for Context {
         // The bytes of the stream are counted where they are stored.
         self.count("tree-archive.open", tree.scope(), 0, 0);
         self.open_stream(|| {
-            let (stream, outcome) = tree.archive(ArchiveOptions { exclude: options.exclude, when_unreadable })?;
-            // Nobody has to wait for it.
-            outcomes.send(outcome).ok();
-            Ok(stream)
+            let (bytes, archived) = tree.archive(ArchiveOptions { exclude: options.exclude, when_unreadable })?;
+            Ok(Content { bytes, archived: Some(archived) })
         })
     }
 }
@@ -137,14 +119,14 @@ impl documents_digests::Host for Context {
         &mut self,
         tree: Resource<DigestTree>,
         paths: Vec<String>,
-    ) -> Answer<Vec<documents_digests::Document>> {
+    ) -> GuestResult<Vec<documents_digests::Document>> {
         let DigestTree(tree) = self.table.get(&tree)?.clone();
         let states = tree.look_up(paths).await;
         self.count("documents-digests.digests", tree.scope(), states.iter().flatten().count() as u64, 0);
         Ok(self.answer(states.map(|states| states.into_iter().map(documents_digests::Document::from).collect())))
     }
 
-    async fn left_out(&mut self, tree: Resource<DigestTree>, paths: Vec<String>) -> Answer<Vec<bool>> {
+    async fn left_out(&mut self, tree: Resource<DigestTree>, paths: Vec<String>) -> GuestResult<Vec<bool>> {
         let DigestTree(tree) = self.table.get(&tree)?.clone();
         let left_out = tree.left_out(&paths);
         self.count("documents-digests.left-out", tree.scope(), left_out.iter().flatten().count() as u64, 0);
@@ -156,7 +138,7 @@ impl documents_digests::Host for Context {
         tree: Resource<DigestTree>,
         after: Option<String>,
         count: u32,
-    ) -> Answer<documents_digests::Listing> {
+    ) -> GuestResult<documents_digests::Listing> {
         let DigestTree(tree) = self.table.get(&tree)?.clone();
         let listing = tree.list(after, count).await;
         let listed = listing.as_ref().map_or(0, |listing| listing.documents.len());

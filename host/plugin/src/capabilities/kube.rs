@@ -1,6 +1,6 @@
 //! The capabilities `kube-job` and `kube-volumes`.
 
-use crate::context::{Answer, Context};
+use crate::context::{Context, GuestResult};
 use jiff::Timestamp;
 use kubernetes::follow::Ended;
 use kubernetes::job::{Lent, OneShot};
@@ -51,7 +51,7 @@ impl kube_job::Host for Context {
         what: Resource<OneShot>,
         args: Vec<String>,
         secrets: Vec<(String, Resource<Lent>)>,
-    ) -> Answer<Resource<Run>> {
+    ) -> GuestResult<Resource<Run>> {
         let job = self.table.get(&what)?.clone();
         let mut lent = Vec::new();
         for (place, secret) in secrets {
@@ -64,7 +64,7 @@ impl kube_job::Host for Context {
         }
     }
 
-    async fn follow(&mut self, what: Resource<Run>) -> Answer<kube_job::Ended> {
+    async fn follow(&mut self, what: Resource<Run>) -> GuestResult<kube_job::Ended> {
         let Run(job) = self.table.delete(what)?;
         self.count("kube-job.follow", job.scope(), 0, 0);
         let ended = job.follow().await;
@@ -81,7 +81,7 @@ impl kube_job::HostRun for Context {
 }
 
 impl kube_volumes::Host for Context {
-    async fn claims(&mut self, of: Resource<Volumes>) -> Answer<Vec<kube_volumes::Claim>> {
+    async fn claims(&mut self, of: Resource<Volumes>) -> GuestResult<Vec<kube_volumes::Claim>> {
         let volumes = self.count_volumes_call("kube-volumes.claims", &of)?;
         let claim = |claim: volumes::Claim| kube_volumes::Claim {
             namespace: claim.namespace,
@@ -94,7 +94,7 @@ impl kube_volumes::Host for Context {
         Ok(self.answer(volumes.claims().await.map(|found| found.into_iter().map(claim).collect())))
     }
 
-    async fn volumes(&mut self, of: Resource<Volumes>) -> Answer<Vec<kube_volumes::Volume>> {
+    async fn volumes(&mut self, of: Resource<Volumes>) -> GuestResult<Vec<kube_volumes::Volume>> {
         let volumes = self.count_volumes_call("kube-volumes.volumes", &of)?;
         let volume = |volume: volumes::Volume| kube_volumes::Volume {
             name: volume.name,
@@ -104,7 +104,10 @@ impl kube_volumes::Host for Context {
         Ok(self.answer(volumes.volumes().await.map(|found| found.into_iter().map(volume).collect())))
     }
 
-    async fn longhorn_volumes(&mut self, of: Resource<Volumes>) -> Answer<Option<Vec<kube_volumes::LonghornVolume>>> {
+    async fn longhorn_volumes(
+        &mut self,
+        of: Resource<Volumes>,
+    ) -> GuestResult<Option<Vec<kube_volumes::LonghornVolume>>> {
         let volumes = self.count_volumes_call("kube-volumes.longhorn-volumes", &of)?;
         let found = volumes.longhorn_volumes().await.map(|found| {
             map_all(found, |volume| kube_volumes::LonghornVolume {
@@ -117,7 +120,7 @@ impl kube_volumes::Host for Context {
         Ok(self.answer(found))
     }
 
-    async fn recurring_jobs(&mut self, of: Resource<Volumes>) -> Answer<Option<Vec<kube_volumes::RecurringJob>>> {
+    async fn recurring_jobs(&mut self, of: Resource<Volumes>) -> GuestResult<Option<Vec<kube_volumes::RecurringJob>>> {
         let volumes = self.count_volumes_call("kube-volumes.recurring-jobs", &of)?;
         let found = volumes.recurring_jobs().await.map(|found| {
             map_all(found, |job| kube_volumes::RecurringJob {
@@ -130,7 +133,10 @@ impl kube_volumes::Host for Context {
         Ok(self.answer(found))
     }
 
-    async fn longhorn_backups(&mut self, of: Resource<Volumes>) -> Answer<Option<Vec<kube_volumes::LonghornBackup>>> {
+    async fn longhorn_backups(
+        &mut self,
+        of: Resource<Volumes>,
+    ) -> GuestResult<Option<Vec<kube_volumes::LonghornBackup>>> {
         let volumes = self.count_volumes_call("kube-volumes.longhorn-backups", &of)?;
         let found = volumes.backups().await.map(|found| {
             map_all(found, |backup| kube_volumes::LonghornBackup {
@@ -142,7 +148,10 @@ impl kube_volumes::Host for Context {
         Ok(self.answer(found))
     }
 
-    async fn volume_snapshots(&mut self, of: Resource<Volumes>) -> Answer<Option<Vec<kube_volumes::VolumeSnapshot>>> {
+    async fn volume_snapshots(
+        &mut self,
+        of: Resource<Volumes>,
+    ) -> GuestResult<Option<Vec<kube_volumes::VolumeSnapshot>>> {
         let volumes = self.count_volumes_call("kube-volumes.volume-snapshots", &of)?;
         let found = volumes.snapshots().await.map(|found| {
             map_all(found, |snapshot| kube_volumes::VolumeSnapshot {

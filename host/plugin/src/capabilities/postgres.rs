@@ -3,10 +3,9 @@
 //!
 //! The size of everything that a plugin sends is checked here before it is processed.
 
-use crate::context::{Answer, Context};
+use crate::context::{Content, Context, GuestResult};
 use base::error::{Class, Error, Result};
 use base::evidence::{Measured, RowFilter, Selected, SelectedTables};
-use base::stream::ByteStream;
 use postgres::evidence::{TableName, is_name};
 use postgres::{Compression, DumpOptions, Filters, OpenDatabase, Order, ReadableTable, Row};
 use std::collections::{BTreeMap, BTreeSet};
@@ -91,7 +90,7 @@ interfaces! {
 }
 
 impl wit::Host for Context {
-    async fn tables(&mut self, database: Resource<EvidenceDatabase>) -> Answer<Vec<wit::Table>> {
+    async fn tables(&mut self, database: Resource<EvidenceDatabase>) -> GuestResult<Vec<wit::Table>> {
         let EvidenceDatabase { database, .. } = self.table.get(&database)?.clone();
         let tables = database.tables().await;
         self.count("database-evidence.tables", database.scope(), tables.iter().flatten().count() as u64, 0);
@@ -104,23 +103,23 @@ impl wit::Host for Context {
         Ok(self.answer(tables.map(|tables| tables.into_iter().map(table).collect())))
     }
 
-    async fn structure(&mut self, database: Resource<EvidenceDatabase>) -> Answer<Resource<DatabaseMeasure>> {
+    async fn structure(&mut self, database: Resource<EvidenceDatabase>) -> GuestResult<Resource<DatabaseMeasure>> {
         self.measured_whole("database-evidence.structure", &database, Selected::Structure).await
     }
 
-    async fn definitions(&mut self, database: Resource<EvidenceDatabase>) -> Answer<Resource<DatabaseMeasure>> {
+    async fn definitions(&mut self, database: Resource<EvidenceDatabase>) -> GuestResult<Resource<DatabaseMeasure>> {
         self.measured_whole("database-evidence.definitions", &database, Selected::Definitions).await
     }
 
-    async fn comments(&mut self, database: Resource<EvidenceDatabase>) -> Answer<Resource<DatabaseMeasure>> {
+    async fn comments(&mut self, database: Resource<EvidenceDatabase>) -> GuestResult<Resource<DatabaseMeasure>> {
         self.measured_whole("database-evidence.comments", &database, Selected::Comments).await
     }
 
-    async fn rights(&mut self, database: Resource<EvidenceDatabase>) -> Answer<Resource<DatabaseMeasure>> {
+    async fn rights(&mut self, database: Resource<EvidenceDatabase>) -> GuestResult<Resource<DatabaseMeasure>> {
         self.measured_whole("database-evidence.rights", &database, Selected::Rights).await
     }
 
-    async fn large_objects(&mut self, database: Resource<EvidenceDatabase>) -> Answer<Resource<DatabaseMeasure>> {
+    async fn large_objects(&mut self, database: Resource<EvidenceDatabase>) -> GuestResult<Resource<DatabaseMeasure>> {
         self.measured_whole("database-evidence.large-objects", &database, Selected::LargeObjects).await
     }
 
@@ -128,7 +127,7 @@ impl wit::Host for Context {
         &mut self,
         database: Resource<EvidenceDatabase>,
         skip: Vec<wit::TableName>,
-    ) -> Answer<Resource<DatabaseMeasure>> {
+    ) -> GuestResult<Resource<DatabaseMeasure>> {
         let EvidenceDatabase { database, .. } = self.table.get(&database)?.clone();
         let selected = by_schema(skip).map(|skip| Selected::Sequences { skip });
         self.measured("database-evidence.sequences", &database, selected).await
@@ -139,7 +138,7 @@ impl wit::Host for Context {
         database: Resource<EvidenceDatabase>,
         tables: Vec<wit::TableName>,
         column: String,
-    ) -> Answer<Resource<DatabaseMeasure>> {
+    ) -> GuestResult<Resource<DatabaseMeasure>> {
         let EvidenceDatabase { database, .. } = self.table.get(&database)?.clone();
         self.measured("database-evidence.latest", &database, latest(tables, column)).await
     }
@@ -148,7 +147,7 @@ impl wit::Host for Context {
         &mut self,
         database: Resource<EvidenceDatabase>,
         selections: Vec<wit::Selection>,
-    ) -> Answer<Resource<DatabaseMeasure>> {
+    ) -> GuestResult<Resource<DatabaseMeasure>> {
         let EvidenceDatabase { database, filters } = self.table.get(&database)?.clone();
         self.measured("database-evidence.content", &database, content(selections, &filters)).await
     }
@@ -161,7 +160,7 @@ impl Context {
         function: &'static str,
         database: &Resource<EvidenceDatabase>,
         selected: Selected,
-    ) -> Answer<Resource<DatabaseMeasure>> {
+    ) -> GuestResult<Resource<DatabaseMeasure>> {
         let EvidenceDatabase { database, .. } = self.table.get(database)?.clone();
         self.measured(function, &database, Ok(selected)).await
     }
@@ -172,7 +171,7 @@ impl Context {
         function: &'static str,
         database: &OpenDatabase,
         selected: Result<Selected>,
-    ) -> Answer<Resource<DatabaseMeasure>> {
+    ) -> GuestResult<Resource<DatabaseMeasure>> {
         let selected = self.begin_measure().and(selected).and_then(recordable);
         let tables = selected.as_ref().map_or(0, Selected::tables);
         let (bytes, measured) = match selected {
@@ -189,15 +188,18 @@ impl database_dump::Host for Context {
         &mut self,
         database: Resource<DumpDatabase>,
         options: database_dump::Options,
-    ) -> Answer<Resource<ByteStream>> {
+    ) -> GuestResult<Resource<Content>> {
         let DumpDatabase(database) = self.table.get(&database)?.clone();
         self.count("database-dump.open", database.scope(), 0, 0);
-        self.open_stream(|| database.dump(DumpOptions { compression: options.compression.into() }))
+        self.open_stream(|| {
+            let bytes = database.dump(DumpOptions { compression: options.compression.into() })?;
+            Ok(Content { bytes, archived: None })
+        })
     }
 }
 
 impl table_rows::Host for Context {
-    async fn describe(&mut self, table: Resource<RowsTable>) -> Answer<Option<table_rows::Shape>> {
+    async fn describe(&mut self, table: Resource<RowsTable>) -> GuestResult<Option<table_rows::Shape>> {
         let RowsTable { database, table } = self.table.get(&table)?.clone();
         let shape = database.shape(&table).await;
         self.count("table-rows.describe", database.scope(), 0, 0);
@@ -211,7 +213,7 @@ impl table_rows::Host for Context {
         after: Option<i64>,
         order: table_rows::Order,
         count: u32,
-    ) -> Answer<Vec<table_rows::Row>> {
+    ) -> GuestResult<Vec<table_rows::Row>> {
         let RowsTable { database, table } = self.table.get(&table)?.clone();
         let order = match order {
             table_rows::Order::Ascending => Order::Ascending,

@@ -1,9 +1,9 @@
 //! The capability `object-write`: new objects under one source's prefix, named with the run's stamp.
 
-use crate::context::{Answer, Context};
+use crate::context::{Content, Context, GuestResult};
 use base::error::{Class, Error, Result};
 use base::id::SnapshotId;
-use base::stream::ByteStream;
+use documents::Archived;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use store::{Fencing, ObjectKey, Store, Stored};
@@ -36,6 +36,8 @@ pub struct Prefix {
     fencing: Fencing,
     /// What was stored through any copy of this prefix, to check a plugin's receipt against; at most one object.
     stored: Arc<Mutex<Vec<(ObjectKey, Stored)>>>,
+    /// The outcome of the archive that was stored.
+    archived: Arc<Mutex<Option<Archived>>>,
     /// Whether an object was written through any copy of this prefix. The outcome of a second attempt would tell the
     /// plugin more about the documents.
     tried: Arc<AtomicBool>,
@@ -44,7 +46,7 @@ pub struct Prefix {
 impl Prefix {
     /// A prefix for one run.
     pub fn new(store: Arc<Store>, scope: String, stamp: SnapshotId, fencing: Fencing) -> Self {
-        Self { store, scope, stamp, fencing, stored: Arc::default(), tried: Arc::default() }
+        Self { store, scope, stamp, fencing, stored: Arc::default(), archived: Arc::default(), tried: Arc::default() }
     }
 
     /// The objects that were stored under it so far.
@@ -52,7 +54,12 @@ impl Prefix {
         self.stored.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    async fn put(&self, name: &str, content: ByteStream) -> Result<(ObjectKey, Stored)> {
+    /// Takes the outcome of the archive that was stored; `None` for a dump.
+    pub fn take_archived(&self) -> Option<Archived> {
+        self.archived.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    async fn put(&self, name: &str, content: Content) -> Result<(ObjectKey, Stored)> {
         let key = self.key(name)?;
         if let Some((first, _)) = self.stored().first() {
             let message = format!("the plugin stores {key} in addition to {first}, but the host asked for one object");
@@ -63,10 +70,13 @@ impl Prefix {
                 format!("the plugin stores {key} after a failed first attempt, but the host asked for one object");
             return Err(Error::new(Class::PluginRefused, message));
         }
-        let bar = base::telemetry::bar(&self.scope, content.expected_bytes());
-        let stored = self.fencing.put_stream(&self.store, &key, content.observed(bar.clone())).await;
+        let bar = base::telemetry::bar(&self.scope, content.bytes.expected_bytes());
+        let stored = self.fencing.put_stream(&self.store, &key, content.bytes.observed(bar.clone())).await;
         bar.finish_and_clear();
         let stored = (key, stored?);
+        if let Some(archived) = content.archived {
+            *self.archived.lock().unwrap_or_else(PoisonError::into_inner) = archived.await.ok();
+        }
         self.stored.lock().unwrap_or_else(PoisonError::into_inner).push(stored.clone());
         Ok(stored)
     }
@@ -104,8 +114,8 @@ impl object_write::Host for Context {
         &mut self,
         under: Resource<Prefix>,
         name: String,
-        content: Resource<ByteStream>,
-    ) -> Answer<object_write::Receipt> {
+        content: Resource<Content>,
+    ) -> GuestResult<object_write::Receipt> {
         let prefix = self.table.get(&under)?.clone();
         let content = self.table.delete(content)?;
         let stored = prefix.put(&name, content).await;
@@ -135,7 +145,7 @@ mod tests {
         let content = || async {
             let (writer, content) = channel(None);
             writer.send(Bytes::from_static(b"archive")).await.unwrap();
-            (writer, content)
+            (writer, Content { bytes: content, archived: None })
         };
         let (writer, failing) = content().await;
         writer.fail(Error::new(Class::Stale, "a document cannot be read")).await;

@@ -49,7 +49,7 @@ async fn no_guest_finds_the_credentials_of_its_store() {
     for secret in [server.key_id(), server.secret()] {
         let into = Prefix::new(store.clone(), "prod/docs".to_owned(), stamp(), store::Fencing::none());
         let plugin = search_for(Role::Dump, secret);
-        let called = plugin.dump_tree(&stamp().to_string(), ArchiveTree::new(place.tree.clone()).0, into.clone()).await;
+        let called = plugin.dump_tree(&stamp().to_string(), ArchiveTree(place.tree.clone()), into.clone()).await;
         assert!(!found(called.result, |_| String::new()));
         let [(key, _)] = into.stored().try_into().unwrap();
         store.delete(&key).await.unwrap();

@@ -82,8 +82,7 @@ async fn too_many_streams_are_refused_before_they_cost_anything() {
     for doing in ["open-for-ever", "open-and-drop-for-ever"] {
         let place = Place::new().await;
         let plugin = load(Role::Dump, &format!("do = \"{doing}\""), "");
-        let called =
-            plugin.dump_tree(&stamp().to_string(), ArchiveTree::new(place.tree.clone()).0, place.prefix()).await;
+        let called = plugin.dump_tree(&stamp().to_string(), ArchiveTree(place.tree.clone()), place.prefix()).await;
         assert_blamed(&called.result.unwrap_err(), Role::Dump, Class::PluginTrapped, "opened more than 4 streams");
         assert_eq!(called.tally[&("tree-archive.open", "prod/docs".to_owned())].calls, 5, "the refused one is counted");
         place.assert_untouched().await;

@@ -170,14 +170,9 @@ async fn dump_one(
     let scope = format!("{}/{}", session.environment, source.name);
     let into = Prefix::new(session.store.clone(), scope, id, lease.fencing(id));
     let stamp = id.to_string();
-    let (called, archived) = match opened.clone() {
-        Opened::Database(database) => {
-            (plugins.dump.dump_database(&stamp, DumpDatabase(database), into.clone()).await, None)
-        }
-        Opened::Tree(tree) => {
-            let (tree, outcomes) = ArchiveTree::new(tree);
-            (plugins.dump.dump_tree(&stamp, tree, into.clone()).await, outcomes.finished())
-        }
+    let called = match opened.clone() {
+        Opened::Database(database) => plugins.dump.dump_database(&stamp, DumpDatabase(database), into.clone()).await,
+        Opened::Tree(tree) => plugins.dump.dump_tree(&stamp, ArchiveTree(tree), into.clone()).await,
     };
     add_tally(&mut tallies.dump, called.tally);
     let stored = into.stored();
@@ -193,7 +188,7 @@ async fn dump_one(
     if checked.is_err() && still_held(lease).await {
         delete(&session.store, stored.iter().map(|(key, _)| key)).await;
     }
-    checked.map(|object| (object, archived))
+    checked.map(|object| (object, into.take_archived()))
 }
 
 /// Stores the archive's index beside it. It makes one document quick to find and is not needed to restore, so a

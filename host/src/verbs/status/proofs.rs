@@ -2,7 +2,7 @@
 //! flag is read, so that one of another version still counts.
 
 use base::error::Result;
-use base::id::SnapshotId;
+use base::id::{SnapshotId, Stamp};
 use catalogue::configured::Environment;
 use catalogue::history::History;
 use catalogue::proof::Mark;
@@ -51,14 +51,14 @@ pub(super) async fn load(
     let passed = marks.iter().filter(proves).map(|mark| mark.at.moment()).max();
     let mut proofs = Proofs { verifications: last_of_each(&marks), passed, ..Proofs::default() };
     let drills = store.list(&format!("{environment}/drills/")).await?;
-    let id = |name: &str| name.strip_suffix(".json")?.parse::<SnapshotId>().ok();
+    let id = |name: &str| name.strip_suffix(".json")?.parse::<Stamp>().ok();
     let mut drills: Vec<_> =
         drills.into_iter().filter_map(|meta| Some((id(meta.key.as_str().rsplit('/').next()?)?, meta.key))).collect();
-    drills.retain(|(id, _)| id.taken().duration_since(now) <= catalogue::clock::SKEW_MAX);
+    drills.retain(|(id, _)| !catalogue::clock::is_ahead(*id, now));
     drills.sort_unstable_by_key(|(id, _)| std::cmp::Reverse(*id));
     for (id, key) in drills.into_iter().take(DRILLS_READ_MAX) {
         let Some(bytes) = store.get(&key).await? else { continue };
-        let proof = Proof { at: id.taken(), passed: self::passed(&bytes) };
+        let proof = Proof { at: id.moment(), passed: self::passed(&bytes) };
         proofs.drill.get_or_insert(proof);
         if proof.passed {
             proofs.drill_passed = Some(proof.at);

@@ -13,15 +13,15 @@ struct Plugin;
 #[derive(serde::Deserialize)]
 #[serde(tag = "do", rename_all = "kebab-case")]
 enum Settings {
-    /// Says that all is well, claim by claim, with this reason.
+    /// Reports every claim as covered, with this reason.
     Praise {
         reason: String,
     },
     /// Leaves the last claim out.
     LeaveOut,
-    /// Names one that does not exist.
+    /// Names a claim that does not exist.
     MakeUp,
-    /// Asks for the same lists again and again.
+    /// Requests the same lists in an endless loop.
     AskForEver,
     Panic,
 }
@@ -58,6 +58,6 @@ impl Guest for Plugin {
     }
 }
 
-// Component export names are no symbols to a native linker, and only a component needs them.
+// A native linker does not accept the export names of a component, and only a component needs them.
 #[cfg(target_family = "wasm")]
 export!(Plugin);

@@ -17,7 +17,7 @@ use exports::backup::host::crosschecking::{
 
 struct Plugin;
 
-/// What it can say of what it saw: the place of one of these.
+/// The guest can report what it saw only as the index of one of these words.
 const WORDS: [&str; 13] = [
     "found",
     "clean",
@@ -41,7 +41,7 @@ enum Behaviour {
     Recurse,
     TakeMemory,
     Panic,
-    /// A report of these numbers and names, whatever is there.
+    /// Returns a report with these numbers and names, whatever the data is.
     Answer {
         #[serde(default)]
         compared: u64,
@@ -54,44 +54,44 @@ enum Behaviour {
         /// Numbers of checks, each with a count and a total.
         #[serde(default)]
         findings: Vec<(u32, u64, u64)>,
-        /// Table and key of the last entry, how many there are, and a column for the signature.
+        /// Table and key of the last entry, the number of entries, and a column for the signature.
         #[serde(default)]
         heads: Vec<(String, i64, u64, String)>,
-        /// Looks at every row and document before.
+        /// First reads rows and documents.
         #[serde(default)]
         looks: bool,
     },
-    /// Names what it looks at, so many times.
+    /// Declares this many checks, all with this text.
     Checks {
         count: usize,
         text: String,
     },
-    /// Fails in the words of a row.
+    /// Fails with a value of a row as its message.
     FailWithARow,
-    /// Gives so many notices.
+    /// Emits this many notices.
     Notices {
         count: u16,
     },
-    /// Asks for documents by names of its own.
+    /// Requests the digest of this path this many times.
     Ask {
         path: String,
         count: usize,
     },
-    /// Says what is at one path, as the one finding.
+    /// Reports what is at one path as its only finding.
     LookUp {
         path: String,
         #[serde(default)]
         md5: String,
     },
-    /// Asks for more rows and files than there are, from every end.
+    /// Requests more rows and files than exist, from every position and in both orders.
     Flood,
-    /// Asks the host again and again.
+    /// Calls the host in an endless loop.
     AskForEver,
-    /// Traps while it holds everything that it was handed.
+    /// Traps while it uses all its handles.
     TrapWithEverything,
-    /// Says what it can see of the tables that it was handed.
+    /// Reports what it can see of its tables.
     Tables,
-    /// Uses what it is handed, and then looks for a text in its memory.
+    /// Uses its handles, and then searches its memory for a text.
     Look {
         masked: String,
     },
@@ -192,7 +192,7 @@ impl Guest for Plugin {
             Behaviour::Look { masked } => {
                 let seen = look(&tables, tree)?;
                 let looked = Ok(saying(if misbehave::is_in_memory(&masked) { "found" } else { "clean" }));
-                // What it saw is in its memory until it has looked.
+                // Keeps what it saw in memory until the search is over.
                 drop(seen);
                 looked
             }
@@ -200,7 +200,7 @@ impl Guest for Plugin {
     }
 }
 
-/// Some of everything that it is handed.
+/// Reads a part of everything that its handles give access to.
 fn look(tables: &[(String, Table)], tree: &Tree) -> Result<(Vec<Vec<Row>>, Vec<String>), Error> {
     let page = |(_, table): &(String, Table)| table_rows::page(table, None, Order::Ascending, 10);
     let rows = tables.iter().map(page).collect::<Result<_, _>>()?;
@@ -250,6 +250,6 @@ fn counting(word: &str, count: u64) -> Report {
     }
 }
 
-// Component export names are no symbols to a native linker, and only a component needs them.
+// A native linker does not accept the export names of a component, and only a component needs them.
 #[cfg(target_family = "wasm")]
 export!(Plugin);

@@ -27,7 +27,7 @@ struct Settings {
 #[derive(serde::Deserialize, Default)]
 #[serde(tag = "do", rename_all = "kebab-case")]
 enum Planning {
-    /// The one that behaves.
+    /// Behaves correctly.
     #[default]
     DumpAll,
     CarryAll,
@@ -44,7 +44,7 @@ enum Planning {
 #[derive(serde::Deserialize, Default)]
 #[serde(tag = "do", rename_all = "kebab-case")]
 enum Dumping {
-    /// The one that behaves.
+    /// Behaves correctly.
     #[default]
     Store,
     Loop,
@@ -55,26 +55,26 @@ enum Dumping {
     PanicAfterStoring,
     OpenForEver,
     OpenAndDropForEver,
-    /// A receipt without an object.
+    /// Stores no object but returns a receipt.
     NeverStore,
-    /// An object, and a receipt of another.
+    /// Stores an object but returns the receipt of another.
     OtherReceipt,
-    /// `STAMP` in a name becomes the run's.
+    /// Stores the object under this name, in which `STAMP` becomes the run's stamp.
     StoreAs {
         name: String,
     },
-    /// The same as well under another name.
+    /// Stores the object again under another name.
     StoreTwice {
         name: String,
     },
-    /// Keeps the host's refusal to itself.
+    /// Hides the host's refusal and returns a made-up receipt.
     StoreAsAndPretend {
         name: String,
     },
     FailAfterStoring {
         text: String,
     },
-    /// Uses what it is handed, and then looks for a text in its memory.
+    /// Uses its handles, and then searches its memory for a text.
     Look {
         masked: String,
     },
@@ -181,6 +181,6 @@ fn made_up(name: &str) -> Receipt {
     Receipt { key: format!("prod/docs/{name}"), bytes: 1, sha256: "00".repeat(32) }
 }
 
-// Component export names are no symbols to a native linker, and only a component needs them.
+// A native linker does not accept the export names of a component, and only a component needs them.
 #[cfg(target_family = "wasm")]
 export!(Plugin);

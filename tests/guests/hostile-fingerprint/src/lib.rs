@@ -23,37 +23,37 @@ enum Behaviour {
     Recurse,
     TakeMemory,
     Panic,
-    /// Hands back nothing.
+    /// Returns no measures.
     Nothing,
     /// Measures a folder's metadata, or a database's definitions, and no more.
     Least,
-    /// Asks about the source with patterns or names of its own.
+    /// Measures the source with this pattern or name, repeated this many times.
     Ask {
         pattern: String,
         count: usize,
     },
-    /// Asks the host again and again.
+    /// Calls the host in an endless loop.
     AskForEver,
-    /// Uses what it is handed, and then looks for a text in its memory. It fails where it finds that.
+    /// Uses its handles, and then searches its memory for a text. Fails if it finds the text.
     Look {
         masked: String,
     },
-    /// Spells out a text by its beginnings, as if a measure were a number: asks for the rows of a column that begin with each
-    /// letter, and says everything that it is told.
+    /// Tries to spell out a text letter by letter: for each letter, measures without the rows whose column begins with
+    /// it, and logs every answer.
     Spell {
         table: String,
         column: String,
     },
-    /// Does the same, and then traps with all that it was told.
+    /// Does the same, and then traps with all the answers in its message.
     Cry {
         table: String,
         column: String,
     },
-    /// Says how often it was called before, and what the host told it then.
+    /// Logs how often it was called before.
     Remember,
 }
 
-/// What a guest would keep from one day to the next.
+/// State that a guest could keep from one day to the next.
 static CALLS: AtomicUsize = AtomicUsize::new(0);
 
 impl Guest for Plugin {
@@ -112,7 +112,8 @@ impl Guest for Plugin {
                 looked(misbehave::is_in_memory(&masked), measure)
             }
             Behaviour::Spell { .. } => {
-                // Whether a customer's folder is there, by the one pattern that matches it.
+                // Tests whether a customer's folder exists: each pattern excludes all names that do not begin with one
+                // letter.
                 let mut measures = Vec::new();
                 for letter in 'a'..='h' {
                     measures.push(tree_evidence::content(tree, &[format!("[!{letter}]*")])?);
@@ -124,7 +125,7 @@ impl Guest for Plugin {
     }
 }
 
-/// Measures, and everything that the host told on the way.
+/// Returns the measures, and everything that the host answered.
 fn spell(db: &Database, table: &str, column: &str) -> Result<(Vec<DatabaseMeasure>, Vec<String>), Error> {
     let (mut measures, mut told) = (Vec::new(), Vec::new());
     let mut say = |message: &str, name: String, value: String| {
@@ -156,7 +157,7 @@ fn parse(settings: &str) -> Result<Behaviour, Error> {
     serde_json::from_str(settings).map_err(|e| Error::Denied(e.to_string()))
 }
 
-/// What needs no source.
+/// Behaviours that need no source.
 fn alone<T>(behaviour: &Behaviour) -> Result<Vec<T>, Error> {
     match behaviour {
         Behaviour::Loop => misbehave::endless_loop(),
@@ -171,6 +172,6 @@ fn looked<T>(found: bool, measure: T) -> Result<Vec<T>, Error> {
     if found { Err(Error::Permanent("found".into())) } else { Ok(vec![measure]) }
 }
 
-// Component export names are no symbols to a native linker, and only a component needs them.
+// A native linker does not accept the export names of a component, and only a component needs them.
 #[cfg(target_family = "wasm")]
 export!(Plugin);

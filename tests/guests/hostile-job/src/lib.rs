@@ -24,17 +24,17 @@ enum Settings {
     Place {
         place: String,
     },
-    /// A second Job beside the first.
+    /// Launches a second Job in addition to the first.
     LaunchTwice,
-    /// Launches, and says how it ended without having seen it.
+    /// Launches a Job, and reports how it ended without following it.
     NeverFollow,
-    /// Launches nothing, and says that it went well.
+    /// Launches nothing, and reports success.
     NeverLaunch,
     PanicAfterLaunching,
     LoopAfterLaunching,
     RecurseAfterLaunching,
     TakeMemoryAfterLaunching,
-    /// Launches, and then looks for a text in its memory.
+    /// Launches a Job, and then searches its memory for a text.
     Look {
         masked: String,
     },
@@ -97,6 +97,6 @@ fn fine() -> Ended {
     Ended { job: "erp/made-up".into(), exit_code: 0, reason: "Completed".into() }
 }
 
-// Component export names are no symbols to a native linker, and only a component needs them.
+// A native linker does not accept the export names of a component, and only a component needs them.
 #[cfg(target_family = "wasm")]
 export!(Plugin);

@@ -16,7 +16,7 @@ struct Plugin;
 #[derive(serde::Deserialize)]
 #[serde(tag = "do", rename_all = "kebab-case")]
 enum Behaviour {
-    /// The one that behaves.
+    /// Behaves correctly.
     Keep,
     Loop,
     Recurse,
@@ -128,6 +128,6 @@ fn reason(text: &str) -> Vec<String> {
     vec![text.to_owned()]
 }
 
-// Component export names are no symbols to a native linker, and only a component needs them.
+// A native linker does not accept the export names of a component, and only a component needs them.
 #[cfg(target_family = "wasm")]
 export!(Plugin);

@@ -25,7 +25,7 @@ pub(super) struct Cgroups {
 /// Checks that control groups can be created. The error is the reason for skipping the test.
 pub(super) fn possible() -> Result<(), String> {
     let hierarchies = hierarchies();
-    // Version 2 has every controller in one hierarchy. Beside version 1 hierarchies it has none, but is still used.
+    // Version 2 has every controller in one hierarchy. Next to version 1 hierarchies it has none, but is still used.
     let unified = hierarchies.iter().all(|(kind, _, _)| kind == "cgroup2");
     let has = |name: &&str| hierarchies.iter().any(|(_, _, options)| options.split(',').any(|option| option == *name));
     let missing = CONTROLLERS.iter().find(|name| !unified && !has(name));

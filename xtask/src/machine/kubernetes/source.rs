@@ -1,5 +1,5 @@
-//! Kubernetes from Debian's source package. Debian 12 has all of upstream's 1.20 with what it depends on; later releases of Debian have
-//! kubectl alone, and no release has packages of the servers.
+//! Builds Kubernetes from Debian's source package. The package in Debian 12 contains all of upstream's 1.20 and its
+//! dependencies. In later releases it contains only kubectl. No release has binary packages of the servers.
 
 use crate::machine::{apt, as_root, on_path};
 use crate::run::{failure, quiet, succeeds, timed};
@@ -13,17 +13,21 @@ use std::process::Command;
 const GO: &str = "golang-1.19-go";
 const GO_ROOT: &str = "/usr/lib/go-1.19";
 
-/// What marks a Go package whose types belong to the OpenAPI definitions.
+/// The tag of Go packages whose types belong to the OpenAPI definitions.
 const OPENAPI_TAG: &str = "+k8s:openapi-gen=";
 
-/// Packages with the version that a binary reports.
+/// Files in the work folder that show that the source is complete, and that the OpenAPI definitions are complete.
+const UNPACKED: &str = "unpacked";
+const GENERATED: &str = "generated";
+
+/// Go packages with the variables for the version that a binary reports.
 const VERSION_PACKAGES: [&str; 2] = ["component-base/version", "client-go/pkg/version"];
 
-/// Builds components of Kubernetes into a folder, with etcd beside an API server. `work` keeps the source and the compiler's cache between two calls; it grows
-/// to about 2 GB.
+/// Builds components of Kubernetes into a folder. If one of them is the API server, also puts etcd there. `work` keeps
+/// the source and the compiler's cache from one call to the next, and grows to about 2 GB.
 ///
 /// # Errors
-/// Without apt, without the source package, and where the compiler fails.
+/// If apt or the source package is missing, or the compiler fails.
 pub fn build(work: &Path, components: &[&str], into: &Path) -> Result<()> {
     if !Path::new(GO_ROOT).join("bin/go").is_file() || on_path("dpkg-source").is_none() {
         apt(&[GO, "dpkg-dev"])?;
@@ -44,17 +48,26 @@ pub fn build(work: &Path, components: &[&str], into: &Path) -> Result<()> {
     if components.contains(&"kube-apiserver") { etcd(work, into) } else { Ok(()) }
 }
 
+/// Removes the work folder. The marks go first, so that an incomplete rest is never mistaken for a complete folder.
+pub fn remove(work: &Path) {
+    for mark in [UNPACKED, GENERATED] {
+        let _ = fs::remove_file(work.join(mark));
+    }
+    let _ = fs::remove_dir_all(work);
+}
+
 /// The unpacked source package.
 struct Source {
     folder: PathBuf,
     release: String,
 }
 
-/// Fetches and unpacks the source package, unless `work` has it. apt checks the archive's signature and the digests of the files.
+/// Fetches and unpacks the source package, unless `work` has it. apt checks the signature of the archive and the
+/// digests of the files.
 fn unpacked(work: &Path) -> Result<Source> {
-    // Go looks packages up by their place in GOPATH.
+    // Go finds packages by their path below GOPATH.
     let folder = work.join("gopath/src/k8s.io/kubernetes");
-    let done = work.join("unpacked");
+    let done = work.join(UNPACKED);
     if let Some(version) = fs::read_to_string(&done).ok().filter(|version| !version.is_empty()) {
         return Ok(Source { folder, release: release(&version) });
     }
@@ -63,19 +76,19 @@ fn unpacked(work: &Path) -> Result<Source> {
     let listed = apt.run(&["apt-cache", "showsrc", "--only-source", "kubernetes"])?;
     let version = whole_version(&listed).ok_or_else(|| {
         let hint = "set KUBEBUILDER_ASSETS to a folder with etcd, kube-apiserver, kube-controller-manager and kubectl";
-        failure("the archive of this system has no source package of the Kubernetes servers", hint)
+        failure("the apt sources of this system have no source package of the Kubernetes servers", hint)
     })?;
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(folder.parent().unwrap_or(work))?;
     apt.run(&["apt-get", "source", "-q", "--download-only", &format!("kubernetes={version}")])?;
-    let mut unpack = Command::new("sh");
-    let script = "dpkg-source --no-check -x kubernetes_*.dsc \"$1\"";
-    quiet(unpack.args(["-c", script, "unpack"]).arg(&folder).current_dir(work), "look at what the package holds")?;
+    let mut unpack = Command::new("dpkg-source");
+    unpack.args(["--no-check", "-x", &format!("kubernetes_{version}.dsc")]).arg(&folder);
+    quiet(unpack.current_dir(work), "check the content of the source package")?;
     fs::write(&done, &version)?;
     Ok(Source { folder, release: release(&version) })
 }
 
-/// apt with lists of its own: the system's archives, asked for sources.
+/// apt with its own package lists: the system's archives, but for source packages.
 struct Apt<'a> {
     work: &'a Path,
     options: Vec<String>,
@@ -91,7 +104,7 @@ impl<'a> Apt<'a> {
         let listed =
             fs::read_dir(system.join("sources.list.d")).into_iter().flatten().flatten().map(|entry| entry.path());
         for (number, file) in listed.chain([system.join("sources.list")]).enumerate() {
-            // apt ignores every other file, such as a backup of a list.
+            // apt ignores files with other extensions, such as backups of lists.
             let Some(kind) =
                 file.extension().and_then(|end| end.to_str()).filter(|end| ["sources", "list"].contains(end))
             else {
@@ -100,7 +113,7 @@ impl<'a> Apt<'a> {
             let Ok(text) = fs::read_to_string(&file) else { continue };
             fs::write(own.join(format!("sources/{number}.{kind}")), asking_for_sources(&text))?;
         }
-        let user = quiet(Command::new("id").arg("-un"), "see why `id` fails")?;
+        let user = quiet(Command::new("id").arg("-un"), "check why `id` fails")?;
         let set = |name: &str, value: &Path| format!("{name}={}", value.display());
         let options = vec![
             set("Dir::Etc::sourcelist", Path::new("/dev/null")),
@@ -113,14 +126,15 @@ impl<'a> Apt<'a> {
     }
 
     fn run(&self, words: &[&str]) -> Result<String> {
-        let (program, arguments) = words.split_first().context("a command has a program")?;
+        let (program, arguments) = words.split_first().context("the command is empty")?;
         let mut command = Command::new(program);
         command.args(self.options.iter().flat_map(|option| ["-o", option])).args(arguments).current_dir(self.work);
         quiet(&mut command, "check that the archives in /etc/apt can be reached")
     }
 }
 
-/// The text of a list of archives that asks for sources in place of packages, in both of apt's forms.
+/// Changes the text of an apt sources file so that it requests source packages instead of binary packages. Understands
+/// both of apt's formats.
 fn asking_for_sources(text: &str) -> String {
     let line = |line: &str| match line.split_once(char::is_whitespace) {
         Some(("deb", rest)) => Some(format!("deb-src {rest}")),
@@ -131,7 +145,8 @@ fn asking_for_sources(text: &str) -> String {
     text.lines().filter_map(line).map(|line| line + "\n").collect()
 }
 
-/// The newest version of the source package that still has the servers: `+ds` names one that was cut down.
+/// The newest version of the source package that still has the servers. `+ds` in a version means that files were
+/// removed.
 fn whole_version(showsrc: &str) -> Option<String> {
     let versions = showsrc.lines().filter_map(|line| line.strip_prefix("Version: "));
     let numbers = |version: &str| -> Vec<u64> {
@@ -140,7 +155,7 @@ fn whole_version(showsrc: &str) -> Option<String> {
     versions.filter(|version| !version.contains("+ds")).max_by_key(|version| numbers(version)).map(str::to_owned)
 }
 
-/// Upstream's release in a version of Debian's: `1.20.5+really1.20.2-1` is 1.20.2.
+/// The upstream release of a Debian version: for `1.20.5+really1.20.2-1` it is 1.20.2.
 fn release(version: &str) -> String {
     let upstream = version.rsplit("really").next().unwrap_or(version);
     upstream.split('-').next().unwrap_or(upstream).to_owned()
@@ -163,7 +178,7 @@ fn linker_flags(release: &str) -> String {
     flags
 }
 
-/// The Go compiler in the mode that Kubernetes 1.20 was built in: packages by their place in GOPATH, without cgo.
+/// The Go compiler in the mode in which Kubernetes 1.20 was built: packages are found below GOPATH, and cgo is off.
 struct Go<'a> {
     work: &'a Path,
 }
@@ -172,7 +187,7 @@ impl Go<'_> {
     fn command(&self, program: &Path, source: &Path) -> Command {
         let mut command = Command::new(program);
         command.current_dir(source).env("GOPATH", self.work.join("gopath")).env("GOCACHE", self.work.join("gocache"));
-        // The generator reads the standard library's types, and looks nowhere else for them.
+        // The generator reads the types of the standard library, and looks for them only in GOROOT.
         command.envs([("GOROOT", GO_ROOT), ("GO111MODULE", "off"), ("CGO_ENABLED", "0"), ("GOFLAGS", "")]);
         command
     }
@@ -180,12 +195,13 @@ impl Go<'_> {
     fn build(&self, source: &Path, flags: &str, package: &str, into: &Path) -> Result<()> {
         let mut go = self.command(&Path::new(GO_ROOT).join("bin/go"), source);
         go.args(["build", "-trimpath", "-ldflags", flags, "-o"]).arg(into).arg(package);
-        quiet(&mut go, "look at what the compiler says above").map(drop)
+        quiet(&mut go, "see the compiler's errors above").map(drop)
     }
 
-    /// Generates the OpenAPI definitions, which the source package leaves out, with the generator that it vendors.
+    /// Generates the OpenAPI definitions with the generator that the source package vendors. The package does not
+    /// contain the definitions themselves.
     fn generate_openapi(&self, source: &Path) -> Result<()> {
-        let done = self.work.join("generated");
+        let done = self.work.join(GENERATED);
         if done.is_file() {
             return Ok(());
         }
@@ -197,13 +213,14 @@ impl Go<'_> {
         generate.args(["-h", "vendor/k8s.io/code-generator/hack/boilerplate.go.txt", "-i", &packages.join(",")]);
         generate.arg("-r").arg(self.work.join("openapi-violations"));
         timed("generating the OpenAPI definitions of Kubernetes", || {
-            quiet(&mut generate, "look at what the generator says above")?;
+            quiet(&mut generate, "see the generator's errors above")?;
             fs::write(done, "").context("cannot write to the cache folder")
         })
     }
 }
 
-/// The import paths of every package with the tag, in the order in which the generator wants them. Those of `staging` are vendored.
+/// The import paths of every package with the tag, in the order that the generator expects. Packages below `staging`
+/// have their vendored paths.
 fn tagged_packages(source: &Path) -> Result<BTreeSet<String>> {
     let mut found = BTreeSet::new();
     for folder in ["cmd", "pkg", "plugin", "staging/src/k8s.io"] {
@@ -217,7 +234,7 @@ fn collect_tagged(source: &Path, folder: &Path, found: &mut BTreeSet<String>) ->
         let path = entry?.path();
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         if path.is_dir() && !path.is_symlink() {
-            // Both have a copy of their own definitions.
+            // These two have their own copies of the definitions.
             if !["code-generator", "sample-apiserver"].contains(&name) {
                 collect_tagged(source, &path, found)?;
             }
@@ -232,7 +249,7 @@ fn collect_tagged(source: &Path, folder: &Path, found: &mut BTreeSet<String>) ->
     Ok(())
 }
 
-/// Debian's etcd, unpacked and not installed: its package brings a service.
+/// Fetches Debian's etcd. It is unpacked and not installed, because its package contains a service.
 fn etcd(work: &Path, into: &Path) -> Result<()> {
     let folder = work.join("etcd");
     let _ = fs::remove_dir_all(&folder);

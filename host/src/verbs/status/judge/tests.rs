@@ -1,4 +1,4 @@
-//! Stores in every state that matters, and what is message of each.
+//! Stores in every state that matters, and what the status reports about each.
 
 use super::*;
 use base::error::Error;
@@ -26,7 +26,7 @@ fn inventory() -> (Environment, Configured) {
     (Environment::new("prod").unwrap(), configured)
 }
 
-/// A snapshot so many minutes ago, with the outcome of each source, and how many minutes ago each object was made.
+/// A snapshot taken this many minutes ago, with the outcome of each source and the age of its object in minutes.
 fn snapshot(minutes: i64, db: (Outcome, i64), docs: (Outcome, i64)) -> Snapshot {
     let id = SnapshotId::at(ago(minutes));
     let state = |(outcome, made): (Outcome, i64), name: &str| {
@@ -44,12 +44,12 @@ fn snapshot(minutes: i64, db: (Outcome, i64), docs: (Outcome, i64)) -> Snapshot 
     Snapshot { complete, sources, ..recorded(Snapshot::of_one_source(id, "db", Condition::Failed, None)) }
 }
 
-/// The same with a record, of which only that it is there counts.
+/// The same snapshot with a record. Only the existence of the record matters.
 fn recorded(snapshot: Snapshot) -> Snapshot {
-    Snapshot { record: Some(Record::blank(snapshot.id, "prod")), ..snapshot }
+    Snapshot { record: Some(Record { complete: true, ..Record::blank(snapshot.id, "prod") }), ..snapshot }
 }
 
-/// Both sources saved at that moment.
+/// A snapshot taken this many minutes ago that saved both sources.
 fn saved(minutes: i64) -> Snapshot {
     snapshot(minutes, (Outcome::Saved, minutes), (Outcome::Saved, minutes))
 }
