@@ -192,6 +192,11 @@ fn make_crate(files: &mut BTreeMap<String, String>, name: &str) -> Result<()> {
     }
     files.insert("Cargo.lock".to_owned(), LOCK.to_owned());
     files.insert(".gitignore".to_owned(), "*.wasm\ntarget/\n".to_owned());
+    let settings = files.get_mut("src/settings.rs").ok_or_else(|| broken("it has no settings.rs"))?;
+    for old in ["fingerprint", "dump"] {
+        *settings =
+            settings.replace(&format!("PLUGIN: &'static str = {old:?}"), &format!("PLUGIN: &'static str = {name:?}"));
+    }
     let lib = files.get_mut("src/lib.rs").ok_or_else(|| broken("it has no lib.rs"))?;
     *lib = lib
         .replace("path: \"../../wit\"", "path: \"wit\"")
@@ -346,6 +351,9 @@ mod tests {
         ] {
             let files = files(world, language, "my-plugin").unwrap();
             assert!(files.contains_key("wit/worlds.wit") && files.contains_key("README.md"), "{:?}", files.keys());
+            if language == Language::Rust {
+                assert!(files["src/settings.rs"].contains("PLUGIN: &'static str = \"my-plugin\""), "{world:?}");
+            }
             for (path, text) in &files {
                 let outside = ["../..", "workspace = true", "cargo xtask"].into_iter().find(|word| text.contains(word));
                 assert_eq!(outside, None, "{world:?} in {language:?}: {path}");
