@@ -31,6 +31,7 @@ pub fn once(name: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBu
     if complete.is_dir() {
         return Ok(complete);
     }
+    remove_abandoned(&folder()?, name);
     let partial = complete.with_file_name(format!("{name}.partial-{}", std::process::id()));
     let _ = fs::remove_dir_all(&partial);
     fs::create_dir_all(&partial).with_context(|| format!("cannot make {}", partial.display()))?;
@@ -40,6 +41,17 @@ pub fn once(name: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBu
     });
     let _ = fs::remove_dir_all(&partial);
     made.map(|()| complete)
+}
+
+/// Removes what processes that were killed left of the folder `name`.
+fn remove_abandoned(cache: &Path, name: &str) {
+    let prefix = format!("{name}.partial-");
+    for entry in fs::read_dir(cache).into_iter().flatten().flatten() {
+        let process = entry.file_name().to_str().and_then(|name| name.strip_prefix(&prefix)?.parse::<u32>().ok());
+        if process.is_some_and(|process| !Path::new("/proc").join(process.to_string()).exists()) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
 }
 
 /// Locks `folder` for this process until the result is dropped. Waits while another process holds the lock.
@@ -102,16 +114,10 @@ fn forget(fingerprints: &Path, members: &[String]) -> std::io::Result<()> {
 mod tests {
     use super::*;
 
-    fn scratch(name: &str) -> PathBuf {
-        let path = std::env::temp_dir().join(format!("xtask-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir_all(&path).expect("a temporary folder");
-        path
-    }
-
     #[test]
     fn another_checkout_removes_the_members_and_keeps_the_dependencies() {
-        let target = scratch("claim");
+        let scratch = tempfile::tempdir().expect("a temporary folder");
+        let target = scratch.path();
         let (here, there) = (target.join("here"), target.join("there"));
         let prints = target.join("wasm32-unknown-unknown/plugin/.fingerprint");
         let (member, dependency) = (prints.join("dump-0123"), prints.join("dump-writer-0123"));
@@ -119,24 +125,36 @@ mod tests {
         let members = ["dump".to_owned()];
 
         make();
-        claim(&target, &here, &members).expect("the first claim");
+        claim(target, &here, &members).expect("the first claim");
         assert!(!member.exists(), "an unclaimed folder is cleaned");
         make();
-        claim(&target, &here, &members).expect("the same checkout");
+        claim(target, &here, &members).expect("the same checkout");
         assert!(member.exists(), "the same checkout keeps what it built");
-        claim(&target, &there, &members).expect("another checkout");
+        claim(target, &there, &members).expect("another checkout");
         assert!(!member.exists() && dependency.exists());
-        let _ = fs::remove_dir_all(target);
     }
 
     #[test]
     fn only_one_process_can_lock_a_folder() {
-        let target = scratch("lock");
-        let held = lock(&target).expect("the first");
+        let scratch = tempfile::tempdir().expect("a temporary folder");
+        let target = scratch.path();
+        let held = lock(target).expect("the first");
         let second = File::options().append(true).open(target.join(".xtask-lock")).expect("the lock file");
         assert!(matches!(second.try_lock(), Err(TryLockError::WouldBlock)));
         drop(held);
         second.try_lock().expect("it is free again");
-        let _ = fs::remove_dir_all(target);
+    }
+
+    #[test]
+    fn what_a_killed_process_left_is_removed_and_what_a_live_one_makes_stays() {
+        let cache = tempfile::tempdir().expect("a temporary folder");
+        let of = |name: &str| cache.path().join(name);
+        let own = of(&format!("tool-1.partial-{}", std::process::id()));
+        for path in [&own, &of("tool-1.partial-4294967295"), &of("tool-2.partial-4294967295"), &of("tool-1")] {
+            fs::create_dir(path).expect("a folder");
+        }
+        remove_abandoned(cache.path(), "tool-1");
+        assert!(own.is_dir() && of("tool-2.partial-4294967295").is_dir() && of("tool-1").is_dir());
+        assert!(!of("tool-1.partial-4294967295").exists());
     }
 }

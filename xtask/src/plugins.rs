@@ -236,12 +236,15 @@ mod tests {
 
     #[test]
     fn a_component_is_written_only_when_its_bytes_changed() {
-        let folder = std::env::temp_dir().join(format!("xtask-plugins-{}", std::process::id()));
-        let path = folder.join("plugins/x.wasm");
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("plugins/x.wasm");
         assert!(write_if_changed(&path, b"one").expect("written"));
         assert!(!write_if_changed(&path, b"one").expect("unchanged"));
         assert!(write_if_changed(&path, b"two").expect("written"));
-        assert_eq!(fs::read_dir(folder.join("plugins")).expect("the folder").count(), 1, "no partial file is left");
-        let _ = fs::remove_dir_all(folder);
+        assert_eq!(
+            fs::read_dir(folder.path().join("plugins")).expect("the folder").count(),
+            1,
+            "no partial file is left"
+        );
     }
 }

@@ -110,11 +110,7 @@ mod tests {
     fn summaries_of_both_runners_are_counted() {
         for (line, passed, failed) in [
             ("     Summary [   0.629s] 11 tests run: 11 passed, 0 skipped", 11, 0),
-            (
-                "     Summary [   0.6s] 5/12 tests run: 3 passed (1 slow, 1 flaky), 1 failed, 1 timed out, 2 skipped",
-                3,
-                2,
-            ),
+            ("Summary [ 0.6s] 5/12 tests run: 3 passed (1 slow, 1 flaky), 1 failed, 1 timed out, 2 skipped", 3, 2),
             ("     Summary [   0.000s] 1 test run: 0 passed, 1 failed, 0 skipped", 0, 1),
             ("     Summary [   0.000s] 0 tests run: 0 passed, 0 skipped", 0, 0),
             ("test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s", 3, 0),
