@@ -27,11 +27,12 @@ pub fn folder() -> Result<PathBuf> {
 /// The folder `name` of the cache. `make` fills it once under a temporary name, and only a complete folder gets the
 /// final name. If two processes fill it at the same time, the folder of the first one stays.
 pub fn once(name: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
-    let complete = folder()?.join(name);
+    let cache = folder()?;
+    remove_abandoned(&cache, name);
+    let complete = cache.join(name);
     if complete.is_dir() {
         return Ok(complete);
     }
-    remove_abandoned(&folder()?, name);
     let partial = complete.with_file_name(format!("{name}.partial-{}", std::process::id()));
     let _ = fs::remove_dir_all(&partial);
     fs::create_dir_all(&partial).with_context(|| format!("cannot make {}", partial.display()))?;
