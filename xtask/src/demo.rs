@@ -347,7 +347,7 @@ fn print_next_steps(stage: &Stage, is_running: bool) {
     let show = |verb: &[&str]| shown(&stage.command(verb));
     let force = show(&["backup", "--force"]);
     let list = show(&["list"]);
-    let when = if is_running { "until you press Enter" } else { "in a new demonstration: cargo xtask demo --stay" };
+    let when = if is_running { "until you press Enter" } else { "in a new demonstration (cargo xtask demo --stay)" };
     say("done");
     eprintln!(
         "
