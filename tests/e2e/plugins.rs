@@ -390,8 +390,9 @@ fn a_new_plugin_in_rust_is_built_outside_of_the_repository_packed_and_holds_to_e
             let mut cargo = std::process::Command::new("cargo");
             cargo.args(arguments).current_dir(&own).env("CARGO_TARGET_DIR", folder.path().join("target"));
             let output = cargo.env_remove("RUSTFLAGS").output().unwrap();
-            assert!(output.status.success(), "{world}: {}", String::from_utf8_lossy(&output.stderr));
-            String::from_utf8_lossy(&output.stdout).into_owned()
+            let said = String::from_utf8_lossy(&output.stdout).into_owned();
+            assert!(output.status.success(), "{world}: {said}{}", String::from_utf8_lossy(&output.stderr));
+            said
         };
         cargo(&["build", "--quiet", "--release", "--target", target]);
         // The other templates' tests need more crates.

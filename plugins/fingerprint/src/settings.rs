@@ -162,7 +162,8 @@ mod tests {
         kit::checks::refused::<Settings>(&[
             (r#"{"databse": "tms"}"#, "unknown field `databse`, expected one of `database`, `documents`, `prefix`"),
             (r#"{"database": "count"}"#, "unknown variant `count`, expected `content` or `tms`"),
-            (r#"{"documents": 1}"#, "fingerprint settings"),
+            (r#"{"documents": 1}"#, "expected value"),
+            (r#"{"prefix": 1}"#, "invalid type: integer `1`, expected a string"),
             (r#"{"timestamp_column": ""}"#, "`timestamp_column` is empty"),
             (r#"{"exclude": ["*.log", ""]}"#, "`exclude` has an empty entry"),
             (r#"{"exclude": ["!keep.log"]}"#, "`!keep.log`"),
