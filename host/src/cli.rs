@@ -8,8 +8,7 @@ use crate::verbs::{
     unforget, verify,
 };
 use base::error::{Class, Error, Result};
-use base::text::printable;
-use base::text::printable_lines;
+use base::text::{printable, printable_lines};
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 use jiff::{SignedDuration, Timestamp};

@@ -9,6 +9,7 @@ pub use list::{ListOptions, of_list};
 use crate::retention::{self, Applied, Planned, Steps};
 use base::error::{Class, Error};
 use base::id::SnapshotId;
+use base::text::counted;
 use catalogue::configured::Environment;
 use catalogue::guard::Decisions;
 use catalogue::history::History;
@@ -24,6 +25,9 @@ use std::time::Duration;
 
 /// Version of the JSON objects that commands print.
 pub const FORMAT_VERSION: u32 = 1;
+
+/// The age of what a wrong clock made.
+const IN_THE_FUTURE: &str = "in the future";
 
 /// A command's result.
 #[derive(Debug)]
@@ -73,9 +77,9 @@ pub fn of_backup(
         if let Some(archive) = &source.archive {
             let _ = writeln!(
                 text,
-                "  {:<10} {} files archived, {} ({}) left out by the exclude patterns",
+                "  {:<10} {} archived, {} ({}) left out by the exclude patterns",
                 "",
-                HumanCount(archive.files),
+                counted(archive.files, "file"),
                 HumanCount(archive.excluded_files),
                 HumanBytes(archive.excluded_bytes)
             );
@@ -227,12 +231,12 @@ pub fn of_prune_preview(
     let bytes: u64 = objects.iter().map(|(_, bytes)| bytes).sum();
     let _ = writeln!(
         text,
-        "a prune now would put {} of {} snapshots into the bin, take {} back, and delete {} with {} objects ({}); nothing was changed",
+        "a prune now would put {} of {} into the bin, take {} back, and delete {} with {} ({}); nothing was changed",
         steps.entering.len(),
-        planned.plan.len(),
+        counted(planned.plan.len(), "snapshot"),
         steps.taken_back.len(),
         steps.due.len(),
-        objects.len(),
+        counted(objects.len(), "object"),
         HumanBytes(bytes)
     );
     for obstacle in obstacles {
@@ -264,10 +268,10 @@ fn retention_text(planned: &Planned, applied: &Applied, history: &History) -> St
     let before = history.snapshots.iter().filter(|snapshot| snapshot.binned.is_some()).count();
     let in_bin = (before + applied.binned.len()).saturating_sub(applied.taken_back.len() + applied.forgotten.len());
     let mut text = format!(
-        "  retention  {} snapshots, {in_bin} of them in the bin; {} deleted with {} objects ({})\n",
-        history.snapshots.len().saturating_sub(applied.forgotten.len()),
+        "  retention  {}, {in_bin} in the bin; {} deleted with {} ({})\n",
+        counted(history.snapshots.len().saturating_sub(applied.forgotten.len()), "snapshot"),
         applied.forgotten.len(),
-        applied.pruned.len(),
+        counted(applied.pruned.len(), "object"),
         HumanBytes(bytes)
     );
     for (verb, ids) in
@@ -331,18 +335,18 @@ pub(crate) fn local(moment: Timestamp, zone: &TimeZone) -> String {
 /// The age of something. It may be slightly negative: a run that began in the same second as another gets the next
 /// second as its id.
 pub(crate) fn age(moment: Timestamp, now: Timestamp) -> String {
+    passed(moment, now).map_or_else(|| IN_THE_FUTURE.to_owned(), span)
+}
+
+/// The time since a moment, unless that is in the future.
+fn passed(moment: Timestamp, now: Timestamp) -> Option<jiff::SignedDuration> {
     let passed = now.duration_since(moment);
-    if passed < -catalogue::clock::SKEW_MAX {
-        "in the future".to_owned()
-    } else {
-        span(passed.max(jiff::SignedDuration::ZERO))
-    }
+    (passed >= -catalogue::clock::SKEW_MAX).then(|| passed.max(jiff::SignedDuration::ZERO))
 }
 
 /// `5 days ago`, or `in the future`.
 pub(crate) fn ago(moment: Timestamp, now: Timestamp) -> String {
-    let age = age(moment, now);
-    if age.starts_with("in ") { age } else { format!("{age} ago") }
+    passed(moment, now).map_or_else(|| IN_THE_FUTURE.to_owned(), |passed| format!("{} ago", span(passed)))
 }
 
 /// A span of time in its largest unit.
@@ -357,7 +361,10 @@ fn run_failure(failures: &[(String, Error)], sources: usize) -> Option<Error> {
     let alike = failures.iter().all(|(_, error)| error.class() == first.class());
     let class = if alike { first.class() } else { Class::Unexpected };
     let messages: Vec<String> = failures.iter().map(|(name, error)| format!("{name}: {error}")).collect();
-    let error = Error::new(class, format!("{} of {sources} sources failed: {}", failures.len(), messages.join("; ")));
+    let error = Error::new(
+        class,
+        format!("{} of {} failed: {}", failures.len(), counted(sources, "source"), messages.join("; ")),
+    );
     Some(match first.advice() {
         Some(hint) => error.hint(hint),
         None => error.hint("the failure is recorded and nothing was forgotten; fix the cause and run the backup again"),
@@ -370,9 +377,8 @@ fn applied_failure(applied: &Applied) -> Option<Error> {
         return Some(error.hint("the snapshot is committed; the next run continues the retention"));
     }
     let first = applied.failures.first()?;
-    Some(retention_incomplete(
-        &first.clone().context(format!("{} steps of the retention failed, first", applied.failures.len())),
-    ))
+    let failed = counted(applied.failures.len(), "step");
+    Some(retention_incomplete(&first.clone().context(format!("{failed} of the retention failed, first"))))
 }
 
 fn retention_incomplete(error: &Error) -> Error {

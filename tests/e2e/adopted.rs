@@ -223,16 +223,8 @@ fn a_script_that_still_runs_beside_the_program_loses_nothing_to_it() {
     let left = ids(&scene.list()).len();
     assert_eq!(left, kept.len());
     let into = scene.folder.path().join("restored");
-    let restored = [
-        "restore",
-        "--env",
-        "prod",
-        "--source",
-        "docs",
-        "--snapshot",
-        "20260630T010002Z",
-        "--into",
-        into.to_str().unwrap(),
-    ];
+    let restored = "restore --env prod --source docs --snapshot 20260630T010002Z --into"
+        .split(' ')
+        .chain([into.to_str().unwrap()]);
     let _ = scene.run(restored).expect_code(0);
 }

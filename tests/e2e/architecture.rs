@@ -23,7 +23,11 @@ const ROOMS: [Room; 8] = [
         knows: &["base"],
         owns: &["aws-credential-types", "aws-sdk-s3", "aws-smithy-http-client", "aws-smithy-runtime-api"],
     },
-    Room { folder: "host/postgres", knows: &["base"], owns: &["sqlparser", "tokio-postgres", "tokio-postgres-rustls"] },
+    Room {
+        folder: "host/postgres",
+        knows: &["base"],
+        owns: &["squawk-lexer", "tokio-postgres", "tokio-postgres-rustls"],
+    },
     Room { folder: "host/documents", knows: &["base"], owns: &["ignore", "libdeflater"] },
     Room { folder: "host/kube", knows: &["base"], owns: &["k8s-openapi", "kube"] },
     Room { folder: "host/catalogue", knows: &["base", "kubernetes", "store"], owns: &[] },

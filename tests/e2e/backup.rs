@@ -209,7 +209,7 @@ fn the_result_is_on_stdout_and_no_bar_is_drawn_away_from_a_terminal() {
     assert!(run.stdout.contains("db         saved"), "{}", run.stdout);
     assert!(!run.stdout.contains('\u{1b}') && !run.stderr.contains('\u{1b}') && !run.stderr.contains('\r'));
     let listed = scene.run(["list", "--env", "prod"]).expect_code(0).stdout;
-    for word in ["SNAPSHOT", "TAKEN (Europe/Paris)", "AGE", "DB", "DOCS", "SIZE", "KEPT FOR", "saved", "1 snapshots"] {
+    for word in ["SNAPSHOT", "TAKEN (Europe/Paris)", "AGE", "DB", "DOCS", "SIZE", "KEPT FOR", "saved", "1 snapshot,"] {
         assert!(listed.contains(word), "no {word} in:\n{listed}");
     }
 }

@@ -278,7 +278,7 @@ fn a_plugin_that_would_forget_everything_fails_a_build_although_the_guard_stops_
     };
     let nothing = diff("keep = 0, keep_nothing = true", 4);
     assert!(nothing.stdout.contains("the guard keeps 20260601T010000Z against NEW"), "{}", nothing.stdout);
-    assert!(nothing.stderr.contains("NEW forgets 1 snapshots that OLD keeps"), "{}", nothing.stderr);
+    assert!(nothing.stderr.contains("NEW forgets 1 snapshot that OLD keeps"), "{}", nothing.stderr);
     let _ = diff("keep = 3", 0);
 }
 

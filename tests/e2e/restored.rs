@@ -113,16 +113,8 @@ fn a_folder_comes_back_from_a_directory_as_it_was() {
 
     let again = scene.folder.path().join("again");
     std::fs::create_dir(&again).unwrap();
-    let said = scene.run([
-        "restore",
-        "--env",
-        "prod",
-        "--source",
-        "docs",
-        "--ignore-index",
-        "--into",
-        again.to_str().unwrap(),
-    ]);
+    let words = "restore --env prod --source docs --ignore-index --into".split(' ').chain([again.to_str().unwrap()]);
+    let said = scene.run(words);
     let said = said.expect_code(0);
     assert!(said.stdout.contains("without an index") && said.stdout.contains("restored"), "{}", said.stdout);
     same(&scene, &again);

@@ -1,4 +1,6 @@
-//! Makes foreign text safe to show.
+//! Text for people: foreign text that is safe to show, and counts.
+
+use indicatif::HumanCount;
 
 /// Longest foreign text that is shown in full: enough for any sentence or path, too little to fill a log.
 const TEXT_BYTES_MAX: usize = 1_000;
@@ -23,6 +25,12 @@ pub fn printable_lines(text: &str) -> String {
     text.chars().map(|c| if is_printable(c) || matches!(c, '\n' | '\t') { c } else { '\u{fffd}' }).collect()
 }
 
+/// A count with its noun: `1 snapshot`, `1,000 snapshots`. `noun` is a singular that takes an `s`.
+pub fn counted(count: impl TryInto<u64>, noun: &str) -> String {
+    let count = count.try_into().unwrap_or(u64::MAX);
+    format!("{} {noun}{}", HumanCount(count), if count == 1 { "" } else { "s" })
+}
+
 /// Whether a character leaves the cursor and the text direction alone.
 fn is_printable(c: char) -> bool {
     !c.is_control()
@@ -32,6 +40,13 @@ fn is_printable(c: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_count_agrees_with_its_noun() {
+        for (count, text) in [(0, "0 files"), (1, "1 file"), (2, "2 files"), (1_000, "1,000 files")] {
+            assert_eq!(counted(count, "file"), text);
+        }
+    }
 
     #[test]
     fn foreign_text_cannot_move_the_cursor_or_fill_the_log() {

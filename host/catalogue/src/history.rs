@@ -115,6 +115,12 @@ impl History {
         Self { snapshots, ..Self::default() }
     }
 
+    /// Whether the store does not contain the environment, so that a backup is refused until somebody runs `init`.
+    pub fn lacks_environment(&self) -> bool {
+        let unknown = self.environment.is_none() && self.environment_damage.is_none();
+        unknown && self.snapshots.iter().all(|snapshot| snapshot.adopted)
+    }
+
     /// The newest recorded object of a source, with its state, if the state is whole. The object may be lost. Excluded
     /// are snapshots from the future, which a wrong clock made and which would hide every later state; adopted objects,
     /// whose expected content is unknown; and objects that a verification found damaged.

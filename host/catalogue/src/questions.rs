@@ -21,6 +21,7 @@ use crate::guard;
 use crate::history::{FileDoubt, History, Snapshot};
 use crate::record::{ClockDoubt, Condition};
 use base::id::SnapshotId;
+use base::text::counted;
 use jiff::Timestamp;
 use std::collections::BTreeSet;
 
@@ -248,7 +249,7 @@ fn clock_questions(history: &History, now: Timestamp) -> Vec<Draft> {
     let ahead: Vec<SnapshotId> = open().map(|snapshot| snapshot.id).filter(|id| is_ahead(*id, now)).collect();
     if !ahead.is_empty() {
         let is = is_or_are(&ahead);
-        let (count, ids) = (snapshot_count(&ahead), first_ids(&ahead));
+        let (count, ids) = (counted(ahead.len(), "snapshot"), first_ids(&ahead));
         let text = format!("{count} {is} from the future, so a clock is or was wrong: {ids}");
         found.push(Draft { kind: QuestionKind::Future, source: None, snapshots: ahead, text });
     }
@@ -260,7 +261,7 @@ fn loss_questions(history: &History) -> Vec<Draft> {
     let lost: Vec<SnapshotId> =
         history.snapshots.iter().filter(|snapshot| snapshot.lost().next().is_some()).map(|s| s.id).collect();
     if !lost.is_empty() {
-        let text = format!("{} lost an object: {}", snapshot_count(&lost), first_ids(&lost));
+        let text = format!("{} lost an object: {}", counted(lost.len(), "snapshot"), first_ids(&lost));
         found.push(Draft { kind: QuestionKind::Lost, source: None, snapshots: lost, text });
     }
     let file = history.environment.as_ref().map(|stored| &stored.file);
@@ -271,7 +272,7 @@ fn loss_questions(history: &History) -> Vec<Draft> {
         let text = {
             let has = if damaged.len() == 1 { "has" } else { "have" };
             let ids = first_ids(&damaged);
-            format!("{} {has} a record that cannot be read: {ids}", snapshot_count(&damaged))
+            format!("{} {has} a record that cannot be read: {ids}", counted(damaged.len(), "snapshot"))
         };
         found.push(Draft { kind: QuestionKind::DamagedRecord, source: None, snapshots: damaged, text });
     }
@@ -291,12 +292,6 @@ fn loss_questions(history: &History) -> Vec<Draft> {
     found
 }
 
-/// `1 snapshot` or `5 snapshots`.
-fn snapshot_count(ids: &[SnapshotId]) -> String {
-    let count = ids.len();
-    format!("{count} snapshot{}", if count == 1 { "" } else { "s" })
-}
-
 /// `is` or `are`, by the number of ids.
 const fn is_or_are(ids: &[SnapshotId]) -> &'static str {
     if ids.len() == 1 { "is" } else { "are" }
@@ -311,7 +306,7 @@ fn first_ids(ids: &[SnapshotId]) -> String {
 
 /// The count and the first ids.
 fn count_and_ids(ids: &[SnapshotId]) -> String {
-    format!("{} ({})", snapshot_count(ids), first_ids(ids))
+    format!("{} ({})", counted(ids.len(), "snapshot"), first_ids(ids))
 }
 
 /// Describes what is wrong with the newest version of the environment's file, in one sentence that starts in lower

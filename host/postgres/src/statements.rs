@@ -4,72 +4,78 @@
 //! A statement is never run just because an archive contains it: only statements with a known beginning are run, each
 //! one separately.
 
-use sqlparser::dialect::PostgreSqlDialect;
-use sqlparser::tokenizer::{Location, Token, Tokenizer};
+use squawk_lexer::LiteralKind::{BitStr, ByteStr, DollarQuotedString, EscStr, NationalStr, Str, UnicodeEscStr};
+use squawk_lexer::TokenKind::{self, BlockComment, Ident, LineComment, Literal, QuotedIdent, Semi, Whitespace};
 
-/// One statement: its tokens, each with its source text, without the semicolon, comments and leading whitespace.
+/// One statement: its tokens, each with its source text, without the semicolon and leading whitespace. A comment is
+/// whitespace.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Statement(Vec<(Token, String)>);
+pub(super) struct Statement(Vec<(TokenKind, String)>);
 
-/// Splits a text into statements. `None` if it cannot be tokenized.
+/// Splits a text into statements. `None` if it ends within a string, a quoted name or a comment.
 pub(super) fn statements(text: &str) -> Option<Vec<Statement>> {
-    let found = Tokenizer::new(&PostgreSqlDialect {}, text).with_unescape(false).tokenize_with_location().ok()?;
-    let offsets: Vec<usize> = byte_offsets(text, found.iter().map(|token| token.span.start)).collect();
-    let ends = offsets.iter().skip(1).copied().chain([text.len()]);
-    let texts = offsets.iter().zip(ends).map(|(begin, end)| text.get(*begin..end).unwrap_or_default().to_owned());
-    let tokens: Vec<(Token, String)> = found.iter().map(|token| token.token.clone()).zip(texts).collect();
-    let parts = tokens.split(|(token, _)| *token == Token::SemiColon);
-    let statements = parts.map(|part| {
-        let is_comment = |token: &Token| {
-            use sqlparser::tokenizer::Whitespace::{MultiLineComment, SingleLineComment};
-            matches!(token, Token::Whitespace(SingleLineComment { .. } | MultiLineComment(_)))
-        };
-        let rest = part.iter().filter(|(token, _)| !is_comment(token));
-        Statement(rest.skip_while(|(token, _)| matches!(token, Token::Whitespace(_))).cloned().collect())
-    });
+    let (mut rest, mut tokens) = (text, Vec::new());
+    for token in squawk_lexer::tokenize(text) {
+        let (text, after) = rest.split_at_checked(token.len as usize)?;
+        rest = after;
+        tokens.push(match token.kind {
+            LineComment | BlockComment { terminated: true } => (Whitespace, " ".to_owned()),
+            kind if ends(kind) => (kind, text.to_owned()),
+            _ => return None,
+        });
+    }
+    let parts = tokens.split(|(kind, _)| *kind == Semi);
+    let statements =
+        parts.map(|part| Statement(part.iter().skip_while(|(kind, _)| *kind == Whitespace).cloned().collect()));
     Some(statements.filter(|statement| !statement.0.is_empty()).collect())
 }
 
-/// Converts ascending positions, given by line and column, to byte offsets in the text.
-fn byte_offsets(text: &str, locations: impl Iterator<Item = Location>) -> impl Iterator<Item = usize> {
-    let mut here = Location { line: 1, column: 1 };
-    let mut rest = text.char_indices();
-    locations.map(move |wanted| {
-        while (here.line, here.column) < (wanted.line, wanted.column) {
-            match rest.next() {
-                Some((_, '\n')) => here = Location { line: here.line + 1, column: 1 },
-                Some(_) => here.column += 1,
-                None => break,
-            }
-        }
-        rest.offset()
-    })
+/// Whether the token ends before the text does.
+const fn ends(kind: TokenKind) -> bool {
+    match kind {
+        BlockComment { terminated }
+        | QuotedIdent { terminated, .. }
+        | Literal {
+            kind:
+                Str { terminated }
+                | NationalStr { terminated }
+                | ByteStr { terminated }
+                | BitStr { terminated }
+                | DollarQuotedString { terminated }
+                | UnicodeEscStr { terminated }
+                | EscStr { terminated },
+        } => terminated,
+        _ => true,
+    }
+}
+
+/// The text between quotes, in which a quote is doubled.
+fn unquoted(text: &str, quote: char) -> Option<String> {
+    let inner = text.strip_prefix(quote)?.strip_suffix(quote)?;
+    Some(inner.replace(&format!("{quote}{quote}"), &quote.to_string()))
 }
 
 /// The name in a token: a word, or the text between double quotes.
-fn name(token: &Token) -> Option<String> {
-    let Token::Word(word) = token else { return None };
-    Some(match word.quote_style {
-        Some(quote) => word.value.replace(&format!("{quote}{quote}"), &quote.to_string()),
-        None => word.value.to_lowercase(),
-    })
+fn name((kind, text): &(TokenKind, String)) -> Option<String> {
+    match kind {
+        Ident => Some(text.to_ascii_lowercase()),
+        QuotedIdent { uescape: false, .. } => unquoted(text, '"'),
+        _ => None,
+    }
 }
 
 impl Statement {
     /// The tokens that are not whitespace, with their indexes.
-    fn significant(&self) -> impl Iterator<Item = (usize, &Token)> {
-        let tokens = self.0.iter().map(|(token, _)| token).enumerate();
-        tokens.filter(|(_, token)| !matches!(token, Token::Whitespace(_)))
+    fn significant(&self) -> impl Iterator<Item = (usize, &(TokenKind, String))> {
+        self.0.iter().enumerate().filter(|(_, (kind, _))| *kind != Whitespace)
     }
 
     /// The index of the token after the first occurrence of these unquoted keywords.
     fn after(&self, keywords: &str) -> Option<usize> {
-        let tokens: Vec<(usize, &Token)> = self.significant().collect();
+        let tokens: Vec<_> = self.significant().collect();
         let wanted: Vec<&str> = keywords.split(' ').collect();
-        let is_keyword = |token: &Token, keyword: &str| match token {
-            Token::Word(word) => word.quote_style.is_none() && word.value.eq_ignore_ascii_case(keyword),
-            _ => false,
-        };
+        let is_keyword =
+            |(kind, text): &(TokenKind, String), keyword: &str| *kind == Ident && text.eq_ignore_ascii_case(keyword);
         let found = tokens
             .windows(wanted.len() + 1)
             .find(|window| window.iter().zip(&wanted).all(|((_, token), keyword)| is_keyword(token, keyword)));
@@ -84,16 +90,13 @@ impl Statement {
 
     /// Whether these keywords occur anywhere in the statement.
     pub(super) fn has(&self, keywords: &str) -> bool {
-        let words = self.significant().filter_map(|(_, token)| match token {
-            Token::Word(word) if word.quote_style.is_none() => Some(word.value.to_uppercase()),
-            _ => None,
-        });
-        words.collect::<Vec<_>>().join(" ").contains(keywords)
+        let words = self.significant().filter(|(_, (kind, _))| *kind == Ident);
+        words.map(|(_, (_, text))| text.to_ascii_uppercase()).collect::<Vec<_>>().join(" ").contains(keywords)
     }
 
     /// The name after these keywords.
     pub(super) fn name_after(&self, keywords: &str) -> Option<String> {
-        name(&self.0.get(self.after(keywords)?)?.0)
+        name(self.0.get(self.after(keywords)?)?)
     }
 
     /// The names after these keywords, up to the first token that is neither a name nor a comma.
@@ -106,7 +109,7 @@ impl Statement {
         let (mut names, mut expected) = (Vec::new(), true);
         for (_, token) in self.significant().skip_while(|(index, _)| *index < begin) {
             match (token, expected) {
-                (Token::Comma, false) => expected = true,
+                ((TokenKind::Comma, _), false) => expected = true,
                 (token, true) => match name(token) {
                     Some(name) => {
                         names.push(name);
@@ -123,9 +126,9 @@ impl Statement {
     /// The statement with the name after these keywords replaced by another one, which is already quoted.
     pub(super) fn with_name_after(&self, keywords: &str, quoted: &str) -> Option<String> {
         let position = self.after(keywords)?;
-        // Whitespace is a separate token, so the source text of a word is exactly the word.
-        let text =
-            |(at, (_, text)): (usize, &(Token, String))| if at == position { quoted.to_owned() } else { text.clone() };
+        let text = |(at, (_, text)): (usize, &(TokenKind, String))| {
+            if at == position { quoted.to_owned() } else { text.clone() }
+        };
         Some(self.0.iter().enumerate().map(text).collect::<String>().trim_end().to_owned())
     }
 
@@ -136,15 +139,17 @@ impl Statement {
 
     /// The value of `KEY = value`, which is a string or a word, and whether it is a string.
     pub(super) fn option(&self, key: &str) -> Option<(String, bool)> {
-        let rest = self.0.get(self.after(key)?..)?.iter().map(|(token, _)| token);
-        let mut tokens = rest.filter(|token| !matches!(token, Token::Whitespace(_)));
-        if tokens.next() != Some(&Token::Eq) {
+        let mut tokens = self.0.get(self.after(key)?..)?.iter().filter(|(kind, _)| *kind != Whitespace);
+        if tokens.next()?.0 != TokenKind::Eq {
             return None;
         }
         match tokens.next()? {
-            Token::SingleQuotedString(text) => Some((text.replace("''", "'"), true)),
-            Token::EscapedStringLiteral(text) => Some((text.clone(), true)),
-            Token::Word(word) => Some((word.value.clone(), false)),
+            (Literal { kind: Str { .. } }, text) => Some((unquoted(text, '\'')?, true)),
+            // pg_dump writes such a string only where it doubles backslashes.
+            (Literal { kind: EscStr { .. } }, text) => {
+                Some((unquoted(text.get(1..)?, '\'')?.replace("\\\\", "\\"), true))
+            }
+            (Ident, text) => Some((text.clone(), false)),
             _ => None,
         }
     }
@@ -167,7 +172,9 @@ mod tests {
             texts,
             ["ALTER DATABASE \"a;b\" SET search_path TO 'x;y', \"$user\"", "GRANT CONNECT ON DATABASE \"a;b\" TO app"]
         );
-        assert_eq!(statements("SELECT 'never closed"), None);
+        for open in ["SELECT 'never closed", "SELECT \"a", "/* a", "SELECT $x$ a; $y$", "SELECT E'a\\'"] {
+            assert_eq!(statements(open), None, "{open}");
+        }
         assert_eq!(statements(" ;; -- nothing\n"), Some(Vec::new()));
     }
 
@@ -213,5 +220,8 @@ mod tests {
         assert_eq!(made.option("LOCALE"), Some(("C.UTF-8".to_owned(), true)));
         assert_eq!(made.option("ICU_LOCALE"), Some(("fr-FR".to_owned(), true)));
         assert_eq!(made.option("LC_CTYPE"), None);
+        let odd = one("CREATE DATABASE erp WITH LOCALE = E'it''s \\\\ x' /* and */ ICU_RULES = '&a < \\'");
+        assert_eq!(odd.option("LOCALE"), Some((r"it's \ x".to_owned(), true)));
+        assert_eq!(odd.option("ICU_RULES"), Some((r"&a < \".to_owned(), true)));
     }
 }

@@ -3,6 +3,7 @@
 use super::{FORMAT_VERSION, Report, age, local, questions_value, shortened};
 use crate::retention::{self, Planned};
 use base::error::Error;
+use base::text::counted;
 use catalogue::configured::Environment;
 use catalogue::guard::Decision;
 use catalogue::history::{History, Snapshot};
@@ -42,8 +43,8 @@ pub fn of_list(
         let _ = writeln!(text, "{environment} has no snapshots");
     } else {
         let _ = writeln!(text, "{}", list_table(shown, history, plan.as_ref().ok(), now));
-        let _ =
-            writeln!(text, "{} snapshots, {} in objects", history.snapshots.len(), HumanBytes(stored_bytes(history)));
+        let (count, bytes) = (counted(history.snapshots.len(), "snapshot"), HumanBytes(stored_bytes(history)));
+        let _ = writeln!(text, "{count}, {bytes} in objects");
     }
     for question in questions {
         let _ = writeln!(text, "open question: {} (answer with `{}`)", question.text, question.command);

@@ -15,6 +15,7 @@ use crate::session::Session;
 use crate::verification::{self, Chain};
 use base::error::{Class, Error, Result};
 use base::stream::run_until_interrupted;
+use base::text::counted;
 use bytes::Bytes;
 use catalogue::configured::SourceKind;
 use catalogue::history::{History, Snapshot};
@@ -291,7 +292,8 @@ fn report(zone: &TimeZone, drill: &Drill, chain: &Chain) -> Report {
         text.push_str(&verification::source_text(name, source));
     }
     if let Some(crosscheck) = &drill.crosscheck {
-        let _ = writeln!(text, "  {:<10} {} documents compared with the database", "together", crosscheck.compared);
+        let compared = counted(crosscheck.compared, "document");
+        let _ = writeln!(text, "  {:<10} {compared} compared with the database", "together");
         for finding in &crosscheck.findings {
             let _ = writeln!(text, "  {:<10} {}: {}, {}", "", verdict(finding.verdict), finding.name, finding.detail);
         }

@@ -7,6 +7,7 @@ use crate::report::{FORMAT_VERSION, Report};
 use crate::session::Session;
 use base::error::{Class, Error, Result};
 use base::id::SnapshotId;
+use base::text::counted;
 use catalogue::history::Object;
 use documents::{self, Document, shown_path};
 use indicatif::HumanCount;
@@ -81,11 +82,11 @@ pub async fn run(session: &Session, arguments: &Arguments) -> Result<Report> {
         });
         let description =
             document.as_ref().map_or_else(|| "absent".to_owned(), |document| described(document, &session.time_zone));
-        let _ = writeln!(text, "{description}  in {range} ({} snapshots)", ids.len());
+        let _ = writeln!(text, "{description}  in {range} ({})", counted(ids.len(), "snapshot"));
     }
     if !unknown.is_empty() {
-        let _ =
-            writeln!(text, "note: the archives of {} snapshots have no index; search them with `get`", unknown.len());
+        let count = counted(unknown.len(), "snapshot");
+        let _ = writeln!(text, "note: the archives of {count} have no index; search them with `get`");
     }
     let list: Vec<Value> = versions
         .iter()

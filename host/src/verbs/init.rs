@@ -5,6 +5,7 @@ use crate::identities::identities;
 use crate::report::{self, Report};
 use crate::session::Session;
 use base::error::Result;
+use base::text::counted;
 use catalogue::environment::{self, EnvironmentFile};
 use catalogue::history::History;
 use catalogue::questions;
@@ -96,7 +97,8 @@ fn report_of(session: &Session, history: &History, made: bool) -> Report {
     }
     let adopted = history.snapshots.iter().filter(|snapshot| snapshot.adopted).count();
     let recorded = history.snapshots.len() - adopted;
-    let _ = writeln!(text, "  found      {recorded} snapshots, and {adopted} adopted from objects without a record");
+    let found = counted(recorded, "snapshot");
+    let _ = writeln!(text, "  found      {found}, and {adopted} adopted from objects without a record");
     if adopted > 0 {
         let _ = writeln!(text, "  adopted snapshots are kept until you run `accept --env {environment} --adopted`");
     }

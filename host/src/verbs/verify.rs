@@ -11,6 +11,7 @@ use crate::session::Session;
 use crate::verification::{self, Chain};
 use base::error::{Class, Error, Result};
 use base::stream::run_until_interrupted;
+use base::text::counted;
 use catalogue::configured::{Environment, SourceKind};
 use catalogue::history::{self, History, Snapshot};
 use catalogue::proof::{Depth, SourceProof, Verification};
@@ -231,7 +232,8 @@ fn report(
     let failure = failure(environment, history, verifications, chain);
     let (records, certificates) = (chain.records, chain.certificates);
     let state = if chain.problems.is_empty() { "unbroken" } else { "BROKEN" };
-    let _ = writeln!(text, "chain {state}: {records} records, {certificates} certificates of forgotten snapshots");
+    let parts = (counted(records, "record"), counted(certificates, "certificate"));
+    let _ = writeln!(text, "chain {state}: {}, {} of forgotten snapshots", parts.0, parts.1);
     for (_, problem) in &chain.problems {
         let _ = writeln!(text, "  wrong: {problem}");
     }

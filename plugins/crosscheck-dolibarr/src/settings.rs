@@ -113,9 +113,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_schema_names_exactly_the_settings_their_defaults_and_their_limits() {
-        kit::checks::schema_matches::<Settings>(&[("shown", SHOWN_MAX as u64)]);
-        kit::checks::defaults_are_valid::<Settings>();
+    fn the_schema_has_exactly_the_settings_with_their_defaults_and_limits() {
+        kit::checks::settings_and_schema_agree::<Settings>(&[("shown", SHOWN_MAX as u64)]);
     }
 
     #[test]

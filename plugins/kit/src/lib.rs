@@ -13,7 +13,7 @@ pub trait PluginSettings: Default + Serialize + DeserializeOwned {
     /// The name that every message begins with.
     const PLUGIN: &'static str;
 
-    /// The JSON Schema that the host shows and checks. [`checks::schema_matches`] compares it with the code.
+    /// The JSON Schema that the host shows and checks. [`checks::settings_and_schema_agree`] compares it with the code.
     const SCHEMA: &'static str;
 
     /// Why values that have the right types are invalid: one lowercase sentence that names the setting.

@@ -38,9 +38,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_schema_names_exactly_the_settings_and_their_defaults() {
-        kit::checks::schema_matches::<Settings>(&[]);
-        kit::checks::defaults_are_valid::<Settings>();
+    fn the_schema_has_exactly_the_settings_with_their_defaults() {
+        kit::checks::settings_and_schema_agree::<Settings>(&[]);
     }
 
     #[test]

@@ -142,14 +142,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_schema_names_exactly_the_settings_their_defaults_and_their_limits() {
-        kit::checks::schema_matches::<Settings>(&[
+    fn the_schema_has_exactly_the_settings_with_their_defaults_and_limits() {
+        kit::checks::settings_and_schema_agree::<Settings>(&[
             ("daily", DAYS_MAX.into()),
             ("monthly", MONTHS_MAX.into()),
             ("yearly", YEARS_MAX.into()),
             ("incomplete_days", DAYS_MAX.into()),
         ]);
-        kit::checks::defaults_are_valid::<Settings>();
     }
 
     #[test]

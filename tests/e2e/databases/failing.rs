@@ -77,18 +77,7 @@ fn a_restore_that_fails_half_way_leaves_what_was_there_as_it_was() {
     assert_eq!(killed.signal, Some(9));
     let left: Vec<_> = databases(&scene).difference(&before).cloned().collect();
     assert!(left.len() == 1 && left[0].starts_with("sandbox_new_restoring_"), "{left:?}");
-    let planned = scene.run([
-        "restore",
-        "--env",
-        "prod",
-        "--source",
-        "db",
-        "--into",
-        "sandbox_new",
-        "--server",
-        "lab",
-        "--dry-run",
-    ]);
+    let planned = scene.run("restore --env prod --source db --into sandbox_new --server lab --dry-run".split(' '));
     assert!(planned.expect_code(0).stdout.contains(&left[0]));
 
     // A SIGKILL also leaves the dump, which the next restore removes. A dry run removes nothing.

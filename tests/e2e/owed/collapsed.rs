@@ -58,22 +58,9 @@ fn scene() -> Option<Scene> {
 
 /// The snapshot from which a restore would take the database.
 fn chosen(scene: &Scene, edit: impl Fn(&str) -> String, now: &str, more: &[&str]) -> String {
-    let words = [
-        "--json",
-        "restore",
-        "--env",
-        "prod",
-        "--source",
-        "db",
-        "--into",
-        "again",
-        "--server",
-        "lab",
-        "--dry-run",
-        "--now",
-        now,
-    ];
-    let report = scene.run_edited(edit, &[&words[..], more].concat()).expect_code(0).json();
+    let words =
+        "--json restore --env prod --source db --into again --server lab --dry-run --now".split(' ').chain([now]);
+    let report = scene.run_edited(edit, &words.chain(more.iter().copied()).collect::<Vec<_>>()).expect_code(0).json();
     fn find(value: &Value) -> Option<&str> {
         match value {
             Value::Object(map) => map.get("snapshot").and_then(Value::as_str).or_else(|| map.values().find_map(find)),
@@ -220,16 +207,10 @@ fn only_a_restore_into_the_source_itself_says_that_less_is_meant() {
         } else {
             many.iter().for_each(|path| std::fs::remove_file(path).unwrap());
         }
-        let restore = [
-            "restore",
-            "--source",
-            "docs",
-            "--snapshot",
-            "20260601T010000Z",
-            "--same-environment",
-            "--into",
-            into.to_str().unwrap(),
-        ];
+        let restore = "restore --source docs --snapshot 20260601T010000Z --same-environment --into"
+            .split(' ')
+            .chain([into.to_str().unwrap()])
+            .collect::<Vec<_>>();
         let _ = office.verb(&restore, "2026-06-02T09:00:00Z", 0);
         let code = if in_place { 0 } else { 3 };
         let night = office.worked("2026-06-03T01:00:00Z", code);

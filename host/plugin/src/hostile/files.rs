@@ -35,7 +35,7 @@ fn encode(
                 (param i64 i32 i32 i32 i32 i32 i32) (result i32) {body}))"
     ))
     .unwrap();
-    wit_component::embed_component_metadata(&mut module, resolve, world, StringEncoding::UTF8, false).unwrap();
+    wit_component::embed_component_metadata(&mut module, resolve, world, StringEncoding::UTF8).unwrap();
     let bytes = ComponentEncoder::default().module(&module).unwrap().validate(true).encode().unwrap();
     file(&bytes)
 }

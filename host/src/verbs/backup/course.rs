@@ -231,8 +231,7 @@ async fn prepare(
 
 /// Refuses a store without the environment: a mistyped bucket or an unmounted disk must not become a new environment.
 fn check_environment_exists(course: &Course<'_>, history: &History) -> Result<()> {
-    let unknown = history.environment.is_none() && history.environment_damage.is_none();
-    if unknown && !history.snapshots.iter().any(|snapshot| !snapshot.adopted) {
+    if history.lacks_environment() {
         let (environment, store) = (course.environment, course.store.describe());
         return Err(Error::config(format!("the store {store} does not contain the environment {environment}"))
             .hint(format!(

@@ -90,7 +90,7 @@ fn source_row(name: &str, source: &SourceProof) -> Markup {
 fn together(crosscheck: &CrosscheckReport) -> Markup {
     html! {
         h2 { "Database and documents compared" }
-        p { (crosscheck.compared) " documents listed in the database were compared with the folder." }
+        p { "Documents in the database that were looked up in the folder: " (crosscheck.compared) "." }
         table {
             tr { th { "Check" } th { "Outcome" } th { "Detail" } }
             @for finding in &crosscheck.findings {

@@ -7,6 +7,7 @@ use crate::retention::{self, Planned, Wait};
 use crate::session::Session;
 use base::error::{Class, Error, Result};
 use base::id::SnapshotId;
+use base::text::counted;
 use catalogue::guard::{DecidedBy, Decision};
 use catalogue::history;
 use catalogue::questions::expected;
@@ -108,7 +109,7 @@ fn requested_failure(fail_on: &[FailOn], more: &[String], forgets: usize) -> Opt
     let why = if fail_on.contains(&FailOn::MoreCapabilities) && !more.is_empty() {
         format!("NEW imports more than OLD: {}", more.join(", "))
     } else if fail_on.contains(&FailOn::ForgetsMore) && forgets > 0 {
-        format!("NEW forgets {forgets} snapshots that OLD keeps")
+        format!("NEW forgets {} that OLD keeps", counted(forgets, "snapshot"))
     } else {
         return None;
     };
@@ -171,7 +172,7 @@ async fn compare(session: &Session, old: &Side, new: &Side, text: &mut String) -
     let forgets = differing(before, after, true);
     let keeps = differing(before, after, false);
     for (title, lines) in [("NEW forgets, OLD keeps", &forgets), ("NEW keeps, OLD forgets", &keeps)] {
-        let _ = writeln!(text, "{title}: {} of {} snapshots", lines.len(), history.snapshots.len());
+        let _ = writeln!(text, "{title}: {} of {}", lines.len(), counted(history.snapshots.len(), "snapshot"));
         for (id, old, new) in lines {
             let _ = writeln!(text, "  {id}  OLD: {}; NEW: {}", old.shown().join(", "), new.shown().join(", "));
         }
@@ -200,8 +201,8 @@ async fn compare(session: &Session, old: &Side, new: &Side, text: &mut String) -
     for (side, steps, planned) in [("OLD", &old_steps, before), ("NEW", &new_steps, after)] {
         let _ = writeln!(
             text,
-            "the next run with {side} would put {} snapshots into the bin and take {} back; {} more would wait for later runs",
-            steps.entering.len(),
+            "the next run with {side} would put {} into the bin and take {} back; {} more would wait for later runs",
+            counted(steps.entering.len(), "snapshot"),
             steps.taken_back.len(),
             planned.deferred.len()
         );

@@ -5,7 +5,7 @@ use crate::report::{FORMAT_VERSION, Report};
 use crate::session::Session;
 use base::error::{Error, Result};
 use base::id::{SnapshotId, Stamp};
-use base::text::printable;
+use base::text::{counted, printable};
 use catalogue::guard::Age;
 use catalogue::history::{self, History};
 use catalogue::proof::Drill;
@@ -111,8 +111,11 @@ pub(super) async fn run(session: &Session, arguments: &Arguments) -> Result<Repo
     let sums = sum(&occasions);
     let since = from.to_zoned_datetime(session.time_zone.clone()).strftime("%Y-%m-%d %H:%M").to_string();
     let mut text = format!(
-        "{} since {since}: {runs} runs, {plans} plans that put something into the bin, {drills} drills\n",
-        session.environment
+        "{} since {since}: {}, {} that put something into the bin, {}\n",
+        session.environment,
+        counted(runs, "run"),
+        counted(plans, "plan"),
+        counted(drills, "drill")
     );
     if !sums.is_empty() {
         let mut table = Table::new();

@@ -22,7 +22,7 @@ pub struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Result<Report> {
     let Arguments { module, out } = arguments;
     let (_, bytes) = component::read_file("", module.clone())?;
-    let component = wit_component::ComponentEncoder::default().module(&bytes).and_then(|encoder| encoder.encode());
+    let component = wit_component::ComponentEncoder::default().module(&bytes).and_then(|mut encoder| encoder.encode());
     let component = component.map_err(|error| {
         let why = base::text::printable(&format!("{error:#}").replace('\n', " "));
         Error::config(format!("{} cannot become a component: {why}", module.display())).hint(

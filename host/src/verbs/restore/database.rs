@@ -10,7 +10,7 @@ use crate::report::{FORMAT_VERSION, Report};
 use crate::session::Session;
 use base::error::{Class, Error, Result};
 use base::stream::interrupted_error;
-use base::text::printable;
+use base::text::{counted, printable};
 use base::{scratch, telemetry};
 use indicatif::HumanBytes;
 use jiff::{SignedDuration, Timestamp};
@@ -356,9 +356,8 @@ impl Plan {
     fn check_free(&self) -> Result<()> {
         match &self.replaced {
             Some(there) if there.sessions > 0 => {
-                let (name, sessions) = (printable(&there.name), there.sessions);
-                Err(Error::config(format!("`{name}` is in use by {sessions} connections and cannot be replaced"))
-                    .hint(HINT_IN_USE))
+                let (name, sessions) = (printable(&there.name), counted(there.sessions, "connection"));
+                Err(Error::config(format!("`{name}` is in use by {sessions} and cannot be replaced")).hint(HINT_IN_USE))
             }
             _ => Ok(()),
         }
@@ -388,8 +387,9 @@ impl Plan {
             if there.sessions > 0 {
                 let _ = writeln!(
                     text,
-                    "  {:<10} {} connections use it, which prevents the restore: {HINT_IN_USE}",
-                    "warning", there.sessions
+                    "  {:<10} it is in use by {}, which prevents the restore: {HINT_IN_USE}",
+                    "warning",
+                    counted(there.sessions, "connection")
                 );
             }
         }
@@ -428,7 +428,7 @@ impl Plan {
 
 fn report(session: &Session, plan: &Plan, mut text: String, value: Value, made: &Made) -> Report {
     let seconds = made.millis.div_ceil(1_000);
-    let _ = writeln!(text, "restored {} tables to `{}` in {seconds} s", made.tables, printable(&plan.place));
+    let _ = writeln!(text, "restored {} to `{}` in {seconds} s", counted(made.tables, "table"), printable(&plan.place));
     let _ = writeln!(text, "compared: {}", made.comparison.describe());
     for note in &made.notes {
         let _ = writeln!(text, "note: {note}");

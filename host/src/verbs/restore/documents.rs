@@ -7,8 +7,9 @@ use crate::session::Session;
 use base::error::Result;
 use base::stream::interrupted_error;
 use base::telemetry;
+use base::text::counted;
 use documents::{self, PROBLEMS_MAX, restore};
-use indicatif::{HumanBytes, HumanCount};
+use indicatif::HumanBytes;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -64,10 +65,10 @@ pub(super) async fn run(
     }?;
     let _ = writeln!(
         text,
-        "restored {} files ({}) and {} folders to {into}",
-        HumanCount(restored.files),
+        "restored {} ({}) and {} to {into}",
+        counted(restored.files, "file"),
         HumanBytes(restored.bytes),
-        HumanCount(restored.folders),
+        counted(restored.folders, "folder"),
     );
     if !restored.owners {
         text.push_str(
@@ -134,7 +135,7 @@ impl Plan {
     fn describe(&self) -> String {
         let how = if self.archive.index.is_some() { "by its index" } else { "without an index, in one pass" };
         match (self.files, self.bytes) {
-            (Some(files), Some(bytes)) => format!("{} files, {}, {how}", HumanCount(files), HumanBytes(bytes)),
+            (Some(files), Some(bytes)) => format!("{}, {}, {how}", counted(files, "file"), HumanBytes(bytes)),
             _ => format!("content unknown, {how}"),
         }
     }

@@ -3,6 +3,7 @@
 use super::proofs::{Proof, Proofs};
 use crate::report::span;
 use base::id::SnapshotId;
+use base::text::counted;
 use catalogue::history::{History, Snapshot};
 use catalogue::proof::VerificationState;
 use catalogue::questions::{self, Question, QuestionContext, QuestionKind, expected};
@@ -165,7 +166,6 @@ impl Problem {
     /// The hint for the user.
     pub(super) fn advice(&self) -> String {
         let first = match self.kind {
-            Kind::Never => "find out why the scheduled run did not happen; ",
             Kind::Stale => "find out why no scheduled run saved it whole; ",
             Kind::Failed => "fix the cause shown in the log of the last run; ",
             Kind::Partial => {
@@ -174,7 +174,7 @@ impl Problem {
             Kind::Suspect | Kind::Waiting | Kind::Clock => "if this is intended, ",
             Kind::Missing => "put a copy back, or, if it is lost for good, ",
             Kind::Disproved => "read the report in the store, and make a new backup; ",
-            Kind::Unverified | Kind::Retention => "",
+            Kind::Never | Kind::Unverified | Kind::Retention => "",
         };
         format!("{first}run `{}`", self.command)
     }
@@ -219,8 +219,10 @@ pub(super) fn judge(
     // What is gone from the configuration no run can save; it is asked about.
     let configured: BTreeSet<&str> =
         names.iter().copied().filter(|name| asked.configured.sources.contains_key(*name)).collect();
-    let mut problems = stale(&status, &configured, limits, now);
-    problems.extend(not_whole(environment, &past, &configured));
+    let verb = if history.lacks_environment() { "init" } else { "backup" };
+    let command = format!("{verb} --env {environment}");
+    let mut problems = stale(&status, &configured, limits, now, &command);
+    problems.extend(not_whole(&command, &past, &configured));
     problems.extend(status.waiting.iter().map(waiting));
     problems.extend(unproven(&status, history, &past, limits, now));
     problems.extend(neglected(environment, &status.retention));
@@ -263,7 +265,14 @@ fn counts(history: &History) -> Counts {
     }
 }
 
-fn stale(status: &EnvironmentStatus, names: &BTreeSet<&str>, limits: Limits, now: Timestamp) -> Vec<Problem> {
+/// Sources without a recent whole backup.
+fn stale(
+    status: &EnvironmentStatus,
+    names: &BTreeSet<&str>,
+    limits: Limits,
+    now: Timestamp,
+    command: &str,
+) -> Vec<Problem> {
     let problem = |source: &SourceStatus| {
         let name = &source.source;
         let (kind, message) = match source.restorable {
@@ -276,15 +285,14 @@ fn stale(status: &EnvironmentStatus, names: &BTreeSet<&str>, limits: Limits, now
                 (Kind::Stale, format!("the last whole backup of {name} is {} old", span(age)))
             }
         };
-        let command = format!("backup --env {}", status.environment);
-        Some(Problem { kind, source: Some(name.clone()), message, command })
+        Some(Problem { kind, source: Some(name.clone()), message, command: command.to_owned() })
     };
     status.sources.iter().filter(|source| names.contains(source.source.as_str())).filter_map(problem).collect()
 }
 
 /// What failed or could not be read in the newest run; it stays so until a run has it whole. A suspect source is a
 /// question.
-fn not_whole(environment: &str, past: &[&Snapshot], names: &BTreeSet<&str>) -> Vec<Problem> {
+fn not_whole(command: &str, past: &[&Snapshot], names: &BTreeSet<&str>) -> Vec<Problem> {
     let newest_first = || past.iter().rev();
     // A script's store has no records, and its newest moment says as much.
     let newest = newest_first().find(|snapshot| snapshot.record.is_some()).or_else(|| newest_first().next());
@@ -301,8 +309,7 @@ fn not_whole(environment: &str, past: &[&Snapshot], names: &BTreeSet<&str>) -> V
             }
             None => (Kind::Failed, format!("{name} was not saved in the last run, {}", newest.id)),
         };
-        let command = format!("backup --env {environment}");
-        Some(Problem { kind, source: Some((*name).to_owned()), message, command })
+        Some(Problem { kind, source: Some((*name).to_owned()), message, command: command.to_owned() })
     };
     names.iter().filter_map(problem).collect()
 }
@@ -323,7 +330,10 @@ fn unproven(
     let failed = past.iter().filter(|snapshot| snapshot.verification_state == VerificationState::Failed);
     let failed: Vec<SnapshotId> = failed.map(|snapshot| snapshot.id).filter(|id| !known(id)).collect();
     if let Some(last) = failed.last() {
-        let message = format!("the verification of {} snapshots failed, including {last}", failed.len());
+        let message = match failed.len() {
+            1 => format!("the verification of {last} failed"),
+            count => format!("the verification of {count} snapshots failed, including {last}"),
+        };
         problems.push(of(
             Kind::Disproved,
             message,
@@ -354,7 +364,8 @@ fn neglected(environment: &str, retention: &Retention) -> Option<Problem> {
             return None;
         }
         Retention::Behind(due) => {
-            format!("retention was not carried out: {due} snapshots should have been put into the bin or deleted")
+            let due = counted(*due, "snapshot");
+            format!("retention was not carried out: {due} should have been put into the bin or deleted")
         }
         Retention::Refused(why) => format!("retention failed: {why}"),
     };
