@@ -9,7 +9,7 @@ use crate::session::Session;
 use base::clock::Clock;
 use base::error::{Class, Error, Result};
 use base::scratch::Scratch;
-use catalogue::configured::Environment;
+use catalogue::configured::{Environment, SourceKind};
 use catalogue::history::{History, Object, Snapshot};
 use catalogue::proof::{Phase, SourceProof};
 use documents::restore as folder;
@@ -119,11 +119,27 @@ impl Rehearsal {
         }
     }
 
-    /// Restores a database and compares it. A dump that cannot be restored is a finding.
+    /// Restores an object of a source, configured or not, and compares it. An object that cannot be restored is a
+    /// finding. `None` for a source of an unknown kind.
     ///
     /// # Errors
-    /// If the test is not possible: the store or the server fails, or the run is interrupted.
-    pub async fn database(
+    /// If the test is not possible: the store or the server fails, the disk is full, or the run is interrupted.
+    pub async fn restore(
+        &mut self,
+        history: &History,
+        snapshot: &Snapshot,
+        source: &str,
+        object: &Object,
+        stop: &CancellationToken,
+    ) -> Result<Option<Restored>> {
+        Ok(match history.sources.get(source).and_then(|kind| SourceKind::parse(kind)) {
+            Some(SourceKind::Postgres) => Some(self.database(history, snapshot, source, object, stop).await?),
+            Some(SourceKind::Directory) => Some(self.documents(history, snapshot, source, object, stop).await?),
+            None => None,
+        })
+    }
+
+    async fn database(
         &mut self,
         history: &History,
         snapshot: &Snapshot,
@@ -198,11 +214,7 @@ impl Rehearsal {
         Ok(Restored { proof, place: Some(Place::Database(Box::new(config))) })
     }
 
-    /// Restores a folder and compares it. An archive that cannot be restored is a finding.
-    ///
-    /// # Errors
-    /// If the test is not possible: the store fails, the disk is full, or the run is interrupted.
-    pub async fn documents(
+    async fn documents(
         &mut self,
         history: &History,
         snapshot: &Snapshot,

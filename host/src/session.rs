@@ -43,7 +43,7 @@ impl Session {
     /// Opens the store for one environment of a configuration.
     ///
     /// # Errors
-    /// [`base::error::Class::Config`] for an unknown environment; the store's own.
+    /// [`base::error::Class::Config`] for an unknown environment, or a store that cannot be opened.
     pub async fn open(
         config: Config,
         environment: &str,

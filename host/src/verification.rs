@@ -20,8 +20,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use store::ObjectKey;
 
-/// The moment of a verification that begins now: after every other one, so that two in one second are in order. One
-/// from the future was made under a wrong clock and is passed over.
+/// The moment of a verification that begins now. It is later than every other one, so that two in one second are in
+/// order. Those from the future are ignored, because a wrong clock made them.
 pub fn moment(history: &History, now: Timestamp) -> Stamp {
     let others = history.verifications.iter().filter(|mark| !mark.is_from_the_future(now)).map(|mark| mark.at);
     let newest = others.max();
@@ -38,7 +38,7 @@ pub fn conclude(
     chain: &Chain,
 ) -> Verification {
     let own = chain.problems.iter().any(|(id, _)| *id == snapshot.id);
-    // What could not be tried was read to its end, and no more is known of it.
+    // If a restore was not possible here, the objects were only read.
     let depth = if sources.values().any(|source| source.untried.is_some()) { Depth::Read } else { depth };
     let whole = snapshot.damage.is_none() && sources.values().all(|source| source.problems.is_empty());
     Verification {
@@ -56,15 +56,20 @@ pub fn conclude(
     }
 }
 
-/// Stores what was found, so that the guard knows of it; not what a person knows already, which would be asked about
-/// anew.
-pub async fn store(session: &Session, history: &History, at: Stamp, verification: &Verification) -> Result<()> {
+/// Stores the verification, so that the guard takes it into account. One that found only what a person already accepted
+/// is not stored, because it would raise the same question again.
+pub async fn store_unless_known(
+    session: &Session,
+    history: &History,
+    at: Stamp,
+    verification: &Verification,
+) -> Result<()> {
     if found_nothing_new(history, verification) {
         return Ok(());
     }
     let Verification { snapshot, depth, passed, .. } = *verification;
     let key = Mark { snapshot, at, depth, passed }.key(&session.environment)?;
-    // One that exists was made in the same second of the same snapshot, and says the same.
+    // An existing one verified the same snapshot in the same second, and found the same.
     session.store.create(&key, Bytes::from(to_bytes(verification)?)).await.map(drop)
 }
 
@@ -74,7 +79,7 @@ pub fn is_accepted(history: &History, snapshot: SnapshotId, source: &str, proble
     let Some(StoredFile { file, .. }) = &history.environment else { return false };
     let known = file.known_failures.get(&snapshot);
     let is_there = history.snapshot(snapshot).and_then(|of| of.sources.get(source)).is_some_and(State::is_restorable);
-    // What was sound in between is damaged anew.
+    // If a verification passed in between, the damage is new.
     let was_sound = |known: &KnownFailure| {
         history.verifications.iter().any(|mark| mark.snapshot == snapshot && mark.passed && mark.at > known.at)
     };

@@ -342,8 +342,8 @@ pub(super) struct Connection {
 /// A statement that the server refused.
 #[derive(Debug)]
 pub(super) struct Refused {
-    /// SQLSTATE, or empty if the server did not answer.
-    pub state: String,
+    /// `None` if the server did not answer.
+    pub state: Option<SqlState>,
     pub error: Error,
 }
 
@@ -415,8 +415,7 @@ impl Connection {
     }
 
     fn refused(&self, error: &tokio_postgres::Error) -> Refused {
-        let state = error.code().map(|code| code.code().to_owned()).unwrap_or_default();
-        Refused { state, error: self.explain(error) }
+        Refused { state: error.code().cloned(), error: self.explain(error) }
     }
 
     pub(super) fn read<T: FromSqlOwned>(&self, row: &Row, column: usize) -> Result<T> {

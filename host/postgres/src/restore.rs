@@ -17,6 +17,7 @@ use super::program::{self, Program};
 use super::{DatabaseConfig, SERVER_MAJOR_MIN};
 use base::error::{Class, Error, Result};
 use std::time::{Duration, Instant};
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
 /// Maximum length of a database name in bytes. The server truncates longer names, which could then be those of other
@@ -276,7 +277,7 @@ impl Server {
             Err(refused) => {
                 drop(self.connection.execute("ROLLBACK").await);
                 let error = refused.error;
-                let in_use = refused.state == "55006";
+                let in_use = refused.state == Some(SqlState::OBJECT_IN_USE);
                 Err(if in_use { Error::config(error.message()).hint(HINT_IN_USE) } else { error })
             }
         }

@@ -1,4 +1,4 @@
-//! `accept`: a person's answer to what waits, which becomes the next version of the environment's own file.
+//! `accept`: a person answers the open questions. The answers become the next version of the environment's file.
 
 mod only;
 
@@ -51,12 +51,11 @@ pub struct Arguments {
     adopted: bool,
 }
 
-/// Shows what waits and writes the answer.
+/// Shows the open questions and writes the answers.
 ///
 /// # Errors
 /// [`Class::Usage`] for an unknown source; [`Class::Config`] where the environment was never initialised, or the clock
-/// of this machine is wrong; the store's and the lease's. What stays open is the report's failure, of class
-/// [`Class::Stale`].
+/// of this machine is wrong. Questions that stay open are the report's failure, of class [`Class::Stale`].
 pub async fn run(session: &Session, arguments: &Arguments) -> Result<Report> {
     let now = session.clock.now();
     if arguments.dry_run {
@@ -127,7 +126,7 @@ async fn answer(
         environment::write(&session.store, environment, Some(stored), gone, next, now).await?;
         let after = history::load(&session.store, environment, &session.sources.configured, now).await?;
         open = questions::questions(session.asked(), &after, now);
-        // What is asked about because of this answer did not wait before.
+        // Questions that this answer raises were not open before, so they are no failure of this command.
         open.retain(|question| waiting.iter().any(|waited| waited.name() == question.name()));
     }
     let mut text = String::new();
@@ -159,13 +158,13 @@ async fn answer(
     Ok(Report { document, text, failure })
 }
 
-/// Where the chain of records is broken: what `verify` would say of it.
+/// The records at which the chain is broken, as `verify` finds them, each with its SHA-256 if it exists.
 async fn breaks(session: &Session, history: &History) -> Result<BTreeMap<SnapshotId, Option<String>>> {
     let chain = verification::check_chain(&session.store, &session.environment, history).await?;
     Ok(chain.problems.into_iter().map(|(id, _)| (id, chain.hashes.get(&id).cloned())).collect())
 }
 
-/// What the last failed verification of each snapshot found.
+/// The findings of the last failed verification of each snapshot.
 async fn failures(session: &Session, history: &History) -> Result<BTreeMap<SnapshotId, BTreeSet<String>>> {
     let mut last: BTreeMap<SnapshotId, Mark> = BTreeMap::new();
     // They are sorted by snapshot and time.
@@ -173,7 +172,7 @@ async fn failures(session: &Session, history: &History) -> Result<BTreeMap<Snaps
     last.extend(failed.filter(|mark| history.snapshot(mark.snapshot).is_some()).map(|mark| (mark.snapshot, *mark)));
     let mut found = BTreeMap::new();
     for (id, mark) in last {
-        // Of one that cannot be read nothing is known but that it failed.
+        // An unreadable one says only that it failed, so there are no findings to accept.
         let bytes = session.store.get(&mark.key(&session.environment)?).await?;
         let Some(read) = bytes.and_then(|bytes| Verification::parse(&bytes).ok()) else { continue };
         found.insert(id, read.findings().collect());
@@ -181,13 +180,13 @@ async fn failures(session: &Session, history: &History) -> Result<BTreeMap<Snaps
     Ok(found)
 }
 
-/// By which version of the environment's file each state was accepted, the last time that it was, as far as they can be
-/// read.
+/// For each accepted state, the version of the environment's file that accepted it last. Unreadable versions are left
+/// out.
 async fn accepted_in(session: &Session) -> Result<BTreeMap<AcceptedState, Stamp>> {
     let mut found = BTreeMap::new();
     for version in environment::versions(&session.store, &session.environment).await? {
         let accepted = version.file.accepted;
-        // What was taken back in between is of another answer.
+        // A state that was taken back in between was accepted again by a later answer.
         found.retain(|state, _| accepted.contains(state));
         for state in accepted {
             found.entry(state).or_insert(version.stamp);
@@ -196,14 +195,14 @@ async fn accepted_in(session: &Session) -> Result<BTreeMap<AcceptedState, Stamp>
     Ok(found)
 }
 
-/// What `--only` may name of what was accepted of some snapshots.
+/// The names that `--only` accepts together with `--withdraw`, for some snapshots.
 fn answered<'f>(file: &'f EnvironmentFile, of: &BTreeSet<SnapshotId>) -> Names<'f> {
     let sources = file.accepted.iter().filter(|state| of.contains(&state.snapshot));
     let sources = sources.map(|state| (QuestionKind::Suspect.name(), Some(state.source.as_str())));
     sources.chain([(QuestionKind::Clock.name(), None), (QuestionKind::Clocks.name(), None)]).collect()
 }
 
-/// The snapshots of which something was accepted, among those that a person names.
+/// The snapshots named with `--withdraw`. Each must have something that was accepted.
 fn withdrawn(history: &History, file: &EnvironmentFile, named: &[String]) -> Result<BTreeSet<SnapshotId>> {
     let accepted = |text: &String| {
         let id = parsed(text)?;

@@ -1,6 +1,5 @@
-//! `drill`: what an auditor wants once a month. A snapshot is restored to a scratch place, both halves are looked at
-//! alone and together, every step is timed, and a dated report is left in the store: one file for machines, one page
-//! for the binder.
+//! `drill`: the monthly proof for an auditor. It restores a snapshot to a scratch place, checks the database, the
+//! documents and both together, times every step, and stores a dated report: a JSON file, and a page to print.
 //!
 //! It takes no lease, touches nothing that a person uses, and leaves nothing but the report and a verification record.
 
@@ -17,7 +16,6 @@ use base::error::{Class, Error, Result};
 use base::stream::run_until_interrupted;
 use base::text::counted;
 use bytes::Bytes;
-use catalogue::configured::SourceKind;
 use catalogue::history::{History, Snapshot};
 use catalogue::proof::{CrosscheckReport, CrosscheckVerdict};
 use catalogue::proof::{Depth, Drill, FORMAT_VERSION, SourceProof};
@@ -80,13 +78,13 @@ pub async fn run(session: &Session, arguments: &Arguments, interrupted: impl Fut
     let ended = rehearsal.end().await;
     let (outcome, phases) = (done?, ended?);
     let verification = verification::conclude(session, snapshot, id, Depth::Deep, outcome.sources, &chain);
-    verification::store(session, &history, id, &verification).await?;
+    verification::store_unless_known(session, &history, id, &verification).await?;
     let shrunk_logs = match &outcome.crosscheck {
         Some(crosscheck) => shrunk_logs(session, snapshot, crosscheck).await?,
         None => Vec::new(),
     };
     let together = outcome.crosscheck.as_ref().is_none_or(CrosscheckReport::passed) && shrunk_logs.is_empty();
-    // Whatever failed in a step and was no finding is one of the step's.
+    // A failure that is no finding about the snapshot is in the step where it happened.
     let done = phases.iter().all(|phase| phase.failure.is_none());
     let drill = Drill {
         format_version: FORMAT_VERSION,
@@ -139,13 +137,8 @@ async fn rehearse(
         let reading = verification::read(session, history, source, object, stop);
         let mut proof = rehearsal.time(&name, Some(object.bytes), reading).await?;
         if proof.problems.is_empty()
-            && let Some(kind) = history.sources.get(source)
+            && let Some(restored) = rehearsal.restore(history, snapshot, source, object, stop).await?
         {
-            let restored = if kind == SourceKind::Postgres.name() {
-                rehearsal.database(history, snapshot, source, object, stop).await?
-            } else {
-                rehearsal.documents(history, snapshot, source, object, stop).await?
-            };
             proof = restored.proof;
             places.extend(restored.place.map(|place| (source.clone(), place)));
         }
@@ -157,12 +150,11 @@ async fn rehearse(
     Ok(Outcome { sources, crosscheck, crosscheck_failed, server: rehearsal.describe_server() })
 }
 
-/// Has both halves looked at together; gives back the report, or what a plugin did that came to none. A plugin that
-/// cannot is the step's failure; of an environment with several databases or folders nobody knows which belong
-/// together.
+/// Runs the crosscheck on the restored database and folder. Returns its report, or the plugin's record if it failed.
+/// Does nothing unless there is exactly one of each, because nobody knows which of several belong together.
 ///
 /// # Errors
-/// A server that went away.
+/// If the server cannot be reached any more. A plugin that fails is the step's failure.
 async fn together(
     session: &Session,
     history: &History,
@@ -209,13 +201,13 @@ async fn together(
     }
 }
 
-/// Holds the logs that are chained by signatures against what the last drill found in an earlier snapshot, or in this
-/// one: such a log only ever grows.
+/// Compares each signed log with the last drill of this snapshot or an earlier one. Such a log only grows, so one that
+/// became shorter is a problem.
 async fn shrunk_logs(session: &Session, snapshot: &Snapshot, found: &CrosscheckReport) -> Result<Vec<String>> {
     let listed = session.store.list(&format!("{}/drills/", session.environment)).await?;
     let reports = listed.into_iter().rev().map(|meta| meta.key).filter(|key| key.as_str().ends_with(".json"));
     for key in reports.take(DRILLS_READ_MAX) {
-        // One that cannot be read says nothing.
+        // Skip unreadable reports.
         let read = session.store.get(&key).await?.and_then(|bytes| Drill::parse(&bytes).ok());
         let Some(drill) = read.filter(|drill| drill.snapshot <= snapshot.id) else { continue };
         let Some(before) = drill.crosscheck else { continue };

@@ -23,7 +23,7 @@ pub struct Arguments {
 /// Creates the environment's file, and shows what is in the store. Changes nothing if the file exists.
 ///
 /// # Errors
-/// [`base::error::Class::Config`] where the machine's clock and the store's are apart; the store's and the lease's.
+/// [`base::error::Class::Config`] if this machine's clock and the store's differ too much.
 pub async fn run(session: &Session) -> Result<Report> {
     let now = session.clock.now();
     let load = async || session.history(now).await;
@@ -47,7 +47,7 @@ pub async fn run(session: &Session) -> Result<Report> {
         // What was answered before still holds, as far as a version is readable.
         let newest = history.environment.as_ref();
         let file = match (newest, &history.readable_before) {
-            // Whatever is written next gets the key that version 1 had not.
+            // Writing any new version adds the key of fingerprints, which files of version 1 lack.
             (Some(newest), _) => {
                 EnvironmentFile { reason: "init: the key of fingerprints".to_owned(), ..newest.file.clone() }
             }

@@ -38,7 +38,7 @@ impl Arguments {
 /// Plans the retention and carries it out: takes back, deletes what is due, and puts into the bin what may go.
 ///
 /// # Errors
-/// The plugin's, the store's, and the lease's; [`base::error::Class::RetentionIncomplete`] where something waits for an answer.
+/// [`base::error::Class::RetentionIncomplete`] if a question is open.
 pub async fn run(session: &Session, arguments: &Arguments, interrupted: impl Future<Output = ()>) -> Result<Report> {
     let plugin = session.plugin(Role::Retention).await?;
     let now = session.clock.now();

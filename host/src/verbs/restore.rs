@@ -1,7 +1,7 @@
 //! `restore`: chooses a snapshot, shows the plan, and restores one source.
 //!
-//! It changes nothing in the store, but that a restore into the environment itself is noted in its file. Each kind of
-//! source has a module of its own below.
+//! It writes nothing to the store, except that a restore over the environment itself is noted in the environment's file.
+//! Each kind of source has a module of its own below.
 
 mod database;
 mod documents;
@@ -93,8 +93,7 @@ struct Chosen<'h> {
 /// Restores. When `interrupted` resolves, what was made is removed.
 ///
 /// # Errors
-/// Of class [`Class::Usage`] for a snapshot, a source or a target that cannot be; the store's; those of the source's
-/// kind.
+/// [`Class::Usage`] for an unknown snapshot or source, or an unusable target.
 pub async fn run(session: &Session, arguments: &Arguments, interrupted: impl Future<Output = ()>) -> Result<Report> {
     let history = session.history(session.clock.now()).await?;
     let (name, source) =

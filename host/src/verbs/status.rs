@@ -81,8 +81,8 @@ enum Files {
 /// Checks every instance of a fleet.
 ///
 /// # Errors
-/// [`Class::Config`] where no instance is found, [`Class::Usage`] for metrics as JSON; the cluster's. What is wrong
-/// with an instance, or keeps it from being looked at, is the report's failure.
+/// [`Class::Config`] if no instance is found, [`Class::Usage`] for metrics as JSON. Problems of an instance, or of
+/// reaching it, are the report's failure.
 pub async fn run_fleet(
     config: &Fleet,
     arguments: &Arguments,
@@ -97,8 +97,8 @@ pub async fn run_fleet(
 /// Checks one environment, or all.
 ///
 /// # Errors
-/// [`Class::Config`] for an unknown environment, [`Class::Usage`] for metrics as JSON; the store's. What is stale,
-/// missing or broken is the report's failure, of class [`Class::Stale`].
+/// [`Class::Config`] for an unknown environment, [`Class::Usage`] for metrics as JSON. Problems of an environment are
+/// the report's failure, of class [`Class::Stale`].
 pub async fn run(
     config: &Config,
     arguments: &Arguments,

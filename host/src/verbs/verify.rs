@@ -12,7 +12,7 @@ use crate::verification::{self, Chain};
 use base::error::{Class, Error, Result};
 use base::stream::run_until_interrupted;
 use base::text::counted;
-use catalogue::configured::{Environment, SourceKind};
+use catalogue::configured::Environment;
 use catalogue::history::{self, History, Snapshot};
 use catalogue::proof::{Depth, SourceProof, Verification};
 use catalogue::record::Condition;
@@ -50,8 +50,8 @@ pub struct Arguments {
 /// The results of reading, by object.
 type ReadObjects = BTreeMap<ObjectKey, SourceProof>;
 
-/// What restoring came to, by object and by the fingerprint of the state: an object that was carried over is compared
-/// with each state.
+/// The results of restoring, by object and by the fingerprint of the state. An object that several snapshots share is
+/// compared with the state of each.
 type RestoredStates = BTreeMap<(ObjectKey, Option<String>), SourceProof>;
 
 /// Verifies snapshots and stores the findings for each.
@@ -93,7 +93,7 @@ pub async fn run(session: &Session, arguments: &Arguments, interrupted: impl Fut
             continue;
         }
         let verification = verification::conclude(session, snapshot, at, depth, sources, &chain);
-        verification::store(session, &history, at, &verification).await?;
+        verification::store_unless_known(session, &history, at, &verification).await?;
         verifications.push(verification);
     }
     Ok(report(&session.environment, &session.time_zone, &history, &verifications, &chain))
@@ -160,12 +160,7 @@ async fn restore_all(
         if !whole || restored.contains_key(&known) {
             continue;
         }
-        // A source that is no longer configured is restored too.
-        let done = match history.sources.get(source).and_then(|kind| SourceKind::parse(kind)) {
-            Some(SourceKind::Postgres) => rehearsal.database(history, snapshot, source, object, stop).await?,
-            Some(SourceKind::Directory) => rehearsal.documents(history, snapshot, source, object, stop).await?,
-            None => continue,
-        };
+        let Some(done) = rehearsal.restore(history, snapshot, source, object, stop).await? else { continue };
         rehearsal.discard(done.place.as_ref()).await?;
         restored.insert(known, done.proof);
     }
@@ -184,7 +179,7 @@ async fn is_forgotten(session: &Session, snapshot: &Snapshot) -> Result<bool> {
 fn proofs(snapshot: &Snapshot, found: &ReadObjects, restored: &RestoredStates) -> BTreeMap<String, SourceProof> {
     let proof_of = |state: &history::State| {
         let Some(object) = &state.object else {
-            // The record says so, and promises nothing of it.
+            // The record says so itself, so nothing is missing.
             return SourceProof { holds: Some("the run saved nothing of it".to_owned()), ..SourceProof::default() };
         };
         let deep = restored.get(&(object.key.clone(), state.fingerprint.clone()));

@@ -92,7 +92,7 @@ pub async fn check(store: &Store, environment: &Environment, history: &History) 
 /// Turns accepted problems into notes.
 fn without_known(mut chain: Chain, history: &History) -> Chain {
     let file = history.environment.as_ref().map(|stored| &stored.file);
-    // What is missing and what is there and another one are known apart.
+    // A missing record and a replaced one are accepted separately.
     let is_known = |id: &SnapshotId| {
         file.is_some_and(|file| match chain.hashes.get(id) {
             _ if file.retired_snapshots.contains(id) || file.retired_ahead.contains(id) => true,
@@ -112,8 +112,8 @@ fn follow(links: &BTreeMap<SnapshotId, Link>, damaged: &BTreeSet<SnapshotId>, ch
     for (id, link) in links {
         let Some(previous) = &link.previous else {
             let mut before = links.range(..id).rev().filter(|(_, link)| !link.doubted).map(|(before, _)| before);
-            // A clock that fell back puts it behind what it did not see: all that was before it may have been
-            // forgotten.
+            // After a clock fell back, a record may seem to follow others that did not exist when it was written: all
+            // that really came before it may have been forgotten.
             let before = before.next().filter(|_| !damaged.contains(id) && !link.doubted);
             if let Some(before) = before {
                 chain

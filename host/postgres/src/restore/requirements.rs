@@ -7,6 +7,7 @@ use crate::statements::statements;
 use base::error::{Error, Result};
 use base::text::printable;
 use std::collections::BTreeSet;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
 /// Kinds of entry of which only a superuser may create some or all.
@@ -217,7 +218,7 @@ impl Server {
         self.connection.execute("BEGIN").await.map_err(|refused| refused.error)?;
         let tried = self.connection.execute_one(&statement).await;
         self.connection.execute("ROLLBACK").await.map_err(|refused| refused.error)?;
-        Ok(!tried.is_err_and(|refused| refused.state == "22023"))
+        Ok(!tried.is_err_and(|refused| refused.state == Some(SqlState::INVALID_PARAMETER_VALUE)))
     }
 }
 

@@ -13,6 +13,7 @@ use crate::client::{Connection, Dialer};
 use crate::restore::{RestorePlan, Server, literal, quoted};
 use crate::statements::{Statement, statements};
 use base::error::{Error, Result};
+use tokio_postgres::error::SqlState;
 
 /// Beginnings of the statements that the administrator runs after everything else. None of them contains an expression,
 /// and PostgreSQL does not fire event triggers for the last three.
@@ -39,7 +40,7 @@ impl Throwaway {
         for role in contents.roles() {
             let statement = format!("CREATE ROLE {} NOLOGIN", quoted(&role));
             match administrator.execute(&statement).await {
-                Err(refused) if refused.state != ROLE_EXISTS => return Err(refused.error),
+                Err(refused) if refused.state != Some(SqlState::DUPLICATE_OBJECT) => return Err(refused.error),
                 Ok(()) | Err(_) => {}
             }
         }
@@ -140,9 +141,6 @@ fn schemas_of_extensions(contents: &Contents) -> impl Iterator<Item = &DumpEntry
     let wanted: Vec<String> = contents.of_kind("EXTENSION").filter_map(schema_of).collect();
     contents.of_kind("SCHEMA").filter(move |schema| schema.name != "public" && wanted.contains(&schema.name))
 }
-
-/// SQLSTATE for a role that already exists.
-const ROLE_EXISTS: &str = "42710";
 
 /// Grants the user who restores rights on the objects of extensions.
 const GRANTS: &str = "DO $$ DECLARE x record; BEGIN \

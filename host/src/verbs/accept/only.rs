@@ -1,4 +1,4 @@
-//! What one `accept` answers, of all that waits: what `--only` names, or what a flag is about.
+//! Which of the open questions one `accept` answers: those that `--only` names, or those that a flag is about.
 
 use super::Arguments;
 use base::error::{Class, Error, Result};
@@ -6,8 +6,8 @@ use catalogue::environment::EnvironmentFile;
 use catalogue::questions::{self, Names, Question, QuestionKind};
 use std::collections::BTreeSet;
 
-/// What a person wants answered, or taken back, by its whole name. `nothing` begins the sentence about a name that
-/// means nothing of it.
+/// The full names of the questions that `--only` names; `None` without `--only`. `nothing` begins the error message
+/// about a name that matches no question.
 pub(super) fn only(names: &Names<'_>, named: &[String], nothing: &str) -> Result<Option<BTreeSet<String>>> {
     let mut only = BTreeSet::new();
     for name in named {
@@ -26,15 +26,15 @@ pub(super) fn only(names: &Names<'_>, named: &[String], nothing: &str) -> Result
     Ok((!only.is_empty()).then_some(only))
 }
 
-/// What a flag answers by itself: nothing of what waits besides, whoever ran it knew of that alone. None for plain
-/// `accept`.
+/// The questions that a flag answers. It answers no others, because the user asked only about these. `None` without a
+/// flag.
 pub(super) fn implied(arguments: &Arguments, waiting: &[Question], file: &EnvironmentFile) -> Option<BTreeSet<String>> {
     let Arguments { retire, lost, adopted, .. } = arguments;
     if retire.is_empty() && !lost && !adopted {
         return None;
     }
     let is_meant = |question: &&Question| match question.kind {
-        // A source that has another name now is gone and new; one of another kind is not.
+        // A renamed source is a gone one and a new one. A source of another kind is a different question.
         QuestionKind::GoneSource => !retire.is_empty(),
         QuestionKind::NewSource => {
             let is_new = |source: &String| !file.sources.contains_key(source);

@@ -29,7 +29,7 @@ pub(super) struct Dump {
 
 pub(super) fn failed(source: &Work, error: &Error) -> SourceRecord {
     let doubts = vec![error.to_string()];
-    // Nothing hangs on the fingerprint of what was not saved, and its counts may be of what a pattern chose.
+    // The fingerprint of what was not saved is of no use, and its counts may cover only what a pattern selected.
     SourceRecord {
         reason: error.to_string(),
         condition: Some(Condition::Failed),
@@ -100,7 +100,7 @@ pub(super) fn saved(
         (record.fingerprint, record.seals) = (None, Vec::new());
     }
     if let Opened::Tree(tree) = opened {
-        // Carried over on its word, what is missing would be missing for as long as nothing changes.
+        // With this fingerprint, later runs would carry the archive over, and what it lacks would stay missing.
         if let Some(why) = difference {
             tracing::warn!(source = %source.name, "{why}; the fingerprint is not trusted, and the next run saves the source again");
             (record.fingerprint, record.seals) = (None, Vec::new());

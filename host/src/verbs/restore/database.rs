@@ -33,28 +33,28 @@ const RESTORING: &str = "_restoring_";
 /// The plan of a restore.
 struct Plan {
     origin: Origin,
-    /// What it took on the disk of the server that was dumped; none where no record says.
+    /// Its size on the disk of the server that was dumped; `None` if no record has it.
     on_disk_bytes: Option<u64>,
     server: Server,
-    /// The name that is asked for.
+    /// The name given with --into.
     into: String,
     /// The name while it is being filled.
     temporary: String,
-    /// The name in the end.
-    place: String,
-    /// Whether it is the very database that the environment backs up.
+    /// The name after the restore: that of --swap or --into.
+    final_name: String,
+    /// Whether the final name is that of the database that the environment backs up.
     is_own: bool,
-    /// What has that name now.
+    /// The database that has the final name now.
     replaced: Option<Existing>,
-    /// The name that it gets.
-    aside: String,
-    /// Whether it is dropped in the end.
-    dropped: bool,
+    /// The name that the replaced database gets.
+    old_name: String,
+    /// Whether the replaced database is dropped at the end.
+    drop_old: bool,
     owner: Option<String>,
     jobs: usize,
     scratch: PathBuf,
-    /// How the server takes it, and what will not be as it was.
-    fit: RestorePlan,
+    /// What this server needs to restore the dump, and what it cannot restore.
+    requirements: RestorePlan,
     accept_different: bool,
     notes: Vec<String>,
 }
@@ -120,18 +120,18 @@ async fn plan(
 ) -> Result<Plan> {
     let to = &arguments.to;
     let into = name(&arguments.into.to_string_lossy(), "--into")?;
-    let place = to.swap.as_deref().map_or(Ok(into.clone()), |swap| name(swap, "--swap"))?;
+    let final_name = to.swap.as_deref().map_or(Ok(into.clone()), |swap| name(swap, "--swap"))?;
     let target = target(session, chosen.source, source, arguments)?;
-    check_own_databases(session, &target, [&into, &place], arguments).await?;
-    let is_own = source.may_be(&target, &place).await;
+    check_own_databases(session, &target, [&into, &final_name], arguments).await?;
+    let is_own = source.may_be(&target, &final_name).await;
     let contents = fetch::contents(&session.store, chosen.object).await?;
     let origin = contents.origin.clone();
     let server = Server::connect(&target).await?;
     server.check(&origin)?;
     check_program(&origin).await?;
-    let fit = server.plan(&contents).await?;
-    let replaced = server.find_database(&place).await?;
-    let asked_for = if place == into { None } else { server.find_database(&into).await? };
+    let requirements = server.plan(&contents).await?;
+    let replaced = server.find_database(&final_name).await?;
+    let asked_for = if final_name == into { None } else { server.find_database(&into).await? };
     if let Some(there) = asked_for.or_else(|| replaced.clone().filter(|_| to.swap.is_none() && !to.overwrite)) {
         let described = describe(&there);
         return Err(Error::new(Class::Usage, format!("the database {described} already exists"))
@@ -145,7 +145,7 @@ async fn plan(
     if let Some(owner) = &owner {
         server.check_owner(owner).await?;
     }
-    let aside = aside(&server, &place, session.clock.now()).await?;
+    let old_name = unused_name(&server, &final_name, session.clock.now()).await?;
     let stem = format!("{}{RESTORING}", cut(&into, NAME_BYTES_MAX - RESTORING.len() - 8));
     let left = server.beginning(&stem).await?;
     let notes = left.iter().map(|left| format!("an interrupted restore left `{}`; drop it", printable(&left.name)));
@@ -154,7 +154,7 @@ async fn plan(
     let left_out = record.into_iter().flat_map(|record| &record.left_out);
     let of_the_dump = chosen.history.notes(&chosen.object.key).iter().chain(left_out);
     let of_the_dump = of_the_dump.map(|note| format!("of the dump: {}", printable(note)));
-    let notes = notes.chain(of_the_dump).chain(fit.notes.iter().cloned());
+    let notes = notes.chain(of_the_dump).chain(requirements.notes.iter().cloned());
     let scratch = to.scratch();
     if !arguments.dry_run {
         // What a killed run left may be the room that is missing.
@@ -166,29 +166,29 @@ async fn plan(
         notes: notes.collect(),
         on_disk_bytes: record.and_then(|record| record.database_bytes),
         temporary: format!("{stem}{:08x}", rand::random::<u32>()),
-        dropped: to.swap.is_none(),
+        drop_old: to.swap.is_none(),
         accept_different: to.accept_different,
-        fit,
+        requirements,
         jobs: to.jobs.map_or(cores, usize::from),
         origin,
         server,
         into,
-        place,
+        final_name,
         is_own,
         replaced,
-        aside,
+        old_name,
         owner,
         scratch,
     })
 }
 
 /// The name that what is replaced gets: of the first second from now on that has none yet.
-async fn aside(server: &Server, place: &str, mut at: Timestamp) -> Result<String> {
-    let stem = cut(place, NAME_BYTES_MAX - "_before_".len() - "20260630T010000Z".len());
+async fn unused_name(server: &Server, final_name: &str, mut at: Timestamp) -> Result<String> {
+    let stem = cut(final_name, NAME_BYTES_MAX - "_before_".len() - "20260630T010000Z".len());
     loop {
-        let aside = format!("{stem}_before_{}", at.strftime("%Y%m%dT%H%M%SZ"));
-        if server.find_database(&aside).await?.is_none() {
-            return Ok(aside);
+        let old_name = format!("{stem}_before_{}", at.strftime("%Y%m%dT%H%M%SZ"));
+        if server.find_database(&old_name).await?.is_none() {
+            return Ok(old_name);
         }
         at += SignedDuration::from_secs(1);
     }
@@ -272,7 +272,7 @@ async fn make(
     let fresh = Fresh { name: &plan.temporary, owner: plan.owner.as_deref() };
     let spinner = telemetry::spinner("restoring");
     let prepare = async || Ok(());
-    let made = plan.server.make(fresh, fetched.file.path(), &plan.origin, plan.jobs, &plan.fit, prepare).await;
+    let made = plan.server.make(fresh, fetched.file.path(), &plan.origin, plan.jobs, &plan.requirements, prepare).await;
     spinner.finish_and_clear();
     let mut notes: Vec<String> = made?.into_iter().collect();
     let tables = plan.server.check_tables(fresh.name, fetched.contents.as_ref()).await?;
@@ -299,7 +299,7 @@ async fn make(
     if let Comparison::Equal { is_reworded: true, .. } = comparison {
         notes.push(plan.server.reworded(fresh.name, fetched.file.path(), &plan.origin).await);
     }
-    notes.extend(plan.server.finish(fresh.name, &plan.fit).await);
+    notes.extend(plan.server.finish(fresh.name, &plan.requirements).await);
     Ok((tables, comparison, notes))
 }
 
@@ -327,27 +327,28 @@ async fn abandon(plan: &Plan, error: Error) -> Error {
 
 /// Renames the databases. This is the only step that changes an existing database.
 async fn put_in_place(plan: &Plan) -> Result<()> {
-    let (place, temporary, aside) = (plan.place.as_str(), plan.temporary.as_str(), plan.aside.as_str());
+    let (final_name, temporary, old_name) = (plan.final_name.as_str(), plan.temporary.as_str(), plan.old_name.as_str());
     let renamed = match &plan.replaced {
-        Some(_) => plan.server.rename(&[(place, aside), (temporary, place)]).await,
-        None => plan.server.rename(&[(temporary, place)]).await,
+        Some(_) => plan.server.rename(&[(final_name, old_name), (temporary, final_name)]).await,
+        None => plan.server.rename(&[(temporary, final_name)]).await,
     };
     if let Err(error) = renamed {
-        let moved = plan.into != plan.place && plan.server.rename(&[(temporary, &plan.into)]).await.is_ok();
+        let moved = plan.into != plan.final_name && plan.server.rename(&[(temporary, &plan.into)]).await.is_ok();
         let name = if moved { &plan.into } else { &plan.temporary };
         let hint = error.advice().unwrap_or("check the server, then rename the database by hand").to_owned();
-        let text = format!("{error}; the restored database is whole and is kept as `{name}`; `{place}` is unchanged");
+        let text =
+            format!("{error}; the restored database is whole and is kept as `{name}`; `{final_name}` is unchanged");
         return Err(Error::new(error.class(), text).hint(hint));
     }
-    if plan.replaced.is_none() || !plan.dropped {
+    if plan.replaced.is_none() || !plan.drop_old {
         return Ok(());
     }
-    plan.server.drop_database(aside).await.map_err(|error| {
+    plan.server.drop_database(old_name).await.map_err(|error| {
         Error::new(
             error.class(),
-            format!("`{place}` is restored, but the database that it replaced could not be dropped: {error}"),
+            format!("`{final_name}` is restored, but the database that it replaced could not be dropped: {error}"),
         )
-        .hint(format!("drop `{aside}` by hand"))
+        .hint(format!("drop `{old_name}` by hand"))
     })
 }
 
@@ -376,12 +377,12 @@ impl Plan {
             );
         }
         let (server, version) = (self.server.describe(), self.server.version());
-        let _ = writeln!(text, "  {:<10} `{}` on {server}, PostgreSQL {version}", "into", printable(&self.place));
+        let _ = writeln!(text, "  {:<10} `{}` on {server}, PostgreSQL {version}", "into", printable(&self.final_name));
         if let Some(there) = &self.replaced {
-            let fate = if self.dropped {
+            let fate = if self.drop_old {
                 "which is dropped at the end".to_owned()
             } else {
-                format!("kept as `{}`", printable(&self.aside))
+                format!("kept as `{}`", printable(&self.old_name))
             };
             let _ = writeln!(text, "  {:<10} {}, {fate}", "replaces", describe(there));
             if there.sessions > 0 {
@@ -410,7 +411,7 @@ impl Plan {
         value["target"] = json!({
             "server": self.server.describe(),
             "version": self.server.version(),
-            "database": self.place,
+            "database": self.final_name,
             "owner": self.owner,
             "jobs": self.jobs,
         });
@@ -420,7 +421,7 @@ impl Plan {
                 "owner": there.owner,
                 "bytes": there.bytes,
                 "sessions": there.sessions,
-                "kept_as": (!self.dropped).then_some(&self.aside),
+                "kept_as": (!self.drop_old).then_some(&self.old_name),
             })
         });
     }
@@ -428,7 +429,12 @@ impl Plan {
 
 fn report(session: &Session, plan: &Plan, mut text: String, value: Value, made: &Made) -> Report {
     let seconds = made.millis.div_ceil(1_000);
-    let _ = writeln!(text, "restored {} to `{}` in {seconds} s", counted(made.tables, "table"), printable(&plan.place));
+    let _ = writeln!(
+        text,
+        "restored {} to `{}` in {seconds} s",
+        counted(made.tables, "table"),
+        printable(&plan.final_name)
+    );
     let _ = writeln!(text, "compared: {}", made.comparison.describe());
     for note in &made.notes {
         let _ = writeln!(text, "note: {note}");
@@ -442,13 +448,13 @@ fn report(session: &Session, plan: &Plan, mut text: String, value: Value, made: 
         "dry_run": false,
         "plan": value,
         "restored": {
-            "database": plan.place,
+            "database": plan.final_name,
             "tables": made.tables,
             "millis": made.millis,
             "compared": made.comparison.outcome(),
             "comparison": made.comparison.describe(),
             "notes": made.notes,
-            "kept_as": plan.replaced.as_ref().filter(|_| !plan.dropped).map(|_| &plan.aside),
+            "kept_as": plan.replaced.as_ref().filter(|_| !plan.drop_old).map(|_| &plan.old_name),
         },
     });
     Report { document, text, failure: None }

@@ -7,7 +7,7 @@ use base::error::Result;
 use base::id::SnapshotId;
 use catalogue::environment;
 
-/// Notes that a source was replaced by a restore: it is what it is now, whatever was measured of it before.
+/// Notes that a restore replaced a source, so that the next run does not compare it with what was there before.
 pub async fn replaced(session: &Session, source: &str) -> Result<()> {
     let now = session.clock.now();
     let identity = identities(session).await.remove(source);

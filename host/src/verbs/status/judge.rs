@@ -216,7 +216,7 @@ pub(super) fn judge(
         counts: counts(history),
         problems: Vec::new(),
     };
-    // What is gone from the configuration no run can save; it is asked about.
+    // No run can save a source that is not configured any more; there is a question about it.
     let configured: BTreeSet<&str> =
         names.iter().copied().filter(|name| asked.configured.sources.contains_key(*name)).collect();
     let verb = if history.lacks_environment() { "init" } else { "backup" };
@@ -290,11 +290,10 @@ fn stale(
     status.sources.iter().filter(|source| names.contains(source.source.as_str())).filter_map(problem).collect()
 }
 
-/// What failed or could not be read in the newest run; it stays so until a run has it whole. A suspect source is a
-/// question.
+/// Sources that failed or could not be read completely in the newest run. A suspect source is a question instead.
 fn not_whole(command: &str, past: &[&Snapshot], names: &BTreeSet<&str>) -> Vec<Problem> {
     let newest_first = || past.iter().rev();
-    // A script's store has no records, and its newest moment says as much.
+    // A store of a script has no records; there the newest snapshot counts.
     let newest = newest_first().find(|snapshot| snapshot.record.is_some()).or_else(|| newest_first().next());
     let Some(newest) = newest else { return Vec::new() };
     let problem = |name: &&str| {

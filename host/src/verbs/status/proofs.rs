@@ -1,5 +1,5 @@
-//! What the store says of verifications and drills. A verification says everything in its key; of a drill's report one
-//! flag is read, so that one of another version still counts.
+//! Reads the verifications and drills in the store. The key of a verification says everything. Of a drill's report only
+//! one flag is read, so that reports of other versions count too.
 
 use base::error::Result;
 use base::id::{SnapshotId, Stamp};
@@ -19,7 +19,7 @@ pub(super) struct Proof {
     pub(super) passed: bool,
 }
 
-/// What an environment has of them.
+/// The verifications and drills of an environment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Proofs {
     /// The last verification of each snapshot that has one, oldest first.
@@ -42,9 +42,9 @@ pub(super) async fn load(
     history: &History,
     now: Timestamp,
 ) -> Result<Proofs> {
-    // What was looked at under a clock that was ahead would silence every question until then.
+    // Ignore verifications from the future: they would count as the newest until their time has come.
     let marks: Vec<Mark> = history.verifications.iter().filter(|mark| !mark.is_from_the_future(now)).copied().collect();
-    // What is left of a snapshot that is not complete may be right, and proves no backup.
+    // A verification of an incomplete snapshot may pass, but proves no backup.
     let proves = |mark: &&Mark| {
         mark.passed && history.snapshot(mark.snapshot).is_none_or(|snapshot| snapshot.complete && !snapshot.retired)
     };
@@ -73,7 +73,7 @@ fn last_of_each(marks: &[Mark]) -> Vec<(SnapshotId, Proof)> {
     let mut last: BTreeMap<SnapshotId, &Mark> = BTreeMap::new();
     for mark in marks {
         let known = last.entry(mark.snapshot).or_insert(mark);
-        // Of two in one second the failure counts.
+        // Of two in the same second, the failed one counts.
         if (mark.at, !mark.passed) >= (known.at, !known.passed) {
             *known = mark;
         }
@@ -84,7 +84,7 @@ fn last_of_each(marks: &[Mark]) -> Vec<(SnapshotId, Proof)> {
     last
 }
 
-/// Whether a report says that everything was right. One that cannot be read says nothing of the kind.
+/// Whether a report says that everything passed. An unreadable one does not.
 fn passed(bytes: &[u8]) -> bool {
     let report: serde_json::Value = serde_json::from_slice(bytes).unwrap_or_default();
     report.get("passed").and_then(serde_json::Value::as_bool).unwrap_or(false)

@@ -9,8 +9,8 @@ use std::io::{BufRead, IsTerminal, Write};
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// How long an answer is waited for: time to read four lines and to make up one's mind. Whoever closed the laptop in
-/// the meantime is not waited for by a Job.
+/// How long to wait for an answer: enough to read four lines and decide. A Job does not wait longer for somebody who
+/// closed the laptop.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Number of invalid answers before the Job is stopped.
