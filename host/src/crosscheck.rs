@@ -114,7 +114,7 @@ async fn call_and_verify(
     let handed = Handed::from_tally(&called.tally, plugin.readable().iter().count());
     context::add_tally(tally, called.tally);
     let key = key.cloned().unwrap_or_else(SealKey::generate);
-    Answer { plugin, checks, handed, database, digests: &digests, key }.verified(called.result?, tally).await
+    PluginReport { plugin, checks, handed, database, digests: &digests, key }.verified(called.result?, tally).await
 }
 
 /// How much a plugin received in its call. It cannot have counted more.
@@ -156,7 +156,7 @@ fn coarse(tally: &Tally) -> Tally {
 }
 
 /// The data for verifying an answer of the plugin.
-struct Answer<'a> {
+struct PluginReport<'a> {
     plugin: &'a Plugin,
     checks: &'a [crosschecking::ToCheck],
     handed: Handed,
@@ -166,7 +166,7 @@ struct Answer<'a> {
     key: SealKey,
 }
 
-impl Answer<'_> {
+impl PluginReport<'_> {
     async fn verified(&self, report: crosschecking::Report, tally: &Tally) -> Result<CrosscheckReport> {
         let crosschecking::Report { compared, missing, altered, orphaned, findings, heads } = report;
         self.at_most("compares", compared, self.handed.asked, "documents")?;

@@ -168,7 +168,7 @@ impl<'l> Worker<'l> {
 
     fn run(&mut self, job: Job, outlet: &Outlet<Member>) -> std::result::Result<(), Disconnected> {
         match job {
-            Job::Run(entries) => {
+            Job::Entries(entries) => {
                 for planned in entries {
                     self.add_entry(planned, outlet)?;
                 }

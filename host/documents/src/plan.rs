@@ -26,7 +26,7 @@ const LINKS_MAX: usize = 100_000;
 /// What a worker turns into members.
 pub(super) enum Job {
     /// Whole entries, usually one member.
-    Run(Vec<Planned>),
+    Entries(Vec<Planned>),
     /// A part of a large file: one member.
     Part(Part),
     /// The end of the archive.
@@ -217,7 +217,7 @@ pub(super) fn plan<R>(
     inlet: &Inlet<Job, R>,
 ) -> Result<(), Disconnected> {
     let mut links = Links::default();
-    let mut run = Run::default();
+    let mut run = PlannedMember::default();
     for found in walk {
         let entry = match found {
             Found::Entry(entry) => entry,
@@ -283,12 +283,12 @@ fn plan_large<R>(
 
 /// Entries that will make one member.
 #[derive(Default)]
-struct Run {
+struct PlannedMember {
     entries: Vec<Planned>,
     bytes: usize,
 }
 
-impl Run {
+impl PlannedMember {
     fn is_full_with(&self, next: &Entry) -> bool {
         self.entries.len() >= MEMBER_ENTRIES_MAX || self.bytes + cost_bytes(next) > MEMBER_BYTES
     }
@@ -300,7 +300,7 @@ impl Run {
 
     fn put<R>(&mut self, inlet: &Inlet<Job, R>) -> Result<(), Disconnected> {
         self.bytes = 0;
-        if self.entries.is_empty() { Ok(()) } else { inlet.put(Job::Run(std::mem::take(&mut self.entries))) }
+        if self.entries.is_empty() { Ok(()) } else { inlet.put(Job::Entries(std::mem::take(&mut self.entries))) }
     }
 }
 

@@ -57,7 +57,7 @@ pub(super) struct Unseen {
 #[derive(Debug)]
 pub(super) struct Walk {
     here: Lister,
-    jobs: Option<Sender<Job>>,
+    jobs: Option<Sender<ListJob>>,
     listers: Vec<JoinHandle<()>>,
     frames: Vec<Frame>,
     start: Option<Found>,
@@ -71,15 +71,15 @@ struct Frame {
     /// How many items of `found`, from the front, were scanned for folders to list ahead.
     scanned: usize,
     /// Listings of folders that come later in `found`, in the same order.
-    folders: VecDeque<(Vec<u8>, Receiver<Listing>)>,
-    names: Arc<Names>,
+    folders: VecDeque<(Vec<u8>, Receiver<ListedChunk>)>,
+    names: Arc<FolderNames>,
     next_chunk: usize,
-    chunks: VecDeque<Receiver<Listing>>,
+    chunks: VecDeque<Receiver<ListedChunk>>,
 }
 
 /// A folder's names, sorted, in one allocation.
 #[derive(Debug, Default)]
-struct Names {
+struct FolderNames {
     folder: Vec<u8>,
     excluded: bool,
     bytes: Vec<u8>,
@@ -91,23 +91,23 @@ struct Names {
 }
 
 #[derive(Debug)]
-struct Listing {
+struct ListedChunk {
     found: Vec<Found>,
-    names: Arc<Names>,
+    names: Arc<FolderNames>,
     /// Attributes of the folder itself.
     attributes: Attributes,
 }
 
 #[derive(Debug)]
-struct Job {
+struct ListJob {
     what: What,
-    reply: Sender<Listing>,
+    reply: Sender<ListedChunk>,
 }
 
 #[derive(Debug)]
 enum What {
     Folder { path: Vec<u8>, excluded: bool },
-    Chunk(Arc<Names>, usize),
+    Chunk(Arc<FolderNames>, usize),
 }
 
 #[derive(Debug)]
@@ -119,12 +119,12 @@ struct Lister {
 impl Walk {
     /// Starts a walk below an open folder.
     pub(super) fn new(root: Arc<OwnedFd>, matcher: Matcher) -> Self {
-        let (jobs, queue) = unbounded::<Job>();
+        let (jobs, queue) = unbounded::<ListJob>();
         let mut here = Lister { folders: Folders::new(Arc::clone(&root)), matcher: matcher.clone() };
         let listers = (0..LISTERS)
             .filter_map(|_| {
                 let mut lister = Lister { folders: Folders::new(Arc::clone(&root)), matcher: matcher.clone() };
-                let queue: Receiver<Job> = queue.clone();
+                let queue: Receiver<ListJob> = queue.clone();
                 let work = move || {
                     for job in queue {
                         drop(job.reply.send(lister.list(job.what)));
@@ -163,7 +163,7 @@ impl Walk {
     }
 
     /// Receives a listing that was requested, or makes it on this thread.
-    fn take(&mut self, requested: Option<Receiver<Listing>>, what: impl FnOnce() -> What) -> Listing {
+    fn take(&mut self, requested: Option<Receiver<ListedChunk>>, what: impl FnOnce() -> What) -> ListedChunk {
         if let Some(reply) = requested {
             self.ahead = self.ahead.saturating_sub(1);
             if let Ok(listing) = reply.recv() {
@@ -216,9 +216,9 @@ impl Walk {
 }
 
 /// Requests a listing from the listers.
-fn request(jobs: &Sender<Job>, what: What) -> Option<Receiver<Listing>> {
+fn request(jobs: &Sender<ListJob>, what: What) -> Option<Receiver<ListedChunk>> {
     let (reply, listing) = bounded(1);
-    jobs.send(Job { what, reply }).is_ok().then_some(listing)
+    jobs.send(ListJob { what, reply }).is_ok().then_some(listing)
 }
 
 impl Iterator for Walk {
@@ -293,7 +293,7 @@ impl Unseen {
     }
 }
 
-impl Names {
+impl FolderNames {
     fn chunks(&self) -> usize {
         self.places.len().div_ceil(CHUNK_ENTRIES)
     }
@@ -352,26 +352,26 @@ impl Lister {
         stat.map_or_else(|error| Unseen::folder(Vec::new(), false, &error, &mut self.folders), Found::Entry)
     }
 
-    fn list(&mut self, what: What) -> Listing {
+    fn list(&mut self, what: What) -> ListedChunk {
         match what {
-            What::Folder { path, excluded } => match Names::read(path, excluded, &mut self.folders) {
+            What::Folder { path, excluded } => match FolderNames::read(path, excluded, &mut self.folders) {
                 Ok(mut names) => {
                     let attributes = std::mem::take(&mut names.attributes);
                     let names = Arc::new(names);
-                    Listing { found: self.examine(&names, 0), names, attributes }
+                    ListedChunk { found: self.examine(&names, 0), names, attributes }
                 }
                 Err(unreadable) => {
-                    Listing { found: vec![*unreadable], names: Arc::default(), attributes: Attributes::default() }
+                    ListedChunk { found: vec![*unreadable], names: Arc::default(), attributes: Attributes::default() }
                 }
             },
             What::Chunk(names, chunk) => {
-                Listing { found: self.examine(&names, chunk), names, attributes: Attributes::default() }
+                ListedChunk { found: self.examine(&names, chunk), names, attributes: Attributes::default() }
             }
         }
     }
 
     /// Reads the metadata of the entries of one chunk.
-    fn examine(&mut self, names: &Names, chunk: usize) -> Vec<Found> {
+    fn examine(&mut self, names: &FolderNames, chunk: usize) -> Vec<Found> {
         let Self { folders, matcher } = self;
         let folder = match folders.at(&names.folder) {
             Ok(folder) => folder,

@@ -216,7 +216,7 @@ impl OpenDatabase {
     }
 
     /// Lets pg_restore read the table of contents from the stream. pg_restore exits once it has read it.
-    async fn list(&self, mut blocks: mpsc::Receiver<Bytes>) -> Result<Listing> {
+    async fn list(&self, mut blocks: mpsc::Receiver<Bytes>) -> Result<ListedArchive> {
         let mut command = Program::command(&self.program.pg_restore());
         command.arg("--list").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(|e| self.cannot_run("pg_restore", &e))?;
@@ -234,7 +234,7 @@ impl OpenDatabase {
         let text = String::from_utf8_lossy(&output.stdout);
         let entries = text.lines().find_map(|line| line.strip_prefix(";     TOC Entries: ")?.trim().parse().ok());
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-        Ok(Listing { status: output.status, entries: entries.unwrap_or(0), stderr })
+        Ok(ListedArchive { status: output.status, entries: entries.unwrap_or(0), stderr })
     }
 
     fn cannot_run(&self, name: &str, error: &std::io::Error) -> Error {
@@ -297,7 +297,7 @@ fn without_notices(mut stderr: String, notices: &[Notice]) -> String {
 }
 
 /// The result of `pg_restore --list`.
-struct Listing {
+struct ListedArchive {
     status: ExitStatus,
     entries: u64,
     stderr: String,
@@ -310,7 +310,7 @@ struct Finished {
     stderr: String,
     bytes: u64,
     contents: Result<Option<Contents>, Flaw>,
-    listing: Listing,
+    listing: ListedArchive,
 }
 
 impl Finished {

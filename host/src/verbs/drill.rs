@@ -52,7 +52,7 @@ pub struct Arguments {
 }
 
 /// The results of the steps.
-struct Outcome {
+struct Rehearsed {
     sources: BTreeMap<String, SourceProof>,
     crosscheck: Option<CrosscheckReport>,
     crosscheck_failed: Option<PluginRecord>,
@@ -129,7 +129,7 @@ async fn rehearse(
     snapshot: &Snapshot,
     rehearsal: &mut Rehearsal,
     stop: &CancellationToken,
-) -> Result<Outcome> {
+) -> Result<Rehearsed> {
     let (mut sources, mut places) = (BTreeMap::new(), BTreeMap::new());
     for (source, state) in &snapshot.sources {
         let Some(object) = &state.object else { continue };
@@ -147,7 +147,7 @@ async fn rehearse(
     let whole = sources.values().all(|proof| proof.problems.is_empty() && proof.untried.is_none());
     let (crosscheck, crosscheck_failed) =
         if whole { together(session, history, snapshot, &places, rehearsal).await? } else { (None, None) };
-    Ok(Outcome { sources, crosscheck, crosscheck_failed, server: rehearsal.describe_server() })
+    Ok(Rehearsed { sources, crosscheck, crosscheck_failed, server: rehearsal.describe_server() })
 }
 
 /// Runs the crosscheck on the restored database and folder. Returns its report, or the plugin's record if it failed.

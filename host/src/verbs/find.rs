@@ -42,7 +42,7 @@ pub struct Arguments {
 /// # Errors
 /// [`Class::Usage`] for an invalid pattern; [`Class::Stale`] if the archive has no index, or a damaged one.
 pub async fn run(session: &Session, arguments: &Arguments, as_json: bool) -> Result<Report> {
-    let matcher = Pattern::new(&arguments.pattern)?;
+    let matcher = PathGlob::new(&arguments.pattern)?;
     let history = session.history(session.clock.now()).await?;
     let (source, _) = choice::folder(session, arguments.source.as_deref())?;
     let snapshot = choice::snapshot(&history, &arguments.which, choice::Wanted::Source(source), &session.time_zone)?;
@@ -86,12 +86,12 @@ fn no_index(object: &Object) -> Error {
 
 /// A glob over names or over whole paths.
 #[derive(Debug)]
-struct Pattern {
+struct PathGlob {
     glob: GlobMatcher,
     of_names: bool,
 }
 
-impl Pattern {
+impl PathGlob {
     fn new(text: &str) -> Result<Self> {
         let glob =
             GlobBuilder::new(text.trim_start_matches("./")).literal_separator(true).build().map_err(|error| {
@@ -139,9 +139,9 @@ mod tests {
             ("*", "", false),
             ("caf?*", "x/café", true),
         ] {
-            assert_eq!(Pattern::new(pattern).unwrap().matches(path.as_bytes()), expected, "{pattern} {path}");
+            assert_eq!(PathGlob::new(pattern).unwrap().matches(path.as_bytes()), expected, "{pattern} {path}");
         }
-        assert!(Pattern::new("*.txt").unwrap().matches(b"d/caf\xe9.txt"));
-        assert_eq!(Pattern::new("[").unwrap_err().class(), Class::Usage);
+        assert!(PathGlob::new("*.txt").unwrap().matches(b"d/caf\xe9.txt"));
+        assert_eq!(PathGlob::new("[").unwrap_err().class(), Class::Usage);
     }
 }

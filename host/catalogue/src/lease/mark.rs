@@ -84,16 +84,16 @@ impl Process {
             // The process belongs to another user.
             Err(_) => false,
             Ok(()) => match state(self.pid) {
-                State::Running(started) => !self.started.is_empty() && started != self.started,
-                State::Ended => true,
-                State::Hidden => false,
+                ProcessState::Running(started) => !self.started.is_empty() && started != self.started,
+                ProcessState::Ended => true,
+                ProcessState::Hidden => false,
             },
         }
     }
 }
 
 /// What `/proc` shows about an existing process.
-enum State {
+enum ProcessState {
     /// Running; the start time is in the kernel's ticks since boot.
     Running(String),
     /// It ended but its parent has not waited for it.
@@ -112,23 +112,23 @@ fn namespace() -> String {
 
 /// The state is the first field of `/proc/PID/stat` after the name, which is in parentheses and may contain anything.
 /// The start time is the 20th.
-fn state(pid: u32) -> State {
+fn state(pid: u32) -> ProcessState {
     let fields = || {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
         Some((fields.next()?.to_owned(), fields.nth(18)?.to_owned()))
     };
     match fields() {
-        Some((state, _)) if state == "Z" || state == "X" => State::Ended,
-        Some((_, started)) => State::Running(started),
-        None => State::Hidden,
+        Some((state, _)) if state == "Z" || state == "X" => ProcessState::Ended,
+        Some((_, started)) => ProcessState::Running(started),
+        None => ProcessState::Hidden,
     }
 }
 
 fn started(pid: u32) -> Option<String> {
     match state(pid) {
-        State::Running(started) => Some(started),
-        State::Ended | State::Hidden => None,
+        ProcessState::Running(started) => Some(started),
+        ProcessState::Ended | ProcessState::Hidden => None,
     }
 }
 

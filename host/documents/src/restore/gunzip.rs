@@ -8,9 +8,9 @@ use std::io::{self, BufRead, ErrorKind, Read};
 const GZIP: u8 = 0x1f;
 
 /// The unpacked bytes of all members.
-pub(crate) struct Gunzip<R>(State<R>);
+pub(crate) struct Gunzip<R>(GunzipState<R>);
 
-enum State<R> {
+enum GunzipState<R> {
     Member(Box<GzDecoder<R>>),
     Ended(R),
     /// Between two states; permanent after an error.
@@ -19,27 +19,27 @@ enum State<R> {
 
 impl<R: BufRead> Gunzip<R> {
     pub(crate) fn new(input: R) -> Self {
-        Self(State::Member(Box::new(GzDecoder::new(input))))
+        Self(GunzipState::Member(Box::new(GzDecoder::new(input))))
     }
 
     /// The compressed input. It is empty once everything was read. `None` after an error.
     pub(crate) fn into_inner(self) -> Option<R> {
         match self.0 {
-            State::Member(decoder) => Some(decoder.into_inner()),
-            State::Ended(input) => Some(input),
-            State::Invalid => None,
+            GunzipState::Member(decoder) => Some(decoder.into_inner()),
+            GunzipState::Ended(input) => Some(input),
+            GunzipState::Invalid => None,
         }
     }
 
     /// Continues with the next member.
     fn next_member(&mut self) -> io::Result<()> {
-        let State::Member(decoder) = std::mem::replace(&mut self.0, State::Invalid) else { return Ok(()) };
+        let GunzipState::Member(decoder) = std::mem::replace(&mut self.0, GunzipState::Invalid) else { return Ok(()) };
         let mut input = decoder.into_inner();
         let zeros = skip_zeros(&mut input)?;
         let next = input.fill_buf()?.first().copied();
         self.0 = match (next, zeros) {
-            (None, _) => State::Ended(input),
-            (Some(GZIP), 0) => State::Member(Box::new(GzDecoder::new(input))),
+            (None, _) => GunzipState::Ended(input),
+            (Some(GZIP), 0) => GunzipState::Member(Box::new(GzDecoder::new(input))),
             _ => {
                 let text = "data that is not gzip follows its end; everything before it is intact";
                 return Err(io::Error::new(ErrorKind::InvalidData, text));
@@ -51,7 +51,7 @@ impl<R: BufRead> Gunzip<R> {
 
 impl<R: BufRead> Read for Gunzip<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while let State::Member(decoder) = &mut self.0 {
+        while let GunzipState::Member(decoder) = &mut self.0 {
             match decoder.read(buffer)? {
                 0 if !buffer.is_empty() => self.next_member()?,
                 read => return Ok(read),

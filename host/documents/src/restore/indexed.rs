@@ -41,48 +41,48 @@ const STOP_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Members that follow one another in the archive.
 #[derive(Default)]
-struct Run {
-    members: Vec<Member>,
+struct MemberRun {
+    members: Vec<RestoredMember>,
     packed_bytes: usize,
     entries: usize,
 }
 
 /// A member and its entries.
-struct Member {
+struct RestoredMember {
     span: Span,
     /// The part of a content that continues from the previous member.
-    carried: Option<Part>,
+    carried: Option<FilePart>,
     lines: Vec<Line>,
     /// The first part of the last line's content, if it does not end in this member.
-    begun: Option<Part>,
+    begun: Option<FilePart>,
 }
 
 /// A part of a content that spans members.
-struct Part {
-    large: Arc<Large>,
+struct FilePart {
+    large: Arc<SharedFile>,
     offset: u64,
     bytes: usize,
 }
 
 /// A file that several workers write.
-struct Large {
+struct SharedFile {
     path: Vec<u8>,
     size_bytes: u64,
     digest: Digest,
-    state: Mutex<State>,
+    state: Mutex<WriteState>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct WriteState {
     file: Option<(Arc<File>, Described)>,
     hashed_bytes: u64,
     hasher: Sha256,
 }
 
 /// A member with its bytes.
-struct Job {
-    member: Member,
+struct PackedMember {
+    member: RestoredMember,
     packed: Bytes,
 }
 
@@ -96,7 +96,7 @@ pub(super) fn run(archive: &Archive, work: &Work) -> Result<()> {
         scope.spawn(|| note_failure(work, plan(archive, work, &planned)).inspect(|()| drop(planned)));
         scope.spawn(|| note_failure(work, work.means.runtime.block_on(fetch(&archive.object, work, runs, ready))));
         for _ in 0..workers {
-            scope.spawn(|| note_failure(work, Worker::new(work).run(&jobs)));
+            scope.spawn(|| note_failure(work, Unpacker::new(work).run(&jobs)));
         }
     });
     if work.is_stopped() { Err(work.failed(interrupted_error())) } else { Ok(()) }
@@ -107,14 +107,14 @@ fn note_failure(work: &Work, done: Result<()>) -> Option<()> {
 }
 
 /// Reads the index and sends runs of members to `out`.
-fn plan(archive: &Archive, work: &Work, out: &mpsc::Sender<Run>) -> Result<()> {
+fn plan(archive: &Archive, work: &Work, out: &mpsc::Sender<MemberRun>) -> Result<()> {
     let in_index = |error: Error| match &archive.index {
         Some(index) => error.context(&index.name),
         None => error,
     };
     let Some(mut reader) = archive.index(&work.means, false)? else { return Ok(()) };
-    let mut run = Run::default();
-    let mut member: Option<Member> = None;
+    let mut run = MemberRun::default();
+    let mut member: Option<RestoredMember> = None;
     loop {
         let item = reader.next().map_err(in_index)?;
         match item {
@@ -125,7 +125,7 @@ fn plan(archive: &Archive, work: &Work, out: &mpsc::Sender<Run>) -> Result<()> {
             }
             next => {
                 let mut rest = None;
-                if let Some((closed, continued)) = member.take().map(Member::close) {
+                if let Some((closed, continued)) = member.take().map(RestoredMember::close) {
                     if run.is_full_with(&closed) && out.blocking_send(std::mem::take(&mut run)).is_err() {
                         return Ok(());
                     }
@@ -133,7 +133,7 @@ fn plan(archive: &Archive, work: &Work, out: &mpsc::Sender<Run>) -> Result<()> {
                     rest = continued;
                 }
                 let Some(Item::Member(span)) = next else { break };
-                member = Some(Member::open(span, rest));
+                member = Some(RestoredMember::open(span, rest));
             }
         }
     }
@@ -142,38 +142,38 @@ fn plan(archive: &Archive, work: &Work, out: &mpsc::Sender<Run>) -> Result<()> {
     Ok(())
 }
 
-impl Run {
-    fn is_full_with(&self, next: &Member) -> bool {
+impl MemberRun {
+    fn is_full_with(&self, next: &RestoredMember) -> bool {
         !self.members.is_empty()
             && (self.packed_bytes + next.span.packed_bytes > RUN_BYTES
                 || self.members.len() >= RUN_MEMBERS_MAX
                 || self.entries + next.lines.len() > RUN_ENTRIES_MAX)
     }
 
-    fn push(&mut self, member: Member) {
+    fn push(&mut self, member: RestoredMember) {
         self.packed_bytes += member.span.packed_bytes;
         self.entries += member.lines.len();
         self.members.push(member);
     }
 }
 
-impl Member {
+impl RestoredMember {
     /// A new member. `rest` is a content that continues from the previous member, and the offset where it continues.
-    fn open(span: Span, rest: Option<(Arc<Large>, u64)>) -> Self {
+    fn open(span: Span, rest: Option<(Arc<SharedFile>, u64)>) -> Self {
         let carried = rest.map(|(large, offset)| {
             let left = usize::try_from(large.size_bytes.saturating_sub(offset)).unwrap_or(usize::MAX);
-            Part { large, offset, bytes: left.min(span.plain_bytes) }
+            FilePart { large, offset, bytes: left.min(span.plain_bytes) }
         });
         Self { span, carried, lines: Vec::new(), begun: None }
     }
 
     /// Call this once all lines are known. Also returns the content that continues in the next member, and its offset.
-    fn close(mut self) -> (Self, Option<(Arc<Large>, u64)>) {
+    fn close(mut self) -> (Self, Option<(Arc<SharedFile>, u64)>) {
         let last = self.lines.last().filter(|line| line.kind == Kind::File && line.linked.is_none());
         if let Some(line) = last {
             let here = self.span.plain_bytes.saturating_sub(line.content_at);
             if line.size_bytes > here as u64 {
-                self.begun = Some(Part { large: Arc::new(Large::new(line)), offset: 0, bytes: here });
+                self.begun = Some(FilePart { large: Arc::new(SharedFile::new(line)), offset: 0, bytes: here });
             }
         }
         // A carried content can only continue if no line follows it in this member.
@@ -185,7 +185,12 @@ impl Member {
 }
 
 /// Fetches a few runs ahead and passes their members on in order.
-async fn fetch(object: &StoredObject, work: &Work, runs: mpsc::Receiver<Run>, ready: mpsc::Sender<Job>) -> Result<()> {
+async fn fetch(
+    object: &StoredObject,
+    work: &Work,
+    runs: mpsc::Receiver<MemberRun>,
+    ready: mpsc::Sender<PackedMember>,
+) -> Result<()> {
     let runs = futures::stream::unfold(runs, |mut runs| async { runs.recv().await.map(|run| (run, runs)) });
     let mut fetched = std::pin::pin!(runs.map(|run| read(object, run)).buffered(READS_IN_FLIGHT_MAX));
     loop {
@@ -202,7 +207,7 @@ async fn fetch(object: &StoredObject, work: &Work, runs: mpsc::Receiver<Run>, re
             let sent = tokio::select! {
                 biased;
                 () = work.means.stop.cancelled() => return Ok(()),
-                sent = ready.send(Job { member, packed }) => sent,
+                sent = ready.send(PackedMember { member, packed }) => sent,
             };
             if sent.is_err() {
                 return Ok(());
@@ -211,7 +216,7 @@ async fn fetch(object: &StoredObject, work: &Work, runs: mpsc::Receiver<Run>, re
     }
 }
 
-async fn read(object: &StoredObject, run: Run) -> Result<(Run, Bytes)> {
+async fn read(object: &StoredObject, run: MemberRun) -> Result<(MemberRun, Bytes)> {
     let (Some(first), Some(last)) = (run.members.first(), run.members.last()) else { return Ok((run, Bytes::new())) };
     let range = first.span.offset..last.span.offset + last.span.packed_bytes as u64;
     let length = usize::try_from(range.end - range.start).unwrap_or_default();
@@ -223,19 +228,19 @@ async fn read(object: &StoredObject, run: Run) -> Result<(Run, Bytes)> {
     Ok((run, Bytes::from(packed)))
 }
 
-struct Worker<'w> {
+struct Unpacker<'w> {
     work: &'w Work,
     sink: Sink,
     unpacker: Decompressor,
     plain: Vec<u8>,
 }
 
-impl<'w> Worker<'w> {
+impl<'w> Unpacker<'w> {
     fn new(work: &'w Work) -> Self {
         Self { work, sink: work.sink(), unpacker: Decompressor::new(), plain: Vec::new() }
     }
 
-    fn run(mut self, jobs: &Mutex<mpsc::Receiver<Job>>) -> Result<()> {
+    fn run(mut self, jobs: &Mutex<mpsc::Receiver<PackedMember>>) -> Result<()> {
         while !self.work.is_stopped() {
             let next = jobs.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv();
             let Some(job) = next else { return Ok(()) };
@@ -253,7 +258,7 @@ impl<'w> Worker<'w> {
         Ok(())
     }
 
-    fn member(&mut self, member: Member, plain: &[u8]) -> Result<()> {
+    fn member(&mut self, member: RestoredMember, plain: &[u8]) -> Result<()> {
         if member.carried.is_none() && member.lines.is_empty() {
             let is_end = plain.len() >= 2 * TAR_BLOCK_BYTES && plain.iter().all(|byte| *byte == 0);
             return if is_end { Ok(()) } else { Err(damaged("its last member is not an end-of-archive marker")) };
@@ -270,7 +275,7 @@ impl<'w> Worker<'w> {
         Ok(())
     }
 
-    fn entry(&mut self, line: &Line, begun: Option<Part>, plain: &[u8]) -> Result<()> {
+    fn entry(&mut self, line: &Line, begun: Option<FilePart>, plain: &[u8]) -> Result<()> {
         let mut described = described(line, plain)?;
         if line.kind != Kind::File || line.linked.is_some() {
             return self.work.restore_bare(&described, &mut self.sink);
@@ -299,14 +304,14 @@ impl<'w> Worker<'w> {
     }
 
     /// Writes a part at its place, waits for its turn to hash it, and finishes the file after the last part.
-    fn part(&self, part: &Part, content: &[u8]) -> Result<()> {
+    fn part(&self, part: &FilePart, content: &[u8]) -> Result<()> {
         let large = &part.large;
-        let opened = |state: &State| state.file.as_ref().map(|(file, _)| Arc::clone(file));
+        let opened = |state: &WriteState| state.file.as_ref().map(|(file, _)| Arc::clone(file));
         let Some(file) = self.wait(large, opened) else { return Ok(()) };
         write::fill(&file, content, part.offset).map_err(|error| io_failure(&large.path, &error))?;
         drop(file);
         // Workers take members in order, so another worker already has the part whose turn it is.
-        let turn = |state: &State| (state.hashed_bytes == part.offset).then(|| state.hasher.clone());
+        let turn = |state: &WriteState| (state.hashed_bytes == part.offset).then(|| state.hasher.clone());
         let Some(mut hasher) = self.wait(large, turn) else { return Ok(()) };
         if large.digest != Digest::None {
             hasher.update(content);
@@ -325,7 +330,7 @@ impl<'w> Worker<'w> {
     }
 
     /// Waits until `ready` returns a value; `None` if the restore was stopped.
-    fn wait<T>(&self, large: &Large, ready: impl Fn(&State) -> Option<T>) -> Option<T> {
+    fn wait<T>(&self, large: &SharedFile, ready: impl Fn(&WriteState) -> Option<T>) -> Option<T> {
         let mut state = large.state();
         loop {
             if let Some(found) = ready(&state) {
@@ -340,13 +345,13 @@ impl<'w> Worker<'w> {
     }
 }
 
-impl Large {
+impl SharedFile {
     fn new(line: &Line) -> Self {
         let (path, size_bytes, digest) = (line.path.clone(), line.size_bytes, line.digest);
         Self { path, size_bytes, digest, state: Mutex::default(), changed: Condvar::new() }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, WriteState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -28,12 +28,12 @@ const BUFFER_BYTES: usize = 256 << 10;
 type Input = BufReader<Gunzip<BlockingReader>>;
 
 /// A new file with its content.
-type Small = (File, Described, Vec<u8>);
+type SmallFile = (File, Described, Vec<u8>);
 
 /// Restores everything except what has to wait for the end ([`super::late`]).
 pub(super) fn run(object: &StoredObject, work: &Work) -> Result<()> {
     let workers = pipeline::workers();
-    let (files, queue) = bounded::<Small>(workers);
+    let (files, queue) = bounded::<SmallFile>(workers);
     std::thread::scope(|scope| {
         for _ in 0..workers {
             let queue = queue.clone();
@@ -48,7 +48,7 @@ pub(super) fn run(object: &StoredObject, work: &Work) -> Result<()> {
     if work.is_stopped() { Err(work.failed(interrupted_error())) } else { Ok(()) }
 }
 
-fn small_files(work: &Work, queue: &Receiver<Small>) -> Result<()> {
+fn small_files(work: &Work, queue: &Receiver<SmallFile>) -> Result<()> {
     let sink = work.sink();
     for (file, mut described, content) in queue {
         if work.is_stopped() {
@@ -64,7 +64,7 @@ fn small_files(work: &Work, queue: &Receiver<Small>) -> Result<()> {
     Ok(())
 }
 
-fn read(object: &StoredObject, work: &Work, files: &Sender<Small>) -> Result<()> {
+fn read(object: &StoredObject, work: &Work, files: &Sender<SmallFile>) -> Result<()> {
     let reader = object.read(None, &work.means, true)?;
     let mut input: Input = BufReader::with_capacity(BUFFER_BYTES, Gunzip::new(reader));
     let mut sink = work.sink();

@@ -165,7 +165,7 @@ fn a_large_folder_that_is_lost_after_its_names_were_read_is_reported_once() {
         std::fs::write(folder.join(n.to_string()), "").unwrap();
     }
     let mut first = lister(tree.path());
-    let names = Arc::new(Names::read(b"a".to_vec(), false, &mut first.folders).unwrap());
+    let names = Arc::new(FolderNames::read(b"a".to_vec(), false, &mut first.folders).unwrap());
     std::fs::remove_dir_all(&folder).unwrap();
     let mut other = lister(tree.path());
     assert_eq!(other.list(What::Chunk(Arc::clone(&names), 0)).found.len(), 1);

@@ -51,7 +51,7 @@ pub fn compile(
     let compile_now = || deserialize(engine, &compile::code(engine, &component.bytes, limits)?);
     let Some(cache) = cache.filter(|_| component.bytes.len() >= CACHED_BYTES_MIN) else { return compile_now() };
     let delay = if component.bytes.len() < SLOW_BYTES_MIN { Delay::Unnoticed } else { Delay::Seconds };
-    let key = Key::new(engine, component);
+    let key = CacheKey::new(engine, component);
     match load(engine, cache, &key) {
         Ok(Some(compiled)) => return Ok(compiled),
         Ok(None) => {}
@@ -80,12 +80,12 @@ fn deserialize(engine: &Engine, code: &[u8]) -> Result<wasmtime::component::Comp
 }
 
 /// What determines the compiled code: the component, and every property of the engine that affects compilation.
-struct Key {
+struct CacheKey {
     source: String,
     engine: String,
 }
 
-impl Key {
+impl CacheKey {
     fn new(engine: &Engine, component: &Component) -> Self {
         let mut hasher = Sha256Hasher(Sha256::new());
         engine.wasm.precompile_compatibility_hash().hash(&mut hasher);
@@ -144,7 +144,7 @@ enum Refused {
 }
 
 #[expect(unsafe_code, reason = "wasmtime cannot tell whether native code is its own; the comment below says why it is")]
-fn load(engine: &Engine, cache: &Cache, key: &Key) -> Result<Option<wasmtime::component::Component>, Refused> {
+fn load(engine: &Engine, cache: &Cache, key: &CacheKey) -> Result<Option<wasmtime::component::Component>, Refused> {
     let folder = Folder::make(&cache.compiled()).map_err(Refused::Folder)?;
     let running = rustix::process::geteuid().as_raw();
     let refused = |why: String| Refused::Folder(format!("{}: {why}", folder.path.display()));
@@ -169,7 +169,7 @@ fn load(engine: &Engine, cache: &Cache, key: &Key) -> Result<Option<wasmtime::co
     compiled.map(Some).map_err(|e| bad_file(&format_args!("{e:#}")))
 }
 
-fn store(cache: &Cache, key: &Key, code: &[u8]) -> Result<(), String> {
+fn store(cache: &Cache, key: &CacheKey, code: &[u8]) -> Result<(), String> {
     let folder = Folder::make(&cache.compiled())?;
     let hash: [u8; HASH_BYTES] = key.hasher().chain_update(code).finalize().into();
     folder.write(&key.file(), &[code, MAGIC, &hash])?;
@@ -214,11 +214,11 @@ mod tests {
         }
 
         fn load(&self, component: &Component) -> Result<bool, Refused> {
-            load(&self.engine, &self.cache, &Key::new(&self.engine, component)).map(|found| found.is_some())
+            load(&self.engine, &self.cache, &CacheKey::new(&self.engine, component)).map(|found| found.is_some())
         }
 
         fn file(&self, component: &Component) -> PathBuf {
-            self.cache.compiled().join(Key::new(&self.engine, component).file())
+            self.cache.compiled().join(CacheKey::new(&self.engine, component).file())
         }
 
         fn compile(&self, component: &Component) {

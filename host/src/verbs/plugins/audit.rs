@@ -56,7 +56,7 @@ impl Verdict {
 }
 
 /// One line of an audit.
-struct Line {
+struct AuditedImport {
     verdict: Verdict,
     interface: String,
     functions: Vec<String>,
@@ -68,7 +68,7 @@ struct Audited {
     role: Role,
     config: plugin::PluginConfig,
     component: Component,
-    lines: Vec<Line>,
+    lines: Vec<AuditedImport>,
     /// Why it could not run with any grants.
     unfit: Option<Error>,
 }
@@ -165,9 +165,9 @@ async fn audit(config: &Config, role: Role, folder: Option<&Path>) -> Result<Aud
     let component = component::read(role, own, config.plugins.require_digest, folder).await?;
     let unfit = component::check(role, &component, own).err();
     let imports = component::imports(role, &component)?;
-    let mut lines: Vec<Line> = imports.iter().map(|import| line(config, role, import)).collect();
+    let mut lines: Vec<AuditedImport> = imports.iter().map(|import| line(config, role, import)).collect();
     let unused = own.grants.iter().filter(|grant| imports.iter().all(|import| import.needs != Some(*grant)));
-    lines.extend(unused.map(|grant| Line {
+    lines.extend(unused.map(|grant| AuditedImport {
         verdict: Verdict::Unused,
         interface: grant.to_string(),
         functions: Vec::new(),
@@ -180,7 +180,7 @@ async fn audit(config: &Config, role: Role, folder: Option<&Path>) -> Result<Aud
     Ok(Audited { role, config: own.clone(), component, lines, unfit })
 }
 
-fn line(config: &Config, role: Role, import: &Import) -> Line {
+fn line(config: &Config, role: Role, import: &Import) -> AuditedImport {
     let plugin = config.plugins.of(role);
     let verdict = match import.needs {
         Some(grant) if plugin.grants.has(grant) => Verdict::Granted,
@@ -188,7 +188,7 @@ fn line(config: &Config, role: Role, import: &Import) -> Line {
         None if component::is_free(role, &import.interface) => Verdict::Free,
         None => Verdict::Unknown,
     };
-    Line {
+    AuditedImport {
         verdict,
         interface: printable(&import.interface),
         functions: import.functions.iter().map(|function| printable(function)).collect(),
@@ -356,7 +356,7 @@ impl Audited {
     }
 }
 
-impl Line {
+impl AuditedImport {
     fn named(&self) -> String {
         match self.functions.as_slice() {
             [] => self.interface.clone(),

@@ -76,7 +76,7 @@ enum Pattern {
 
 /// A made-up snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Made {
+struct MadeSnapshot {
     /// The day of the last change before it, whose object it holds.
     object: Date,
     complete: bool,
@@ -84,10 +84,10 @@ struct Made {
 
 /// The result of a simulation.
 #[derive(Debug, Default)]
-struct Outcome {
+struct Simulated {
     runs: usize,
     failed: usize,
-    kept: BTreeMap<SnapshotId, Made>,
+    kept: BTreeMap<SnapshotId, MadeSnapshot>,
     most: usize,
     /// Snapshots in the bin, with the time at which they entered it.
     binned: BTreeMap<SnapshotId, Timestamp>,
@@ -115,8 +115,8 @@ pub(super) async fn run(
     let today = now.to_zoned_datetime(zone.clone()).date();
     let first =
         today.checked_sub(i32::from(arguments.years).years()).map_err(|e| Error::new(Class::Usage, e.to_string()))?;
-    let mut outcome = Outcome::default();
-    let mut all: BTreeMap<SnapshotId, Made> = BTreeMap::new();
+    let mut outcome = Simulated::default();
+    let mut all: BTreeMap<SnapshotId, MadeSnapshot> = BTreeMap::new();
     let mut object = first;
     let mut day = first;
     while day <= today {
@@ -127,7 +127,7 @@ pub(super) async fn run(
         if has_run(arguments.pattern, number)
             && let Some(id) = run_on(day, zone)
         {
-            let made = Made { object, complete: !fails(arguments.pattern, number) };
+            let made = MadeSnapshot { object, complete: !fails(arguments.pattern, number) };
             outcome.runs += 1;
             outcome.failed += usize::from(!made.complete);
             all.insert(id, made);
@@ -186,7 +186,7 @@ fn run_on(day: Date, zone: &TimeZone) -> Option<SnapshotId> {
 }
 
 /// The retention of one night, with the program's own steps: a snapshot enters the bin before it is deleted.
-async fn prune(config: &Config, plugin: &Plugin, now: Timestamp, outcome: &mut Outcome) -> Result<()> {
+async fn prune(config: &Config, plugin: &Plugin, now: Timestamp, outcome: &mut Simulated) -> Result<()> {
     let history = history(outcome);
     let rules = Rules { guard: &config.guard, time_zone: &config.time_zone, allow_more: false };
     let planned = retention::plan(rules, plugin, &history, now).await?;
@@ -207,8 +207,8 @@ async fn prune(config: &Config, plugin: &Plugin, now: Timestamp, outcome: &mut O
 }
 
 /// The history that a store would contain.
-fn history(outcome: &Outcome) -> History {
-    let snapshot = |(id, made): (&SnapshotId, &Made)| {
+fn history(outcome: &Simulated) -> History {
+    let snapshot = |(id, made): (&SnapshotId, &MadeSnapshot)| {
         let condition = if made.complete { Condition::Whole } else { Condition::Failed };
         let object = made.complete.then(|| made.object.to_string().replace('-', ""));
         Snapshot {
@@ -241,9 +241,14 @@ fn owed(guard: &guard::GuardConfig, day: Date, zone: &TimeZone) -> Vec<(String, 
 }
 
 /// Whether the kept snapshots no longer give the same state for a moment as a history without pruning.
-fn is_lost(all: &BTreeMap<SnapshotId, Made>, kept: &BTreeMap<SnapshotId, Made>, before: Timestamp) -> bool {
-    let state = |snapshots: &BTreeMap<SnapshotId, Made>| {
-        let complete = |(id, made): (&SnapshotId, &Made)| (made.complete && id.taken() < before).then_some(made.object);
+fn is_lost(
+    all: &BTreeMap<SnapshotId, MadeSnapshot>,
+    kept: &BTreeMap<SnapshotId, MadeSnapshot>,
+    before: Timestamp,
+) -> bool {
+    let state = |snapshots: &BTreeMap<SnapshotId, MadeSnapshot>| {
+        let complete =
+            |(id, made): (&SnapshotId, &MadeSnapshot)| (made.complete && id.taken() < before).then_some(made.object);
         // The ids are in chronological order.
         snapshots.range(..SnapshotId::at(before)).rev().find_map(complete)
     };
@@ -257,8 +262,8 @@ fn report(
     plugin: &Plugin,
     arguments: &Arguments,
     today: Date,
-    all: &BTreeMap<SnapshotId, Made>,
-    outcome: &Outcome,
+    all: &BTreeMap<SnapshotId, MadeSnapshot>,
+    outcome: &Simulated,
 ) -> Report {
     let objects: BTreeSet<Date> = outcome.kept.values().map(|made| made.object).collect();
     let component = plugins.retention.component.display();
@@ -320,7 +325,7 @@ fn report(
 }
 
 /// Draws one mark for each period that shows whether a snapshot of it is kept.
-fn picture(config: &Config, today: Date, outcome: &Outcome) -> String {
+fn picture(config: &Config, today: Date, outcome: &Simulated) -> String {
     let day_of = |id: &SnapshotId| id.taken().to_zoned_datetime(config.time_zone.clone()).date();
     let kept: BTreeSet<Date> =
         outcome.kept.iter().filter(|(_, made)| made.complete).map(|(id, _)| day_of(id)).collect();
@@ -348,8 +353,8 @@ fn picture(config: &Config, today: Date, outcome: &Outcome) -> String {
 mod tests {
     use super::*;
 
-    fn made(object: &str) -> Made {
-        Made { object: object.parse().unwrap(), complete: true }
+    fn made(object: &str) -> MadeSnapshot {
+        MadeSnapshot { object: object.parse().unwrap(), complete: true }
     }
 
     #[test]

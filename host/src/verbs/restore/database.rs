@@ -31,7 +31,7 @@ const RESERVED: [&str; 3] = ["postgres", "template0", "template1"];
 const RESTORING: &str = "_restoring_";
 
 /// The plan of a restore.
-struct Plan {
+struct DatabasePlan {
     origin: Origin,
     /// Its size on the disk of the server that was dumped; `None` if no record has it.
     on_disk_bytes: Option<u64>,
@@ -60,7 +60,7 @@ struct Plan {
 }
 
 /// The result.
-struct Made {
+struct RestoredDatabase {
     tables: u64,
     comparison: Comparison,
     notes: Vec<String>,
@@ -108,7 +108,7 @@ pub(super) async fn run(
     if plan.is_own {
         super::note_replaced(session, chosen.source).await;
     }
-    let made = Made { tables, comparison, notes, millis: session.clock.millis_since(began) };
+    let made = RestoredDatabase { tables, comparison, notes, millis: session.clock.millis_since(began) };
     Ok(report(session, &plan, text, value, &made))
 }
 
@@ -117,7 +117,7 @@ async fn plan(
     chosen: &Chosen<'_>,
     source: &postgres::DatabaseConfig,
     arguments: &Arguments,
-) -> Result<Plan> {
+) -> Result<DatabasePlan> {
     let to = &arguments.to;
     let into = name(&arguments.into.to_string_lossy(), "--into")?;
     let final_name = to.swap.as_deref().map_or(Ok(into.clone()), |swap| name(swap, "--swap"))?;
@@ -162,7 +162,7 @@ async fn plan(
     }
     fetch::check_room(&scratch, chosen.object.bytes)?;
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(JOBS_DEFAULT_MAX);
-    Ok(Plan {
+    Ok(DatabasePlan {
         notes: notes.collect(),
         on_disk_bytes: record.and_then(|record| record.database_bytes),
         temporary: format!("{stem}{:08x}", rand::random::<u32>()),
@@ -266,7 +266,7 @@ fn describe(there: &Existing) -> String {
 async fn make(
     session: &Session,
     chosen: &Chosen<'_>,
-    plan: &Plan,
+    plan: &DatabasePlan,
     fetched: &Fetched,
 ) -> Result<(u64, Comparison, Vec<String>)> {
     let fresh = Fresh { name: &plan.temporary, owner: plan.owner.as_deref() };
@@ -304,7 +304,7 @@ async fn make(
 }
 
 /// Drops the incomplete database, and adds to the error what is left where.
-async fn abandon(plan: &Plan, error: Error) -> Error {
+async fn abandon(plan: &DatabasePlan, error: Error) -> Error {
     let (class, hint) = (error.class(), error.advice().map(str::to_owned));
     match plan.server.drop_database(&plan.temporary).await {
         Ok(()) => {
@@ -326,7 +326,7 @@ async fn abandon(plan: &Plan, error: Error) -> Error {
 }
 
 /// Renames the databases. This is the only step that changes an existing database.
-async fn put_in_place(plan: &Plan) -> Result<()> {
+async fn put_in_place(plan: &DatabasePlan) -> Result<()> {
     let (final_name, temporary, old_name) = (plan.final_name.as_str(), plan.temporary.as_str(), plan.old_name.as_str());
     let renamed = match &plan.replaced {
         Some(_) => plan.server.rename(&[(final_name, old_name), (temporary, final_name)]).await,
@@ -352,7 +352,7 @@ async fn put_in_place(plan: &Plan) -> Result<()> {
     })
 }
 
-impl Plan {
+impl DatabasePlan {
     /// Checks that nobody is connected to the database that will be renamed.
     fn check_free(&self) -> Result<()> {
         match &self.replaced {
@@ -427,7 +427,7 @@ impl Plan {
     }
 }
 
-fn report(session: &Session, plan: &Plan, mut text: String, value: Value, made: &Made) -> Report {
+fn report(session: &Session, plan: &DatabasePlan, mut text: String, value: Value, made: &RestoredDatabase) -> Report {
     let seconds = made.millis.div_ceil(1_000);
     let _ = writeln!(
         text,

@@ -29,7 +29,7 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// One line.
 #[derive(Debug)]
-struct Line {
+struct InstanceStatus {
     namespace: String,
     /// The instance, by the name of its ConfigMap and its CronJob; `None` for a namespace that could not be read.
     instance: Option<String>,
@@ -49,41 +49,41 @@ pub(super) async fn run(
 ) -> Result<Report> {
     let cluster = Cluster::connect(&config.kubernetes).await?;
     let (installed, closed) = fleet::installed(&cluster, &config.looked_at).await?;
-    let lines = closed.into_iter().map(|closed| Line {
+    let lines = closed.into_iter().map(|closed| InstanceStatus {
         namespace: closed.namespace.to_string(),
         instance: None,
         environment: None,
         seen: Err(closed.why),
     });
-    let mut lines: Vec<Line> = lines.collect();
+    let mut lines: Vec<InstanceStatus> = lines.collect();
     let environments = installed.iter().flat_map(|of| environments(config, of));
     let looked = stream::iter(environments).map(|of| line(of, folder, limits, now));
     lines.extend(looked.buffered(CHECKS_MAX).collect::<Vec<_>>().await);
     let document = json!({
         "format_version": FORMAT_VERSION,
-        "healthy": lines.iter().all(Line::is_healthy),
-        "instances": lines.iter().map(Line::value).collect::<Vec<_>>(),
+        "healthy": lines.iter().all(InstanceStatus::is_healthy),
+        "instances": lines.iter().map(InstanceStatus::value).collect::<Vec<_>>(),
     });
     let text = if prometheus { metrics::fleet_text(&subjects(&lines))? } else { text(&lines, now) };
     Ok(Report { document, text, failure: failure(&lines) })
 }
 
 /// An environment to check.
-struct Wanted {
+struct ToCheck {
     of: Installed,
     /// The environment with its instance's configuration, or the error in it.
     environment: Result<(String, Config)>,
 }
 
-fn environments(config: &Fleet, of: &Installed) -> Vec<Wanted> {
-    let wanted = |environment| Wanted { of: of.clone(), environment };
+fn environments(config: &Fleet, of: &Installed) -> Vec<ToCheck> {
+    let wanted = |environment| ToCheck { of: of.clone(), environment };
     match config.instance(of) {
         Ok(own) => own.environments.keys().map(|name| wanted(Ok((name.to_string(), own.clone())))).collect(),
         Err(error) => vec![wanted(Err(error))],
     }
 }
 
-async fn line(wanted: Wanted, folder: Option<&Path>, limits: Limits, now: Timestamp) -> Line {
+async fn line(wanted: ToCheck, folder: Option<&Path>, limits: Limits, now: Timestamp) -> InstanceStatus {
     let at = wanted.of.at;
     let (environment, seen) = match wanted.environment {
         Ok((name, config)) => {
@@ -98,10 +98,10 @@ async fn line(wanted: Wanted, folder: Option<&Path>, limits: Limits, now: Timest
         }
         Err(error) => (None, Err(error)),
     };
-    Line { namespace: at.namespace.to_string(), instance: Some(at.name), environment, seen }
+    InstanceStatus { namespace: at.namespace.to_string(), instance: Some(at.name), environment, seen }
 }
 
-impl Line {
+impl InstanceStatus {
     fn is_healthy(&self) -> bool {
         self.seen.as_ref().is_ok_and(EnvironmentStatus::is_healthy)
     }
@@ -168,7 +168,7 @@ impl Line {
 }
 
 /// A line for each, then what is wrong, then how many are healthy.
-fn text(lines: &[Line], now: Timestamp) -> String {
+fn text(lines: &[InstanceStatus], now: Timestamp) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_header(["NAMESPACE", "INSTANCE", "ENV", "LAST BACKUP", "SOURCES", "VERIFIED", "RETENTION", "VERDICT"]);
@@ -186,7 +186,7 @@ fn text(lines: &[Line], now: Timestamp) -> String {
     text
 }
 
-fn row(line: &Line, now: Timestamp) -> Vec<String> {
+fn row(line: &InstanceStatus, now: Timestamp) -> Vec<String> {
     let unseen = || "-".to_owned();
     let aged = |at: Option<Timestamp>| at.map_or_else(|| "never".to_owned(), |at| age(at, now));
     let mut row: Vec<String> = vec![line.namespace.clone()];
@@ -210,8 +210,8 @@ fn row(line: &Line, now: Timestamp) -> Vec<String> {
     row
 }
 
-fn subjects(lines: &[Line]) -> Vec<Subject<'_>> {
-    let subject = |line: &'_ Line| {
+fn subjects(lines: &[InstanceStatus]) -> Vec<Subject<'_>> {
+    let subject = |line: &'_ InstanceStatus| {
         let named = [
             ("namespace", Some(&line.namespace)),
             ("cronjob", line.instance.as_ref()),
@@ -241,7 +241,7 @@ const fn gravity(class: Class) -> u8 {
 }
 
 /// The worst of them, the first of several.
-fn failure(lines: &[Line]) -> Option<Error> {
+fn failure(lines: &[InstanceStatus]) -> Option<Error> {
     let failed: Vec<_> = lines.iter().filter_map(|line| Some((line, line.failure()?))).collect();
     let worst = failed.iter().rev().max_by_key(|(_, (class, _))| gravity(*class))?;
     let (line, (class, advice)) = worst;
@@ -257,9 +257,9 @@ fn failure(lines: &[Line]) -> Option<Error> {
 mod tests {
     use super::*;
 
-    fn failed(class: Class) -> Line {
+    fn failed(class: Class) -> InstanceStatus {
         let seen = Err(Error::new(class, "it is so"));
-        Line { namespace: "erp".into(), instance: Some("erp-prod".into()), environment: None, seen }
+        InstanceStatus { namespace: "erp".into(), instance: Some("erp-prod".into()), environment: None, seen }
     }
 
     #[test]
@@ -273,7 +273,7 @@ mod tests {
             (&[Class::Stale, Class::Unavailable], Some(Class::Stale)),
         ];
         for (classes, expected) in table {
-            let lines: Vec<Line> = classes.iter().map(|class| failed(*class)).collect();
+            let lines: Vec<InstanceStatus> = classes.iter().map(|class| failed(*class)).collect();
             let worst = failure(&lines);
             assert_eq!(worst.as_ref().map(Error::class), expected, "{classes:?}");
             let others = classes.len().saturating_sub(1);

@@ -27,7 +27,7 @@ pub enum Interruption {
 
 /// The user's answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Answer {
+enum Choice {
     Stop,
     Leave,
     Follow,
@@ -71,16 +71,16 @@ pub async fn decided(mut signals: Signals, job: &str, leave: bool) -> Interrupti
         let _quiet = telemetry::hold_lines();
         let answer = tokio::select! {
             answer = ask(job) => answer,
-            _ = signals.next() => Answer::Stop,
+            _ = signals.next() => Choice::Stop,
             () = tokio::time::sleep(ANSWER_TIMEOUT) => {
                 print(&format!("\nno answer within {} s\n", ANSWER_TIMEOUT.as_secs()));
-                Answer::Stop
+                Choice::Stop
             }
         };
         match answer {
-            Answer::Stop => return Interruption::Stop,
-            Answer::Leave => return Interruption::Leave,
-            Answer::Follow => {}
+            Choice::Stop => return Interruption::Stop,
+            Choice::Leave => return Interruption::Leave,
+            Choice::Follow => {}
         }
     }
 }
@@ -93,7 +93,7 @@ fn is_attended() -> bool {
     input.is_terminal() && std::io::stderr().is_terminal() && in_front()
 }
 
-async fn ask(job: &str) -> Answer {
+async fn ask(job: &str) -> Choice {
     let (namespace, name) = job.split_once('/').unwrap_or_default();
     print(&format!(
         "\nthe Job {job} is still running. What should happen to it?\n\
@@ -108,20 +108,20 @@ async fn ask(job: &str) -> Answer {
             let mut line = String::new();
             std::io::stdin().lock().read_line(&mut line).ok().filter(|bytes| *bytes > 0).map(|_| line)
         });
-        let Ok(Some(line)) = line.await else { return Answer::Stop };
+        let Ok(Some(line)) = line.await else { return Choice::Stop };
         match parse_answer(&line) {
             Some(answer) => return answer,
             None => print("answer s, l or f: "),
         }
     }
-    Answer::Stop
+    Choice::Stop
 }
 
-fn parse_answer(line: &str) -> Option<Answer> {
+fn parse_answer(line: &str) -> Option<Choice> {
     match line.trim().to_lowercase().as_str() {
-        "s" | "stop" => Some(Answer::Stop),
-        "l" | "leave" => Some(Answer::Leave),
-        "f" | "follow" => Some(Answer::Follow),
+        "s" | "stop" => Some(Choice::Stop),
+        "l" | "leave" => Some(Choice::Leave),
+        "f" | "follow" => Some(Choice::Follow),
         _ => None,
     }
 }
@@ -139,9 +139,9 @@ mod tests {
     #[test]
     fn an_answer_is_a_letter_or_its_word_and_an_empty_line_is_none() {
         let table = [
-            ("s\n", Some(Answer::Stop)),
-            (" L \n", Some(Answer::Leave)),
-            ("follow", Some(Answer::Follow)),
+            ("s\n", Some(Choice::Stop)),
+            (" L \n", Some(Choice::Leave)),
+            ("follow", Some(Choice::Follow)),
             ("\n", None),
             ("", None),
             ("yes\n", None),
