@@ -51,8 +51,11 @@ pub async fn read(role: Role, config: &PluginConfig, require_digest: bool, folde
         return Err(Error::config(format!("[plugins.{name}] does not name a component"))
             .hint(format!("add component = \"{shipped}.wasm\"")));
     }
-    let address = config.component.to_str().and_then(|text| text.strip_prefix(registry::SCHEME));
-    let address = address.map(Address::parse).transpose().map_err(|e| e.context(format!("in [plugins.{name}]")))?;
+    let address = config
+        .registry_address()
+        .map(Address::parse)
+        .transpose()
+        .map_err(|e| e.context(format!("in [plugins.{name}]")))?;
     let key = config.signed_by.as_ref();
     let (path, bytes, signature) = match &address {
         Some(address) => {

@@ -112,14 +112,18 @@ pub struct PluginConfig {
 }
 
 impl PluginConfig {
+    /// The component's address, without the scheme, if the component is in a registry.
+    pub fn registry_address(&self) -> Option<&str> {
+        self.component.to_str()?.strip_prefix(super::registry::SCHEME)
+    }
+
     /// The component's name and its settings on one line, as recorded in the environment's file. Together they
     /// determine its behaviour. The path of the file is left out, because it differs between a pod and a laptop.
     pub fn identity_line(&self) -> String {
         let settings = serde_json::to_string(&self.settings).unwrap_or_default();
         let name = self.component.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
         // An address in a registry ends with its digest.
-        let is_address = self.component.to_string_lossy().starts_with(super::registry::SCHEME);
-        let name = name.split('@').next().filter(|_| is_address).unwrap_or(&name);
+        let name = name.split('@').next().filter(|_| self.registry_address().is_some()).unwrap_or(&name);
         let name = name.strip_suffix(".wasm").unwrap_or(name);
         // Settings that are too long for a line are represented by their hash.
         let settings = if settings.len() <= SETTINGS_BYTES_MAX {

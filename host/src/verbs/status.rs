@@ -173,8 +173,8 @@ async fn retention_health(session: &Session, files: Files, history: &History, no
 }
 
 async fn retention_plugin(session: &Session, files: Files) -> Result<Plugin> {
-    let component = &session.plugins().retention.component;
-    let is_a_path = component.components().count() > 1 && !component.starts_with("oci:");
+    let config = &session.plugins().retention;
+    let is_a_path = config.component.components().count() > 1 && config.registry_address().is_none();
     if files == Files::OfAPod && is_a_path {
         return Err(Error::config("its retention plugin is a file in its pods, which cannot be read from here"));
     }

@@ -9,7 +9,7 @@ use plugin::Component;
 use plugin::component::{self, Import};
 use plugin::grant::Grant;
 use plugin::lock::{self, Change, Lock, Locked};
-use plugin::{self, Role, registry};
+use plugin::{self, Role};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::path::Path;
@@ -276,9 +276,8 @@ impl Audited {
     }
 
     fn is_pinned(&self) -> bool {
-        let is_address = self.config.component.to_string_lossy().starts_with(registry::SCHEME);
         // Every accepted address contains a digest.
-        self.config.sha256.is_some() || is_address
+        self.config.sha256.is_some() || self.config.registry_address().is_some()
     }
 
     fn text(&self) -> String {
