@@ -189,6 +189,8 @@ impl Go<'_> {
         command.current_dir(source).env("GOPATH", self.work.join("gopath")).env("GOCACHE", self.work.join("gocache"));
         // The generator reads the types of the standard library, and looks for them only in GOROOT.
         command.envs([("GOROOT", GO_ROOT), ("GO111MODULE", "off"), ("CGO_ENABLED", "0"), ("GOFLAGS", "")]);
+        // The compiler of this version collects its garbage often. A larger heap saves a fifth of its time.
+        command.env("GOGC", "400");
         command
     }
 
