@@ -13,7 +13,7 @@ use super::client::Notice;
 use super::program::{NOWHERE, Program, Version};
 use super::{DatabaseFacts, OpenDatabase, Remarked};
 use base::error::{Class, Error, Result};
-use base::secret::redact;
+use base::secret::{SecretString, redact};
 use base::stream::{ByteStream, Writer, channel};
 use base::text::printable;
 use bytes::Bytes;
@@ -180,9 +180,9 @@ impl OpenDatabase {
         )?;
         let status = child.wait().await.map_err(|e| broken_pipe(&e))?;
         let secrets: Vec<_> = login.password.iter().collect();
-        let stderr = redact(&without_notices(stderr, &self.holder.notices()), &secrets);
-        let remarks = Remarks::parse(&stderr);
-        let finished = Finished { status, stderr, bytes, contents: scanner.finish(), listing };
+        let stderr = without_notices(stderr, &self.holder.notices());
+        let remarks = Remarks::parse(&stderr, &secrets);
+        let finished = Finished { status, stderr, secrets: &secrets, bytes, contents: scanner.finish(), listing };
         finished.check(&self.facts, &remarks).map_err(|error| error.context(self.dialer.target(&login.user)))?;
         for remark in &remarks.partial {
             tracing::warn!(scope = self.scope, "something is missing from the dump: {remark}");
@@ -304,16 +304,21 @@ struct ListedArchive {
 }
 
 /// The result of a pg_dump that has exited.
-struct Finished {
+struct Finished<'s> {
     status: ExitStatus,
-    /// With secrets redacted.
+    /// With the secrets, because a short one may be a part of any message by which it is classified.
     stderr: String,
+    secrets: &'s [&'s SecretString],
     bytes: u64,
     contents: Result<Option<Contents>, Flaw>,
     listing: ListedArchive,
 }
 
-impl Finished {
+impl Finished<'_> {
+    fn summary(&self) -> String {
+        redact(&summarize(&self.stderr), self.secrets)
+    }
+
     /// Checks that this is a complete dump of the database. Each check has been missing from somebody's backup tool at
     /// some point.
     fn check(&self, facts: &DatabaseFacts, remarks: &Remarks) -> Result<()> {
@@ -321,7 +326,7 @@ impl Finished {
             return Err(self.failure());
         }
         if !remarks.unknown.is_empty() {
-            return Err(Error::unexpected(format!("pg_dump reported a problem: {}", summarize(&self.stderr)))
+            return Err(Error::unexpected(format!("pg_dump reported a problem: {}", self.summary()))
                 .hint("if the message is harmless, report it, so that a later version accepts it"));
         }
         if self.bytes < DUMP_BYTES_MIN {
@@ -356,7 +361,7 @@ impl Finished {
         }
         let code = self.status.code().unwrap_or(-1);
         let (class, hint) = classify(&self.stderr);
-        let text = match summarize(&self.stderr) {
+        let text = match self.summary() {
             text if text.is_empty() => format!("pg_dump ended with exit code {code} and no error message"),
             text => format!("pg_dump failed: {text}"),
         };

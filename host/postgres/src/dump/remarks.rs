@@ -2,6 +2,7 @@
 //! those that mean that something is missing from the dump. An unknown message is a failure, because the dump may be
 //! incomplete.
 
+use base::secret::{SecretString, redact};
 use base::text::printable;
 
 /// Maximum number of messages of each kind that are kept. A database with a thousand circular keys causes a thousand
@@ -55,8 +56,8 @@ pub(super) struct Remarks {
 }
 
 impl Remarks {
-    /// Classifies the messages of an error output.
-    pub(super) fn parse(stderr: &str) -> Self {
+    /// Classifies the messages of an error output, and redacts secrets in them.
+    pub(super) fn parse(stderr: &str, secrets: &[&SecretString]) -> Self {
         let mut remarks = Self::default();
         let mut last = None;
         for line in stderr.lines().filter(|line| !line.trim().is_empty()) {
@@ -71,7 +72,8 @@ impl Remarks {
                 Some(Meaning::Partial) => &mut remarks.partial,
                 None => &mut remarks.unknown,
             };
-            let text = printable(line.trim().trim_start_matches("pg_dump: ").trim_start_matches("warning: "));
+            let text = line.trim().trim_start_matches("pg_dump: ").trim_start_matches("warning: ");
+            let text = printable(&redact(text, secrets));
             if list.len() < NOTES_MAX && !list.contains(&text) {
                 list.push(text);
             }
@@ -97,20 +99,23 @@ mod tests {
             NOTICE:  welcome\n\
             pg_dump: warning: aggregate function joined could not be dumped correctly for this database version; ignored\n\
             pg_dump: warning: something new\n";
-        let remarks = Remarks::parse(stderr);
+        let remarks = Remarks::parse(stderr, &[]);
         assert_eq!(remarks.harmless.len(), 4, "{remarks:?}");
         assert_eq!(remarks.harmless[1], "owner of table \"llx_x\" appears to be invalid");
         assert_eq!(remarks.partial.len(), 1, "{remarks:?}");
         assert_eq!(remarks.unknown, ["something new"]);
-        assert_eq!(Remarks::parse("  \n"), Remarks::default());
-        let alone = Remarks::parse("DETAIL:  of nothing\n");
+        assert_eq!(Remarks::parse("  \n", &[]), Remarks::default());
+        let alone = Remarks::parse("DETAIL:  of nothing\n", &[]);
         assert_eq!(alone.unknown.len(), 1, "a continuation without a message before it is unknown");
     }
 
     #[test]
     fn a_message_is_kept_once_and_the_number_of_messages_is_limited() {
         let many: String = (0..1_000).map(|n| format!("NOTICE:  {}\n", n % 50)).collect();
-        assert_eq!(Remarks::parse(&many).harmless.len(), NOTES_MAX);
-        assert_eq!(Remarks::parse("NOTICE:  a\nNOTICE:  a\n").harmless, ["NOTICE:  a"]);
+        assert_eq!(Remarks::parse(&many, &[]).harmless.len(), NOTES_MAX);
+        assert_eq!(Remarks::parse("NOTICE:  a\nNOTICE:  a\n", &[]).harmless, ["NOTICE:  a"]);
+        let password = SecretString::from("circular");
+        let remarks = Remarks::parse("warning: there are circular foreign-key constraints", &[&password]);
+        assert_eq!(remarks.harmless, ["there are [redacted] foreign-key constraints"]);
     }
 }

@@ -7,7 +7,6 @@ use crate::client::Dialer;
 use crate::dump::collect;
 use crate::program::Program;
 use base::error::{Class, Error, Result};
-use base::secret::redact;
 use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::path::Path;
@@ -97,7 +96,7 @@ impl Server {
         let stderr = collect(stderr).await.map_err(broken)?;
         let status = child.wait().await.map_err(broken)?;
         let secrets: Vec<_> = login.password.iter().collect();
-        judge(status, &redact(&stderr, &secrets))?;
+        judge(status, &stderr, &secrets)?;
         if plan.afterwards.is_empty() {
             return Ok(());
         }
@@ -118,7 +117,7 @@ impl Server {
         let output =
             output.map_err(|e| Error::config(format!("pg_restore cannot be run: {}", base::error::reason(&e))))?;
         if !output.status.success() {
-            return judge(output.status, &String::from_utf8_lossy(&output.stderr)).and(Err(Error::unexpected("")));
+            return judge(output.status, &String::from_utf8_lossy(&output.stderr), &[]).and(Err(Error::unexpected("")));
         }
         let text = output.stdout.split_inclusive(|byte| *byte == b'\n');
         let number = |line: &[u8]| {

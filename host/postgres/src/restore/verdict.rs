@@ -2,6 +2,7 @@
 
 use crate::dump::summarize;
 use base::error::{Class, Error, Result};
+use base::secret::{SecretString, redact};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
@@ -12,8 +13,9 @@ const HINT_SEARCH_PATH: &str = "a function in the database uses objects without 
 /// Checks that everything was restored.
 ///
 /// # Errors
-/// The failure, with a class and a hint that depend on pg_restore's messages. pg_restore runs in the C locale.
-pub(super) fn judge(status: ExitStatus, stderr: &str) -> Result<()> {
+/// The failure, with a class and a hint that depend on pg_restore's messages. pg_restore runs in the C locale. Secrets
+/// are redacted afterwards, because a short one may be a part of any message.
+pub(super) fn judge(status: ExitStatus, stderr: &str, secrets: &[&SecretString]) -> Result<()> {
     const SIGNS: [(&str, Class, &str); 17] = [
         (
             "unrecognized parameter \"pg_attver\"",
@@ -56,7 +58,7 @@ pub(super) fn judge(status: ExitStatus, stderr: &str) -> Result<()> {
     let (class, hint) = found.map_or((Class::Unexpected, "check the server's log"), |(_, class, hint)| (*class, *hint));
     let text = match summarize(stderr) {
         text if text.is_empty() => format!("exit code {} and no error message", status.code().unwrap_or(-1)),
-        text => text,
+        text => redact(&text, secrets),
     };
     Err(Error::new(class, format!("pg_restore failed: {text}")).hint(hint))
 }
@@ -64,6 +66,14 @@ pub(super) fn judge(status: ExitStatus, stderr: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_password_that_is_a_part_of_a_message_changes_neither_class_nor_hint() {
+        let (failed, password) = (ExitStatus::from_raw(1 << 8), SecretString::from("super"));
+        let error = judge(failed, "pg_restore: error: ERROR:  must be superuser to do this", &[&password]).unwrap_err();
+        assert_eq!((error.class(), error.advice()), (Class::Config, Some("restore as a superuser")));
+        assert!(error.message().contains("must be [redacted]user"), "{error}");
+    }
 
     #[test]
     fn each_failure_of_pg_restore_has_a_class_and_a_hint() {
@@ -74,11 +84,11 @@ mod tests {
             ("ERROR:  permission denied for schema public", Class::Config, "permission denied"),
             ("", Class::Unexpected, "exit code 1"),
         ] {
-            let error = judge(failed, stderr).unwrap_err();
+            let error = judge(failed, stderr, &[]).unwrap_err();
             assert!(error.class() == class && error.message().contains(says) && error.advice().is_some(), "{error:?}");
         }
-        assert!(judge(ExitStatus::from_raw(0), "").is_ok());
-        assert!(judge(ExitStatus::from_raw(0), "pg_restore: warning: errors ignored on restore: 750").is_err());
-        assert!(judge(ExitStatus::from_raw(9), "").unwrap_err().message().contains("signal 9"));
+        assert!(judge(ExitStatus::from_raw(0), "", &[]).is_ok());
+        assert!(judge(ExitStatus::from_raw(0), "pg_restore: warning: errors ignored on restore: 750", &[]).is_err());
+        assert!(judge(ExitStatus::from_raw(9), "", &[]).unwrap_err().message().contains("signal 9"));
     }
 }
