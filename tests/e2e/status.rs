@@ -86,7 +86,7 @@ fn what_is_configured_and_was_never_backed_up_is_seen_and_neither_source_is_open
     assert_eq!((prod["healthy"].as_bool(), problems(prod).len()), (Some(true), 0), "{prod}");
     assert_eq!(prod["sources"]["docs"]["last_snapshot"], "20260630T010000Z");
     assert_eq!(prod["retention"]["state"], "applied");
-    assert_eq!(problems(sandbox), [("never", Some("db")), ("never", Some("docs")), ("waiting", None)]);
+    assert_eq!(problems(sandbox), [("waiting", None), ("never", Some("db")), ("never", Some("docs"))]);
     for problem in sandbox["problems"].as_array().unwrap() {
         assert_eq!(problem["command"], "init --env sandbox", "{problem}");
     }
@@ -94,8 +94,8 @@ fn what_is_configured_and_was_never_backed_up_is_seen_and_neither_source_is_open
     assert_eq!(files(&office.at("store")), before, "a status writes nothing");
 
     let shown = office.run(&["status", "--now", "2026-06-30T12:00:00Z"]);
-    complains(&shown, 4, "sandbox: db has never been backed up whole, and 2 more");
-    assert!(shown.stderr.contains("hint: run `init --env sandbox`"), "{}", shown.stderr);
+    complains(&shown, 4, "sandbox: the store holds nothing for sandbox: its disk is not mounted");
+    assert!(shown.stderr.contains("hint: if this is intended, run `init --env sandbox`"), "{}", shown.stderr);
     assert!(shown.stdout.contains("never") && shown.stdout.contains("2026-06-30 03:00"), "{}", shown.stdout);
     let alone = office.run(&["status", "--env", "prod", "--now", "2026-06-30T12:00:00Z"]).expect_code(0);
     assert!(alone.stdout.contains("all is well"), "{}", alone.stdout);
@@ -329,26 +329,14 @@ fn metrics_are_valid_stable_and_say_never_as_zero() {
         assert!(value.parse::<i64>().is_ok(), "{line}");
         assert!(samples.insert(sample.to_owned(), value.to_owned()).is_none(), "a sample occurs twice: {line}");
     }
-    assert_eq!(
-        named,
-        [
-            "dolibarr_backup_last_success_timestamp_seconds",
-            "dolibarr_backup_last_saved_timestamp_seconds",
-            "dolibarr_backup_object_size_bytes",
-            "dolibarr_backup_source_whole",
-            "dolibarr_backup_last_complete_timestamp_seconds",
-            "dolibarr_backup_last_verification_timestamp_seconds",
-            "dolibarr_backup_last_verification_passed",
-            "dolibarr_backup_last_drill_timestamp_seconds",
-            "dolibarr_backup_last_drill_passed",
-            "dolibarr_backup_last_proof_timestamp_seconds",
-            "dolibarr_backup_retention_ok",
-            "dolibarr_backup_snapshots",
-            "dolibarr_backup_bin_snapshots",
-            "dolibarr_backup_waiting",
-            "dolibarr_backup_problems",
-        ]
-    );
+    let expected = "dolibarr_backup_last_success_timestamp_seconds dolibarr_backup_last_saved_timestamp_seconds \
+         dolibarr_backup_object_size_bytes dolibarr_backup_source_whole \
+         dolibarr_backup_last_complete_timestamp_seconds dolibarr_backup_last_verification_timestamp_seconds \
+         dolibarr_backup_last_verification_passed dolibarr_backup_last_drill_timestamp_seconds \
+         dolibarr_backup_last_drill_passed dolibarr_backup_last_proof_timestamp_seconds \
+         dolibarr_backup_retention_ok dolibarr_backup_snapshots dolibarr_backup_bin_snapshots \
+         dolibarr_backup_waiting dolibarr_backup_problems";
+    assert_eq!(named.join(" "), expected);
     for (sample, value) in [
         ("dolibarr_backup_last_success_timestamp_seconds{env=\"prod\",source=\"docs\"}", "1782781200"),
         ("dolibarr_backup_last_success_timestamp_seconds{env=\"sandbox\",source=\"db\"}", "0"),

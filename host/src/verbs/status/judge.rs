@@ -223,7 +223,9 @@ pub(super) fn judge(
     let command = format!("{verb} --env {environment}");
     let mut problems = stale(&status, &configured, limits, now, &command);
     problems.extend(not_whole(&command, &past, &configured));
-    problems.extend(status.waiting.iter().map(waiting));
+    // A store without the environment may be the wrong store, which explains everything else.
+    let first = if history.lacks_environment() { 0 } else { problems.len() };
+    problems.splice(first..first, status.waiting.iter().map(waiting));
     problems.extend(unproven(&status, history, &past, limits, now));
     problems.extend(neglected(environment, &status.retention));
     status.problems = problems;
