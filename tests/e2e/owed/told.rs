@@ -159,7 +159,7 @@ fn every_red_line_names_the_command_that_makes_it_go() {
 #[test]
 fn an_environment_that_was_never_backed_up_is_made_green_by_what_its_lines_say() {
     let office = Office::new(&["docs"], "");
-    assert_eq!(commands(&office.status("2026-06-01T01:00:00Z", 4), "never"), ["backup --env prod"]);
+    assert_eq!(commands(&office.status("2026-06-01T01:00:00Z", 4), "never"), ["init --env prod"]);
     let init = office.verb(&["init"], "2026-06-01T01:01:00Z", 0);
     assert_eq!(init["made"], true);
     assert_eq!(obey(&office, "never", "2026-06-01T02"), ["backup --env prod"]);
