@@ -114,7 +114,7 @@ async fn call_and_verify(
     let handed = Handed::from_tally(&called.tally, plugin.readable().iter().count());
     context::add_tally(tally, called.tally);
     let key = key.cloned().unwrap_or_else(SealKey::generate);
-    PluginReport { plugin, checks, handed, database, digests: &digests, key }.verified(called.result?, tally).await
+    ReportCheck { plugin, checks, handed, database, digests: &digests, key }.verified(called.result?, tally).await
 }
 
 /// How much a plugin received in its call. It cannot have counted more.
@@ -155,8 +155,8 @@ fn coarse(tally: &Tally) -> Tally {
     tally.iter().map(|(function, counted)| (function.clone(), count(counted))).collect()
 }
 
-/// The data for verifying an answer of the plugin.
-struct PluginReport<'a> {
+/// What a report of the plugin is checked against.
+struct ReportCheck<'a> {
     plugin: &'a Plugin,
     checks: &'a [crosschecking::ToCheck],
     handed: Handed,
@@ -166,7 +166,7 @@ struct PluginReport<'a> {
     key: SealKey,
 }
 
-impl PluginReport<'_> {
+impl ReportCheck<'_> {
     async fn verified(&self, report: crosschecking::Report, tally: &Tally) -> Result<CrosscheckReport> {
         let crosschecking::Report { compared, missing, altered, orphaned, findings, heads } = report;
         self.at_most("compares", compared, self.handed.asked, "documents")?;

@@ -145,7 +145,7 @@ impl Statement {
         }
         match tokens.next()? {
             (Literal { kind: Str { .. } }, text) => Some((unquoted(text, '\'')?, true)),
-            // pg_dump writes such a string only where it doubles backslashes.
+            // In such a string, pg_dump doubles backslashes and quotes, and escapes nothing else.
             (Literal { kind: EscStr { .. } }, text) => {
                 Some((unquoted(text.get(1..)?, '\'')?.replace("\\\\", "\\"), true))
             }
