@@ -177,7 +177,7 @@ impl World {
         self.oracle.unexplained(self.day, &objects)?;
         let id = done.record.id;
         let key = format!("{ENVIRONMENT}/snapshots/{id}.json");
-        if !objects.keys().any(|stored| stored.as_str() == key) {
+        if !objects.contains_key(key.as_str()) {
             return Err(self.broken(format!("the run {id} reported a commit, but its record does not exist")));
         }
         let mut all_done = done.failures.is_empty() && done.record.complete;
@@ -195,7 +195,7 @@ impl World {
         for (name, source) in &done.record.sources {
             let Some(truth) = truths.get(name) else { continue };
             let object = source.object.as_ref().and_then(|object| objects.get(&object.key));
-            if object.is_none_or(|object| *object != truth.content()) {
+            if object.is_none_or(|object| object.bytes != truth.content()) {
                 return Err(
                     self.broken(format!("the run {id} claims to hold {name}, but its object holds something else"))
                 );

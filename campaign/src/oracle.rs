@@ -6,13 +6,19 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan};
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use store::ObjectKey;
+use store::memory::{Objects, below};
 
 /// The default policy owes the ends of this many past days, months and calendar years.
 const DAYS_OWED: i32 = 30;
 const MONTHS_OWED: i32 = 12;
 const YEARS_OWED: i32 = 10;
+
+/// Where records, certificates of what was forgotten, and versions of the environment's file are.
+const RECORDS: &str = "prod/snapshots/";
+const CERTIFICATES: &str = "prod/forgotten/";
+const FILES: &str = "prod/environment/";
 
 /// Number of runs that may commit while an object exists that nothing explains.
 const UNEXPLAINED_RUNS_MAX: u32 = 1;
@@ -45,7 +51,8 @@ pub struct Oracle {
     ever: BTreeSet<String>,
     /// The history without pruning, by source and time.
     states: BTreeMap<String, BTreeMap<Timestamp, State>>,
-    /// The newest version of the environment's file.
+    /// The newest version of the environment's file, as it is stored and parsed.
+    newest_file: Bytes,
     environment: Value,
     /// Snapshots that were retired, including those that no longer exist.
     retired: BTreeSet<String>,
@@ -63,10 +70,10 @@ pub struct Oracle {
     let_age: BTreeSet<String>,
     unexplained: BTreeMap<String, u32>,
     /// The objects that each record and certificate names. Neither ever changes.
-    named: BTreeMap<String, Vec<String>>,
+    named: HashMap<ObjectKey, Vec<String>>,
     /// The records and certificates that name each object, as far as they were read.
-    named_by: BTreeMap<String, Vec<ObjectKey>>,
-    read: BTreeSet<ObjectKey>,
+    named_by: HashMap<String, Vec<ObjectKey>>,
+    read: HashSet<ObjectKey>,
     /// The state at the last check. Nothing is checked again until it changes or a period ends.
     last_check: Option<(Date, usize, usize)>,
 }
@@ -93,12 +100,12 @@ impl Oracle {
     }
 
     /// Remembers new records and the newest environment file.
-    pub fn observe(&mut self, objects: &BTreeMap<ObjectKey, Bytes>) {
-        for (key, bytes) in objects {
-            let new = between(key, "prod/snapshots/").filter(|id| !self.ever.contains(*id));
+    pub fn observe(&mut self, objects: &Objects) {
+        for (key, object) in below(objects, RECORDS) {
+            let new = between(key, RECORDS).filter(|id| !self.ever.contains(*id));
             let Some((id, taken)) = new.and_then(|id| Some((id, moment(id)?))) else { continue };
             self.ever.insert(id.to_owned());
-            let record = parsed(bytes);
+            let record = parsed(&object.bytes);
             for (source, state) in record["sources"].as_object().into_iter().flatten() {
                 let (Some(condition), Some(key)) = (state["condition"].as_str(), state["object"]["key"].as_str())
                 else {
@@ -111,9 +118,10 @@ impl Oracle {
                 self.states.entry(source.clone()).or_default().insert(taken, state);
             }
         }
-        let newest = objects.iter().rfind(|(key, _)| between(key, "prod/environment/").is_some());
-        if let Some((_, bytes)) = newest {
-            self.environment = parsed(bytes);
+        let newest = below(objects, FILES).filter(|(key, _)| between(key, FILES).is_some()).last();
+        if let Some((_, object)) = newest.filter(|(_, object)| self.newest_file != object.bytes) {
+            self.newest_file = object.bytes.clone();
+            self.environment = parsed(&object.bytes);
             for list in ["retired_snapshots", "given_up_records", "retired_ahead"] {
                 let retired = self.environment[list].as_array().into_iter().flatten();
                 self.retired.extend(retired.filter_map(Value::as_str).map(str::to_owned));
@@ -122,7 +130,7 @@ impl Oracle {
             let let_age: BTreeSet<String> = let_age.filter_map(Value::as_str).map(str::to_owned).collect();
             if !let_age.is_subset(&self.let_age) {
                 self.let_age.extend(let_age);
-                let is_there = |key: &&String| ObjectKey::parse(key).is_some_and(|key| objects.contains_key(&key));
+                let is_there = |key: &&String| objects.contains_key(key.as_str());
                 self.may_age.extend(self.by_script.iter().filter(is_there).cloned());
             }
             let trusted = self.environment["trusted_times"].as_array().into_iter().flatten();
@@ -135,7 +143,7 @@ impl Oracle {
     }
 
     /// Checks that every owed state of the history without pruning can be restored. Returns how many were checked.
-    pub fn check(&mut self, day: u32, now: Timestamp, objects: &BTreeMap<ObjectKey, Bytes>) -> Result<u64, Violation> {
+    pub fn check(&mut self, day: u32, now: Timestamp, objects: &Objects) -> Result<u64, Violation> {
         self.observe(objects);
         self.restorable(day, objects)?;
         self.adopted(day, objects)?;
@@ -148,7 +156,7 @@ impl Oracle {
             return Ok(0);
         }
         self.last_check = Some(state);
-        let exists = |key: &str| ObjectKey::parse(key).is_some_and(|key| objects.contains_key(&key));
+        let exists = |key: &str| objects.contains_key(key);
         let is_kept = |id: &str| exists(&format!("prod/snapshots/{id}.json"));
         let points = owed(today, &zone);
         let mut checked = 0;
@@ -185,11 +193,11 @@ impl Oracle {
     }
 
     /// Checks that every object that a record names exists, except lost ones.
-    fn restorable(&mut self, day: u32, objects: &BTreeMap<ObjectKey, Bytes>) -> Result<(), Violation> {
-        for (record, bytes) in objects.iter().filter(|(key, _)| between(key, "prod/snapshots/").is_some()) {
-            let named = self.named.entry(record.to_string()).or_insert_with(|| names(bytes));
-            let is_there = |key: &String| ObjectKey::parse(key).is_some_and(|key| objects.contains_key(&key));
-            if let Some(key) = named.iter().find(|key| !self.lost.contains(*key) && !is_there(key)) {
+    fn restorable(&mut self, day: u32, objects: &Objects) -> Result<(), Violation> {
+        for (record, object) in below(objects, RECORDS) {
+            let named = self.named.entry(record.clone()).or_insert_with(|| names(&object.bytes));
+            let is_there = |key: &String| objects.contains_key(key.as_str());
+            if let Some(key) = named.iter().find(|key| !is_there(key) && !self.lost.contains(*key)) {
                 return Err(Violation { day, what: format!("{record} names {key}, which does not exist") });
             }
         }
@@ -197,10 +205,9 @@ impl Oracle {
     }
 
     /// Checks that every object of a script exists, until it may age.
-    fn adopted(&self, day: u32, objects: &BTreeMap<ObjectKey, Bytes>) -> Result<(), Violation> {
+    fn adopted(&self, day: u32, objects: &Objects) -> Result<(), Violation> {
         for key in &self.by_script {
-            let is_there = ObjectKey::parse(key).is_some_and(|key| objects.contains_key(&key));
-            if !is_there && !self.may_age.contains(key) {
+            if !objects.contains_key(key.as_str()) && !self.may_age.contains(key) {
                 return Err(Violation {
                     day,
                     what: format!("{key} of a script is gone, but nobody allowed it to age"),
@@ -224,29 +231,28 @@ impl Oracle {
     }
 
     /// Checks that every object is explained, at the latest one run after it was first seen unexplained.
-    pub fn unexplained(&mut self, day: u32, objects: &BTreeMap<ObjectKey, Bytes>) -> Result<(), Violation> {
-        let mut announced = BTreeSet::new();
-        for (key, bytes) in objects {
-            if key.as_str().starts_with("prod/leases/") {
-                announced.extend(names(bytes));
-            } else if between(key, "prod/snapshots/").or_else(|| between(key, "prod/forgotten/")).is_some()
-                && self.read.insert(key.clone())
-            {
-                for named in self.named.entry(key.to_string()).or_insert_with(|| names(bytes)) {
-                    self.named_by.entry(named.clone()).or_default().push(key.clone());
-                }
+    pub fn unexplained(&mut self, day: u32, objects: &Objects) -> Result<(), Violation> {
+        let announced: BTreeSet<String> =
+            below(objects, "prod/leases/").flat_map(|(_, object)| names(&object.bytes)).collect();
+        for (key, object) in below(objects, RECORDS).chain(below(objects, CERTIFICATES)) {
+            if self.read.contains(key) {
+                continue;
+            }
+            self.read.insert(key.clone());
+            for named in self.named.entry(key.clone()).or_insert_with(|| names(&object.bytes)) {
+                self.named_by.entry(named.clone()).or_default().push(key.clone());
             }
         }
-        let own = ["db", "docs", "papers", "mails"];
-        let is_object = |key: &str| key.split('/').nth(1).is_some_and(|folder| own.contains(&folder));
         let is_named = |key: &str| {
             announced.contains(key)
                 || self.named_by.get(key).is_some_and(|by| by.iter().any(|by| objects.contains_key(by)))
         };
-        let unexplained: Vec<String> = objects
-            .keys()
-            .map(ObjectKey::as_str)
-            .filter(|key| is_object(key) && !self.by_script.contains(*key) && !is_named(key))
+        let own = ["prod/db/", "prod/docs/", "prod/papers/", "prod/mails/"];
+        let unexplained: Vec<String> = own
+            .into_iter()
+            .flat_map(|folder| below(objects, folder))
+            .map(|(key, _)| key.as_str())
+            .filter(|key| !self.by_script.contains(*key) && !is_named(key))
             .map(str::to_owned)
             .collect();
         self.unexplained.retain(|key, _| unexplained.contains(key));

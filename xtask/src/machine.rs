@@ -191,28 +191,30 @@ fn unpacked(program: &str, package: &str, doing: &str) -> Result<()> {
     if on_path(program).is_some() { Ok(()) } else { unpack(package, &[package], doing) }
 }
 
-/// Fetches Debian packages and unpacks them into one folder of the cache, without running their scripts.
+/// Fetches Debian packages and unpacks them into one folder of the cache, unless it exists.
 fn unpack(folder: &str, packages: &[&str], doing: &str) -> Result<()> {
+    cache::once(folder, |folder| timed(doing, || fetch(packages, folder))).map(drop)
+}
+
+/// Fetches Debian packages and unpacks them into a folder, without running their scripts.
+fn fetch(packages: &[&str], folder: &Path) -> Result<()> {
     let names = packages.join(" ");
     let by_hand = format!("fetch it by hand: apt-get download {names}");
-    let fetch = |folder: &Path| {
-        if on_path("apt-get").is_none() {
-            return Err(failure(format_args!("{names} is missing, and this machine has no apt-get"), &by_hand));
-        }
-        let download = || {
-            let mut command = Command::new("apt-get");
-            command.args(["download", "-q"]).args(packages).current_dir(folder);
-            command
-        };
-        if !succeeds(&mut download()) {
-            quiet(&mut as_root(["apt-get", "update", "-q"]), &by_hand)?;
-            quiet(&mut download(), &by_hand)?;
-        }
-        let mut unpack = Command::new("sh");
-        let script = "set -e; for package in *.deb; do dpkg -x \"$package\" .; done; rm -- *.deb";
-        quiet(unpack.args(["-c", script]).current_dir(folder), &by_hand).map(drop)
+    if on_path("apt-get").is_none() {
+        return Err(failure(format_args!("{names} is missing, and this machine has no apt-get"), &by_hand));
+    }
+    let download = || {
+        let mut command = Command::new("apt-get");
+        command.args(["download", "-q"]).args(packages).current_dir(folder);
+        command
     };
-    cache::once(folder, |folder| timed(doing, || fetch(folder))).map(drop)
+    if !succeeds(&mut download()) {
+        quiet(&mut as_root(["apt-get", "update", "-q"]), &by_hand)?;
+        quiet(&mut download(), &by_hand)?;
+    }
+    let mut unpack = Command::new("sh");
+    let script = "set -e; for package in *.deb; do dpkg -x \"$package\" .; done; rm -- *.deb";
+    quiet(unpack.args(["-c", script]).current_dir(folder), &by_hand).map(drop)
 }
 
 /// cargo-deny, from the PATH or the cache. Builds it if it is missing.

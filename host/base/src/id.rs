@@ -120,7 +120,7 @@ impl Stamp {
             small(time.get(4..))?,
             0,
         );
-        Some(Self(civil.ok()?.to_zoned_datetime(jiff::tz::TimeZone::UTC).ok()?.timestamp()))
+        jiff::tz::Offset::UTC.to_timestamp(civil.ok()?).ok().map(Self)
     }
 }
 

@@ -17,7 +17,7 @@ pub struct Namespace(String);
 impl Namespace {
     /// A namespace whose name is a constant of the program.
     pub fn literal(name: &'static str) -> Self {
-        debug_assert!(is_label(name), "`{name}` cannot name a namespace");
+        assert!(is_label(name), "`{name}` cannot name a namespace");
         Self(name.to_owned())
     }
 

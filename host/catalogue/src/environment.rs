@@ -15,7 +15,7 @@ pub use versions::{file_key, versions, write};
 
 use crate::configured::{Configured, Environment, SourceKind};
 use crate::guard;
-use crate::record::newer_format;
+use crate::record::{Unreadable, newer_format, read};
 use base::error::{Error, Result};
 use base::evidence::SealKey;
 use base::id::{SnapshotId, Stamp};
@@ -319,24 +319,18 @@ impl EnvironmentFile {
             Error::unexpected(format!("the environment's file {environment}/{FOLDER}/{stamp}.json {why}"))
                 .hint("nothing is forgotten while it is damaged; put a copy back in its place")
         };
-        let version: Versioned = serde_json::from_slice(bytes).map_err(|e| damaged(format!("cannot be read: {e}")))?;
-        if version.format_version > FORMAT_VERSION {
-            let found = version.format_version;
-            let what = format!("the environment's file {environment}/{FOLDER}/{stamp}.json has format {found}");
-            return Err(newer_format(&what, FORMAT_VERSION));
-        }
-        let file: Self = serde_json::from_slice(bytes).map_err(|e| damaged(format!("cannot be read: {e}")))?;
+        let file = read(bytes, FORMAT_VERSION, |file: &Self| file.format_version).map_err(|error| match error {
+            Unreadable::Damaged(error) => damaged(format!("cannot be read: {error}")),
+            Unreadable::Newer(found) => {
+                let what = format!("the environment's file {environment}/{FOLDER}/{stamp}.json has format {found}");
+                newer_format(&what, FORMAT_VERSION)
+            }
+        })?;
         if file.environment != environment.as_str() {
             return Err(damaged(format!("belongs to `{}`", base::text::printable(&file.environment))));
         }
         Ok(file)
     }
-}
-
-/// The one field that every version has.
-#[derive(Deserialize)]
-struct Versioned {
-    format_version: u32,
 }
 
 #[cfg(test)]

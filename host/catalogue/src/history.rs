@@ -346,7 +346,7 @@ impl History {
 
     /// The snapshot with this id.
     pub fn snapshot(&self, id: SnapshotId) -> Option<&Snapshot> {
-        self.snapshots.iter().find(|snapshot| snapshot.id == id)
+        self.snapshots.binary_search_by_key(&id, |snapshot| snapshot.id).ok().and_then(|at| self.snapshots.get(at))
     }
 
     /// The errors of records that cannot be read.

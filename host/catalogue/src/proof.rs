@@ -9,10 +9,11 @@ pub use crosscheck::{CrosscheckReport, CrosscheckVerdict, Finding, Head, PATHS_M
 
 use crate::configured::Environment;
 use crate::keys::key;
-use crate::record::PluginRecord;
+use crate::record::{PluginRecord, Unreadable, read};
 use base::error::{Error, Result};
 use base::id::{SnapshotId, Stamp};
 use jiff::{SignedDuration, Timestamp};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use store::ObjectKey;
@@ -246,7 +247,7 @@ impl Drill {
     /// # Errors
     /// [`base::error::Class::Unexpected`] if it cannot be read or a newer version wrote it.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
-        parse(bytes, "the report of a drill")
+        parse(bytes, "the report of a drill", |drill: &Self| drill.format_version)
     }
 }
 
@@ -262,27 +263,18 @@ impl Verification {
     /// # Errors
     /// [`base::error::Class::Unexpected`] if it cannot be read or a newer version wrote it.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
-        parse(bytes, "the record of a verification")
+        parse(bytes, "the record of a verification", |seen: &Self| seen.format_version)
     }
 }
 
-/// The one field that every version has.
-#[derive(Deserialize)]
-struct Versioned {
-    format_version: u32,
-}
-
-fn parse<T: for<'de> Deserialize<'de>>(bytes: &[u8], what: &str) -> Result<T> {
-    let unreadable = |error: serde_json::Error| Error::unexpected(format!("{what} cannot be read: {error}"));
-    let version: Versioned = serde_json::from_slice(bytes).map_err(unreadable)?;
-    if version.format_version > FORMAT_VERSION {
-        let found = version.format_version;
-        return Err(Error::unexpected(format!(
+fn parse<T: DeserializeOwned>(bytes: &[u8], what: &str, version_of: impl Fn(&T) -> u32) -> Result<T> {
+    read(bytes, FORMAT_VERSION, version_of).map_err(|error| match error {
+        Unreadable::Damaged(error) => Error::unexpected(format!("{what} cannot be read: {error}")),
+        Unreadable::Newer(found) => Error::unexpected(format!(
             "{what} has format {found}, but this version reads only formats up to {FORMAT_VERSION}"
         ))
-        .hint("use the newer version of dolibarr-backup that wrote it"));
-    }
-    serde_json::from_slice(bytes).map_err(unreadable)
+        .hint("use the newer version of dolibarr-backup that wrote it"),
+    })
 }
 
 #[cfg(test)]

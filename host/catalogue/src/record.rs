@@ -10,6 +10,7 @@ pub use source::{ArchiveRecord, DatabaseRecord, ObjectRecord, ProblemRecord, Sou
 use base::error::{Error, Result};
 use base::id::{SnapshotId, Stamp};
 use jiff::Timestamp;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use store::ObjectKey;
@@ -239,12 +240,6 @@ pub struct Certificate {
     pub planned_by: Option<PluginRecord>,
 }
 
-/// The one field that every version of a record has.
-#[derive(Deserialize)]
-struct Versioned {
-    format_version: u32,
-}
-
 impl Record {
     /// A record without sources that follows no other one, and is not complete.
     pub fn blank(id: SnapshotId, environment: &str) -> Self {
@@ -280,13 +275,14 @@ impl Record {
             Error::unexpected(format!("the record of snapshot {id} of {environment} {why}"))
                 .hint("no object is deleted while a record is damaged; compare it with a copy, or move it away by hand")
         };
-        let version: Versioned = serde_json::from_slice(bytes).map_err(|e| damaged(format!("cannot be read: {e}")))?;
-        if version.format_version > FORMAT_VERSION {
-            let found = version.format_version;
-            let what = format!("the record of snapshot {id} of {environment} has format {found}");
-            return Err(newer_format(&what, FORMAT_VERSION));
-        }
-        let record: Self = serde_json::from_slice(bytes).map_err(|e| damaged(format!("cannot be read: {e}")))?;
+        let record =
+            read(bytes, FORMAT_VERSION, |record: &Self| record.format_version).map_err(|error| match error {
+                Unreadable::Damaged(error) => damaged(format!("cannot be read: {error}")),
+                Unreadable::Newer(found) => {
+                    let what = format!("the record of snapshot {id} of {environment} has format {found}");
+                    newer_format(&what, FORMAT_VERSION)
+                }
+            })?;
         if record.id != id || record.environment != environment {
             return Err(damaged(format!("belongs to snapshot {} of {}", record.id, record.environment)));
         }
@@ -297,6 +293,32 @@ impl Record {
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         to_bytes(self)
     }
+}
+
+/// Why a stored file cannot be read.
+pub(crate) enum Unreadable {
+    Damaged(serde_json::Error),
+    /// A newer version wrote it, in this format.
+    Newer(u32),
+}
+
+/// Reads a stored file of a format up to `newest`. `version_of` returns the format of a file that was read.
+pub(crate) fn read<T: DeserializeOwned>(
+    bytes: &[u8],
+    newest: u32,
+    version_of: impl Fn(&T) -> u32,
+) -> Result<T, Unreadable> {
+    /// The one field that every format has.
+    #[derive(Deserialize)]
+    struct Versioned {
+        format_version: u32,
+    }
+    let value = serde_json::from_slice(bytes).map_err(Unreadable::Damaged);
+    let version = match &value {
+        Ok(value) => version_of(value),
+        Err(_) => serde_json::from_slice::<Versioned>(bytes).map_err(Unreadable::Damaged)?.format_version,
+    };
+    if version > newest { Err(Unreadable::Newer(version)) } else { value }
 }
 
 /// The error for a file that a newer version wrote.

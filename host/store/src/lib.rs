@@ -20,6 +20,7 @@ use base::stream::ByteStream;
 use bytes::Bytes;
 use location::{Location, locate};
 use serde::Deserialize;
+use std::borrow::Borrow;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -51,6 +52,12 @@ impl ObjectKey {
 
     /// The key as text.
     pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Borrow<str> for ObjectKey {
+    fn borrow(&self) -> &str {
         &self.0
     }
 }

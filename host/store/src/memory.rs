@@ -8,7 +8,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::ops::Range;
+use std::ops::{Bound, Range};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A fault in one operation.
@@ -24,18 +24,40 @@ pub enum Fault {
 #[derive(Debug, Clone)]
 pub struct Memory(Arc<Mutex<Inner>>);
 
+/// An object with the time at which it was written.
+#[derive(Debug, Clone)]
+pub struct Object {
+    /// Its content.
+    pub bytes: Bytes,
+    written: Timestamp,
+}
+
+/// All objects of a store.
+pub type Objects = BTreeMap<ObjectKey, Object>;
+
 #[derive(Debug)]
 struct Inner {
-    objects: BTreeMap<ObjectKey, (Bytes, Timestamp)>,
+    // Shared with whoever looks at it, and copied only if it changes meanwhile.
+    objects: Arc<Objects>,
     now: Timestamp,
     operations: u64,
     faults: BTreeMap<u64, Fault>,
 }
 
+impl Inner {
+    fn put(&mut self, key: ObjectKey, bytes: Bytes) {
+        Arc::make_mut(&mut self.objects).insert(key, Object { bytes, written: self.now });
+    }
+
+    fn remove(&mut self, key: &ObjectKey) {
+        Arc::make_mut(&mut self.objects).remove(key);
+    }
+}
+
 impl Memory {
     /// An empty store whose clock shows `now`.
     pub fn new(now: Timestamp) -> Self {
-        let inner = Inner { objects: BTreeMap::new(), now, operations: 0, faults: BTreeMap::new() };
+        let inner = Inner { objects: Arc::default(), now, operations: 0, faults: BTreeMap::new() };
         Self(Arc::new(Mutex::new(inner)))
     }
 
@@ -65,21 +87,19 @@ impl Memory {
         self.inner().faults.clear();
     }
 
-    /// All objects.
-    pub fn objects(&self) -> BTreeMap<ObjectKey, Bytes> {
-        self.inner().objects.iter().map(|(key, (bytes, _))| (key.clone(), bytes.clone())).collect()
+    /// All objects, as they are now.
+    pub fn objects(&self) -> Arc<Objects> {
+        Arc::clone(&self.inner().objects)
     }
 
     /// Stores an object as another program would.
     pub fn place(&self, key: ObjectKey, bytes: Bytes) {
-        let mut inner = self.inner();
-        let now = inner.now;
-        inner.objects.insert(key, (bytes, now));
+        self.inner().put(key, bytes);
     }
 
     /// Removes an object as another program would.
     pub fn take_away(&self, key: &ObjectKey) {
-        self.inner().objects.remove(key);
+        self.inner().remove(key);
     }
 
     /// Runs one operation: yields to others first, then applies the fault that is due, if any.
@@ -107,7 +127,7 @@ impl Memory {
             if inner.objects.contains_key(key) {
                 return Err(super::exists(key));
             }
-            inner.objects.insert(key.clone(), (Bytes::from(body), inner.now));
+            inner.put(key.clone(), Bytes::from(body));
             Ok(stored)
         })
         .await
@@ -116,7 +136,7 @@ impl Memory {
     /// See [`super::Store::put`].
     pub async fn put(&self, key: &ObjectKey, body: Bytes) -> Result<()> {
         self.operate(|inner| {
-            inner.objects.insert(key.clone(), (body, inner.now));
+            inner.put(key.clone(), body);
             Ok(())
         })
         .await
@@ -128,7 +148,7 @@ impl Memory {
             if inner.objects.contains_key(key) {
                 return Ok(Created::Exists);
             }
-            inner.objects.insert(key.clone(), (body, inner.now));
+            inner.put(key.clone(), body);
             Ok(Created::Created)
         })
         .await
@@ -136,7 +156,7 @@ impl Memory {
 
     /// See [`super::Store::get`].
     pub async fn get(&self, key: &ObjectKey) -> Result<Option<Bytes>> {
-        self.operate(|inner| Ok(inner.objects.get(key).map(|(bytes, _)| bytes.clone()))).await
+        self.operate(|inner| Ok(inner.objects.get(key).map(|object| object.bytes.clone()))).await
     }
 
     /// See [`super::Store::head`].
@@ -146,15 +166,13 @@ impl Memory {
 
     /// See [`super::Store::list`].
     pub async fn list(&self, under: &str) -> Result<Vec<Meta>> {
-        let below = |(key, _): &(&ObjectKey, &(Bytes, Timestamp))| key.as_str().starts_with(under);
-        self.operate(|inner| Ok(inner.objects.iter().filter(below).map(|(key, object)| meta(key, object)).collect()))
-            .await
+        self.operate(|inner| Ok(below(&inner.objects, under).map(|(key, object)| meta(key, object)).collect())).await
     }
 
     /// See [`super::Store::delete`].
     pub async fn delete(&self, key: &ObjectKey) -> Result<Deleted> {
         self.operate(|inner| {
-            inner.objects.remove(key);
+            inner.remove(key);
             Ok(Deleted::Gone)
         })
         .await
@@ -171,11 +189,18 @@ impl Memory {
         let (writer, stream) = stream::channel(Some(part.len() as u64));
         // Both items fit in the channel, so sending does not wait for a reader.
         let sent = writer.send(part).await.is_ok() && writer.finish().await.is_ok();
-        debug_assert!(sent, "the receiving half is still alive");
+        assert!(sent, "the receiving half is still alive");
         Ok(stream)
     }
 }
 
-fn meta(key: &ObjectKey, (bytes, modified): &(Bytes, Timestamp)) -> Meta {
-    Meta { key: key.clone(), bytes: bytes.len() as u64, modified: *modified }
+/// The objects whose key begins with `start`.
+pub fn below<'o>(objects: &'o Objects, start: &str) -> impl Iterator<Item = (&'o ObjectKey, &'o Object)> {
+    objects
+        .range::<str, _>((Bound::Included(start), Bound::Unbounded))
+        .take_while(move |(key, _)| key.as_str().starts_with(start))
+}
+
+fn meta(key: &ObjectKey, Object { bytes, written }: &Object) -> Meta {
+    Meta { key: key.clone(), bytes: bytes.len() as u64, modified: *written }
 }

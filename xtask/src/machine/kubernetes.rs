@@ -30,7 +30,7 @@ pub fn control_plane() -> Result<()> {
         return Ok(());
     }
     let doing = "building a Kubernetes control plane, once on this machine, about 6 minutes on 2 cores";
-    build(CONTROL_PLANE, &["kube-apiserver", "kube-controller-manager", "kubectl"], doing)
+    build(CONTROL_PLANE, &["kube-apiserver", "kube-controller-manager"], doing)
 }
 
 /// Provides a kubelet, a scheduler and a container runtime.
@@ -49,7 +49,12 @@ fn build(folder: &str, components: &[&str], doing: &str) -> Result<()> {
         return Ok(());
     }
     let _held = cache::lock(&cache.join(LOCK))?;
-    cache::once(folder, |into| timed(doing, || source::build(&work, components, into)))?;
+    cache::once(folder, |into| {
+        timed(doing, || {
+            source::build(&work, components, into)?;
+            if is_last { Ok(()) } else { source::fetch_programs(&work, into) }
+        })
+    })?;
     if is_last {
         // About 2 GB that are no longer needed.
         source::remove(&work);

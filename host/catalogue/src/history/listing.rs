@@ -82,6 +82,8 @@ pub(super) struct Found {
 /// Sorts the keys of an environment by what they are. A key that does not parse is not touched.
 pub(super) fn sort_keys(environment: &Environment, listed: impl Iterator<Item = Meta>) -> Keys {
     let mut keys = Keys::default();
+    // Sets and maps are built at once from what is sorted already, because a listing has thousands of certificates.
+    let (mut certificates, mut stamps) = (Vec::new(), Vec::new());
     for Meta { key, bytes, modified } in listed {
         let mut parts = key.as_str().split('/');
         let (Some(first), Some(folder), Some(name), None) = (parts.next(), parts.next(), parts.next(), parts.next())
@@ -91,25 +93,25 @@ pub(super) fn sort_keys(environment: &Environment, listed: impl Iterator<Item = 
         if first != environment.as_str() {
             continue;
         }
-        let own = name.split('.').next().and_then(|stem| stem.parse::<Stamp>().ok());
+        let (stem, extension) = name.split_once('.').unwrap_or((name, ""));
+        let own = stem.parse::<Stamp>().ok();
         if folder == "snapshots" || folder == "forgotten" || !RESERVED.contains(&folder) {
-            keys.stamps.extend(own);
+            stamps.extend(own);
         }
-        let stamp = name.strip_suffix(".json").and_then(|stem| stem.parse::<Stamp>().ok());
+        let stamp = own.filter(|_| extension == "json");
         match (folder, stamp) {
             ("leases", _) => keys.leases.push(key),
             ("snapshots", Some(stamp)) => drop(keys.records.insert(SnapshotId::named(stamp), modified)),
             ("forgotten", Some(stamp)) => {
                 let id = SnapshotId::named(stamp);
-                keys.certificates.insert(id, modified);
+                certificates.push((id, modified));
                 keys.empty_certificates.extend((bytes == 0).then_some(id));
             }
             (crate::environment::FOLDER, Some(stamp)) => drop(keys.environment_files.insert(stamp)),
             ("verified", None) => keys.verified.extend(Mark::parse(name)),
             _ if RESERVED.contains(&folder) => {}
             _ => {
-                if let Some((stem, extension)) = name.split_once('.')
-                    && let Some(kind) = kind_of(extension)
+                if let Some(kind) = kind_of(extension)
                     && let Some(moment) = parse_moment(stem)
                 {
                     let (source, own) = (folder.to_owned(), own == Some(moment));
@@ -118,6 +120,8 @@ pub(super) fn sort_keys(environment: &Environment, listed: impl Iterator<Item = 
             }
         }
     }
+    keys.certificates = certificates.into_iter().collect();
+    keys.stamps = stamps.into_iter().collect();
     keys
 }
 

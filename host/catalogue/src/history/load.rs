@@ -16,7 +16,7 @@ use base::id::SnapshotId;
 use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use store::{ObjectKey, Store};
 
 /// Records that are read at the same time. Each is a small request dominated by latency.
@@ -116,7 +116,7 @@ async fn read_records(
     before: Option<&History>,
 ) -> Result<Vec<Read>> {
     let known = |id: SnapshotId| {
-        let snapshot = before?.snapshots.iter().find(|snapshot| snapshot.id == id)?;
+        let snapshot = before?.snapshot(id)?;
         let record = snapshot.record.clone()?;
         Some((id, Ok(record), snapshot.record_sha256.clone()?))
     };
@@ -162,12 +162,10 @@ pub(super) fn known_sources(
     sources
 }
 
-fn referenced_objects(records: &[Read]) -> BTreeSet<ObjectKey> {
+fn referenced_objects(records: &[Read]) -> HashSet<&ObjectKey> {
     let records = records.iter().filter_map(|(_, record, _)| record.as_ref().ok());
-    records
-        .flat_map(|record| record.sources.values())
-        .filter_map(|source| Some(source.object.as_ref()?.key.clone()))
-        .collect()
+    let sources = records.flat_map(|record| record.sources.values());
+    sources.filter_map(|source| Some(&source.object.as_ref()?.key)).collect()
 }
 
 /// Requests each object that a record names and the listing lacked. The listing and the later reads are not atomic: a
@@ -335,11 +333,8 @@ pub(super) fn build(keys: &Keys, records: Vec<Read>, facts: Facts<'_>) -> Histor
     }
     clocks::mark_disowned(&mut snapshots);
     let damaged = snapshots.values().any(|snapshot| snapshot.damage.is_some());
-    let referenced: BTreeSet<ObjectKey> = snapshots
-        .values()
-        .flat_map(|snapshot| snapshot.sources.values())
-        .filter_map(|state| state.object.as_ref().map(|object| object.key.clone()))
-        .collect();
+    let states = snapshots.values().flat_map(|snapshot| snapshot.sources.values());
+    let referenced: HashSet<&ObjectKey> = states.filter_map(|state| Some(&state.object.as_ref()?.key)).collect();
     // Objects that a run has stored but not committed are neither a snapshot nor garbage. The lease mark says which run
     // they belong to.
     let announced = &facts.announced;

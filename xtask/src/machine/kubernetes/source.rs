@@ -1,8 +1,9 @@
 //! Builds Kubernetes from Debian's source package. The package in Debian 12 contains all of upstream's 1.20 and its
-//! dependencies. In later releases it contains only kubectl. No release has binary packages of the servers.
+//! dependencies. In later releases it contains only kubectl. No release has binary packages of the servers, but etcd and
+//! kubectl have one.
 
-use crate::machine::{apt, as_root, on_path};
-use crate::run::{failure, quiet, succeeds, timed};
+use crate::machine::{apt, fetch, on_path};
+use crate::run::{failure, quiet, timed};
 use anyhow::{Context, Result};
 use std::collections::BTreeSet;
 use std::fs;
@@ -23,8 +24,8 @@ const GENERATED: &str = "generated";
 /// Go packages with the variables for the version that a binary reports.
 const VERSION_PACKAGES: [&str; 2] = ["component-base/version", "client-go/pkg/version"];
 
-/// Builds components of Kubernetes into a folder. If one of them is the API server, also puts etcd there. `work` keeps
-/// the source and the compiler's cache from one call to the next, and grows to about 2 GB.
+/// Builds components of Kubernetes into a folder. `work` keeps the source and the compiler's cache from one call to the
+/// next, and grows to about 2 GB.
 ///
 /// # Errors
 /// If apt or the source package is missing, or the compiler fails.
@@ -45,7 +46,7 @@ pub fn build(work: &Path, components: &[&str], into: &Path) -> Result<()> {
             )
         })?;
     }
-    if components.contains(&"kube-apiserver") { etcd(work, into) } else { Ok(()) }
+    Ok(())
 }
 
 /// Removes the work folder. The marks go first, so that an incomplete rest is never mistaken for a complete folder.
@@ -251,24 +252,20 @@ fn collect_tagged(source: &Path, folder: &Path, found: &mut BTreeSet<String>) ->
     Ok(())
 }
 
-/// Fetches Debian's etcd. It is unpacked and not installed, because its package contains a service.
-fn etcd(work: &Path, into: &Path) -> Result<()> {
-    let folder = work.join("etcd");
+/// Fetches the programs that Debian has as binary packages.
+///
+/// # Errors
+/// If apt has no such package.
+pub fn fetch_programs(work: &Path, into: &Path) -> Result<()> {
+    let folder = work.join("debian");
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(&folder)?;
-    let by_hand = "fetch it by hand: apt-get download etcd-server";
-    let download = || {
-        let mut command = Command::new("apt-get");
-        command.args(["download", "-q", "etcd-server"]).current_dir(&folder);
-        command
-    };
-    if !succeeds(&mut download()) {
-        quiet(&mut as_root(["apt-get", "update", "-q"]), by_hand)?;
-        quiet(&mut download(), by_hand)?;
+    fetch(&["etcd-server", "kubernetes-client"], &folder)?;
+    for program in ["etcd", "kubectl"] {
+        let from = folder.join("usr/bin").join(program);
+        fs::copy(&from, into.join(program)).with_context(|| format!("the package has no {}", from.display()))?;
     }
-    let mut unpack = Command::new("sh");
-    quiet(unpack.args(["-c", "dpkg -x ./*.deb ."]).current_dir(&folder), by_hand)?;
-    fs::copy(folder.join("usr/bin/etcd"), into.join("etcd")).context("etcd-server has no usr/bin/etcd").map(drop)
+    Ok(())
 }
 
 #[cfg(test)]
