@@ -15,7 +15,7 @@ pub use versions::{file_key, versions, write};
 
 use crate::configured::{Configured, Environment, SourceKind};
 use crate::guard;
-use crate::record::{Unreadable, newer_format, read};
+use crate::record::read;
 use base::error::{Error, Result};
 use base::evidence::SealKey;
 use base::id::{SnapshotId, Stamp};
@@ -315,17 +315,12 @@ impl EnvironmentFile {
     /// [`base::error::Class::Unexpected`] if it cannot be read or belongs to another environment;
     /// [`base::error::Class::Config`] if a newer version wrote it.
     pub fn parse(bytes: &[u8], environment: &Environment, stamp: Stamp) -> Result<Self> {
+        let what = || format!("the environment's file {environment}/{FOLDER}/{stamp}.json");
         let damaged = |why: String| {
-            Error::unexpected(format!("the environment's file {environment}/{FOLDER}/{stamp}.json {why}"))
-                .hint("nothing is forgotten while it is damaged; put a copy back in its place")
+            let hint = "nothing is forgotten while it is damaged; put a copy back in its place";
+            Error::unexpected(format!("{} {why}", what())).hint(hint)
         };
-        let file = read(bytes, FORMAT_VERSION, |file: &Self| file.format_version).map_err(|error| match error {
-            Unreadable::Damaged(error) => damaged(format!("cannot be read: {error}")),
-            Unreadable::Newer(found) => {
-                let what = format!("the environment's file {environment}/{FOLDER}/{stamp}.json has format {found}");
-                newer_format(&what, FORMAT_VERSION)
-            }
-        })?;
+        let file = read(bytes, FORMAT_VERSION, |file: &Self| file.format_version, what, damaged)?;
         if file.environment != environment.as_str() {
             return Err(damaged(format!("belongs to `{}`", base::text::printable(&file.environment))));
         }

@@ -9,7 +9,7 @@ pub use crosscheck::{CrosscheckReport, CrosscheckVerdict, Finding, Head, PATHS_M
 
 use crate::configured::Environment;
 use crate::keys::key;
-use crate::record::{PluginRecord, Unreadable, read};
+use crate::record::{PluginRecord, read};
 use base::error::{Error, Result};
 use base::id::{SnapshotId, Stamp};
 use jiff::{SignedDuration, Timestamp};
@@ -245,7 +245,7 @@ impl Drill {
     /// Reads a stored report.
     ///
     /// # Errors
-    /// [`base::error::Class::Unexpected`] if it cannot be read or a newer version wrote it.
+    /// [`base::error::Class::Unexpected`] if it cannot be read; [`base::error::Class::Config`] if a newer version wrote it.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
         parse(bytes, "the report of a drill", |drill: &Self| drill.format_version)
     }
@@ -261,20 +261,15 @@ impl Verification {
     /// Reads a stored record.
     ///
     /// # Errors
-    /// [`base::error::Class::Unexpected`] if it cannot be read or a newer version wrote it.
+    /// [`base::error::Class::Unexpected`] if it cannot be read; [`base::error::Class::Config`] if a newer version wrote it.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
         parse(bytes, "the record of a verification", |seen: &Self| seen.format_version)
     }
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8], what: &str, version_of: impl Fn(&T) -> u32) -> Result<T> {
-    read(bytes, FORMAT_VERSION, version_of).map_err(|error| match error {
-        Unreadable::Damaged(error) => Error::unexpected(format!("{what} cannot be read: {error}")),
-        Unreadable::Newer(found) => Error::unexpected(format!(
-            "{what} has format {found}, but this version reads only formats up to {FORMAT_VERSION}"
-        ))
-        .hint("use the newer version of dolibarr-backup that wrote it"),
-    })
+    let damaged = |why: String| Error::unexpected(format!("{what} {why}"));
+    read(bytes, FORMAT_VERSION, version_of, || what.to_owned(), damaged)
 }
 
 #[cfg(test)]

@@ -271,18 +271,12 @@ impl Record {
     /// [`base::error::Class::Unexpected`] if it is not a valid record or is the record of another snapshot;
     /// [`base::error::Class::Config`] if a newer version wrote it.
     pub fn parse(bytes: &[u8], environment: &str, id: SnapshotId) -> Result<Self> {
+        let what = || format!("the record of snapshot {id} of {environment}");
         let damaged = |why: String| {
-            Error::unexpected(format!("the record of snapshot {id} of {environment} {why}"))
+            Error::unexpected(format!("{} {why}", what()))
                 .hint("no object is deleted while a record is damaged; compare it with a copy, or move it away by hand")
         };
-        let record =
-            read(bytes, FORMAT_VERSION, |record: &Self| record.format_version).map_err(|error| match error {
-                Unreadable::Damaged(error) => damaged(format!("cannot be read: {error}")),
-                Unreadable::Newer(found) => {
-                    let what = format!("the record of snapshot {id} of {environment} has format {found}");
-                    newer_format(&what, FORMAT_VERSION)
-                }
-            })?;
+        let record = read(bytes, FORMAT_VERSION, |record: &Self| record.format_version, what, damaged)?;
         if record.id != id || record.environment != environment {
             return Err(damaged(format!("belongs to snapshot {} of {}", record.id, record.environment)));
         }
@@ -295,36 +289,35 @@ impl Record {
     }
 }
 
-/// Why a stored file cannot be read.
-pub(crate) enum Unreadable {
-    Damaged(serde_json::Error),
-    /// A newer version wrote it, in this format.
-    Newer(u32),
-}
-
-/// Reads a stored file of a format up to `newest`. `version_of` returns the format of a file that was read.
+/// Reads a stored file of a format up to `newest`. `version_of` returns the format of a file that was read, `what` names
+/// the file in a message, and `damaged` makes the error for one that cannot be read.
+///
+/// # Errors
+/// What `damaged` makes; [`base::error::Class::Config`] if a newer version wrote the file.
 pub(crate) fn read<T: DeserializeOwned>(
     bytes: &[u8],
     newest: u32,
     version_of: impl Fn(&T) -> u32,
-) -> Result<T, Unreadable> {
+    what: impl Fn() -> String,
+    damaged: impl Fn(String) -> Error,
+) -> Result<T> {
     /// The one field that every format has.
     #[derive(Deserialize)]
     struct Versioned {
         format_version: u32,
     }
-    let value = serde_json::from_slice(bytes).map_err(Unreadable::Damaged);
+    let unreadable = |error: serde_json::Error| damaged(format!("cannot be read: {error}"));
+    let value = serde_json::from_slice(bytes);
     let version = match &value {
         Ok(value) => version_of(value),
-        Err(_) => serde_json::from_slice::<Versioned>(bytes).map_err(Unreadable::Damaged)?.format_version,
+        Err(_) => serde_json::from_slice::<Versioned>(bytes).map_err(unreadable)?.format_version,
     };
-    if version > newest { Err(Unreadable::Newer(version)) } else { value }
-}
-
-/// The error for a file that a newer version wrote.
-pub(crate) fn newer_format(what: &str, newest_known: u32) -> Error {
-    Error::config(format!("{what}, but this version reads only formats up to {newest_known}"))
-        .hint("use the newer version of dolibarr-backup that wrote it")
+    if version > newest {
+        let what = what();
+        let error = format!("{what} has format {version}, but this version reads only formats up to {newest}");
+        return Err(Error::config(error).hint("use the newer version of dolibarr-backup that wrote it"));
+    }
+    value.map_err(unreadable)
 }
 
 /// Serialises a value that is stored, indented so that it can be read with `aws s3 cp` and a pager.
