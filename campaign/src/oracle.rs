@@ -8,7 +8,7 @@ use jiff::{Timestamp, ToSpan};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use store::ObjectKey;
-use store::memory::{Objects, below};
+use store::memory::{Objects, StoredObject, starting_with};
 
 /// The default policy owes the ends of this many past days, months and calendar years.
 const DAYS_OWED: i32 = 30;
@@ -18,7 +18,7 @@ const YEARS_OWED: i32 = 10;
 /// Where records, certificates of what was forgotten, and versions of the environment's file are.
 const RECORDS: &str = "prod/snapshots/";
 const CERTIFICATES: &str = "prod/forgotten/";
-const FILES: &str = "prod/environment/";
+const VERSIONS: &str = "prod/environment/";
 
 /// Number of runs that may commit while an object exists that nothing explains.
 const UNEXPLAINED_RUNS_MAX: u32 = 1;
@@ -101,7 +101,7 @@ impl Oracle {
 
     /// Remembers new records and the newest environment file.
     pub fn observe(&mut self, objects: &Objects) {
-        for (key, object) in below(objects, RECORDS) {
+        for (key, object) in files(objects, RECORDS) {
             let new = between(key, RECORDS).filter(|id| !self.ever.contains(*id));
             let Some((id, taken)) = new.and_then(|id| Some((id, moment(id)?))) else { continue };
             self.ever.insert(id.to_owned());
@@ -118,7 +118,7 @@ impl Oracle {
                 self.states.entry(source.clone()).or_default().insert(taken, state);
             }
         }
-        let newest = below(objects, FILES).filter(|(key, _)| between(key, FILES).is_some()).last();
+        let newest = files(objects, VERSIONS).last();
         if let Some((_, object)) = newest.filter(|(_, object)| self.newest_file != object.bytes) {
             self.newest_file = object.bytes.clone();
             self.environment = parsed(&object.bytes);
@@ -194,7 +194,7 @@ impl Oracle {
 
     /// Checks that every object that a record names exists, except lost ones.
     fn restorable(&mut self, day: u32, objects: &Objects) -> Result<(), Violation> {
-        for (record, object) in below(objects, RECORDS) {
+        for (record, object) in files(objects, RECORDS) {
             let named = self.named.entry(record.clone()).or_insert_with(|| names(&object.bytes));
             let is_there = |key: &String| objects.contains_key(key.as_str());
             if let Some(key) = named.iter().find(|key| !is_there(key) && !self.lost.contains(*key)) {
@@ -233,26 +233,26 @@ impl Oracle {
     /// Checks that every object is explained, at the latest one run after it was first seen unexplained.
     pub fn unexplained(&mut self, day: u32, objects: &Objects) -> Result<(), Violation> {
         let announced: BTreeSet<String> =
-            below(objects, "prod/leases/").flat_map(|(_, object)| names(&object.bytes)).collect();
-        for (key, object) in below(objects, RECORDS).chain(below(objects, CERTIFICATES)) {
-            if self.read.contains(key) {
-                continue;
-            }
-            self.read.insert(key.clone());
-            for named in self.named.entry(key.clone()).or_insert_with(|| names(&object.bytes)) {
-                self.named_by.entry(named.clone()).or_default().push(key.clone());
+            starting_with(objects, "prod/leases/").flat_map(|(_, object)| names(&object.bytes)).collect();
+        for (key, object) in files(objects, RECORDS).chain(files(objects, CERTIFICATES)) {
+            if self.read.insert(key.clone()) {
+                for named in self.named.entry(key.clone()).or_insert_with(|| names(&object.bytes)) {
+                    self.named_by.entry(named.clone()).or_default().push(key.clone());
+                }
             }
         }
         let is_named = |key: &str| {
             announced.contains(key)
                 || self.named_by.get(key).is_some_and(|by| by.iter().any(|by| objects.contains_key(by)))
         };
-        let own = ["prod/db/", "prod/docs/", "prod/papers/", "prod/mails/"];
-        let unexplained: Vec<String> = own
-            .into_iter()
-            .flat_map(|folder| below(objects, folder))
-            .map(|(key, _)| key.as_str())
-            .filter(|key| !self.by_script.contains(*key) && !is_named(key))
+        let other = ["drills/", "environment/", "forgotten/", "leases/", "snapshots/", "verified/", ".fp-"];
+        let is_object = |key: &str| {
+            !key.strip_prefix("prod/").is_some_and(|below| other.iter().any(|folder| below.starts_with(folder)))
+        };
+        let unexplained: Vec<String> = objects
+            .keys()
+            .map(ObjectKey::as_str)
+            .filter(|key| is_object(key) && !self.by_script.contains(*key) && !is_named(key))
             .map(str::to_owned)
             .collect();
         self.unexplained.retain(|key, _| unexplained.contains(key));
@@ -287,6 +287,11 @@ fn names(bytes: &Bytes) -> Vec<String> {
     let named = sources.map(|source| &source["object"]["key"]);
     let lists = ["keys", "objects"].into_iter().filter_map(|list| value[list].as_array()).flatten();
     named.chain(lists).filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
+/// The JSON files of a folder.
+fn files<'o>(objects: &'o Objects, folder: &'o str) -> impl Iterator<Item = (&'o ObjectKey, &'o StoredObject)> {
+    starting_with(objects, folder).filter(move |(key, _)| between(key, folder).is_some())
 }
 
 fn between<'k>(key: &'k ObjectKey, folder: &str) -> Option<&'k str> {

@@ -15,7 +15,7 @@ pub use versions::{file_key, versions, write};
 
 use crate::configured::{Configured, Environment, SourceKind};
 use crate::guard;
-use crate::record::read;
+use crate::record::parse_stored;
 use base::error::{Error, Result};
 use base::evidence::SealKey;
 use base::id::{SnapshotId, Stamp};
@@ -320,7 +320,7 @@ impl EnvironmentFile {
             let hint = "nothing is forgotten while it is damaged; put a copy back in its place";
             Error::unexpected(format!("{} {why}", what())).hint(hint)
         };
-        let file = read(bytes, FORMAT_VERSION, |file: &Self| file.format_version, what, damaged)?;
+        let file = parse_stored(bytes, FORMAT_VERSION, |file: &Self| file.format_version, what, damaged)?;
         if file.environment != environment.as_str() {
             return Err(damaged(format!("belongs to `{}`", base::text::printable(&file.environment))));
         }

@@ -79,7 +79,7 @@ pub enum FileDoubt {
 /// Everything that the store holds for an environment.
 #[derive(Debug, Clone, Default)]
 pub struct History {
-    /// Oldest first.
+    /// Oldest first; [`History::snapshot`] relies on it.
     pub snapshots: Vec<Snapshot>,
     /// Objects that no snapshot refers to but that the certificate of a forgotten snapshot names.
     pub orphans: Vec<Orphan>,
@@ -112,6 +112,7 @@ pub struct History {
 impl History {
     /// A history that consists of these snapshots, oldest first.
     pub fn of(snapshots: Vec<Snapshot>) -> Self {
+        assert!(snapshots.is_sorted_by_key(|snapshot| snapshot.id), "the snapshots are not sorted");
         Self { snapshots, ..Self::default() }
     }
 

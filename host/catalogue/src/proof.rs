@@ -9,7 +9,7 @@ pub use crosscheck::{CrosscheckReport, CrosscheckVerdict, Finding, Head, PATHS_M
 
 use crate::configured::Environment;
 use crate::keys::key;
-use crate::record::{PluginRecord, read};
+use crate::record::{PluginRecord, parse_stored};
 use base::error::{Error, Result};
 use base::id::{SnapshotId, Stamp};
 use jiff::{SignedDuration, Timestamp};
@@ -263,13 +263,13 @@ impl Verification {
     /// # Errors
     /// [`base::error::Class::Unexpected`] if it cannot be read; [`base::error::Class::Config`] if a newer version wrote it.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
-        parse(bytes, "the record of a verification", |seen: &Self| seen.format_version)
+        parse(bytes, "the record of a verification", |verification: &Self| verification.format_version)
     }
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8], what: &str, version_of: impl Fn(&T) -> u32) -> Result<T> {
     let damaged = |why: String| Error::unexpected(format!("{what} {why}"));
-    read(bytes, FORMAT_VERSION, version_of, || what.to_owned(), damaged)
+    parse_stored(bytes, FORMAT_VERSION, version_of, || what.to_owned(), damaged)
 }
 
 #[cfg(test)]

@@ -276,7 +276,7 @@ impl Record {
             Error::unexpected(format!("{} {why}", what()))
                 .hint("no object is deleted while a record is damaged; compare it with a copy, or move it away by hand")
         };
-        let record = read(bytes, FORMAT_VERSION, |record: &Self| record.format_version, what, damaged)?;
+        let record = parse_stored(bytes, FORMAT_VERSION, |record: &Self| record.format_version, what, damaged)?;
         if record.id != id || record.environment != environment {
             return Err(damaged(format!("belongs to snapshot {} of {}", record.id, record.environment)));
         }
@@ -294,7 +294,7 @@ impl Record {
 ///
 /// # Errors
 /// What `damaged` makes; [`base::error::Class::Config`] if a newer version wrote the file.
-pub(crate) fn read<T: DeserializeOwned>(
+pub(crate) fn parse_stored<T: DeserializeOwned>(
     bytes: &[u8],
     newest: u32,
     version_of: impl Fn(&T) -> u32,
@@ -303,14 +303,16 @@ pub(crate) fn read<T: DeserializeOwned>(
 ) -> Result<T> {
     /// The one field that every format has.
     #[derive(Deserialize)]
+    #[serde(expecting = "a JSON object")]
     struct Versioned {
         format_version: u32,
     }
     let unreadable = |error: serde_json::Error| damaged(format!("cannot be read: {error}"));
     let value = serde_json::from_slice(bytes);
     let version = match &value {
-        Ok(value) => version_of(value),
-        Err(_) => serde_json::from_slice::<Versioned>(bytes).map_err(unreadable)?.format_version,
+        // serde also reads a struct from an array, which no version wrote.
+        Ok(value) if bytes.trim_ascii_start().starts_with(b"{") => version_of(value),
+        Ok(_) | Err(_) => serde_json::from_slice::<Versioned>(bytes).map_err(unreadable)?.format_version,
     };
     if version > newest {
         let what = what();

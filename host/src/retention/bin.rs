@@ -271,7 +271,7 @@ impl Executor<'_> {
                 // Its record is the last word on it, so the record stays until there is a certificate that says as
                 // much.
                 Ok(false) => {
-                    tracing::warn!(snapshot = %id, "its certificate in the bin belongs to another record, so its waiting time starts again");
+                    tracing::warn!(snapshot = %id, "its certificate in the bin cannot be read or belongs to another record, so its waiting time starts again");
                     if let Err(error) = self.certify_anew(history, snapshot, planned, now).await {
                         applied.failures.push(error.context(format!("putting {id} into the bin again")));
                     }

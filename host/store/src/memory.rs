@@ -26,14 +26,14 @@ pub struct Memory(Arc<Mutex<Inner>>);
 
 /// An object with the time at which it was written.
 #[derive(Debug, Clone)]
-pub struct Object {
+pub struct StoredObject {
     /// Its content.
     pub bytes: Bytes,
     written: Timestamp,
 }
 
 /// All objects of a store.
-pub type Objects = BTreeMap<ObjectKey, Object>;
+pub type Objects = BTreeMap<ObjectKey, StoredObject>;
 
 #[derive(Debug)]
 struct Inner {
@@ -46,7 +46,7 @@ struct Inner {
 
 impl Inner {
     fn put(&mut self, key: ObjectKey, bytes: Bytes) {
-        Arc::make_mut(&mut self.objects).insert(key, Object { bytes, written: self.now });
+        Arc::make_mut(&mut self.objects).insert(key, StoredObject { bytes, written: self.now });
     }
 
     fn remove(&mut self, key: &ObjectKey) {
@@ -166,7 +166,8 @@ impl Memory {
 
     /// See [`super::Store::list`].
     pub async fn list(&self, under: &str) -> Result<Vec<Meta>> {
-        self.operate(|inner| Ok(below(&inner.objects, under).map(|(key, object)| meta(key, object)).collect())).await
+        self.operate(|inner| Ok(starting_with(&inner.objects, under).map(|(key, object)| meta(key, object)).collect()))
+            .await
     }
 
     /// See [`super::Store::delete`].
@@ -195,12 +196,12 @@ impl Memory {
 }
 
 /// The objects whose key begins with `start`.
-pub fn below<'o>(objects: &'o Objects, start: &str) -> impl Iterator<Item = (&'o ObjectKey, &'o Object)> {
+pub fn starting_with<'o>(objects: &'o Objects, start: &str) -> impl Iterator<Item = (&'o ObjectKey, &'o StoredObject)> {
     objects
         .range::<str, _>((Bound::Included(start), Bound::Unbounded))
         .take_while(move |(key, _)| key.as_str().starts_with(start))
 }
 
-fn meta(key: &ObjectKey, Object { bytes, written }: &Object) -> Meta {
+fn meta(key: &ObjectKey, StoredObject { bytes, written }: &StoredObject) -> Meta {
     Meta { key: key.clone(), bytes: bytes.len() as u64, modified: *written }
 }

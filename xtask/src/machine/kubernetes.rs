@@ -29,13 +29,13 @@ pub fn control_plane() -> Result<()> {
     if cache::variable("KUBEBUILDER_ASSETS").is_some() {
         return Ok(());
     }
-    let doing = "building a Kubernetes control plane, once on this machine, about 6 minutes on 2 cores";
+    let doing = "building a Kubernetes control plane, once on this machine, about 5 minutes on 2 cores";
     build(CONTROL_PLANE, &["kube-apiserver", "kube-controller-manager"], doing)
 }
 
 /// Provides a kubelet, a scheduler and a container runtime.
 pub fn node() -> Result<()> {
-    let doing = "building a Kubernetes node, once on this machine, about 5 minutes on 2 cores";
+    let doing = "building a Kubernetes node, once on this machine, about a minute on 2 cores";
     build(NODE, &["kube-scheduler", "kubelet"], doing)?;
     unpack("containerd", &RUNTIME, "fetching containerd for the tests")
 }
@@ -49,12 +49,7 @@ fn build(folder: &str, components: &[&str], doing: &str) -> Result<()> {
         return Ok(());
     }
     let _held = cache::lock(&cache.join(LOCK))?;
-    cache::once(folder, |into| {
-        timed(doing, || {
-            source::build(&work, components, into)?;
-            if is_last { Ok(()) } else { source::fetch_programs(&work, into) }
-        })
-    })?;
+    cache::once(folder, |into| timed(doing, || source::build(&work, components, into)))?;
     if is_last {
         // About 2 GB that are no longer needed.
         source::remove(&work);

@@ -56,4 +56,6 @@ fn a_record_with_another_key_a_newer_format_or_an_unknown_field_is_refused() {
     assert!(error.advice().unwrap().contains("newer version"), "{error:?}");
     let extra = String::from_utf8(bytes).unwrap().replace("\"complete\"", "\"surprise\": 1, \"complete\"");
     assert!(Record::parse(extra.as_bytes(), "prod", good.id).is_err());
+    let array = parse_stored::<(u32, u32)>(b"[1, 2]", 1, |(version, _)| *version, String::new, Error::unexpected);
+    assert!(array.is_err(), "a derived reader would take an array with all fields");
 }

@@ -1,6 +1,6 @@
 //! Builds Kubernetes from Debian's source package. The package in Debian 12 contains all of upstream's 1.20 and its
-//! dependencies. In later releases it contains only kubectl. No release has binary packages of the servers, but etcd and
-//! kubectl have one.
+//! dependencies. In later releases it contains only kubectl. No release has binary packages of the servers. etcd and
+//! kubectl come from Debian's packages.
 
 use crate::machine::{apt, fetch, on_path};
 use crate::run::{failure, quiet, timed};
@@ -24,8 +24,8 @@ const GENERATED: &str = "generated";
 /// Go packages with the variables for the version that a binary reports.
 const VERSION_PACKAGES: [&str; 2] = ["component-base/version", "client-go/pkg/version"];
 
-/// Builds components of Kubernetes into a folder. `work` keeps the source and the compiler's cache from one call to the
-/// next, and grows to about 2 GB.
+/// Builds components of Kubernetes into a folder. With the API server come etcd and kubectl. `work` keeps the source and
+/// the compiler's cache from one call to the next, and grows to about 2 GB.
 ///
 /// # Errors
 /// If apt or the source package is missing, or the compiler fails.
@@ -34,16 +34,14 @@ pub fn build(work: &Path, components: &[&str], into: &Path) -> Result<()> {
         apt(&[GO, "dpkg-dev"])?;
     }
     let source = unpacked(work)?;
-    let go = Go { work };
+    if components.contains(&"kube-apiserver") {
+        fetch_programs(work, &source.version, into)?;
+    }
+    let (go, release) = (Go { work }, release(&source.version));
     go.generate_openapi(&source.folder)?;
     for component in components {
-        timed(&format!("building {component} {}", source.release), || {
-            go.build(
-                &source.folder,
-                &linker_flags(&source.release),
-                &format!("./cmd/{component}"),
-                &into.join(component),
-            )
+        timed(&format!("building {component} {release}"), || {
+            go.build(&source.folder, &linker_flags(&release), &format!("./cmd/{component}"), &into.join(component))
         })?;
     }
     Ok(())
@@ -60,7 +58,8 @@ pub fn remove(work: &Path) {
 /// The unpacked source package.
 struct Source {
     folder: PathBuf,
-    release: String,
+    /// The version of the package.
+    version: String,
 }
 
 /// Fetches and unpacks the source package, unless `work` has it. apt checks the signature of the archive and the
@@ -70,7 +69,7 @@ fn unpacked(work: &Path) -> Result<Source> {
     let folder = work.join("gopath/src/k8s.io/kubernetes");
     let done = work.join(UNPACKED);
     if let Some(version) = fs::read_to_string(&done).ok().filter(|version| !version.is_empty()) {
-        return Ok(Source { folder, release: release(&version) });
+        return Ok(Source { folder, version });
     }
     let apt = Apt::new(work)?;
     apt.run(&["apt-get", "update", "-q"])?;
@@ -86,7 +85,7 @@ fn unpacked(work: &Path) -> Result<Source> {
     unpack.args(["--no-check", "-x", &format!("kubernetes_{version}.dsc")]).arg(&folder);
     quiet(unpack.current_dir(work), "check the content of the source package")?;
     fs::write(&done, &version)?;
-    Ok(Source { folder, release: release(&version) })
+    Ok(Source { folder, version })
 }
 
 /// apt with its own package lists: the system's archives, but for source packages.
@@ -252,18 +251,15 @@ fn collect_tagged(source: &Path, folder: &Path, found: &mut BTreeSet<String>) ->
     Ok(())
 }
 
-/// Fetches the programs that Debian has as binary packages.
-///
-/// # Errors
-/// If apt has no such package.
-pub fn fetch_programs(work: &Path, into: &Path) -> Result<()> {
+/// Fetches etcd, and the kubectl of this version of the source package. A rebuilt package has a longer version.
+fn fetch_programs(work: &Path, version: &str, into: &Path) -> Result<()> {
     let folder = work.join("debian");
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(&folder)?;
-    fetch(&["etcd-server", "kubernetes-client"], &folder)?;
+    fetch(&["etcd-server", &format!("kubernetes-client={version}*")], &folder)?;
     for program in ["etcd", "kubectl"] {
         let from = folder.join("usr/bin").join(program);
-        fs::copy(&from, into.join(program)).with_context(|| format!("the package has no {}", from.display()))?;
+        fs::copy(&from, into.join(program)).with_context(|| format!("cannot copy {}", from.display()))?;
     }
     Ok(())
 }
