@@ -176,8 +176,7 @@ impl World {
         self.oracle.observe(&objects);
         self.oracle.unexplained(self.day, &objects)?;
         let id = done.record.id;
-        let key = format!("{ENVIRONMENT}/snapshots/{id}.json");
-        if !objects.contains_key(key.as_str()) {
+        if !objects.contains_key(format!("{ENVIRONMENT}/snapshots/{id}.json").as_str()) {
             return Err(self.broken(format!("the run {id} reported a commit, but its record does not exist")));
         }
         let mut all_done = done.failures.is_empty() && done.record.complete;

@@ -130,8 +130,8 @@ impl Oracle {
             let let_age: BTreeSet<String> = let_age.filter_map(Value::as_str).map(str::to_owned).collect();
             if !let_age.is_subset(&self.let_age) {
                 self.let_age.extend(let_age);
-                let is_there = |key: &&String| objects.contains_key(key.as_str());
-                self.may_age.extend(self.by_script.iter().filter(is_there).cloned());
+                let there = self.by_script.iter().filter(|key| objects.contains_key(key.as_str()));
+                self.may_age.extend(there.cloned());
             }
             let trusted = self.environment["trusted_times"].as_array().into_iter().flatten();
             self.trusted.extend(trusted.filter_map(Value::as_str).map(str::to_owned));
@@ -156,8 +156,7 @@ impl Oracle {
             return Ok(0);
         }
         self.last_check = Some(state);
-        let exists = |key: &str| objects.contains_key(key);
-        let is_kept = |id: &str| exists(&format!("prod/snapshots/{id}.json"));
+        let is_kept = |id: &str| objects.contains_key(format!("prod/snapshots/{id}.json").as_str());
         let points = owed(today, &zone);
         let mut checked = 0;
         for (source, states) in &self.states {
@@ -170,7 +169,7 @@ impl Oracle {
                     continue;
                 }
                 checked += 1;
-                let is_left = |state: &&State| is_kept(&state.id) && exists(&state.key);
+                let is_left = |state: &&State| is_kept(&state.id) && objects.contains_key(state.key.as_str());
                 // A later state also serves this end if it was made with the right clock and its time was confirmed
                 // once, even if it is doubted again.
                 let is_true = |state: &&State| {
@@ -196,8 +195,8 @@ impl Oracle {
     fn restorable(&mut self, day: u32, objects: &Objects) -> Result<(), Violation> {
         for (record, object) in files(objects, RECORDS) {
             let named = self.named.entry(record.clone()).or_insert_with(|| names(&object.bytes));
-            let is_there = |key: &String| objects.contains_key(key.as_str());
-            if let Some(key) = named.iter().find(|key| !is_there(key) && !self.lost.contains(*key)) {
+            let is_gone = |key: &&String| !objects.contains_key(key.as_str()) && !self.lost.contains(*key);
+            if let Some(key) = named.iter().find(is_gone) {
                 return Err(Violation { day, what: format!("{record} names {key}, which does not exist") });
             }
         }

@@ -108,7 +108,8 @@ pub(super) fn sort_keys(environment: &Environment, listed: impl Iterator<Item = 
                 keys.empty_certificates.extend((bytes == 0).then_some(id));
             }
             (crate::environment::FOLDER, Some(stamp)) => drop(keys.environment_files.insert(stamp)),
-            ("verified", None) => keys.verified.extend(Mark::parse(name)),
+            // An empty file, as a full disk leaves it, proves nothing. A failure is believed without its report.
+            ("verified", None) => keys.verified.extend(Mark::parse(name).filter(|mark| bytes > 0 || !mark.passed)),
             _ if RESERVED.contains(&folder) => {}
             _ => {
                 if let Some(kind) = kind_of(extension)

@@ -354,12 +354,15 @@ fn an_archive_of_version_1_with_unreadable_entries_is_partial_wherever_it_is_car
 #[test]
 fn an_object_that_a_verification_found_damaged_is_not_carried_over() {
     let record = record("20260101T010000Z", &[("db", "prod/db/20260101T010000Z.dump", 5)]);
-    let listed = |verdict: &'static str| [("prod/db/20260101T010000Z.dump", 5), (verdict, 1)];
-    let failed =
-        history(&listed("prod/verified/20260101T010000Z-20260102T020000Z-read-failed.json"), vec![record.clone()]);
-    assert!(failed.carried("db", now()).is_none());
-    let passed = history(&listed("prod/verified/20260101T010000Z-20260102T020000Z-read-passed.json"), vec![record]);
-    assert!(passed.carried("db", now()).is_some());
+    let carried = |marks: &[(&str, u64)]| {
+        let listed = [&[("prod/db/20260101T010000Z.dump", 5)], marks].concat();
+        history(&listed, vec![record.clone()]).carried("db", now()).is_some()
+    };
+    let failed = ("prod/verified/20260101T010000Z-20260102T020000Z-read-failed.json", 1);
+    assert!(!carried(&[failed]));
+    assert!(carried(&[("prod/verified/20260101T010000Z-20260102T020000Z-read-passed.json", 1)]));
+    let empty = ("prod/verified/20260101T010000Z-20260103T020000Z-deep-passed.json", 0);
+    assert!(!carried(&[failed, empty]), "an empty file, as a full disk leaves it, proves nothing");
 }
 
 #[test]
