@@ -156,7 +156,7 @@ impl Oracle {
             return Ok(0);
         }
         self.last_check = Some(state);
-        let is_kept = |id: &str| objects.contains_key(format!("prod/snapshots/{id}.json").as_str());
+        let is_kept = |id: &str| objects.contains_key(format!("{RECORDS}{id}.json").as_str());
         let points = owed(today, &zone);
         let mut checked = 0;
         for (source, states) in &self.states {
