@@ -3,11 +3,11 @@
 
 use crate::session::Session;
 use crate::sweep::sweep;
-use base::error::{Class, Error, Result};
+use base::error::{Error, Result};
 use catalogue::history::History;
 use catalogue::lease::{Lease, Machine};
 use catalogue::questions::{self, QuestionKind};
-use catalogue::record::ClockDoubt;
+use catalogue::record::{ClockDoubt, is_newer_format};
 use jiff::Timestamp;
 
 /// Runs `work` under the environment's lease, with a history that was read under the same lease.
@@ -59,5 +59,5 @@ pub fn check_file(session: &Session, history: &History) -> Result<()> {
 /// Refuses to answer for what a newer version wrote: it is not damaged, and this version cannot know what it says.
 pub fn check_formats(history: &History) -> Result<()> {
     let mut unreadable = history.environment_damage.iter().chain(history.damaged());
-    unreadable.find(|error| error.class() == Class::Config).map_or(Ok(()), |newer| Err(newer.clone()))
+    unreadable.find(|error| is_newer_format(error)).map_or(Ok(()), |newer| Err(newer.clone()))
 }

@@ -7,7 +7,7 @@ mod source;
 
 pub use source::{ArchiveRecord, DatabaseRecord, ObjectRecord, ProblemRecord, SourceRecord};
 
-use base::error::{Error, Result};
+use base::error::{Class, Error, Result};
 use base::id::{SnapshotId, Stamp};
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
@@ -320,6 +320,11 @@ pub(crate) fn parse_stored<T: DeserializeOwned>(
         return Err(Error::config(error).hint("use the newer version of dolibarr-backup that wrote it"));
     }
     value.map_err(unreadable)
+}
+
+/// Whether an error of reading a stored file says that a newer version wrote it. Such a file is not damaged.
+pub fn is_newer_format(error: &Error) -> bool {
+    error.class() == Class::Config
 }
 
 /// Serialises a value that is stored, indented so that it can be read with `aws s3 cp` and a pager.

@@ -15,7 +15,7 @@ use base::text::counted;
 use catalogue::configured::Environment;
 use catalogue::history::{self, History, Snapshot};
 use catalogue::proof::{Depth, SourceProof, Verification};
-use catalogue::record::Condition;
+use catalogue::record::{Condition, is_newer_format};
 use jiff::tz::TimeZone;
 use rand::seq::IndexedRandom;
 use serde_json::json;
@@ -57,7 +57,8 @@ type RestoredStates = BTreeMap<(ObjectKey, Option<String>), SourceProof>;
 /// Verifies snapshots and stores the findings for each.
 ///
 /// # Errors
-/// [`Class::Usage`] for an unknown snapshot; errors of the store and the server. Problems with the snapshots are in the
+/// [`Class::Usage`] for an unknown snapshot; [`Class::Config`] for one that a newer version wrote; errors of the store
+/// and the server. Problems with the snapshots are in the
 /// report, as a failure of class [`Class::Stale`].
 pub async fn run(session: &Session, arguments: &Arguments, interrupted: impl Future<Output = ()>) -> Result<Report> {
     let stop = CancellationToken::new();
@@ -65,7 +66,10 @@ pub async fn run(session: &Session, arguments: &Arguments, interrupted: impl Fut
     let mut interrupted = pin!(interrupted);
     let history = session.history(session.clock.now()).await?;
     let at = verification::moment(&history, session.clock.now());
-    let chosen = chosen(session, &history, arguments)?;
+    let (newer, chosen) = by_format(chosen(session, &history, arguments)?);
+    if let Some(newer) = newer.filter(|_| chosen.is_empty()) {
+        return Err(newer.clone());
+    }
     let chain = verification::check_chain(&session.store, &session.environment, &history).await?;
     let found = run_until_interrupted(interrupted.as_mut(), read_all(session, &history, &chosen, &stop)).await?;
     let (depth, restored) = if arguments.deep {
@@ -96,7 +100,15 @@ pub async fn run(session: &Session, arguments: &Arguments, interrupted: impl Fut
         verification::store_unless_known(session, &history, at, &verification).await?;
         verifications.push(verification);
     }
-    Ok(report(&session.environment, &session.time_zone, &history, &verifications, &chain))
+    Ok(report(&session.environment, &session.time_zone, &history, &verifications, &chain, newer))
+}
+
+/// Sets snapshots aside that a newer version wrote, because a verdict stays in the store and this version cannot give
+/// one. Returns the first one's error, and the other snapshots.
+fn by_format(chosen: Vec<&Snapshot>) -> (Option<&Error>, Vec<&Snapshot>) {
+    let is_newer = |snapshot: &&Snapshot| snapshot.damage.as_ref().is_some_and(is_newer_format);
+    let (newer, others): (Vec<_>, Vec<_>) = chosen.into_iter().partition(is_newer);
+    (newer.first().and_then(|snapshot| snapshot.damage.as_ref()), others)
 }
 
 /// The selected snapshots, newest first.
@@ -205,6 +217,7 @@ fn report(
     history: &History,
     verifications: &[Verification],
     chain: &Chain,
+    newer: Option<&Error>,
 ) -> Report {
     let mut text = String::new();
     for verification in verifications {
@@ -224,7 +237,7 @@ fn report(
             }
         }
     }
-    let failure = failure(environment, history, verifications, chain);
+    let failure = failure(environment, history, verifications, chain).or_else(|| newer.cloned());
     let (records, certificates) = (chain.records, chain.certificates);
     let state = if chain.problems.is_empty() { "unbroken" } else { "BROKEN" };
     let parts = (counted(records, "record"), counted(certificates, "certificate"));

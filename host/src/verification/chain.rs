@@ -8,7 +8,7 @@ use base::id::{SnapshotId, Stamp};
 use catalogue::configured::Environment;
 use catalogue::history::History;
 use catalogue::proof::{Mark, Verification};
-use catalogue::record::{Certificate, ClockDoubt, Previous};
+use catalogue::record::{Certificate, ClockDoubt, Previous, is_newer_format};
 use futures::{StreamExt, TryStreamExt};
 use std::collections::{BTreeMap, BTreeSet};
 use store::Store;
@@ -66,9 +66,15 @@ pub async fn check(store: &Store, environment: &Environment, history: &History) 
             Err(why) => chain.problems.push((id, why)),
         }
     }
+    let mut unknown = BTreeSet::new();
     for snapshot in &history.snapshots {
         if let Some(damage) = &snapshot.damage {
-            chain.problems.push((snapshot.id, damage.to_string()));
+            if is_newer_format(damage) {
+                unknown.insert(snapshot.id);
+                chain.notes.push(damage.to_string());
+            } else {
+                chain.problems.push((snapshot.id, damage.to_string()));
+            }
             links.remove(&snapshot.id);
         }
         if let (Some(record), Some(sha256)) = (&snapshot.record, &snapshot.record_sha256) {
@@ -82,7 +88,7 @@ pub async fn check(store: &Store, environment: &Environment, history: &History) 
             links.insert(snapshot.id, link);
         }
     }
-    let damaged = chain.problems.iter().map(|(id, _)| *id).collect();
+    let damaged = chain.problems.iter().map(|(id, _)| *id).chain(unknown).collect();
     follow(&links, &damaged, &mut chain);
     compare(&links, &damaged, history, &seen(store, environment, history).await?, &mut chain);
     chain.hashes = links.into_iter().map(|(id, link)| (id, link.sha256)).collect();

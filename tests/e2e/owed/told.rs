@@ -2,6 +2,7 @@
 
 use super::{Office, commands, keep_last};
 use serde_json::Value;
+use std::collections::BTreeSet;
 
 /// A day with a problem: what causes it, and what a person fixes before running the command.
 struct Day {
@@ -262,4 +263,35 @@ fn what_a_newer_version_wrote_is_given_up_by_no_older_one() {
         );
         assert_eq!(office.environment_files(), before, "{verb:?} wrote something");
     }
+}
+
+/// A verdict of `verify` stays in the store, so an older version gives none on what a newer one wrote.
+#[test]
+fn an_older_version_does_not_verify_what_a_newer_one_wrote() {
+    let office = Office::new(&["docs"], "");
+    for day in 1..=3 {
+        let _ = office.worked(&format!("2026-06-0{day}T01:00:00Z"), 0);
+    }
+    office.put("prod/snapshots/20260602T010000Z.json", b"{ \"format_version\": 99, \"what\": \"nobody knows\" }");
+    let verify = |which: &[&str]| {
+        let outcome = office.run(&[&["verify", "--env", "prod", "--now", "2026-06-03T09:00:00Z"], which].concat());
+        assert_eq!(outcome.code, Some(64), "{which:?}: {}", outcome.stderr);
+        for part in ["20260602T010000Z", "has format 99", "use the newer version"] {
+            assert!(outcome.stderr.contains(part), "{which:?}: {}", outcome.stderr);
+        }
+        outcome.stdout
+    };
+    let marks = || {
+        let entries = std::fs::read_dir(office.at("store/prod/verified")).into_iter().flatten();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.collect::<BTreeSet<String>>()
+    };
+    assert_eq!(verify(&["--snapshot", "20260602T010000Z"]), "");
+    assert_eq!(marks(), BTreeSet::new(), "a verdict on a snapshot that this version cannot read");
+    let shown = verify(&["--all"]);
+    assert!(shown.contains("snapshot 20260601T010000Z") && shown.contains("snapshot 20260603T010000Z"), "{shown}");
+    assert!(!shown.contains("FAILED") && !shown.contains("BROKEN"), "{shown}");
+    let marks = marks();
+    assert!(marks.len() >= 2, "{marks:?}");
+    assert!(marks.iter().all(|mark| !mark.starts_with("20260602T010000Z") && mark.contains("passed")), "{marks:?}");
 }
