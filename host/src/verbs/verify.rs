@@ -58,8 +58,7 @@ type RestoredStates = BTreeMap<(ObjectKey, Option<String>), SourceProof>;
 ///
 /// # Errors
 /// [`Class::Usage`] for an unknown snapshot; [`Class::Config`] for one that a newer version wrote; errors of the store
-/// and the server. Problems with the snapshots are in the
-/// report, as a failure of class [`Class::Stale`].
+/// and the server. Problems with the snapshots are in the report, as a failure of class [`Class::Stale`].
 pub async fn run(session: &Session, arguments: &Arguments, interrupted: impl Future<Output = ()>) -> Result<Report> {
     let stop = CancellationToken::new();
     let _stop_on_drop = stop.clone().drop_guard();
