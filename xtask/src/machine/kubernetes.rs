@@ -29,7 +29,7 @@ pub fn control_plane() -> Result<()> {
     if cache::variable("KUBEBUILDER_ASSETS").is_some() {
         return Ok(());
     }
-    let doing = "building a Kubernetes control plane, once on this machine, about 5 minutes on 2 cores";
+    let doing = "building a Kubernetes control plane, once on this machine, about 3 minutes on 2 cores";
     build(CONTROL_PLANE, &["kube-apiserver", "kube-controller-manager"], doing)
 }
 
