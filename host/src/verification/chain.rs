@@ -66,11 +66,9 @@ pub async fn check(store: &Store, environment: &Environment, history: &History) 
             Err(why) => chain.problems.push((id, why)),
         }
     }
-    let mut unknown = BTreeSet::new();
     for snapshot in &history.snapshots {
         if let Some(damage) = &snapshot.damage {
             if is_newer_format(damage) {
-                unknown.insert(snapshot.id);
                 chain.notes.push(damage.to_string());
             } else {
                 chain.problems.push((snapshot.id, damage.to_string()));
@@ -88,7 +86,8 @@ pub async fn check(store: &Store, environment: &Environment, history: &History) 
             links.insert(snapshot.id, link);
         }
     }
-    let damaged = chain.problems.iter().map(|(id, _)| *id).chain(unknown).collect();
+    let unreadable = history.snapshots.iter().filter(|snapshot| snapshot.damage.is_some()).map(|snapshot| snapshot.id);
+    let damaged = chain.problems.iter().map(|(id, _)| *id).chain(unreadable).collect();
     follow(&links, &damaged, &mut chain);
     compare(&links, &damaged, history, &seen(store, environment, history).await?, &mut chain);
     chain.hashes = links.into_iter().map(|(id, link)| (id, link.sha256)).collect();

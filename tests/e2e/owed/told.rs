@@ -294,4 +294,6 @@ fn an_older_version_does_not_verify_what_a_newer_one_wrote() {
     let marks = marks();
     assert!(marks.len() >= 2, "{marks:?}");
     assert!(marks.iter().all(|mark| !mark.starts_with("20260602T010000Z") && mark.contains("passed")), "{marks:?}");
+    let drill = office.run(&["drill", "--env", "prod", "--now", "2026-06-03T11:00:00Z"]).expect_code(0);
+    assert!(drill.stdout.contains("passed") && drill.stdout.contains("has format 99"), "{}", drill.stdout);
 }
