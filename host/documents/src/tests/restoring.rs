@@ -2,8 +2,17 @@
 
 use super::*;
 
-/// Creates everything that a documents folder may contain and that every tool can unpack.
-pub(super) fn awkward(root: &Path) {
+/// A folder with everything that a documents folder may contain and that every tool can unpack, with unusual times.
+pub(super) fn awkward() -> (tempfile::TempDir, std::path::PathBuf) {
+    let base = tempfile::tempdir().unwrap();
+    let root = base.path().join("tree");
+    std::fs::create_dir(&root).unwrap();
+    fill(&root);
+    times(&root);
+    (base, root)
+}
+
+fn fill(root: &Path) {
     std::fs::create_dir_all(root.join("facture/FA2601-0001")).unwrap();
     std::fs::write(root.join("facture/FA2601-0001/FA2601-0001.pdf"), noise(36_000, 1)).unwrap();
     std::fs::write(root.join("facture/FA2601-0001/note.txt"), "net à payer\n".repeat(500)).unwrap();
@@ -87,7 +96,7 @@ pub(super) fn awkward(root: &Path) {
 }
 
 /// Sets unusual times. Call this last, because writing changes them.
-pub(super) fn times(root: &Path) {
+fn times(root: &Path) {
     let root = rustix::fs::open(root, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
     for (name, seconds, nanoseconds) in [
         ("one", 1_700_000_000, 123_456_789),
@@ -105,11 +114,7 @@ pub(super) fn times(root: &Path) {
 
 #[tokio::test]
 async fn stock_tools_restore_an_awkward_tree_as_it_was() {
-    let base = tempfile::tempdir().unwrap();
-    let root = base.path().join("tree");
-    std::fs::create_dir(&root).unwrap();
-    awkward(&root);
-    times(&root);
+    let (base, root) = awkward();
     let before = facts(&root);
     let (bytes, report) = archived(&root, &[]).await;
     assert_eq!(report.problems, []);

@@ -1,7 +1,7 @@
 //! Restores: archives from this program or a stock tool, with and without an index, damaged archives and stopped
 //! restores.
 
-use super::restoring::{awkward, times};
+use super::restoring::awkward;
 use super::*;
 use crate::restore::{RestoredFolder, restore, survey};
 use base::error::Class;
@@ -70,11 +70,7 @@ fn compare(before: &BTreeMap<Vec<u8>, Facts>, after: &BTreeMap<Vec<u8>, Facts>, 
 
 #[tokio::test]
 async fn an_awkward_tree_is_restored_unchanged_with_and_without_its_index() {
-    let base = tempfile::tempdir().unwrap();
-    let root = base.path().join("tree");
-    std::fs::create_dir(&root).unwrap();
-    awkward(&root);
-    times(&root);
+    let (base, root) = awkward();
     let before = facts(&root);
     let (archive, index) = saved(&root).await;
     for (name, index) in [("indexed", Some(index.clone())), ("streamed", None)] {
@@ -104,11 +100,7 @@ async fn an_awkward_tree_is_restored_unchanged_with_and_without_its_index() {
 
 #[tokio::test]
 async fn archives_from_stock_tar_are_restored_in_every_dialect() {
-    let base = tempfile::tempdir().unwrap();
-    let root = base.path().join("tree");
-    std::fs::create_dir(&root).unwrap();
-    awkward(&root);
-    times(&root);
+    let (base, root) = awkward();
     // GNU's dialect has no fractions of seconds; ustar has neither long names nor times before 1970.
     for (dialect, top) in [("pax", "."), ("gnu", "."), ("gnu", "tree"), ("ustar", "facture")] {
         let file = base.path().join("stock.tar.gz");
