@@ -2,10 +2,10 @@
 //! measures the same selection in the restored data, seals it with the same key, and compares. No plugin is involved,
 //! so the configured one does not matter.
 
+use crate::saved::SavedSource;
 use base::error::{Class, Result};
 use base::evidence::{Fingerprint, Measured, SealKey, Selected};
 use catalogue::configured::Environment;
-use catalogue::history::{History, Snapshot};
 use catalogue::proof::Compared;
 use catalogue::record::ArchiveRecord;
 use documents::restore::COMPARED_WITH_INDEX;
@@ -63,15 +63,13 @@ impl Comparison {
 pub async fn database(
     environment: &Environment,
     restored: &postgres::DatabaseConfig,
-    history: &History,
-    snapshot: &Snapshot,
-    source: &str,
+    saved: SavedSource<'_>,
 ) -> Result<Comparison> {
-    let recorded = match recorded(history, snapshot, source) {
+    let recorded = match recorded(saved) {
         Ok(recorded) => recorded,
         Err(why) => return Ok(Comparison::Unknown(why)),
     };
-    let database = OpenDatabase::open(restored, format!("{environment}/{source}")).await?;
+    let database = OpenDatabase::open(restored, format!("{environment}/{}", saved.name)).await?;
     let version = database.facts().server_version;
     database.list_ahead(recorded.selected);
     let measured = repeat(recorded.selected, |selected| database.measure(selected)).await;
@@ -84,8 +82,8 @@ pub async fn database(
         }
         Err(error) => return Err(error),
     };
-    let dumped = snapshot.record.as_ref().and_then(|record| record.sources.get(source)?.database.as_ref());
-    let is_other_major = dumped.is_some_and(|dumped| first_number(&dumped.server_version) != first_number(&version));
+    let is_other_major =
+        saved.database().is_some_and(|dumped| first_number(&dumped.server_version) != first_number(&version));
     Ok(recorded.against(found, is_other_major.then_some(version.as_str())))
 }
 
@@ -95,28 +93,25 @@ pub async fn documents(
     environment: &Environment,
     place: &Path,
     restored: &documents::restore::RestoredFolder,
-    history: &History,
-    snapshot: &Snapshot,
-    source: &str,
+    saved: SavedSource<'_>,
 ) -> Result<Comparison> {
     let by_index = |notes: &[&str]| Comparison::Equal {
         basis: COMPARED_WITH_INDEX.to_owned(),
         notes: notes.iter().map(|note| (*note).to_owned()).collect(),
         is_reworded: false,
     };
-    let recorded = match recorded(history, snapshot, source) {
+    let recorded = match recorded(saved) {
         Ok(recorded) => recorded,
         Err(_) if restored.is_compared => return Ok(by_index(&[])),
         Err(why) => return Ok(Comparison::Unknown(why)),
     };
-    let archive = snapshot.sources.get(source).and_then(|state| state.object.as_ref());
-    let archive = archive.and_then(|object| crate::archive::recorded(history, &object.key));
+    let archive = crate::archive::recorded(saved.history, &saved.object.key);
     if archive.is_some_and(|archive: &ArchiveRecord| archive.problems_total > 0) {
         let lack = "some files could not be archived unchanged; the record lists them";
         return Ok(if restored.is_compared { by_index(&[lack]) } else { Comparison::Unknown(lack.to_owned()) });
     }
     let config = documents::FolderConfig { path: place.to_owned() };
-    let tree = Tree::open(&config, format!("{environment}/{source}"))?;
+    let tree = Tree::open(&config, format!("{environment}/{}", saved.name))?;
     let found = recorded.key.seal(repeat(recorded.selected, |selected| tree.measure(selected)).await?);
     if found.value == recorded.fingerprint {
         let basis = by_fingerprint(&found.basis);
@@ -179,9 +174,9 @@ impl Recorded<'_> {
     }
 }
 
-fn recorded<'h>(history: &'h History, snapshot: &'h Snapshot, source: &str) -> Result<Recorded<'h>, String> {
-    let record = snapshot.record.as_ref().ok_or("the snapshot has no record")?;
-    let found = record.sources.get(source).and_then(|source| Some((source, source.fingerprint.as_deref()?)));
+fn recorded(saved: SavedSource<'_>) -> Result<Recorded<'_>, String> {
+    saved.snapshot.record.as_ref().ok_or("the snapshot has no record")?;
+    let found = saved.record().and_then(|source| Some((source, source.fingerprint.as_deref()?)));
     let (source, fingerprint) = found.ok_or("the record has no fingerprint of it")?;
     if source.selected.is_empty() {
         return Err("it was fingerprinted by an older version, which did not record what it measured".to_owned());
@@ -192,7 +187,7 @@ fn recorded<'h>(history: &'h History, snapshot: &'h Snapshot, source: &str) -> R
     if source.seals.len() != source.selected.len() {
         return Err("the record does not have a seal for each measurement".to_owned());
     }
-    let key = history.seal_key().ok_or("the environment's file, which holds the fingerprint key, is missing")?;
+    let key = saved.history.seal_key().ok_or("the environment's file, which holds the fingerprint key, is missing")?;
     if !key.sealed(fingerprint) {
         return Err("its fingerprint was sealed with a key that is no longer in the environment's file".to_owned());
     }

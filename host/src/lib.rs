@@ -19,6 +19,7 @@ pub mod identities;
 pub mod rehearsal;
 pub mod report;
 pub mod retention;
+pub mod saved;
 pub mod session;
 pub mod sweep;
 pub mod tally;

@@ -5,16 +5,16 @@ use crate::archive;
 use crate::choice;
 use crate::compare::{self, Comparison};
 use crate::fetch;
+use crate::saved::SavedSource;
 use crate::session::Session;
 use base::clock::Clock;
 use base::error::{Class, Error, Result};
 use base::scratch::Scratch;
 use catalogue::configured::{Environment, SourceKind};
-use catalogue::history::{History, Object, Snapshot};
 use catalogue::proof::{Phase, SourceProof};
 use documents::restore as folder;
 use indicatif::{HumanBytes, HumanCount};
-use postgres::restore::{Fresh, JOBS_DEFAULT_MAX, Server, check_program};
+use postgres::restore::{Filling, JOBS_DEFAULT_MAX, Server, check_program};
 use postgres::{self, Origin, Throwaway};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -124,31 +124,17 @@ impl Rehearsal {
     ///
     /// # Errors
     /// If the test is not possible: the store or the server fails, the disk is full, or the run is interrupted.
-    pub async fn restore(
-        &mut self,
-        history: &History,
-        snapshot: &Snapshot,
-        source: &str,
-        object: &Object,
-        stop: &CancellationToken,
-    ) -> Result<Option<Restored>> {
-        Ok(match history.sources.get(source).and_then(|kind| SourceKind::parse(kind)) {
-            Some(SourceKind::Postgres) => Some(self.database(history, snapshot, source, object, stop).await?),
-            Some(SourceKind::Directory) => Some(self.documents(history, snapshot, source, object, stop).await?),
+    pub async fn restore(&mut self, saved: SavedSource<'_>, stop: &CancellationToken) -> Result<Option<Restored>> {
+        Ok(match saved.history.sources.get(saved.name).and_then(|kind| SourceKind::parse(kind)) {
+            Some(SourceKind::Postgres) => Some(self.database(saved, stop).await?),
+            Some(SourceKind::Directory) => Some(self.documents(saved, stop).await?),
             None => None,
         })
     }
 
-    async fn database(
-        &mut self,
-        history: &History,
-        snapshot: &Snapshot,
-        source: &str,
-        object: &Object,
-        stop: &CancellationToken,
-    ) -> Result<Restored> {
-        let record = snapshot.record.as_ref().and_then(|record| record.sources.get(source)?.database.as_ref());
-        let on_disk = record.and_then(|record| record.database_bytes);
+    async fn database(&mut self, saved: SavedSource<'_>, stop: &CancellationToken) -> Result<Restored> {
+        let object = saved.object;
+        let on_disk = saved.database().and_then(|record| record.database_bytes);
         let on_disk = on_disk.unwrap_or_else(|| object.bytes.saturating_mul(BYTES_A_DUMPED_BYTE));
         let contents = fetch::contents(&self.store, object).await?;
         let origin = &contents.origin;
@@ -169,16 +155,23 @@ impl Rehearsal {
             self.time("fetch the dump", Some(object.bytes), fetch::dump(&store, object, &scratch, stop)).await?
         };
         self.made.push(name.clone());
-        let (fresh, config) = (Fresh { name: &name, owner: None }, server.config(&name));
+        let config = server.config(&name);
         let own = self.own.take();
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let filling = Filling {
+            name: &name,
+            owner: None,
+            dump: fetched.file.path(),
+            origin,
+            jobs: cores.min(JOBS_DEFAULT_MAX),
+            plan: &plan,
+        };
         let filled = async {
             let prepare = async || match &own {
                 Some(own) => own.before_filling(&name, &contents).await.map_err(as_untried),
                 None => Ok(()),
             };
-            let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-            let jobs = cores.min(JOBS_DEFAULT_MAX);
-            let note = server.make(fresh, fetched.file.path(), origin, jobs, &plan, prepare).await?;
+            let note = server.make(filling, prepare).await?;
             if let Some(own) = &own {
                 own.after_filling(&name, &contents).await.map_err(as_untried)?;
             }
@@ -204,25 +197,19 @@ impl Rehearsal {
             }
         }
         let environment = self.environment.clone();
-        let comparing = compare::database(&environment, &config, history, snapshot, source);
+        let comparing = compare::database(&environment, &config, saved);
         let compared = self.time("compare the database", None, comparing).await;
         let comparison = compared.unwrap_or_else(|error| Comparison::Unknown(error.to_string()));
         if let Comparison::Equal { is_reworded: true, .. } = comparison {
-            proof.notes.push(server.reworded(&name, fetched.file.path(), origin).await);
+            proof.notes.push(server.reworded(filling).await);
         }
         note(&mut proof, comparison);
         Ok(Restored { proof, place: Some(Place::Database(Box::new(config))) })
     }
 
-    async fn documents(
-        &mut self,
-        history: &History,
-        snapshot: &Snapshot,
-        source: &str,
-        object: &Object,
-        stop: &CancellationToken,
-    ) -> Result<Restored> {
-        let into = self.folder.path().join(format!("{source}-{:08x}", rand::random::<u32>()));
+    async fn documents(&mut self, saved: SavedSource<'_>, stop: &CancellationToken) -> Result<Restored> {
+        let SavedSource { history, name, object, .. } = saved;
+        let into = self.folder.path().join(format!("{name}-{:08x}", rand::random::<u32>()));
         let mut proof = SourceProof { object: Some(object.key.clone()), bytes: object.bytes, ..SourceProof::default() };
         let store = Arc::clone(&self.store);
         let restore = async {
@@ -254,7 +241,7 @@ impl Rehearsal {
         let lacking = restored.lacking.iter().map(|problem| format!("{}: {}", problem.path, problem.reason));
         proof.notes.extend(lacking.take(LACKING_NAMED_MAX));
         let environment = self.environment.clone();
-        let comparing = compare::documents(&environment, &into, &restored, history, snapshot, source);
+        let comparing = compare::documents(&environment, &into, &restored, saved);
         let compared = self.time("compare the documents", None, comparing).await;
         note(&mut proof, compared.unwrap_or_else(|error| Comparison::Unknown(error.to_string())));
         Ok(Restored { proof, place: Some(Place::Folder(into)) })

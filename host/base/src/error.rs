@@ -140,6 +140,13 @@ impl Error {
         self
     }
 
+    /// Adds to the message what followed from the failure.
+    #[must_use]
+    pub fn and(mut self, what: impl fmt::Display) -> Self {
+        self.message = format!("{}; {what}", self.message);
+        self
+    }
+
     /// The class of the failure.
     pub const fn class(&self) -> Class {
         self.class

@@ -16,6 +16,7 @@ use super::client::{Connection, Dialer, Refused};
 use super::program::{self, Program};
 use super::{DatabaseConfig, SERVER_MAJOR_MIN};
 use base::error::{Class, Error, Result};
+use std::path::Path;
 use std::time::{Duration, Instant};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
@@ -70,13 +71,21 @@ pub struct Existing {
     pub may_replace: bool,
 }
 
-/// A database that is being filled. Only [`Server::drop_database`] drops it.
+/// A fresh database and what it is filled from. Only [`Server::drop_database`] drops it.
 #[derive(Debug, Clone, Copy)]
-pub struct Fresh<'a> {
+pub struct Filling<'a> {
     /// Name of the database.
     pub name: &'a str,
     /// The role that will own the database and everything in it. Default: the connecting user.
     pub owner: Option<&'a str>,
+    /// The dump file.
+    pub dump: &'a Path,
+    /// Who made the dump.
+    pub origin: &'a Origin,
+    /// Number of pg_restore jobs.
+    pub jobs: usize,
+    /// What the server needs to restore the dump.
+    pub plan: &'a RestorePlan,
 }
 
 impl Server {
@@ -207,9 +216,10 @@ impl Server {
 
     /// Creates an empty database with the encoding, provider and locale of the dumped one. If the server does not have
     /// them, the database gets the server's own, and a note is returned.
-    async fn create(&self, fresh: Fresh<'_>, plan: &RestorePlan) -> Result<Option<String>> {
-        let owner = fresh.owner.map(|owner| format!(" OWNER {}", quoted(owner))).unwrap_or_default();
-        let base = format!("CREATE DATABASE {}{owner} TEMPLATE template0", quoted(fresh.name));
+    async fn create(&self, filling: Filling<'_>) -> Result<Option<String>> {
+        let Filling { name, owner, plan, .. } = filling;
+        let owner = owner.map(|owner| format!(" OWNER {}", quoted(owner))).unwrap_or_default();
+        let base = format!("CREATE DATABASE {}{owner} TEMPLATE template0", quoted(name));
         let candidates = plan.properties.options();
         let mut left = candidates.iter().peekable();
         while let Some(options) = left.next() {
@@ -223,7 +233,7 @@ impl Server {
                 }
                 Err(refused) if left.peek().is_some() && is_about_locale(&refused) => {}
                 Err(refused) => {
-                    let name = base::text::printable(fresh.name);
+                    let name = base::text::printable(name);
                     return Err(refused.error.context(format!("creating `{name}`")));
                 }
             }

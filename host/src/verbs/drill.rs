@@ -10,6 +10,7 @@ use crate::choice;
 use crate::crosscheck;
 use crate::rehearsal::{Place, Rehearsal, Stage};
 use crate::report::{self, Report};
+use crate::saved::SavedSource;
 use crate::session::Session;
 use crate::verification::{self, Chain};
 use base::error::{Class, Error, Result};
@@ -137,7 +138,8 @@ async fn rehearse(
         let reading = verification::read(session, history, source, object, stop);
         let mut proof = rehearsal.time(&name, Some(object.bytes), reading).await?;
         if proof.problems.is_empty()
-            && let Some(restored) = rehearsal.restore(history, snapshot, source, object, stop).await?
+            && let Some(restored) =
+                rehearsal.restore(SavedSource { history, snapshot, name: source, object }, stop).await?
         {
             proof = restored.proof;
             places.extend(restored.place.map(|place| (source.clone(), place)));

@@ -10,11 +10,11 @@ mod replaced;
 use crate::choice::{self, Which};
 use crate::config::Source;
 use crate::report::{self, Report};
+use crate::saved::SavedSource;
 use crate::session::Session;
 use base::error::{Class, Error, Result};
 use base::scratch::resolve_links;
 use catalogue::configured::Environment;
-use catalogue::history::{History, Object, Snapshot};
 use indicatif::HumanBytes;
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -82,14 +82,6 @@ struct Target {
     scratch: Option<PathBuf>,
 }
 
-/// The source to restore, of any kind.
-struct Chosen<'h> {
-    history: &'h History,
-    snapshot: &'h Snapshot,
-    source: &'h str,
-    object: &'h Object,
-}
-
 /// Restores. When `interrupted` resolves, what was made is removed.
 ///
 /// # Errors
@@ -102,15 +94,15 @@ pub async fn run(session: &Session, arguments: &Arguments, interrupted: impl Fut
     let snapshot = choice::snapshot(&history, &arguments.which, wanted, &session.time_zone)?;
     let object = choice::object(snapshot, name)?;
     choice::usable(snapshot, name, arguments.allow_partial)?;
-    let chosen = Chosen { history: &history, snapshot, source: name, object };
+    let chosen = SavedSource { history: &history, snapshot, name, object };
     let report = match source {
         Source::Directory(_) => {
             only_for_databases(name, &arguments.to)?;
             check_own_folders(session, arguments)?;
-            documents::run(session, &chosen, arguments, interrupted).await
+            documents::run(session, chosen, arguments, interrupted).await
         }
         Source::Postgres(config) if !arguments.ignore_index => {
-            database::run(session, &chosen, config, arguments, interrupted).await
+            database::run(session, chosen, config, arguments, interrupted).await
         }
         Source::Postgres(_) => {
             Err(Error::new(Class::Usage, format!("`{name}` is a database, which has no index to ignore")))
@@ -191,7 +183,22 @@ impl Target {
     }
 }
 
-impl Chosen<'_> {
+/// The report of a restore, or of its plan if nothing was to be restored.
+fn report(session: &Session, mut text: String, plan: &Value, restored: Option<Value>) -> Report {
+    let mut document = json!({
+        "format_version": report::FORMAT_VERSION,
+        "environment": session.environment.as_str(),
+        "dry_run": restored.is_none(),
+        "plan": plan,
+    });
+    match restored {
+        Some(restored) => document["restored"] = restored,
+        None => text.push_str("nothing was restored\n"),
+    }
+    Report { document, text, failure: None }
+}
+
+impl SavedSource<'_> {
     /// The plan's first lines, for people.
     fn text(&self, session: &Session) -> String {
         let taken = self.snapshot.id.taken();
@@ -201,7 +208,7 @@ impl Chosen<'_> {
             session.environment,
             report::local(taken, &session.time_zone),
             report::ago(taken, session.clock.now()),
-            self.source,
+            self.name,
             self.object.key,
             HumanBytes(self.object.bytes),
         )
@@ -212,7 +219,7 @@ impl Chosen<'_> {
         json!({
             "snapshot": self.snapshot.id,
             "taken": self.snapshot.id.taken(),
-            "source": self.source,
+            "source": self.name,
             "object": {
                 "key": self.object.key,
                 "bytes": self.object.bytes,

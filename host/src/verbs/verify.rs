@@ -7,6 +7,7 @@
 use crate::choice::{self, Wanted, Which};
 use crate::rehearsal::{Rehearsal, Stage};
 use crate::report::{self, Report};
+use crate::saved::SavedSource;
 use crate::session::Session;
 use crate::verification::{self, Chain};
 use base::error::{Class, Error, Result};
@@ -171,7 +172,8 @@ async fn restore_all(
         if !whole || restored.contains_key(&known) {
             continue;
         }
-        let Some(done) = rehearsal.restore(history, snapshot, source, object, stop).await? else { continue };
+        let saved = SavedSource { history, snapshot, name: source, object };
+        let Some(done) = rehearsal.restore(saved, stop).await? else { continue };
         rehearsal.discard(done.place.as_ref()).await?;
         restored.insert(known, done.proof);
     }

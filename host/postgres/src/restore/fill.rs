@@ -1,8 +1,7 @@
 //! Fills a database with pg_restore: with several parallel jobs, and if that fails, with one.
 
 use super::verdict::judge;
-use super::{Fresh, IDLE_TIMEOUT_MAJOR_MIN, RestorePlan, Server, WITHOUT_LIMITS, conninfo, program_for};
-use crate::archive::Origin;
+use super::{Filling, IDLE_TIMEOUT_MAJOR_MIN, Server, WITHOUT_LIMITS, conninfo, program_for};
 use crate::client::Dialer;
 use crate::dump::collect;
 use crate::program::Program;
@@ -21,45 +20,29 @@ impl Server {
     ///
     /// # Errors
     /// The first object of the dump that cannot be restored.
-    pub async fn make<F>(
-        &self,
-        fresh: Fresh<'_>,
-        dump: &Path,
-        origin: &Origin,
-        jobs: usize,
-        plan: &RestorePlan,
-        prepare: F,
-    ) -> Result<Option<String>>
-    where
-        F: AsyncFn() -> Result<()>,
-    {
+    pub async fn make(&self, filling: Filling<'_>, prepare: impl AsyncFn() -> Result<()>) -> Result<Option<String>> {
         let make_empty = async || {
-            let note = self.create(fresh, plan).await?;
+            let note = self.create(filling).await?;
             prepare().await.map(|()| note)
         };
         let note = make_empty().await?;
-        match self.fill(fresh, dump, origin, jobs, plan).await {
-            Err(error) if jobs > 1 && error.class() == Class::Unexpected => {
+        match self.fill(filling).await {
+            Err(error) if filling.jobs > 1 && error.class() == Class::Unexpected => {
+                let jobs = filling.jobs;
                 tracing::warn!("the restore with {jobs} parallel jobs failed: {error}; trying once more with one job");
-                if self.drop_database(fresh.name).await.is_err() {
+                if self.drop_database(filling.name).await.is_err() {
                     return Err(error);
                 }
                 make_empty().await?;
-                self.fill(fresh, dump, origin, 1, plan).await
+                self.fill(Filling { jobs: 1, ..filling }).await
             }
             filled => filled,
         }?;
         Ok(note)
     }
 
-    async fn fill(
-        &self,
-        fresh: Fresh<'_>,
-        dump: &Path,
-        origin: &Origin,
-        jobs: usize,
-        plan: &RestorePlan,
-    ) -> Result<()> {
+    async fn fill(&self, filling: Filling<'_>) -> Result<()> {
+        let Filling { name, owner, dump, origin, jobs, plan } = filling;
         let program = program_for(origin).await?;
         let listed = match plan.left_out.is_empty() {
             true => None,
@@ -74,8 +57,8 @@ impl Server {
             .args(plan.without_labels.then_some("--no-security-labels"))
             .args(listed.iter().map(|list| format!("--use-list={}", list.path().display())))
             .arg(format!("--jobs={}", jobs.max(1)))
-            .arg(format!("--dbname={}", conninfo(fresh.name)))
-            .args(fresh.owner.map(|owner| format!("--role={owner}")))
+            .arg(format!("--dbname={}", conninfo(name)))
+            .args(owner.map(|owner| format!("--role={owner}")))
             .arg(dump)
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
@@ -100,7 +83,7 @@ impl Server {
         if plan.afterwards.is_empty() {
             return Ok(());
         }
-        let connection = Dialer::for_restore(&self.config(fresh.name))?.connect().await?;
+        let connection = Dialer::for_restore(&self.config(name))?.connect().await?;
         connection.execute(WITHOUT_LIMITS).await.map_err(|refused| refused.error)?;
         for statement in &plan.afterwards {
             connection.execute_one(statement).await.map_err(|refused| match refused.error.class() {

@@ -2,13 +2,11 @@
 //! prints it from there, so the text may change when it is parsed again. Such a change is reported, but it is not a
 //! difference.
 
-use super::{Server, conninfo, program_for};
-use crate::Origin;
+use super::{Filling, Server, conninfo, program_for};
 use crate::program::{self, Program};
 use base::error::{Error, Result};
 use base::text::printable;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 
 /// Maximum number of names in the message. A schema may have a thousand views.
 const NAMED_MAX: usize = 20;
@@ -21,8 +19,8 @@ const HEAD: &str = "-- Name: ";
 
 impl Server {
     /// One sentence about the definitions whose text differs between a database and the dump it was restored from.
-    pub async fn reworded(&self, database: &str, dump: &Path, origin: &Origin) -> String {
-        match self.find_reworded(database, dump, origin).await {
+    pub async fn reworded(&self, filled: Filling<'_>) -> String {
+        match self.find_reworded(filled).await {
             Ok((_, 0)) => {
                 "definitions were changed between the fingerprint and the dump; the restored ones match the dump"
                     .to_owned()
@@ -42,7 +40,8 @@ impl Server {
     }
 
     /// The first of these definitions (name, kind and schema) and their total number.
-    async fn find_reworded(&self, database: &str, dump: &Path, origin: &Origin) -> Result<(Vec<String>, usize)> {
+    async fn find_reworded(&self, filled: Filling<'_>) -> Result<(Vec<String>, usize)> {
+        let Filling { name: database, dump, origin, .. } = filled;
         let program = program_for(origin).await?;
         if program::major(&program.version.text).is_none_or(|major| major < self.major) {
             return Err(Error::config("the pg_dump that fits the dump is older than this server"));

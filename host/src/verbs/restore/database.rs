@@ -1,12 +1,13 @@
 //! The database side of `restore`: the plan, the fresh database, the comparison with the record, and the rename that
 //! puts it in place. Until that rename nothing that was there before is touched.
 
-use super::{Arguments, Chosen, own_target};
+use super::{Arguments, own_target};
 use crate::choice;
 use crate::compare::{self, Comparison};
 use crate::config::Source;
 use crate::fetch::{self, Fetched};
-use crate::report::{FORMAT_VERSION, Report};
+use crate::report::Report;
+use crate::saved::SavedSource;
 use crate::session::Session;
 use base::error::{Class, Error, Result};
 use base::stream::interrupted_error;
@@ -15,7 +16,7 @@ use base::{scratch, telemetry};
 use indicatif::HumanBytes;
 use jiff::{SignedDuration, Timestamp};
 use postgres::restore::{
-    Existing, Fresh, HINT_IN_USE, JOBS_DEFAULT_MAX, NAME_BYTES_MAX, RestorePlan, Server, check_program,
+    Existing, Filling, HINT_IN_USE, JOBS_DEFAULT_MAX, NAME_BYTES_MAX, RestorePlan, Server, check_program,
 };
 use postgres::{self, Origin};
 use serde_json::{Value, json};
@@ -69,7 +70,7 @@ struct RestoredDatabase {
 
 pub(super) async fn run(
     session: &Session,
-    chosen: &Chosen<'_>,
+    chosen: SavedSource<'_>,
     source: &postgres::DatabaseConfig,
     arguments: &Arguments,
     interrupted: impl Future<Output = ()>,
@@ -80,9 +81,7 @@ pub(super) async fn run(
     let mut value = chosen.value();
     plan.add_to(&mut value);
     if arguments.dry_run {
-        text.push_str("nothing was restored\n");
-        let document = json!({ "format_version": FORMAT_VERSION, "environment": session.environment.as_str(), "dry_run": true, "plan": value });
-        return Ok(Report { document, text, failure: None });
+        return Ok(super::report(session, text, &value, None));
     }
     plan.check_free()?;
     for line in text.lines() {
@@ -106,22 +105,22 @@ pub(super) async fn run(
     };
     put_in_place(&plan).await?;
     if plan.is_own {
-        super::note_replaced(session, chosen.source).await;
+        super::note_replaced(session, chosen.name).await;
     }
     let made = RestoredDatabase { tables, comparison, notes, millis: session.clock.millis_since(began) };
-    Ok(report(session, &plan, text, value, &made))
+    Ok(report(session, &plan, text, &value, &made))
 }
 
 async fn plan(
     session: &Session,
-    chosen: &Chosen<'_>,
+    chosen: SavedSource<'_>,
     source: &postgres::DatabaseConfig,
     arguments: &Arguments,
 ) -> Result<DatabasePlan> {
     let to = &arguments.to;
     let into = name(&arguments.into.to_string_lossy(), "--into")?;
     let final_name = to.swap.as_deref().map_or(Ok(into.clone()), |swap| name(swap, "--swap"))?;
-    let target = target(session, chosen.source, source, arguments)?;
+    let target = target(session, chosen.name, source, arguments)?;
     check_own_databases(session, &target, [&into, &final_name], arguments).await?;
     let is_own = source.may_be(&target, &final_name).await;
     let contents = fetch::contents(&session.store, chosen.object).await?;
@@ -149,8 +148,7 @@ async fn plan(
     let stem = format!("{}{RESTORING}", cut(&into, NAME_BYTES_MAX - RESTORING.len() - 8));
     let left = server.beginning(&stem).await?;
     let notes = left.iter().map(|left| format!("an interrupted restore left `{}`; drop it", printable(&left.name)));
-    let record =
-        chosen.snapshot.record.as_ref().and_then(|record| record.sources.get(chosen.source)?.database.as_ref());
+    let record = chosen.database();
     let left_out = record.into_iter().flat_map(|record| &record.left_out);
     let of_the_dump = chosen.history.notes(&chosen.object.key).iter().chain(left_out);
     let of_the_dump = of_the_dump.map(|note| format!("of the dump: {}", printable(note)));
@@ -265,30 +263,34 @@ fn describe(there: &Existing) -> String {
 /// Fills a fresh database and looks at what is in it: how many tables, how it compares, and what is to be known.
 async fn make(
     session: &Session,
-    chosen: &Chosen<'_>,
+    chosen: SavedSource<'_>,
     plan: &DatabasePlan,
     fetched: &Fetched,
 ) -> Result<(u64, Comparison, Vec<String>)> {
-    let fresh = Fresh { name: &plan.temporary, owner: plan.owner.as_deref() };
+    let filling = Filling {
+        name: &plan.temporary,
+        owner: plan.owner.as_deref(),
+        dump: fetched.file.path(),
+        origin: &plan.origin,
+        jobs: plan.jobs,
+        plan: &plan.requirements,
+    };
     let spinner = telemetry::spinner("restoring");
-    let prepare = async || Ok(());
-    let made = plan.server.make(fresh, fetched.file.path(), &plan.origin, plan.jobs, &plan.requirements, prepare).await;
+    let made = plan.server.make(filling, async || Ok(())).await;
     spinner.finish_and_clear();
     let mut notes: Vec<String> = made?.into_iter().collect();
-    let tables = plan.server.check_tables(fresh.name, fetched.contents.as_ref()).await?;
-    let config = plan.server.config(fresh.name);
+    let tables = plan.server.check_tables(filling.name, fetched.contents.as_ref()).await?;
+    let config = plan.server.config(filling.name);
     // Both read every table, so one finds in memory what the other has read.
-    let (compared, analyzed) = tokio::join!(
-        compare::database(&session.environment, &config, chosen.history, chosen.snapshot, chosen.source),
-        plan.server.analyze(fresh.name)
-    );
+    let (compared, analyzed) =
+        tokio::join!(compare::database(&session.environment, &config, chosen), plan.server.analyze(filling.name));
     if let Err(error) = analyzed {
         notes.push(format!("run ANALYZE by hand: {error}"));
     }
     // A pg_dump that is missing here says nothing against the database.
     let comparison = compared.unwrap_or_else(|error| Comparison::Unknown(error.to_string()));
     if let (Comparison::Different(why), false) = (&comparison, plan.accept_different) {
-        let named = plan.server.reworded(fresh.name, fetched.file.path(), &plan.origin).await;
+        let named = plan.server.reworded(filling).await;
         return Err(Error::new(
             Class::Stale,
             format!("the restored database does not match the record: {why}; {named}"),
@@ -297,31 +299,20 @@ async fn make(
     }
     notes.extend(comparison.notes().iter().cloned());
     if let Comparison::Equal { is_reworded: true, .. } = comparison {
-        notes.push(plan.server.reworded(fresh.name, fetched.file.path(), &plan.origin).await);
+        notes.push(plan.server.reworded(filling).await);
     }
-    notes.extend(plan.server.finish(fresh.name, &plan.requirements).await);
+    notes.extend(plan.server.finish(filling.name, filling.plan).await);
     Ok((tables, comparison, notes))
 }
 
 /// Drops the incomplete database, and adds to the error what is left where.
 async fn abandon(plan: &DatabasePlan, error: Error) -> Error {
-    let (class, hint) = (error.class(), error.advice().map(str::to_owned));
-    match plan.server.drop_database(&plan.temporary).await {
-        Ok(()) => {
-            let dropped = Error::new(
-                class,
-                format!("{error}; the incomplete database was dropped, and nothing else was changed"),
-            );
-            hint.map_or_else(|| dropped.clone(), |hint| dropped.clone().hint(hint))
-        }
-        Err(left) => {
-            let server = plan.server.describe();
-            Error::new(
-                class,
-                format!("{error}; the incomplete database `{}` could not be dropped: {left}", plan.temporary),
-            )
-            .hint(format!("drop `{}` on {server} when it is reachable again; nothing else was changed", plan.temporary))
-        }
+    let (server, temporary) = (plan.server.describe(), &plan.temporary);
+    match plan.server.drop_database(temporary).await {
+        Ok(()) => error.and("the incomplete database was dropped, and nothing else was changed"),
+        Err(left) => error
+            .and(format!("the incomplete database `{temporary}` could not be dropped: {left}"))
+            .hint(format!("drop `{temporary}` on {server} when it is reachable again; nothing else was changed")),
     }
 }
 
@@ -335,20 +326,17 @@ async fn put_in_place(plan: &DatabasePlan) -> Result<()> {
     if let Err(error) = renamed {
         let moved = plan.into != plan.final_name && plan.server.rename(&[(temporary, &plan.into)]).await.is_ok();
         let name = if moved { &plan.into } else { &plan.temporary };
-        let hint = error.advice().unwrap_or("check the server, then rename the database by hand").to_owned();
-        let text =
-            format!("{error}; the restored database is whole and is kept as `{name}`; `{final_name}` is unchanged");
-        return Err(Error::new(error.class(), text).hint(hint));
+        return Err(error
+            .and(format!("the restored database is whole and is kept as `{name}`; `{final_name}` is unchanged"))
+            .or_hint("check the server, then rename the database by hand"));
     }
     if plan.replaced.is_none() || !plan.drop_old {
         return Ok(());
     }
     plan.server.drop_database(old_name).await.map_err(|error| {
-        Error::new(
-            error.class(),
-            format!("`{final_name}` is restored, but the database that it replaced could not be dropped: {error}"),
-        )
-        .hint(format!("drop `{old_name}` by hand"))
+        error
+            .context(format!("`{final_name}` is restored, but the database that it replaced could not be dropped"))
+            .hint(format!("drop `{old_name}` by hand"))
     })
 }
 
@@ -427,7 +415,7 @@ impl DatabasePlan {
     }
 }
 
-fn report(session: &Session, plan: &DatabasePlan, mut text: String, value: Value, made: &RestoredDatabase) -> Report {
+fn report(session: &Session, plan: &DatabasePlan, mut text: String, value: &Value, made: &RestoredDatabase) -> Report {
     let seconds = made.millis.div_ceil(1_000);
     let _ = writeln!(
         text,
@@ -442,22 +430,16 @@ fn report(session: &Session, plan: &DatabasePlan, mut text: String, value: Value
     if plan.replaced.is_some() {
         text.push_str("note: privileges that were granted in the old database are not in the new one\n");
     }
-    let document = json!({
-        "format_version": FORMAT_VERSION,
-        "environment": session.environment.as_str(),
-        "dry_run": false,
-        "plan": value,
-        "restored": {
-            "database": plan.final_name,
-            "tables": made.tables,
-            "millis": made.millis,
-            "compared": made.comparison.outcome(),
-            "comparison": made.comparison.describe(),
-            "notes": made.notes,
-            "kept_as": plan.replaced.as_ref().filter(|_| !plan.drop_old).map(|_| &plan.old_name),
-        },
+    let restored = json!({
+        "database": plan.final_name,
+        "tables": made.tables,
+        "millis": made.millis,
+        "compared": made.comparison.outcome(),
+        "comparison": made.comparison.describe(),
+        "notes": made.notes,
+        "kept_as": plan.replaced.as_ref().filter(|_| !plan.drop_old).map(|_| &plan.old_name),
     });
-    Report { document, text, failure: None }
+    super::report(session, text, value, Some(restored))
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! The documents side of `restore`: the plan and the report.
 
-use super::{Arguments, Chosen};
+use super::Arguments;
 use crate::archive;
-use crate::report::{FORMAT_VERSION, Report};
+use crate::report::Report;
+use crate::saved::SavedSource;
 use crate::session::Session;
 use base::error::Result;
 use base::stream::interrupted_error;
@@ -29,7 +30,7 @@ struct Plan {
 
 pub(super) async fn run(
     session: &Session,
-    chosen: &Chosen<'_>,
+    chosen: SavedSource<'_>,
     arguments: &Arguments,
     interrupted: impl Future<Output = ()>,
 ) -> Result<Report> {
@@ -44,9 +45,7 @@ pub(super) async fn run(
     let entries = plan.files.unwrap_or(0) + plan.folders.unwrap_or(0);
     restore::check_target(&arguments.into, needed_bytes, entries)?;
     if arguments.dry_run {
-        text.push_str("nothing was restored\n");
-        let document = json!({ "format_version": FORMAT_VERSION, "environment": session.environment.as_str(), "dry_run": true, "plan": value });
-        return Ok(Report { document, text, failure: None });
+        return Ok(super::report(session, text, &value, None));
     }
     for line in text.lines() {
         tracing::info!("{}", line.trim_start());
@@ -96,27 +95,26 @@ pub(super) async fn run(
     let listed = |problems: &[documents::Problem]| -> Vec<Value> {
         problems.iter().map(|problem| json!({ "path": problem.path, "reason": problem.reason })).collect()
     };
-    let document = json!({
-        "format_version": FORMAT_VERSION,
-        "environment": session.environment.as_str(),
-        "dry_run": false,
-        "plan": value,
-        "restored": {
-            "files": restored.files,
-            "folders": restored.folders,
-            "bytes": restored.bytes,
-            "owners": restored.owners,
-            "skipped_total": restored.skipped_total,
-            "skipped": listed(&restored.skipped),
-            "lacking_total": restored.lacking_total,
-            "lacking": listed(&restored.lacking),
-            "compared": if restored.is_compared { "equal" } else { "unknown" },
-        },
+    let restored = json!({
+        "files": restored.files,
+        "folders": restored.folders,
+        "bytes": restored.bytes,
+        "owners": restored.owners,
+        "skipped_total": restored.skipped_total,
+        "skipped": listed(&restored.skipped),
+        "lacking_total": restored.lacking_total,
+        "lacking": listed(&restored.lacking),
+        "compared": if restored.is_compared { "equal" } else { "unknown" },
     });
-    Ok(Report { document, text, failure: None })
+    Ok(super::report(session, text, &value, Some(restored)))
 }
 
-async fn plan(session: &Session, chosen: &Chosen<'_>, arguments: &Arguments, stop: &CancellationToken) -> Result<Plan> {
+async fn plan(
+    session: &Session,
+    chosen: SavedSource<'_>,
+    arguments: &Arguments,
+    stop: &CancellationToken,
+) -> Result<Plan> {
     let archive = archive::open(&session.store, chosen.history, chosen.object, arguments.ignore_index).await?;
     let plan = match restore::survey(&archive, stop).await? {
         Some(survey) => {
