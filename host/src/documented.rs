@@ -1,11 +1,13 @@
 //! The documents say what the code does: their tables are compared with it.
 
 use base::error::Class;
+use catalogue::questions::{DISPROVED, QuestionKind};
 use plugin::Role;
 use plugin::grant::Grant;
 
 const EXIT_CODES: &str = include_str!("../../docs/exit-codes.md");
 const PLUGINS: &str = include_str!("../../docs/plugins.md");
+const RETENTION: &str = include_str!("../../docs/retention.md");
 
 /// The rows of the table whose header begins with a cell.
 fn table<'t>(text: &'t str, first_cell: &str) -> Vec<Vec<&'t str>> {
@@ -13,6 +15,11 @@ fn table<'t>(text: &'t str, first_cell: &str) -> Vec<Vec<&'t str>> {
     let lines = text.lines().skip_while(|line| !line.starts_with(&header)).skip(2);
     let rows = lines.take_while(|line| line.starts_with('|'));
     rows.map(|row| row.trim_matches('|').split(" | ").map(str::trim).collect()).collect()
+}
+
+/// The names in the first column of a table.
+fn names<'t>(text: &'t str, first_cell: &str) -> Vec<&'t str> {
+    table(text, first_cell).iter().map(|row| row[0].trim_matches('`')).collect()
 }
 
 #[test]
@@ -31,9 +38,12 @@ fn the_table_of_exit_codes_is_that_of_the_classes() {
 
 #[test]
 fn the_tables_of_roles_and_grants_name_every_one() {
-    let first_cells = |header: &str| -> Vec<String> {
-        table(PLUGINS, header).iter().map(|row| row[0].trim_matches('`').to_owned()).collect()
-    };
-    assert_eq!(first_cells("role"), Role::ALL.map(|role| role.name().to_owned()), "docs/plugins.md");
-    assert_eq!(first_cells("grant"), Grant::ALL.map(|grant| grant.name().to_owned()), "docs/plugins.md");
+    assert_eq!(names(PLUGINS, "role"), Role::ALL.map(Role::name), "docs/plugins.md");
+    assert_eq!(names(PLUGINS, "grant"), Grant::ALL.map(Grant::name), "docs/plugins.md");
+}
+
+#[test]
+fn the_table_of_questions_names_every_kind() {
+    let asked = QuestionKind::ALL.into_iter().map(QuestionKind::name).chain([DISPROVED]);
+    assert_eq!(names(RETENTION, "kind"), asked.collect::<Vec<_>>(), "docs/retention.md");
 }

@@ -4,6 +4,7 @@
 use crate::session::Session;
 use crate::sweep::sweep;
 use base::error::{Error, Result};
+use catalogue::environment::StoredFile;
 use catalogue::history::History;
 use catalogue::lease::{Lease, Machine};
 use catalogue::questions::{self, QuestionKind};
@@ -54,6 +55,20 @@ pub fn check_file(session: &Session, history: &History) -> Result<()> {
         session.environment,
         QuestionKind::OtherFile.name()
     )))
+}
+
+/// The environment's file, for a command that writes its next version.
+///
+/// # Errors
+/// [`base::error::Class::Config`] if there is none, with the command that helps.
+pub fn environment_file<'h>(session: &Session, history: &'h History) -> Result<&'h StoredFile> {
+    let environment = &session.environment;
+    let init = format!("run `init --env {environment}` first; until then nothing is forgotten");
+    history.environment.as_ref().ok_or_else(|| match history.environment_damage.clone() {
+        Some(newer) if is_newer_format(&newer) => newer,
+        Some(damage) => damage.hint(init),
+        None => Error::config(format!("{environment} was never initialised")).hint(init),
+    })
 }
 
 /// Refuses to answer for what a newer version wrote: it is not damaged, and this version cannot know what it says.

@@ -4,7 +4,7 @@
 mod chain;
 mod objects;
 
-pub use chain::{Chain, check as check_chain};
+pub use chain::{Chain, certificates, check as check_chain};
 pub use objects::read;
 
 use crate::session::Session;

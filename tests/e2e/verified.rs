@@ -258,6 +258,10 @@ fn a_record_that_was_edited_moved_or_removed_is_named_across_certificates() {
     std::fs::remove_file(&certificate).unwrap();
     assert!(problems(&verify(&scene, &[])).contains("the record of 20260602T010000Z, which 20260603T010000Z names"));
     restore();
+    std::fs::write(&certificate, certified.replacen("\"format_version\": ", "\"format_version\": 9", 1)).unwrap();
+    let newer = verify(&scene, &[]).expect_code(0).json();
+    assert!(newer["chain"]["notes"].to_string().contains("the certificate of 20260602T010000Z of prod has format 9"));
+    restore();
 
     // No later record names the newest one, so only the verification that saw it can prove a change.
     let sixth = std::fs::read_to_string(at(6)).unwrap();

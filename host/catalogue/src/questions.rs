@@ -19,7 +19,7 @@ use crate::configured::Configured;
 use crate::environment::EnvironmentFile;
 use crate::guard;
 use crate::history::{FileDoubt, History, Snapshot};
-use crate::record::{ClockDoubt, Condition};
+use crate::record::{ClockDoubt, Condition, is_newer_format};
 use base::id::SnapshotId;
 use base::text::counted;
 use jiff::Timestamp;
@@ -72,6 +72,10 @@ pub fn questions(context: QuestionContext<'_>, history: &History, now: Timestamp
     let environment = context.environment;
     let mut found = Vec::new();
     match (&history.environment, &history.environment_damage) {
+        (_, Some(newer)) if is_newer_format(newer) => found.push(Question {
+            text: format!("{newer}: run the newer version of dolibarr-backup that wrote it"),
+            ..question(QuestionKind::NewerFormat, format!("status --env {environment}"))
+        }),
         (_, Some(damage)) => found.push(Question {
             text: format!("{damage}; `init` continues from the previous version, or from the configuration"),
             ..question(QuestionKind::FileDamaged, format!("init --env {environment}"))
@@ -102,15 +106,13 @@ pub fn questions(context: QuestionContext<'_>, history: &History, now: Timestamp
             found.extend(rule_questions(context, &stored.file));
         }
     }
-    let accept = || format!("accept --env {environment}");
+    let plain = format!("accept --env {environment}");
     for source in expected(history, context.configured) {
-        found.extend(suspect_question(history, source, now).map(|draft| draft.into_question(accept())));
+        found.extend(suspect_question(history, source, now, &plain));
     }
-    found.extend(clock_questions(history, now).into_iter().map(|draft| draft.into_question(accept())));
-    let give_up = || format!("accept --env {environment} --lost");
-    found.extend(loss_questions(history).into_iter().map(|draft| draft.into_question(give_up())));
+    found.extend(clock_questions(history, now, &plain));
+    found.extend(loss_questions(history, environment));
     // If several questions have the same command, `--only` selects one.
-    let plain = accept();
     if found.iter().filter(|question| question.command.starts_with(&plain)).count() > 1 {
         let names = Names::of(&found);
         let only = found.iter().map(|question| names.shortest(question.kind.name(), question.source.as_deref()));
@@ -128,19 +130,9 @@ fn question(kind: QuestionKind, command: String) -> Question {
     Question { kind, source: None, snapshots: Vec::new(), text: String::new(), command }
 }
 
-/// A question without its command.
-struct Draft {
-    kind: QuestionKind,
-    source: Option<String>,
-    snapshots: Vec<SnapshotId>,
-    text: String,
-}
-
-impl Draft {
-    fn into_question(self, command: String) -> Question {
-        let Self { kind, source, snapshots, text } = self;
-        Question { kind, source, snapshots, text, command }
-    }
+/// A question about snapshots.
+fn about(kind: QuestionKind, snapshots: Vec<SnapshotId>, text: String, command: &str) -> Question {
+    Question { snapshots, text, ..question(kind, command.to_owned()) }
 }
 
 fn source_questions(context: QuestionContext<'_>, file: &EnvironmentFile) -> Vec<Question> {
@@ -191,7 +183,7 @@ fn rule_questions(context: QuestionContext<'_>, file: &EnvironmentFile) -> Vec<Q
 }
 
 /// Asks about the newest recorded state of a source, if it is suspect.
-fn suspect_question(history: &History, source: &str, now: Timestamp) -> Option<Draft> {
+fn suspect_question(history: &History, source: &str, now: Timestamp, command: &str) -> Option<Question> {
     let newest = newest_record_with(history, source, now)?;
     let is_suspect =
         |snapshot: &Snapshot| snapshot.sources.get(source).is_some_and(|state| state.condition == Condition::Suspect);
@@ -215,7 +207,7 @@ fn suspect_question(history: &History, source: &str, now: Timestamp) -> Option<D
     let withdrawn = || "it was whole only because of an answer that was withdrawn".to_owned();
     let text = format!("{source} is suspect in {}: {}", newest.id, doubts.unwrap_or_else(withdrawn));
     let snapshots = suspects.map(|snapshot| snapshot.id).collect();
-    Some(Draft { kind: QuestionKind::Suspect, source: Some(source.to_owned()), snapshots, text })
+    Some(Question { source: Some(source.to_owned()), ..about(QuestionKind::Suspect, snapshots, text, command) })
 }
 
 /// The newest recorded snapshot that has a source and is not from the future.
@@ -224,7 +216,7 @@ fn newest_record_with<'h>(history: &'h History, source: &str, now: Timestamp) ->
     recorded.find(|snapshot| snapshot.id.taken() <= now && snapshot.sources.contains_key(source))
 }
 
-fn clock_questions(history: &History, now: Timestamp) -> Vec<Draft> {
+fn clock_questions(history: &History, now: Timestamp, command: &str) -> Vec<Question> {
     let mut found = Vec::new();
     let file = history.environment.as_ref().map(|stored| &stored.file);
     let open = || history.snapshots.iter().filter(|snapshot| !snapshot.retired && !snapshot.adopted);
@@ -240,54 +232,65 @@ fn clock_questions(history: &History, now: Timestamp) -> Vec<Draft> {
     if let Some(doubt) = doubted.first().and_then(|snapshot| snapshot.record.as_ref()?.clock_doubt) {
         let ids: Vec<SnapshotId> = doubted.iter().map(|snapshot| snapshot.id).collect();
         let text = format!("the time of {} is doubted: {}", count_and_ids(&ids), describe(doubt));
-        found.push(Draft { kind: QuestionKind::Clock, source: None, snapshots: ids, text });
+        found.push(about(QuestionKind::Clock, ids, text, command));
     }
     found.extend(arrived.map(|arrived| {
         let text = arrived.describe();
-        Draft { kind: QuestionKind::Clocks, source: None, snapshots: arrived.ids, text }
+        about(QuestionKind::Clocks, arrived.ids, text, command)
     }));
     let ahead: Vec<SnapshotId> = open().map(|snapshot| snapshot.id).filter(|id| is_ahead(*id, now)).collect();
     if !ahead.is_empty() {
         let is = is_or_are(&ahead);
         let (count, ids) = (counted(ahead.len(), "snapshot"), first_ids(&ahead));
         let text = format!("{count} {is} from the future, so a clock is or was wrong: {ids}");
-        found.push(Draft { kind: QuestionKind::Future, source: None, snapshots: ahead, text });
+        found.push(about(QuestionKind::Future, ahead, text, command));
     }
     found
 }
 
-fn loss_questions(history: &History) -> Vec<Draft> {
+fn loss_questions(history: &History, environment: &str) -> Vec<Question> {
+    let give_up = format!("accept --env {environment} --lost");
     let mut found = Vec::new();
     let lost: Vec<SnapshotId> =
         history.snapshots.iter().filter(|snapshot| snapshot.lost().next().is_some()).map(|s| s.id).collect();
     if !lost.is_empty() {
         let text = format!("{} lost an object: {}", counted(lost.len(), "snapshot"), first_ids(&lost));
-        found.push(Draft { kind: QuestionKind::Lost, source: None, snapshots: lost, text });
+        found.push(about(QuestionKind::Lost, lost, text, &give_up));
     }
     let file = history.environment.as_ref().map(|stored| &stored.file);
     let is_known = |snapshot: &Snapshot| file.is_some_and(|file| file.has_given_up_record(snapshot.id));
-    let damaged = history.snapshots.iter().filter(|snapshot| snapshot.damage.is_some() && !is_known(snapshot));
-    let damaged: Vec<SnapshotId> = damaged.map(|snapshot| snapshot.id).collect();
+    let unreadable = |is_newer| {
+        let snapshots = history.snapshots.iter().filter(|snapshot| !is_known(snapshot));
+        snapshots
+            .filter(move |snapshot| snapshot.damage.as_ref().is_some_and(|why| is_newer_format(why) == is_newer))
+            .map(|snapshot| snapshot.id)
+            .collect::<Vec<SnapshotId>>()
+    };
+    let damaged = unreadable(false);
     if !damaged.is_empty() {
-        let text = {
-            let has = if damaged.len() == 1 { "has" } else { "have" };
-            let ids = first_ids(&damaged);
-            format!("{} {has} a record that cannot be read: {ids}", counted(damaged.len(), "snapshot"))
-        };
-        found.push(Draft { kind: QuestionKind::DamagedRecord, source: None, snapshots: damaged, text });
+        let has = if damaged.len() == 1 { "has" } else { "have" };
+        let (count, ids) = (counted(damaged.len(), "snapshot"), first_ids(&damaged));
+        let text = format!("{count} {has} a record that cannot be read: {ids}");
+        found.push(about(QuestionKind::DamagedRecord, damaged, text, &give_up));
+    }
+    let newer = unreadable(true);
+    if !newer.is_empty() {
+        let ids = count_and_ids(&newer);
+        let text = format!("a newer version of dolibarr-backup recorded {ids}: run that version");
+        found.push(about(QuestionKind::NewerFormat, newer, text, &format!("status --env {environment}")));
     }
     if !history.missing.is_empty() {
         let missing: Vec<SnapshotId> = history.missing.iter().copied().collect();
         let ids = count_and_ids(&missing);
         let text =
             format!("the record of {ids} is missing, although another record, a verification or certificate names it");
-        found.push(Draft { kind: QuestionKind::MissingRecord, source: None, snapshots: missing, text });
+        found.push(about(QuestionKind::MissingRecord, missing, text, &give_up));
     }
     if !history.changed.is_empty() {
         let changed: Vec<SnapshotId> = history.changed.iter().copied().collect();
         let ids = count_and_ids(&changed);
         let text = format!("the record of {ids} was edited or replaced: a later record names a different one");
-        found.push(Draft { kind: QuestionKind::ChangedRecord, source: None, snapshots: changed, text });
+        found.push(about(QuestionKind::ChangedRecord, changed, text, &give_up));
     }
     found
 }

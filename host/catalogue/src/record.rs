@@ -7,6 +7,7 @@ mod source;
 
 pub use source::{ArchiveRecord, DatabaseRecord, ObjectRecord, ProblemRecord, SourceRecord};
 
+use crate::configured::Environment;
 use base::error::{Class, Error, Result};
 use base::id::{SnapshotId, Stamp};
 use jiff::Timestamp;
@@ -238,6 +239,21 @@ pub struct Certificate {
     /// What the retention plugin did when it planned to forget the snapshot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub planned_by: Option<PluginRecord>,
+}
+
+impl Certificate {
+    /// Reads a stored certificate and checks that it belongs to its key.
+    ///
+    /// # Errors
+    /// [`base::error::Class::Unexpected`] if it is not a valid certificate or is that of another snapshot;
+    /// [`base::error::Class::Config`] if a newer version wrote it.
+    pub fn parse(bytes: &[u8], environment: &Environment, id: SnapshotId) -> Result<Self> {
+        let what = || format!("the certificate of {id} of {environment}");
+        let damaged = |why: String| Error::unexpected(format!("{} {why}", what()));
+        let read = parse_stored(bytes, FORMAT_VERSION, |certificate: &Self| certificate.format_version, what, damaged)?;
+        let is_own = read.id == id && read.environment == environment.as_str();
+        if is_own { Ok(read) } else { Err(damaged("is of another snapshot".to_owned())) }
+    }
 }
 
 impl Record {

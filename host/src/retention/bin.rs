@@ -6,7 +6,7 @@ use base::id::SnapshotId;
 use bytes::Bytes;
 use catalogue::history::{History, Orphan, Snapshot};
 use catalogue::lease::Lease;
-use catalogue::record::{Certificate, FORMAT_VERSION};
+use catalogue::record::{Certificate, FORMAT_VERSION, is_newer_format};
 use futures::StreamExt;
 use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeSet;
@@ -330,12 +330,10 @@ impl Executor<'_> {
         else {
             return Ok(false);
         };
-        let certificate: Option<Certificate> = serde_json::from_slice(&bytes).ok();
-        Ok(certificate.is_some_and(|certificate| {
-            certificate.id == snapshot.id
-                && certificate.environment == self.environment.as_str()
-                && certificate.record_sha256 == snapshot.record_sha256
-        }))
+        match Certificate::parse(&bytes, self.environment, snapshot.id) {
+            Err(newer) if is_newer_format(&newer) => Err(newer),
+            read => Ok(read.is_ok_and(|certificate| certificate.record_sha256 == snapshot.record_sha256)),
+        }
     }
 
     /// Deletes the record. An adopted snapshot has none; its certificate alone marks it as forgotten.

@@ -2,7 +2,7 @@
 
 mod only;
 
-use crate::exclusive::{check_clock, check_file, check_formats, exclusively};
+use crate::exclusive::{check_clock, check_file, check_formats, environment_file, exclusively};
 use crate::report::{self, Report};
 use crate::session::Session;
 use crate::verification;
@@ -64,7 +64,6 @@ pub async fn run(session: &Session, arguments: &Arguments) -> Result<Report> {
     }
     exclusively(session, now, async |lease, history| {
         check_clock(session, lease, now)?;
-        check_formats(&history)?;
         answer(session, Some(lease), &history, arguments, now).await
     })
     .await
@@ -79,12 +78,8 @@ async fn answer(
     now: Timestamp,
 ) -> Result<Report> {
     let environment = &session.environment;
-    let Some(stored) = &history.environment else {
-        let why = history.environment_damage.clone();
-        return Err(why
-            .unwrap_or_else(|| Error::config(format!("{environment} was never initialised")))
-            .hint(format!("run `init --env {environment}`")));
-    };
+    check_formats(history)?;
+    let stored = environment_file(session, history)?;
     let retire: BTreeSet<String> = arguments.retire.iter().cloned().collect();
     check_retired(session, &stored.file, &retire)?;
     let waiting = questions::questions(session.asked(), history, now);

@@ -1,6 +1,6 @@
 //! `unforget`: a snapshot leaves the bin and is kept.
 
-use crate::exclusive::{check_clock, check_file, exclusively};
+use crate::exclusive::{check_clock, check_file, environment_file, exclusively};
 use crate::report::{self, Report};
 use crate::session::Session;
 use base::error::{Class, Error, Result};
@@ -37,10 +37,7 @@ pub async fn run(session: &Session, arguments: &Arguments) -> Result<Report> {
             return Err(Error::new(Class::Usage, format!("the snapshot {id} {state}"))
                 .hint("`list` shows the existing snapshots"));
         };
-        let stored = history.environment.as_ref().ok_or_else(|| {
-            Error::config(format!("{} was never initialised", session.environment))
-                .hint(format!("run `init --env {}` first; until then nothing is forgotten", session.environment))
-        })?;
+        let stored = environment_file(session, &history)?;
         check_clock(session, lease, now)?;
         check_file(session, &history)?;
         lease.check().await?;

@@ -52,7 +52,8 @@ struct Seen {
 pub async fn check(store: &Store, environment: &Environment, history: &History) -> Result<Chain> {
     let mut chain = Chain::default();
     let mut links = BTreeMap::new();
-    for (id, certificate) in certificates(store, environment, history).await? {
+    let mut unreadable = Vec::new();
+    for (id, certificate) in certificates(store, environment, history.forgotten.keys().copied()).await? {
         match certificate {
             Ok(Certificate { record_sha256: Some(sha256), previous, clock_doubt, .. }) => {
                 chain.certificates += 1;
@@ -63,16 +64,12 @@ pub async fn check(store: &Store, environment: &Environment, history: &History) 
             }
             // An adopted snapshot had no record.
             Ok(_) => {}
-            Err(why) => chain.problems.push((id, why)),
+            Err(error) => unreadable.push((id, error)),
         }
     }
     for snapshot in &history.snapshots {
         if let Some(damage) = &snapshot.damage {
-            if is_newer_format(damage) {
-                chain.notes.push(damage.to_string());
-            } else {
-                chain.problems.push((snapshot.id, damage.to_string()));
-            }
+            unreadable.push((snapshot.id, damage.clone()));
             links.remove(&snapshot.id);
         }
         if let (Some(record), Some(sha256)) = (&snapshot.record, &snapshot.record_sha256) {
@@ -86,8 +83,14 @@ pub async fn check(store: &Store, environment: &Environment, history: &History) 
             links.insert(snapshot.id, link);
         }
     }
-    let unreadable = history.snapshots.iter().filter(|snapshot| snapshot.damage.is_some()).map(|snapshot| snapshot.id);
-    let damaged = chain.problems.iter().map(|(id, _)| *id).chain(unreadable).collect();
+    let damaged = unreadable.iter().map(|(id, _)| *id).collect();
+    for (id, error) in unreadable {
+        // What a newer version wrote is not damaged.
+        match is_newer_format(&error) {
+            true => chain.notes.push(error.to_string()),
+            false => chain.problems.push((id, error.to_string())),
+        }
+    }
     follow(&links, &damaged, &mut chain);
     compare(&links, &damaged, history, &seen(store, environment, history).await?, &mut chain);
     chain.hashes = links.into_iter().map(|(id, link)| (id, link.sha256)).collect();
@@ -171,27 +174,20 @@ fn compare(
     }
 }
 
-async fn certificates(
+/// Reads the certificates of some snapshots, as far as they exist.
+///
+/// # Errors
+/// The store's. A certificate that cannot be read is a result of its own.
+pub async fn certificates(
     store: &Store,
     environment: &Environment,
-    history: &History,
-) -> Result<Vec<(SnapshotId, Result<Certificate, String>)>> {
+    ids: impl IntoIterator<Item = SnapshotId>,
+) -> Result<Vec<(SnapshotId, Result<Certificate>)>> {
     let read = |id: SnapshotId| async move {
         let bytes = store.get(&catalogue::keys::certificate_key(environment, id)?).await?;
-        let parsed = bytes.map(|bytes| {
-            let certificate: Result<Certificate, _> = serde_json::from_slice(&bytes);
-            let certificate =
-                certificate.map_err(|error| format!("the certificate of {id} cannot be read: {error}"))?;
-            let own = certificate.id == id && certificate.environment == environment.as_str();
-            if own { Ok(certificate) } else { Err(format!("the certificate of {id} is of another snapshot")) }
-        });
-        Ok::<_, Error>(parsed.map(|parsed| (id, parsed)))
+        Ok::<_, Error>(bytes.map(|bytes| (id, Certificate::parse(&bytes, environment, id))))
     };
-    let read: Vec<_> = futures::stream::iter(history.forgotten.keys().copied())
-        .map(read)
-        .buffered(READS_IN_FLIGHT_MAX)
-        .try_collect()
-        .await?;
+    let read: Vec<_> = futures::stream::iter(ids).map(read).buffered(READS_IN_FLIGHT_MAX).try_collect().await?;
     Ok(read.into_iter().flatten().collect())
 }
 

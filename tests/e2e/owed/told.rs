@@ -254,13 +254,21 @@ fn what_a_newer_version_wrote_is_given_up_by_no_older_one() {
         }
         office.put(key, newer);
         let before = office.environment_files();
-        let answer = [&verb[..], &["--env", "prod", "--now", "2026-06-03T09:00:00Z"]].concat();
-        let refused = office.run(&answer);
-        assert_eq!(refused.code, Some(64), "{verb:?}: {}", refused.stderr);
-        assert!(
-            refused.stderr.contains("has format 99") && refused.stderr.contains("use the newer version"),
-            "{verb:?}"
-        );
+        let refused = |verb: &[&str]| {
+            let outcome = office.run(&[verb, &["--env", "prod", "--now", "2026-06-03T09:00:00Z"]].concat());
+            assert_eq!(outcome.code, Some(64), "{verb:?}: {}", outcome.stderr);
+            for part in ["has format 99", "use the newer version"] {
+                assert!(outcome.stderr.contains(part), "{verb:?}: {}", outcome.stderr);
+            }
+        };
+        refused(&verb);
+        refused(&["accept", "--lost", "--dry-run"]);
+        if key.contains("environment") {
+            refused(&["unforget", "20260601T010000Z"]);
+        }
+        let status = office.run(&["status", "--env", "prod", "--now", "2026-06-03T09:00:00Z"]).expect_code(4);
+        assert!(status.stdout.contains("newer version of dolibarr-backup"), "{}", status.stdout);
+        assert!(!status.stdout.contains("--lost") && !status.stdout.contains("`init"), "{}", status.stdout);
         assert_eq!(office.environment_files(), before, "{verb:?} wrote something");
     }
 }

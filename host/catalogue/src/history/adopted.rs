@@ -64,10 +64,10 @@ pub(super) async fn explain(
     for id in near {
         let Some(since) = keys.certificates.get(&id).copied() else { continue };
         let Some(bytes) = store.get(&certificate_key(environment, id)?).await? else { continue };
-        let certificate = match serde_json::from_slice::<Certificate>(&bytes) {
+        let certificate = match Certificate::parse(&bytes, environment, id) {
             Ok(certificate) => certificate,
             Err(error) => {
-                tracing::warn!("the certificate of {id} of {environment} cannot be read: {error}");
+                tracing::warn!("{error}");
                 // The snapshot is or was in the bin. Objects with this time stay listed, and the certificate is
                 // rewritten before they are deleted.
                 let own = free.iter().filter(|(_, found)| found.moment == id.stamp());

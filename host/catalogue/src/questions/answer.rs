@@ -65,7 +65,7 @@ impl Answer {
             | QuestionKind::DamagedRecord
             | QuestionKind::MissingRecord
             | QuestionKind::ChangedRecord => !self.lost,
-            QuestionKind::Uninitialised | QuestionKind::FileDamaged => true,
+            QuestionKind::Uninitialised | QuestionKind::FileDamaged | QuestionKind::NewerFormat => true,
             QuestionKind::NewSource
             | QuestionKind::Suspect
             | QuestionKind::Guard
@@ -92,8 +92,11 @@ pub fn answer(
     let mut changes = Vec::new();
     for question in questions(context, history, now).into_iter().filter(|question| answer.is_about(question)) {
         match question.kind {
-            // `init` answers the first two. Sources are retired by name, below.
-            QuestionKind::Uninitialised | QuestionKind::FileDamaged | QuestionKind::GoneSource => {}
+            // `init` answers the first two, and the newer version the third. Sources are retired by name, below.
+            QuestionKind::Uninitialised
+            | QuestionKind::FileDamaged
+            | QuestionKind::NewerFormat
+            | QuestionKind::GoneSource => {}
             QuestionKind::NewSource => {
                 let Some(name) = question.source else { continue };
                 let Some(kind) = context.configured.sources.get(&name) else { continue };

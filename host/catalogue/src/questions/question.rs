@@ -3,41 +3,51 @@
 use base::id::SnapshotId;
 use std::collections::BTreeSet;
 
-/// The kind of a question.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum QuestionKind {
-    /// Nobody ran `init`.
-    Uninitialised,
-    /// The environment's file cannot be read.
-    FileDamaged,
-    /// The configuration has a source that the environment does not have.
-    NewSource,
-    /// The environment has a source that the configuration does not have.
-    GoneSource,
-    /// A source is a different one than before, or most of it is gone.
-    Suspect,
-    /// The configuration weakens a rule of the guard.
-    Guard,
-    /// The configuration has another retention plugin, or other settings for it.
-    Retention,
-    /// The configuration has another time zone.
-    TimeZone,
-    /// The time of a run is doubted.
-    Clock,
-    /// Two clocks disagreed, and by both the time has passed.
-    Clocks,
-    /// A snapshot is from the future.
-    Future,
-    /// An object that a record names is missing.
-    Lost,
-    /// A record cannot be read.
-    DamagedRecord,
-    /// A record that another record names is missing.
-    MissingRecord,
-    /// A record is not the one that another record names.
-    ChangedRecord,
-    /// The environment's file is not the one that runs used.
-    OtherFile,
+/// What is known of a kind.
+struct Facts {
+    /// The name in `status --json` and in `accept --only`.
+    name: &'static str,
+}
+
+base::table! {
+    /// The kind of a question.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+    pub enum QuestionKind with Facts {
+        /// Nobody ran `init`.
+        Uninitialised { name: "uninitialised" }
+        /// The environment's file cannot be read.
+        FileDamaged { name: "file-damaged" }
+        /// A newer version of this program wrote a record or the environment's file.
+        NewerFormat { name: "newer-format" }
+        /// The configuration has a source that the environment does not have.
+        NewSource { name: "new-source" }
+        /// The environment has a source that the configuration does not have.
+        GoneSource { name: "gone-source" }
+        /// A source is a different one than before, or most of it is gone.
+        Suspect { name: "suspect" }
+        /// The configuration weakens a rule of the guard.
+        Guard { name: "guard" }
+        /// The configuration has another retention plugin, or other settings for it.
+        Retention { name: "retention" }
+        /// The configuration has another time zone.
+        TimeZone { name: "time-zone" }
+        /// The time of a run is doubted.
+        Clock { name: "clock" }
+        /// Two clocks disagreed, and by both the time has passed.
+        Clocks { name: "clocks" }
+        /// A snapshot is from the future.
+        Future { name: "future" }
+        /// An object that a record names is missing.
+        Lost { name: "lost" }
+        /// A record cannot be read.
+        DamagedRecord { name: "damaged-record" }
+        /// A record that another record names is missing.
+        MissingRecord { name: "missing-record" }
+        /// A record is not the one that another record names.
+        ChangedRecord { name: "changed-record" }
+        /// The environment's file is not the one that runs used.
+        OtherFile { name: "other-file" }
+    }
 }
 
 /// One question.
@@ -58,24 +68,7 @@ pub struct Question {
 impl QuestionKind {
     /// The name in `status --json` and in `accept --only`.
     pub const fn name(self) -> &'static str {
-        match self {
-            Self::Uninitialised => "uninitialised",
-            Self::FileDamaged => "file-damaged",
-            Self::NewSource => "new-source",
-            Self::GoneSource => "gone-source",
-            Self::Suspect => "suspect",
-            Self::Guard => "guard",
-            Self::Retention => "retention",
-            Self::TimeZone => "time-zone",
-            Self::Clock => "clock",
-            Self::Clocks => "clocks",
-            Self::Future => "future",
-            Self::Lost => "lost",
-            Self::DamagedRecord => "damaged-record",
-            Self::MissingRecord => "missing-record",
-            Self::ChangedRecord => "changed-record",
-            Self::OtherFile => "other-file",
-        }
+        self.facts().name
     }
 }
 

@@ -3,25 +3,22 @@
 
 use crate::report::{FORMAT_VERSION, Report};
 use crate::session::Session;
-use base::error::{Error, Result};
+use crate::verification::certificates;
+use base::error::Result;
 use base::id::{SnapshotId, Stamp};
 use base::text::{counted, printable};
 use catalogue::guard::Age;
 use catalogue::history::{self, History};
 use catalogue::proof::Drill;
-use catalogue::record::{Certificate, PluginRecord};
+use catalogue::record::PluginRecord;
 use clap::builder::PossibleValuesParser;
 use comfy_table::{Table, presets};
-use futures::{StreamExt, TryStreamExt};
 use indicatif::HumanBytes;
 use jiff::Timestamp;
 use plugin::Role;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-
-/// Certificates that are read at the same time.
-const READS_IN_FLIGHT_MAX: usize = 16;
 
 /// Activity of a plugin is unusual above this multiple of its usual level. Twice the documents at a year's end are not
 /// unusual.
@@ -170,7 +167,9 @@ async fn occasions(session: &Session, history: &History) -> Result<Vec<Occasion>
     let ids: Vec<SnapshotId> = history.forgotten.keys().copied().chain(binned).collect();
     // One plan can put several snapshots into the bin, and the certificate of each contains it.
     let mut plans = BTreeSet::new();
-    for (id, certificate) in certificates(session, ids).await? {
+    for (id, certificate) in certificates(&session.store, &session.environment, ids).await? {
+        // `verify` reports certificates that cannot be read.
+        let Ok(certificate) = certificate else { continue };
         if history.forgotten.contains_key(&id) && !certificate.plugins.is_empty() {
             occasions.push(Occasion { at: id.stamp(), kind: Kind::Run, plugins: certificate.plugins });
         }
@@ -189,16 +188,6 @@ async fn occasions(session: &Session, history: &History) -> Result<Vec<Occasion>
         occasions.extend(plugin.map(|(at, plugin)| Occasion { at, kind: Kind::Drill, plugins: vec![plugin] }));
     }
     Ok(occasions)
-}
-
-async fn certificates(session: &Session, ids: Vec<SnapshotId>) -> Result<Vec<(SnapshotId, Certificate)>> {
-    let read = |id: SnapshotId| async move {
-        let bytes = session.store.get(&catalogue::keys::certificate_key(&session.environment, id)?).await?;
-        // `verify` reports certificates that cannot be read.
-        Ok::<_, Error>(bytes.and_then(|bytes| Some((id, serde_json::from_slice(&bytes).ok()?))))
-    };
-    let read: Vec<_> = futures::stream::iter(ids).map(read).buffered(READS_IN_FLIGHT_MAX).try_collect().await?;
-    Ok(read.into_iter().flatten().collect())
 }
 
 /// The deeds of one plugin on one occasion. A plugin without calls gets one line of zeros.

@@ -116,6 +116,8 @@ pub(super) enum Kind {
     Clock,
     /// The configuration and the environment disagree, or nobody ran `init`.
     Waiting,
+    /// A newer version wrote a record or the environment's file.
+    Newer,
     /// The last verification or drill is too old.
     Unverified,
     /// The last verification or drill failed.
@@ -127,18 +129,27 @@ pub(super) enum Kind {
 impl Kind {
     /// The name in JSON.
     pub(super) const fn name(self) -> &'static str {
+        self.facts().0
+    }
+
+    /// The name, and the beginning of the hint.
+    const fn facts(self) -> (&'static str, &'static str) {
         match self {
-            Self::Never => "never",
-            Self::Stale => "stale",
-            Self::Failed => "failed",
-            Self::Partial => "partial",
-            Self::Suspect => "suspect",
-            Self::Missing => "missing",
-            Self::Clock => "clock",
-            Self::Waiting => "waiting",
-            Self::Unverified => "unverified",
-            Self::Disproved => "disproved",
-            Self::Retention => "retention",
+            Self::Never => ("never", ""),
+            Self::Stale => ("stale", "find out why no scheduled run saved it whole; "),
+            Self::Failed => ("failed", "fix the cause shown in the log of the last run; "),
+            Self::Partial => (
+                "partial",
+                "make it readable, or add it to `exclude` in the settings of [plugins.dump] if it is not needed; ",
+            ),
+            Self::Suspect => ("suspect", "if this is intended, "),
+            Self::Missing => ("missing", "put a copy back, or, if it is lost for good, "),
+            Self::Clock => ("clock", "if this is intended, "),
+            Self::Waiting => ("waiting", "if this is intended, "),
+            Self::Newer => ("newer", "use the version that wrote it: "),
+            Self::Unverified => ("unverified", ""),
+            Self::Disproved => ("disproved", "read the report in the store, and make a new backup; "),
+            Self::Retention => ("retention", ""),
         }
     }
 
@@ -151,6 +162,7 @@ impl Kind {
             | QuestionKind::ChangedRecord
             | QuestionKind::OtherFile => Self::Missing,
             QuestionKind::Clock | QuestionKind::Clocks | QuestionKind::Future => Self::Clock,
+            QuestionKind::NewerFormat => Self::Newer,
             QuestionKind::Uninitialised
             | QuestionKind::FileDamaged
             | QuestionKind::NewSource
@@ -165,18 +177,7 @@ impl Kind {
 impl Problem {
     /// The hint for the user.
     pub(super) fn advice(&self) -> String {
-        let first = match self.kind {
-            Kind::Stale => "find out why no scheduled run saved it whole; ",
-            Kind::Failed => "fix the cause shown in the log of the last run; ",
-            Kind::Partial => {
-                "make it readable, or add it to `exclude` in the settings of [plugins.dump] if it is not needed; "
-            }
-            Kind::Suspect | Kind::Waiting | Kind::Clock => "if this is intended, ",
-            Kind::Missing => "put a copy back, or, if it is lost for good, ",
-            Kind::Disproved => "read the report in the store, and make a new backup; ",
-            Kind::Never | Kind::Unverified | Kind::Retention => "",
-        };
-        format!("{first}run `{}`", self.command)
+        format!("{}run `{}`", self.kind.facts().1, self.command)
     }
 }
 

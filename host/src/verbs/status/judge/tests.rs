@@ -245,6 +245,7 @@ fn every_kind_of_problem_has_a_name_of_its_own_and_advice() {
         Kind::Missing,
         Kind::Clock,
         Kind::Waiting,
+        Kind::Newer,
         Kind::Unverified,
         Kind::Disproved,
         Kind::Retention,
