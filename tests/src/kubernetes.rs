@@ -16,7 +16,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 use std::fs;
 use std::io::Write;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -117,7 +117,10 @@ impl Kubernetes {
         running.write_kubeconfig("manager", "manager.kubeconfig")?;
         running.start_etcd(etcd, peer)?;
         running.start_api_server(etcd, scheduler.is_some())?;
-        running.wait_for("readiness", |own| own.try_kubectl(&["get", "--raw", "/readyz"], "").is_ok())?;
+        // Starting kubectl takes far more time than connecting.
+        let listens = |own: &Self| TcpStream::connect((Ipv4Addr::LOCALHOST, own.port)).is_ok();
+        let ready = ["get", "--raw", "/readyz"];
+        running.wait_for("readiness", |own| listens(own) && own.try_kubectl(&ready, "").is_ok())?;
         running.start_controller_manager(scheduler.is_some())?;
         if let Some(scheduler) = scheduler {
             running.write_kubeconfig("scheduler", "scheduler.kubeconfig")?;
@@ -197,6 +200,7 @@ impl Kubernetes {
         let mut command = Command::new(self.programs.join("kubectl"));
         command
             .env_clear()
+            .envs([control_plane::ONE_CORE])
             .arg("--kubeconfig")
             .arg(self.path("admin.kubeconfig"))
             .arg("--cache-dir")
@@ -335,7 +339,7 @@ mod tests {
         let namespace = running.namespace();
         assert!(running.list("pods", &namespace).is_empty());
         drop(running);
-        assert!(std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err());
+        assert!(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err());
         assert!(!folder.exists());
     }
 }
