@@ -350,7 +350,9 @@ pub(super) fn build(keys: &Keys, records: Vec<Read>, facts: Facts<'_>) -> Histor
     };
     // A record that cannot be read may refer to any of them.
     let orphans = if damaged { Vec::new() } else { free.iter().filter_map(orphan).collect() };
-    adopted::adopt(facts.configured, keys, &announced.runs, free.into_iter(), &facts.explained, &mut snapshots);
+    let is_of_its_kind = |found: &Found| facts.sources.get(&found.source).is_none_or(|kind| kind == found.kind);
+    let fitting = free.into_iter().filter(|(_, found)| is_of_its_kind(found));
+    adopted::adopt(facts.configured, keys, &announced.runs, fitting, &facts.explained, &mut snapshots);
     let mut verifications = keys.verified.clone();
     verifications.sort_unstable();
     for snapshot in snapshots.values_mut() {

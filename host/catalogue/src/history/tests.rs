@@ -94,6 +94,8 @@ fn objects_of_a_script_are_adopted_and_carry_over_what_the_script_skipped() {
             ("prod/docs/20260101T010000Z.tar.gz", 9),
             ("prod/db/20260102T010000Z.dump", 6),
             ("prod/docs/2026-01-03.tar.gz", 4),
+            // A dump is nothing that a folder can be restored from.
+            ("prod/docs/20260104T010000Z.dump", 8),
         ],
         vec![],
     );
