@@ -10,6 +10,7 @@ use crate::session::Session;
 use base::clock::Clock;
 use base::error::{Class, Error, Result};
 use base::scratch::Scratch;
+use base::text::counted;
 use catalogue::configured::{Environment, SourceKind};
 use catalogue::proof::{Phase, SourceProof};
 use documents::restore as folder;
@@ -181,7 +182,7 @@ impl Rehearsal {
         self.own = own;
         match filled {
             Ok((note, tables)) => {
-                proof.holds = Some(format!("{} tables in {}", HumanCount(tables), server.version()));
+                proof.holds = Some(format!("{} in PostgreSQL {}", counted(tables, "table"), server.version()));
                 proof.notes.extend(note);
             }
             Err(error) if error.class() == Class::Config => {
@@ -228,15 +229,15 @@ impl Rehearsal {
                 return Ok(Restored { proof, place: Some(Place::Folder(into)) });
             }
         };
-        let (files, bytes) = (HumanCount(restored.files), HumanBytes(restored.bytes));
-        proof.holds = Some(format!("{files} files, {bytes}"));
+        let (files, bytes) = (counted(restored.files, "file"), HumanBytes(restored.bytes));
+        proof.holds = Some(format!("{files}, {bytes}"));
         if let Some(record) = archive::recorded(history, &object.key)
             && (record.files, record.bytes) != (restored.files + restored.skipped_total, restored.bytes)
         {
             let (expected, of) = (HumanCount(record.files), HumanBytes(record.bytes));
             proof
                 .problems
-                .push(format!("{} holds {files} files of {bytes}, and its record says {expected} of {of}", object.key));
+                .push(format!("{} holds {files} of {bytes}, and its record says {expected} of {of}", object.key));
         }
         let lacking = restored.lacking.iter().map(|problem| format!("{}: {}", problem.path, problem.reason));
         proof.notes.extend(lacking.take(LACKING_NAMED_MAX));

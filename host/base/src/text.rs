@@ -25,10 +25,15 @@ pub fn printable_lines(text: &str) -> String {
     text.chars().map(|c| if is_printable(c) || matches!(c, '\n' | '\t') { c } else { '\u{fffd}' }).collect()
 }
 
-/// A count with its noun: `1 snapshot`, `1,000 snapshots`. `noun` is a singular that takes an `s`.
+/// A count with its noun: `1 snapshot`, `1,000 snapshots`, `2 entries`. `noun` is a singular whose plural ends with `s`.
 pub fn counted(count: impl TryInto<u64>, noun: &str) -> String {
     let count = count.try_into().unwrap_or(u64::MAX);
-    format!("{} {noun}{}", HumanCount(count), if count == 1 { "" } else { "s" })
+    let (stem, ending) = match noun.strip_suffix("ry") {
+        _ if count == 1 => (noun, ""),
+        Some(stem) => (stem, "ries"),
+        None => (noun, "s"),
+    };
+    format!("{} {stem}{ending}", HumanCount(count))
 }
 
 /// Whether a character leaves the cursor and the text direction alone.
@@ -46,6 +51,7 @@ mod tests {
         for (count, text) in [(0, "0 files"), (1, "1 file"), (2, "2 files"), (1_000, "1,000 files")] {
             assert_eq!(counted(count, "file"), text);
         }
+        assert_eq!([1, 2].map(|count| counted(count, "entry")), ["1 entry", "2 entries"]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use crate::history::History;
 use crate::record::{Condition, Measure};
 use base::id::SnapshotId;
+use base::text::counted;
 use indicatif::HumanCount;
 use jiff::Timestamp;
 
@@ -76,7 +77,7 @@ pub fn judge(name: &str, seen: &Seen, history: &History, now: Timestamp) -> Judg
             }
             Some(0) | None => String::new(),
         };
-        let doubt = format!("{} entries could not be read{below}", HumanCount(seen.unreadable));
+        let doubt = format!("{} could not be read{below}", counted(seen.unreadable, "entry"));
         return Judgement { condition: Condition::Partial, doubts: vec![doubt] };
     }
     if !seen.lacking.is_empty() {

@@ -41,6 +41,7 @@ pub use summary::{Detail, Summary};
 use base::error::{Error, Result};
 use base::evidence::{Counts, Measured, Selected};
 use base::stream::ByteStream;
+use base::text::counted;
 use exclude::Matcher;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -227,7 +228,7 @@ impl Tree {
     pub fn difference_to_summary(&self, report: &ArchiveReport) -> Option<String> {
         let seen = self.seen();
         if seen.unreadable > 0 {
-            return Some(format!("the summary could not read {} entries", seen.unreadable));
+            return Some(format!("the summary could not read {}", counted(seen.unreadable, "entry")));
         }
         let archived = seen.excludes.archived.last();
         if seen.excludes.summarised.iter().any(|patterns| Some(patterns) != archived) {

@@ -5,6 +5,7 @@ use crate::config::Source;
 use crate::fetch;
 use crate::session::Session;
 use base::error::Result;
+use base::text::counted;
 use catalogue::history::{History, Object};
 use catalogue::proof::SourceProof;
 use documents;
@@ -45,7 +46,7 @@ pub async fn read(
 async fn dump(session: &Session, object: &Object, stop: &CancellationToken) -> Result<Option<String>> {
     let contents = fetch::check(&session.store, object, stop).await?;
     Ok(contents.map(|contents| {
-        format!("{} tables of PostgreSQL {}", HumanCount(contents.tables as u64), contents.origin.server_version)
+        format!("{} of PostgreSQL {}", counted(contents.tables, "table"), contents.origin.server_version)
     }))
 }
 
@@ -72,9 +73,9 @@ async fn archive(
         Err(error) => return Err(error),
     };
     if let Some(record) = recorded.filter(|record| record.files != checked.files) {
-        let (expected, found) = (HumanCount(record.files), HumanCount(checked.files));
-        problems.push(format!("the archive {} holds {found} files, and its record says {expected}", object.key));
+        let (expected, found) = (HumanCount(record.files), counted(checked.files, "file"));
+        problems.push(format!("the archive {} holds {found}, and its record says {expected}", object.key));
     }
     let how = if checked.indexed { ", all matching the index" } else { "" };
-    Ok(Some(format!("{} files and {} folders{how}", HumanCount(checked.files), HumanCount(checked.folders))))
+    Ok(Some(format!("{} and {}{how}", counted(checked.files, "file"), counted(checked.folders, "folder"))))
 }

@@ -67,7 +67,7 @@ fn a_folder_that_cannot_be_read_is_partial_every_day_until_it_can() {
         assert_eq!((docs["condition"].as_str(), docs["outcome"].as_str()), (Some("partial"), Some("saved")), "{docs}");
         // Two documents, and one in a subfolder.
         let said = docs["doubts"][0].as_str().unwrap();
-        assert!(said.contains("1 entries could not be read, and 3 that the last whole archive has below"), "{said}");
+        assert!(said.contains("1 entry could not be read, and 3 that the last whole archive has below"), "{said}");
         assert_eq!(partial["retention"]["state"], "frozen", "{partial}");
         let pruned = office.run(&["prune", "--env", "prod", "--now", &format!("{day}T23:00:00Z")]).expect_code(3);
         assert!(pruned.stderr.contains("nothing was forgotten: docs is partial"), "{}", pruned.stderr);

@@ -85,7 +85,7 @@ async fn unreadable_folders_and_files_are_counted_by_path() {
     assert_eq!(summarised(&tree, &[]).await, 0);
     let (found, unreadable) = report(&tree).await;
     assert_eq!((unreadable, found.problems_total, found.files), (Vec::new(), 0, 11));
-    assert_eq!(tree.difference_to_summary(&found).unwrap(), "the summary could not read 1 entries");
+    assert_eq!(tree.difference_to_summary(&found).unwrap(), "the summary could not read 1 entry");
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use super::{Opened, Plugins, Tallies, Work};
 use crate::session::Session;
 use crate::tally::plugin_record;
 use base::error::Error;
+use base::text::counted;
 use catalogue::history::History;
 use catalogue::judgement::{self, Judgement};
 use catalogue::record::{
@@ -192,7 +193,7 @@ pub(super) fn record(
         let Some(archive) = &source.archive else { continue };
         let others = archive.problems_total.saturating_sub(archive.unreadable_total);
         if others > 0 {
-            warnings.push(format!("{others} files of {name} could not be archived as they were"));
+            warnings.push(format!("{} of {name} could not be archived as they were", counted(others, "file")));
         }
     }
     if let Some(doubt) = clock_doubt {
