@@ -70,7 +70,8 @@ pub fn clock_doubt(now: Timestamp, store_now: Timestamp, history: &History) -> O
 pub fn questions(context: QuestionContext<'_>, history: &History, now: Timestamp) -> Vec<Question> {
     let now = history.present(now);
     let environment = context.environment;
-    let mut found = Vec::new();
+    // First, because this version can answer nothing else while it waits.
+    let mut found: Vec<Question> = newer_records(history, environment).into_iter().collect();
     match (&history.environment, &history.environment_damage) {
         (_, Some(newer)) if is_newer_format(newer) => found.push(Question {
             text: format!("{newer}: run the newer version of dolibarr-backup that wrote it"),
@@ -248,6 +249,16 @@ fn clock_questions(history: &History, now: Timestamp, command: &str) -> Vec<Ques
     found
 }
 
+/// Asks for the newer version that wrote some records.
+fn newer_records(history: &History, environment: &str) -> Option<Question> {
+    let is_newer = |snapshot: &&Snapshot| snapshot.damage.as_ref().is_some_and(is_newer_format);
+    let open = history.snapshots.iter().filter(|snapshot| !snapshot.retired);
+    let ids: Vec<SnapshotId> = open.filter(is_newer).map(|snapshot| snapshot.id).collect();
+    let text = format!("a newer version of dolibarr-backup recorded {}: run that version", count_and_ids(&ids));
+    let command = format!("status --env {environment}");
+    (!ids.is_empty()).then(|| about(QuestionKind::NewerFormat, ids, text, &command))
+}
+
 fn loss_questions(history: &History, environment: &str) -> Vec<Question> {
     let give_up = format!("accept --env {environment} --lost");
     let mut found = Vec::new();
@@ -259,25 +270,14 @@ fn loss_questions(history: &History, environment: &str) -> Vec<Question> {
     }
     let file = history.environment.as_ref().map(|stored| &stored.file);
     let is_known = |snapshot: &Snapshot| file.is_some_and(|file| file.has_given_up_record(snapshot.id));
-    let unreadable = |is_newer| {
-        let snapshots = history.snapshots.iter().filter(|snapshot| !is_known(snapshot));
-        snapshots
-            .filter(move |snapshot| snapshot.damage.as_ref().is_some_and(|why| is_newer_format(why) == is_newer))
-            .map(|snapshot| snapshot.id)
-            .collect::<Vec<SnapshotId>>()
-    };
-    let damaged = unreadable(false);
+    let is_damaged = |snapshot: &&Snapshot| snapshot.damage.as_ref().is_some_and(|why| !is_newer_format(why));
+    let damaged = history.snapshots.iter().filter(|snapshot| !is_known(snapshot)).filter(is_damaged);
+    let damaged: Vec<SnapshotId> = damaged.map(|snapshot| snapshot.id).collect();
     if !damaged.is_empty() {
         let has = if damaged.len() == 1 { "has" } else { "have" };
         let (count, ids) = (counted(damaged.len(), "snapshot"), first_ids(&damaged));
         let text = format!("{count} {has} a record that cannot be read: {ids}");
         found.push(about(QuestionKind::DamagedRecord, damaged, text, &give_up));
-    }
-    let newer = unreadable(true);
-    if !newer.is_empty() {
-        let ids = count_and_ids(&newer);
-        let text = format!("a newer version of dolibarr-backup recorded {ids}: run that version");
-        found.push(about(QuestionKind::NewerFormat, newer, text, &format!("status --env {environment}")));
     }
     if !history.missing.is_empty() {
         let missing: Vec<SnapshotId> = history.missing.iter().copied().collect();

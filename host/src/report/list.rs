@@ -9,7 +9,7 @@ use catalogue::guard::Decision;
 use catalogue::history::{History, Snapshot};
 use catalogue::proof::VerificationState;
 use catalogue::questions::Question;
-use catalogue::record::{Condition, Outcome};
+use catalogue::record::{Condition, Outcome, is_newer_format};
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use indicatif::HumanBytes;
 use jiff::Timestamp;
@@ -142,8 +142,8 @@ fn source_cell(snapshot: &Snapshot, source: &str) -> String {
 
 fn kept_for(shown: ListOptions<'_>, history: &History, snapshot: &Snapshot, plan: Option<&Planned>) -> String {
     let mut notes = Vec::new();
-    if snapshot.damage.is_some() {
-        notes.push("damaged record".to_owned());
+    if let Some(damage) = &snapshot.damage {
+        notes.push(if is_newer_format(damage) { "record of a newer version" } else { "damaged record" }.to_owned());
     }
     if snapshot.retired {
         notes.push("retired".to_owned());

@@ -208,7 +208,7 @@ async fn evidence(
 ) {
     let Some(key) = history.seal_key() else {
         // A seal without a key would let anyone confirm a guessed row.
-        tracing::warn!("fingerprints need the key that `init` creates; without it every source is saved");
+        tracing::warn!("fingerprints need the key in the environment's file; without it every source is saved");
         return;
     };
     let spinner = base::telemetry::spinner("fingerprinting");

@@ -266,9 +266,13 @@ fn what_a_newer_version_wrote_is_given_up_by_no_older_one() {
         if key.contains("environment") {
             refused(&["unforget", "20260601T010000Z"]);
         }
-        let status = office.run(&["status", "--env", "prod", "--now", "2026-06-03T09:00:00Z"]).expect_code(4);
-        assert!(status.stdout.contains("newer version of dolibarr-backup"), "{}", status.stdout);
-        assert!(!status.stdout.contains("--lost") && !status.stdout.contains("`init"), "{}", status.stdout);
+        let status = || office.run(&["status", "--env", "prod", "--now", "2026-06-03T09:00:00Z"]).expect_code(4);
+        let (shown, hint) = (status().stdout, "hint: use the version that wrote it");
+        assert!(shown.contains("newer version of dolibarr-backup"), "{shown}");
+        assert!(!shown.contains("--lost") && !shown.contains("`init"), "{shown}");
+        office.put("prod/snapshots/20260601T010000Z.json", b"{");
+        let both = status().stderr;
+        assert!(both.contains(hint), "{verb:?} can be answered only by the newer version: {both}");
         assert_eq!(office.environment_files(), before, "{verb:?} wrote something");
     }
 }
