@@ -9,7 +9,7 @@ fn real_dump() -> Option<PathBuf> {
         .map(|folder| folder.join("shared/dolibarr/dolibarr-23.dump"))
         .find(|path| path.is_file());
     if found.is_none() {
-        ::tests::skip("there is no real dump in ../shared");
+        ::tests::skip("no real Dolibarr data beside the checkout");
     }
     found
 }
