@@ -139,7 +139,9 @@ pub(super) fn adopt<'a>(
             }
         }
         let complete = configured.sources.keys().all(|source| sources.get(source).is_some_and(State::is_restorable));
-        snapshots.insert(id, Snapshot { complete, adopted: true, binned, sources, ..Snapshot::blank(id) });
+        // A record that cannot be read stays in sight, or its damage would stop no deletion.
+        let adopted = || Snapshot { complete, adopted: true, binned, sources, ..Snapshot::blank(id) };
+        snapshots.entry(id).or_insert_with(adopted);
     }
 }
 

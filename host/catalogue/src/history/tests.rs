@@ -203,6 +203,16 @@ fn an_object_named_for_the_time_of_a_run_is_adopted_separately_and_never_deleted
 }
 
 #[test]
+fn a_record_that_cannot_be_read_is_not_hidden_by_a_certificate_that_cannot_either() {
+    let id: SnapshotId = "20260101T010000Z".parse().unwrap();
+    let listed = [("prod/db/20260101T010000Z.dump", 5), ("prod/forgotten/20260101T010000Z.json", 1)];
+    let explained = [("prod/db/20260101T010000Z.dump", Explained::Binned { id, since: now() })];
+    let damaged = Err(base::error::Error::unexpected("damaged"));
+    let history = built(&listed, vec![(id, damaged, "hash".to_owned())], &explained, Announced::default());
+    assert_eq!(history.damaged().count(), 1, "nothing may be deleted beside it");
+}
+
+#[test]
 fn a_certificate_explains_only_the_objects_that_it_names() {
     let listed = [
         ("prod/db/20260101-010000.dump", 5),
