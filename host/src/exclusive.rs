@@ -60,7 +60,7 @@ pub fn check_file(session: &Session, history: &History) -> Result<()> {
 /// The environment's file, for a command that writes its next version.
 ///
 /// # Errors
-/// [`base::error::Class::Config`] if there is none, with the command that helps.
+/// [`base::error::Class::Config`] if the environment has no file or a newer version wrote it; the error of a damaged one.
 pub fn environment_file<'h>(session: &Session, history: &'h History) -> Result<&'h StoredFile> {
     let environment = &session.environment;
     let init = format!("run `init --env {environment}` first; until then nothing is forgotten");

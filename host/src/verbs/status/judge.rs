@@ -177,7 +177,8 @@ impl Kind {
 impl Problem {
     /// The hint for the user.
     pub(super) fn advice(&self) -> String {
-        format!("{}run `{}`", self.kind.facts().1, self.command)
+        let (_, first) = self.kind.facts();
+        format!("{first}run `{}`", self.command)
     }
 }
 
